@@ -1,0 +1,114 @@
+// The event map, and an emitter whose listeners cannot harm each other or whoever emits.
+
+import { EventEmitter } from 'eventemitter3'
+import type { Source } from './host.ts'
+import type { Problem } from './manifest/config-file.ts'
+import type { Cause, Change, Manifest, Node, Route, ServerName } from './manifest/manifest.ts'
+import type { MeshState } from './mesh/mesh.ts'
+
+export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
+
+/** Every event has one payload object, frozen. An event is emitted after the state has changed. */
+export type ClusterEvents = {
+  /** One a commit, before the finer ones. */
+  'manifest:changed': [{ previous: Manifest; current: Manifest; changes: readonly Change[]; cause: Cause }]
+  'route:added': [{ server: ServerName; route: Route; cause: Cause }]
+  'route:removed': [{ server: ServerName; route: Route; cause: Cause }]
+  'node:added': [{ node: Node; cause: Cause }]
+  'node:updated': [{ node: Node; previous: Node; cause: Cause }]
+  'node:removed': [{ node: Node; cause: Cause }]
+  /** The file is not valid: the last good manifest stays. */
+  'config:rejected': [{ problems: readonly Problem[] }]
+  'config:missing': [{ problems: readonly Problem[] }]
+  'peer:up': [{ node: string; reason?: string }]
+  'peer:down': [{ node: string; reason?: string }]
+  /** Somebody was kept out of the mesh, or we were; `node` is a name or an address. */
+  'peer:refused': [{ node: string; reason?: string }]
+  'subscription:state': [{ source: Source; state: SubscriptionState; previous: SubscriptionState; error?: string }]
+  /** A batch was applied and committed; `sequence` is its last. */
+  'replication:applied': [{ source: Source; transactions: number; sequence: number }]
+  /** Transactions `from` to `to` are gone from the source, unread. */
+  'replication:gap': [{ source: Source; from: number; to: number; reason: GapReason }]
+  'replication:stalled': [{ source: Source; sequence: number; error: string; attempts: number }]
+  'replication:quarantined': [{ source: Source; sequence: number; error: string }]
+  'mesh:state': [{ state: MeshState; reason?: string }]
+  progress: [{ task: string; done: number; total?: number; rate?: number }]
+  /** A listener threw or rejected. */
+  'listener:failed': [{ event: string; error: unknown }]
+}
+
+export type EventName = keyof ClusterEvents
+export type Payload<Name extends EventName> = ClusterEvents[Name][0]
+
+type Listener = (...args: unknown[]) => unknown
+type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
+
+/** The events of a manager without `emit`: what a plugin is handed. */
+export type ClusterEventSource = Pick<SafeEmitter, 'on' | 'once' | 'off' | 'listenerCount' | 'eventNames'>
+
+/**
+ * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:failed` and stops
+ * neither the others nor whoever emits. Payloads are frozen.
+ */
+export class SafeEmitter extends EventEmitter<ClusterEvents> {
+  /** The wrapper of each listener by event, so that `off` finds it. */
+  readonly #wrappers = new Map<EventName, WeakMap<Listener, Listener>>()
+
+  override on<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return super.on(event, this.#guard(event, listener) as never, context)
+  }
+
+  override once<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return super.once(event, this.#guard(event, listener) as never, context)
+  }
+
+  override off<Name extends EventName>(
+    event: Name,
+    listener?: ListenerOf<Name>,
+    context?: unknown,
+    once?: boolean,
+  ): this {
+    const wrapper = listener && this.#wrappers.get(event)?.get(listener as Listener)
+    return super.off(event, (wrapper ?? listener) as never, context, once)
+  }
+
+  override addListener<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return this.on(event, listener, context)
+  }
+
+  override removeListener<Name extends EventName>(
+    event: Name,
+    listener?: ListenerOf<Name>,
+    context?: unknown,
+    once?: boolean,
+  ): this {
+    return this.off(event, listener, context, once)
+  }
+
+  override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
+    Object.freeze(args[0])
+    return super.emit(event, ...(args as never))
+  }
+
+  #guard(event: EventName, listener: unknown): Listener {
+    const inner = listener as Listener
+    const ofEvent = this.#wrappers.get(event) ?? new WeakMap<Listener, Listener>()
+    this.#wrappers.set(event, ofEvent)
+    const failed = (error: unknown) => {
+      if (event !== 'listener:failed') this.emit('listener:failed', { event, error })
+    }
+    const wrapper =
+      ofEvent.get(inner) ??
+      function (this: unknown, ...args: unknown[]) {
+        try {
+          const result = inner.apply(this, args)
+          if (result instanceof Promise) result.catch(failed)
+        } catch (error) {
+          failed(error)
+        }
+      }
+    ofEvent.set(inner, wrapper)
+    return wrapper
+  }
+}

@@ -1,0 +1,125 @@
+// The port to the network between nodes: requests, announcements, and one append-only stream a table on each node.
+// Names are nodes and tables; subjects, domains and servers are the business of whoever implements this.
+
+import type { Source } from '../host.ts'
+import type { Route, Routes } from '../manifest/manifest.ts'
+
+export type { Route, Routes, Source }
+export type TableName = { database: string; table: string }
+
+/**
+ * `connecting`: not there yet; `connected`: own streams can be written and other nodes asked; `disconnected`: neither, being
+ * repaired; `stopped`: closed.
+ */
+export type MeshState = 'connecting' | 'connected' | 'disconnected' | 'stopped'
+
+export type MeshErrorCode =
+  /** Nobody of that name listens. */
+  | 'no_responders'
+  | 'timeout'
+  | 'aborted'
+  /** Our own connection is down. */
+  | 'disconnected'
+  /** No such stream. */
+  | 'not_found'
+  /** The stream's last sequence is not the expected one. */
+  | 'wrong_sequence'
+  | 'too_large'
+  /** A reader that cannot go on; open another. */
+  | 'reader_lost'
+  /** Anything else the other side answered. */
+  | 'refused'
+
+export class MeshError extends Error {
+  override readonly name = 'MeshError'
+  readonly code: MeshErrorCode
+  constructor(code: MeshErrorCode, message: string = code, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+export type Headers = Readonly<Record<string, string>>
+
+/** What a stream stores. */
+export type Message = { data: Uint8Array; headers: Headers }
+
+/** A stored message. `delivery` numbers what this reader was sent, from 1: a jump in it is a loss on the way, a jump in `sequence` alone a hole in the stream. */
+export type Entry = Message & { sequence: number; delivery: number; time: number }
+
+export type StreamState = {
+  /** Free text of the stream's owner. */
+  description: string
+  /** When this stream was created, as the store tells it; changes when it is made anew. */
+  created: string
+  /** The oldest sequence still there; last + 1 when empty. */
+  firstSequence: number
+  /** The sequence given last, 0 when none ever was. */
+  lastSequence: number
+  messages: number
+}
+
+export interface Reader {
+  /** At least one entry, at most `maxMessages`; waits for as long as it takes. Rejects with `reader_lost` once it cannot go on or is closed. */
+  next(): Promise<Entry[]>
+  close(): void
+}
+
+/** A member of the network as `cluster_network` shows it. */
+export type Member = { node: string; responseTime: number; connectedNodes: string[]; routes: Route[] }
+
+/** What the network tells whoever opened it. None of these may throw. */
+export type MeshListener = {
+  state(state: MeshState, reason?: string): void
+  /** Somebody was kept out, or we were: wrong credentials, a second node of one name, a bad certificate. */
+  refused(peer: string, reason: string): void
+}
+
+export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined }
+
+export interface Mesh {
+  readonly state: MeshState
+  /** Largest message in bytes, headers included. */
+  readonly maxPayload: number
+
+  /** Resolves when connected. Rejects with a ClusterError when that cannot be: missing binary, taken port. */
+  open(node: string, routes: Routes, listener: MeshListener): Promise<void>
+  /** Idempotent; ends everything this mesh started. */
+  close(): Promise<void>
+  /** Resolves when the new routes are in effect. */
+  setRoutes(routes: Routes): Promise<void>
+
+  /** Ask a node. Rejects with no_responders, timeout, aborted or disconnected. */
+  request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array>
+  /** Answer what other nodes ask. */
+  serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void
+  /** Tell every node, without an answer; lost when disconnected. */
+  announce(data: Uint8Array): void
+  listen(handler: (data: Uint8Array) => void): void
+
+  /** Our own stream of this table, created with `description` when missing. */
+  ensureStream(table: TableName, description: string): Promise<StreamState>
+  describeStream(table: TableName, description: string): Promise<void>
+  /**
+   * Append to our own stream if its last sequence is `expectedLast`. `done` is called once: with the sequence, or with the
+   * error when it is known that, or not known whether, the message was stored. Never throws. Calls keep their order.
+   */
+  append(
+    table: TableName,
+    message: Message,
+    expectedLast: number,
+    done: (error: MeshError | undefined, sequence: number) => void,
+  ): void
+  /** Remove all but the last `keep` messages, or all before `before`, or all. No stream: nothing happens. */
+  purgeStream(table: TableName, options: { keep?: number | undefined; before?: number | undefined }): Promise<void>
+
+  /** State of any node's stream, undefined when that node has none of this table. Rejects as `request`. */
+  streamState(source: Source, options: RequestOptions): Promise<StreamState | undefined>
+  /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is none. */
+  sequenceAt(source: Source, time: number, options: RequestOptions): Promise<number>
+  /** Read a stream from `sequence` on, holding at most `maxMessages` unread. Rejects as `request`, or not_found. */
+  read(source: Source, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>
+
+  /** Every node whose hub answers within `timeout`, ours first, then by name. */
+  members(options: RequestOptions): Promise<Member[]>
+}

@@ -1,0 +1,77 @@
+// The hybrid logical clock: stamps that order transactions across nodes, close to wall time and never going back.
+
+/**
+ * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
+ * millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
+ */
+export type Stamp = string
+
+const MAX_COUNTER = 0xffffff
+
+/** Negative when `a` is older than `b`, positive when newer, 0 when they are the same stamp. */
+export const compareStamps = (a: Stamp, b: Stamp): number => (a < b ? -1 : a > b ? 1 : 0)
+
+/** Milliseconds since 1970 of a stamp; NaN when the text is no stamp. */
+export const stampTime = (stamp: Stamp): number =>
+  /^[0-9a-f]{12}-[0-9a-f]{6}-./.test(stamp) ? Number.parseInt(stamp.slice(0, 12), 16) : Number.NaN
+
+/** The stamp of that time; the lowest of its millisecond unless a counter is given. */
+export const makeStamp = (time: number, counter: number, node: string): Stamp =>
+  `${time.toString(16).padStart(12, '0')}-${counter.toString(16).padStart(6, '0')}-${node}`
+
+export class Clock {
+  readonly #node: string
+  readonly #maxDrift: number
+  readonly #now: () => number
+  #time = 0
+  #counter = 0
+
+  /** `maxDrift` in ms: how far ahead of our own clock a stamp may be to be believed. */
+  constructor(node: string, maxDrift: number, now: () => number = Date.now) {
+    this.#node = node
+    this.#maxDrift = maxDrift
+    this.#now = now
+  }
+
+  /** A stamp higher than every one given or merged before. */
+  stamp(): Stamp {
+    const now = this.#now()
+    if (now > this.#time) {
+      this.#time = now
+      this.#counter = 0
+    } else if (this.#counter < MAX_COUNTER) {
+      this.#counter++
+    } else {
+      this.#time++
+      this.#counter = 0
+    }
+    return makeStamp(this.#time, this.#counter, this.#node)
+  }
+
+  /** May this stamp be believed, or does it claim to come from too far in the future? */
+  accepts(stamp: Stamp): boolean {
+    return stampTime(stamp) <= this.#now() + this.#maxDrift
+  }
+
+  /** From now on, stamps are higher than this one. A stamp that `accepts` refuses is ignored. */
+  merge(stamp: Stamp): void {
+    if (this.accepts(stamp)) this.#raise(stamp)
+  }
+
+  /** As `merge`, for a stamp of our own that the database holds: believed however far ahead it is. */
+  resume(stamp: Stamp): void {
+    this.#raise(stamp)
+  }
+
+  #raise(stamp: Stamp): void {
+    const time = stampTime(stamp)
+    if (Number.isNaN(time) || time < this.#time) return
+    const counter = Number.parseInt(stamp.slice(13, 19), 16)
+    if (time > this.#time) {
+      this.#time = time
+      this.#counter = counter
+    } else if (counter > this.#counter) {
+      this.#counter = counter
+    }
+  }
+}
