@@ -120,6 +120,19 @@ export const errors = {
     false,
     'Rename the database or table.',
   ),
+  aborted: entry(499, (operation: string) => `Unable to ${operation}, it was aborted.`, true, 'The caller’s AbortSignal ended it.'),
+  mesh_unavailable: entry(
+    503,
+    (reason: string) => `The servers of this node do not answer: ${reason}`,
+    true,
+    'They are started again by themselves; try again in a moment. The log says why they ended.',
+  ),
+  internal: entry(
+    500,
+    (reason: string) => `The operation failed: ${reason}`,
+    true,
+    'Most likely the host’s own error: a method of Host rejected. The log and `cause` have it.',
+  ),
   closed: entry(503, () => 'The cluster manager is closed', false, 'Open another ClusterManager.'),
   invalid_option: entry(500, (text: string) => text, false, 'The message names the option and the value received.'),
   node_name_missing: entry(

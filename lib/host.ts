@@ -58,7 +58,7 @@ export type Range = [from: number, to: number]
  * back; only `epoch` and `sequence` mean anything to it.
  */
 export type Checkpoint = {
-  /** Incarnation of the remote stream; '' when the other node has none. */
+  /** Incarnation of the remote stream; '' when the other node has none, or until the first message says. */
   epoch: string
   /** The last sequence of the remote stream that was applied or passed over. */
   sequence: number
@@ -112,9 +112,10 @@ export interface Host {
   unpublished?(after?: { id: string; stamp: Stamp }): AsyncIterable<Transaction>
   /**
    * Store `progress` (one entry a table, replacing the one before) and remove from the outbox everything up to and
-   * including `through`, in one transaction of the database. Without `through` nothing is removed.
+   * including `through`, in one transaction of the database. Without `through` nothing is removed. `except` names
+   * transactions that are too large to be sent: they stay, for whoever looks after the database.
    */
-  published?(progress: Published[], through?: { id: string; stamp: Stamp }): Promise<void>
+  published?(progress: Published[], through?: { id: string; stamp: Stamp }, except?: string[]): Promise<void>
   /** What `published` stored last for this table. */
   publishedUpTo?(database: string, table: string): Promise<Published | undefined>
 }

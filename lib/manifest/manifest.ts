@@ -1,4 +1,7 @@
-// The manifest: the wanted state of this node as an immutable value, the changes it can undergo, and the difference of two.
+// The manifest: the wanted state of this node as an immutable value, and the pure changes it can undergo.
+// Every value returned here is deeply frozen; what did not change is shared, so `===` means that nothing changed.
+
+import { bareHost } from './names.ts'
 
 export type Route = { readonly host: string; readonly port: number }
 export type Routes = { readonly hub: readonly Route[]; readonly leaf: readonly Route[] }
@@ -28,7 +31,150 @@ export type Change =
   | { readonly type: 'node:added'; readonly node: Node }
   | { readonly type: 'node:updated'; readonly node: Node; readonly previous: Node }
   | { readonly type: 'node:removed'; readonly node: Node }
+  /** The same members in another order; `keys` are those of `routeKey`, or names of nodes. */
+  | { readonly type: 'order:changed'; readonly list: ServerName | 'nodes'; readonly keys: readonly string[] }
   | { readonly type: 'settings:changed'; readonly nodeName: string; readonly enabled: boolean }
 
 /** Who asked for a change. */
 export type Cause = 'api' | 'file' | 'peer'
+
+/** Two routes are one when their keys are equal: hosts compare without regard to case, IPv6 with or without brackets. */
+export const routeKey = (route: Route): string => `${bareHost(route.host).toLowerCase()} ${route.port}`
+export const nodeKey = (node: Node): string => node.name
+export const tableKey = (table: { database: string; table: string }): string =>
+  JSON.stringify([table.database, table.table])
+
+export const sameSubscription = (a: Subscription, b: Subscription): boolean =>
+  a.database === b.database && a.table === b.table && a.publish === b.publish && a.subscribe === b.subscribe
+
+export const findNode = (manifest: Manifest, name: string): Node | undefined =>
+  manifest.nodes.find((node) => node.name === name)
+
+/** The list as a frozen one made of `make(item, its counterpart in previous)`; `previous` itself when all is the same. */
+function shareList<T>(
+  previous: readonly T[],
+  items: readonly T[],
+  key: (item: T) => string,
+  make: (item: T, counterpart: T | undefined) => T,
+): readonly T[] {
+  if (items === previous) return previous
+  let counterparts: Map<string, T> | undefined
+  const made = items.map((item, index) => {
+    if (item === previous[index]) return item
+    counterparts ??= new Map(previous.map((other) => [key(other), other]))
+    return make(item, counterparts.get(key(item)))
+  })
+  const same = made.length === previous.length && made.every((item, index) => item === previous[index])
+  return same ? previous : Object.freeze(made)
+}
+
+const shareRoute = (route: Route, old: Route | undefined): Route =>
+  old?.host === route.host && old.port === route.port ? old : Object.freeze({ host: route.host, port: route.port })
+
+const shareSubscription = (wanted: Subscription, old: Subscription | undefined): Subscription => {
+  if (old && sameSubscription(old, wanted)) return old
+  const { database, table, publish, subscribe } = wanted
+  return Object.freeze({ database, table, publish, subscribe })
+}
+
+const shareNode = (node: Node, old: Node | undefined): Node => {
+  const subscriptions = shareList(old?.subscriptions ?? [], node.subscriptions, tableKey, shareSubscription)
+  return old && old.subscriptions === subscriptions
+    ? old
+    : Object.freeze({ name: node.name, subscriptions: Object.freeze(subscriptions) })
+}
+
+/** `next`, frozen, with every part that equals its counterpart in `previous` replaced by that; `previous` when all does. */
+export function share(previous: Manifest, next: Manifest): Manifest {
+  if (next === previous) return previous
+  const hub = shareList(previous.routes.hub, next.routes.hub, routeKey, shareRoute)
+  const leaf = shareList(previous.routes.leaf, next.routes.leaf, routeKey, shareRoute)
+  const nodes = shareList(previous.nodes, next.nodes, nodeKey, shareNode)
+  const { nodeName, enabled } = next
+  const sameRoutes = hub === previous.routes.hub && leaf === previous.routes.leaf
+  const sameSettings = nodeName === previous.nodeName && enabled === previous.enabled
+  if (sameRoutes && sameSettings && nodes === previous.nodes) return previous
+  const routes = sameRoutes ? previous.routes : Object.freeze({ hub, leaf })
+  return Object.freeze({ nodeName, enabled, routes, nodes })
+}
+
+const none: readonly never[] = Object.freeze([])
+
+/** A disabled node without a name, routes or nodes: where every manifest starts. */
+export const emptyManifest: Manifest = Object.freeze({
+  nodeName: '',
+  enabled: false,
+  routes: Object.freeze({ hub: none, leaf: none }),
+  nodes: none,
+})
+
+/** A manifest of its own, frozen. */
+export const makeManifest = (parts: Partial<Manifest>): Manifest => share(emptyManifest, { ...emptyManifest, ...parts })
+
+/** Routes that either list has, or that were named before in this call, are skipped. */
+export function addRoutes(
+  manifest: Manifest,
+  server: ServerName,
+  routes: readonly Route[],
+): { manifest: Manifest; set: Route[]; skipped: Route[] } {
+  const known = new Set([...manifest.routes.hub, ...manifest.routes.leaf].map(routeKey))
+  const set: Route[] = []
+  const skipped: Route[] = []
+  for (const route of routes) {
+    const key = routeKey(route)
+    ;(known.has(key) ? skipped : set).push(route)
+    known.add(key)
+  }
+  const list = [...manifest.routes[server], ...set]
+  return { manifest: share(manifest, { ...manifest, routes: { ...manifest.routes, [server]: list } }), set, skipped }
+}
+
+/** Looks in the hub list first, then in the leaf list; what is in neither is skipped. */
+export function removeRoutes(
+  manifest: Manifest,
+  routes: readonly Route[],
+): { manifest: Manifest; deleted: Route[]; skipped: Route[] } {
+  const hub = new Map(manifest.routes.hub.map((route) => [routeKey(route), route]))
+  const leaf = new Map(manifest.routes.leaf.map((route) => [routeKey(route), route]))
+  const deleted: Route[] = []
+  const skipped: Route[] = []
+  for (const route of routes) {
+    const key = routeKey(route)
+    const found = hub.delete(key) || leaf.delete(key)
+    ;(found ? deleted : skipped).push(route)
+  }
+  const left = { hub: [...hub.values()], leaf: [...leaf.values()] }
+  return { manifest: share(manifest, { ...manifest, routes: left }), deleted, skipped }
+}
+
+/**
+ * Upserts the node and these of its subscriptions; of a table named twice the last counts. Others stay as they are, with
+ * `replace` they end. What stays keeps its place, what is new comes last.
+ */
+export function setSubscriptions(
+  manifest: Manifest,
+  nodeName: string,
+  subscriptions: readonly Subscription[],
+  options: { replace?: boolean } = {},
+): Manifest {
+  const index = manifest.nodes.findIndex((node) => node.name === nodeName)
+  const wanted = new Map(subscriptions.map((subscription) => [tableKey(subscription), subscription]))
+  const held = manifest.nodes[index]?.subscriptions ?? []
+  const merged = new Map<string, Subscription>()
+  for (const subscription of held) {
+    const key = tableKey(subscription)
+    if (!options.replace || wanted.has(key)) merged.set(key, subscription)
+  }
+  for (const [key, subscription] of wanted) merged.set(key, subscription)
+  const node: Node = { name: nodeName, subscriptions: [...merged.values()] }
+  const nodes = index < 0 ? [...manifest.nodes, node] : manifest.nodes.with(index, node)
+  return share(manifest, { ...manifest, nodes })
+}
+
+/** Without that node; the same manifest when it was not there. */
+export const removeNode = (manifest: Manifest, nodeName: string): Manifest =>
+  share(manifest, { ...manifest, nodes: manifest.nodes.filter((node) => node.name !== nodeName) })
+
+/** With exactly these nodes, in this order; names must be unique. */
+export const replaceNodes = (manifest: Manifest, nodes: readonly Node[]): Manifest =>
+  share(manifest, { ...manifest, nodes })

@@ -1,0 +1,399 @@
+// The one thing a database mounts. It wires the rooms together and holds no logic of its own; read it from top to bottom to
+// learn how a transaction travels.
+//
+// A transaction out: the database commits it with a stamp and an outbox entry, then calls `publish`. The publisher reads the
+// outbox in order, splits each transaction by table and appends every part to its table's stream on our own leaf server,
+// with the sequence it expects; it is acknowledged when the leaf has stored it, and only then leaves the outbox.
+//
+// A transaction in: for every remote table that the manifest subscribes to, a subscriber reads the stream on the other
+// node's leaf, straight across the mesh of hubs, behind the checkpoint that our database holds. It hands batches to
+// `host.apply`, which stores data and checkpoint in one transaction of the database. There is nothing to acknowledge.
+//
+// When a cable is pulled: commits go on, and our own leaf goes on storing them. Subscribers of the node that is gone wait.
+// When it is back they read on behind their checkpoints: nothing is lost, because it lies in the stream; nothing is applied
+// twice, because the checkpoint moved with the data. What the leaf itself missed while it was down lies in the outbox.
+
+import { dirname, join, resolve } from 'node:path'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
+import { type ClusterEventSource, SafeEmitter } from './events.ts'
+import type { Transaction } from './host.ts'
+import { type Manifest, type Node, findNode } from './manifest/manifest.ts'
+import { type Commit, ManifestStore } from './manifest/store.ts'
+import { type Mesh, MeshError } from './mesh/mesh.ts'
+import { NatsMesh } from './mesh/nats/nats-mesh.ts'
+import {
+  type Caller,
+  call,
+  execute,
+  type OperationContext,
+  type OperationName,
+  type OperationOptions,
+  type RequestOf,
+  type ResponseOf,
+} from './operations/index.ts'
+import { type CheckedOptions, type ClusterOptions, checkOptions } from './options.ts'
+import { Agreement } from './peers/agreement.ts'
+import { Peers } from './peers/peers.ts'
+import { Clock, type Stamp, stampTime } from './replication/clock.ts'
+import { Publisher } from './replication/publisher.ts'
+import { Replicator } from './replication/replicator.ts'
+import type { SubscriptionStatus } from './replication/subscriber.ts'
+import { isReplicable } from './replication/wire.ts'
+
+export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
+
+/** Everything that runs only while clustering is enabled. */
+type Service = { mesh: Mesh; publisher: Publisher; replicator: Replicator; peers: Peers; agreement: Agreement }
+
+export class ClusterManager extends SafeEmitter {
+  /** The same events without `emit`: what plugins are handed. */
+  readonly events: ClusterEventSource = {
+    on: (...args) => (this.on(...args), this.events),
+    once: (...args) => (this.once(...args), this.events),
+    off: (...args) => (this.off(...args), this.events),
+    listenerCount: (name) => this.listenerCount(name),
+    eventNames: () => this.eventNames(),
+  } as ClusterEventSource
+  readonly #options: CheckedOptions
+  readonly #store: ManifestStore
+  readonly #clock: Clock
+  #state: ClusterState = 'opening'
+  #service: Service | undefined
+  /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
+  #following: Promise<void> = Promise.resolve()
+  #closing: Promise<void> | undefined
+  readonly #twins = new Set<string>()
+
+  private constructor(options: CheckedOptions, store: ManifestStore) {
+    super()
+    this.#options = options
+    this.#store = store
+    this.#clock = new Clock(store.manifest.nodeName || 'local', options.maxClockDrift)
+    const { stamp } = options.host.info()
+    if (stamp) this.#clock.resume(stamp)
+  }
+
+  /**
+   * Reads the configuration file, starts the servers if clustering is enabled, and resolves when this node can write its
+   * streams and be asked by others. Rejects invalid_option, config_rejected, config_unwritable, node_name_missing,
+   * nats_server_missing, port_taken, server_failed; nothing is left running then.
+   */
+  static async open(options: ClusterOptions): Promise<ClusterManager> {
+    const checked = checkOptions(options)
+    const store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+    try {
+      const manager = new ClusterManager(checked, store)
+      await manager.#start()
+      return manager
+    } catch (error) {
+      await store.close()
+      throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
+    }
+  }
+
+  get state(): ClusterState {
+    return this.#state
+  }
+
+  /** The wanted state, frozen: node name, routes, nodes and their subscriptions. */
+  get manifest(): Manifest {
+    return this.#store.manifest
+  }
+
+  // --- transactions -----------------------------------------------------------------------------------------------------
+
+  /** To be taken inside the database's write transaction, and stored with the rows; higher than every stamp given or applied before. */
+  stamp(): Stamp {
+    return this.#clock.stamp()
+  }
+
+  /**
+   * Call it after every commit, in the order of commit. Resolves when our leaf has acknowledged every part; at once when
+   * clustering is disabled. Rejects backlog_full when that takes longer than `publishTimeout` (the outbox still has it and
+   * it will be sent), transaction_too_large, invalid_request, closed.
+   */
+  async publish(transaction: Transaction): Promise<void> {
+    if (this.#state !== 'open') throw clusterError('closed')
+    const { id, stamp, writes } = transaction
+    if (typeof id !== 'string' || id === '' || Number.isNaN(stampTime(stamp)) || !Array.isArray(writes))
+      throw clusterError('invalid_request', 'a transaction has an id, a stamp that cluster.stamp() gave, and writes')
+    await this.#service?.publisher.publish(transaction)
+  }
+
+  /** One entry a remote table: state, position, last error. */
+  subscriptions(): SubscriptionStatus[] {
+    return this.#service?.replicator.status() ?? []
+  }
+
+  // --- operations -------------------------------------------------------------------------------------------------------
+
+  /** An operation as JSON, forwarded by the host with who asks for it. Rejects with a ClusterError. */
+  execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
+    return this.#run(() => execute(this.#context(), request, caller, options))
+  }
+
+  /** `cluster_set_routes`: adds what neither list has; in effect when it resolves. */
+  setRoutes = this.#operation('cluster_set_routes')
+  /** `cluster_get_routes` */
+  getRoutes = this.#operation('cluster_get_routes')
+  /** `cluster_delete_routes`: from whichever list has them; in effect when it resolves. */
+  deleteRoutes = this.#operation('cluster_delete_routes')
+  /** `add_node`: subscriptions with a node that is not in the manifest yet. */
+  addNode = this.#operation('add_node')
+  /** `update_node`: the tables named, leaving the others; adds the node when it is not there yet. */
+  updateNode = this.#operation('update_node')
+  /** `set_node_replication`: the same as `update_node`. */
+  setNodeReplication = this.#operation('set_node_replication')
+  /** `remove_node` */
+  removeNode = this.#operation('remove_node')
+  /** `configure_cluster`: afterwards the manifest holds these connections and no others. */
+  configureCluster = this.#operation('configure_cluster')
+  /** `cluster_status`: every node of the manifest, asked at once. */
+  status = this.#operation('cluster_status')
+  /** `cluster_network`: every node whose hub answers. */
+  network = this.#operation('cluster_network')
+  /** `purge_stream`: of one of our own tables. */
+  purgeStream = this.#operation('purge_stream')
+
+  #operation<Name extends OperationName>(name: Name) {
+    return (body: RequestOf<Name> = {} as RequestOf<Name>, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
+      this.#run(() => call(this.#context(), name, body, options))
+  }
+
+  /** Answers when what the operation changed is in effect. */
+  async #run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#state !== 'open') throw clusterError('closed')
+    try {
+      const answer = await work()
+      await this.#following
+      return answer
+    } catch (error) {
+      if (error instanceof ClusterError) throw error
+      if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)
+      this.#options.logger.error({ reason: reasonOf(error) }, 'an operation failed')
+      throw clusterErrorFrom(error, 'internal', reasonOf(error))
+    }
+  }
+
+  #context(): OperationContext {
+    const { host, logger } = this.#options
+    const store = this.#store
+    // The operations check that clustering is enabled before they touch what runs only then.
+    const { mesh, agreement, peers, publisher } = this.#service ?? ({} as Service)
+    const streams = publisher && {
+      purge: (database: string, table: string, options: { keep?: number; before?: number }) =>
+        publisher.purge({ database, table }, options),
+    }
+    return { store, host, logger, mesh, agreement, peers, streams }
+  }
+
+  // --- life -------------------------------------------------------------------------------------------------------------
+
+  async #start(): Promise<void> {
+    this.#store.listen({
+      committed: (commit) => this.#follow(commit),
+      rejected: (problems) => this.emit('config:rejected', { problems }),
+      missing: (problems) => this.emit('config:missing', { problems }),
+    })
+    if (this.manifest.enabled) await this.#startService()
+    this.#state = 'open'
+  }
+
+  async #startService(): Promise<void> {
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { settings, manifest } = this.#store
+    const node = manifest.nodeName
+    const mesh = this.#options.mesh ?? this.#natsMesh()
+    const publisher = new Publisher({
+      mesh,
+      host,
+      node,
+      logger,
+      window: this.#options.publishWindow,
+      maxQueued: this.#options.maxQueued,
+      maxQueuedBytes: this.#options.maxQueuedBytes,
+      timeout: this.#options.publishTimeout,
+    })
+    const replicator = new Replicator({
+      mesh,
+      host,
+      node,
+      clock: this.#clock,
+      logger,
+      requestTimeout,
+      maxBatch,
+      maxBatchBytes,
+      republish: settings.republishMessages,
+      handOn: (transactions) => publisher.handOn(transactions),
+      events: {
+        state: (source, state, previous, error) =>
+          this.emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
+        applied: (source, transactions, sequence) =>
+          this.emit('replication:applied', { source, transactions, sequence }),
+        gap: (source, from, to, reason) => {
+          logger.warn({ ...source, from, to, reason }, 'transactions are gone from the source, unread')
+          this.emit('replication:gap', { source, from, to, reason })
+        },
+        stalled: (source, sequence, error, attempts) => {
+          logger.warn({ ...source, sequence, reason: error, attempts }, 'the database refused a batch, trying again')
+          this.emit('replication:stalled', { source, sequence, error, attempts })
+        },
+        quarantined: (source, sequence, error) => {
+          logger.error({ ...source, sequence, reason: error }, 'a transaction could not be taken')
+          this.emit('replication:quarantined', { source, sequence, error })
+        },
+      },
+    })
+    const peers: Peers = new Peers({
+      mesh,
+      host,
+      node,
+      logger,
+      requestTimeout,
+      clusteringPort: settings.ports.cluster,
+      operationsApiPort: settings.operationsApiPort,
+      agree: (request) => agreement.answer(request),
+      positions: () => publisher.recent(),
+      listener: {
+        up: (name) => this.#peerUp(name),
+        down: (name) => this.#ifKnown(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
+        twin: (instance) => this.#twin(instance),
+        streams: (name, positions) => replicator.announced(name, positions),
+      },
+    })
+    const agreement = new Agreement({
+      node,
+      host,
+      logger,
+      peers,
+      streams: {
+        ensure: (table) => publisher.ensure(table),
+        place: (source, startTime) => replicator.place(source, startTime),
+        displace: (source) => replicator.displace(source),
+      },
+      manifest: () => this.manifest,
+      commit: (change, cause) => this.#store.commit(change, cause),
+      isReplicable,
+    })
+    this.#service = { mesh, publisher, replicator, peers, agreement }
+    await mesh.open(node, manifest.routes, {
+      state: (state, reason) => {
+        this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
+        if (state !== 'connected') return
+        publisher.resume()
+        replicator.nudge()
+      },
+      refused: (peer, reason) => {
+        logger.error({ peer, reason }, 'somebody was kept out of the mesh, or we were')
+        this.emit('peer:refused', { node: peer, reason })
+      },
+    })
+    peers.start()
+    await replicator.follow(this.manifest)
+    // What was committed and not acknowledged before we were opened.
+    publisher.wake()
+  }
+
+  #natsMesh(): Mesh {
+    const { configFile, password, natsServer, logger } = this.#options
+    const { settings } = this.#store
+    const { user, tls } = settings
+    if (!user)
+      throw clusterError('config_rejected', this.#store.file, "'clustering.user' is required while clustering is enabled")
+    if (password === undefined)
+      throw clusterError('invalid_option', "option 'password' is required while clustering is enabled, received undefined")
+    const root = resolve(dirname(configFile), settings.rootPath ?? '.')
+    const secure = tls.certificate !== undefined && tls.privateKey !== undefined
+    return new NatsMesh({
+      user,
+      password: async () => (typeof password === 'string' ? password : password()),
+      clusterName: settings.clusterName,
+      // Without certificates nobody from outside is let in, unless the file says so.
+      listen: settings.clusterHost ?? (secure ? '0.0.0.0' : '127.0.0.1'),
+      ports: settings.ports,
+      tls: secure ? { ...tls, certificate: tls.certificate, privateKey: tls.privateKey } : undefined,
+      logLevel: settings.logLevel,
+      folder: join(root, 'clustering'),
+      storeFolder: settings.streams.path && resolve(dirname(configFile), settings.streams.path),
+      limits: settings.streams,
+      natsServer,
+      logger,
+    })
+  }
+
+  /** Idempotent. Waits for what is in flight, then ends both servers. What was not acknowledged stays in the outbox. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #close(): Promise<void> {
+    this.#state = 'closing'
+    await this.#store.close()
+    await this.#following
+    const { peers, replicator, publisher, mesh } = this.#service ?? {}
+    peers?.close()
+    await replicator?.close()
+    await publisher?.close()
+    await mesh?.close()
+    this.#state = 'closed'
+  }
+
+  // --- what follows from a commit, and from other nodes coming and going -------------------------------------------------
+
+  /** Events first, the whole before its parts; then the mesh and the subscribers follow. */
+  #follow({ previous, current, changes, cause }: Commit): void {
+    this.emit('manifest:changed', { previous, current, changes, cause })
+    for (const change of changes) {
+      if (change.type === 'route:added') this.emit(change.type, { server: change.server, route: change.route, cause })
+      else if (change.type === 'route:removed')
+        this.emit(change.type, { server: change.server, route: change.route, cause })
+      else if (change.type === 'node:added') this.emit(change.type, { node: change.node, cause })
+      else if (change.type === 'node:updated')
+        this.emit(change.type, { node: change.node, previous: change.previous, cause })
+      else if (change.type === 'node:removed') this.emit(change.type, { node: change.node, cause })
+    }
+    const service = this.#service
+    if (!service) return
+    const { logger } = this.#options
+    this.#following = this.#following
+      .then(async () => {
+        if (previous.routes !== current.routes) await service.mesh.setRoutes(current.routes)
+        if (previous.nodes !== current.nodes) await service.replicator.follow(current)
+      })
+      .catch((error) => logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet'))
+    for (const change of changes) {
+      if (change.type === 'node:added' && service.peers.isUp(change.node.name))
+        this.emit('peer:up', { node: change.node.name })
+      if (cause !== 'file') continue
+      if (change.type === 'node:added' || change.type === 'node:updated') void service.agreement.renew(change.node)
+      if (change.type === 'node:removed') void service.agreement.remove(change.node.name, { operation: 'remove_node' })
+    }
+  }
+
+  #peerUp(node: string): void {
+    this.#ifKnown(node, (known) => {
+      this.emit('peer:up', { node })
+      this.#service?.replicator.nudge(node)
+      this.#service?.agreement.met(known)
+    })
+  }
+
+  #ifKnown(name: string, then: (node: Node) => void): void {
+    const node = findNode(this.manifest, name)
+    if (node) then(node)
+  }
+
+  #twin(instance: string): void {
+    if (this.#twins.has(instance)) return
+    this.#twins.add(instance)
+    const node = this.manifest.nodeName
+    const reason = `another process takes part in the cluster under the name of this node, '${node}'`
+    this.#options.logger.error({ node }, reason)
+    this.emit('peer:refused', { node, reason })
+  }
+}

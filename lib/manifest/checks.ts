@@ -1,0 +1,125 @@
+// Reading a tree of unknown values by path, and collecting every fault on the way instead of stopping at the first.
+
+import { type Static, type TSchema, Type } from 'typebox'
+import { Compile } from 'typebox/schema'
+import { isHost, isNodeName, isToken } from './names.ts'
+
+/** Where in the tree: keys and indexes. */
+export type Path = readonly (string | number)[]
+export type Fault = { readonly path: Path; readonly message: string }
+
+/** `clustering.nodes[0].name` */
+export const pathText = (path: Path): string =>
+  path.map((part, index) => (typeof part === 'number' ? `[${part}]` : index === 0 ? part : `.${part}`)).join('')
+
+const show = (value: unknown): string => {
+  const text = typeof value === 'object' && value !== null ? (Array.isArray(value) ? 'a list' : 'a map') : undefined
+  return text ?? JSON.stringify(value) ?? String(value)
+}
+
+/** What a value must be: `check` once compiled, `expected` as the end of the sentence "must be ...". */
+export type Kind<T> = {
+  readonly expected: string
+  readonly check: (value: unknown) => boolean
+  readonly coerce: (value: unknown) => unknown
+  /** Only carries the type. */
+  readonly of?: T
+}
+
+const asIs = (value: unknown) => value
+const kind = <Schema extends TSchema>(schema: Schema, expected: string, coerce = asIs): Kind<Static<Schema>> => {
+  const validator = Compile(schema)
+  return { expected, check: (value) => validator.Check(value), coerce }
+}
+
+// HarperDB stores numbers and booleans the way they were sent, strings included.
+const toNumber = (value: unknown) => (typeof value === 'string' && /^\s*\d+\s*$/.test(value) ? Number(value) : value)
+const toBoolean = (value: unknown) => (value === 'true' ? true : value === 'false' ? false : value)
+
+const named = (expected: string, test: (name: string) => boolean) =>
+  kind(
+    Type.Refine(Type.String(), test, () => expected),
+    expected,
+  )
+
+export const kinds = {
+  text: kind(Type.String({ minLength: 1 }), 'a text that is not empty'),
+  flag: kind(Type.Boolean(), 'true or false', toBoolean),
+  port: kind(Type.Integer({ minimum: 1, maximum: 65535 }), 'a port, an integer from 1 to 65535', toNumber),
+  count: kind(
+    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    'an integer, 1 or more, or null',
+    toNumber,
+  ),
+  logLevel: kind(Type.Enum(['error', 'warn', 'info', 'debug', 'trace']), 'one of error, warn, info, debug, trace'),
+  host: named('a host name or an IP address', isHost),
+  nodeName: named("a node name, without blanks, '/', ',', '.', '*' or '>'", isNodeName),
+  token: named(
+    "a name that can be replicated: not empty, without blanks, control characters, '.', '*' or '>'",
+    isToken,
+  ),
+} as const
+
+/** A value of the tree and where it stands; the readers return undefined for what is unset (missing or null) or faulty. */
+export class Place {
+  readonly value: unknown
+  readonly path: Path
+  readonly faults: Fault[]
+  /** Below something that is no map: told there, not once more for every key that is missing. */
+  readonly #lost: boolean
+
+  constructor(value: unknown, path: Path = [], faults: Fault[] = [], lost = false) {
+    this.value = value
+    this.path = path
+    this.faults = faults
+    this.#lost = lost
+  }
+
+  get unset(): boolean {
+    return this.value === undefined || this.value === null
+  }
+
+  fault(message: string): void {
+    // A map that is no map is met once for every key below it, and told once.
+    const path = pathText(this.path)
+    if (!this.faults.some((other) => other.message === message && pathText(other.path) === path))
+      this.faults.push({ path: this.path, message })
+  }
+
+  /** The place below; `path` as in `hubServer.network.port`. */
+  at(path: string): Place {
+    return path.split('.').reduce<Place>((place, key) => place.#child(key), this)
+  }
+
+  #child(key: string): Place {
+    const { value } = this
+    const isMap = typeof value === 'object' && value !== null && !Array.isArray(value)
+    if (!isMap && !this.unset) this.fault(`must be a map, not ${show(value)}`)
+    const child = isMap && Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined
+    return new Place(child, [...this.path, key], this.faults, this.#lost || !(isMap || this.unset))
+  }
+
+  /** The value if it is of that kind. */
+  read<T>(what: Kind<T>): T | undefined {
+    if (this.unset) return undefined
+    const value = what.coerce(this.value)
+    if (what.check(value)) return value as T
+    this.fault(`must be ${what.expected}, not ${show(this.value)}`)
+    return undefined
+  }
+
+  /** As `read`, and unset is a fault too. */
+  need<T>(what: Kind<T>): T | undefined {
+    if (this.unset && !this.#lost) this.fault(`is missing, it must be ${what.expected}`)
+    return this.read(what)
+  }
+
+  /** The items of a list; none when unset. */
+  items(): Place[] {
+    if (this.unset) return []
+    if (Array.isArray(this.value))
+      return this.value.map((item: unknown, index) => new Place(item, [...this.path, index], this.faults))
+    this.fault(`must be a list, not ${show(this.value)}`)
+    return []
+  }
+}

@@ -1,0 +1,125 @@
+// The configuration file's content as values: settings and manifest, out of the tree that the YAML gives.
+
+import { kinds, type Place } from './checks.ts'
+import {
+  emptyManifest,
+  type Manifest,
+  makeManifest,
+  type Node,
+  type Route,
+  routeKey,
+  type Subscription,
+  tableKey,
+} from './manifest.ts'
+import { readSettings, type Settings } from './settings.ts'
+
+export type Config = { readonly manifest: Manifest; readonly settings: Settings }
+
+export const hubRoutesPath = 'clustering.hubServer.cluster.network.routes'
+export const leafRoutesPath = 'clustering.leafServer.network.routes'
+export const nodesPath = 'clustering.nodes'
+
+function readRoutes(list: Place): Route[] {
+  // Of duplicates the first counts: HarperDB's own files may hold some.
+  const routes = new Map<string, Route>()
+  for (const item of list.items()) {
+    const host = item.at('host').need(kinds.host)
+    const port = item.at('port').need(kinds.port)
+    if (host === undefined || port === undefined) continue
+    const route = { host, port }
+    if (!routes.has(routeKey(route))) routes.set(routeKey(route), route)
+  }
+  return [...routes.values()]
+}
+
+function readSubscriptions(list: Place): Subscription[] {
+  const subscriptions = new Map<string, Subscription>()
+  for (const item of list.items()) {
+    const database = item.at('database').need(kinds.token)
+    const table = item.at('table').need(kinds.token)
+    const publish = item.at('publish').need(kinds.flag)
+    const subscribe = item.at('subscribe').need(kinds.flag)
+    if (database === undefined || table === undefined) continue
+    const key = tableKey({ database, table })
+    if (subscriptions.has(key)) item.fault(`names the table '${database}.${table}' a second time`)
+    if (publish === undefined || subscribe === undefined) continue
+    subscriptions.set(key, { database, table, publish, subscribe })
+  }
+  return [...subscriptions.values()]
+}
+
+function readNodes(list: Place, ownName: string): Node[] {
+  const nodes = new Map<string, Node>()
+  for (const item of list.items()) {
+    const name = item.at('name').need(kinds.nodeName)
+    const subscriptions = readSubscriptions(item.at('subscriptions'))
+    if (name === undefined) continue
+    if (name === ownName) item.at('name').fault(`must not be this node's own name, '${name}'`)
+    if (nodes.has(name)) item.at('name').fault(`names the node '${name}' a second time`)
+    nodes.set(name, { name, subscriptions })
+  }
+  return [...nodes.values()]
+}
+
+/** The whole file; what is wrong is added to the faults of `root`, and then the result means nothing. */
+export function readConfig(root: Place): Config {
+  const clustering = root.at('clustering')
+  const settings = readSettings(root)
+  // A half-saved file is valid YAML too: it must not look like one that takes everything away.
+  if (clustering.unset) {
+    clustering.fault("the section 'clustering' is missing; for a node without clustering it says `enabled: false`")
+    return { manifest: emptyManifest, settings }
+  }
+  const nodeName = clustering.at('nodeName').read(kinds.nodeName) ?? ''
+  const manifest = makeManifest({
+    nodeName,
+    enabled: clustering.at('enabled').read(kinds.flag) ?? false,
+    routes: { hub: readRoutes(root.at(hubRoutesPath)), leaf: readRoutes(root.at(leafRoutesPath)) },
+    nodes: readNodes(root.at(nodesPath), nodeName),
+  })
+  return { manifest, settings }
+}
+
+/** A new file: clustering switched off, every key we read with its default. */
+export const defaultText = `# Clustering. Routes and nodes may be edited while the database runs; the rest takes effect when it is restarted.
+clustering:
+  enabled: false
+  # Unique in the cluster; needed when enabled.
+  nodeName: null
+  # The cluster user; its password does not stand here.
+  user: null
+  logLevel: error
+  republishMessages: false
+  hubServer:
+    cluster:
+      name: harperdb
+      network:
+        # Other nodes' hubs connect to this port.
+        port: 9932
+        # Other nodes' hubs: host, and the port above of that node.
+        routes: null
+    leafNodes:
+      network:
+        port: 9931
+    network:
+      port: 9930
+  leafServer:
+    network:
+      port: 9940
+      # Other hubs, at their leafNodes port, that our leaf falls back to.
+      routes: null
+    streams:
+      # Seconds, bytes, messages a table; null: no limit.
+      maxAge: null
+      maxBytes: null
+      maxMsgs: null
+      path: null
+  tls:
+    certificate: null
+    certificateAuthority: null
+    privateKey: null
+    insecure: true
+    verify: true
+  # The other nodes and what is replicated with each.
+  nodes: null
+`

@@ -1,0 +1,151 @@
+// The difference between two manifests as a list of changes, and what a list of changes makes of a manifest.
+
+import {
+  type Change,
+  type Manifest,
+  type Node,
+  nodeKey,
+  type Route,
+  routeKey,
+  type ServerName,
+  share,
+  tableKey,
+} from './manifest.ts'
+
+type Difference<T> = { removed: T[]; added: T[]; kept: [previous: T, current: T][]; order: string[] | undefined }
+
+function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T) => string): Difference<T> {
+  const result: Difference<T> = { removed: [], added: [], kept: [], order: undefined }
+  if (previous === current) return result
+  const before = new Map(previous.map((item) => [key(item), item]))
+  const after = new Map(current.map((item) => [key(item), item]))
+  // Removing and appending gives this order.
+  const reached: string[] = []
+  for (const [name, item] of before) {
+    const counterpart = after.get(name)
+    if (counterpart === undefined) result.removed.push(item)
+    else {
+      if (counterpart !== item) result.kept.push([item, counterpart])
+      reached.push(name)
+    }
+  }
+  for (const [name, item] of after) {
+    if (before.has(name)) continue
+    result.added.push(item)
+    reached.push(name)
+  }
+  const wanted = [...after.keys()]
+  if (wanted.some((name, index) => name !== reached[index])) result.order = wanted
+  return result
+}
+
+function routeChanges(server: ServerName, previous: readonly Route[], current: readonly Route[]): Change[] {
+  const { removed, added, kept, order } = compare(previous, current, routeKey)
+  // The same route spelt otherwise ('HOST', '[::1]'): the old spelling goes, the new one comes.
+  const respelt = kept.filter(([old, route]) => old.host !== route.host)
+  const changes: Change[] = []
+  for (const route of [...removed, ...respelt.map(([old]) => old)])
+    changes.push({ type: 'route:removed', server, route })
+  for (const route of [...added, ...respelt.map(([, route]) => route)])
+    changes.push({ type: 'route:added', server, route })
+  const keys = order ?? (respelt.length > 0 ? current.map(routeKey) : undefined)
+  if (keys) changes.push({ type: 'order:changed', list: server, keys })
+  return changes
+}
+
+const sameNode = (a: Node, b: Node): boolean =>
+  a.subscriptions.length === b.subscriptions.length &&
+  a.subscriptions.every((one, index) => {
+    const other = b.subscriptions[index]
+    return one === other || JSON.stringify(one) === JSON.stringify(other)
+  })
+
+/** What leads from `previous` to `current`: settings, routes of the hub, of the leaf, nodes; removals before additions. */
+export function diff(previous: Manifest, current: Manifest): Change[] {
+  if (previous === current) return []
+  const changes: Change[] = []
+  const { nodeName, enabled } = current
+  if (nodeName !== previous.nodeName || enabled !== previous.enabled)
+    changes.push({ type: 'settings:changed', nodeName, enabled })
+  for (const server of ['hub', 'leaf'] as const)
+    changes.push(...routeChanges(server, previous.routes[server], current.routes[server]))
+  const { removed, added, kept, order } = compare(previous.nodes, current.nodes, nodeKey)
+  for (const node of removed) changes.push({ type: 'node:removed', node })
+  for (const [old, node] of kept) if (!sameNode(old, node)) changes.push({ type: 'node:updated', node, previous: old })
+  for (const node of added) changes.push({ type: 'node:added', node })
+  if (order) changes.push({ type: 'order:changed', list: 'nodes', keys: order })
+  for (const change of changes) Object.freeze(change)
+  return changes
+}
+
+/** Sorted by the places of their keys; what has none comes last, in its old order. */
+export function inOrder<T>(items: readonly T[], keys: readonly string[], key: (item: T) => string): T[] {
+  const places = new Map(keys.map((name, index) => [name, index]))
+  const place = (item: T) => places.get(key(item)) ?? keys.length
+  return items.toSorted((a, b) => place(a) - place(b))
+}
+
+const withRoutes = (manifest: Manifest, server: ServerName, list: readonly Route[]): Manifest => ({
+  ...manifest,
+  routes: { ...manifest.routes, [server]: list },
+})
+
+function changed(manifest: Manifest, change: Change): Manifest {
+  const { nodes, routes } = manifest
+  switch (change.type) {
+    case 'settings:changed':
+      return { ...manifest, nodeName: change.nodeName, enabled: change.enabled }
+    case 'route:added':
+      return withRoutes(manifest, change.server, [...routes[change.server], change.route])
+    case 'route:removed': {
+      const gone = routeKey(change.route)
+      return withRoutes(
+        manifest,
+        change.server,
+        routes[change.server].filter((route) => routeKey(route) !== gone),
+      )
+    }
+    case 'node:added':
+      return { ...manifest, nodes: [...nodes, change.node] }
+    case 'node:updated':
+      return { ...manifest, nodes: nodes.map((node) => (node.name === change.node.name ? change.node : node)) }
+    case 'node:removed':
+      return { ...manifest, nodes: nodes.filter((node) => node.name !== change.node.name) }
+    case 'order:changed':
+      return change.list === 'nodes'
+        ? { ...manifest, nodes: inOrder(nodes, change.keys, nodeKey) }
+        : withRoutes(manifest, change.list, inOrder(routes[change.list], change.keys, routeKey))
+  }
+}
+
+/** One change applied; the same manifest when it changes nothing. */
+export const applyChange = (manifest: Manifest, change: Change): Manifest => share(manifest, changed(manifest, change))
+
+function union<T>(
+  current: readonly T[],
+  target: readonly T[],
+  key: (item: T) => string,
+  merge: (item: T, wanted: T) => T = (_, wanted) => wanted,
+): T[] {
+  const wanted = new Map(target.map((item) => [key(item), item]))
+  const merged = current.map((item) => {
+    const counterpart = wanted.get(key(item))
+    wanted.delete(key(item))
+    return counterpart === undefined ? item : merge(item, counterpart)
+  })
+  return [...merged, ...wanted.values()]
+}
+
+/** `current` with everything that `target` adds or alters, and without anything it takes away. */
+export const withoutRemovals = (current: Manifest, target: Manifest): Manifest =>
+  share(current, {
+    ...target,
+    routes: {
+      hub: union(current.routes.hub, target.routes.hub, routeKey),
+      leaf: union(current.routes.leaf, target.routes.leaf, routeKey),
+    },
+    nodes: union(current.nodes, target.nodes, nodeKey, (node, wanted) => ({
+      name: node.name,
+      subscriptions: union(node.subscriptions, wanted.subscriptions, tableKey),
+    })),
+  })

@@ -1,0 +1,124 @@
+// What the configuration file says beside the manifest: ports, limits, certificates. Read once; all but the port of the
+// operations API takes effect only when a manager is opened.
+
+import { kinds, Place } from './checks.ts'
+
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
+
+export type Settings = {
+  /** Name of the cluster user; its password never stands in the file. */
+  readonly user: string | undefined
+  readonly logLevel: LogLevel
+  /** Hand on what came from other nodes. */
+  readonly republishMessages: boolean
+  readonly clusterName: string
+  /** The address the hub listens on for other hubs; undefined: all. */
+  readonly clusterHost: string | undefined
+  readonly ports: { readonly cluster: number; readonly leafNodes: number; readonly hub: number; readonly leaf: number }
+  /** Of the host; shown by `cluster_status`. */
+  readonly operationsApiPort: number | undefined
+  readonly streams: {
+    /** Seconds. */
+    readonly maxAge?: number
+    readonly maxBytes?: number
+    readonly maxMsgs?: number
+    /** Folder of the leaf's store. */
+    readonly path?: string
+  }
+  readonly tls: {
+    /** Files in PEM format. */
+    readonly certificate?: string
+    readonly certificateAuthority?: string
+    readonly privateKey?: string
+    /** Do not verify the certificates of others. */
+    readonly insecure: boolean
+    /** Demand a certificate of those who connect. */
+    readonly verify: boolean
+  }
+  /** The host's own folder, below which the servers' state goes by default. */
+  readonly rootPath: string | undefined
+}
+
+const defined = <T extends object>(value: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } =>
+  Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as never
+
+/** Each setting and where it stands in the file. */
+export const settingPaths = {
+  user: 'clustering.user',
+  logLevel: 'clustering.logLevel',
+  republishMessages: 'clustering.republishMessages',
+  clusterName: 'clustering.hubServer.cluster.name',
+  clusterHost: 'clustering.hubServer.cluster.network.host',
+  'ports.cluster': 'clustering.hubServer.cluster.network.port',
+  'ports.leafNodes': 'clustering.hubServer.leafNodes.network.port',
+  'ports.hub': 'clustering.hubServer.network.port',
+  'ports.leaf': 'clustering.leafServer.network.port',
+  operationsApiPort: 'operationsApi.network.port',
+  'streams.maxAge': 'clustering.leafServer.streams.maxAge',
+  'streams.maxBytes': 'clustering.leafServer.streams.maxBytes',
+  'streams.maxMsgs': 'clustering.leafServer.streams.maxMsgs',
+  'streams.path': 'clustering.leafServer.streams.path',
+  'tls.certificate': 'clustering.tls.certificate',
+  'tls.certificateAuthority': 'clustering.tls.certificateAuthority',
+  'tls.privateKey': 'clustering.tls.privateKey',
+  'tls.insecure': 'clustering.tls.insecure',
+  'tls.verify': 'clustering.tls.verify',
+  rootPath: 'rootPath',
+} as const
+
+type SettingName = keyof typeof settingPaths
+
+/** The settings of a whole file, with HarperDB's defaults for what is unset. */
+export function readSettings(root: Place): Settings {
+  const at = (name: SettingName) => root.at(settingPaths[name])
+  // Faults of the host's own sections are the host's business: they are not told.
+  const hosts = new Place(root.value)
+  const ports = {
+    cluster: at('ports.cluster').read(kinds.port) ?? 9932,
+    leafNodes: at('ports.leafNodes').read(kinds.port) ?? 9931,
+    hub: at('ports.hub').read(kinds.port) ?? 9930,
+    leaf: at('ports.leaf').read(kinds.port) ?? 9940,
+  }
+  const taken = new Set<number>()
+  for (const [name, port] of Object.entries(ports)) {
+    if (taken.has(port))
+      at(`ports.${name}` as SettingName).fault(`must be another port, ${port} is that of another server`)
+    taken.add(port)
+  }
+  return Object.freeze({
+    user: at('user').read(kinds.text),
+    logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
+    republishMessages: at('republishMessages').read(kinds.flag) ?? false,
+    clusterName: at('clusterName').read(kinds.token) ?? 'harperdb',
+    clusterHost: at('clusterHost').read(kinds.host),
+    ports: Object.freeze(ports),
+    operationsApiPort: hosts.at(settingPaths.operationsApiPort).read(kinds.port),
+    streams: Object.freeze(
+      defined({
+        maxAge: at('streams.maxAge').read(kinds.count),
+        maxBytes: at('streams.maxBytes').read(kinds.count),
+        maxMsgs: at('streams.maxMsgs').read(kinds.count),
+        path: at('streams.path').read(kinds.text),
+      }),
+    ),
+    tls: Object.freeze({
+      ...defined({
+        certificate: at('tls.certificate').read(kinds.text),
+        certificateAuthority: at('tls.certificateAuthority').read(kinds.text),
+        privateKey: at('tls.privateKey').read(kinds.text),
+      }),
+      insecure: at('tls.insecure').read(kinds.flag) ?? true,
+      verify: at('tls.verify').read(kinds.flag) ?? true,
+    }),
+    rootPath: hosts.at(settingPaths.rootPath).read(kinds.text),
+  })
+}
+
+const settingOf = (settings: Settings, name: SettingName): unknown =>
+  name.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], settings)
+
+/** Paths, in the file, of what differs and cannot change while a manager runs. */
+export const needRestart = (running: Settings, edited: Settings): string[] =>
+  (Object.keys(settingPaths) as SettingName[])
+    .filter((name) => name !== 'operationsApiPort' && settingOf(running, name) !== settingOf(edited, name))
+    .map((name) => settingPaths[name])

@@ -1,0 +1,272 @@
+// The one writer of the manifest: every change, whoever asks for it, goes through its queue into file and memory.
+
+import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { type Logger, silent } from '../logger.ts'
+import { defaultText } from './config.ts'
+import { editConfig } from './config-edit.ts'
+import { ConfigFile } from './config-file.ts'
+import { ConfigText, type Problem, problemText } from './config-text.ts'
+import { diff, withoutRemovals } from './diff.ts'
+import { type Cause, type Change, type Manifest, share } from './manifest.ts'
+import { needRestart, type Settings } from './settings.ts'
+
+/** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
+export type Commit = { previous: Manifest; current: Manifest; changes: readonly Change[]; cause: Cause }
+
+/** Told after memory has changed, in the order of the commits. What these throw is logged. */
+export interface StoreListener {
+  committed(commit: Commit): void
+  /** The file is bad, or asks for what needs a restart; the last good manifest stays. */
+  rejected(problems: readonly Problem[]): void
+  missing(problems: readonly Problem[]): void
+}
+
+/** Milliseconds that the file must lie still before what is gone from it counts: a half-saved file is valid YAML. */
+const REMOVAL_DELAY = 2000
+/** Milliseconds between two looks at a file that may be half written. */
+const HALF_WRITTEN = 100
+/** Times that an edit may come in between before a commit gives up. */
+const ATTEMPTS = 10
+
+const wait = (time: number) => new Promise<void>((done) => setTimeout(done, time))
+
+const settingsPaths = { nodeName: 'clustering.nodeName', enabled: 'clustering.enabled' } as const
+
+export class ManifestStore {
+  readonly #file: ConfigFile
+  readonly #logger: Logger
+  readonly #listeners: StoreListener[] = []
+  #manifest: Manifest
+  #settings: Settings
+  /** The last reading without problems; a commit is written into it. */
+  #good: ConfigText
+  /** What we saw last on disk, good or bad; undefined: no file. */
+  #seen: string | undefined
+  /** Of the file as it is now; a commit must not overwrite it. */
+  #problems: readonly Problem[] = []
+  /** Does the file as it is ask for what only a restart brings? Then nothing is taken in from it. */
+  #awaitsRestart = false
+  #unreadable = false
+  #queue: Promise<unknown> = Promise.resolve()
+  #removals: NodeJS.Timeout | undefined
+  #closed = false
+
+  private constructor(file: ConfigFile, logger: Logger, good: ConfigText, manifest: Manifest, settings: Settings) {
+    this.#file = file
+    this.#logger = logger
+    this.#good = good
+    this.#seen = good.onDisk
+    this.#manifest = manifest
+    this.#settings = settings
+  }
+
+  /**
+   * Reads the file, creating it with our section when it is missing, and watches it from then on. Rejects with
+   * config_rejected, node_name_missing (enabled without a name), or config_unwritable.
+   */
+  static async open(path: string, options: { logger?: Logger } = {}): Promise<ManifestStore> {
+    const logger = options.logger ?? silent
+    const file = new ConfigFile(path, logger)
+    if ((await readOrReject(file)) === undefined) await file.replace(undefined, defaultText)
+    const text = new ConfigText((await readOrReject(file)) ?? defaultText)
+    const { config } = text
+    if (!config) throw rejection(file, text.problems)
+    if (config.manifest.enabled && config.manifest.nodeName === '') throw clusterError('node_name_missing', file.path)
+    const store = new ManifestStore(file, logger, text, config.manifest, config.settings)
+    await file.watch(() => store.#look())
+    // What was edited before the watcher was ready.
+    store.#look()
+    return store
+  }
+
+  get manifest(): Manifest {
+    return this.#manifest
+  }
+
+  get settings(): Settings {
+    return this.#settings
+  }
+
+  /** Absolute path. */
+  get file(): string {
+    return this.#file.path
+  }
+
+  listen(listener: StoreListener): void {
+    this.#listeners.push(listener)
+  }
+
+  /**
+   * Queued; `change` runs on the manifest current at its turn and may throw a ClusterError to refuse. Nothing is written and
+   * nobody told when it returns the same value. An edit of the file that we have not seen yet is taken in first.
+   *
+   * Rejects with config_rejected while the file is bad, and never overwrites a bad file; with config_unwritable when the
+   * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
+   * into it. A file that was deleted is written again as we last knew it, whole, with the change.
+   */
+  commit(change: (current: Manifest) => Manifest, cause: Cause): Promise<Commit> {
+    return this.#enqueue(async () => {
+      if (this.#closed) throw clusterError('closed')
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        await this.#takeEdits()
+        if (this.#problems.length > 0) throw rejection(this.#file, this.#problems)
+        const previous = this.#manifest
+        const current = share(previous, change(previous))
+        const changes = current === previous ? [] : diff(previous, current)
+        if (changes.length === 0) return { previous, current: previous, changes, cause }
+        if (await this.#write(changes)) return this.#swap(current, changes, cause)
+      }
+      throw clusterError('config_unwritable', this.file, 'somebody else keeps writing it')
+    })
+  }
+
+  /** Idempotent; waits for commits under way. */
+  async close(): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#removals)
+    await this.#file.close()
+    await this.#enqueue(async () => {})
+    clearTimeout(this.#removals)
+  }
+
+  #enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(task)
+    this.#queue = result.catch(() => {})
+    return result
+  }
+
+  #swap(current: Manifest, changes: readonly Change[], cause: Cause): Commit {
+    const previous = this.#manifest
+    this.#manifest = current
+    const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause })
+    this.#tell((listener) => listener.committed(commit))
+    return commit
+  }
+
+  #tell(what: (listener: StoreListener) => void): void {
+    for (const listener of this.#listeners) {
+      try {
+        what(listener)
+      } catch (error) {
+        this.#logger.error({ reason: reasonOf(error) }, 'A listener of the manifest failed')
+      }
+    }
+  }
+
+  /** False when the file was edited meanwhile. */
+  async #write(changes: readonly Change[]): Promise<boolean> {
+    let edited: ConfigText
+    try {
+      edited = editConfig(this.#good, changes)
+    } catch (error) {
+      throw clusterError('config_unwritable', this.file, reasonOf(error))
+    }
+    if (edited.onDisk !== this.#seen) {
+      if (!(await this.#file.replace(this.#seen, edited.onDisk))) return false
+      this.#seen = edited.onDisk
+    }
+    this.#good = edited
+    return true
+  }
+
+  /** The watcher saw something, or time has passed. */
+  #look(options: { settled?: boolean } = {}): void {
+    void this.#enqueue(async () => {
+      if (this.#closed) return
+      await this.#takeEdits()
+      if (options.settled) this.#takeRemovals()
+    })
+  }
+
+  /** Reads the file and takes in what somebody else changed in it. */
+  async #takeEdits(): Promise<void> {
+    let text: string | undefined
+    try {
+      text = await this.#file.read()
+      if (text === this.#seen && !this.#unreadable) return
+      // A bad text may be half of a good one: wait until it is the same twice.
+      for (let looks = 0; text !== undefined && new ConfigText(text).problems.length > 0 && looks < ATTEMPTS; looks++) {
+        await wait(HALF_WRITTEN)
+        const again = await this.#file.read()
+        if (again === text) break
+        text = again
+      }
+    } catch (error) {
+      if (!this.#unreadable) this.#reject([{ message: `the file cannot be read: ${reasonOf(error)}` }])
+      this.#unreadable = true
+      return
+    }
+    if (text === this.#seen && !this.#unreadable) return
+    this.#unreadable = false
+    clearTimeout(this.#removals)
+    this.#seen = text
+    if (text === undefined) {
+      this.#problems = []
+      const problems = [{ message: 'the file is missing; the manifest stays as it was' }]
+      this.#tell((listener) => listener.missing(problems))
+      return
+    }
+    this.#takeText(new ConfigText(text))
+  }
+
+  #takeText(text: ConfigText): void {
+    const { config } = text
+    if (!config) {
+      this.#reject(text.problems)
+      return
+    }
+    if (config.manifest.enabled && config.manifest.nodeName === '') {
+      this.#reject([text.problem(['clustering', 'nodeName'], 'is missing while clustering is enabled')])
+      return
+    }
+    this.#problems = []
+    this.#good = text
+    const paths = needRestart(this.#settings, config.settings)
+    for (const name of ['nodeName', 'enabled'] as const)
+      if (config.manifest[name] !== this.#manifest[name]) paths.push(settingsPaths[name])
+    this.#awaitsRestart = paths.length > 0
+    if (this.#awaitsRestart) {
+      const problems = paths.map((path) =>
+        text.problem(
+          path.split('.'),
+          'cannot change while the cluster manager is open: restart it; until then nothing of this edit takes effect',
+        ),
+      )
+      this.#tell((listener) => listener.rejected(problems))
+      return
+    }
+    this.#settings = config.settings
+    this.#take(withoutRemovals(this.#manifest, config.manifest))
+    // What is left to do is to take away, and to put in order.
+    if (diff(this.#manifest, config.manifest).length > 0) {
+      this.#removals = setTimeout(() => this.#look({ settled: true }), REMOVAL_DELAY)
+    }
+  }
+
+  #takeRemovals(): void {
+    if (this.#seen !== this.#good.onDisk || this.#awaitsRestart || this.#problems.length > 0) return
+    if (this.#good.config) this.#take(this.#good.config.manifest)
+  }
+
+  #take(wanted: Manifest): void {
+    const current = share(this.#manifest, wanted)
+    const changes = diff(this.#manifest, current)
+    if (changes.length > 0) this.#swap(current, changes, 'file')
+  }
+
+  #reject(problems: readonly Problem[]): void {
+    this.#problems = problems
+    this.#tell((listener) => listener.rejected(problems))
+  }
+}
+
+const rejection = (file: ConfigFile, problems: readonly Problem[]): ClusterError =>
+  clusterError('config_rejected', file.path, problems.map(problemText).join('; '))
+
+async function readOrReject(file: ConfigFile): Promise<string | undefined> {
+  try {
+    return await file.read()
+  } catch (error) {
+    throw rejection(file, [{ message: `the file cannot be read: ${reasonOf(error)}` }])
+  }
+}

@@ -1,0 +1,85 @@
+// Appending to our own streams: every acknowledgement comes back on one inbox, so that a window of messages is in flight at once.
+
+import { StringCodec } from 'nats'
+import { MeshError, type Message } from '../mesh.ts'
+import { asMeshError, type Connection } from './connection.ts'
+import { type ApiError, apiError } from './jetstream.ts'
+
+type Done = (error: MeshError | undefined, sequence: number) => void
+type Pending = { done: Done; sentAt: number }
+type Acknowledgement = { seq?: number; error?: ApiError }
+
+const EXPECTED_LAST = 'Nats-Expected-Last-Sequence'
+/** ms without an acknowledgement after which it is not known whether a message was stored. */
+const ACK_TIMEOUT = 5_000
+const text = StringCodec()
+
+export class Appender {
+  readonly #connection: Connection
+  readonly #inbox: string
+  readonly #subscription: { unsubscribe(): void }
+  /** In the order of sending. */
+  readonly #pending = new Map<string, Pending>()
+  readonly #timer: NodeJS.Timeout
+  #next = 0
+
+  constructor(connection: Connection) {
+    this.#connection = connection
+    this.#inbox = `${connection.inbox()}.`
+    this.#subscription = connection.subscribe(`${this.#inbox}*`, (message) => {
+      const token = message.subject.slice(this.#inbox.length)
+      const pending = this.#pending.get(token)
+      if (!pending) return
+      this.#pending.delete(token)
+      this.#settle(pending.done, message.headers?.code, message.data)
+    })
+    this.#timer = setInterval(() => this.#expire(), ACK_TIMEOUT / 5)
+    this.#timer.unref()
+  }
+
+  append(subject: string, message: Message, expectedLast: number, done: Done): void {
+    const token = (this.#next++).toString(36)
+    try {
+      this.#connection.publish(subject, message.data, {
+        reply: this.#inbox + token,
+        headers: { ...message.headers, [EXPECTED_LAST]: String(expectedLast) },
+      })
+    } catch (error) {
+      const reason = asMeshError(error)
+      queueMicrotask(() => done(reason, 0))
+      return
+    }
+    this.#pending.set(token, { done, sentAt: Date.now() })
+  }
+
+  /** Everything in flight fails: it is not known what of it was stored. */
+  fail(error: MeshError): void {
+    const pending = [...this.#pending.values()]
+    this.#pending.clear()
+    for (const { done } of pending) done(error, 0)
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+    this.#subscription.unsubscribe()
+    this.fail(new MeshError('disconnected', 'the mesh is closed'))
+  }
+
+  #settle(done: Done, status: number | undefined, data: Uint8Array): void {
+    if (status) return done(new MeshError(status === 503 ? 'not_found' : 'refused', `status ${status}`), 0)
+    let answer: Acknowledgement
+    try {
+      answer = JSON.parse(text.decode(data)) as Acknowledgement
+    } catch (error) {
+      return done(asMeshError(error), 0)
+    }
+    if (answer.error) return done(apiError(answer.error), 0)
+    done(undefined, Number(answer.seq))
+  }
+
+  #expire(): void {
+    const oldest = this.#pending.values().next().value
+    if (oldest && Date.now() - oldest.sentAt > ACK_TIMEOUT)
+      this.fail(new MeshError('timeout', `no acknowledgement within ${ACK_TIMEOUT} ms`))
+  }
+}

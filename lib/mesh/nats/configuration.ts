@@ -1,0 +1,132 @@
+// The configuration files of a node's two servers, as pure functions of the node's settings. JSON is what they are written in.
+
+import type { Route } from '../mesh.ts'
+
+export type Tls = {
+  certificate?: string | undefined
+  certificateAuthority?: string | undefined
+  privateKey?: string | undefined
+  /** Accept certificates that do not verify. */
+  insecure: boolean
+  /** Demand a certificate of who connects. */
+  verify: boolean
+}
+
+/** What both servers of a node are made of. Ports 1 to 65535, sizes in bytes, ages in seconds. */
+export type ServerSettings = {
+  node: string
+  user: string
+  password: string
+  clusterName: string
+  /** The address the hub listens on for other nodes. */
+  listen: string
+  ports: { cluster: number; leafNodes: number; hub: number; leaf: number }
+  tls?: Tls | undefined
+  logLevel: string
+  storeFolder: string
+}
+
+/** 64 MB, as in HarperDB. */
+export const MAX_PAYLOAD = 64 * 1024 * 1024
+
+export const hubName = (node: string) => `${node}-hub`
+export const leafName = (node: string) => `${node}-leaf`
+export const adminOf = (user: string) => `${user}-admin`
+
+const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
+export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
+
+const withCredentials = (scheme: string, user: string, password: string, route: Route) =>
+  `${scheme}://${encodeURIComponent(user)}:${encodeURIComponent(password)}@${address(route)}`
+
+const tlsBlock = (tls: Tls) => ({
+  cert_file: tls.certificate,
+  key_file: tls.privateKey,
+  ca_file: tls.certificateAuthority,
+  verify: tls.verify,
+})
+
+const shared = (settings: ServerSettings, name: string, port: number, pidFile: string) => ({
+  server_name: name,
+  listen: `127.0.0.1:${port}`,
+  pid_file: pidFile,
+  max_payload: MAX_PAYLOAD,
+  max_pending: 2 * MAX_PAYLOAD,
+  // A silent cut is noticed within 6 s instead of the default 4 minutes.
+  ping_interval: '2s',
+  ping_max: 2,
+  debug: settings.logLevel === 'debug' || settings.logLevel === 'trace',
+  trace: settings.logLevel === 'trace',
+  system_account: 'SYS',
+})
+
+const users = ({ user, password }: ServerSettings) => ({
+  SYS: { users: [{ user: adminOf(user), password }] },
+  HDB: { users: [{ user, password }] },
+})
+
+/** The hub: joins the other hubs by routes, listens for leafnodes, stores nothing. `pooling`: does this version know `pool_size`? */
+export function hubConfiguration(
+  settings: ServerSettings,
+  routes: readonly Route[],
+  pidFile: string,
+  pooling: boolean,
+): string {
+  const { user, password, ports, tls, listen } = settings
+  const secure = tls ? { tls: tlsBlock(tls) } : {}
+  return JSON.stringify(
+    {
+      ...shared(settings, hubName(settings.node), ports.hub, pidFile),
+      accounts: users(settings),
+      // Gossip would move a leaf to another node's hub at its first hiccup, and it would not come home.
+      leafnodes: { listen: address({ host: listen, port: ports.leafNodes }), no_advertise: true, ...secure },
+      cluster: {
+        name: settings.clusterName,
+        listen: address({ host: listen, port: ports.cluster }),
+        no_advertise: true,
+        // With pooled routes one node with a bad password costs every hub half a core.
+        ...(pooling ? { pool_size: -1 } : {}),
+        // Without it a node with a wrong password joins.
+        authorization: { user, password, timeout: 2 },
+        ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
+        routes: routes.map((route) => withCredentials('nats-route', user, password, route)),
+      },
+    },
+    null,
+    2,
+  )
+}
+
+/** What other nodes must not reach on our leaf: writing our subjects, and every JetStream call that alters or destroys. */
+const denied = (domain: string) => [
+  'txn.>',
+  '$JS.API.>',
+  ...['CREATE', 'UPDATE', 'DELETE', 'PURGE', 'RESTORE', 'SNAPSHOT'].map((verb) => `$JS.${domain}.API.STREAM.${verb}.>`),
+  `$JS.${domain}.API.STREAM.MSG.DELETE.>`,
+  `$JS.${domain}.API.CONSUMER.DURABLE.CREATE.>`,
+]
+
+/** The leaf: JetStream in a domain of its own, connected to our hub, or to a fallback while that is gone. */
+export function leafConfiguration(settings: ServerSettings, fallbacks: readonly Route[], pidFile: string): string {
+  const { user, password, ports, tls, listen } = settings
+  const domain = leafName(settings.node)
+  // The own hub on whatever address it listens; 0.0.0.0 is reached by loopback.
+  const home = { host: listen === '0.0.0.0' || listen === '::' ? '127.0.0.1' : listen, port: ports.leafNodes }
+  const remote = (account: string, name: string) => ({
+    account,
+    no_randomize: true,
+    urls: [home, ...fallbacks].map((route) => withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route)),
+    ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
+    ...(account === 'HDB' ? { deny_imports: denied(domain) } : {}),
+  })
+  return JSON.stringify(
+    {
+      ...shared(settings, domain, ports.leaf, pidFile),
+      accounts: { SYS: users(settings).SYS, HDB: { ...users(settings).HDB, jetstream: 'enabled' } },
+      jetstream: { store_dir: settings.storeFolder, domain },
+      leafnodes: { reconnect: 1, remotes: [remote('SYS', adminOf(user)), remote('HDB', user)] },
+    },
+    null,
+    2,
+  )
+}

@@ -1,0 +1,140 @@
+// One client connection to one of our own servers, its errors told in the mesh's terms.
+
+import { connect, createInbox, ErrorCode, Events, headers, type Msg, type NatsConnection, NatsError } from 'nats'
+import { type Headers, MeshError, type RequestOptions } from '../mesh.ts'
+
+export type ConnectionOptions = {
+  port: number
+  user: string
+  password: string
+  name: string
+  /** Called with false when the connection is lost and with true when it is back. */
+  changed(up: boolean): void
+}
+
+const CONNECT_TIMEOUT = 2_000
+
+const codes: Record<string, MeshError['code']> = {
+  [ErrorCode.NoResponders]: 'no_responders',
+  [ErrorCode.Timeout]: 'timeout',
+  [ErrorCode.ConnectionClosed]: 'disconnected',
+  [ErrorCode.ConnectionDraining]: 'disconnected',
+  [ErrorCode.Disconnect]: 'disconnected',
+  [ErrorCode.MaxPayloadExceeded]: 'too_large',
+}
+
+export const asMeshError = (error: unknown): MeshError => {
+  if (error instanceof MeshError) return error
+  const code = error instanceof NatsError ? codes[error.code] : undefined
+  const message = error instanceof Error ? error.message : String(error)
+  return new MeshError(code ?? 'refused', message, { cause: error })
+}
+
+export const encodeHeaders = (values: Headers) => {
+  const encoded = headers()
+  for (const key in values) encoded.set(key, values[key]!)
+  return encoded
+}
+
+/** Settles as `work` does, or rejects `aborted` as soon as the signal says so. */
+export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work
+  return new Promise<T>((resolve, reject) => {
+    const abort = () => reject(new MeshError('aborted', 'the request was aborted'))
+    if (signal.aborted) return abort()
+    signal.addEventListener('abort', abort, { once: true })
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
+}
+
+export class Connection {
+  readonly nats: NatsConnection
+  #up = true
+  #closed = false
+
+  private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
+    this.nats = nats
+    void this.#follow(changed)
+  }
+
+  /** Rejects when the server does not take us; once connected it reconnects for ever. */
+  static async open({ port, user, password, name, changed }: ConnectionOptions): Promise<Connection> {
+    const nats = await connect({
+      servers: `127.0.0.1:${port}`,
+      user,
+      pass: password,
+      name,
+      timeout: CONNECT_TIMEOUT,
+      reconnect: true,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 50,
+      reconnectJitter: 50,
+      pingInterval: 2_000,
+      maxPingOut: 2,
+      ignoreClusterUpdates: true,
+    })
+    return new Connection(nats, changed)
+  }
+
+  get up(): boolean {
+    return this.#up
+  }
+
+  get serverId(): string {
+    return this.nats.info?.server_id ?? ''
+  }
+
+  async #follow(changed: (up: boolean) => void): Promise<void> {
+    for await (const status of this.nats.status()) {
+      const up = status.type === Events.Reconnect ? true : status.type === Events.Disconnect ? false : this.#up
+      if (up === this.#up || this.#closed) continue
+      this.#up = up
+      changed(up)
+    }
+  }
+
+  /** While disconnected the client would buffer in silence; we refuse instead. */
+  #check(): void {
+    if (!this.#up || this.#closed) throw new MeshError('disconnected', 'our own server is not connected')
+  }
+
+  async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
+    this.#check()
+    // A subscription of its own for each request: the shared one of the client outlives none of its time-outs wrongly.
+    return abortable(this.nats.request(subject, data, { timeout }), signal).catch((error) => {
+      throw asMeshError(error)
+    })
+  }
+
+  publish(subject: string, data: Uint8Array | string, options?: { reply?: string; headers?: Headers }): void {
+    this.#check()
+    this.nats.publish(subject, data, {
+      ...(options?.reply ? { reply: options.reply } : {}),
+      ...(options?.headers ? { headers: encodeHeaders(options.headers) } : {}),
+    })
+  }
+
+  /** Messages to `callback`, whose errors end nothing (a callback that throws would leave the connection deaf). */
+  subscribe(subject: string, callback: (message: Msg) => void, queue?: string): { unsubscribe(): void } {
+    return this.nats.subscribe(subject, {
+      ...(queue ? { queue } : {}),
+      callback: (error, message) => {
+        if (error) return
+        try {
+          callback(message)
+        } catch {
+          // Handlers report their own failures; this is the last line that keeps the connection hearing.
+        }
+      },
+    })
+  }
+
+  inbox(): string {
+    return createInbox()
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await this.nats.close()
+  }
+}

@@ -1,0 +1,384 @@
+// The mesh on NATS: a hub and a leaf of our own, a connection to each, and the streams on the leaf.
+
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { reasonOf } from '../../errors.ts'
+import { type Logger, silent } from '../../logger.ts'
+import {
+  type Member,
+  type Mesh,
+  MeshError,
+  type MeshListener,
+  type MeshState,
+  type Message,
+  type Reader,
+  type RequestOptions,
+  type Routes,
+  type Source,
+  type StreamState,
+  type TableName,
+} from '../mesh.ts'
+import { Appender } from './appender.ts'
+import { atLeast, type Binary, findBinary } from './binary.ts'
+import {
+  address,
+  adminOf,
+  hubConfiguration,
+  hubName,
+  leafConfiguration,
+  leafName,
+  MAX_PAYLOAD,
+  type ServerSettings,
+} from './configuration.ts'
+import { Connection } from './connection.ts'
+import { JetStream, type StreamLimits, subjectOf } from './jetstream.ts'
+import { LogWatch } from './log-watch.ts'
+import { members } from './network.ts'
+import { PullReader } from './pull-reader.ts'
+import { NatsServer } from './server.ts'
+
+export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
+  /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
+  folder: string
+  storeFolder?: string | undefined
+  limits: StreamLimits
+  password(): Promise<string>
+  natsServer?: string | undefined
+  logger?: Logger
+}
+
+const ADMIN_TIMEOUT = 5_000
+const RELOAD_TIMEOUT = 2_000
+/** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
+const HOME_GRACE = 3_000
+const portKeys = {
+  cluster: 'clustering.hubServer.cluster.network.port',
+  leafNodes: 'clustering.hubServer.leafNodes.network.port',
+  hub: 'clustering.hubServer.network.port',
+  leaf: 'clustering.leafServer.network.port',
+} as const
+
+export class NatsMesh implements Mesh {
+  readonly maxPayload = MAX_PAYLOAD
+  readonly #options: NatsMeshOptions
+  readonly #logger: Logger
+  readonly #jetStream = new JetStream(() => this.#connected(this.#leafConnection))
+  readonly #readers = new Set<PullReader>()
+  #node = ''
+  #routes: Routes = { hub: [], leaf: [] }
+  #state: MeshState = 'stopped'
+  #listener: MeshListener | undefined
+  #binary: Binary | undefined
+  #settings: ServerSettings | undefined
+  #hub: NatsServer | undefined
+  #leaf: NatsServer | undefined
+  #hubConnection: Connection | undefined
+  #leafConnection: Connection | undefined
+  #appender: Appender | undefined
+  #log: LogWatch | undefined
+  #homeCheck: NodeJS.Timeout | undefined
+  /** Route changes one after the other. */
+  #routing: Promise<unknown> = Promise.resolve()
+
+  constructor(options: NatsMeshOptions) {
+    this.#options = options
+    this.#logger = options.logger ?? silent
+  }
+
+  get state(): MeshState {
+    return this.#state
+  }
+
+  // --- life -------------------------------------------------------------------------------------------------------------
+
+  async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
+    this.#node = node
+    this.#routes = routes
+    this.#listener = listener
+    this.#become('connecting')
+    this.#binary = await findBinary(this.#options.natsServer)
+    const { folder, storeFolder = join(folder, 'leaf') } = this.#options
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await mkdir(storeFolder, { recursive: true, mode: 0o700 })
+    this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
+    this.#log = new LogWatch(listener, this.#logger)
+    this.#hub = this.#server('hub', (signal) => this.#probeHub(signal))
+    this.#leaf = this.#server('leaf', (signal) => this.#probeLeaf(signal))
+    try {
+      await Promise.all([this.#hub.start(this.#hubText()), this.#leaf.start(this.#leafText())])
+    } catch (error) {
+      await this.close()
+      throw error
+    }
+    this.#appender = new Appender(this.#connected(this.#leafConnection))
+    this.#become('connected')
+  }
+
+  async close(): Promise<void> {
+    if (this.#state === 'stopped') return
+    this.#become('stopped')
+    clearTimeout(this.#homeCheck)
+    for (const reader of this.#readers) reader.lose('the mesh is closed')
+    this.#appender?.close()
+    await Promise.all([this.#hubConnection?.close(), this.#leafConnection?.close()])
+    // The leaf first: it would look for another hub.
+    await this.#leaf?.stop()
+    await this.#hub?.stop()
+  }
+
+  /** Tells the listener and, whatever went down, the readers: their requests at other nodes are forgotten by now. */
+  #become(state: MeshState, reason?: string): void {
+    if (state === this.#state) return
+    this.#state = state
+    this.#listener?.state(state, reason)
+  }
+
+  #server(kind: 'hub' | 'leaf', probe: (signal: AbortSignal) => Promise<void>): NatsServer {
+    const { folder, ports } = this.#options
+    return new NatsServer({
+      kind,
+      probe,
+      binary: this.#binary!.path,
+      configFile: join(folder, `${kind}.json`),
+      pidFile: join(folder, `${kind}.pid`),
+      portKey: (port) =>
+        Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
+      logger: this.#logger,
+      events: {
+        line: (level, text) => this.#log?.line(kind, level, text),
+        died: (reason) => {
+          if (kind === 'leaf') this.#leafDown(`the leaf server ended: ${reason}`)
+        },
+        returned: () => {
+          if (kind === 'leaf') this.#leafUp()
+          else this.#hubReturned()
+        },
+      },
+    })
+  }
+
+  async #probeHub(signal: AbortSignal): Promise<void> {
+    const { ports, user, password } = this.#settings!
+    this.#hubConnection ??= await Connection.open({
+      port: ports.hub,
+      user: adminOf(user),
+      password,
+      name: `enmesh ${this.#node}`,
+      changed: () => {},
+    })
+    await this.#hubVarz(signal)
+  }
+
+  async #probeLeaf(signal: AbortSignal): Promise<void> {
+    const { ports, user, password } = this.#settings!
+    this.#leafConnection ??= await Connection.open({
+      port: ports.leaf,
+      user,
+      password,
+      name: `enmesh ${this.#node}`,
+      changed: (up) => {
+        if (!up) this.#leafDown('our connection to the leaf server was lost')
+        else if (this.#appender) this.#leafUp()
+      },
+    })
+    await this.#jetStream.ping(this.#node, { timeout: RELOAD_TIMEOUT, signal })
+  }
+
+  #leafDown(reason: string): void {
+    if (this.#state !== 'connected') return
+    this.#become('disconnected', reason)
+    this.#appender?.fail(new MeshError('disconnected', reason))
+    this.#loseReaders(reason)
+  }
+
+  /** Connected again only when JetStream answers: the client is back before the store is. */
+  async #leafUp(): Promise<void> {
+    while (this.#state === 'disconnected') {
+      try {
+        await this.#jetStream.ping(this.#node, { timeout: RELOAD_TIMEOUT })
+        this.#become('connected')
+      } catch {
+        await delay(20)
+      }
+    }
+  }
+
+  #hubReturned(): void {
+    // What other nodes' servers held for us went with the hub; the leaf needs about a second to be linked again.
+    this.#loseReaders('the hub server was started again')
+    this.#comeHome()
+  }
+
+  #loseReaders(reason: string): void {
+    for (const reader of [...this.#readers]) reader.lose(reason)
+  }
+
+  /** A leaf that fell back to another hub stays there by itself. */
+  #comeHome(): void {
+    clearTimeout(this.#homeCheck)
+    if (this.#routes.leaf.length === 0) return
+    this.#homeCheck = setTimeout(async () => {
+      const home = address({ host: '127.0.0.1', port: this.#options.ports.leafNodes })
+      if (this.#state === 'stopped' || !this.#log?.leafRemote || this.#log.leafRemote === home) return
+      this.#logger.info({ at: this.#log.leafRemote }, 'the leaf server is at a fallback, starting it anew to come home')
+      await this.#leaf?.restart(this.#leafText())
+    }, HOME_GRACE)
+    this.#homeCheck.unref()
+  }
+
+  // --- routes -----------------------------------------------------------------------------------------------------------
+
+  setRoutes(routes: Routes): Promise<void> {
+    const turn = this.#routing.then(() => this.#applyRoutes(routes))
+    this.#routing = turn.catch(() => {})
+    return turn
+  }
+
+  async #applyRoutes(routes: Routes): Promise<void> {
+    const previous = this.#routes
+    this.#routes = routes
+    if (this.#state === 'stopped') return
+    const changed = (server: 'hub' | 'leaf') =>
+      previous[server].map(address).join() !== routes[server].map(address).join()
+    if (changed('hub')) await this.#reloadHub()
+    // A running leaf refuses new remotes.
+    if (changed('leaf')) await this.#leaf?.restart(this.#leafText())
+  }
+
+  /** Confirmed from the server itself: a reload shows only as a new `config_load_time`. */
+  async #reloadHub(): Promise<void> {
+    const signal = AbortSignal.timeout(RELOAD_TIMEOUT)
+    const before = await this.#hubVarz(signal).catch(() => undefined)
+    await this.#hub?.reload(this.#hubText())
+    // A hub that is down reads the new file when it is started.
+    while (before) {
+      const after = await this.#hubVarz(signal)
+      if (after.config_load_time !== before.config_load_time) return
+      await delay(5)
+    }
+  }
+
+  async #hubVarz(signal: AbortSignal): Promise<{ config_load_time: string }> {
+    const connection = this.#connected(this.#hubConnection)
+    const subject = `$SYS.REQ.SERVER.${connection.serverId}.VARZ`
+    const answer = await connection.request(subject, '', { timeout: RELOAD_TIMEOUT, signal })
+    return answer.json<{ data: { config_load_time: string } }>().data
+  }
+
+  #hubText(): string {
+    const { folder } = this.#options
+    return hubConfiguration(this.#settings!, this.#routes.hub, join(folder, 'hub.pid'), atLeast(this.#binary!, 2, 10))
+  }
+
+  #leafText(): string {
+    return leafConfiguration(this.#settings!, this.#routes.leaf, join(this.#options.folder, 'leaf.pid'))
+  }
+
+  // --- messages between nodes -------------------------------------------------------------------------------------------
+
+  #connected(connection: Connection | undefined): Connection {
+    if (!connection?.up) throw new MeshError('disconnected', 'our own server is not connected')
+    return connection
+  }
+
+  async request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
+    return (await this.#connected(this.#leafConnection).request(requestSubject(node), data, options)).data
+  }
+
+  serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void {
+    const answer = async (data: Uint8Array, respond: (data: Uint8Array) => void) => {
+      try {
+        respond(await handler(data))
+      } catch (error) {
+        this.#logger.warn({ reason: reasonOf(error) }, 'a request of another node could not be answered')
+      }
+    }
+    this.#connected(this.#leafConnection).subscribe(
+      requestSubject(this.#node),
+      (message) => void answer(message.data, (data) => message.respond(data)),
+      this.#node,
+    )
+  }
+
+  announce(data: Uint8Array): void {
+    if (this.#state === 'connected') this.#leafConnection?.publish(ANNOUNCE, data)
+  }
+
+  listen(handler: (data: Uint8Array) => void): void {
+    this.#connected(this.#leafConnection).subscribe(ANNOUNCE, (message) => handler(message.data))
+  }
+
+  // --- our own streams --------------------------------------------------------------------------------------------------
+
+  #own = (table: TableName): Source => ({ node: this.#node, ...table })
+
+  async ensureStream(table: TableName, description: string): Promise<StreamState> {
+    const options = { timeout: ADMIN_TIMEOUT }
+    return (
+      (await this.#jetStream.stream(this.#own(table), options)) ??
+      (await this.#jetStream.createStream(this.#own(table), description, this.#options.limits, options))
+    )
+  }
+
+  async describeStream(table: TableName, description: string): Promise<void> {
+    await this.#jetStream.describeStream(this.#own(table), description, { timeout: ADMIN_TIMEOUT })
+  }
+
+  append(
+    table: TableName,
+    message: Message,
+    expectedLast: number,
+    done: (error: MeshError | undefined, sequence: number) => void,
+  ): void {
+    if (!this.#appender || this.#state !== 'connected')
+      return queueMicrotask(() => done(new MeshError('disconnected'), 0))
+    this.#appender.append(subjectOf(this.#node, table), message, expectedLast, done)
+  }
+
+  async purgeStream(table: TableName, { keep, before }: { keep?: number; before?: number }): Promise<void> {
+    const options = { timeout: ADMIN_TIMEOUT }
+    const state = await this.#jetStream.stream(this.#own(table), options)
+    if (!state) return
+    // Beyond the end, 2.9 would number the next message differently from what it says its last is.
+    const seq = before === undefined ? undefined : Math.min(before, state.lastSequence + 1)
+    if (seq === 0) return
+    const body = { ...(keep !== undefined && keep > 0 ? { keep } : {}), ...(seq === undefined ? {} : { seq }) }
+    await this.#jetStream.purge(this.#own(table), body, options)
+  }
+
+  // --- any node's streams -----------------------------------------------------------------------------------------------
+
+  streamState(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
+    return this.#jetStream.stream(source, options)
+  }
+
+  async sequenceAt(source: Source, time: number, options: RequestOptions): Promise<number> {
+    const start = { opt_start_time: new Date(time).toISOString() }
+    const { name, delivered } = await this.#jetStream.createConsumer(source, start, options)
+    this.#jetStream.deleteConsumer(source, name, options).catch(() => {})
+    return delivered.stream_seq + 1
+  }
+
+  async read(source: Source, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader> {
+    const connection = this.#connected(this.#leafConnection)
+    const closed = (reader: PullReader) => this.#readers.delete(reader)
+    const reader = await PullReader.open(connection, this.#jetStream, source, sequence, { ...options, closed })
+    this.#readers.add(reader)
+    return reader
+  }
+
+  members(options: RequestOptions): Promise<Member[]> {
+    return members(this.#connected(this.#hubConnection), this.#node, options)
+  }
+
+  /** Process ids of our two servers, for tests that kill them. */
+  get pids(): { hub: number | undefined; leaf: number | undefined } {
+    return { hub: this.#hub?.pid, leaf: this.#leaf?.pid }
+  }
+}
+
+const requestSubject = (node: string) => `${node}.__request__`
+const ANNOUNCE = 'enmesh.heartbeat'
+
+export { hubName, leafName }

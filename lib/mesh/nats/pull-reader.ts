@@ -1,0 +1,144 @@
+// Reading a stream of any node: a pull consumer without acknowledgements, asked for as much as there is room for.
+
+import type { Msg } from 'nats'
+import { type Entry, type Headers, MeshError, type Reader, type RequestOptions, type Source } from '../mesh.ts'
+import { leafName, MAX_PAYLOAD } from './configuration.ts'
+import type { Connection } from './connection.ts'
+import { type JetStream, streamName } from './jetstream.ts'
+
+/** A request for messages stays with the server this long, in ms, before it is made again. */
+const PULL_EXPIRES = 30_000
+/** How much longer than that an answer may take before the reader counts as lost. */
+const PULL_GRACE = 5_000
+const DELETE_TIMEOUT = 2_000
+
+const PENDING_MESSAGES = 'Nats-Pending-Messages'
+
+export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
+
+export class PullReader implements Reader {
+  readonly #connection: Connection
+  readonly #jetStream: JetStream
+  readonly #source: Source
+  readonly #options: ReaderOptions
+  readonly #inbox: string
+  #subscription: { unsubscribe(): void } | undefined
+  #consumer = ''
+  #buffer: Entry[] = []
+  /** Messages asked for and not yet received. */
+  #outstanding = 0
+  #lost: MeshError | undefined
+  #wake: (() => void) | undefined
+  #deadline: NodeJS.Timeout | undefined
+
+  private constructor(connection: Connection, jetStream: JetStream, source: Source, options: ReaderOptions) {
+    this.#connection = connection
+    this.#jetStream = jetStream
+    this.#source = source
+    this.#options = options
+    this.#inbox = connection.inbox()
+  }
+
+  static async open(
+    connection: Connection,
+    jetStream: JetStream,
+    source: Source,
+    sequence: number,
+    options: ReaderOptions,
+  ): Promise<PullReader> {
+    const reader = new PullReader(connection, jetStream, source, options)
+    const { name } = await jetStream.createConsumer(source, { opt_start_seq: Math.max(sequence, 1) }, options)
+    reader.#consumer = name
+    reader.#subscription = connection.subscribe(reader.#inbox, (message) => reader.#receive(message))
+    reader.#pull()
+    return reader
+  }
+
+  async next(): Promise<Entry[]> {
+    while (this.#buffer.length === 0) {
+      if (this.#lost) throw this.#lost
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    const entries = this.#buffer
+    this.#buffer = []
+    if (!this.#lost) this.#pull()
+    return entries
+  }
+
+  close(): void {
+    if (this.#lost) return
+    this.lose('closed')
+    const { node } = this.#source
+    this.#jetStream.deleteConsumer({ ...this.#source, node }, this.#consumer, { timeout: DELETE_TIMEOUT }).catch(() => {
+      // Its server drops it by itself when nobody asks it for anything.
+    })
+  }
+
+  /** What lies unread is dropped too: it is read again behind the checkpoint. */
+  lose(reason: string): void {
+    if (this.#lost) return
+    this.#lost = new MeshError('reader_lost', reason)
+    this.#buffer = []
+    clearTimeout(this.#deadline)
+    this.#subscription?.unsubscribe()
+    this.#options.closed(this)
+    this.#wake?.()
+  }
+
+  /** Asks for what there is room for, once that is half of the most we hold. */
+  #pull(): void {
+    const room = this.#options.maxMessages - this.#outstanding - this.#buffer.length
+    if (room < this.#options.maxMessages / 2) return
+    const subject = `$JS.${leafName(this.#source.node)}.API.CONSUMER.MSG.NEXT.${streamName(this.#source)}.${this.#consumer}`
+    const body = { batch: room, expires: PULL_EXPIRES * 1e6, max_bytes: 2 * MAX_PAYLOAD }
+    try {
+      this.#connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
+    } catch (error) {
+      return this.lose(String(error))
+    }
+    this.#outstanding += room
+    this.#expectAnswer()
+  }
+
+  /** The server answers every request, at the latest when it expires; silence means that it forgot us. */
+  #expectAnswer(): void {
+    clearTimeout(this.#deadline)
+    this.#deadline = setTimeout(() => this.lose('no answer to a request for messages'), PULL_EXPIRES + PULL_GRACE)
+    this.#deadline.unref()
+  }
+
+  #receive(message: Msg): void {
+    const code = message.headers?.code
+    if (code) return this.#status(code, message)
+    this.#outstanding--
+    this.#buffer.push(entryOf(message))
+    this.#wake?.()
+  }
+
+  #status(code: number, message: Msg): void {
+    const unanswered = Number(message.headers?.get(PENDING_MESSAGES) || Number.NaN)
+    const description = message.headers?.description ?? ''
+    // 408 expired, 409 no room for the next within max_bytes: that request is over, what it did not bring may be asked for again.
+    const over = code === 408 || (code === 409 && /maxbytes/i.test(description))
+    if (!over || Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
+    this.#outstanding -= unanswered
+    this.#pull()
+  }
+}
+
+/** `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]` */
+function entryOf(message: Msg): Entry {
+  const tokens = message.reply!.split('.')
+  const first = tokens.length > 9 ? 7 : 5
+  const headers: Record<string, string> = {}
+  if (message.headers) for (const [key, values] of message.headers) headers[key] = values[0] ?? ''
+  return {
+    data: message.data,
+    headers: headers as Headers,
+    sequence: Number(tokens[first]),
+    delivery: Number(tokens[first + 1]),
+    time: Number(tokens[first + 2]) / 1e6,
+  }
+}

@@ -1,0 +1,279 @@
+// One nats-server process: started, watched, reloaded, restarted and stopped by us, for as long as we are open.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { open, readFile, rename } from 'node:fs/promises'
+import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
+import type { Logger } from '../../logger.ts'
+
+export type ServerEvents = {
+  /** A line of the server's log, without its prefix. */
+  line(level: string, text: string): void
+  /** The process ended, and not because we asked it to. */
+  died(reason: string): void
+  /** The process was started again and answers. */
+  returned(): void
+}
+
+export type ServerOptions = {
+  /** `hub` or `leaf`, for texts. */
+  kind: string
+  binary: string
+  configFile: string
+  pidFile: string
+  /** Resolves when the server does its work; rejects or hangs when not. */
+  probe(signal: AbortSignal): Promise<void>
+  /** The configuration key that set this port, for the error that says it is taken. */
+  portKey(port: number): string
+  events: ServerEvents
+  logger: Logger
+}
+
+/** Every 2 s the server is asked; after three misses it is killed and started again. */
+const HEALTH_INTERVAL = 2_000
+const HEALTH_MISSES = 3
+const READY_TIMEOUT = 15_000
+const STOP_TIMEOUT = 5_000
+const BACKOFF = { first: 100, most: 5_000, calm: 10_000 }
+
+const isAlive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+/** Is this process a server of that configuration file? A pid may long belong to somebody else. */
+async function runs(pid: number, configFile: string): Promise<boolean> {
+  try {
+    return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').includes(configFile)
+  } catch {
+    return false
+  }
+}
+
+/** Waits until the process is gone; false when it is still there after `timeout` ms. */
+async function gone(pid: number, timeout: number): Promise<boolean> {
+  const end = Date.now() + timeout
+  while (isAlive(pid)) {
+    if (Date.now() > end) return false
+    await delay(10)
+  }
+  return true
+}
+
+/** Writes a file whole or not at all: a truncated configuration is parsed leniently by the server. */
+export async function writeWhole(path: string, text: string): Promise<void> {
+  const file = await open(`${path}.new`, 'w', 0o600)
+  try {
+    await file.writeFile(text)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await rename(`${path}.new`, path)
+}
+
+// Servers that outlive a host which ends without closing would hold its ports and its store.
+const running = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGTERM')
+})
+
+export class NatsServer {
+  readonly #options: ServerOptions
+  #child: ChildProcess | undefined
+  #stopping = false
+  #lastError = ''
+  #startedAt = 0
+  #backoff = BACKOFF.first
+  #watching: Promise<void> | undefined
+  readonly #ending = new AbortController()
+  /** Who waits for the process to be back. */
+  readonly #returns: (() => void)[] = []
+
+  constructor(options: ServerOptions) {
+    this.#options = options
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
+  /** Replaces what a killed host left behind, starts the process and resolves when it does its work. Rejects port_taken, server_failed. */
+  async start(configuration: string): Promise<void> {
+    await this.#replaceOrphan()
+    await writeWhole(this.#options.configFile, configuration)
+    await this.#launch()
+    this.#watching = this.#watch()
+  }
+
+  /** Writes the configuration and has the running process read it. Whether it did, only the server itself can say. */
+  async reload(configuration: string): Promise<void> {
+    await writeWhole(this.#options.configFile, configuration)
+    this.#child?.kill('SIGHUP')
+  }
+
+  /** Starts the process anew with this configuration; resolves when it does its work again. */
+  async restart(configuration: string): Promise<void> {
+    await writeWhole(this.#options.configFile, configuration)
+    const child = this.#child
+    if (!child) return
+    const returned = this.#nextReturn()
+    this.#backoff = 0
+    child.kill('SIGTERM')
+    await returned
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true
+    this.#ending.abort()
+    const child = this.#child
+    if (child?.exitCode === null && child.signalCode === null) {
+      child.kill('SIGTERM')
+      if (!(await this.#exited(child, STOP_TIMEOUT))) {
+        child.kill('SIGKILL')
+        await this.#exited(child, STOP_TIMEOUT)
+      }
+    }
+    await this.#watching
+    for (const resolve of this.#returns.splice(0)) resolve()
+  }
+
+  /** A process that hangs answers no signal but this one; the watch starts it again. */
+  kill(): void {
+    this.#child?.kill('SIGKILL')
+  }
+
+  async #replaceOrphan(): Promise<void> {
+    const { pidFile, configFile, kind, logger } = this.#options
+    const pid = Number(await readFile(pidFile, 'utf8').catch(() => ''))
+    if (!(pid > 0) || !isAlive(pid) || !(await runs(pid, configFile))) return
+    logger.warn({ pid, server: kind }, 'replacing a server that an earlier process left running')
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      process.kill(pid, signal)
+      if (await gone(pid, STOP_TIMEOUT)) return
+    }
+  }
+
+  /** One attempt: spawn, and wait until the probe passes. */
+  async #launch(): Promise<void> {
+    const { binary, configFile, probe, kind } = this.#options
+    this.#lastError = ''
+    // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
+    const child = spawn(binary, ['-c', configFile], { stdio: ['ignore', 'ignore', 'pipe'], detached: true })
+    this.#child = child
+    running.add(child)
+    child.once('exit', () => running.delete(child))
+    child.once('error', (error) => {
+      running.delete(child)
+      this.#lastError = reasonOf(error)
+    })
+    createInterface({ input: child.stderr! }).on('line', (line) => this.#log(line))
+    const failed = new AbortController()
+    const deadline = setTimeout(() => failed.abort(), READY_TIMEOUT)
+    child.once('close', () => failed.abort())
+    try {
+      while (!failed.signal.aborted && !this.#ending.signal.aborted) {
+        const ready = await probe(failed.signal).then(
+          () => true,
+          () => false,
+        )
+        if (ready && !failed.signal.aborted) {
+          this.#startedAt = Date.now()
+          return
+        }
+        await delay(10)
+      }
+    } finally {
+      clearTimeout(deadline)
+    }
+    child.kill('SIGKILL')
+    throw this.#reason(kind)
+  }
+
+  #reason(kind: string): ClusterError {
+    const taken = /:(\d+): bind: address already in use/.exec(this.#lastError)
+    if (taken) return clusterError('port_taken', this.#options.portKey(Number(taken[1])), Number(taken[1]))
+    return clusterError('server_failed', kind, this.#lastError || `it did not answer within ${READY_TIMEOUT} ms`)
+  }
+
+  #log(line: string): void {
+    const match = /^\[\d+\] \S+ \S+ \[(\w+)\] (.*)$/.exec(line)
+    const [, level = 'INF', text = line] = match ?? []
+    if (level === 'FTL' || level === 'ERR') this.#lastError = text
+    // Not a log line: what the binary prints about a configuration it cannot read.
+    if (!match && line.trim() !== '') this.#lastError = line
+    this.#options.events.line(level, text)
+  }
+
+  /** Until stopped: waits for the end of the process or for its third miss, and starts it again with back-off, without limit. */
+  async #watch(): Promise<void> {
+    const { events, logger, kind } = this.#options
+    while (!this.#stopping) {
+      const reason = await this.#end()
+      if (this.#stopping) return
+      events.died(reason)
+      logger.warn({ server: kind, reason }, 'server ended, starting it again')
+      if (Date.now() - this.#startedAt > BACKOFF.calm) this.#backoff = Math.min(this.#backoff, BACKOFF.first)
+      for (let up = false; !up && !this.#stopping; ) {
+        await delay(this.#backoff, undefined, { signal: this.#ending.signal }).catch(() => {})
+        this.#backoff = Math.min(Math.max(this.#backoff * 2, BACKOFF.first), BACKOFF.most)
+        if (this.#stopping) return
+        up = await this.#launch().then(
+          () => true,
+          (error) => {
+            logger.error({ server: kind, reason: reasonOf(error) }, 'server could not be started, trying again')
+            return false
+          },
+        )
+      }
+      if (!this.#stopping) {
+        events.returned()
+        for (const resolve of this.#returns.splice(0)) resolve()
+      }
+    }
+  }
+
+  #nextReturn(): Promise<void> {
+    return new Promise((resolve) => this.#returns.push(resolve))
+  }
+
+  /** Resolves with the reason when the process has ended, having ended it ourselves when it no longer answers. */
+  async #end(): Promise<string> {
+    const child = this.#child!
+    let misses = 0
+    const timer = setInterval(async () => {
+      const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL)).then(
+        () => true,
+        () => false,
+      )
+      misses = healthy ? 0 : misses + 1
+      if (misses >= HEALTH_MISSES) {
+        this.#lastError = `it did not answer ${misses} times in a row`
+        child.kill('SIGKILL')
+      }
+    }, HEALTH_INTERVAL)
+    try {
+      await this.#exited(child)
+    } finally {
+      clearInterval(timer)
+    }
+    return this.#lastError || `exit code ${child.exitCode ?? child.signalCode}`
+  }
+
+  /** True when the process has ended, false when it has not within `timeout` ms. */
+  #exited(child: ChildProcess, timeout?: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve(true)
+      const timer = timeout === undefined ? undefined : setTimeout(() => resolve(false), timeout)
+      child.once('exit', () => {
+        clearTimeout(timer)
+        resolve(true)
+      })
+    })
+  }
+}

@@ -1,0 +1,61 @@
+// What the operations work on: the pieces of an open manager, as narrow as they need them.
+
+import type { TSchema } from 'typebox'
+import type { Host } from '../host.ts'
+import type { Logger } from '../logger.ts'
+import type { ManifestStore } from '../manifest/store.ts'
+import type { Mesh } from '../mesh/mesh.ts'
+import type { AgreeOptions, Outcome, Wanted } from '../peers/agreement.ts'
+
+/** What became of one connection; unknown parts are left out. */
+export type PeerStatus = {
+  /** `open`: answered; `NoResponders`: nobody there; `Timeout`: no answer in time; `closed`: we are cut off, or it answered with an error. */
+  status: 'open' | 'NoResponders' | 'Timeout' | 'closed'
+  /** Milliseconds. */
+  latency?: number
+  /** As `formatUptime` writes it. */
+  uptime?: string
+  ports?: { clustering?: number; operations_api?: number }
+  systemInfo?: { hdb_version?: string; node_version?: string; platform?: string }
+}
+
+export interface OperationContext {
+  readonly store: ManifestStore
+  readonly host: Host
+  readonly mesh: Mesh
+  readonly logger: Logger
+  readonly agreement: {
+    /**
+     * Negotiates with the node, creates tables, commits the manifest. Rejects with node_not_listening, node_timeout or
+     * remote_refused. Commits nothing when all are skipped.
+     */
+    subscribe(node: string, wanted: readonly Wanted[], options: AgreeOptions): Promise<Outcome>
+    /** Ends all subscriptions with that node and takes it out of the manifest; `reached` is false when it could not be told. */
+    remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }>
+  }
+  readonly peers: {
+    /** One connection's answer, bounded by the request time-out; never rejects. */
+    status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
+  }
+  readonly streams: {
+    /** Removes all but the last `keep` messages, or all before sequence `before`, or all. */
+    purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
+  }
+}
+
+export type OperationOptions = { signal?: AbortSignal | undefined }
+
+/** One operation of the contract. */
+export type Operation<Request, Response> = {
+  /** Name of the manager's method. */
+  readonly method: string
+  /** Of the body, without `operation`. */
+  readonly schema: TSchema
+  /** Refused while clustering is disabled. */
+  readonly enabledOnly: boolean
+  /** Names that the body may hold but this node cannot serve; throws. Runs before anything of the manifest is looked at. */
+  readonly checkNames?: (request: Request, ownName: string) => void
+  /** Requests about one node run one after the other: its name; 'all' for every node. */
+  readonly turn?: (request: Request) => { node: string } | 'all'
+  readonly handler: (context: OperationContext, request: Request, options: OperationOptions) => Promise<Response>
+}

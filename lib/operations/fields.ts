@@ -1,0 +1,118 @@
+// The fields that several operations have in common: routes, node names, databases and tables, subscriptions.
+
+import { type Static, Type } from 'typebox'
+import { clusterError, type Issue, invalidRequest } from '../errors.ts'
+import { tableKey } from '../manifest/manifest.ts'
+import { isHost, isNodeName, isToken } from '../manifest/names.ts'
+import type { Wanted } from '../peers/agreement.ts'
+import { withRule } from './body.ts'
+import { isDateTime, toUtc } from './time.ts'
+
+// typebox enforces a refinement only when it is given a function that makes its text.
+const refined = <Schema extends ReturnType<typeof Type.String>>(
+  schema: Schema,
+  test: (text: string) => boolean,
+  message: string,
+) =>
+  Type.Refine(
+    schema,
+    (value) => typeof value !== 'string' || value === '' || test(value),
+    () => message,
+  )
+
+const name = () => Type.String({ minLength: 1 })
+
+export const nodeName = () =>
+  refined(Type.String({ minLength: 1, nullIsMissing: true }), isNodeName, 'invalid, must not contain ., * or >')
+
+export const route = Type.Object({
+  host: refined(name(), isHost, 'must be a valid host'),
+  port: Type.Integer({ minimum: 1, maximum: 65535 }),
+})
+export const routes = Type.Array(route, { nullIsMissing: true })
+export const serverName = Type.Enum(['hub', 'leaf'])
+
+/** `database` and `schema` are one thing. */
+export const databaseFields = { database: Type.Optional(name()), schema: Type.Optional(name()) }
+export type DatabaseFields = { database?: string; schema?: string }
+
+/** `first` and `second` name one thing and must not say two. */
+export const mustAgree = (path: string, first: string, second: string): Issue => {
+  const prefix = path === '' ? '' : `${path}.`
+  return { path: `${prefix}${first}`, message: `'${prefix}${first}' and '${prefix}${second}' must be the same` }
+}
+
+export const databasesAgree = ({ database, schema }: DatabaseFields, path: string): Issue | undefined =>
+  database !== undefined && schema !== undefined && database !== schema
+    ? mustAgree(path, 'database', 'schema')
+    : undefined
+
+export const databaseOf = ({ database, schema }: DatabaseFields): string => database ?? schema ?? 'data'
+
+const startTime = Type.Unsafe<string>(
+  Type.Refine(
+    Type.Unknown(),
+    (value) => typeof value === 'string' && isDateTime(value),
+    (value) => (typeof value === 'string' ? 'must be in ISO 8601 date format' : 'must be a valid date'),
+  ),
+)
+
+const subscriptionFields = () =>
+  Type.Object({
+    table: name(),
+    ...databaseFields,
+    subscribe: Type.Boolean(),
+    publish: Type.Boolean(),
+    start_time: Type.Optional(startTime),
+  })
+export type SubscriptionRequest = Static<ReturnType<typeof subscriptionFields>>
+
+export const subscription = withRule(subscriptionFields(), databasesAgree)
+
+/** A subscription with a node that is new: at least one direction. */
+export const newSubscription = withRule(subscriptionFields(), (value, path) => {
+  if (value.publish || value.subscribe) return databasesAgree(value, path)
+  return { path, message: `'${path}' subscribe and/or publish must be set to true when adding a node` }
+})
+
+/** As in the JSON contract. */
+export type SubscriptionResponse = {
+  schema: string
+  table: string
+  publish: boolean
+  subscribe: boolean
+  start_time?: string
+}
+
+/** The requests as the manifest has them; of a table named twice the last counts, once. */
+export function toWanted(requests: readonly SubscriptionRequest[]): Wanted[] {
+  const wanted = new Map<string, Wanted>()
+  for (const request of requests) {
+    const { table, publish, subscribe, start_time: startTime } = request
+    const subscription = { database: databaseOf(request), table, publish, subscribe }
+    wanted.set(
+      tableKey(subscription),
+      startTime === undefined ? subscription : { ...subscription, startTime: toUtc(startTime, Date.now()) },
+    )
+  }
+  return [...wanted.values()]
+}
+
+export const toResponse = ({ database, table, publish, subscribe, startTime }: Wanted): SubscriptionResponse => ({
+  schema: database,
+  table,
+  publish,
+  subscribe,
+  ...(startTime === undefined ? {} : { start_time: startTime }),
+})
+
+/** Throws name_not_replicable for the first name that is no part of a subject. */
+export function checkReplicable(tables: Iterable<{ database: string; table: string }>): void {
+  for (const { database, table } of tables)
+    for (const text of [database, table]) if (!isToken(text)) throw clusterError('name_not_replicable', text)
+}
+
+/** Throws when a node is asked to cluster with itself. */
+export function checkNotOwn(node: string, ownName: string, path = 'node_name'): void {
+  if (node === ownName) throw invalidRequest([{ path, message: "'node_name' cannot be this nodes name" }])
+}

@@ -1,0 +1,112 @@
+// The registry of the eleven operations, and the one way to each: caller, operation, enabled, body, names, handler.
+
+import { clusterError } from '../errors.ts'
+import type { ManifestStore } from '../manifest/store.ts'
+import { compileBody, readBody } from './body.ts'
+import { configureCluster } from './configure-cluster.ts'
+import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import { clusterNetwork } from './network.ts'
+import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
+import { purgeStream } from './purge.ts'
+import { deleteRoutes, getRoutes, setRoutes } from './routes.ts'
+import { clusterStatus } from './status.ts'
+import { Turns } from './turns.ts'
+
+export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
+export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
+export type { SubscriptionRequest, SubscriptionResponse } from './fields.ts'
+export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from './network.ts'
+export type {
+  AddNodeRequest,
+  AddNodeResponse,
+  RemoveNodeRequest,
+  RemoveNodeResponse,
+  UpdateNodeRequest,
+  UpdateNodeResponse,
+} from './nodes.ts'
+export type { PlanEntry } from './plan.ts'
+export type { PurgeStreamRequest, PurgeStreamResponse } from './purge.ts'
+export type {
+  DeleteRoutesRequest,
+  DeleteRoutesResponse,
+  GetRoutesRequest,
+  GetRoutesResponse,
+  SetRoutesRequest,
+  SetRoutesResponse,
+} from './routes.ts'
+export type { ClusterStatusRequest, ClusterStatusResponse, ConnectionStatus } from './status.ts'
+
+export const operations = {
+  cluster_set_routes: setRoutes,
+  cluster_get_routes: getRoutes,
+  cluster_delete_routes: deleteRoutes,
+  add_node: addNode,
+  update_node: updateNode,
+  set_node_replication: setNodeReplication,
+  remove_node: removeNode,
+  configure_cluster: configureCluster,
+  cluster_status: clusterStatus,
+  cluster_network: clusterNetwork,
+  purge_stream: purgeStream,
+} as const
+
+export type OperationName = keyof typeof operations
+export type RequestOf<Name extends OperationName> =
+  (typeof operations)[Name] extends Operation<infer Request, unknown> ? Request : never
+export type ResponseOf<Name extends OperationName> =
+  (typeof operations)[Name] extends Operation<never, infer Response> ? Response : never
+
+/** Who asks. */
+export type Caller = { superUser: boolean; username?: string }
+
+for (const { schema } of Object.values(operations)) compileBody(schema)
+
+const turnsOf = new WeakMap<ManifestStore, Turns>()
+
+function turns(store: ManifestStore): Turns {
+  const known = turnsOf.get(store) ?? new Turns()
+  turnsOf.set(store, known)
+  return known
+}
+
+/**
+ * One operation by its name, its body without `operation`: what the manager's methods do. Rejects with a ClusterError, or
+ * with the signal's reason.
+ */
+export async function call<Name extends OperationName>(
+  context: OperationContext,
+  name: Name,
+  body: unknown,
+  options: OperationOptions = {},
+): Promise<ResponseOf<Name>> {
+  const operation = operations[name] as unknown as Operation<unknown, ResponseOf<Name>>
+  const { manifest } = context.store
+  if (operation.enabledOnly && !manifest.enabled) throw clusterError('clustering_disabled')
+  const request = readBody(operation.schema, body)
+  operation.checkNames?.(request, manifest.nodeName)
+  const run = async () => {
+    options.signal?.throwIfAborted()
+    return operation.handler(context, request, options)
+  }
+  const turn = operation.turn?.(request)
+  if (!turn) return run()
+  return turns(context.store).run(turn === 'all' ? undefined : turn.node, run)
+}
+
+const isOperation = (name: string): name is OperationName => Object.hasOwn(operations, name)
+
+/** A request as it came over the wire: `{ operation, ... }`. Super users only; rejects as `call` does. */
+export async function execute(
+  context: OperationContext,
+  request: unknown,
+  caller: Caller | undefined,
+  options: OperationOptions = {},
+): Promise<ResponseOf<OperationName>> {
+  if (caller?.superUser !== true) throw clusterError('forbidden')
+  const isObject = typeof request === 'object' && request !== null && Object.hasOwn(request, 'operation')
+  const name: unknown = isObject ? (request as { operation: unknown }).operation : undefined
+  if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
+  const text = typeof name === 'string' ? name : (JSON.stringify(name) ?? String(name))
+  if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', text)
+  return call(context, name, request, options)
+}

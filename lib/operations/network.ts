@@ -1,0 +1,52 @@
+// The nodes that the mesh reaches, as their hubs tell it.
+
+import { type Static, Type } from 'typebox'
+import type { Member, Route } from '../mesh/mesh.ts'
+import { MeshError } from '../mesh/mesh.ts'
+import type { Operation } from './context.ts'
+
+const clusterNetworkSchema = Type.Object({
+  timeout: Type.Optional(Type.Number({ minimum: 1 })),
+  connected_nodes: Type.Optional(Type.Boolean()),
+  routes: Type.Optional(Type.Boolean()),
+})
+
+export type ClusterNetworkRequest = Static<typeof clusterNetworkSchema>
+export type NetworkNode = {
+  name: string
+  /** Whole milliseconds. */
+  response_time: number
+  connected_nodes?: string[]
+  routes?: Route[]
+}
+export type ClusterNetworkResponse = { nodes: NetworkNode[] }
+
+const DEFAULT_TIMEOUT = 2000
+/** Timers count no further. */
+const LONGEST_TIMEOUT = 2 ** 31 - 1
+
+export const clusterNetwork: Operation<ClusterNetworkRequest, ClusterNetworkResponse> = {
+  method: 'network',
+  schema: clusterNetworkSchema,
+  enabledOnly: true,
+  async handler({ mesh }, request, { signal }) {
+    const timeout = Math.min(request.timeout ?? DEFAULT_TIMEOUT, LONGEST_TIMEOUT)
+    let members: Member[]
+    try {
+      members = await mesh.members({ timeout, signal })
+    } catch (error) {
+      // Nobody answered, our own hub neither.
+      if (!(error instanceof MeshError) || error.code === 'aborted') throw error
+      members = []
+    }
+    return {
+      nodes: members.map(({ node, responseTime, connectedNodes, routes }) => ({
+        name: node,
+        response_time: Math.round(responseTime),
+        // As the reference says: true omits the field.
+        ...(request.connected_nodes ? {} : { connected_nodes: connectedNodes }),
+        ...(request.routes ? {} : { routes: routes.map(({ host, port }) => ({ host, port })) }),
+      })),
+    }
+  },
+}

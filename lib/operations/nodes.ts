@@ -1,0 +1,129 @@
+// The nodes of the manifest and the subscriptions with each, one node a request.
+
+import { type Static, Type } from 'typebox'
+import { clusterError } from '../errors.ts'
+import { findNode } from '../manifest/manifest.ts'
+import type { Outcome } from '../peers/agreement.ts'
+import { withRule } from './body.ts'
+import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import {
+  checkNotOwn,
+  checkReplicable,
+  mustAgree,
+  newSubscription,
+  nodeName,
+  type SubscriptionRequest,
+  type SubscriptionResponse,
+  subscription,
+  toResponse,
+  toWanted,
+} from './fields.ts'
+
+const addNodeSchema = Type.Object({
+  node_name: nodeName(),
+  subscriptions: Type.Array(newSubscription, { minItems: 1 }),
+})
+const updateNodeSchema = Type.Object({
+  node_name: nodeName(),
+  subscriptions: Type.Array(subscription, { minItems: 1 }),
+})
+const removeNodeSchema = withRule(
+  Type.Object({ node_name: Type.Optional(nodeName()), name: Type.Optional(nodeName()) }),
+  (value) => {
+    if (value.node_name === undefined && value.name === undefined)
+      return { path: 'node_name', message: "'node_name' is required" }
+    const differ = value.node_name !== undefined && value.name !== undefined && value.node_name !== value.name
+    return differ ? mustAgree('', 'node_name', 'name') : undefined
+  },
+)
+
+export type AddNodeRequest = Static<typeof addNodeSchema>
+export type AddNodeResponse = { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+export type UpdateNodeRequest = Static<typeof updateNodeSchema>
+export type UpdateNodeResponse = { message: string; updated: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+export type RemoveNodeRequest = Static<typeof removeNodeSchema>
+export type RemoveNodeResponse = { message: string }
+
+/** What a caller is told: all went well, some, or none. */
+export function outcomeText({ agreed, skipped }: Outcome, verb: 'create' | 'update', success: string): string {
+  if (skipped.length === 0) return success
+  return agreed.length === 0
+    ? `Unable to ${verb} subscriptions due to schema and/or tables not existing on the local or remote node`
+    : 'Some subscriptions were unsuccessful due to schema and/or tables not existing on the local or remote node'
+}
+
+type NodeRequest = { node_name: string; subscriptions: SubscriptionRequest[] }
+
+const checkNames = ({ node_name, subscriptions }: NodeRequest, ownName: string): void => {
+  checkNotOwn(node_name, ownName)
+  checkReplicable(toWanted(subscriptions))
+}
+const turn = ({ node_name }: NodeRequest) => ({ node: node_name })
+
+export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
+  method: 'addNode',
+  schema: addNodeSchema,
+  enabledOnly: true,
+  checkNames,
+  turn,
+  async handler({ store, agreement }, { node_name: node, subscriptions }, { signal }) {
+    if (findNode(store.manifest, node)) throw clusterError('node_exists', node)
+    const outcome = await agreement.subscribe(node, toWanted(subscriptions), { operation: 'add_node', signal })
+    return {
+      message: outcomeText(outcome, 'create', `Successfully added '${node}' to manifest`),
+      added: outcome.agreed.map(toResponse),
+      skipped: outcome.skipped.map(toResponse),
+    }
+  },
+}
+
+/** A node that is not there yet is added; tables that are not named stay as they are. */
+const update =
+  (operation: 'update_node' | 'set_node_replication') =>
+  async (
+    { agreement }: OperationContext,
+    { node_name: node, subscriptions }: UpdateNodeRequest,
+    { signal }: OperationOptions,
+  ): Promise<UpdateNodeResponse> => {
+    const outcome = await agreement.subscribe(node, toWanted(subscriptions), { operation, signal })
+    return {
+      message: outcomeText(outcome, 'update', `Successfully updated '${node}'`),
+      updated: outcome.agreed.map(toResponse),
+      skipped: outcome.skipped.map(toResponse),
+    }
+  }
+
+export const updateNode: Operation<UpdateNodeRequest, UpdateNodeResponse> = {
+  method: 'updateNode',
+  schema: updateNodeSchema,
+  enabledOnly: true,
+  checkNames,
+  turn,
+  handler: update('update_node'),
+}
+
+export const setNodeReplication: Operation<UpdateNodeRequest, UpdateNodeResponse> = {
+  ...updateNode,
+  method: 'setNodeReplication',
+  handler: update('set_node_replication'),
+}
+
+const removedName = ({ node_name, name }: RemoveNodeRequest): string => node_name ?? name ?? ''
+
+export const removeNode: Operation<RemoveNodeRequest, RemoveNodeResponse> = {
+  method: 'removeNode',
+  schema: removeNodeSchema,
+  enabledOnly: true,
+  checkNames: (request, ownName) => checkNotOwn(removedName(request), ownName),
+  turn: (request) => ({ node: removedName(request) }),
+  async handler({ store, agreement }, request, { signal }) {
+    const node = removedName(request)
+    if (!findNode(store.manifest, node)) throw clusterError('node_not_found', node)
+    const { reached } = await agreement.remove(node, { operation: 'remove_node', signal })
+    return {
+      message: reached
+        ? `Successfully removed '${node}' from manifest`
+        : `Successfully removed '${node}' from local manifest, however there was an error reaching remote node. Check the logs for more details.`,
+    }
+  },
+}

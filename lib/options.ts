@@ -1,0 +1,82 @@
+// What `ClusterManager.open` takes: each option's meaning, unit, range, default and consequence, and its check.
+
+import { clusterError } from './errors.ts'
+import type { Host } from './host.ts'
+import { type Logger, silent } from './logger.ts'
+import type { Mesh } from './mesh/mesh.ts'
+
+export type ClusterOptions = {
+  /** Path of the host's YAML file; created, with our section, when missing. Watched for edits while open. */
+  configFile: string
+  /** The database. */
+  host: Host
+  /** Of the cluster user, or a function that fetches it. Needed when clustering is enabled; never written to a log. */
+  password?: string | (() => Promise<string>)
+  /** Another network than NATS; then no server is run and `password` and `natsServer` are not used. */
+  mesh?: Mesh
+  /** Path of the nats-server binary. Default: NATS_SERVER in the environment, then the PATH. */
+  natsServer?: string
+  /** Pino-shaped. Default: silent. */
+  logger?: Logger
+  /** ms that another node has to answer, 100 to 600,000, default 5,000. Operations that need it wait this long at most for each request. */
+  requestTimeout?: number
+  /** ms that `publish` waits for our leaf, 100 to 600,000, default 10,000; then it rejects backlog_full, and the outbox still has the transaction. */
+  publishTimeout?: number
+  /** ms that another node's clock may be ahead of ours, 0 to 86,400,000, default 300,000. What is stamped later is not applied but reported. */
+  maxClockDrift?: number
+  /** Messages of one table on their way to our leaf, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
+  publishWindow?: number
+  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000; the rest waits in the outbox. */
+  maxQueued?: number
+  /** The same in bytes, 1 to 2^31, default 64 MB. One transaction may exceed it alone. */
+  maxQueuedBytes?: number
+  /** Transactions applied in one transaction of the database, 1 to 10,000, default 500. Twice as many are held in memory for each table. */
+  maxBatch?: number
+  /** The same in bytes of messages, 1 to 2^31, default 8 MB. One transaction may exceed it alone. */
+  maxBatchBytes?: number
+}
+
+const MEGABYTE = 1024 * 1024
+const numbers = {
+  requestTimeout: { min: 100, max: 600_000, default: 5_000 },
+  publishTimeout: { min: 100, max: 600_000, default: 10_000 },
+  maxClockDrift: { min: 0, max: 86_400_000, default: 300_000 },
+  publishWindow: { min: 1, max: 65_536, default: 1_024 },
+  maxQueued: { min: 1, max: 1_000_000, default: 10_000 },
+  maxQueuedBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE },
+  maxBatch: { min: 1, max: 10_000, default: 500 },
+  maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE },
+} as const
+
+type NumberName = keyof typeof numbers
+export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> & Record<NumberName, number> & { logger: Logger }
+
+const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'checkpoint', 'forget'] as const
+const OUTBOX_METHODS = ['unpublished', 'published', 'publishedUpTo'] as const
+
+/** Fills in the defaults. Throws invalid_option, naming the option and the value received. */
+export function checkOptions(options: ClusterOptions): CheckedOptions {
+  const wrong = (name: string, expected: string, value: unknown) =>
+    clusterError('invalid_option', `option '${name}' must be ${expected}, received ${String(value)}`)
+  const { configFile, host, password } = options
+  if (typeof configFile !== 'string' || configFile === '') throw wrong('configFile', 'a path', configFile)
+  if (typeof host !== 'object' || host === null) throw wrong('host', 'a Host', host)
+  for (const name of HOST_METHODS)
+    if (typeof host[name] !== 'function') throw wrong(`host.${name}`, 'a function', host[name])
+  const outbox = OUTBOX_METHODS.filter((name) => host[name] !== undefined)
+  if (outbox.length > 0 && outbox.length < OUTBOX_METHODS.length)
+    throw wrong('host', `with all of ${OUTBOX_METHODS.join(', ')} or none`, `only ${outbox.join(', ')}`)
+  if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
+    throw wrong('password', 'a string or a function', typeof password)
+  const checked = {} as Record<NumberName, number>
+  for (const [name, { min, max, default: otherwise }] of Object.entries(numbers) as [
+    NumberName,
+    (typeof numbers)[NumberName],
+  ][]) {
+    const value = options[name] ?? otherwise
+    if (!Number.isInteger(value) || value < min || value > max)
+      throw wrong(name, `an integer from ${min} to ${max}`, value)
+    checked[name] = value
+  }
+  return { ...options, ...checked, logger: options.logger ?? silent }
+}

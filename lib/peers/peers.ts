@@ -1,0 +1,262 @@
+// The other nodes as we know them: asking and answering them, and noticing who is there.
+
+import { randomUUID } from 'node:crypto'
+import { platform, uptime } from 'node:process'
+import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
+import type { Host, TableDescription } from '../host.ts'
+import type { Logger } from '../logger.ts'
+import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import {
+  decodeHeartbeat,
+  decodeRequest,
+  decodeResponse,
+  encode,
+  type Request,
+  type Response,
+  readStatus,
+  readTables,
+  type SystemInfo,
+  type TablesMessage,
+} from './protocol.ts'
+
+/** What a node answered when asked how it is; what is unknown is left out. */
+export type PeerStatus = {
+  status: 'open' | 'NoResponders' | 'Timeout' | 'closed'
+  /** ms */
+  latency?: number
+  uptime?: string
+  ports?: { clustering?: number; operations_api?: number }
+  systemInfo?: { hdb_version?: string; node_version?: string; platform?: string }
+}
+
+/** Where one of a node's streams is. */
+export type StreamPosition = TableName & { epoch: string; sequence: number }
+
+export interface PeerListener {
+  up(node: string): void
+  down(node: string): void
+  /** Another process answers to our own name. */
+  twin(instance: string): void
+  streams(node: string, positions: StreamPosition[]): void
+}
+
+export type PeersOptions = {
+  mesh: Mesh
+  host: Host
+  node: string
+  clusteringPort: number
+  operationsApiPort: number | undefined
+  logger: Logger
+  /** ms */
+  requestTimeout: number
+  /** Answers what is not about this process: add_node, update_node, remove_node. Rejects with the reason to refuse. */
+  agree(request: Request): Promise<string>
+  /** Our streams that grew lately. */
+  positions(): StreamPosition[]
+  listener: PeerListener
+}
+
+type AskOptions = { operation: string; signal?: AbortSignal | undefined }
+
+const HEARTBEAT = 1_000
+/** A node that was silent for so long is down, in ms: four heartbeats. */
+const SILENCE = 4_000
+
+export class Peers {
+  readonly #options: PeersOptions
+  readonly #instance = randomUUID()
+  readonly #heard = new Map<string, number>()
+  readonly #up = new Set<string>()
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: PeersOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const { mesh } = this.#options
+    mesh.serve((data) => this.#answer(data))
+    mesh.listen((data) => this.#hear(data))
+    this.#timer = setInterval(() => this.#beat(), HEARTBEAT)
+    this.#timer.unref()
+    this.#beat()
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
+
+  isUp(node: string): boolean {
+    return this.#up.has(node)
+  }
+
+  // --- asking -----------------------------------------------------------------------------------------------------------
+
+  /** The other node's tables. Rejects as `ask`. */
+  async describe(node: string, options: AskOptions): Promise<TableDescription[]> {
+    const tables = readTables(await this.ask(node, { operation: 'describe_all' }, options))
+    if (!tables) throw clusterError('remote_refused', node, 'its description of its tables could not be read')
+    return Object.entries(tables).flatMap(([database, ofDatabase]) =>
+      Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [] }]) => ({
+        database,
+        table,
+        primaryKey: hash_attribute,
+        attributes: attributes.map(({ attribute }) => attribute),
+      })),
+    )
+  }
+
+  /**
+   * Resolves with the message of the answer. Rejects node_not_listening, node_timeout, remote_refused, mesh_unavailable, the
+   * texts naming `options.operation`.
+   */
+  async ask(node: string, request: Request, { operation, signal }: AskOptions): Promise<unknown> {
+    const { mesh, requestTimeout, node: self } = this.#options
+    let data: Uint8Array
+    try {
+      const body = { ...request, node_name: self, system_info: this.#systemInfo() }
+      data = await mesh.request(node, encode(body), { timeout: requestTimeout, signal })
+    } catch (error) {
+      throw asClusterError(error, operation, node)
+    }
+    const response = decodeResponse(data)
+    if (!response) throw clusterError('remote_refused', node, 'its answer could not be read')
+    if (response.status !== 'success') throw clusterError('remote_refused', node, String(response.message))
+    return response.message
+  }
+
+  /** Never rejects. */
+  async status(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerStatus> {
+    const started = performance.now()
+    try {
+      const message = await this.ask(node, { operation: 'cluster_status' }, { operation: 'cluster_status', ...options })
+      const latency = Math.round(performance.now() - started)
+      const { uptime: up, ports, system_info } = readStatus(message) ?? {}
+      return {
+        status: 'open',
+        latency,
+        ...(up ? { uptime: up } : {}),
+        ...(ports ? { ports } : {}),
+        ...(system_info ? { systemInfo: system_info } : {}),
+      }
+    } catch (error) {
+      const { code } = error as ClusterError
+      return { status: code === 'node_not_listening' ? 'NoResponders' : code === 'node_timeout' ? 'Timeout' : 'closed' }
+    }
+  }
+
+  // --- answering --------------------------------------------------------------------------------------------------------
+
+  async #answer(data: Uint8Array): Promise<Uint8Array> {
+    const request = decodeRequest(data)
+    if (!request) return encode({ status: 'error', message: 'The request could not be read' })
+    try {
+      const message = await this.#respond(request)
+      return encode({ status: 'success', message, system_info: this.#systemInfo() })
+    } catch (error) {
+      this.#options.logger.warn({ from: request.node_name, reason: reasonOf(error) }, 'refused a request of another node')
+      return encode({ status: 'error', message: reasonOf(error) })
+    }
+  }
+
+  async #respond(request: Request): Promise<Response['message']> {
+    const { host, clusteringPort, operationsApiPort, agree } = this.#options
+    switch (request.operation) {
+      case 'cluster_status':
+        return {
+          uptime: formatUptime(uptime()),
+          ports: { clustering: clusteringPort, ...(operationsApiPort ? { operations_api: operationsApiPort } : {}) },
+          system_info: this.#systemInfo(),
+        }
+      case 'describe_all':
+        return describeAll(await host.describe())
+      case 'add_node':
+      case 'update_node':
+      case 'remove_node':
+        return agree(request)
+      default:
+        throw new Error(`Operation '${request.operation}' not found`)
+    }
+  }
+
+  #systemInfo(): SystemInfo {
+    return { hdb_version: this.#options.host.info().version, node_version: process.version, platform }
+  }
+
+  // --- heartbeats -------------------------------------------------------------------------------------------------------
+
+  #beat(): void {
+    const { mesh, node, positions, logger } = this.#options
+    try {
+      const streams = positions().map(
+        ({ database, table, epoch, sequence }) => [database, table, epoch, sequence] as [string, string, string, number],
+      )
+      mesh.announce(encode({ node, instance: this.#instance, streams }))
+    } catch (error) {
+      logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
+    }
+    const silent = Date.now() - SILENCE
+    for (const each of this.#up) {
+      if ((this.#heard.get(each) ?? 0) >= silent) continue
+      this.#up.delete(each)
+      this.#options.listener.down(each)
+    }
+  }
+
+  #hear(data: Uint8Array): void {
+    const heartbeat = decodeHeartbeat(data)
+    if (!heartbeat) return
+    const { node, instance, streams } = heartbeat
+    const { listener } = this.#options
+    if (node === this.#options.node) {
+      if (instance !== this.#instance) listener.twin(instance)
+      return
+    }
+    this.#heard.set(node, Date.now())
+    if (!this.#up.has(node)) {
+      this.#up.add(node)
+      listener.up(node)
+    }
+    const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
+    listener.streams(node, positions)
+  }
+}
+
+function asClusterError(error: unknown, operation: string, node: string): ClusterError {
+  const code = error instanceof MeshError ? error.code : undefined
+  if (code === 'no_responders') return clusterErrorFrom(error, 'node_not_listening', operation, node)
+  if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
+  if (code === 'aborted') return clusterErrorFrom(error, 'aborted', operation)
+  return clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
+}
+
+/** HarperDB's answer to describe_all: database, table, description. */
+function describeAll(tables: TableDescription[]): TablesMessage {
+  const databases: TablesMessage = Object.create(null)
+  for (const { database, table, primaryKey, attributes } of tables) {
+    databases[database] ??= Object.create(null) as TablesMessage[string]
+    databases[database]![table] = {
+      schema: database,
+      name: table,
+      hash_attribute: primaryKey,
+      attributes: attributes.map((attribute) => ({ attribute })),
+    } as TablesMessage[string][string]
+  }
+  return databases
+}
+
+/** `30d 1h 18m 8s`, leading zero parts left out. */
+export function formatUptime(seconds: number): string {
+  const whole = Math.floor(seconds)
+  const parts: [number, string][] = [
+    [Math.floor(whole / 86_400), 'd'],
+    [Math.floor(whole / 3_600) % 24, 'h'],
+    [Math.floor(whole / 60) % 60, 'm'],
+    [whole % 60, 's'],
+  ]
+  const first = parts.findIndex(([value, unit]) => value > 0 || unit === 's')
+  return parts
+    .slice(first)
+    .map(([value, unit]) => `${value}${unit}`)
+    .join(' ')
+}

@@ -1,0 +1,94 @@
+// What nodes say to each other, HarperDB 4.x's requests and our heartbeats, checked against a schema before it is believed.
+
+import { Packr } from 'msgpackr'
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+
+const SubscriptionType = Type.Object({
+  schema: Type.String({ minLength: 1 }),
+  table: Type.String({ minLength: 1 }),
+  hash_attribute: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+  publish: Type.Boolean(),
+  subscribe: Type.Boolean(),
+  start_time: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+  attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
+})
+
+const SystemInfoType = Type.Object({
+  hdb_version: Type.Optional(Type.String()),
+  node_version: Type.Optional(Type.String()),
+  platform: Type.Optional(Type.String()),
+})
+
+const RequestType = Type.Object({
+  operation: Type.String(),
+  node_name: Type.Optional(Type.String({ minLength: 1 })),
+  subscriptions: Type.Optional(Type.Array(SubscriptionType)),
+  system_info: Type.Optional(SystemInfoType),
+  /** Ours: the subscriptions named are all there are. */
+  replace: Type.Optional(Type.Boolean()),
+})
+
+const ResponseType = Type.Object({
+  status: Type.String(),
+  message: Type.Unknown(),
+  system_info: Type.Optional(SystemInfoType),
+})
+
+const StatusType = Type.Object({
+  uptime: Type.Optional(Type.String()),
+  ports: Type.Optional(
+    Type.Object({ clustering: Type.Optional(Type.Number()), operations_api: Type.Optional(Type.Number()) }),
+  ),
+  system_info: Type.Optional(SystemInfoType),
+})
+
+const TablesType = Type.Record(
+  Type.String(),
+  Type.Record(
+    Type.String(),
+    Type.Object({
+      hash_attribute: Type.String(),
+      attributes: Type.Optional(Type.Array(Type.Object({ attribute: Type.String() }))),
+    }),
+  ),
+)
+
+const HeartbeatType = Type.Object({
+  node: Type.String({ minLength: 1 }),
+  instance: Type.String({ minLength: 1 }),
+  /** Database, table, epoch, last sequence of each stream that grew lately. */
+  streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Number()])),
+})
+
+export type WireSubscription = Type.Static<typeof SubscriptionType>
+export type Request = Type.Static<typeof RequestType>
+export type Response = Type.Static<typeof ResponseType>
+export type SystemInfo = Type.Static<typeof SystemInfoType>
+export type StatusMessage = Type.Static<typeof StatusType>
+export type TablesMessage = Type.Static<typeof TablesType>
+export type Heartbeat = Type.Static<typeof HeartbeatType>
+
+const packr = new Packr({ useRecords: false, mapsAsObjects: true })
+
+export const encode = (value: Request | Response | Heartbeat): Uint8Array => packr.pack(value)
+
+/** A reader of one kind of message: undefined for what is none. */
+const reader = <T>(validator: { Check(value: unknown): boolean }) => {
+  return (value: unknown): T | undefined => (validator.Check(value) ? (value as T) : undefined)
+}
+const packed = <T>(read: (value: unknown) => T | undefined) => {
+  return (data: Uint8Array): T | undefined => {
+    try {
+      return read(packr.unpack(data))
+    } catch {
+      return undefined
+    }
+  }
+}
+
+export const decodeRequest = packed(reader<Request>(Compile(RequestType)))
+export const decodeResponse = packed(reader<Response>(Compile(ResponseType)))
+export const decodeHeartbeat = packed(reader<Heartbeat>(Compile(HeartbeatType)))
+export const readStatus = reader<StatusMessage>(Compile(StatusType))
+export const readTables = reader<TablesMessage>(Compile(TablesType))

@@ -1,0 +1,78 @@
+// Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it took.
+
+import type { Batch, Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
+import { hasSeen, noteSeen, type Seen } from './seen.ts'
+
+export type ApplierOptions = {
+  host: Host
+  node: string
+  republish: boolean
+  handOn(transactions: Transaction[]): void
+}
+
+export class Applier {
+  readonly #options: ApplierOptions
+  /** The latest checkpoint of every source of this table, by node: together they know what was applied. */
+  readonly #checkpoints = new Map<string, Checkpoint>()
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(options: ApplierOptions) {
+    this.#options = options
+  }
+
+  /** The checkpoint that the database holds for this source. */
+  async recall(source: Source): Promise<Checkpoint | undefined> {
+    const checkpoint = await this.#options.host.checkpoint(source)
+    if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
+    return checkpoint
+  }
+
+  forget(node: string): void {
+    this.#checkpoints.delete(node)
+  }
+
+  /**
+   * Applies what is new of `transactions` and moves the source's checkpoint to `position`, in one transaction of the database.
+   * Resolves with the new checkpoint and the number applied. Rejects as the host does; nothing has changed then.
+   */
+  apply(source: Source, transactions: RemoteTransaction[], position: Checkpoint): Promise<[Checkpoint, number]> {
+    const work = this.#turn.then(async (): Promise<[Checkpoint, number]> => {
+      const batch = this.#plan(source, transactions, position)
+      await this.#options.host.apply(batch)
+      if (batch.republish) this.#options.handOn(batch.republish)
+      this.#checkpoints.set(source.node, batch.checkpoint)
+      return [batch.checkpoint, batch.transactions.length]
+    })
+    this.#turn = work.catch(() => {})
+    return work
+  }
+
+  #plan(source: Source, transactions: RemoteTransaction[], position: Checkpoint): Batch {
+    const { node, republish } = this.#options
+    let seen: Seen | undefined = position.seen
+    const fresh = transactions.filter(({ origin, sequence }) => {
+      const { epoch, sequence: number } = origin
+      const numbered = epoch !== undefined && number !== undefined
+      const replayed = sequence <= (position.replayUntil ?? 0)
+      const known =
+        origin.node === node || (numbered && !replayed && this.#known(seen, source.node, origin.node, epoch, number))
+      if (numbered && origin.node !== node) seen = noteSeen(seen, origin.node, epoch, number)
+      return !known
+    })
+    const checkpoint: Checkpoint = { ...position, ...(seen ? { seen } : {}) }
+    const batch: Batch = { source, transactions: fresh, checkpoint }
+    return republish && fresh.length > 0 ? { ...batch, republish: fresh.map((each) => this.#handOn(each)) } : batch
+  }
+
+  /** By this batch's own source so far, or by any other of the table. */
+  #known(own: Seen | undefined, source: string, origin: string, epoch: string, sequence: number): boolean {
+    if (hasSeen(own, origin, epoch, sequence)) return true
+    for (const [node, { seen }] of this.#checkpoints)
+      if (node !== source && hasSeen(seen, origin, epoch, sequence)) return true
+    return false
+  }
+
+  #handOn({ sequence: _, origin, ...transaction }: RemoteTransaction): Transaction {
+    return { ...transaction, origin: { ...origin, path: [...origin.path, this.#options.node] } }
+  }
+}

@@ -1,0 +1,325 @@
+// From the outbox to the streams of our leaf: in the order of commit, each table in its own stream, all acknowledged.
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
+import type { Host, Published, Transaction } from '../host.ts'
+import type { Logger } from '../logger.ts'
+import { tableKey } from '../manifest/manifest.ts'
+import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import { type Outbox, outboxOf } from './outbox.ts'
+import { type Position, TableLog } from './table-log.ts'
+import { encode, encodeHeaders, isReplicable, splitByTable } from './wire.ts'
+
+export type PublisherOptions = {
+  mesh: Mesh
+  host: Host
+  node: string
+  logger: Logger
+  /** Most messages in flight for one table. */
+  window: number
+  /** Most transactions, and most bytes of them, held in memory; the rest waits in the outbox. */
+  maxQueued: number
+  maxQueuedBytes: number
+  /** ms that `publish` waits for the acknowledgement. */
+  timeout: number
+}
+
+/** A transaction on its way. `open`: parts that are not yet stored. */
+type Ticket = { id: string; stamp: string; bytes: number; open: number; positions: Published[] }
+type Waiter = {
+  promise: Promise<void>
+  resolve(): void
+  reject(error: ClusterError): void
+  deadline: number
+  /** A pass over the outbox that began after this one was asked for. */
+  pass: number
+}
+type Stream = { table: TableName; log: TableLog; grownAt: number; work?: Promise<void>; reason: string }
+
+const RETRY = { first: 50, most: 1_000 }
+/** Room that headers and the server's own framing take of the largest message. */
+const HEADER_ROOM = 4_096
+/** ms for which a stream's last sequence is announced after it has grown. */
+const ANNOUNCE_FOR = 30_000
+
+export class Publisher {
+  readonly #options: PublisherOptions
+  readonly #outbox: Outbox
+  readonly #streams = new Map<string, Stream>()
+  /** What was read from the outbox and not yet removed from it, in its order. */
+  readonly #tickets = new Map<string, Ticket>()
+  readonly #waiters = new Map<string, Waiter>()
+  /** Ids of transactions that are too large: they stay in the outbox. */
+  readonly #refused: string[] = []
+  readonly #timer: NodeJS.Timeout
+  #queuedBytes = 0
+  /** The last transaction read from the outbox. */
+  #cursor: { id: string; stamp: string } | undefined
+  #pass = 0
+  #woken = false
+  #reading: Promise<void> | undefined
+  #confirming: Promise<void> | undefined
+  #roomWanted: (() => void) | undefined
+  #closed = false
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+    this.#outbox = outboxOf(options.host)
+    this.#timer = setInterval(() => this.#expire(), 100)
+    this.#timer.unref()
+  }
+
+  /** Resolves when our leaf has every part. Rejects backlog_full, transaction_too_large, closed. */
+  publish(transaction: Transaction): Promise<void> {
+    if (this.#closed) return Promise.reject(clusterError('closed'))
+    const known = this.#waiters.get(transaction.id)
+    if (known) return known.promise
+    let settle!: Pick<Waiter, 'resolve' | 'reject'>
+    const promise = new Promise<void>((resolve, reject) => {
+      settle = { resolve, reject }
+    })
+    const deadline = Date.now() + this.#options.timeout
+    this.#waiters.set(transaction.id, { ...settle, promise, deadline, pass: this.#pass + 1 })
+    this.#outbox.add(transaction)
+    this.wake()
+    return promise
+  }
+
+  /** What came from other nodes, put into the host's outbox with its apply. */
+  handOn(transactions: Transaction[]): void {
+    for (const transaction of transactions) this.#outbox.add(transaction)
+    this.wake()
+  }
+
+  /** There may be something new in the outbox. */
+  wake(): void {
+    this.#woken = true
+    if (this.#closed) return
+    this.#reading ??= this.#readOutbox().finally(() => {
+      this.#reading = undefined
+      if (this.#woken) this.wake()
+    })
+  }
+
+  /** The mesh is back: every stream is looked at again, and the outbox. */
+  resume(): void {
+    // Behind a look that is just giving up because the mesh was down.
+    for (const stream of this.#streams.values())
+      void Promise.resolve(stream.work).then(() => this.#synchronize(stream))
+    this.wake()
+  }
+
+  /** Our own stream of this table exists and its writer is in step with it. Rejects mesh_unavailable. */
+  async ensure(table: TableName): Promise<Position> {
+    const stream = this.#streamOf(table)
+    if (!stream.log.ready) {
+      const timeout = new AbortController()
+      await Promise.race([this.#synchronize(stream), delay(this.#options.timeout, undefined, timeout)])
+      timeout.abort()
+      if (!stream.log.ready) throw clusterError('mesh_unavailable', stream.reason)
+    }
+    return stream.log.position
+  }
+
+  /** Between two messages, with none in flight. Rejects mesh_unavailable. */
+  async purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
+    try {
+      await this.#streamOf(table).log.exclusively(() => this.#options.mesh.purgeStream(table, options))
+    } catch (error) {
+      throw clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
+    }
+  }
+
+  /** Where the streams are that grew lately, for the heartbeat. */
+  recent(): (TableName & Position)[] {
+    const since = Date.now() - ANNOUNCE_FOR
+    return [...this.#streams.values()]
+      .filter(({ log, grownAt }) => log.position.epoch !== '' && grownAt >= since)
+      .map(({ table, log }) => ({ ...table, ...log.position }))
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#roomWanted?.()
+    await this.#reading
+    await this.#confirming
+    for (const id of [...this.#waiters.keys()]) this.#settle(id, (waiter) => waiter.reject(clusterError('closed')))
+  }
+
+  // --- in: one pass over what lies behind the cursor --------------------------------------------------------------------
+
+  async #readOutbox(): Promise<void> {
+    this.#woken = false
+    const pass = ++this.#pass
+    try {
+      for await (const transaction of this.#outbox.unpublished(this.#cursor)) {
+        // A host may ignore the cursor.
+        if (!this.#tickets.has(transaction.id)) await this.#admit(transaction)
+        if (this.#closed) return
+        this.#cursor = { id: transaction.id, stamp: transaction.stamp }
+      }
+    } catch (error) {
+      this.#options.logger.error({ reason: reasonOf(error) }, 'the outbox could not be read, trying again')
+      this.#woken = true
+      await delay(RETRY.most)
+      return
+    }
+    // What a whole pass has not met was sent and removed before it was asked for.
+    for (const [id, waiter] of this.#waiters)
+      if (waiter.pass <= pass && !this.#tickets.has(id)) this.#settle(id, (each) => each.resolve())
+  }
+
+  /** Waits for room, then queues every part behind what its table has queued already. */
+  async #admit(transaction: Transaction): Promise<void> {
+    const { maxQueued, maxQueuedBytes, mesh, node } = this.#options
+    while (!this.#closed && (this.#tickets.size >= maxQueued || this.#queuedBytes >= maxQueuedBytes))
+      await new Promise<void>((resolve) => {
+        this.#roomWanted = resolve
+      })
+    if (this.#closed) return
+    const { id, stamp } = transaction
+    const parts = splitByTable(transaction)
+      .filter(({ table }) => isReplicable(table))
+      .map(({ table, writes }) => ({ table, data: encode(transaction, writes, node) }))
+    const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
+    const tooLarge = largest > mesh.maxPayload - HEADER_ROOM
+    const ticket: Ticket = { id, stamp, bytes: 0, open: tooLarge ? 0 : parts.length, positions: [] }
+    this.#tickets.set(id, ticket)
+    if (tooLarge) this.#refuse(ticket, largest)
+    else {
+      for (const { data } of parts) ticket.bytes += data.byteLength
+      this.#queuedBytes += ticket.bytes
+      for (const { table, data } of parts)
+        this.#streamOf(table).log.push({
+          id,
+          data,
+          headers: (epoch) => encodeHeaders(transaction, node, epoch),
+          stored: (position) => this.#stored(ticket, table, position),
+        })
+    }
+    if (ticket.open === 0) this.#finish(ticket)
+  }
+
+  /** It stays in the outbox, reported, and what follows passes it by. */
+  #refuse(ticket: Ticket, bytes: number): void {
+    const limit = this.#options.mesh.maxPayload - HEADER_ROOM
+    this.#options.logger.error({ id: ticket.id, bytes, limit }, 'a transaction is too large to be replicated')
+    this.#refused.push(ticket.id)
+    this.#settle(ticket.id, (waiter) => waiter.reject(clusterError('transaction_too_large', bytes, limit)))
+  }
+
+  // --- out: stored, told to the host, forgotten -------------------------------------------------------------------------
+
+  #stored(ticket: Ticket, table: TableName, position: Position): void {
+    this.#streamOf(table).grownAt = Date.now()
+    ticket.positions.push({ ...table, ...position, id: ticket.id })
+    if (--ticket.open === 0) this.#finish(ticket)
+  }
+
+  #finish(ticket: Ticket): void {
+    this.#queuedBytes -= ticket.bytes
+    this.#settle(ticket.id, (waiter) => waiter.resolve())
+    this.#confirming ??= this.#confirm().finally(() => {
+      this.#confirming = undefined
+    })
+  }
+
+  /**
+   * Tells the host how far the streams are, for the oldest transactions that are wholly stored: so its outbox holds of each
+   * table exactly what lies behind the table's confirmed position, and a count says what a stream has already.
+   */
+  async #confirm(): Promise<void> {
+    // What is acknowledged in the same turn is told at once.
+    await Promise.resolve()
+    for (;;) {
+      const whole: Ticket[] = []
+      for (const ticket of this.#tickets.values()) {
+        if (ticket.open > 0) break
+        whole.push(ticket)
+      }
+      const through = whole.at(-1)
+      if (!through) return
+      const progress = new Map<string, Published>()
+      for (const ticket of whole) for (const position of ticket.positions) progress.set(tableKey(position), position)
+      try {
+        const { id, stamp } = through
+        await this.#outbox.published([...progress.values()], { id, stamp }, this.#refused)
+        for (const { id } of whole) this.#tickets.delete(id)
+        this.#roomWanted?.()
+      } catch (error) {
+        this.#options.logger.error({ reason: reasonOf(error) }, 'the host could not store how far was published')
+        if (this.#closed) return
+        await delay(RETRY.most)
+      }
+    }
+  }
+
+  #settle(id: string, how: (waiter: Waiter) => void): void {
+    const waiter = this.#waiters.get(id)
+    if (!waiter) return
+    this.#waiters.delete(id)
+    how(waiter)
+  }
+
+  /** All wait equally long: the oldest are at the front. */
+  #expire(): void {
+    const now = Date.now()
+    const { timeout, mesh } = this.#options
+    for (const [id, waiter] of this.#waiters) {
+      if (waiter.deadline > now) return
+      this.#outbox.drop(id)
+      this.#settle(id, () =>
+        waiter.reject(clusterError('backlog_full', `${timeout} ms have passed, the mesh is ${mesh.state}`)),
+      )
+    }
+  }
+
+  // --- the streams ------------------------------------------------------------------------------------------------------
+
+  #streamOf(table: TableName): Stream {
+    const key = tableKey(table)
+    const known = this.#streams.get(key)
+    if (known) return known
+    const { mesh, window } = this.#options
+    const stream: Stream = {
+      table,
+      grownAt: Date.now(),
+      reason: 'not yet looked at',
+      log: new TableLog({
+        table,
+        mesh,
+        window,
+        recall: () => this.#outbox.publishedUpTo(table.database, table.table),
+        remember: (position) => this.#outbox.published([{ ...table, ...position, id: '' }]),
+        interrupted: () => void this.#synchronize(stream),
+      }),
+    }
+    this.#streams.set(key, stream)
+    void this.#synchronize(stream)
+    return stream
+  }
+
+  /** Looks at a stream until that succeeds, one look at a time; gives up while the mesh is down, until `resume`. */
+  #synchronize(stream: Stream): Promise<void> {
+    stream.work ??= this.#lookUntilReady(stream).finally(() => {
+      delete stream.work
+    })
+    return stream.work
+  }
+
+  async #lookUntilReady(stream: Stream): Promise<void> {
+    const { logger, mesh } = this.#options
+    for (let wait = RETRY.first; !this.#closed; wait = Math.min(wait * 2, RETRY.most)) {
+      try {
+        return await stream.log.synchronize()
+      } catch (error) {
+        stream.reason = reasonOf(error)
+        if (mesh.state !== 'connected') return
+        const quiet = error instanceof MeshError && error.code === 'disconnected'
+        if (!quiet) logger.warn({ ...stream.table, reason: stream.reason }, 'the stream could not be looked at')
+        await delay(wait)
+      }
+    }
+  }
+}

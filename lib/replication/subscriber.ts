@@ -1,0 +1,325 @@
+// One remote table: its stream read behind the checkpoint, batch by batch into the database, for as long as it is subscribed.
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { reasonOf } from '../errors.ts'
+import type { GapReason, SubscriptionState } from '../events.ts'
+import type { Checkpoint, RemoteTransaction, Source } from '../host.ts'
+import type { Logger } from '../logger.ts'
+import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../mesh/mesh.ts'
+import type { Applier } from './applier.ts'
+import type { Clock } from './clock.ts'
+import { decode, epochOf, type Label, parseLabel } from './wire.ts'
+
+export type SubscriberEvents = {
+  state(source: Source, state: SubscriptionState, previous: SubscriptionState, error?: string): void
+  applied(source: Source, transactions: number, sequence: number): void
+  gap(source: Source, from: number, to: number, reason: GapReason): void
+  stalled(source: Source, sequence: number, error: string, attempts: number): void
+  quarantined(source: Source, sequence: number, error: string): void
+}
+
+export type SubscriberOptions = {
+  source: Source
+  mesh: Mesh
+  applier: Applier
+  clock: Clock
+  events: SubscriberEvents
+  logger: Logger
+  requestTimeout: number
+  /** Most transactions, and most bytes of their messages, in one transaction of the database. */
+  maxBatch: number
+  maxBatchBytes: number
+}
+
+/** What `cluster.subscriptions()` shows of one remote table. */
+export type SubscriptionStatus = {
+  source: Source
+  state: SubscriptionState
+  /** The last sequence applied, and the stream's last as far as we know it. */
+  applied: number
+  last: number
+  gaps: number
+  quarantined: number
+  error?: string
+}
+
+const RETRY = { first: 50, most: 2_000 }
+
+export class Subscriber {
+  readonly #options: SubscriberOptions
+  readonly #stopping = new AbortController()
+  #state: SubscriptionState = 'pending'
+  #checkpoint: Checkpoint = { epoch: '', sequence: 0 }
+  #last = 0
+  #gaps = 0
+  #quarantined = 0
+  #error: string | undefined
+  #reader: Reader | undefined
+  /** Number of the entry that the reader delivered last. */
+  #delivery = 0
+  #applying = false
+  /** Where we were at the heartbeat before. */
+  #seenAt = -1
+  #wake: (() => void) | undefined
+  #running: Promise<void> | undefined
+
+  constructor(options: SubscriberOptions) {
+    this.#options = options
+  }
+
+  get source(): Source {
+    return this.#options.source
+  }
+
+  start(): void {
+    this.#running ??= this.#run()
+  }
+
+  /** Resolves when nothing is read or applied any more. */
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    this.#reader?.close()
+    this.#wake?.()
+    await this.#running
+    this.#become('ended')
+  }
+
+  status(): SubscriptionStatus {
+    return {
+      source: this.#options.source,
+      state: this.#state,
+      applied: this.#checkpoint.sequence,
+      last: Math.max(this.#last, this.#checkpoint.sequence),
+      gaps: this.#gaps,
+      quarantined: this.#quarantined,
+      ...(this.#error ? { error: this.#error } : {}),
+    }
+  }
+
+  /** The mesh or the other node is back: no need to wait any longer. */
+  nudge(): void {
+    this.#wake?.()
+  }
+
+  /**
+   * The other node announced where its stream is. Behind that, without having moved since the announcement before: what was
+   * sent to us was lost on the way, and the consumer is made again.
+   */
+  announced(epoch: string, last: number): void {
+    const ours = this.#checkpoint.epoch === '' || epoch === this.#checkpoint.epoch
+    if (ours) this.#last = Math.max(this.#last, last)
+    const behind = !ours || last > this.#checkpoint.sequence
+    const stuck = behind && !this.#applying && this.#seenAt === this.#checkpoint.sequence
+    this.#seenAt = behind ? this.#checkpoint.sequence : -1
+    if (stuck) this.#reader?.close()
+    if (behind) this.#wake?.()
+  }
+
+  get #stopped(): boolean {
+    return this.#stopping.signal.aborted
+  }
+
+  async #run(): Promise<void> {
+    let wait = RETRY.first
+    while (!this.#stopped) {
+      try {
+        await this.#position()
+        await this.#read(() => {
+          wait = RETRY.first
+        })
+      } catch (error) {
+        if (this.#stopped) return
+        const lost = error instanceof MeshError && error.code === 'reader_lost'
+        if (!lost) this.#become('pending', reasonOf(error))
+        await this.#pause(lost ? RETRY.first : wait)
+        wait = Math.min(wait * 2, RETRY.most)
+      } finally {
+        this.#reader?.close()
+        this.#reader = undefined
+      }
+    }
+  }
+
+  /** Compares the checkpoint with what the stream says of itself, and moves it over what is gone. */
+  async #position(): Promise<void> {
+    const { source, mesh, applier, requestTimeout } = this.#options
+    const known = await applier.recall(source)
+    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#stopping.signal })
+    if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
+    this.#checkpoint = known ?? (await startAtEnd(applier, source, state))
+    this.#last = state.lastSequence
+    const label = parseLabel(state.description)
+    const { epoch } = this.#checkpoint
+    if (label && epoch !== '' && epoch !== label.epoch) await this.#enter(label)
+    if (this.#checkpoint.sequence > state.lastSequence)
+      throw new MeshError('not_found', 'the stream is behind what was applied; its node is expected to begin a new epoch')
+    if (state.firstSequence > this.#checkpoint.sequence + 1) await this.#skip(state.firstSequence - 1, 'purged')
+  }
+
+  /** The stream is in another incarnation than the checkpoint. What it still holds of ours is read first. */
+  async #enter({ epoch, from, previous }: Label): Promise<void> {
+    const { sequence } = this.#checkpoint
+    const ours = previous?.epoch === this.#checkpoint.epoch
+    if (ours && sequence < from - 1) return
+    const lostUpTo = ours ? previous.last : sequence + 1
+    await this.#begin(epoch, from - 1, lostUpTo)
+  }
+
+  /** Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. */
+  async #begin(epoch: string, sequence: number, lostUpTo: number): Promise<void> {
+    const gap = { from: this.#checkpoint.sequence + 1, to: lostUpTo }
+    await this.#store({ ...this.#checkpoint, epoch, sequence })
+    if (gap.to >= gap.from) this.#gap(gap.from, gap.to, 'recreated')
+  }
+
+  async #skip(to: number, reason: GapReason): Promise<void> {
+    const from = this.#checkpoint.sequence + 1
+    await this.#store({ ...this.#checkpoint, sequence: to })
+    this.#gap(from, to, reason)
+  }
+
+  #gap(from: number, to: number, reason: GapReason): void {
+    this.#gaps++
+    this.#options.events.gap(this.#options.source, from, to, reason)
+  }
+
+  async #store(position: Checkpoint, transactions: RemoteTransaction[] = []): Promise<number> {
+    const [checkpoint, applied] = await this.#options.applier.apply(this.#options.source, transactions, position)
+    this.#checkpoint = checkpoint
+    return applied
+  }
+
+  /** Until the reader is lost: entries to batches to the database. `progressed` is called for every one applied. */
+  async #read(progressed: () => void): Promise<void> {
+    const { source, mesh, requestTimeout, maxBatch } = this.#options
+    const options = { timeout: requestTimeout, signal: this.#stopping.signal, maxMessages: 2 * maxBatch }
+    this.#reader = await mesh.read(source, this.#checkpoint.sequence + 1, options)
+    this.#delivery = 0
+    this.#error = undefined
+    this.#showProgress()
+    while (!this.#stopped) {
+      const entries = await this.#reader.next()
+      this.#applying = true
+      try {
+        await this.#take(entries)
+      } finally {
+        this.#applying = false
+      }
+      progressed()
+    }
+  }
+
+  /**
+   * The consumer numbers what it delivers: a jump in that number is a loss on the way, and the consumer is made again. A jump
+   * of the sequence alone is a hole in the stream: those transactions are gone.
+   */
+  async #take(entries: Entry[]): Promise<void> {
+    const { maxBatch, maxBatchBytes } = this.#options
+    let batch: RemoteTransaction[] = []
+    let position = this.#checkpoint
+    let bytes = 0
+    const flush = async () => {
+      if (position !== this.#checkpoint) await this.#apply(batch, position)
+      position = this.#checkpoint
+      batch = []
+      bytes = 0
+    }
+    for (const entry of entries) {
+      if (entry.delivery !== this.#delivery + 1) {
+        await flush()
+        throw new MeshError('reader_lost', 'messages were lost on the way')
+      }
+      this.#delivery = entry.delivery
+      const epoch = epochOf(entry)
+      if (position.epoch === '') position = { ...position, epoch }
+      if (epoch !== position.epoch) {
+        await flush()
+        await this.#cross(epoch, entry.sequence)
+        position = this.#checkpoint
+      }
+      if (entry.sequence <= position.sequence) continue
+      if (entry.sequence !== position.sequence + 1) {
+        await flush()
+        await this.#skip(entry.sequence - 1, 'purged')
+        position = this.#checkpoint
+      }
+      const transaction = this.#decode(entry)
+      if (transaction) batch.push(transaction)
+      position = { ...position, sequence: entry.sequence, ...(transaction ? { lastId: transaction.id } : {}) }
+      bytes += entry.data.byteLength
+      if (batch.length >= maxBatch || bytes >= maxBatchBytes) await flush()
+    }
+    await flush()
+  }
+
+  /** A message of another epoch: the stream's description says where it began and what of the last one is lost. */
+  async #cross(epoch: string, sequence: number): Promise<void> {
+    const { source, mesh, requestTimeout } = this.#options
+    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#stopping.signal })
+    const label = parseLabel(state?.description ?? '')
+    const ours = label?.previous?.epoch === this.#checkpoint.epoch && label.epoch === epoch
+    await this.#begin(epoch, sequence - 1, ours ? label.previous!.last : this.#checkpoint.sequence + 1)
+  }
+
+  #decode(entry: Entry): RemoteTransaction | undefined {
+    const { source, clock } = this.#options
+    try {
+      const transaction = decode(source, entry)
+      if (!clock.accepts(transaction.stamp)) throw new Error(`its stamp ${transaction.stamp} is too far in the future`)
+      clock.merge(transaction.stamp)
+      return transaction
+    } catch (error) {
+      this.#quarantined++
+      this.#options.events.quarantined(source, entry.sequence, reasonOf(error))
+      return undefined
+    }
+  }
+
+  /** What the host refuses is tried again, without end: nothing is skipped by itself. */
+  async #apply(transactions: RemoteTransaction[], position: Checkpoint): Promise<void> {
+    const { source, events } = this.#options
+    for (let attempts = 1, wait = RETRY.first; ; attempts++, wait = Math.min(wait * 2, RETRY.most)) {
+      try {
+        const applied = await this.#store(position, transactions)
+        this.#error = undefined
+        this.#showProgress()
+        if (applied > 0) events.applied(source, applied, position.sequence)
+        return
+      } catch (error) {
+        if (this.#stopped) throw error
+        const reason = reasonOf(error)
+        this.#become('stalled', reason)
+        events.stalled(source, position.sequence, reason, attempts)
+        await this.#pause(wait)
+        if (this.#stopped) throw error
+      }
+    }
+  }
+
+  #showProgress(): void {
+    this.#last = Math.max(this.#last, this.#checkpoint.sequence)
+    this.#become(this.#checkpoint.sequence < this.#last ? 'catching-up' : 'live')
+  }
+
+  #become(state: SubscriptionState, error?: string): void {
+    this.#error = error
+    if (state === this.#state) return
+    const previous = this.#state
+    this.#state = state
+    this.#options.events.state(this.#options.source, state, previous, error)
+  }
+
+  /** At most `ms`, less when nudged or stopped. */
+  async #pause(ms: number): Promise<void> {
+    const woken = new AbortController()
+    this.#wake = () => woken.abort()
+    await delay(ms, undefined, { signal: woken.signal }).catch(() => {})
+    this.#wake = undefined
+  }
+}
+
+/** A subscription that nobody agreed on a start for begins at the end of the stream. */
+async function startAtEnd(applier: Applier, source: Source, state: StreamState): Promise<Checkpoint> {
+  const epoch = parseLabel(state.description)?.epoch ?? ''
+  return (await applier.apply(source, [], { epoch, sequence: state.lastSequence }))[0]
+}

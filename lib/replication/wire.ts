@@ -1,0 +1,204 @@
+// Transactions as messages and back: HarperDB 4.x's MessagePack map and headers, our own additions as extra keys.
+
+import { Packr } from 'msgpackr'
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+import { reasonOf } from '../errors.ts'
+import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from '../host.ts'
+import { tableKey } from '../manifest/manifest.ts'
+import { isToken } from '../manifest/names.ts'
+import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
+import { makeStamp, stampTime } from './clock.ts'
+
+/** What arrived is no transaction of this table. */
+export class WireError extends Error {
+  override readonly name = 'WireError'
+}
+
+const HEADER = { id: 'Nats-Msg-Id', origin: 'origin', passed: 'transacted_nodes', epoch: 'epoch' } as const
+/** Writes beyond this depth of `next` lie in a list: a chain of thousands would overflow the stack of who packs it. */
+const MAX_CHAIN = 32
+
+const packr = new Packr({
+  useRecords: false,
+  mapsAsObjects: true,
+  useBigIntExtension: true,
+  copyBuffers: true,
+  encodeUndefinedAsNil: false,
+})
+
+const KeyType = Type.Union([Type.String(), Type.Number(), Type.BigInt()])
+const WriteType = Type.Object({
+  operation: Type.String(),
+  schema: Type.String(),
+  table: Type.String(),
+  records: Type.Optional(Type.Array(Type.Object({}))),
+  hash_values: Type.Optional(Type.Array(KeyType)),
+})
+const EnvelopeType = Type.Object({
+  __origin: Type.Object({
+    timestamp: Type.Number(),
+    node_name: Type.String({ minLength: 1 }),
+    user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+    epoch: Type.Optional(Type.String()),
+    sequence: Type.Optional(Type.Integer({ minimum: 1 })),
+    path: Type.Optional(Type.Array(Type.String())),
+  }),
+  id: Type.Optional(Type.String({ minLength: 1 })),
+  stamp: Type.Optional(Type.String()),
+  more: Type.Optional(Type.Array(Type.Object({}))),
+})
+const write = Compile(WriteType)
+const envelope = Compile(EnvelopeType)
+
+type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
+type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
+
+/** The subject tokens that NATS allows: a name with any of these cannot be replicated. */
+export const isReplicable = ({ database, table }: TableName): boolean =>
+  isToken(database) && isToken(table)
+
+/** The writes of a transaction by table, in the order in which the tables first occur. */
+export function splitByTable({ writes }: Transaction): { table: TableName; writes: Write[] }[] {
+  const first = writes[0]
+  if (!first) return []
+  if (writes.every(({ database, table }) => database === first.database && table === first.table))
+    return [{ table: { database: first.database, table: first.table }, writes }]
+  const parts = new Map<string, { table: TableName; writes: Write[] }>()
+  for (const each of writes) {
+    const key = tableKey(each)
+    const part = parts.get(key) ?? { table: { database: each.database, table: each.table }, writes: [] }
+    part.writes.push(each)
+    parts.set(key, part)
+  }
+  return [...parts.values()]
+}
+
+/** One table's part of a transaction; `node` is ours, the origin unless the transaction says otherwise. */
+export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
+  const { id, stamp, user, origin } = transaction
+  const [head, ...rest] = joinRuns(writes).map(toWire)
+  const chain = rest.splice(0, MAX_CHAIN).reduceRight<WireWrite | undefined>((next, each) => link(each, next), undefined)
+  return packr.pack({
+    ...link(head!, chain),
+    __origin: {
+      timestamp: stampTime(stamp),
+      user: user ?? null,
+      node_name: origin?.node ?? node,
+      ...(origin ? { epoch: origin.epoch, sequence: origin.sequence, path: origin.path } : {}),
+    },
+    id,
+    stamp,
+    ...(rest.length > 0 ? { more: rest } : {}),
+  })
+}
+
+export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: string): Headers {
+  const values: Record<string, string> = { [HEADER.id]: id, [HEADER.origin]: origin?.node ?? node, [HEADER.epoch]: epoch }
+  if (origin) values[HEADER.passed] = [...origin.path, node].join(',')
+  return values
+}
+
+/** The epoch a message was stored in; '' when its writer has none. */
+export const epochOf = ({ headers }: Entry): string => headers[HEADER.epoch] ?? ''
+
+/** Throws WireError for what is no transaction of the source's table. */
+export function decode(source: Source, entry: Entry): RemoteTransaction {
+  const message = unpack(entry.data)
+  const chain: unknown[] = []
+  for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next) chain.push(each)
+  const { __origin: from, more = [] } = message
+  const writes = [...chain, ...more].map((each) => fromWire(source, each))
+  const path = from.path ?? (entry.headers[HEADER.passed] ?? '').split(',').filter((name) => name !== '')
+  const direct = from.node_name === source.node
+  const origin: Origin = {
+    node: from.node_name,
+    path,
+    ...(direct ? { epoch: epochOf(entry), sequence: entry.sequence } : {}),
+    ...(!direct && from.epoch !== undefined && from.sequence !== undefined
+      ? { epoch: from.epoch, sequence: from.sequence }
+      : {}),
+  }
+  return {
+    id: message.id ?? entry.headers[HEADER.id] ?? `${source.node}:${entry.sequence}`,
+    stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(from.timestamp)), 0, from.node_name),
+    ...(from.user ? { user: from.user } : {}),
+    writes: writes.filter((each) => each !== undefined),
+    origin,
+    sequence: entry.sequence,
+  }
+}
+
+function unpack(data: Uint8Array): Envelope {
+  let value: unknown
+  try {
+    value = packr.unpack(data)
+  } catch (error) {
+    throw new WireError(`it is no MessagePack: ${reasonOf(error)}`)
+  }
+  if (!envelope.Check(value) || !write.Check(value)) throw new WireError('it is no transaction')
+  const { stamp } = value as Envelope
+  if (stamp !== undefined && Number.isNaN(stampTime(stamp))) throw new WireError(`'${stamp}' is no stamp`)
+  return value as Envelope
+}
+
+const OPERATIONS: ReadonlySet<string> = new Set<Write['operation']>(['insert', 'update', 'upsert', 'delete'])
+
+/** Undefined for what is no write of rows (define_schema and the like). */
+function fromWire(source: Source, value: unknown): Write | undefined {
+  if (!write.Check(value)) throw new WireError('one of its writes is none')
+  const { operation, schema, table, records, hash_values } = value as WireWrite
+  if (schema !== source.database || table !== source.table)
+    throw new WireError(`it is for '${schema}.${table}', in the stream of '${source.database}.${source.table}'`)
+  if (!OPERATIONS.has(operation)) return undefined
+  const named = { operation: operation as Write['operation'], database: schema, table }
+  if (operation === 'delete') return { ...named, ids: (hash_values ?? []) as Key[] }
+  return { ...named, records: (records ?? []) as Record<string, unknown>[] }
+}
+
+const toWire = ({ operation, database, table, records, ids }: Write): WireWrite => ({
+  operation,
+  schema: database,
+  table,
+  ...(records ? { records } : {}),
+  ...(ids ? { hash_values: ids } : {}),
+})
+
+const link = (each: WireWrite, next: WireWrite | undefined): WireWrite => (next ? { ...each, next } : each)
+
+/** Neighbouring writes of one kind become one: the same in effect, and much smaller than a chain of single rows. */
+function joinRuns(writes: readonly Write[]): Write[] {
+  if (writes.length === 1) return writes as Write[]
+  const runs: Write[] = []
+  for (const each of writes) {
+    const last = runs.at(-1)
+    if (last?.operation !== each.operation) runs.push({ ...each, ...copyRows(each) })
+    else {
+      if (each.records) for (const record of each.records) last.records!.push(record)
+      if (each.ids) for (const id of each.ids) last.ids!.push(id)
+    }
+  }
+  return runs
+}
+
+const copyRows = ({ operation, records, ids }: Write) =>
+  operation === 'delete' ? { ids: [...(ids ?? [])] } : { records: [...(records ?? [])] }
+
+// --- what a stream's description says ------------------------------------------------------------------------------------
+
+/**
+ * Which incarnation a stream is in: `epoch` began at sequence `from`; `previous` is the one before, of which `last` was the
+ * highest acknowledged sequence. A subscriber tells from it exactly what it can no longer get.
+ */
+export type Label = { epoch: string; from: number; previous?: { epoch: string; last: number } }
+
+export const formatLabel = ({ database, table }: TableName, { epoch, from, previous }: Label): string =>
+  `${database}.${table} epoch=${epoch}@${from}${previous ? ` after=${previous.epoch}@${previous.last}` : ''}`
+
+/** Undefined when the stream's writer has no epochs. */
+export function parseLabel(description: string): Label | undefined {
+  const match = /\bepoch=(\w+)@(\d+)(?: after=(\w+)@(\d+))?$/.exec(description)
+  if (!match) return undefined
+  const [, epoch = '', from, previous, last] = match
+  return { epoch, from: Number(from), ...(previous ? { previous: { epoch: previous, last: Number(last) } } : {}) }
+}

@@ -1,0 +1,112 @@
+// A database in memory for tests of the module itself: last writer wins by record, everything an outbox host must keep.
+
+import type {
+  Batch,
+  Checkpoint,
+  Host,
+  Published,
+  Source,
+  Stamp,
+  TableDescription,
+  Transaction,
+  Write,
+} from '../../lib/index.ts'
+
+type Row = { stamp: Stamp; record: Record<string, unknown> | undefined }
+const keyOf = (...parts: unknown[]) => JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+
+export class MemoryHost implements Host {
+  readonly tables = new Map<string, TableDescription>()
+  readonly rows = new Map<string, Map<string, Row>>()
+  readonly checkpoints = new Map<string, Checkpoint>()
+  readonly progress = new Map<string, Published>()
+  outbox: Transaction[] = []
+  /** Ids of remote transactions in the order in which they were applied. */
+  readonly applied: string[] = []
+  /** Thrown by the next `apply`, once. */
+  refusal: Error | undefined
+  publish: ((transaction: Transaction) => Promise<void>) | undefined
+  stamp: (() => Stamp) | undefined
+
+  constructor(tables: [database: string, table: string][] = []) {
+    for (const [database, table] of tables)
+      this.tables.set(keyOf(database, table), { database, table, primaryKey: 'id', attributes: ['id'] })
+  }
+
+  info() {
+    return { version: '4.3.0' }
+  }
+
+  async describe(): Promise<TableDescription[]> {
+    return [...this.tables.values()]
+  }
+
+  async createTable(table: TableDescription): Promise<void> {
+    this.tables.set(keyOf(table.database, table.table), table)
+  }
+
+  async apply({ source, transactions, checkpoint, republish = [] }: Batch): Promise<void> {
+    const { refusal } = this
+    this.refusal = undefined
+    if (refusal) throw refusal
+    for (const { id, stamp, writes } of transactions) {
+      this.applied.push(id)
+      for (const write of writes) this.#write(stamp, write)
+    }
+    this.checkpoints.set(keyOf(source.node, source.database, source.table), checkpoint)
+    this.outbox.push(...republish)
+  }
+
+  async checkpoint(source: Source): Promise<Checkpoint | undefined> {
+    return this.checkpoints.get(keyOf(source.node, source.database, source.table))
+  }
+
+  async forget(source: Source): Promise<void> {
+    this.checkpoints.delete(keyOf(source.node, source.database, source.table))
+  }
+
+  async *unpublished(after?: { id: string }): AsyncIterable<Transaction> {
+    const from = after ? this.outbox.findIndex(({ id }) => id === after.id) + 1 : 0
+    yield* this.outbox.slice(from)
+  }
+
+  async published(progress: Published[], through?: { id: string }, except: string[] = []): Promise<void> {
+    for (const each of progress) this.progress.set(keyOf(each.database, each.table), each)
+    if (!through) return
+    const end = this.outbox.findIndex(({ id }) => id === through.id) + 1
+    this.outbox = this.outbox.filter(({ id }, index) => index >= end || except.includes(id))
+  }
+
+  async publishedUpTo(database: string, table: string): Promise<Published | undefined> {
+    return this.progress.get(keyOf(database, table))
+  }
+
+  /** Commits locally, as a database would; resolves when our leaf has it. */
+  write(id: string, ...writes: Write[]): Promise<void> {
+    const transaction: Transaction = { id, stamp: this.stamp!(), writes }
+    for (const write of writes) this.#write(transaction.stamp, write)
+    this.outbox.push(transaction)
+    return this.publish!(transaction)
+  }
+
+  /** The visible records of a table by key, sorted. */
+  contents(database: string, table: string): Record<string, unknown>[] {
+    const rows = [...(this.rows.get(keyOf(database, table)) ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
+    return rows.flatMap(([, { record }]) => (record ? [record] : []))
+  }
+
+  #write(stamp: Stamp, { operation, database, table, records = [], ids = [] }: Write): void {
+    const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, Row>()
+    this.rows.set(keyOf(database, table), rows)
+    for (const id of ids) this.#put(rows, keyOf(id), stamp, undefined)
+    for (const record of records) {
+      const key = keyOf(record.id)
+      this.#put(rows, key, stamp, operation === 'update' ? { ...rows.get(key)?.record, ...record } : record)
+    }
+  }
+
+  #put(rows: Map<string, Row>, key: string, stamp: Stamp, record: Row['record']): void {
+    const known = rows.get(key)
+    if (!known || known.stamp <= stamp) rows.set(key, { stamp, record })
+  }
+}
