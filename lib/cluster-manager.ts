@@ -257,6 +257,7 @@ export class ClusterManager extends SafeEmitter {
       listener: {
         up: (name) => this.#peerUp(name),
         down: (name) => this.#ifKnown(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
+        returned: (name) => replicator.reread(name),
         twin: (instance) => this.#twin(instance),
         streams: (name, positions) => replicator.announced(name, positions),
       },
@@ -281,8 +282,9 @@ export class ClusterManager extends SafeEmitter {
         this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
         if (state !== 'connected') return
         publisher.resume()
-        replicator.nudge()
+        replicator.reread()
       },
+      linked: () => peers.beat(),
       refused: (peer, reason) => {
         logger.error({ peer, reason }, 'somebody was kept out of the mesh, or we were')
         this.emit('peer:refused', { node: peer, reason })
@@ -378,7 +380,6 @@ export class ClusterManager extends SafeEmitter {
   #peerUp(node: string): void {
     this.#ifKnown(node, (known) => {
       this.emit('peer:up', { node })
-      this.#service?.replicator.nudge(node)
       this.#service?.agreement.met(known)
     })
   }

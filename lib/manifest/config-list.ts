@@ -1,6 +1,6 @@
 // One list of the YAML text brought up to date: lines of new items put in, of old ones taken out, all others as they are.
 
-import { Document, isMap, isScalar, isSeq, type Pair, type YAMLSeq } from 'yaml'
+import { Document, isMap, isScalar, isSeq, type Pair } from 'yaml'
 import {
   columnOf,
   hasRange,
@@ -14,15 +14,10 @@ import {
   type Style,
 } from './config-lines.ts'
 import { type Item, itemKey } from './config-target.ts'
-import { type Node, type Subscription, tableKey } from './manifest.ts'
+import { type Subscription, sameSubscription, tableKey } from './manifest.ts'
 
 /** Thrown where lines cannot be exchanged: inside braces, behind an alias. */
-class NoLines extends Error {}
-
-const render = (contents: unknown, nodes = new Document()): string => {
-  nodes.contents = contents as never
-  return nodes.toString({ lineWidth: 0, indent: 2 })
-}
+export class NoLines extends Error {}
 
 const plainSubscription = ({ database, table, publish, subscribe }: Subscription) => ({
   database,
@@ -31,37 +26,148 @@ const plainSubscription = ({ database, table, publish, subscribe }: Subscription
   subscribe,
 })
 
+/** As the file has it. */
 export const plainItem = (item: Item): unknown => {
   if (!('name' in item)) return { host: item.host, port: item.port }
   const subscriptions = item.subscriptions.map(plainSubscription)
   return { name: item.name, subscriptions: subscriptions.length > 0 ? subscriptions : null }
 }
 
-/** A list as text: what it is to hold, and how its items are told apart and written. */
+/** What a list is to hold, and how its items are told apart and written. */
 type Spec<T> = {
   readonly target: ReadonlyMap<string, T>
   readonly keyOf: (value: unknown) => string
-  /** Does the file's item say this already? */
-  readonly same: (key: string) => boolean
-  /** The item's lines, brought up to date; undefined when it must be written anew. */
+  /** Does the file's item of that key say what is wanted already? */
+  readonly same: (key: string, wanted: T) => boolean
+  /** The item's lines brought up to date; undefined when it must be written anew. */
   readonly update: (slice: Slice, item: unknown, wanted: T) => string | undefined
-  /** Plain values. */
   readonly plain: (item: T) => unknown
   /** Lines of a new item, from column 0 on. */
   readonly create: (item: T) => string
 }
 
-const seqOf = (document: Document, items: unknown[]) => Object.assign(document.createNode([]), { items })
+const ended = (lines: string): string => (lines === '' || lines.endsWith('\n') ? lines : `${lines}\n`)
+const blankOrComment = /^(?:[ \t]*(?:#.*)?\n)*/
+
+const braces = (plain: unknown): string => {
+  const document = new Document(plain, { flow: true })
+  return document.toString({ lineWidth: 0 }).trimEnd()
+}
+
+/** The text of a block list of that spec, in place of the one that stands there. */
+function editBlock<T>(slice: Slice, list: Ranged & { items: unknown[] }, values: readonly unknown[], spec: Spec<T>) {
+  const { text, base } = slice
+  const column = columnOf(text, list.range[0] - base)
+  const start = list.range[0] - base - column
+  const chunks = new Map<string, string>()
+  let from = start
+  for (const [index, item] of list.items.entries()) {
+    if (!hasRange(item)) throw new NoLines()
+    const to = lineEnd(text, Math.min(item.range[2], list.range[1]) - base)
+    const chunk = text.slice(from, to)
+    const key = spec.keyOf(values[index])
+    const wanted = spec.target.get(key)
+    const known = chunks.get(key)
+    // Of duplicates in the file all stay or none, and an update makes them one.
+    if (wanted !== undefined && spec.same(key, wanted)) chunks.set(key, (known ?? '') + ended(chunk))
+    else if (wanted !== undefined && known === undefined) {
+      const above = blankOrComment.exec(chunk)?.[0] ?? ''
+      const updated = spec.update({ text: chunk, base: base + from }, item, wanted)
+      chunks.set(key, ended(updated ?? above + indented(spec.create(wanted), column)))
+    }
+    from = to
+  }
+  const lines = [...spec.target].map(([key, item]) => chunks.get(key) ?? indented(spec.create(item), column))
+  return replaceLines(text, start, from, lines.join(''))
+}
+
+/** The slice with the value of that pair made to hold the target. */
+export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: Style, spec: Spec<T>): string {
+  const { text, base } = slice
+  const { key, value } = pair
+  if (!hasRange(key) || !hasRange(value)) throw new NoLines()
+  const isEmpty = spec.target.size === 0
+  const items = [...spec.target.values()]
+  const put = () => {
+    const column = columnOf(text, key.range[0] - base) + (style.indentLists ? style.indent : 0)
+    return putBelow(slice, value, indented(items.map(spec.create).join(''), column))
+  }
+  if (isScalar(value) && value.value === null) return isEmpty ? text : put()
+  if (!isSeq(value)) throw new NoLines()
+  if (value.flow) {
+    if (isEmpty) return replaceValue(slice, value, 'null')
+    return value.items.length === 0 ? put() : replaceValue(slice, value, braces(items.map(spec.plain)))
+  }
+  const edited = editBlock(slice, value, values as unknown[], spec)
+  if (!isEmpty) return edited
+  // The last item went: the value is null again, as it was before there was a list.
+  const colon = text.indexOf(':', key.range[1] - base)
+  const first = lineEnd(text, key.range[1] - base)
+  if (colon < 0 || colon >= first || first > value.range[0] - base) throw new NoLines()
+  return `${edited.slice(0, colon + 1)} null${edited.slice(colon + 1)}`
+}
 
 const createSubscription = (subscription: Subscription): string => {
-  const document = new Document()
-  return render(seqOf(document, [document.createNode(plainSubscription(subscription), { flow: true })]), document)
+  const document = new Document([plainSubscription(subscription)])
+  for (const entry of document.contents.items) Object.assign(entry, { flow: true })
+  return document.toString({ lineWidth: 0 })
 }
 
-const createItem = (style: Style) => (item: Item) => {
-  if (!('name' in item) || item.subscriptions.length === 0) return render([plainItem(item)].map((one) => new Document(one).contents) as never)
-  const lines = item.subscriptions.map(createSubscription).join('')
-  return `- name: ${scalar(item.name)}\n  subscriptions:\n${indented(lines, style.indentLists ? 4 : 2)}`
+/** The directions put right where they stand. */
+function updateSubscription({ text, base }: Slice, item: unknown, wanted: Subscription): string | undefined {
+  if (!isMap(item)) return undefined
+  const edits: [Ranged, string][] = []
+  for (const direction of ['publish', 'subscribe'] as const) {
+    const value = item.get(direction, true)
+    if (!isScalar(value) || !hasRange(value)) return undefined
+    edits.push([value, String(wanted[direction])])
+  }
+  // From the end on, so that the places before stay true.
+  edits.sort(([a], [b]) => b.range[0] - a.range[0])
+  return edits.reduce((lines, [value, word]) => replaceValue({ text: lines, base }, value, word), text)
 }
 
-const scalar = (value: unknown): string => render(new Document(value).contents).trimEnd()
+const tableOf = (value: unknown) => tableKey(value as Subscription)
+
+const subscriptionsSpec = (wanted: readonly Subscription[], said: readonly Subscription[]): Spec<Subscription> => {
+  const held = new Map(said.map((subscription) => [tableKey(subscription), subscription]))
+  return {
+    target: new Map(wanted.map((subscription) => [tableKey(subscription), subscription])),
+    keyOf: tableOf,
+    same(key, subscription) {
+      const old = held.get(key)
+      return old !== undefined && sameSubscription(old, subscription)
+    },
+    update: updateSubscription,
+    plain: plainSubscription,
+    create: createSubscription,
+  }
+}
+
+/** The spec of one of the three lists; `held` is what the file says. */
+export function itemsSpec(target: ReadonlyMap<string, Item>, held: readonly Item[], style: Style): Spec<Item> {
+  const said = new Map(held.map((item) => [itemKey(item), item]))
+  return {
+    target,
+    keyOf: (value) => {
+      const { name, host, port } = value as { name?: string; host: string; port: unknown }
+      return itemKey(name === undefined ? { host, port: Number(port) } : { name, subscriptions: [] })
+    },
+    same: (key, wanted) => said.get(key) === wanted,
+    update(slice, item, wanted) {
+      if (!('name' in wanted) || !isMap(item) || item.flow) return undefined
+      const pair = item.items.find(({ key }) => isScalar(key) && key.value === 'subscriptions')
+      const old = said.get(wanted.name)
+      if (!pair || !old || !('name' in old)) return undefined
+      const values = isSeq(pair.value) ? (pair.value.toJSON() as unknown[]) : []
+      return editPair(slice, pair as Pair, values, style, subscriptionsSpec(wanted.subscriptions, old.subscriptions))
+    },
+    plain: plainItem,
+    create(item) {
+      const document = new Document([plainItem(item)])
+      const list = document.getIn([0, 'subscriptions'])
+      if (isSeq(list)) for (const entry of list.items) Object.assign(entry as object, { flow: true })
+      return document.toString({ lineWidth: 0, indentSeq: style.indentLists })
+    },
+  }
+}

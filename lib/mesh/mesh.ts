@@ -73,6 +73,8 @@ export type MeshListener = {
   state(state: MeshState, reason?: string): void
   /** Somebody was kept out, or we were: wrong credentials, a second node of one name, a bad certificate. */
   refused(peer: string, reason: string): void
+  /** The way to the other nodes was made anew: what was asked of them before is forgotten. */
+  linked(): void
 }
 
 export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined }

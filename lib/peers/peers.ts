@@ -35,6 +35,8 @@ export type StreamPosition = TableName & { epoch: string; sequence: number }
 export interface PeerListener {
   up(node: string): void
   down(node: string): void
+  /** It was silent for longer than it should, down or not. */
+  returned(node: string): void
   /** Another process answers to our own name. */
   twin(instance: string): void
   streams(node: string, positions: StreamPosition[]): void
@@ -59,6 +61,8 @@ export type PeersOptions = {
 type AskOptions = { operation: string; signal?: AbortSignal | undefined }
 
 const HEARTBEAT = 1_000
+/** One was missed, in ms. */
+const MISSED = 1.5 * HEARTBEAT
 /** A node that was silent for so long is down, in ms: four heartbeats. */
 const SILENCE = 4_000
 
@@ -77,9 +81,9 @@ export class Peers {
     const { mesh } = this.#options
     mesh.serve((data) => this.#answer(data))
     mesh.listen((data) => this.#hear(data))
-    this.#timer = setInterval(() => this.#beat(), HEARTBEAT)
+    this.#timer = setInterval(() => this.beat(), HEARTBEAT)
     this.#timer.unref()
-    this.#beat()
+    this.beat()
   }
 
   close(): void {
@@ -185,7 +189,8 @@ export class Peers {
 
   // --- heartbeats -------------------------------------------------------------------------------------------------------
 
-  #beat(): void {
+  /** Every second, and at once when the way to the others was made anew. */
+  beat(): void {
     const { mesh, node, positions, logger } = this.#options
     try {
       const streams = positions().map(
@@ -212,7 +217,9 @@ export class Peers {
       if (instance !== this.#instance) listener.twin(instance)
       return
     }
+    const silence = Date.now() - (this.#heard.get(node) ?? 0)
     this.#heard.set(node, Date.now())
+    if (silence > MISSED) listener.returned(node)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)

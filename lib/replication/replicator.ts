@@ -99,10 +99,10 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.announced(epoch, sequence)
   }
 
-  /** This node, or all, may be reachable again. */
-  nudge(node?: string): void {
+  /** This node, or all, may be reachable again, and have forgotten what was asked of it. */
+  reread(node?: string): void {
     for (const subscriber of this.#subscribers.values())
-      if (node === undefined || subscriber.source.node === node) subscriber.nudge()
+      if (node === undefined || subscriber.source.node === node) subscriber.reread()
   }
 
   status(): SubscriptionStatus[] {

@@ -96,8 +96,9 @@ export class Subscriber {
     }
   }
 
-  /** The mesh or the other node is back: no need to wait any longer. */
-  nudge(): void {
+  /** The mesh or the other node is back: ask anew, without waiting any longer. */
+  reread(): void {
+    this.#reader?.close()
     this.#wake?.()
   }
 
@@ -124,14 +125,13 @@ export class Subscriber {
     while (!this.#stopped) {
       try {
         await this.#position()
-        await this.#read(() => {
-          wait = RETRY.first
-        })
+        wait = RETRY.first
+        await this.#read()
       } catch (error) {
         if (this.#stopped) return
         const lost = error instanceof MeshError && error.code === 'reader_lost'
         if (!lost) this.#become('pending', reasonOf(error))
-        await this.#pause(lost ? RETRY.first : wait)
+        await this.#pause(wait)
         wait = Math.min(wait * 2, RETRY.most)
       } finally {
         this.#reader?.close()
@@ -189,8 +189,8 @@ export class Subscriber {
     return applied
   }
 
-  /** Until the reader is lost: entries to batches to the database. `progressed` is called for every one applied. */
-  async #read(progressed: () => void): Promise<void> {
+  /** Until the reader is lost: entries to batches to the database. */
+  async #read(): Promise<void> {
     const { source, mesh, requestTimeout, maxBatch } = this.#options
     const options = { timeout: requestTimeout, signal: this.#stopping.signal, maxMessages: 2 * maxBatch }
     this.#reader = await mesh.read(source, this.#checkpoint.sequence + 1, options)
@@ -205,7 +205,6 @@ export class Subscriber {
       } finally {
         this.#applying = false
       }
-      progressed()
     }
   }
 

@@ -14,6 +14,7 @@ import {
   removeRoutes,
   replaceNodes,
   setSubscriptions,
+  share,
 } from '../../lib/manifest/manifest.ts'
 
 const dog = { database: 'dev', table: 'dog', publish: true, subscribe: false }
@@ -31,7 +32,7 @@ const edit = (text: string, change: (manifest: Manifest) => Manifest): string =>
   const before = new ConfigText(text)
   assert.deepEqual(before.problems, [])
   const previous = before.config!.manifest
-  const current = change(previous)
+  const current = share(previous, change(previous))
   const after = editConfig(before, diff(previous, current))
   assert.deepEqual(after.config?.manifest, current)
   assert.deepEqual(new ConfigText(after.onDisk).config?.manifest, current)
@@ -246,7 +247,10 @@ describe('editing the configuration', () => {
 
   it('writes null when a list becomes empty, and keeps the comments around', () => {
     const text = edit(edit(host, drop('a', 1)), drop('b', 2))
-    assert.match(text, /routes: null # the hubs\n {20}# the first\n\n {20}# the second\n {20}# end of the hubs\n {12}# about the cluster\n/)
+    assert.match(
+      text,
+      /routes: null # the hubs\n {20}# the first\n\n {20}# the second\n {20}# end of the hubs\n {12}# about the cluster\n/,
+    )
     assert.equal(configOf(text).manifest.routes.hub.length, 0)
   })
 

@@ -7,32 +7,41 @@ import type { MeshListener } from '../mesh.ts'
 const REPEAT_AFTER = 60_000
 
 export class LogWatch {
-  readonly #listener: MeshListener
+  readonly #refused: MeshListener['refused']
+  readonly #linked: () => void
   readonly #logger: Logger
   readonly #told = new Map<string, number>()
   /** Address of the hub that the leaf is connected to, `host:port`. */
   leafRemote: string | undefined
 
-  constructor(listener: MeshListener, logger: Logger) {
-    this.#listener = listener
+  constructor(refused: MeshListener['refused'], linked: () => void, logger: Logger) {
+    this.#refused = refused
+    this.#linked = linked
     this.#logger = logger
   }
 
   line(server: string, level: string, text: string): void {
-    if (level === 'ERR' || level === 'FTL') this.#logger.warn({ server }, text)
-    else this.#logger.debug({ server }, text)
-    const leaf = /^(\S+:\d+) - lid\S* - Leafnode connection created/.exec(text)
-    if (leaf && server === 'leaf') this.leafRemote = leaf[1]
     const refusal = refusalIn(text)
-    if (refusal) this.#refused(refusal.peer, refusal.reason)
+    if (refusal) this.#tell(refusal.peer, refusal.reason, text)
+    else if ((level === 'ERR' || level === 'FTL') && !this.#repeated(text)) this.#logger.warn({ server }, text)
+    else this.#logger.debug({ server }, text)
+    const leaf = server === 'leaf' && /^(\S+:\d+) - lid\S* - Leafnode connection created for account: HDB/.exec(text)
+    if (!leaf) return
+    this.leafRemote = leaf[1]
+    this.#linked()
   }
 
-  #refused(peer: string, reason: string): void {
-    const key = `${peer} ${reason}`
+  #tell(peer: string, reason: string, text: string): void {
+    // Each attempt comes from another port.
+    if (!this.#repeated(`${peer.replace(/:\d+$/, '')} ${reason}`)) this.#refused(peer, `${reason} (${text})`)
+  }
+
+  #repeated(what: string): boolean {
     const now = Date.now()
-    if (now - (this.#told.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER) return
+    const key = what.replace(/\d+/g, '#')
+    if (now - (this.#told.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER) return true
     this.#told.set(key, now)
-    this.#listener.refused(peer, reason)
+    return false
   }
 }
 
@@ -48,5 +57,5 @@ export function refusalIn(text: string): { peer: string; reason: string } | unde
   const found = REFUSALS.find(([pattern]) => pattern.test(text))
   if (!found) return undefined
   const peer = /(\S+:\d+) - [rlc]id/.exec(text)?.[1] ?? /\b([\w.-]+:\d+)\b/.exec(text)?.[1] ?? 'unknown'
-  return { peer, reason: `${found[1]} (${text})` }
+  return { peer, reason: found[1] }
 }

@@ -49,6 +49,8 @@ export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'pas
 }
 
 const ADMIN_TIMEOUT = 5_000
+/** ms that `open` waits for the leaf to be linked with its hub: without that the node runs, alone. */
+const LINK_TIMEOUT = 3_000
 const RELOAD_TIMEOUT = 2_000
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
@@ -102,11 +104,25 @@ export class NatsMesh implements Mesh {
     await mkdir(folder, { recursive: true, mode: 0o700 })
     await mkdir(storeFolder, { recursive: true, mode: 0o700 })
     this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
-    this.#log = new LogWatch(listener, this.#logger)
+    let linked = () => {}
+    const firstLink = new Promise<void>((resolve) => {
+      linked = resolve
+    })
+    this.#log = new LogWatch(
+      (peer, reason) => listener.refused(peer, reason),
+      () => {
+        linked()
+        this.#linked()
+      },
+      this.#logger,
+    )
     this.#hub = this.#server('hub', (signal) => this.#probeHub(signal))
     this.#leaf = this.#server('leaf', (signal) => this.#probeLeaf(signal))
     try {
-      await Promise.all([this.#hub.start(this.#hubText()), this.#leaf.start(this.#leafText())])
+      // The hub first: a leaf that finds none tries again only a second later.
+      await this.#hub.start(this.#hubText())
+      await this.#leaf.start(this.#leafText())
+      await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
     } catch (error) {
       await this.close()
       throw error
@@ -127,7 +143,6 @@ export class NatsMesh implements Mesh {
     await this.#hub?.stop()
   }
 
-  /** Tells the listener and, whatever went down, the readers: their requests at other nodes are forgotten by now. */
   #become(state: MeshState, reason?: string): void {
     if (state === this.#state) return
     this.#state = state
@@ -152,7 +167,7 @@ export class NatsMesh implements Mesh {
         },
         returned: () => {
           if (kind === 'leaf') this.#leafUp()
-          else this.#hubReturned()
+          else this.#comeHome()
         },
       },
     })
@@ -204,10 +219,11 @@ export class NatsMesh implements Mesh {
     }
   }
 
-  #hubReturned(): void {
-    // What other nodes' servers held for us went with the hub; the leaf needs about a second to be linked again.
-    this.#loseReaders('the hub server was started again')
-    this.#comeHome()
+  /** What other nodes' servers held for us went with the link; our readers ask anew. */
+  #linked(): void {
+    if (this.#state !== 'connected') return
+    this.#loseReaders('the leaf server was linked anew')
+    this.#listener?.linked()
   }
 
   #loseReaders(reason: string): void {

@@ -1,0 +1,188 @@
+// The database: local transactions out to the cluster, the cluster's batches in, each with all its traces in one commit.
+
+import type { Batch, Checkpoint, Published, RemoteTransaction, Source, TableDescription, Transaction } from '../../lib/host.ts'
+import type { Logger } from '../../lib/logger.ts'
+import { silent } from '../../lib/logger.ts'
+import type { Stamp } from '../../lib/replication/clock.ts'
+import { HostError } from './errors.ts'
+import type { Key } from './keys.ts'
+import { LocalTransaction } from './local-transaction.ts'
+import type { Attributes } from './merge.ts'
+import { Outbox } from './outbox.ts'
+import { Rows } from './rows.ts'
+import { Storage } from './storage.ts'
+import { type Table, Tables } from './tables.ts'
+
+export class Database {
+  /**
+   * The cluster's clock, asked inside each write transaction. The manager needs the database before it can give stamps:
+   * set this when it is open.
+   */
+  stamp: () => Stamp = () => {
+    throw new HostError(503, 'The database does not take writes yet: the cluster is not open')
+  }
+
+  /** Told of each transaction right after its commit, in the order of commits. A rejection is logged; the outbox has it. */
+  publish: (transaction: Transaction) => Promise<void> = async () => {}
+
+  readonly outbox: Outbox
+  readonly #storage: Storage
+  readonly #tables: Tables
+  readonly #rows: Rows
+  readonly #logger: Logger
+
+  private constructor(storage: Storage, logger: Logger) {
+    this.#storage = storage
+    this.#logger = logger
+    this.#tables = new Tables(storage)
+    this.#rows = new Rows(storage, this.#tables)
+    this.outbox = new Outbox(storage)
+  }
+
+  static async open(folder: string, logger: Logger = silent): Promise<Database> {
+    return new Database(await Storage.open(folder), logger)
+  }
+
+  /** Waits for commits under way; later writes are refused. Idempotent. */
+  close(): Promise<void> {
+    return this.#storage.close()
+  }
+
+  /**
+   * All that `work` writes, in whatever tables, is one transaction: committed, put into the outbox and published as one, or,
+   * if `work` throws, not done at all. Resolves with what `work` returns when it is on disk; publishing is not waited for, so
+   * that a cluster in trouble never blocks a write.
+   */
+  async transact<T>(user: string | undefined, work: (transaction: LocalTransaction) => T): Promise<T> {
+    let committed: Transaction | undefined
+    const result = await this.#storage.transaction(() => {
+      // Inside the write transaction, so that the order of stamps is the order of commits.
+      const transaction = new LocalTransaction(this.#rows, this.stamp())
+      const result = work(transaction)
+      committed = transaction.committed(user)
+      if (committed) {
+        this.outbox.add(committed)
+        this.#raiseStamp(committed.stamp)
+      }
+      return result
+    })
+    if (committed) void this.#announce(committed)
+    return result
+  }
+
+  /** A batch of another node: its rows, its checkpoint and what is to be sent on, all or nothing. */
+  apply({ source, transactions, checkpoint, republish = [] }: Batch): Promise<void> {
+    return this.#storage.transaction(() => {
+      for (const transaction of transactions) {
+        this.#applyWrites(transaction)
+        this.#raiseStamp(transaction.stamp)
+      }
+      for (const transaction of republish) this.outbox.add(transaction)
+      this.#storage.state.put(checkpointKey(source), checkpoint)
+    })
+  }
+
+  checkpoint(source: Source): Checkpoint | undefined {
+    return this.#storage.state.get(checkpointKey(source)) as Checkpoint | undefined
+  }
+
+  forget(source: Source): Promise<void> {
+    return this.#storage.transaction(() => void this.#storage.state.remove(checkpointKey(source)))
+  }
+
+  /** Store how far each table is published, and drop the outbox up to and including `through`, in one transaction. */
+  published(progress: Published[], through?: { id: string }): Promise<void> {
+    return this.#storage.transaction(() => {
+      for (const entry of progress) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
+      if (through) this.outbox.removeThrough(through)
+    })
+  }
+
+  publishedUpTo(database: string, table: string): Published | undefined {
+    return this.#storage.state.get(publishedKey(database, table)) as Published | undefined
+  }
+
+  /** The highest one that was committed here, whoever gave it. */
+  highestStamp(): Stamp | undefined {
+    return this.#storage.state.get('stamp') as Stamp | undefined
+  }
+
+  /** The record, or undefined. Throws HostError 404 for an unknown table, as `scan` does. */
+  get(database: string, table: string, key: Key): Attributes | undefined {
+    this.#tables.get(database, table)
+    return this.#rows.get(database, table, key)
+  }
+
+  /** All records in the order of their primary keys, as of now. */
+  scan(database: string, table: string): Iterable<Attributes> {
+    this.#tables.get(database, table)
+    return this.#rows.scan(database, table)
+  }
+
+  databases(): string[] {
+    return this.#tables.databases()
+  }
+
+  tables(database?: string): Table[] {
+    return this.#tables.list(database)
+  }
+
+  table(database: string, table: string): Table {
+    return this.#tables.get(database, table)
+  }
+
+  /** Idempotent; `fresh` rejects with HostError 409 instead when it exists. */
+  createDatabase(database: string, fresh = false): Promise<void> {
+    return this.#storage.transaction(() => {
+      if (fresh && this.#tables.hasDatabase(database)) throw new HostError(409, `database '${database}' already exists`)
+      this.#tables.createDatabase(database)
+    })
+  }
+
+  /** And its database. Idempotent, and adds missing attributes; `fresh` rejects with HostError 409 instead when it exists. */
+  createTable(description: TableDescription, fresh = false): Promise<void> {
+    const { database, table } = description
+    return this.#storage.transaction(() => {
+      if (fresh && this.#tables.find(database, table)) {
+        throw new HostError(409, `Table '${table}' already exists in '${database}'`)
+      }
+      this.#tables.create(description)
+    })
+  }
+
+  dropTable(database: string, table: string): Promise<void> {
+    return this.#storage.transaction(() => this.#tables.drop(database, table))
+  }
+
+  dropDatabase(database: string): Promise<void> {
+    return this.#storage.transaction(() => this.#tables.dropDatabase(database))
+  }
+
+  #applyWrites({ stamp, writes }: RemoteTransaction): void {
+    for (const { operation, database, table, records = [], ids = [] } of writes) {
+      const editor = this.#rows.editor(database, table)
+      const { primaryKey } = editor.table
+      for (const record of records) {
+        editor.merge(record[primaryKey], { operation: operation === 'update' ? 'update' : 'put', stamp, record })
+      }
+      // Of an unknown row too: the tombstone is for writes older than the delete that are still on their way.
+      for (const id of ids) editor.merge(id, { operation: 'delete', stamp })
+      editor.finish()
+    }
+  }
+
+  #raiseStamp(stamp: Stamp): void {
+    if (stamp > (this.highestStamp() ?? '')) this.#storage.state.put('stamp', stamp)
+  }
+
+  async #announce(transaction: Transaction): Promise<void> {
+    try {
+      await this.publish(transaction)
+    } catch (error) {
+      this.#logger.warn({ error, transaction: transaction.id }, 'A transaction was not published; the outbox has it')
+    }
+  }
+}
+
+const checkpointKey = ({ node, database, table }: Source) => ['checkpoint', node, database, table]
+const publishedKey = (database: string, table: string) => ['published', database, table]

@@ -1,0 +1,112 @@
+// Databases and tables: their names, primary keys, attributes and record counts.
+
+import type { TableDescription } from '../../lib/host.ts'
+import { badRequest, HostError } from './errors.ts'
+import { tableRange } from './keys.ts'
+import type { Storage } from './storage.ts'
+
+export type StoredTable = {
+  primaryKey: string
+  /** Grows by itself with what records hold. */
+  attributes: string[]
+  /** Visible records, tombstones not counted. */
+  count: number
+}
+
+export type Table = StoredTable & { database: string; table: string }
+
+/** Every method that changes something runs inside a transaction of the storage. */
+export class Tables {
+  readonly #storage: Storage
+
+  constructor(storage: Storage) {
+    this.#storage = storage
+  }
+
+  databases(): string[] {
+    return [...this.#storage.schema.getRange()].filter(({ value }) => value === null).map(({ key }) => String(key))
+  }
+
+  /** Of all databases, or of one. */
+  list(database?: string): Table[] {
+    const tables: Table[] = []
+    for (const { key, value } of this.#storage.schema.getRange()) {
+      const [name, table] = key
+      if (value && (database === undefined || database === name)) tables.push({ database: name!, table: table!, ...value })
+    }
+    return tables
+  }
+
+  find(database: string, table: string): Table | undefined {
+    const stored = this.#storage.schema.get([database, table])
+    return stored ? { database, table, ...stored } : undefined
+  }
+
+  /** Throws HostError 404 when there is no such table, or no such database. */
+  get(database: string, table: string): Table {
+    this.#needDatabase(database)
+    const found = this.find(database, table)
+    if (!found) throw new HostError(404, `Table '${database}.${table}' does not exist`)
+    return found
+  }
+
+  put({ database, table, primaryKey, attributes, count }: Table): void {
+    this.#storage.schema.put([database, table], { primaryKey, attributes, count })
+  }
+
+  createDatabase(database: string): void {
+    checkName('database', database)
+    if (!this.hasDatabase(database)) this.#storage.schema.put([database], null)
+  }
+
+  /** And its database. Of a table that exists, adds the attributes that it does not have. */
+  create({ database, table, primaryKey, attributes }: TableDescription): void {
+    checkName('table', table)
+    checkAttribute(primaryKey)
+    for (const attribute of attributes) checkAttribute(attribute)
+    this.createDatabase(database)
+    const found = this.find(database, table)
+    if (found && found.primaryKey !== primaryKey) {
+      throw new HostError(409, `Table '${database}.${table}' exists with the primary key '${found.primaryKey}', not '${primaryKey}'`)
+    }
+    const all = new Set([primaryKey, ...(found?.attributes ?? []), ...attributes])
+    this.put({ database, table, primaryKey, attributes: [...all], count: found?.count ?? 0 })
+  }
+
+  /** With all its rows and tombstones. */
+  drop(database: string, table: string): void {
+    this.get(database, table)
+    for (const key of this.#storage.rows.getKeys(tableRange(database, table))) this.#storage.rows.remove(key)
+    this.#storage.schema.remove([database, table])
+  }
+
+  dropDatabase(database: string): void {
+    this.#needDatabase(database)
+    for (const { table } of this.list(database)) this.drop(database, table)
+    this.#storage.schema.remove([database])
+  }
+
+  hasDatabase(database: string): boolean {
+    return this.#storage.schema.doesExist([database])
+  }
+
+  #needDatabase(database: string): void {
+    if (!this.hasDatabase(database)) throw new HostError(404, `database '${database}' does not exist`)
+  }
+}
+
+/** HarperDB's rule: printable ASCII but slashes and backticks, at most 250 characters. */
+function checkName(what: 'database' | 'table', name: string): void {
+  if (name === '') throw badRequest(`'${what}' is not allowed to be empty`)
+  if (name.length > 250) throw badRequest(`'${what}' cannot exceed 250 characters`)
+  if (!/^[\x20-\x7e]+$/.test(name) || /[/`]/.test(name)) {
+    throw badRequest(`'${what}' names cannot include backticks, forward slashes or anything but printable ASCII`)
+  }
+}
+
+/** `__proto__` cannot be told from an object's prototype once it is decoded. */
+export function checkAttribute(name: string): void {
+  if (name === '' || name.length > 250 || name === '__proto__') {
+    throw badRequest(`An attribute name must have 1 to 250 characters and not be __proto__, received '${name.slice(0, 260)}'`)
+  }
+}
