@@ -17,7 +17,7 @@ import { dirname, join, resolve } from 'node:path'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
 import { type ClusterEventSource, SafeEmitter } from './events.ts'
 import type { Transaction } from './host.ts'
-import { type Manifest, type Node, findNode } from './manifest/manifest.ts'
+import { findNode, type Manifest, type Node } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
 import { type Mesh, MeshError } from './mesh/mesh.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
@@ -301,9 +301,16 @@ export class ClusterManager extends SafeEmitter {
     const { settings } = this.#store
     const { user, tls } = settings
     if (!user)
-      throw clusterError('config_rejected', this.#store.file, "'clustering.user' is required while clustering is enabled")
+      throw clusterError(
+        'config_rejected',
+        this.#store.file,
+        "'clustering.user' is required while clustering is enabled",
+      )
     if (password === undefined)
-      throw clusterError('invalid_option', "option 'password' is required while clustering is enabled, received undefined")
+      throw clusterError(
+        'invalid_option',
+        "option 'password' is required while clustering is enabled, received undefined",
+      )
     const root = resolve(dirname(configFile), settings.rootPath ?? '.')
     const secure = tls.certificate !== undefined && tls.privateKey !== undefined
     return new NatsMesh({

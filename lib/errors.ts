@@ -120,7 +120,12 @@ export const errors = {
     false,
     'Rename the database or table.',
   ),
-  aborted: entry(499, (operation: string) => `Unable to ${operation}, it was aborted.`, true, 'The caller’s AbortSignal ended it.'),
+  aborted: entry(
+    499,
+    (operation: string) => `Unable to ${operation}, it was aborted.`,
+    true,
+    'The caller’s AbortSignal ended it.',
+  ),
   mesh_unavailable: entry(
     503,
     (reason: string) => `The servers of this node do not answer: ${reason}`,

@@ -49,7 +49,8 @@ const numbers = {
 } as const
 
 type NumberName = keyof typeof numbers
-export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> & Record<NumberName, number> & { logger: Logger }
+export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
+  Record<NumberName, number> & { logger: Logger }
 
 const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'checkpoint', 'forget'] as const
 const OUTBOX_METHODS = ['unpublished', 'published', 'publishedUpTo'] as const

@@ -15,12 +15,12 @@ const lists = ['hub', 'leaf', 'nodes'] as const
 const valueAt = (tree: unknown, path: readonly string[]): unknown =>
   path.reduce<unknown>((value, key) => (value as Record<string, unknown> | null | undefined)?.[key], tree)
 
-/** The pair of that path, if every map on the way is one of lines. */
+/** The pair of that path, if no alias is on the way. */
 function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
   let pair: Pair | undefined
   for (const name of path) {
     const map = pair ? pair.value : document.contents
-    if (!isMap(map) || map.flow) return undefined
+    if (!isMap(map)) return undefined
     pair = map.items.find(({ key }) => isScalar(key) && key.value === name) as Pair | undefined
     if (!pair) return undefined
   }

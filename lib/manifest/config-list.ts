@@ -109,7 +109,7 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
 
 const createSubscription = (subscription: Subscription): string => {
   const document = new Document([plainSubscription(subscription)])
-  for (const entry of document.contents.items) Object.assign(entry, { flow: true })
+  Object.assign(document.get(0) as object, { flow: true })
   return document.toString({ lineWidth: 0 })
 }
 

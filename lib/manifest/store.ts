@@ -105,8 +105,8 @@ export class ManifestStore {
    * into it. A file that was deleted is written again as we last knew it, whole, with the change.
    */
   commit(change: (current: Manifest) => Manifest, cause: Cause): Promise<Commit> {
+    if (this.#closed) return Promise.reject(clusterError('closed'))
     return this.#enqueue(async () => {
-      if (this.#closed) throw clusterError('closed')
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
         await this.#takeEdits()
         if (this.#problems.length > 0) throw rejection(this.#file, this.#problems)

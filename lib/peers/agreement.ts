@@ -3,7 +3,15 @@
 import { clusterError, reasonOf } from '../errors.ts'
 import type { Host, Source, TableDescription } from '../host.ts'
 import type { Logger } from '../logger.ts'
-import { type Cause, type Manifest, type Node, removeNode, type Subscription, setSubscriptions, tableKey } from '../manifest/manifest.ts'
+import {
+  type Cause,
+  type Manifest,
+  type Node,
+  removeNode,
+  type Subscription,
+  setSubscriptions,
+  tableKey,
+} from '../manifest/manifest.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Peers } from './peers.ts'
 import type { Request, WireSubscription } from './protocol.ts'

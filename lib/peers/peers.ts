@@ -158,7 +158,10 @@ export class Peers {
       const message = await this.#respond(request)
       return encode({ status: 'success', message, system_info: this.#systemInfo() })
     } catch (error) {
-      this.#options.logger.warn({ from: request.node_name, reason: reasonOf(error) }, 'refused a request of another node')
+      this.#options.logger.warn(
+        { from: request.node_name, reason: reasonOf(error) },
+        'refused a request of another node',
+      )
       return encode({ status: 'error', message: reasonOf(error) })
     }
   }
@@ -194,7 +197,8 @@ export class Peers {
     const { mesh, node, positions, logger } = this.#options
     try {
       const streams = positions().map(
-        ({ database, table, epoch, sequence }) => [database, table, epoch, sequence] as [string, string, string, number],
+        ({ database, table, epoch, sequence }) =>
+          [database, table, epoch, sequence] as [string, string, string, number],
       )
       mesh.announce(encode({ node, instance: this.#instance, streams }))
     } catch (error) {

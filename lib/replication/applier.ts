@@ -1,7 +1,7 @@
 // Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it took.
 
 import type { Batch, Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
-import { hasSeen, noteSeen, type Seen } from './seen.ts'
+import { hasSeen, Notes } from './seen.ts'
 
 export type ApplierOptions = {
   host: Host
@@ -49,24 +49,23 @@ export class Applier {
 
   #plan(source: Source, transactions: RemoteTransaction[], position: Checkpoint): Batch {
     const { node, republish } = this.#options
-    let seen: Seen | undefined = position.seen
+    const notes = new Notes(position.seen)
     const fresh = transactions.filter(({ origin, sequence }) => {
-      const { epoch, sequence: number } = origin
-      const numbered = epoch !== undefined && number !== undefined
+      if (origin.node === node) return false
+      if (origin.epoch === undefined || origin.sequence === undefined) return true
       const replayed = sequence <= (position.replayUntil ?? 0)
-      const known =
-        origin.node === node || (numbered && !replayed && this.#known(seen, source.node, origin.node, epoch, number))
-      if (numbered && origin.node !== node) seen = noteSeen(seen, origin.node, epoch, number)
+      const known = !replayed && this.#known(notes, source.node, origin.node, origin.epoch, origin.sequence)
+      notes.add(origin.node, origin.epoch, origin.sequence)
       return !known
     })
-    const checkpoint: Checkpoint = { ...position, ...(seen ? { seen } : {}) }
-    const batch: Batch = { source, transactions: fresh, checkpoint }
+    const seen = notes.result()
+    const batch: Batch = { source, transactions: fresh, checkpoint: { ...position, ...(seen ? { seen } : {}) } }
     return republish && fresh.length > 0 ? { ...batch, republish: fresh.map((each) => this.#handOn(each)) } : batch
   }
 
   /** By this batch's own source so far, or by any other of the table. */
-  #known(own: Seen | undefined, source: string, origin: string, epoch: string, sequence: number): boolean {
-    if (hasSeen(own, origin, epoch, sequence)) return true
+  #known(own: Notes, source: string, origin: string, epoch: string, sequence: number): boolean {
+    if (own.has(origin, epoch, sequence)) return true
     for (const [node, { seen }] of this.#checkpoints)
       if (node !== source && hasSeen(seen, origin, epoch, sequence)) return true
     return false

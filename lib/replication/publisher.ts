@@ -104,8 +104,7 @@ export class Publisher {
   /** The mesh is back: every stream is looked at again, and the outbox. */
   resume(): void {
     // Behind a look that is just giving up because the mesh was down.
-    for (const stream of this.#streams.values())
-      void Promise.resolve(stream.work).then(() => this.#synchronize(stream))
+    for (const stream of this.#streams.values()) void Promise.resolve(stream.work).then(() => this.#synchronize(stream))
     this.wake()
   }
 

@@ -30,9 +30,7 @@ const keyOf = ({ node, database, table }: Source) => JSON.stringify([node, datab
 /** The remote tables that a manifest subscribes to. */
 export const sourcesOf = (manifest: Manifest): Source[] =>
   manifest.nodes.flatMap(({ name, subscriptions }) =>
-    subscriptions
-      .filter(({ subscribe }) => subscribe)
-      .map(({ database, table }) => ({ node: name, database, table })),
+    subscriptions.filter(({ subscribe }) => subscribe).map(({ database, table }) => ({ node: name, database, table })),
   )
 
 export class Replicator {

@@ -36,14 +36,44 @@ export function inRanges(ranges: readonly Range[], sequence: number): boolean {
 export const hasSeen = (seen: Seen | undefined, origin: string, epoch: string, sequence: number): boolean =>
   inRanges(seen?.[origin]?.[epoch] ?? [], sequence)
 
-/** A copy of `seen` in which this one is noted; what did not change is shared. */
-export const noteSeen = (
-  seen: Seen | undefined,
-  origin: string,
-  epoch: string,
-  from: number,
-  to: number = from,
-): Seen => ({
-  ...seen,
-  [origin]: { ...seen?.[origin], [epoch]: addRange(seen?.[origin]?.[epoch] ?? [], from, to) },
-})
+/** What a batch adds to `seen`: runs of neighbours are joined before they are noted. */
+export class Notes {
+  #seen: Seen | undefined
+  #run: { origin: string; epoch: string; from: number; to: number } | undefined
+
+  constructor(seen: Seen | undefined) {
+    this.#seen = seen
+  }
+
+  add(origin: string, epoch: string, sequence: number): void {
+    const run = this.#run
+    if (run && run.origin === origin && run.epoch === epoch && sequence === run.to + 1) run.to = sequence
+    else {
+      this.#note()
+      this.#run = { origin, epoch, from: sequence, to: sequence }
+    }
+  }
+
+  has(origin: string, epoch: string, sequence: number): boolean {
+    const run = this.#run
+    if (run && run.origin === origin && run.epoch === epoch && sequence >= run.from && sequence <= run.to) return true
+    return hasSeen(this.#seen, origin, epoch, sequence)
+  }
+
+  /** A new value; what did not change is shared with the one given. */
+  result(): Seen | undefined {
+    this.#note()
+    return this.#seen
+  }
+
+  #note(): void {
+    if (!this.#run) return
+    const { origin, epoch, from, to } = this.#run
+    const ofOrigin = this.#seen?.[origin]
+    this.#seen = {
+      ...this.#seen,
+      [origin]: { ...ofOrigin, [epoch]: addRange(ofOrigin?.[epoch] ?? [], from, to) },
+    }
+    this.#run = undefined
+  }
+}

@@ -152,7 +152,10 @@ export class Subscriber {
     const { epoch } = this.#checkpoint
     if (label && epoch !== '' && epoch !== label.epoch) await this.#enter(label)
     if (this.#checkpoint.sequence > state.lastSequence)
-      throw new MeshError('not_found', 'the stream is behind what was applied; its node is expected to begin a new epoch')
+      throw new MeshError(
+        'not_found',
+        'the stream is behind what was applied; its node is expected to begin a new epoch',
+      )
     if (state.firstSequence > this.#checkpoint.sequence + 1) await this.#skip(state.firstSequence - 1, 'purged')
   }
 
@@ -215,13 +218,19 @@ export class Subscriber {
   async #take(entries: Entry[]): Promise<void> {
     const { maxBatch, maxBatchBytes } = this.#options
     let batch: RemoteTransaction[] = []
-    let position = this.#checkpoint
     let bytes = 0
+    let { epoch, sequence, lastId } = this.#checkpoint
     const flush = async () => {
-      if (position !== this.#checkpoint) await this.#apply(batch, position)
-      position = this.#checkpoint
+      if (sequence > this.#checkpoint.sequence)
+        await this.#apply(batch, { ...this.#checkpoint, epoch, sequence, ...(lastId ? { lastId } : {}) })
       batch = []
       bytes = 0
+    }
+    /** Moves the checkpoint by other means than a batch. */
+    const move = async (how: () => Promise<void>) => {
+      await flush()
+      await how()
+      ;({ epoch, sequence, lastId } = this.#checkpoint)
     }
     for (const entry of entries) {
       if (entry.delivery !== this.#delivery + 1) {
@@ -229,22 +238,16 @@ export class Subscriber {
         throw new MeshError('reader_lost', 'messages were lost on the way')
       }
       this.#delivery = entry.delivery
-      const epoch = epochOf(entry)
-      if (position.epoch === '') position = { ...position, epoch }
-      if (epoch !== position.epoch) {
-        await flush()
-        await this.#cross(epoch, entry.sequence)
-        position = this.#checkpoint
-      }
-      if (entry.sequence <= position.sequence) continue
-      if (entry.sequence !== position.sequence + 1) {
-        await flush()
-        await this.#skip(entry.sequence - 1, 'purged')
-        position = this.#checkpoint
-      }
+      if (epoch === '') epoch = epochOf(entry)
+      if (epochOf(entry) !== epoch) await move(() => this.#cross(epochOf(entry), entry.sequence))
+      if (entry.sequence <= sequence) continue
+      if (entry.sequence !== sequence + 1) await move(() => this.#skip(entry.sequence - 1, 'purged'))
       const transaction = this.#decode(entry)
-      if (transaction) batch.push(transaction)
-      position = { ...position, sequence: entry.sequence, ...(transaction ? { lastId: transaction.id } : {}) }
+      if (transaction) {
+        batch.push(transaction)
+        lastId = transaction.id
+      }
+      sequence = entry.sequence
       bytes += entry.data.byteLength
       if (batch.length >= maxBatch || bytes >= maxBatchBytes) await flush()
     }

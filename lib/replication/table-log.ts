@@ -49,6 +49,7 @@ export class TableLog {
   #generation = 0
   #draining: (() => void) | undefined
   #paused = false
+  #scheduled = false
 
   constructor(options: TableLogOptions) {
     this.#options = options
@@ -71,7 +72,8 @@ export class TableLog {
   push(part: Part): void {
     this.#queue.push(part)
     this.#settle()
-    this.#pump()
+    if (this.#sent === 0) this.#pump()
+    else this.#pumpSoon()
   }
 
   /**
@@ -90,7 +92,11 @@ export class TableLog {
       this.#stored = known.sequence
       this.#last = state.lastSequence
     } else if (known) {
-      await this.#begin({ epoch: newEpoch(), from: state.lastSequence + 1, previous: { ...known, last: known.sequence } })
+      await this.#begin({
+        epoch: newEpoch(),
+        from: state.lastSequence + 1,
+        previous: { ...known, last: known.sequence },
+      })
     } else if (label) {
       await this.#options.remember({ epoch: label.epoch, sequence: state.lastSequence })
       this.#epoch = label.epoch
@@ -126,6 +132,16 @@ export class TableLog {
       this.#paused = false
       this.#pump()
     }
+  }
+
+  /** The client writes to its socket once a turn: what is pushed in one turn goes out together. */
+  #pumpSoon(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#pump()
+    })
   }
 
   #pump(): void {

@@ -55,8 +55,7 @@ type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
 type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
 
 /** The subject tokens that NATS allows: a name with any of these cannot be replicated. */
-export const isReplicable = ({ database, table }: TableName): boolean =>
-  isToken(database) && isToken(table)
+export const isReplicable = ({ database, table }: TableName): boolean => isToken(database) && isToken(table)
 
 /** The writes of a transaction by table, in the order in which the tables first occur. */
 export function splitByTable({ writes }: Transaction): { table: TableName; writes: Write[] }[] {
@@ -78,7 +77,9 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, stamp, user, origin } = transaction
   const [head, ...rest] = joinRuns(writes).map(toWire)
-  const chain = rest.splice(0, MAX_CHAIN).reduceRight<WireWrite | undefined>((next, each) => link(each, next), undefined)
+  const chain = rest
+    .splice(0, MAX_CHAIN)
+    .reduceRight<WireWrite | undefined>((next, each) => link(each, next), undefined)
   return packr.pack({
     ...link(head!, chain),
     __origin: {
@@ -94,7 +95,11 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
 }
 
 export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: string): Headers {
-  const values: Record<string, string> = { [HEADER.id]: id, [HEADER.origin]: origin?.node ?? node, [HEADER.epoch]: epoch }
+  const values: Record<string, string> = {
+    [HEADER.id]: id,
+    [HEADER.origin]: origin?.node ?? node,
+    [HEADER.epoch]: epoch,
+  }
   if (origin) values[HEADER.passed] = [...origin.path, node].join(',')
   return values
 }
@@ -106,7 +111,8 @@ export const epochOf = ({ headers }: Entry): string => headers[HEADER.epoch] ?? 
 export function decode(source: Source, entry: Entry): RemoteTransaction {
   const message = unpack(entry.data)
   const chain: unknown[] = []
-  for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next) chain.push(each)
+  for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next)
+    chain.push(each)
   const { __origin: from, more = [] } = message
   const writes = [...chain, ...more].map((each) => fromWire(source, each))
   const path = from.path ?? (entry.headers[HEADER.passed] ?? '').split(',').filter((name) => name !== '')

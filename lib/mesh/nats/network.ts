@@ -57,7 +57,9 @@ export async function members(connection: Connection, node: string, options: Req
 const memberOf = ({ name, responseTime, statsz, varz }: Answers): Member => ({
   node: nodeOf(name),
   responseTime: Math.round(responseTime),
-  connectedNodes: [...new Set((statsz?.routes ?? []).flatMap((route) => (route.name ? [nodeOf(route.name)] : [])))].sort(),
+  connectedNodes: [
+    ...new Set((statsz?.routes ?? []).flatMap((route) => (route.name ? [nodeOf(route.name)] : []))),
+  ].sort(),
   routes: (varz?.cluster?.urls ?? []).flatMap(routeOf),
 })
 
