@@ -1,11 +1,18 @@
 // The database: local transactions out to the cluster, the cluster's batches in, each with all its traces in one commit.
 
-import type { Batch, Checkpoint, Published, RemoteTransaction, Source, TableDescription, Transaction } from '../../lib/host.ts'
-import type { Logger } from '../../lib/logger.ts'
-import { silent } from '../../lib/logger.ts'
+import type {
+  Batch,
+  Checkpoint,
+  Key,
+  Published,
+  RemoteTransaction,
+  Source,
+  TableDescription,
+  Transaction,
+} from '../../lib/host.ts'
+import { type Logger, silent } from '../../lib/logger.ts'
 import type { Stamp } from '../../lib/replication/clock.ts'
 import { HostError } from './errors.ts'
-import type { Key } from './keys.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import type { Attributes } from './merge.ts'
 import { Outbox } from './outbox.ts'
@@ -91,10 +98,10 @@ export class Database {
   }
 
   /** Store how far each table is published, and drop the outbox up to and including `through`, in one transaction. */
-  published(progress: Published[], through?: { id: string }): Promise<void> {
+  published(progress: Published[], through?: { id: string }, except: string[] = []): Promise<void> {
     return this.#storage.transaction(() => {
       for (const entry of progress) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
-      if (through) this.outbox.removeThrough(through)
+      if (through) this.outbox.removeThrough(through, except)
     })
   }
 

@@ -1,6 +1,5 @@
 // Row keys: database, table and primary key as one LMDB key, in the order of the primary keys.
 
-import type { Key } from '../../lib/host.ts'
 import { badRequest } from './errors.ts'
 
 /** What LMDB stores at most as a key, with pages of 4 KiB. */
@@ -33,7 +32,8 @@ function keyBytes(key: unknown): Buffer {
   if (typeof key === 'bigint') return bigintBytes(key)
   if (typeof key === 'number' && Number.isFinite(key)) return numberBytes(key)
   // A lone surrogate has no UTF-8: two such keys would become one.
-  if (typeof key === 'string' && !/\p{Surrogate}/u.test(key)) return Buffer.concat([Buffer.from([STRING]), Buffer.from(key)])
+  if (typeof key === 'string' && !/\p{Surrogate}/u.test(key))
+    return Buffer.concat([Buffer.from([STRING]), Buffer.from(key)])
   throw badRequest('A primary key must be a string of valid Unicode, a finite number or a bigint')
 }
 
@@ -55,5 +55,3 @@ function bigintBytes(key: bigint): Buffer {
 
 /** Is this one the record's own, or to be made up? As in HarperDB, an empty one counts as missing. */
 export const isMissing = (key: unknown): key is undefined | null | '' => key === undefined || key === null || key === ''
-
-export type { Key }

@@ -50,8 +50,8 @@ export class LmdbHost implements Host {
     return this.#database.outbox.read(after)
   }
 
-  published(progress: Published[], through?: { id: string; stamp: Stamp }): Promise<void> {
-    return this.#database.published(progress, through)
+  published(progress: Published[], through?: { id: string; stamp: Stamp }, except?: string[]): Promise<void> {
+    return this.#database.published(progress, through, except)
   }
 
   async publishedUpTo(database: string, table: string): Promise<Published | undefined> {

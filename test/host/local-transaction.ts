@@ -87,7 +87,8 @@ export class LocalTransaction {
 }
 
 function withKey(record: Attributes, primaryKey: string, operation: string): Attributes {
-  if (typeof record !== 'object' || record === null || Array.isArray(record)) throw badRequest('A record must be an object')
+  if (typeof record !== 'object' || record === null || Array.isArray(record))
+    throw badRequest('A record must be an object')
   if (!isMissing(record[primaryKey])) return record
   if (operation === 'update') throw badRequest('a valid hash attribute must be provided with update record')
   return { ...record, [primaryKey]: randomUUID() }

@@ -40,12 +40,13 @@ export class Outbox {
     }
   }
 
-  /** Inside a transaction of the storage. Nothing happens when `through` is not there (any more). */
-  removeThrough(through: Place): void {
+  /** Inside a transaction of the storage; `except` are ids that stay. Nothing happens when `through` is not there (any more). */
+  removeThrough(through: Place, except: string[] = []): void {
     const position = this.#find(through)
     if (position === undefined) return
     for (const at of this.#storage.outbox.getKeys({ start: 0, end: position + 1 })) {
       const { id } = this.#storage.outbox.get(at)!
+      if (except.includes(id)) continue
       this.#storage.outboxIds.remove([id, at])
       this.#storage.outbox.remove(at)
     }
@@ -57,7 +58,8 @@ export class Outbox {
 
   /** The first one: the parts of one transaction that came through several sources share their id. */
   #find({ id }: Place): number | undefined {
-    for (const [, position] of this.#storage.outboxIds.getKeys({ start: [id], end: [id, Infinity], limit: 1 })) return position
+    for (const [, position] of this.#storage.outboxIds.getKeys({ start: [id], end: [id, Infinity], limit: 1 }))
+      return position
     return undefined
   }
 }

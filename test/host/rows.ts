@@ -1,9 +1,10 @@
-// The rows of all tables: reading them, and merging changes into them.
+// The rows of all tables, to be read.
 
 import { rowKey, tableRange } from './keys.ts'
-import { type Attributes, type Change, merge } from './merge.ts'
+import type { Attributes } from './merge.ts'
 import type { Storage } from './storage.ts'
-import { checkAttribute, type Table, type Tables } from './tables.ts'
+import { TableEditor } from './table-editor.ts'
+import type { Tables } from './tables.ts'
 
 export class Rows {
   readonly #storage: Storage
@@ -20,59 +21,12 @@ export class Rows {
 
   /** In the order of the primary keys, numbers first. */
   *scan(database: string, table: string): Generator<Attributes> {
-    for (const { value } of this.#storage.rows.getRange(tableRange(database, table))) if (value.record) yield value.record
+    for (const { value } of this.#storage.rows.getRange(tableRange(database, table)))
+      if (value.record) yield value.record
   }
 
   /** For changing many rows of one table inside a transaction of the storage. `finish` stores what changed of the table. */
-  editor(database: string, table: string): Editor {
-    return new Editor(this.#storage, this.#tables, this.#tables.get(database, table))
-  }
-}
-
-export class Editor {
-  readonly table: Table
-  readonly #storage: Storage
-  readonly #tables: Tables
-  readonly #attributes: Set<string>
-
-  constructor(storage: Storage, tables: Tables, table: Table) {
-    this.#storage = storage
-    this.#tables = tables
-    this.table = table
-    this.#attributes = new Set(table.attributes)
-  }
-
-  has(key: unknown): boolean {
-    return this.#read(this.#key(key))?.record !== undefined
-  }
-
-  merge(key: unknown, change: Change): void {
-    const at = this.#key(key)
-    if (change.operation !== 'delete') this.#learn(change.record)
-    const before = this.#read(at)
-    const after = merge(before, change)
-    if (after === before) return
-    this.#storage.rows.put(at, after)
-    this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)
-  }
-
-  finish(): void {
-    this.#tables.put({ ...this.table, attributes: [...this.#attributes] })
-  }
-
-  #key(key: unknown): Buffer {
-    return rowKey(this.table.database, this.table.table, key)
-  }
-
-  #read(key: Buffer) {
-    return this.#storage.rows.get(key)
-  }
-
-  #learn(record: Attributes): void {
-    for (const name of Object.keys(record)) {
-      if (this.#attributes.has(name)) continue
-      checkAttribute(name)
-      this.#attributes.add(name)
-    }
+  editor(database: string, table: string): TableEditor {
+    return new TableEditor(this.#storage, this.#tables, this.#tables.get(database, table))
   }
 }

@@ -1,17 +1,26 @@
 // The LMDB environment: all that a node keeps lies in it, so that one LMDB transaction can hold data, outbox and checkpoint.
 
 import { mkdir } from 'node:fs/promises'
-import { type Database as Store, open } from 'lmdb'
+import { type DatabaseOptions, open, type Database as Store } from 'lmdb'
 import type { Transaction } from '../../lib/host.ts'
 import { HostError } from './errors.ts'
 import type { Row } from './merge.ts'
-import type { StoredTable } from './tables.ts'
 
 /**
  * What makes values come back as they went in: typed arrays and sets (`moreTypes`), integers beyond 64 bits, objects as they
  * are. Not `structuredClone`, which writes an object that occurs twice in a record in a form that does not read back.
  */
-const encoder = { moreTypes: true, useRecords: false, useBigIntExtension: true }
+const values: DatabaseOptions & { encoder: object } = {
+  encoder: { moreTypes: true, useRecords: false, useBigIntExtension: true },
+}
+
+export type StoredTable = {
+  primaryKey: string
+  /** Grows by itself with what records hold. */
+  attributes: string[]
+  /** Visible records, tombstones not counted. */
+  count: number
+}
 
 export class Storage {
   /** `keys.rowKey` to row; tombstones included. */
@@ -29,9 +38,9 @@ export class Storage {
 
   private constructor(folder: string) {
     this.#root = open({ path: folder })
-    this.rows = this.#root.openDB('rows', { keyEncoding: 'binary', ...{ encoder } })
+    this.rows = this.#root.openDB('rows', { ...values, keyEncoding: 'binary' })
     this.schema = this.#root.openDB('schema', {})
-    this.outbox = this.#root.openDB('outbox', { ...{ encoder } })
+    this.outbox = this.#root.openDB('outbox', values)
     this.outboxIds = this.#root.openDB('outbox-ids', {})
     this.state = this.#root.openDB('state', {})
   }

@@ -3,15 +3,7 @@
 import type { TableDescription } from '../../lib/host.ts'
 import { badRequest, HostError } from './errors.ts'
 import { tableRange } from './keys.ts'
-import type { Storage } from './storage.ts'
-
-export type StoredTable = {
-  primaryKey: string
-  /** Grows by itself with what records hold. */
-  attributes: string[]
-  /** Visible records, tombstones not counted. */
-  count: number
-}
+import type { Storage, StoredTable } from './storage.ts'
 
 export type Table = StoredTable & { database: string; table: string }
 
@@ -32,7 +24,8 @@ export class Tables {
     const tables: Table[] = []
     for (const { key, value } of this.#storage.schema.getRange()) {
       const [name, table] = key
-      if (value && (database === undefined || database === name)) tables.push({ database: name!, table: table!, ...value })
+      if (value && (database === undefined || database === name))
+        tables.push({ database: name!, table: table!, ...value })
     }
     return tables
   }
@@ -67,7 +60,10 @@ export class Tables {
     this.createDatabase(database)
     const found = this.find(database, table)
     if (found && found.primaryKey !== primaryKey) {
-      throw new HostError(409, `Table '${database}.${table}' exists with the primary key '${found.primaryKey}', not '${primaryKey}'`)
+      throw new HostError(
+        409,
+        `Table '${database}.${table}' exists with the primary key '${found.primaryKey}', not '${primaryKey}'`,
+      )
     }
     const all = new Set([primaryKey, ...(found?.attributes ?? []), ...attributes])
     this.put({ database, table, primaryKey, attributes: [...all], count: found?.count ?? 0 })
@@ -107,6 +103,8 @@ function checkName(what: 'database' | 'table', name: string): void {
 /** `__proto__` cannot be told from an object's prototype once it is decoded. */
 export function checkAttribute(name: string): void {
   if (name === '' || name.length > 250 || name === '__proto__') {
-    throw badRequest(`An attribute name must have 1 to 250 characters and not be __proto__, received '${name.slice(0, 260)}'`)
+    throw badRequest(
+      `An attribute name must have 1 to 250 characters and not be __proto__, received '${name.slice(0, 260)}'`,
+    )
   }
 }

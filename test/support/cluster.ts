@@ -1,12 +1,18 @@
 // Real nodes for integration tests: a manager each on free ports and a folder of its own, everything gone afterwards.
 
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { connect, type NatsConnection, type StreamInfo } from 'nats'
 import { stringify } from 'yaml'
-import { ClusterManager, type ClusterOptions } from '../../lib/index.ts'
+import { ClusterError, ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
 import { MemoryHost } from './memory-host.ts'
 
 /** Ports that nobody listens on, all different. */
@@ -47,13 +53,15 @@ export async function eventually<T>(
 }
 
 export type NodePorts = { cluster: number; leafNodes: number; hub: number; leaf: number }
+export type ServerKind = 'hub' | 'leaf'
+export const clusterUser = 'cluster_user'
 export const clusterPassword = 'cluster pass:word/1'
 
 /** The clustering section of a node's file. */
 export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = [], more: object = {}) => ({
   enabled: true,
   nodeName: name,
-  user: 'cluster_user',
+  user: clusterUser,
   hubServer: {
     cluster: {
       name: 'harperdb',
@@ -66,50 +74,142 @@ export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = 
   ...more,
 })
 
-export type TestNode = {
-  name: string
-  ports: NodePorts
-  configFile: string
+/** Does this process exist, and is it more than a zombie? */
+export async function isRunning(pid: number): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  return stat !== '' && !/^\d+ \(.*\) [ZX]/s.test(stat)
+}
+
+/** Where a node lives on disk. */
+export type NodeFiles = { name: string; ports: NodePorts; folder: string; configFile: string }
+
+/** Process id of a server of these files, as its pid file says; undefined when that does not run. */
+export async function serverPid(
+  { folder }: Pick<NodeFiles, 'folder'>,
+  server: ServerKind,
+): Promise<number | undefined> {
+  const pid = Number(await readFile(join(folder, 'clustering', `${server}.pid`), 'utf8').catch(() => ''))
+  if (!(pid > 0) || !(await isRunning(pid))) return undefined
+  // A pid file outlives its server, and the pid may be somebody else's by now.
+  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return command.includes(join(folder, 'clustering', `${server}.json`)) ? pid : undefined
+}
+
+const eventNames = [
+  'manifest:changed',
+  'route:added',
+  'route:removed',
+  'node:added',
+  'node:updated',
+  'node:removed',
+  'config:rejected',
+  'config:missing',
+  'peer:up',
+  'peer:down',
+  'peer:refused',
+  'subscription:state',
+  'replication:applied',
+  'replication:gap',
+  'replication:stalled',
+  'replication:quarantined',
+  'mesh:state',
+  'progress',
+  'listener:failed',
+] as const satisfies readonly EventName[]
+
+export type TestNode = NodeFiles & {
   host: MemoryHost
   cluster: ClusterManager
-  /** Process ids of the two servers, as their pid files say. */
-  pid(server: 'hub' | 'leaf'): Promise<number>
+  /** Process ids of the two servers, as their pid files say; waits for one that is being started. */
+  pid(server: ServerKind): Promise<number>
+  /** Sends SIGKILL, or another signal, to a server; resolves with the pid it had. */
+  kill(server: ServerKind, signal?: NodeJS.Signals): Promise<number>
+  /** Resolves with the pid of the server that runs in the place of `previous`. */
+  replaced(server: ServerKind, previous: number, timeout?: number): Promise<number>
+  /** The payloads of this event so far, in order, of managers before a reopen too. */
+  seen<Name extends EventName>(name: Name): Payload<Name>[]
   /** Closes the manager and opens another on the same files and the same database. */
   reopen(): Promise<void>
 }
+
+/** A node in a process of its own, which can be killed or stopped without us. */
+export type NodeProcess = NodeFiles & { child: ChildProcess }
 
 export type NodeOptions = {
   routes?: number[]
   tables?: [string, string][]
   clustering?: object
   options?: Partial<ClusterOptions>
+  /** false: a host without the methods of an outbox. */
+  outbox?: boolean
 }
+
+const nodeProcess = fileURLToPath(new URL('./node-process.ts', import.meta.url))
 
 /** A scope of nodes: whatever was started in it ends with `close`, also after a failure. */
 export class TestCluster {
   readonly nodes: TestNode[] = []
+  readonly processes: NodeProcess[] = []
+  readonly #folders: string[] = []
   readonly #removals: (() => Promise<void>)[] = []
+  readonly #clients: NatsConnection[] = []
 
-  async start(name: string, { routes = [], tables = [], clustering = {}, options = {} }: NodeOptions = {}): Promise<TestNode> {
+  /** A scope that ends with the test. */
+  static for(t: Pick<TestContext, 'after'>): TestCluster {
+    const cluster = new TestCluster()
+    t.after(() => cluster.close())
+    return cluster
+  }
+
+  /** A folder with the file of a node that is not started yet. */
+  async prepare(name: string, { routes = [], clustering = {} }: NodeOptions = {}): Promise<NodeFiles> {
     const [folder, remove] = await temporaryFolder()
+    this.#folders.push(folder)
     this.#removals.push(remove)
     const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
     const ports = { cluster, leafNodes, hub, leaf }
     const configFile = join(folder, 'config.yaml')
     await writeFile(configFile, stringify({ clustering: clusteringOf(name, ports, routes, clustering) }))
-    const host = new MemoryHost(tables)
+    return { name, ports, folder, configFile }
+  }
+
+  async start(name: string, nodeOptions: NodeOptions = {}): Promise<TestNode> {
+    return this.open(await this.prepare(name, nodeOptions), nodeOptions)
+  }
+
+  /** A manager on files that are there already. */
+  async open(files: NodeFiles, { tables = [], options = {}, outbox = true }: NodeOptions = {}): Promise<TestNode> {
+    const { configFile } = files
+    const host = new MemoryHost(tables, { outbox })
+    const events = new Map<EventName, unknown[]>(eventNames.map((each) => [each, []]))
     const open = async () => {
       node.cluster = await ClusterManager.open({ configFile, host, password: clusterPassword, ...options })
+      for (const each of eventNames) node.cluster.on(each, (payload: unknown) => void events.get(each)!.push(payload))
       host.stamp = () => node.cluster.stamp()
       host.publish = (transaction) => node.cluster.publish(transaction)
     }
+    const pid = (server: ServerKind) =>
+      eventually(`the ${server} of ${files.name} runs`, () => serverPid(files, server))
     const node: TestNode = {
-      name,
-      ports,
-      configFile,
+      ...files,
       host,
       cluster: undefined as unknown as ClusterManager,
-      pid: async (server) => Number(await readFile(join(folder, 'clustering', `${server}.pid`), 'utf8')),
+      pid,
+      kill: async (server, signal = 'SIGKILL') => {
+        const running = await pid(server)
+        process.kill(running, signal)
+        return running
+      },
+      replaced: (server, previous, timeout) =>
+        eventually(
+          `the ${server} of ${files.name} is replaced`,
+          async () => {
+            const running = await serverPid(files, server)
+            return running !== previous && running
+          },
+          timeout,
+        ),
+      seen: (each) => events.get(each) as never,
       reopen: async () => {
         await node.cluster.close()
         await open()
@@ -129,10 +229,51 @@ export class TestCluster {
     return [first, ...others]
   }
 
-  async close(): Promise<void> {
-    await Promise.all(this.nodes.map(({ cluster }) => cluster.close()))
-    for (const remove of this.#removals) await remove()
+  /** A node in a process of its own; resolves when it is open. */
+  async spawn(name: string, nodeOptions: NodeOptions = {}): Promise<NodeProcess> {
+    const files = await this.prepare(name, nodeOptions)
+    const { tables = [] } = nodeOptions
+    const argument = JSON.stringify({ configFile: files.configFile, tables })
+    const child = spawn(process.execPath, ['--import', 'tsx', nodeProcess, argument], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    this.processes.push({ ...files, child })
+    await new Promise<void>((resolve, reject) => {
+      child.once('exit', (code, signal) => reject(new Error(`the process of ${name} ended: ${signal ?? code}`)))
+      createInterface({ input: child.stdout! }).once('line', () => resolve())
+    })
+    return { ...files, child }
   }
+
+  /** A NATS client of the cluster's user on a node's leaf, beside the module. */
+  async client({ ports }: Pick<TestNode, 'ports'>): Promise<NatsConnection> {
+    const client = await connect({ servers: `127.0.0.1:${ports.leaf}`, user: clusterUser, pass: clusterPassword })
+    this.#clients.push(client)
+    return client
+  }
+
+  async close(): Promise<void> {
+    for (const client of this.#clients) await client.close().catch(() => {})
+    const closed = await Promise.allSettled(this.nodes.map(({ cluster }) => cluster.close()))
+    for (const { child } of this.processes)
+      if (child.exitCode === null && child.signalCode === null) await killed(child)
+    // What a killed process, or a failure, left behind.
+    for (const folder of this.#folders)
+      for (const server of ['hub', 'leaf'] as const) {
+        const pid = await serverPid({ folder }, server)
+        if (pid) process.kill(pid, 'SIGKILL')
+      }
+    for (const remove of this.#removals) await remove()
+    const failure = closed.find((result) => result.status === 'rejected')
+    if (failure) throw failure.reason
+  }
+}
+
+/** Resolves when the process has ended by SIGKILL. */
+export async function killed(child: ChildProcess): Promise<void> {
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGKILL')
+  await ended
 }
 
 /** Resolves when each of these nodes hears each other. */
@@ -144,4 +285,100 @@ export async function allMet(nodes: readonly TestNode[]): Promise<void> {
           const { nodes: members } = await node.cluster.network({ timeout: 500 })
           return members.some(({ name }) => name === other.name)
         })
+}
+
+export type Direction = 'publish' | 'subscribe' | 'both'
+
+/** `[table of database dev, direction]` as operations take it. */
+export const subscriptionsOf = (tables: Record<string, Direction>, more: object = {}) =>
+  Object.entries(tables).map(([table, direction]) => ({
+    database: 'dev',
+    table,
+    publish: direction !== 'subscribe',
+    subscribe: direction !== 'publish',
+    ...more,
+  }))
+
+/** `update_node` with the tables of database `dev`, tried again while `to` is not in sight; resolves when what `from` and `to` read runs. */
+export async function subscribe(
+  from: TestNode,
+  to: TestNode,
+  tables: Record<string, Direction>,
+  more: object = {},
+): Promise<void> {
+  const request = { node_name: to.name, subscriptions: subscriptionsOf(tables, more) }
+  await eventually(`${from.name} agrees with ${to.name}`, async () => {
+    try {
+      return await from.cluster.updateNode(request)
+    } catch (error) {
+      if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
+      throw error
+    }
+  })
+  for (const [table, direction] of Object.entries(tables)) {
+    if (direction !== 'publish') await reading(from, to, table)
+    if (direction !== 'subscribe') await reading(to, from, table)
+  }
+}
+
+/** Resolves when `node` reads the table of database `dev` from `other` and has nothing left to read. */
+export const reading = (node: TestNode, other: TestNode, table: string, timeout?: number) =>
+  eventually(
+    `${node.name} reads ${table} of ${other.name}`,
+    () => {
+      const found = node.cluster
+        .subscriptions()
+        .find(({ source }) => source.node === other.name && source.table === table)
+      return found?.state === 'live' && found
+    },
+    timeout,
+  )
+
+/** The stream of a table on the client's node; undefined when there is none. */
+export async function streamInfo(
+  client: NatsConnection,
+  database: string,
+  table: string,
+): Promise<StreamInfo | undefined> {
+  const name = createHash('md5').update(`${database}.${table}`).digest('hex')
+  const answer = (await client.request(`$JS.API.STREAM.INFO.${name}`)).json<StreamInfo & { error?: object }>()
+  return answer.error ? undefined : answer
+}
+
+/**
+ * Resolves when nothing is under way between these nodes: every outbox is empty, every subscriber stands at the end of its
+ * stream, and meanwhile no stream has grown.
+ */
+export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promise<void> {
+  const clients = new Map<string, NatsConnection>()
+  for (const { name, ports } of nodes)
+    clients.set(name, await connect({ servers: `127.0.0.1:${ports.leaf}`, user: clusterUser, pass: clusterPassword }))
+  const ends = async () => {
+    const found = new Map<string, number>()
+    for (const node of nodes)
+      for (const { source } of node.cluster.subscriptions()) {
+        const client = clients.get(source.node)
+        const info = client && (await streamInfo(client, source.database, source.table))
+        if (info) found.set(`${source.node}.${source.database}.${source.table}`, info.state.last_seq)
+      }
+    return found
+  }
+  try {
+    await eventually(
+      'the nodes come to rest',
+      async () => {
+        const before = await ends()
+        for (const node of nodes) {
+          for (const { source, applied } of node.cluster.subscriptions())
+            if (applied !== before.get(`${source.node}.${source.database}.${source.table}`)) return false
+          if (node.host.outbox.length > 0) return false
+        }
+        const after = await ends()
+        return [...after].every(([stream, last]) => before.get(stream) === last)
+      },
+      timeout,
+    )
+  } finally {
+    for (const client of clients.values()) await client.close()
+  }
 }

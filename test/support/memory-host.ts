@@ -5,6 +5,7 @@ import type {
   Checkpoint,
   Host,
   Published,
+  RemoteTransaction,
   Source,
   Stamp,
   TableDescription,
@@ -13,7 +14,16 @@ import type {
 } from '../../lib/index.ts'
 
 type Row = { stamp: Stamp; record: Record<string, unknown> | undefined }
-const keyOf = (...parts: unknown[]) => JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+const keyOf = (...parts: unknown[]) =>
+  JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+
+/** Writes to tables of the database `dev`. */
+export const insert = (table: string, ...records: Record<string, unknown>[]): Write => ({
+  operation: 'insert',
+  database: 'dev',
+  table,
+  records,
+})
 
 export class MemoryHost implements Host {
   readonly tables = new Map<string, TableDescription>()
@@ -23,14 +33,20 @@ export class MemoryHost implements Host {
   outbox: Transaction[] = []
   /** Ids of remote transactions in the order in which they were applied. */
   readonly applied: string[] = []
+  /** The same transactions as they were handed to us, by the source they came from. */
+  readonly received: { source: Source; transaction: RemoteTransaction }[] = []
   /** Thrown by the next `apply`, once. */
   refusal: Error | undefined
+  /** Asked before anything of a batch is applied; what it throws refuses the batch. */
+  beforeApply: ((batch: Batch) => void | Promise<void>) | undefined
   publish: ((transaction: Transaction) => Promise<void>) | undefined
   stamp: (() => Stamp) | undefined
 
-  constructor(tables: [database: string, table: string][] = []) {
+  /** With `outbox: false` it is a host without the three methods of an outbox. */
+  constructor(tables: [database: string, table: string][] = [], { outbox = true }: { outbox?: boolean } = {}) {
     for (const [database, table] of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey: 'id', attributes: ['id'] })
+    if (!outbox) Object.assign(this, { unpublished: undefined, published: undefined, publishedUpTo: undefined })
   }
 
   info() {
@@ -49,12 +65,14 @@ export class MemoryHost implements Host {
     const { refusal } = this
     this.refusal = undefined
     if (refusal) throw refusal
-    for (const { id, stamp, writes } of transactions) {
-      this.applied.push(id)
-      for (const write of writes) this.#write(stamp, write)
+    await this.beforeApply?.({ source, transactions, checkpoint, republish })
+    for (const transaction of transactions) {
+      this.applied.push(transaction.id)
+      this.received.push({ source, transaction })
+      for (const write of transaction.writes) this.#write(transaction.stamp, write)
     }
     this.checkpoints.set(keyOf(source.node, source.database, source.table), checkpoint)
-    this.outbox.push(...republish)
+    if (this.unpublished !== undefined) this.outbox.push(...republish)
   }
 
   async checkpoint(source: Source): Promise<Checkpoint | undefined> {
@@ -85,8 +103,15 @@ export class MemoryHost implements Host {
   write(id: string, ...writes: Write[]): Promise<void> {
     const transaction: Transaction = { id, stamp: this.stamp!(), writes }
     for (const write of writes) this.#write(transaction.stamp, write)
-    this.outbox.push(transaction)
+    if (this.unpublished !== undefined) this.outbox.push(transaction)
     return this.publish!(transaction)
+  }
+
+  /** What came from `node` for this table of the database `dev`, in order. */
+  from(node: string, table: string): RemoteTransaction[] {
+    return this.received
+      .filter(({ source }) => source.node === node && source.table === table)
+      .map(({ transaction }) => transaction)
   }
 
   /** The visible records of a table by key, sorted. */

@@ -51,7 +51,12 @@ function installNatsServer() {
     for (const [command, ...args] of manager.slice(1)) run(command, args, { env })
     if (onPath('nats-server')) return
   }
-  const byHand = manager ? manager.at(-1).filter((word) => word !== '-n').join(' ') : 'see https://nats.io/download'
+  const byHand = manager
+    ? manager
+        .at(-1)
+        .filter((word) => word !== '-n')
+        .join(' ')
+    : 'see https://nats.io/download'
   console.error(`nats-server (2.9 or later) is missing and could not be installed. Run: ${byHand}`)
   process.exit(1)
 }

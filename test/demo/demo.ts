@@ -1,0 +1,177 @@
+// The main job, to watch: three database nodes that cluster and replicate, judged from outside, over HTTP.
+
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { admin, NodeProcess } from '../support/node-process.ts'
+import { Story } from './story.ts'
+
+const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false } } })
+const story = new Story()
+const [folder, remove] = await temporaryFolder()
+const nodes: NodeProcess[] = []
+const dog = { database: 'dev', table: 'dog' }
+const both = { ...dog, publish: true, subscribe: true }
+
+type Route = { host: string; port: number }
+type Status = {
+  connections: { node_name: string; status: string; latency_ms?: number; subscriptions: { table: string }[] }[]
+}
+type Network = { nodes: { name: string; response_time: number; connected_nodes: string[] }[] }
+
+const route = (node: NodeProcess): Route => ({ host: '127.0.0.1', port: node.ports.cluster })
+const insert = (node: NodeProcess, records: object[]) => node.operation({ operation: 'insert', ...dog, records })
+const others = (node: NodeProcess) => nodes.filter((other) => other !== node)
+
+async function play(): Promise<void> {
+  const [first, second, third] = nodes as [NodeProcess, NodeProcess, NodeProcess]
+
+  await story.step('three nodes start, each a database process with its own hub and leaf nats-server', async () => {
+    const lines = await Promise.all(nodes.map((node) => node.start()))
+    return lines
+  })
+
+  await story.step('cluster_set_routes: node2 and node3 learn where node1 is, and the mesh is whole', async () => {
+    for (const node of [second, third])
+      await node.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(first)] })
+    const network = await eventually('three nodes in the network', async () => {
+      const answer = await first.operation<Network>({ operation: 'cluster_network', timeout: 500 })
+      return answer.nodes.length === 3 && answer.nodes.every(({ connected_nodes: all }) => all.length === 2) && answer
+    })
+    return network.nodes.map(({ name, connected_nodes: all }) => `${name} - ${all.join(', ')}`)
+  })
+
+  await story.step('set_node_replication on dev.dog, created on node1 alone', async () => {
+    await first.operation({ operation: 'create_database', database: 'dev' })
+    await first.operation({ operation: 'create_table', ...dog, primary_key: 'id' })
+    const replicate = (node: NodeProcess, other: NodeProcess) =>
+      node.operation<{ message: string }>({
+        operation: 'set_node_replication',
+        node_name: other.name,
+        subscriptions: [both],
+      })
+    const answers = [await replicate(first, second), await replicate(first, third), await replicate(second, third)]
+    return answers.map(({ message }) => message)
+  })
+
+  await story.step('100 rows written on each node arrive on the two others', async () => {
+    const medians: string[] = []
+    for (const node of nodes) {
+      const latencies: number[] = []
+      for (let index = 0; index < 100; index++) {
+        const id = `${node.name}-${index}`
+        const started = performance.now()
+        await insert(node, [{ id, name: `dog ${index}`, owner: node.name, tags: ['good', { really: true }] }])
+        if (index % 10 > 0) continue
+        await Promise.all(others(node).map((other) => arrival(other, id)))
+        latencies.push(performance.now() - started)
+      }
+      latencies.sort((a, b) => a - b)
+      medians.push(`${node.name}: on both others ${latencies[5]!.toFixed(1)} ms after the request (median)`)
+    }
+    return [...medians, await equal(300)]
+  })
+
+  await story.step('a route by the API and one by hand, live: no server and no database is started again', async () => {
+    const before = await pids()
+    await first.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(second)] })
+    const text = await readFile(third.configFile, 'utf8')
+    const line = new RegExp(`^( *)- host: 127.0.0.1\\n *port: ${first.ports.cluster}\\n`, 'm')
+    await writeFile(
+      third.configFile,
+      text.replace(line, (found, indent) => `${found}${indent}# added by hand\n${indent}- { host: 127.0.0.1, port: ${second.ports.cluster} }\n`),
+    )
+    const { hub } = await eventually('the edit is live', async () => {
+      const routes = await third.operation<{ hub: Route[] }>({ operation: 'cluster_get_routes' })
+      return routes.hub.length === 2 && routes
+    })
+    story.check(JSON.stringify(await pids()) === JSON.stringify(before), 'the same nine processes as before')
+    return [`cluster_get_routes of node3: ${JSON.stringify(hub)}`, 'the same nine processes as before']
+  })
+
+  await story.step('node3 is killed, database and servers, by SIGKILL; the others write on', async () => {
+    await third.kill()
+    const records = Array.from({ length: 1_000 }, (_, index) => ({ id: `late-${index}`, name: `dog ${index}` }))
+    for (let index = 0; index < 1_000; index += 100) await insert(first, records.slice(index, index + 100))
+    await second.operation({ operation: 'update', ...dog, records: [{ id: 'node3-0', name: 'renamed while away' }] })
+    await first.operation({ operation: 'delete', ...dog, ids: ['node3-1'] })
+    const answer = await eventually('node1 notices', async () => {
+      const status = await first.operation<Status>({ operation: 'cluster_status' })
+      return status.connections.find(({ node_name }) => node_name === 'node3')?.status !== 'open' && status
+    })
+    return [...answer.connections.map(describe), `node1 has ${await first.count('dev', 'dog')} rows`]
+  })
+
+  await story.step('node3 comes back and catches up to zero difference', async () => {
+    await third.start()
+    const started = performance.now()
+    const summary = await equal(1_299)
+    return [`${summary}, ${((performance.now() - started) / 1000).toFixed(1)} s after it was ready`]
+  })
+
+  await story.step('cluster_status and cluster_network of node1', async () => {
+    const status = await first.operation<Status>({ operation: 'cluster_status' })
+    const network = await first.operation<Network>({ operation: 'cluster_network' })
+    story.check(
+      status.connections.every((each) => each.status === 'open'),
+      'every connection is open',
+    )
+    story.check(network.nodes.length === 3, 'the network has three nodes')
+    return [JSON.stringify(status, null, 2), JSON.stringify(network, null, 2)]
+  })
+}
+
+const describe = ({ node_name, status, subscriptions }: Status['connections'][0]) =>
+  `${node_name}: ${status}, ${subscriptions.length} subscription(s)`
+
+const arrival = (node: NodeProcess, id: string) =>
+  eventually(`${id} on ${node.name}`, async () => {
+    const found = await node.operation<unknown[]>({
+      operation: 'search_by_id',
+      ...dog,
+      ids: [id],
+      get_attributes: ['id'],
+    })
+    return found.length === 1
+  })
+
+/** All three hold so many rows and the same ones. */
+async function equal(count: number): Promise<string> {
+  const digest = await eventually(`three equal tables of ${count} rows`, async () => {
+    const counts = await Promise.all(nodes.map((node) => node.count('dev', 'dog')))
+    if (counts.some((each) => each !== count)) return false
+    const digests = await Promise.all(nodes.map((node) => node.digest('dev', 'dog')))
+    return new Set(digests).size === 1 && digests[0]
+  })
+  return `${count} rows on each of the three, digest ${digest}`
+}
+
+const pids = async () => Promise.all(nodes.map(async (node) => [node.pid, await node.serverPids()]))
+
+async function end(): Promise<void> {
+  await Promise.all(nodes.map((node) => node.end()))
+  await remove()
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void end().finally(() => process.exit(130)))
+
+try {
+  for (const name of ['node1', 'node2', 'node3']) nodes.push(await NodeProcess.create(folder, name))
+  await play()
+  story.end('three nodes replicated one table in every direction, lost one of them, and are equal again, row for row')
+  if (values.keep) {
+    story.say(
+      ...nodes.map((node) => `${node.name}: ${node.url}  (${node.configFile})`),
+      `curl -u '${admin.username}:${admin.password}' -H 'content-type: application/json' -d '{"operation":"cluster_status"}' ${nodes[0]!.url}`,
+      'Ctrl-C ends them.',
+    )
+    await new Promise(() => setInterval(() => {}, 1 << 30))
+  }
+} catch (error) {
+  story.fail(error)
+  process.exitCode = 1
+} finally {
+  await end()
+  await rm(folder, { recursive: true, force: true })
+}

@@ -1,0 +1,44 @@
+// `npm run node -- --config FILE`: one node in the foreground, until SIGTERM or SIGINT.
+
+import { resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { HostError } from './errors.ts'
+import { startNode } from './node.ts'
+
+/** One line for people; what went wrong in detail is in the log lines before it. */
+function fail(error: unknown): never {
+  const { message, hint } = error as { message?: string; hint?: string }
+  process.stderr.write(
+    `${[message ?? String(error), hint]
+      .filter(Boolean)
+      .join(' ')
+      .replace(/\s*\n\s*/g, ' ')}\n`,
+  )
+  process.exit(1)
+}
+
+function configFile(): string {
+  const usage = 'npm run node -- --config FILE'
+  try {
+    const { values } = parseArgs({ options: { config: { type: 'string', short: 'c' } } })
+    if (values.config) return resolve(values.config)
+  } catch (error) {
+    throw new HostError(500, (error as Error).message, `Usage: ${usage}`)
+  }
+  throw new HostError(500, 'The configuration file is missing.', `Usage: ${usage}`)
+}
+
+async function main(): Promise<void> {
+  // A signal that comes during the start takes effect when the start is through: nothing is left half open.
+  const told = new Promise<void>((stop) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop())
+  })
+  const node = await startNode(configFile())
+  const name = node.cluster.manifest.nodeName || 'node'
+  process.stdout.write(`${name} ready: ${node.url} (pid ${process.pid})\n`)
+  await told
+  await node.close()
+  process.exit(0)
+}
+
+main().catch(fail)

@@ -1,0 +1,27 @@
+// The data operations: JSON bodies in, answers out, as HarperDB documents them.
+
+import type { Caller } from '../../lib/index.ts'
+import type { Database } from './database.ts'
+import { HostError } from './errors.ts'
+import { type Body, isObject } from './request.ts'
+import { describeOperations, schemaOperations } from './schema-operations.ts'
+import { searchOperations } from './search-operations.ts'
+import { writeOperations } from './write-operations.ts'
+
+/** Rejects with HostError. */
+export type Operation = (database: Database, body: Body, caller: Caller) => Promise<object>
+export type Operations = Record<string, Operation>
+
+const everybody = new Map(Object.entries({ ...writeOperations, ...searchOperations, ...describeOperations }))
+const superUsers = new Map(Object.entries(schemaOperations))
+
+/** The answer, or undefined for a body that names no operation of ours: that is the cluster's to answer. */
+export async function executeData(database: Database, body: unknown, caller: Caller): Promise<object | undefined> {
+  if (!isObject(body) || typeof body.operation !== 'string') return undefined
+  const restricted = superUsers.get(body.operation)
+  if (restricted && !caller.superUser) {
+    throw new HostError(403, 'This operation is not authorized due to role restrictions and/or invalid database items')
+  }
+  const operation = restricted ?? everybody.get(body.operation)
+  return operation?.(database, body, caller)
+}

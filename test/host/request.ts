@@ -1,0 +1,73 @@
+// What data operations read out of a JSON body, with HarperDB's names and texts. Nothing in a body is believed.
+
+import type { Key } from '../../lib/host.ts'
+import { badRequest } from './errors.ts'
+import type { Attributes } from './merge.ts'
+
+export type Body = Record<string, unknown>
+
+/** `database` or `schema`; neither means `data`. */
+export const readDatabase = (body: Body): string => readText(body, 'database', 'schema') ?? 'data'
+
+export const readTable = (body: Body): string => required(readText(body, 'table'), 'table')
+
+/** The first of these names that is there. */
+export function readText(body: Body, ...names: string[]): string | undefined {
+  const [name, value] = first(body, names)
+  if (value === undefined) return undefined
+  if (typeof value !== 'string') throw badRequest(`'${name}' must be a string`)
+  if (value === '') throw badRequest(`'${name}' is not allowed to be empty`)
+  return value
+}
+
+export function readRecords(body: Body): Attributes[] {
+  const records = readList(body, 'records')
+  records.forEach((record, i) => {
+    if (!isObject(record)) throw badRequest(`'records[${i}]' must be of type object`)
+  })
+  return records as Attributes[]
+}
+
+/** `ids` or `hash_values`. */
+export function readIds(body: Body): Key[] {
+  const ids = readList(body, 'ids', 'hash_values')
+  ids.forEach((id, i) => {
+    if (typeof id !== 'string' && typeof id !== 'number') throw badRequest(`'ids[${i}]' must be a string or a number`)
+  })
+  return ids as Key[]
+}
+
+/** `get_attributes`; undefined means all of them. */
+export function readAttributes(body: Body): string[] | undefined {
+  if (body.get_attributes === undefined) return undefined
+  const names = readList(body, 'get_attributes')
+  names.forEach((name, i) => {
+    if (typeof name !== 'string') throw badRequest(`'get_attributes[${i}]' must be a string`)
+  })
+  return names.includes('*') ? undefined : (names as string[])
+}
+
+export function readList(body: Body, ...names: string[]): unknown[] {
+  const [name, value] = first(body, names)
+  if (!Array.isArray(required(value, name))) throw badRequest(`'${name}' must be an array`)
+  return value as unknown[]
+}
+
+/** The first of these names that is there, whatever its value. */
+export function readAny(body: Body, ...names: string[]): unknown {
+  const [name, value] = first(body, names)
+  return required(value, name)
+}
+
+export function required<T>(value: T | undefined, name: string): T {
+  if (value === undefined) throw badRequest(`'${name}' is required`)
+  return value
+}
+
+export const isObject = (value: unknown): value is Body =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+function first(body: Body, names: string[]): [name: string, value: unknown] {
+  const name = names.find((each) => body[each] !== undefined) ?? names[0]!
+  return [name, body[name]]
+}

@@ -1,0 +1,86 @@
+// search_by_id, search_by_value and the two SELECTs that we know: reading only, without indexes.
+
+import { badRequest } from './errors.ts'
+import type { Attributes } from './merge.ts'
+import type { Operation, Operations } from './operations.ts'
+import { readAny, readAttributes, readDatabase, readIds, readTable, readText, required } from './request.ts'
+
+const searchById: Operation = async (database, body) => {
+  const [name, table, ids, attributes] = [readDatabase(body), readTable(body), readIds(body), readAttributes(body)]
+  const found: Attributes[] = []
+  for (const id of ids) {
+    const record = database.get(name, table, id)
+    if (record) found.push(pick(record, attributes))
+  }
+  return found
+}
+
+export const searchOperations: Operations = {
+  search_by_id: searchById,
+  search_by_hash: searchById,
+
+  async search_by_value(database, body) {
+    const attribute = required(readText(body, 'search_attribute', 'attribute'), 'search_attribute')
+    const fits = matcher(readAny(body, 'search_value', 'value'))
+    const attributes = readAttributes(body)
+    const found: Attributes[] = []
+    for (const record of database.scan(readDatabase(body), readTable(body))) {
+      const value = Object.hasOwn(record, attribute) ? record[attribute] : undefined
+      if (value !== undefined && value !== null && fits(value)) found.push(pick(record, attributes))
+    }
+    return found
+  },
+
+  async sql(database, body) {
+    const { columns, name, table } = parseSelect(required(readText(body, 'sql'), 'sql'))
+    const count = /^count ?\( ?\* ?\)(?: as (\w+))?$/i.exec(columns)
+    if (count) return [{ [count[1] ?? 'COUNT(*)']: database.table(name, table).count }]
+    const attributes = columns === '*' ? undefined : columns.split(',').map((column) => identifier(column.trim()))
+    return Array.from(database.scan(name, table), (record) => pick(record, attributes))
+  },
+}
+
+/** Attributes that a record does not have are null, as in a table. */
+const pick = (record: Attributes, attributes: string[] | undefined): Attributes =>
+  attributes
+    ? Object.fromEntries(attributes.map((name) => [name, Object.hasOwn(record, name) ? record[name] : null]))
+    : record
+
+/** Equality as JSON sees it; `*` stands at the beginning or the end of a text, for anything. */
+function matcher(wanted: unknown): (value: unknown) => boolean {
+  if (typeof wanted !== 'string' || !wanted.includes('*')) {
+    const text = plain(wanted)
+    return (value) => plain(value) === text
+  }
+  const open = { start: wanted.startsWith('*'), end: wanted.endsWith('*') }
+  const text = wanted.slice(open.start ? 1 : 0, open.end ? -1 : undefined)
+  if (open.start && open.end) return (value) => String(value).includes(text)
+  if (open.start) return (value) => String(value).endsWith(text)
+  if (open.end) return (value) => String(value).startsWith(text)
+  return (value) => value === wanted
+}
+
+/** 5 and 5n are the same value to a caller who has only JSON, '5' is another. */
+const plain = (value: unknown): string | undefined =>
+  typeof value === 'bigint'
+    ? String(value)
+    : (JSON.stringify(value, (_, each) => (typeof each === 'bigint' ? String(each) : each)) ?? undefined)
+
+function parseSelect(sql: string): { columns: string; name: string; table: string } {
+  // Blanks first, so that the pattern below cannot be made to search for long.
+  const text = sql.trim().replace(/;$/, '').trim().split(/\s+/).join(' ')
+  const parts = /^select (.+) from (\S+)$/i.exec(text)
+  const path = parts?.[2]?.split('.') ?? []
+  if (!parts || path.length > 2) {
+    throw badRequest('SQL that this database knows: SELECT count(*) AS c FROM db.table; SELECT a, b FROM db.table')
+  }
+  const [name, table] = path.length === 2 ? path : ['data', path[0]]
+  return { columns: parts[1]!, name: identifier(name!), table: identifier(table!) }
+}
+
+/** A name, plain or in backticks or double quotes. */
+function identifier(text: string): string {
+  const name = /^(?:`([^`]+)`|"([^"]+)"|([\w$-]+))$/.exec(text)
+  if (!name) throw badRequest(`'${text.slice(0, 100)}' in the SQL is no name of a database, table or attribute`)
+  return (name[1] ?? name[2] ?? name[3])!
+}

@@ -1,0 +1,85 @@
+// The HTTP operations API: `POST /` with a JSON body that names an operation.
+
+import type { Socket } from 'node:net'
+import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
+import type { Caller, ClusterManager, Logger } from '../../lib/index.ts'
+import type { Database } from './database.ts'
+import { HostError } from './errors.ts'
+import { toJson } from './json.ts'
+import { executeData } from './operations.ts'
+import type { Users } from './users.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    caller: Caller | undefined
+  }
+}
+
+const BODY_LIMIT = 100 * 1024 * 1024
+
+export type ServerOptions = {
+  database: Database
+  /** Answers what the data operations do not know, unknown and missing operations included. */
+  cluster: Pick<ClusterManager, 'execute'>
+  users: Users
+  logger: Logger
+}
+
+/** Not listening yet. */
+export function makeServer({ database, cluster, users, logger }: ServerOptions): FastifyInstance {
+  const failed = (error: unknown): [statusCode: number, body: object] => {
+    const [statusCode, body] = answerTo(error)
+    if (statusCode >= 500) logger.error({ error }, 'A request failed')
+    return [statusCode, body]
+  }
+  const server = fastify({
+    bodyLimit: BODY_LIMIT,
+    clientErrorHandler: answerGarbage,
+    frameworkErrors: (error, _request, reply) => {
+      const [statusCode, body] = failed(error)
+      void (reply as FastifyReply).code(statusCode).send(body)
+    },
+  })
+  server.decorateRequest('caller', undefined)
+  server.setReplySerializer(toJson)
+
+  // Before the body is read: who may not log in does not get to send 100 MB.
+  server.addHook('onRequest', async (request) => {
+    request.caller = users.authenticate(request.headers.authorization)
+  })
+  server.setErrorHandler((error, _request, reply) => {
+    const [statusCode, body] = failed(error)
+    if (statusCode === 401) void reply.header('www-authenticate', 'Basic realm="operations API"')
+    return reply.code(statusCode).send(body)
+  })
+  server.setNotFoundHandler(() => {
+    throw new HostError(404, 'Not found: operations are sent as POST /')
+  })
+  server.post('/', async ({ body, caller }, reply) => {
+    const answer = (await executeData(database, body, caller!)) ?? (await cluster.execute(body, caller!))
+    return reply.type('application/json; charset=utf-8').send(answer)
+  })
+  return server
+}
+
+/** HostErrors, ClusterErrors and fastify's own have a status and a text for the caller; anything else is our fault. */
+function answerTo(error: unknown): [statusCode: number, body: object] {
+  const { statusCode, message } = error as { statusCode?: unknown; message?: unknown }
+  if (typeof statusCode !== 'number' || typeof message !== 'string') {
+    return [500, { error: 'There was an error processing your request. Check logs and try again.' }]
+  }
+  if (statusCode !== 403) return [statusCode, { error: message }]
+  return [statusCode, { error: message, unauthorized_access: [], invalid_schema_items: [] }]
+}
+
+/** What is no HTTP request never becomes one for fastify: the answer is written to the socket. */
+function answerGarbage(error: { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) return
+  const body = toJson({ error: `Bad request: ${error.code ?? 'not HTTP'}` })
+  const head = [
+    'HTTP/1.1 400 Bad Request',
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+  ]
+  socket.end([...head, 'Connection: close', '', body].join('\r\n'))
+}

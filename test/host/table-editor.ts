@@ -1,0 +1,54 @@
+// Changing rows of one table inside a write transaction: merges changes in, and keeps the table's count and attributes true.
+
+import { rowKey } from './keys.ts'
+import { type Attributes, type Change, merge, type Row } from './merge.ts'
+import type { Storage } from './storage.ts'
+import { checkAttribute, type Table, type Tables } from './tables.ts'
+
+export class TableEditor {
+  readonly table: Table
+  readonly #storage: Storage
+  readonly #tables: Tables
+  readonly #attributes: Set<string>
+
+  constructor(storage: Storage, tables: Tables, table: Table) {
+    this.#storage = storage
+    this.#tables = tables
+    this.table = table
+    this.#attributes = new Set(table.attributes)
+  }
+
+  has(key: unknown): boolean {
+    return this.#read(this.#key(key))?.record !== undefined
+  }
+
+  merge(key: unknown, change: Change): void {
+    const at = this.#key(key)
+    if (change.operation !== 'delete') this.#learn(change.record)
+    const before = this.#read(at)
+    const after = merge(before, change)
+    if (after === before) return
+    this.#storage.rows.put(at, after)
+    this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)
+  }
+
+  finish(): void {
+    this.#tables.put({ ...this.table, attributes: [...this.#attributes] })
+  }
+
+  #key(key: unknown): Buffer {
+    return rowKey(this.table.database, this.table.table, key)
+  }
+
+  #read(key: Buffer): Row | undefined {
+    return this.#storage.rows.get(key)
+  }
+
+  #learn(record: Attributes): void {
+    for (const name of Object.keys(record)) {
+      if (this.#attributes.has(name)) continue
+      checkAttribute(name)
+      this.#attributes.add(name)
+    }
+  }
+}

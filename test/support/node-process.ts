@@ -1,0 +1,230 @@
+// A node as a process of its own, started by `npm run node` and spoken to over HTTP only: for the demo and for the tests
+// that kill nodes.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { stringify } from 'yaml'
+import { clusteringOf, freePorts, type NodePorts } from './cluster.ts'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const START_TIMEOUT = 30_000
+const STOP_TIMEOUT = 10_000
+
+export type Answer = { status: number; body: Record<string, unknown> }
+export type Login = { username: string; password: string }
+export const admin: Login = { username: 'admin', password: 'admin password' }
+export const ordinary: Login = { username: 'reader', password: 'reader password' }
+const clusterUser: Login = { username: 'cluster_user', password: 'cluster pass:word/1' }
+
+export class NodeProcess {
+  readonly name: string
+  readonly folder: string
+  readonly ports: NodePorts
+  readonly #apiPort: number
+  #child: ChildProcess | undefined
+  #pid = 0
+  /** What it wrote to stderr, for the message of a failure. */
+  #errors: string[] = []
+
+  private constructor(name: string, folder: string, ports: NodePorts, apiPort: number) {
+    this.name = name
+    this.folder = folder
+    this.ports = ports
+    this.#apiPort = apiPort
+  }
+
+  /** A folder below `parent` with the one YAML file that a node needs; nothing is started. */
+  static async create(parent: string, name: string, clustering: object = {}): Promise<NodeProcess> {
+    const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0, api = 0] = await freePorts(5)
+    const node = new NodeProcess(name, join(parent, name), { cluster, leafNodes, hub, leaf }, api)
+    await mkdir(node.folder, { recursive: true })
+    const config = {
+      rootPath: '.',
+      operationsApi: { network: { port: api } },
+      users: [
+        { ...admin, role: 'super_user' },
+        { ...ordinary, role: 'reader' },
+        { ...clusterUser, role: 'cluster_user' },
+      ],
+      clustering: clusteringOf(name, node.ports, [], clustering),
+    }
+    await writeFile(node.configFile, `# The whole configuration of ${name}.\n${stringify(config)}`)
+    return node
+  }
+
+  get configFile(): string {
+    return join(this.folder, 'config.yaml')
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#apiPort}`
+  }
+
+  /** Of the database process. */
+  get pid(): number {
+    return this.#pid
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null
+  }
+
+  /** Resolves with the line that says it is ready. */
+  async start(): Promise<string> {
+    const child = spawn('npm', ['run', '--silent', 'node', '--', '--config', this.configFile], {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // A group of its own, so that a terminal's Ctrl-C reaches only whoever started us.
+      detached: true,
+    })
+    this.#child = child
+    this.#errors = []
+    createInterface({ input: child.stderr! }).on('line', (line) => {
+      this.#errors.push(line)
+      if (this.#errors.length > 50) this.#errors.shift()
+    })
+    const ready = await new Promise<string>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(this.#failure('was not ready in time'))), START_TIMEOUT)
+      createInterface({ input: child.stdout! }).on('line', (line) => {
+        if (!line.includes(' ready: ')) return
+        clearTimeout(timer)
+        resolve(line)
+      })
+      child.once('exit', () => {
+        clearTimeout(timer)
+        reject(new Error(this.#failure('ended')))
+      })
+    })
+    this.#pid = Number(/\(pid (\d+)\)/.exec(ready)?.[1])
+    return ready
+  }
+
+  #failure(what: string): string {
+    return `${this.name} ${what}:\n${this.#errors.slice(-10).join('\n')}`
+  }
+
+  /** SIGTERM to npm, as a supervisor would; resolves with npm's exit code when all three processes are gone. */
+  async stop(): Promise<number | null> {
+    const child = this.#child
+    if (!child || !this.running) return child?.exitCode ?? null
+    const servers = await this.serverPids()
+    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
+    child.kill('SIGTERM')
+    const code = await Promise.race([exited, delay(STOP_TIMEOUT, undefined, { ref: false })])
+    await allGone([this.#pid, ...Object.values(servers)], STOP_TIMEOUT)
+    return code ?? null
+  }
+
+  /** SIGKILL to the database process and both its servers: a machine that loses power, as far as processes can show it. */
+  async kill(): Promise<void> {
+    const pids = [this.#pid, ...Object.values(await this.serverPids())]
+    for (const pid of pids) kill(pid)
+    await allGone(pids, STOP_TIMEOUT)
+  }
+
+  async killServer(server: 'hub' | 'leaf'): Promise<void> {
+    kill((await this.serverPids())[server])
+  }
+
+  async serverPids(): Promise<{ hub: number; leaf: number }> {
+    const read = async (server: string) =>
+      Number(await readFile(join(this.folder, 'clustering', `${server}.pid`), 'utf8').catch(() => '0'))
+    return { hub: await read('hub'), leaf: await read('leaf') }
+  }
+
+  /** Whatever happened before: nothing of this node runs afterwards. */
+  async end(): Promise<void> {
+    await this.stop().catch(() => {})
+    const servers = await this.serverPids()
+    for (const pid of Object.values(servers)) if (await isServerOf(pid, this.folder)) kill(pid)
+    if (this.running) kill(this.#pid)
+  }
+
+  /** One operation over HTTP. */
+  async request(body: object | string, login: Login | undefined = admin): Promise<Answer> {
+    const authorization = login && `Basic ${Buffer.from(`${login.username}:${login.password}`).toString('base64')}`
+    const response = await fetch(this.url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...(authorization ? { authorization } : {}) },
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    })
+    return { status: response.status, body: (await response.json()) as Answer['body'] }
+  }
+
+  /** As `request`; rejects when the answer is no 200. */
+  async operation<T = Record<string, unknown>>(body: object): Promise<T> {
+    const answer = await this.request(body)
+    if (answer.status !== 200) throw new Error(`${this.name}: ${answer.status} ${JSON.stringify(answer.body)}`)
+    return answer.body as T
+  }
+
+  async rows(database: string, table: string): Promise<Record<string, unknown>[]> {
+    return this.operation<Record<string, unknown>[]>({
+      operation: 'search_by_value',
+      database,
+      table,
+      search_attribute: 'id',
+      search_value: '*',
+      get_attributes: ['*'],
+    })
+  }
+
+  async count(database: string, table: string): Promise<number> {
+    const [row] = await this.operation<{ c: number }[]>({
+      operation: 'sql',
+      sql: `SELECT count(*) AS c FROM ${database}.${table}`,
+    })
+    return row?.c ?? 0
+  }
+
+  /** Of all rows, whatever their order: equal on two nodes when the tables are. */
+  async digest(database: string, table: string): Promise<string> {
+    const lines = (await this.rows(database, table)).map(canonical).sort()
+    return createHash('sha256').update(lines.join('\n')).digest('hex').slice(0, 16)
+  }
+}
+
+/** JSON with the keys in order, without the times at which each node itself wrote a row. */
+export function canonical(row: Record<string, unknown>): string {
+  const { __createdtime__: _created, __updatedtime__: _updated, ...own } = row
+  return JSON.stringify(own, (_, value) =>
+    value && typeof value === 'object' && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  )
+}
+
+function kill(pid: number): void {
+  try {
+    if (pid > 0) process.kill(pid, 'SIGKILL')
+  } catch {
+    // It is gone already.
+  }
+}
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return pid > 0 && process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+/** A pid file outlives its process: only what runs this folder's configuration is ours. */
+async function isServerOf(pid: number, folder: string): Promise<boolean> {
+  if (!isAlive(pid)) return false
+  return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).includes(folder)
+}
+
+async function allGone(pids: number[], timeout: number): Promise<void> {
+  const end = Date.now() + timeout
+  while (pids.some(isAlive)) {
+    if (Date.now() > end) throw new Error(`still running after ${timeout} ms: ${pids.filter(isAlive)}`)
+    await delay(20)
+  }
+}

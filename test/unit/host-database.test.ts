@@ -1,0 +1,395 @@
+// The reference host's database: what is committed together, what the outbox holds, and what comes back as it went in.
+
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
+import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host.ts'
+import { Clock, makeStamp } from '../../lib/replication/clock.ts'
+import { Database } from '../host/database.ts'
+import type { HostError } from '../host/errors.ts'
+import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
+import { LmdbHost } from '../host/lmdb-host.ts'
+
+const dog = { database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }
+const source = { node: 'node2', database: 'dev', table: 'dog' }
+
+async function openIn(folder: string): Promise<{ database: Database; host: LmdbHost; published: Transaction[] }> {
+  const database = await Database.open(folder)
+  const clock = new Clock('node1', 300_000)
+  const published: Transaction[] = []
+  database.stamp = () => clock.stamp()
+  database.publish = async (transaction) => void published.push(transaction)
+  return { database, host: new LmdbHost(database, '1.0.0'), published }
+}
+
+async function open(t: TestContext) {
+  const folder = await mkdtemp(join(tmpdir(), 'host-'))
+  const opened = await openIn(folder)
+  t.after(async () => {
+    await opened.database.close()
+    await rm(folder, { recursive: true })
+  })
+  await opened.database.createTable(dog)
+  return { ...opened, folder }
+}
+
+const outbox = async (host: LmdbHost, after?: Transaction) => {
+  const found: Transaction[] = []
+  for await (const transaction of host.unpublished(after)) found.push(transaction)
+  return found
+}
+const ids = (transactions: Transaction[]) => transactions.map(({ id }) => id)
+
+const remote = (sequence: number, time: number, ...writes: Partial<Write>[]): RemoteTransaction => ({
+  id: `remote-${sequence}`,
+  stamp: makeStamp(time, 0, 'node2'),
+  origin: { node: 'node2', epoch: 'e1', sequence, path: [] },
+  sequence,
+  writes: writes.map((write) => ({ operation: 'upsert', database: 'dev', table: 'dog', ...write })),
+})
+const batch = (sequence: number, transactions: RemoteTransaction[], republish?: Transaction[]): Batch => ({
+  source,
+  transactions,
+  checkpoint: { epoch: 'e1', sequence },
+  ...(republish && { republish }),
+})
+
+test('a local transaction over two tables is one: committed, in the outbox and published', async (t) => {
+  const { database, host, published } = await open(t)
+  await database.createTable({ ...dog, table: 'cat' })
+  const outcome = await database.transact('admin', (write) => {
+    write.insert('dev', 'cat', [{ id: 1, name: 'Mia' }])
+    return write.insert('dev', 'dog', [{ id: 1, name: 'Rex' }, { name: 'Bello' }])
+  })
+  assert.equal(outcome.done.length, 2)
+  const [transaction, ...others] = await outbox(host)
+  assert.deepEqual(others, [])
+  assert.deepEqual(published, [transaction])
+  assert.equal(transaction!.user, 'admin')
+  assert.deepEqual(
+    transaction!.writes.map(({ operation, table, records }) => [operation, table, records!.length]),
+    [
+      ['insert', 'cat', 1],
+      ['insert', 'dog', 2],
+    ],
+  )
+  assert.equal(host.info().stamp, transaction!.stamp)
+})
+
+test('what is recorded is what was done, and nothing when nothing was done', async (t) => {
+  const { database, host } = await open(t)
+  await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1, a: 1, b: 1 }]))
+  const outcome = await database.transact('admin', (write) => {
+    write.insert('dev', 'dog', [{ id: 1 }, { id: 2 }])
+    write.update('dev', 'dog', [
+      { id: 1, a: 2 },
+      { id: 9, a: 2 },
+    ])
+    return write.delete('dev', 'dog', [2, 9])
+  })
+  assert.deepEqual(outcome, { done: [2], skipped: [9] })
+  await database.transact('admin', (write) => write.delete('dev', 'dog', [9]))
+  const [, second, ...others] = await outbox(host)
+  assert.deepEqual(others, [])
+  assert.deepEqual(second!.writes, [
+    { operation: 'insert', database: 'dev', table: 'dog', records: [{ id: 2 }] },
+    { operation: 'update', database: 'dev', table: 'dog', records: [{ id: 1, a: 2 }] },
+    { operation: 'delete', database: 'dev', table: 'dog', ids: [2] },
+  ])
+  assert.deepEqual(database.get('dev', 'dog', 1), { id: 1, a: 2, b: 1 })
+})
+
+test('work that throws leaves nothing, also beside others in the same commit', async (t) => {
+  const { database, host, published } = await open(t)
+  const insert = (id: number) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }]))
+  const failing = database.transact('admin', (write) => {
+    write.insert('dev', 'dog', [{ id: 2 }])
+    throw new Error('no')
+  })
+  await Promise.all([insert(1), assert.rejects(failing, /no/), insert(3)])
+  assert.deepEqual([...database.scan('dev', 'dog')], [{ id: 1 }, { id: 3 }])
+  assert.equal(database.table('dev', 'dog').count, 2)
+  assert.deepEqual(ids(await outbox(host)), ids(published))
+  assert.equal(published.length, 2)
+})
+
+test('a value that cannot be stored fails its transaction alone', async (t) => {
+  const { database } = await open(t)
+  const cycle: Record<string, unknown> = { id: 1 }
+  cycle.self = cycle
+  await assert.rejects(database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 2 }, cycle])))
+  await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 3 }]))
+  assert.deepEqual([...database.scan('dev', 'dog')], [{ id: 3 }])
+})
+
+test('stamps, outbox and publishing have the order of commits, and a rejected publish harms no write', async (t) => {
+  const { database, host } = await open(t)
+  const published: string[] = []
+  database.publish = async ({ id }) => {
+    published.push(id)
+    throw new Error('the leaf is dead')
+  }
+  const writes = Array.from({ length: 300 }, (_, id) =>
+    database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }])),
+  )
+  await Promise.all(writes)
+  const waiting = await outbox(host)
+  assert.deepEqual(published, ids(waiting))
+  const stamps = waiting.map(({ stamp }) => stamp)
+  assert.deepEqual(stamps, stamps.toSorted())
+  assert.deepEqual(
+    waiting.map(({ writes }) => writes[0]!.records![0]!.id),
+    Array.from({ length: 300 }, (_, id) => id),
+  )
+})
+
+test('the outbox gives what lies behind `after`, and `published` removes up to `through` but for `except`', async (t) => {
+  const { database, host } = await open(t)
+  for (let id = 0; id < 5; id++) {
+    await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }]))
+  }
+  const all = await outbox(host)
+  assert.deepEqual(await outbox(host, all[2]), all.slice(3))
+
+  const progress = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
+  assert.equal(await host.publishedUpTo('dev', 'dog'), undefined)
+  await host.published([progress])
+  assert.equal((await outbox(host)).length, 5)
+  await host.published([progress], all[2], [all[0]!.id])
+  assert.deepEqual(ids(await outbox(host)), ids([all[0]!, all[3]!, all[4]!]))
+  assert.deepEqual(await host.publishedUpTo('dev', 'dog'), progress)
+
+  // What is asked for behind a transaction that is gone is all that is left; to remove it again removes nothing.
+  assert.equal((await outbox(host, all[1])).length, 3)
+  await host.published([], all[2])
+  assert.equal((await outbox(host)).length, 3)
+})
+
+test('reading the outbox may overlap with commits and removals', async (t) => {
+  const { database, host } = await open(t)
+  const insert = (id: number) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }]))
+  for (let id = 0; id < 4; id++) await insert(id)
+  const all = await outbox(host)
+  const seen: string[] = []
+  for await (const { id } of host.unpublished()) {
+    seen.push(id)
+    if (seen.length > 1) continue
+    await host.published([], all[1])
+    await insert(9)
+  }
+  assert.deepEqual(seen, ids([all[0]!, all[2]!, all[3]!]))
+})
+
+test('a batch, its checkpoint and what is to be sent on are one commit', async (t) => {
+  const { database, host, published } = await open(t)
+  await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
+  const { sequence: _, ...handedOn } = remote(7, 1000, { records: [{ id: 2 }] })
+  await host.apply(batch(7, [remote(7, 1000, { records: [{ id: 2 }] })], [handedOn]))
+  assert.deepEqual(await host.checkpoint(source), { epoch: 'e1', sequence: 7 })
+  assert.deepEqual(database.get('dev', 'dog', 2), { id: 2 })
+  // Behind the local one, although its stamp is older; and removing the local one leaves it there.
+  const [local, last] = await outbox(host)
+  assert.deepEqual(last, handedOn)
+  await host.published([], local)
+  assert.deepEqual(await outbox(host), [handedOn])
+  assert.equal(published.length, 1)
+
+  const bad = batch(9, [
+    remote(8, 2000, { records: [{ id: 3 }] }),
+    remote(9, 2001, { table: 'bird', records: [{ id: 1 }] }),
+  ])
+  await assert.rejects(host.apply({ ...bad, republish: [handedOn] }), { message: "Table 'dev.bird' does not exist" })
+  assert.equal(database.get('dev', 'dog', 3), undefined)
+  assert.deepEqual(await host.checkpoint(source), { epoch: 'e1', sequence: 7 })
+  assert.equal((await outbox(host)).length, 1)
+  assert.ok(host.info().stamp! > makeStamp(2000, 0, 'node2'))
+
+  await host.apply(batch(10, []))
+  assert.equal((await host.checkpoint(source))?.sequence, 10)
+  await host.forget(source)
+  await host.forget(source)
+  assert.equal(await host.checkpoint(source), undefined)
+})
+
+test('applying again changes nothing, and a delete of an unknown row holds back older writes', async (t) => {
+  const { database, host } = await open(t)
+  const transactions = [
+    remote(
+      1,
+      1000,
+      { operation: 'insert', records: [{ id: 1, a: 1, b: 1 }] },
+      { operation: 'update', records: [{ id: 1, a: 2 }] },
+    ),
+    remote(2, 2000, { operation: 'delete', ids: [5] }),
+    remote(3, 3000, { operation: 'update', records: [{ id: 6, c: 3 }] }),
+  ]
+  for (let i = 0; i < 2; i++) await host.apply(batch(3, transactions))
+  await host.apply(batch(4, [remote(4, 1500, { records: [{ id: 5 }] })]))
+  assert.deepEqual(
+    [...database.scan('dev', 'dog')],
+    [
+      { id: 1, a: 2, b: 1 },
+      { id: 6, c: 3 },
+    ],
+  )
+  assert.equal(database.table('dev', 'dog').count, 2)
+  assert.equal(host.info().stamp, makeStamp(3000, 0, 'node2'))
+  assert.deepEqual(await host.describe(), [{ ...dog, attributes: ['id', 'a', 'b', 'c'] }])
+})
+
+test('everything is there after a restart', async (t) => {
+  const { database, host, folder } = await open(t)
+  await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
+  await host.apply(batch(4, [remote(4, 1000, { records: [{ id: 2 }] })]))
+  const before = { outbox: await outbox(host), info: host.info() }
+  const unfinished = database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 3 }]))
+  await Promise.all([unfinished, database.close(), database.close()])
+  await assert.rejects(
+    database.transact('admin', () => {}),
+    { statusCode: 503 },
+  )
+
+  const again = await openIn(folder)
+  t.after(() => again.database.close())
+  assert.deepEqual([...again.database.scan('dev', 'dog')], [{ id: 1 }, { id: 2 }, { id: 3 }])
+  assert.deepEqual((await outbox(again.host)).slice(0, 1), before.outbox)
+  assert.deepEqual((await again.host.checkpoint(source))?.sequence, 4)
+  assert.ok(again.host.info().stamp! > before.info.stamp!)
+})
+
+test('values come back as they went in', async (t) => {
+  const { database, host } = await open(t)
+  const shared = { street: 'Elm' }
+  const record = {
+    id: 'exotic',
+    nested: { list: [1, { deep: [null, true, ''] }], empty: {}, none: [] },
+    long: 'x'.repeat(1024 * 1024),
+    text: 'Grüße, 世界 😀 \0\u0001 e\u0301',
+    date: new Date(1_234_567_890_123),
+    early: new Date(-1),
+    bytes: new Uint8Array([0, 1, 255]),
+    buffer: Buffer.from('binary'),
+    bigints: [5n, -5n, 2n ** 63n, -(2n ** 100n)],
+    numbers: [0, 1.5, -1e300, 2 ** 53 - 1, 2 ** 40, Number.NaN, Number.POSITIVE_INFINITY],
+    home: shared,
+    work: shared,
+    constructor: 1,
+  }
+  await database.transact('admin', (write) => write.insert('dev', 'dog', [record]))
+  const stored = database.get('dev', 'dog', 'exotic')!
+  assert.deepStrictEqual(stored, record)
+  assert.ok(Buffer.isBuffer(stored.buffer) && !Buffer.isBuffer(stored.bytes))
+  const [transaction] = await outbox(host)
+  assert.deepStrictEqual(transaction!.writes[0]!.records, [record])
+})
+
+test('any JSON value comes back as it went in', async (t) => {
+  const { database } = await open(t)
+  const name = fc
+    .string({ minLength: 1, maxLength: 20, unit: 'binary' })
+    .filter((each) => each !== '__proto__' && each !== 'id')
+  const value = fc.jsonValue({ stringUnit: 'binary' })
+  await fc.assert(
+    fc.asyncProperty(fc.dictionary(name, value), async (attributes) => {
+      const record = { id: 1, ...JSON.parse(JSON.stringify(attributes).replaceAll('"__proto__"', '"proto"')) }
+      await database.transact('admin', (write) => write.upsert('dev', 'dog', [record]))
+      assert.deepStrictEqual(database.get('dev', 'dog', 1), record)
+    }),
+    { numRuns: 100 },
+  )
+})
+
+test('primary keys of all kinds are told apart and sorted', async (t) => {
+  const { database } = await open(t)
+  const sorted = [-(2n ** 70n), -1.5, -1, 0, 0.5, 5, 2n ** 53n + 1n, 2n ** 70n, ' ', '\0', 'a', 'a\0', 'ab', 'é', '😀']
+  const byText = (keys: unknown[]) => [
+    ...keys.filter((key) => typeof key !== 'string'),
+    ...keys.filter((key) => typeof key === 'string').sort(),
+  ]
+  await database.transact('admin', (write) =>
+    write.insert(
+      'dev',
+      'dog',
+      sorted.toReversed().map((id) => ({ id })),
+    ),
+  )
+  assert.deepEqual(
+    Array.from(database.scan('dev', 'dog'), ({ id }) => id),
+    byText(sorted),
+  )
+  assert.deepEqual(database.get('dev', 'dog', 5n), { id: 5 })
+  assert.deepEqual(database.get('dev', 'dog', -0), { id: 0 })
+})
+
+test('row keys sort as numbers do', () => {
+  const number = fc.double({ noNaN: true, noDefaultInfinity: true })
+  fc.assert(
+    fc.property(number, number, (a, b) => {
+      assert.equal(Math.sign(Buffer.compare(rowKey('d', 't', a), rowKey('d', 't', b))), Math.sign(a - b))
+    }),
+  )
+})
+
+test('what cannot be a primary key is an error before anything is written', async (t) => {
+  const { database } = await open(t)
+  const room = MAX_KEY_BYTES - 'dev\0dog\0'.length - 1
+  const insert = (id: unknown) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }, { id }]))
+  const refused = (id: unknown) => assert.rejects(insert(id), (error: HostError) => error.statusCode === 400)
+  await refused('k'.repeat(room + 1))
+  await refused(Number.NaN)
+  await refused({})
+  await refused('\ud800')
+  assert.deepEqual([...database.scan('dev', 'dog')], [])
+  await insert('k'.repeat(room))
+  assert.equal(database.table('dev', 'dog').count, 2)
+})
+
+test('a write before there is a clock is a clear error', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'host-'))
+  const fresh = await Database.open(folder)
+  t.after(async () => {
+    await fresh.close()
+    await rm(folder, { recursive: true })
+  })
+  await fresh.createTable(dog)
+  await assert.rejects(
+    fresh.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }])),
+    /the cluster is not open/,
+  )
+})
+
+test('creating a table is idempotent and adds attributes; dropping it takes rows and tombstones', async (t) => {
+  const { database, host } = await open(t)
+  await host.createTable({ ...dog, attributes: ['name'] })
+  await host.createTable(dog)
+  assert.deepEqual(database.table('dev', 'dog').attributes, ['id', 'name'])
+  await assert.rejects(host.createTable({ ...dog, primaryKey: 'name' }), { statusCode: 409 })
+  await database.createTable({ ...dog, table: 'dog2' })
+  await database.transact('admin', (write) => {
+    write.insert('dev', 'dog', [{ id: 1 }, { id: 2 }])
+    write.insert('dev', 'dog2', [{ id: 1 }])
+    write.delete('dev', 'dog', [2])
+  })
+  await database.dropTable('dev', 'dog')
+  await database.createTable(dog)
+  assert.deepEqual([...database.scan('dev', 'dog')], [])
+  assert.deepEqual([...database.scan('dev', 'dog2')], [{ id: 1 }])
+  await host.apply(batch(1, [remote(1, 1, { records: [{ id: 2 }] })]))
+  assert.deepEqual(database.get('dev', 'dog', 2), { id: 2 })
+  await database.dropDatabase('dev')
+  assert.deepEqual(database.databases(), [])
+})
+
+test('10,000 rows are one transaction with one write', async (t) => {
+  const { database, host } = await open(t)
+  const records = Array.from({ length: 10_000 }, (_, id) => ({ id, name: `dog ${id}` }))
+  await database.transact('admin', (write) => write.insert('dev', 'dog', records))
+  const [transaction, ...others] = await outbox(host)
+  assert.equal(others.length, 0)
+  assert.equal(transaction!.writes.length, 1)
+  assert.equal(transaction!.writes[0]!.records!.length, 10_000)
+  assert.equal(database.table('dev', 'dog').count, 10_000)
+})

@@ -1,0 +1,111 @@
+// Last writer wins: whatever the order of arrival, a row ends as if its writes had been done in the order of their stamps.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { makeStamp } from '../../lib/replication/clock.ts'
+import { type Attributes, type Change, merge, type Row } from '../host/merge.ts'
+
+type Step = { operation: Change['operation']; record: Attributes }
+
+const at = (time: number) => makeStamp(time, 0, 'node1')
+const put = (time: number, record: Attributes): Change => ({
+  operation: 'put',
+  stamp: at(time),
+  record: { id: 1, ...record },
+})
+const update = (time: number, record: Attributes): Change => ({
+  operation: 'update',
+  stamp: at(time),
+  record: { id: 1, ...record },
+})
+const remove = (time: number): Change => ({ operation: 'delete', stamp: at(time) })
+
+const arrive = (changes: Change[]): Attributes | undefined =>
+  changes.reduce<Row | undefined>((row, change) => merge(row, change), undefined)?.record
+
+const permutations = <T>(items: T[]): T[][] =>
+  items.length < 2
+    ? [items]
+    : items.flatMap((item, i) => permutations(items.toSpliced(i, 1)).map((rest) => [item, ...rest]))
+
+function always(changes: Change[], expected: Attributes | undefined): void {
+  for (const order of permutations(changes)) assert.deepEqual(arrive(order), expected, JSON.stringify(order))
+}
+
+test('concurrent updates of different attributes both survive', () => {
+  always([put(1, { a: 1, b: 1 }), update(2, { a: 2 }), update(3, { b: 3 })], { id: 1, a: 2, b: 3 })
+})
+
+test('of two updates of one attribute the newer wins', () => {
+  always([put(1, { a: 1 }), update(2, { a: 2 }), update(3, { a: 3 })], { id: 1, a: 3 })
+})
+
+test('an upsert older than an update does not undo it, and what the upsert lacks is gone', () => {
+  always([put(1, { a: 1, b: 1, c: 1 }), put(2, { a: 2, b: 2 }), update(3, { b: 3 })], { id: 1, a: 2, b: 3 })
+})
+
+test('an update older than an upsert sets nothing', () => {
+  always([update(1, { a: 1, b: 1 }), put(2, { a: 2 })], { id: 1, a: 2 })
+})
+
+test('an update of an absent row upserts, even one that sets nothing', () => {
+  always([update(1, { a: 1 })], { id: 1, a: 1 })
+  always([remove(1), update(2, {})], { id: 1 })
+})
+
+test('a delete removes all that is older and leaves what newer updates set', () => {
+  always([put(1, { a: 1, b: 1 }), remove(2)], undefined)
+  always([put(1, { a: 1, b: 1 }), update(2, { b: 2 }), remove(3), update(4, { a: 4 })], { id: 1, a: 4 })
+})
+
+test('attributes named like the members of an object are attributes', () => {
+  always([put(1, { constructor: 1 }), update(2, { toString: 2 })], { id: 1, constructor: 1, toString: 2 })
+})
+
+test('a change that comes too late gives the same row back', () => {
+  const row = merge(undefined, put(5, { a: 1 }))
+  assert.equal(merge(row, update(4, { a: 2 })), row)
+  assert.equal(merge(row, remove(4)), row)
+})
+
+// A record names some of four attributes; values tell the steps apart.
+const attributes = fc.dictionary(fc.constantFrom('a', 'b', 'c', 'constructor'), fc.integer(), { maxKeys: 4 })
+const step: fc.Arbitrary<Step> = fc.record({
+  operation: fc.constantFrom('put', 'update', 'delete'),
+  record: attributes,
+})
+const transactions = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 })
+
+/** The transactions in the order of their stamps, and the same, some of them twice, in another order. */
+const arrivals = transactions
+  .map((all) =>
+    all.map((steps, i) => steps.map((each) => ({ ...each, record: { id: 1, ...each.record }, stamp: at(i) }))),
+  )
+  .chain((sent) =>
+    fc.array(fc.constantFrom(...sent), { maxLength: 4 }).chain((again) => {
+      const all = [...sent, ...again]
+      return fc.record({
+        sent: fc.constant(sent),
+        arrived: fc.shuffledSubarray(all, { minLength: all.length, maxLength: all.length }),
+      })
+    }),
+  )
+
+function naive(changes: Change[]): Attributes | undefined {
+  let record: Attributes | undefined
+  for (const change of changes) {
+    if (change.operation === 'delete') record = undefined
+    else record = change.operation === 'put' ? change.record : { ...record, ...change.record }
+  }
+  return record
+}
+
+test('any order of arrival, repeats included, gives the row that the order of stamps gives', () => {
+  fc.assert(
+    fc.property(arrivals, ({ sent, arrived }) => {
+      assert.deepEqual(arrive(arrived.flat()), naive(sent.flat()))
+    }),
+    { numRuns: 2000 },
+  )
+})

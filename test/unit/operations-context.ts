@@ -1,0 +1,80 @@
+// A context for operations: a real store on a file of its own, and fakes that note what they were asked.
+
+import type { TestContext } from 'node:test'
+import type { TableDescription } from '../../lib/host.ts'
+import { silent } from '../../lib/logger.ts'
+import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
+import type { ManifestStore } from '../../lib/manifest/store.ts'
+import type { Member } from '../../lib/mesh/mesh.ts'
+import type { OperationContext, PeerStatus } from '../../lib/operations/context.ts'
+import type { AgreeOptions, Outcome, Wanted } from '../../lib/peers/agreement.ts'
+import { openStore } from './store-fixture.ts'
+
+export const enabledText = 'clustering:\n  enabled: true\n  nodeName: node1\n'
+export const superUser = { superUser: true, username: 'admin' }
+
+/** What the fakes answer, changed by the test, and what they were asked. */
+export class World {
+  readonly calls: unknown[][] = []
+  tables: TableDescription[] = [{ database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }]
+  /** Tables of this name are skipped by the agreement. */
+  unknownTables = new Set<string>()
+  /** What asking a node throws. */
+  failures = new Map<string, Error>()
+  /** Asking a node waits for this. */
+  gates = new Map<string, Promise<void>>()
+  unreachable = new Set<string>()
+  peers = new Map<string, PeerStatus>()
+  members: () => Promise<Member[]> = async () => []
+
+  async subscribe(
+    store: ManifestStore,
+    node: string,
+    wanted: readonly Wanted[],
+    options: AgreeOptions,
+  ): Promise<Outcome> {
+    this.calls.push(['subscribe', node, wanted, options])
+    await this.gates.get(node)
+    const failure = this.failures.get(node)
+    if (failure) throw failure
+    const agreed = wanted.filter(({ table }) => !this.unknownTables.has(table))
+    const skipped = wanted.filter(({ table }) => this.unknownTables.has(table))
+    const { replace = false } = options
+    if (agreed.length > 0) await store.commit((current) => setSubscriptions(current, node, agreed, { replace }), 'api')
+    return { agreed, skipped }
+  }
+
+  async remove(store: ManifestStore, node: string, options: AgreeOptions): Promise<{ reached: boolean }> {
+    this.calls.push(['remove', node, options])
+    await store.commit((current) => removeNode(current, node), 'api')
+    return { reached: !this.unreachable.has(node) }
+  }
+}
+
+export async function openContext(test: TestContext, text = enabledText) {
+  const { store, path, listener } = await openStore(test, text)
+  const world = new World()
+  const context = {
+    store,
+    host: { describe: async () => world.tables },
+    mesh: {
+      members: async (options: unknown) => {
+        world.calls.push(['members', options])
+        return world.members()
+      },
+    },
+    logger: silent,
+    agreement: {
+      subscribe: (node: string, wanted: readonly Wanted[], options: AgreeOptions) =>
+        world.subscribe(store, node, wanted, options),
+      remove: (node: string, options: AgreeOptions) => world.remove(store, node, options),
+    },
+    peers: { status: async (node: string) => world.peers.get(node) ?? { status: 'NoResponders' } },
+    streams: {
+      purge: async (...call: unknown[]) => {
+        world.calls.push(['purge', ...call])
+      },
+    },
+  } as unknown as OperationContext
+  return { context, store, path, world, listener }
+}

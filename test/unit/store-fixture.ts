@@ -1,0 +1,61 @@
+// A store on a file of its own in a temporary folder, and what its listener was told, to be awaited.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestContext } from 'node:test'
+import type { Problem } from '../../lib/manifest/config-file.ts'
+import { type Commit, ManifestStore } from '../../lib/manifest/store.ts'
+
+export async function temporaryFolder(test: TestContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'enmesh-store-'))
+  test.after(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[] }
+
+/** What a store tells; `next` waits for the next thing it has not given out yet. */
+
+export class Listener {
+  readonly #told: Told[] = []
+  #wake: () => void = () => {}
+
+  constructor(store: ManifestStore) {
+    const tell = (told: Told) => {
+      this.#told.push(told)
+      this.#wake()
+    }
+    store.listen({
+      committed: (commit) => tell({ commit }),
+      rejected: (rejected) => tell({ rejected }),
+      missing: (missing) => tell({ missing }),
+    })
+  }
+
+  get pending(): number {
+    return this.#told.length
+  }
+
+  async next(): Promise<Told> {
+    const deadline = setTimeout(() => {
+      throw new Error('The store told nothing within 10 s')
+    }, 10_000)
+    while (this.#told.length === 0) {
+      await new Promise<void>((wake) => {
+        this.#wake = wake
+      })
+    }
+    clearTimeout(deadline)
+    return this.#told.shift() as Told
+  }
+}
+
+export async function openStore(test: TestContext, text?: string) {
+  const folder = await temporaryFolder(test)
+  const path = join(folder, 'database.yaml')
+  if (text !== undefined) await writeFile(path, text)
+  const store = await ManifestStore.open(path)
+  test.after(() => store.close())
+  return { store, path, folder, listener: new Listener(store) }
+}
