@@ -24,7 +24,10 @@ const rules = new WeakMap<TSchema, Rule>()
 
 const shapeOf = (schema: TSchema) => schema as Shape
 
-/** Adds a rule about several fields of an object, or items of a list; it runs when these have no faults of their own. */
+/**
+ * Adds a rule about several fields of an object, or items of a list; it runs when these have no faults of their own.
+ * Outermost: `Type.Optional` makes another schema, without the rule.
+ */
 export function withRule<Schema extends TSchema>(
   schema: Schema,
   rule: (value: Static<Schema>, path: string) => Issue | undefined,

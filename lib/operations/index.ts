@@ -1,6 +1,6 @@
 // The registry of the eleven operations, and the one way to each: caller, operation, enabled, body, names, handler.
 
-import { clusterError } from '../errors.ts'
+import { clusterError, clusterErrorFrom } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { compileBody, readBody } from './body.ts'
 import { configureCluster } from './configure-cluster.ts'
@@ -70,8 +70,8 @@ function turns(store: ManifestStore): Turns {
 }
 
 /**
- * One operation by its name, its body without `operation`: what the manager's methods do. Rejects with a ClusterError, or
- * with the signal's reason.
+ * One operation by its name, its body without `operation`: what the manager's methods do. Rejects with a
+ * ClusterError; with aborted when the signal came first.
  */
 export async function call<Name extends OperationName>(
   context: OperationContext,
@@ -85,7 +85,7 @@ export async function call<Name extends OperationName>(
   const request = readBody(operation.schema, body)
   operation.checkNames?.(request, manifest.nodeName)
   const run = async () => {
-    options.signal?.throwIfAborted()
+    if (options.signal?.aborted) throw clusterErrorFrom(options.signal.reason, 'aborted', name)
     return operation.handler(context, request, options)
   }
   const turn = operation.turn?.(request)

@@ -1,6 +1,7 @@
 // The nodes that the mesh reaches, as their hubs tell it.
 
 import { type Static, Type } from 'typebox'
+import { clusterErrorFrom } from '../errors.ts'
 import type { Member, Route } from '../mesh/mesh.ts'
 import { MeshError } from '../mesh/mesh.ts'
 import type { Operation } from './context.ts'
@@ -35,8 +36,9 @@ export const clusterNetwork: Operation<ClusterNetworkRequest, ClusterNetworkResp
     try {
       members = await mesh.members({ timeout, signal })
     } catch (error) {
+      if (!(error instanceof MeshError)) throw error
+      if (error.code === 'aborted') throw clusterErrorFrom(error, 'aborted', 'cluster_network')
       // Nobody answered, our own hub neither.
-      if (!(error instanceof MeshError) || error.code === 'aborted') throw error
       members = []
     }
     return {

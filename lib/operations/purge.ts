@@ -12,10 +12,10 @@ const purgeStreamSchema = withRule(
   Type.Object({
     ...databaseFields,
     table: Type.String({ minLength: 1 }),
-    options: Type.Optional(
-      withRule(Type.Object({ keep: count(), seq: count() }, { nullIsMissing: true }), ({ keep, seq }, path) =>
+    options: withRule(
+      Type.Optional(Type.Object({ keep: count(), seq: count() }, { nullIsMissing: true })),
+      ({ keep, seq }, path) =>
         keep !== undefined && seq !== undefined ? { path, message: 'can specify one of keep or seq' } : undefined,
-      ),
     ),
   }),
   databasesAgree,

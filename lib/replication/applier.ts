@@ -60,7 +60,7 @@ export class Applier {
     })
     const seen = notes.result()
     const batch: Batch = { source, transactions: fresh, checkpoint: { ...position, ...(seen ? { seen } : {}) } }
-    return republish && fresh.length > 0 ? { ...batch, republish: fresh.map((each) => this.#handOn(each)) } : batch
+    return republish && fresh.length > 0 ? { ...batch, republish: fresh.map((each) => this.#handOn(source, each)) } : batch
   }
 
   /** By this batch's own source so far, or by any other of the table. */
@@ -71,7 +71,12 @@ export class Applier {
     return false
   }
 
-  #handOn({ sequence: _, origin, ...transaction }: RemoteTransaction): Transaction {
-    return { ...transaction, origin: { ...origin, path: [...origin.path, this.#options.node] } }
+  /**
+   * The parts of one transaction come through several sources, and each is handed on by itself: the first node on the way
+   * gives each an id of its own.
+   */
+  #handOn(source: Source, { sequence: _, origin, id, ...transaction }: RemoteTransaction): Transaction {
+    const own = origin.path.length === 0 ? `${id}:${source.database}.${source.table}` : id
+    return { ...transaction, id: own, origin: { ...origin, path: [...origin.path, this.#options.node] } }
   }
 }

@@ -50,7 +50,7 @@ export class Publisher {
   readonly #tickets = new Map<string, Ticket>()
   readonly #waiters = new Map<string, Waiter>()
   /** Ids of transactions that are too large: they stay in the outbox. */
-  readonly #refused: string[] = []
+  readonly #refused = new Set<string>()
   readonly #timer: NodeJS.Timeout
   #queuedBytes = 0
   /** The last transaction read from the outbox. */
@@ -153,8 +153,9 @@ export class Publisher {
     const pass = ++this.#pass
     try {
       for await (const transaction of this.#outbox.unpublished(this.#cursor)) {
-        // A host may ignore the cursor.
-        if (!this.#tickets.has(transaction.id)) await this.#admit(transaction)
+        // A host may ignore the cursor, or start anew when that transaction has left.
+        const known = this.#tickets.has(transaction.id) || this.#refused.has(transaction.id)
+        if (!known) await this.#admit(transaction)
         if (this.#closed) return
         this.#cursor = { id: transaction.id, stamp: transaction.stamp }
       }
@@ -204,7 +205,7 @@ export class Publisher {
   #refuse(ticket: Ticket, bytes: number): void {
     const limit = this.#options.mesh.maxPayload - HEADER_ROOM
     this.#options.logger.error({ id: ticket.id, bytes, limit }, 'a transaction is too large to be replicated')
-    this.#refused.push(ticket.id)
+    this.#refused.add(ticket.id)
     this.#settle(ticket.id, (waiter) => waiter.reject(clusterError('transaction_too_large', bytes, limit)))
   }
 
@@ -243,7 +244,7 @@ export class Publisher {
       for (const ticket of whole) for (const position of ticket.positions) progress.set(tableKey(position), position)
       try {
         const { id, stamp } = through
-        await this.#outbox.published([...progress.values()], { id, stamp }, this.#refused)
+        await this.#outbox.published([...progress.values()], { id, stamp }, [...this.#refused])
         for (const { id } of whole) this.#tickets.delete(id)
         this.#roomWanted?.()
       } catch (error) {

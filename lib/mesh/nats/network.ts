@@ -1,60 +1,66 @@
 // Who is in the mesh, asked of the servers themselves through the system account: hubs answer even when their database hangs.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Member, RequestOptions, Route } from '../mesh.ts'
 import { hubName } from './configuration.ts'
 import { abortable, type Connection } from './connection.ts'
 
-type Statsz = {
+type Part = {
   server: { name: string; id: string }
-  statsz?: { active_servers?: number; routes?: { name?: string }[] }
+  statsz?: { routes?: { name?: string }[] }
+  data?: { cluster?: { urls?: string[] } }
 }
-type Varz = { server: { name: string; id: string }; data?: { cluster?: { urls?: string[] } } }
-type Answers = { name: string; responseTime: number; statsz?: Statsz['statsz']; varz?: Varz['data'] }
+type Hub = { name: string; responseTime: number; statsz?: Part['statsz']; varz?: Part['data'] }
 
 const HUB = hubName('')
 const nodeOf = (server: string) => server.slice(0, -HUB.length)
 
-/** Asks every server and is done as soon as all that are known have answered, or after the time-out. */
+/**
+ * Asks every server and is done as soon as each hub has answered that ours is routed to, directly or through others; or after
+ * the time-out. (The count of active servers that each of them tells stays wrong for seconds after a crash.)
+ */
 export async function members(connection: Connection, node: string, options: RequestOptions): Promise<Member[]> {
   const started = performance.now()
-  const answers = new Map<string, Answers>()
-  let expected = Number.POSITIVE_INFINITY
-  let done = () => {}
-  const complete = new Promise<void>((resolve) => {
-    done = resolve
-  })
+  const hubs = new Map<string, Hub>()
   const inbox = connection.inbox()
-  const take = (part: Statsz & Varz) => {
-    const { id, name } = part.server
-    const known = answers.get(id) ?? { name, responseTime: performance.now() - started }
-    if (part.statsz) known.statsz = part.statsz
-    if (part.data) known.varz = part.data
-    answers.set(id, known)
-    // The count is of all servers, leaves too; it under-reports at start-up, so the largest is believed.
-    const active = Math.max(0, ...[...answers.values()].map(({ statsz }) => statsz?.active_servers ?? 0))
-    expected = active > 0 ? active : expected
-    const whole = [...answers.values()].filter(({ statsz, varz }) => statsz && varz)
-    if (whole.length >= expected) done()
-  }
-  const subscription = connection.subscribe(inbox, (message) => {
-    if (!message.headers?.code) take(message.json<Statsz & Varz>())
+  let subscription = { unsubscribe() {} }
+  const complete = new Promise<void>((resolve) => {
+    subscription = connection.subscribe(inbox, (message) => {
+      if (message.headers?.code) return
+      const { server, statsz, data } = message.json<Part>()
+      if (!server.name.endsWith(HUB)) return
+      const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
+      if (statsz) hub.statsz = statsz
+      if (data) hub.varz = data
+      hubs.set(server.name, hub)
+      if (isWhole(hubs, hubName(node))) resolve()
+    })
   })
-  const timer = setTimeout(done, options.timeout)
+  const timeout = new AbortController()
   try {
     connection.publish('$SYS.REQ.SERVER.PING', '', { reply: inbox })
     connection.publish('$SYS.REQ.SERVER.PING.VARZ', '', { reply: inbox })
-    await abortable(complete, options.signal)
+    const late = delay(options.timeout, undefined, { signal: timeout.signal }).catch(() => {})
+    await abortable(Promise.race([complete, late]), options.signal)
   } finally {
-    clearTimeout(timer)
+    timeout.abort()
     subscription.unsubscribe()
   }
-  return [...answers.values()]
-    .filter(({ name }) => name.endsWith(HUB))
+  return [...hubs.values()]
     .map(memberOf)
     .sort((a, b) => Number(b.node === node) - Number(a.node === node) || (a.node < b.node ? -1 : 1))
 }
 
-const memberOf = ({ name, responseTime, statsz, varz }: Answers): Member => ({
+/** Has every hub answered that can be reached from this one by way of those that did? */
+function isWhole(hubs: ReadonlyMap<string, Hub>, name: string, visited = new Set<string>()): boolean {
+  if (visited.has(name)) return true
+  visited.add(name)
+  const hub = hubs.get(name)
+  if (!hub?.statsz || !hub.varz) return false
+  return (hub.statsz.routes ?? []).every((route) => !route.name || isWhole(hubs, route.name, visited))
+}
+
+const memberOf = ({ name, responseTime, statsz, varz }: Hub): Member => ({
   node: nodeOf(name),
   responseTime: Math.round(responseTime),
   connectedNodes: [
