@@ -79,7 +79,11 @@ async function play(): Promise<void> {
     const line = new RegExp(`^( *)- host: 127.0.0.1\\n *port: ${first.ports.cluster}\\n`, 'm')
     await writeFile(
       third.configFile,
-      text.replace(line, (found, indent) => `${found}${indent}# added by hand\n${indent}- { host: 127.0.0.1, port: ${second.ports.cluster} }\n`),
+      text.replace(
+        line,
+        (found, indent) =>
+          `${found}${indent}# added by hand\n${indent}- { host: 127.0.0.1, port: ${second.ports.cluster} }\n`,
+      ),
     )
     const { hub } = await eventually('the edit is live', async () => {
       const routes = await third.operation<{ hub: Route[] }>({ operation: 'cluster_get_routes' })
@@ -117,9 +121,11 @@ async function play(): Promise<void> {
       'every connection is open',
     )
     story.check(network.nodes.length === 3, 'the network has three nodes')
-    return [JSON.stringify(status, null, 2), JSON.stringify(network, null, 2)]
+    return ['cluster_status', ...status.connections.map(compact), 'cluster_network', ...network.nodes.map(compact)]
   })
 }
+
+const compact = (value: object) => `  ${JSON.stringify(value)}`
 
 const describe = ({ node_name, status, subscriptions }: Status['connections'][0]) =>
   `${node_name}: ${status}, ${subscriptions.length} subscription(s)`

@@ -13,7 +13,9 @@ export class Story {
     const started = performance.now()
     const lines = await run()
     this.say(...lines)
-    process.stdout.write(`   ${paint(32, 'ok')} ${paint(2, `${((performance.now() - started) / 1000).toFixed(1)} s`)}\n`)
+    process.stdout.write(
+      `   ${paint(32, 'ok')} ${paint(2, `${((performance.now() - started) / 1000).toFixed(1)} s`)}\n`,
+    )
   }
 
   say(...lines: string[]): void {

@@ -39,7 +39,7 @@ export async function temporaryFolder(): Promise<[path: string, remove: () => Pr
 
 /** Resolves with what `probe` gives as soon as that is neither undefined nor false; rejects after `timeout` ms with what was awaited. */
 export async function eventually<T>(
-  what: string,
+  what: string | (() => string),
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   timeout = 15_000,
 ): Promise<T> {
@@ -47,7 +47,7 @@ export async function eventually<T>(
   for (;;) {
     const value = await probe()
     if (value !== undefined && value !== false) return value
-    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${what}`)
+    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
     await delay(10)
   }
 }
@@ -363,21 +363,24 @@ export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promi
       }
     return found
   }
+  let unrest = ''
+  const atRest = async () => {
+    const before = await ends()
+    for (const { name, cluster, host } of nodes) {
+      for (const { source, applied, state, error = '' } of cluster.subscriptions()) {
+        const stream = `${source.node}.${source.database}.${source.table}`
+        const last = before.get(stream)
+        unrest = `${name} stands at ${applied} of ${last} of ${stream}, ${state} ${error}`
+        if (applied !== last) return false
+      }
+      unrest = `${host.outbox.length} transactions are in the outbox of ${name}`
+      if (host.outbox.length > 0) return false
+    }
+    unrest = 'streams grow'
+    return [...(await ends())].every(([stream, last]) => before.get(stream) === last)
+  }
   try {
-    await eventually(
-      'the nodes come to rest',
-      async () => {
-        const before = await ends()
-        for (const node of nodes) {
-          for (const { source, applied } of node.cluster.subscriptions())
-            if (applied !== before.get(`${source.node}.${source.database}.${source.table}`)) return false
-          if (node.host.outbox.length > 0) return false
-        }
-        const after = await ends()
-        return [...after].every(([stream, last]) => before.get(stream) === last)
-      },
-      timeout,
-    )
+    await eventually(() => `the nodes come to rest: ${unrest}`, atRest, timeout)
   } finally {
     for (const client of clients.values()) await client.close()
   }

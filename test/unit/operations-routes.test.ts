@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import { ClusterError } from '../../lib/errors.ts'
-import { execute, operations } from '../../lib/operations/index.ts'
+import { execute, operations, type SetRoutesResponse } from '../../lib/operations/index.ts'
 import { enabledText, openContext, superUser } from './operations-context.ts'
 
 const failure = async (answer: Promise<unknown>): Promise<[status: number, message: string]> => {
@@ -65,9 +65,9 @@ describe('every operation', () => {
 
   it('does nothing when it was given up before its turn', async (test) => {
     const { context, store } = await openContext(test)
-    const reason = new Error('given up')
     const request = { operation: 'cluster_set_routes', server: 'hub', routes: [a] }
-    await assert.rejects(execute(context, request, superUser, { signal: AbortSignal.abort(reason) }), reason)
+    const answer = execute(context, request, superUser, { signal: AbortSignal.abort() })
+    assert.deepEqual(await failure(answer), [499, 'Unable to cluster_set_routes, it was aborted.'])
     assert.deepEqual(store.manifest.routes.hub, [])
   })
 })
@@ -135,7 +135,7 @@ describe('routes', () => {
       [1, 2, 3].map(() => execute(context, { operation: 'cluster_set_routes', server: 'hub', routes }, superUser)),
     )
     assert.deepEqual(
-      answers.map((answer) => (answer as { set: unknown[] }).set.length),
+      answers.map((answer) => (answer as SetRoutesResponse).set.length),
       [10, 0, 0],
     )
     assert.equal(store.manifest.routes.hub.length, 10)

@@ -1,0 +1,195 @@
+// Nodes that close, servers that are killed or hang while thousands of transactions are under way: all arrives once, in order.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { eventually, quiet, type ServerKind, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
+import { insert } from '../support/memory-host.ts'
+
+const COUNT = 3000
+const numbered = (prefix: string, count = COUNT) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
+
+/** Commits a row a transaction, some each millisecond, whatever becomes of them; resolves with what each `publish` came to. */
+async function flow(node: TestNode, table: string, ids: readonly string[]): Promise<PromiseSettledResult<void>[]> {
+  const writing: Promise<void>[] = []
+  for (const [index, id] of ids.entries()) {
+    writing.push(node.host.write(id, insert(table, { id })))
+    writing.at(-1)!.catch(() => {})
+    if (index % 10 === 9) await delay(1)
+  }
+  return Promise.allSettled(writing)
+}
+
+const received = (node: TestNode, from: TestNode, table: string) => node.host.from(from.name, table).map(({ id }) => id)
+
+/** Resolves when a part of what flows has arrived. */
+const underWay = (node: TestNode, from: TestNode, table: string, count = COUNT / 4) =>
+  eventually(`${count} of ${table} arrive`, () => received(node, from, table).length >= count)
+
+/** Both nodes hold what the other committed, each transaction once, in the order of commit. */
+async function assertWhole(node1: TestNode, node2: TestNode, table: string, here: string[], there: string[]) {
+  await quiet([node1, node2], 30_000)
+  assert.deepEqual(received(node2, node1, table), here)
+  assert.deepEqual(received(node1, node2, table), there)
+  const gaps = [node1, node2].flatMap((node) =>
+    node.seen('replication:gap').filter(({ source }) => source.table === table),
+  )
+  assert.deepEqual(gaps, [])
+}
+
+describe('a server is killed in mid-flow', () => {
+  const cluster = new TestCluster()
+  let node1: TestNode
+  let node2: TestNode
+  before(async () => {
+    const options = { publishTimeout: 60_000, requestTimeout: Number(process.env.RT ?? 5000) }
+    ;[node1, node2] = (await cluster.startAll(['node1', 'node2'], { options })) as [TestNode, TestNode]
+  })
+  after(() => cluster.close())
+
+  const cases: [name: string, killed: ['node1' | 'node2', ServerKind][]][] = [
+    ['the hub of one', [['node1', 'hub']]],
+    ['the hub of the other', [['node2', 'hub']]],
+    ['the leaf of one', [['node1', 'leaf']]],
+    ['the leaf of the other', [['node2', 'leaf']]],
+    [
+      'both leaves',
+      [
+        ['node1', 'leaf'],
+        ['node2', 'leaf'],
+      ],
+    ],
+    [
+      'all four',
+      [
+        ['node1', 'hub'],
+        ['node1', 'leaf'],
+        ['node2', 'hub'],
+        ['node2', 'leaf'],
+      ],
+    ],
+  ]
+  for (const [index, [name, killed]] of cases.entries())
+    test(name, async () => {
+      const table = `killed${index}`
+      for (const { host } of [node1, node2])
+        await host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
+      await subscribe(node1, node2, { [table]: 'both' })
+      const [here, there] = [numbered(`${table}-here`), numbered(`${table}-there`)]
+      const flows = Promise.all([flow(node1, table, here), flow(node2, table, there)])
+      await Promise.all([underWay(node2, node1, table), underWay(node1, node2, table)])
+      const nodes = { node1, node2 }
+      const pids = await Promise.all(killed.map(([node, server]) => nodes[node].kill(server)))
+      await Promise.all(killed.map(([node, server], each) => nodes[node].replaced(server, pids[each]!)))
+      const outcomes = (await flows).flat()
+      assert.deepEqual(
+        outcomes.filter(({ status }) => status === 'rejected'),
+        [],
+      )
+      await assertWhole(node1, node2, table, here, there)
+    })
+
+  test('a leaf, five times', async () => {
+    const table = 'often'
+    for (const { host } of [node1, node2])
+      await host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
+    await subscribe(node1, node2, { [table]: 'both' })
+    const [here, there] = [numbered('often-here'), numbered('often-there')]
+    const flows = Promise.all([flow(node1, table, here), flow(node2, table, there)])
+    for (let round = 1; round <= 5; round++) {
+      await underWay(node2, node1, table, (round * COUNT) / 10)
+      await node1.replaced('leaf', await node1.kill('leaf'))
+    }
+    await flows
+    await assertWhole(node1, node2, table, here, there)
+  })
+})
+
+describe('a node closes in mid-flow and comes back', () => {
+  const tables: [string, string][] = [['dev', 'dog']]
+  async function pair(t: { after(fn: () => unknown): void }) {
+    const cluster = new TestCluster()
+    t.after(() => cluster.close())
+    const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'publish' })
+    return [node1, node2] as const
+  }
+
+  test('the subscriber', async (t) => {
+    const [node1, node2] = await pair(t)
+    const ids = numbered('a')
+    const flowing = flow(node1, 'dog', ids)
+    await underWay(node2, node1, 'dog')
+    await node2.reopen()
+    await underWay(node2, node1, 'dog', COUNT / 2)
+    await node2.cluster.close()
+    const missed = received(node2, node1, 'dog').length
+    await flowing
+    await node2.reopen()
+    await assertWhole(node1, node2, 'dog', ids, [])
+    assert.ok(missed < COUNT, `${missed} had arrived before it closed`)
+  })
+
+  test('the source: what was committed while it was closed lies in the outbox', async (t) => {
+    const [node1, node2] = await pair(t)
+    const ids = numbered('a')
+    const flowing = flow(node1, 'dog', ids)
+    await underWay(node2, node1, 'dog')
+    await node1.cluster.close()
+    const outcomes = await flowing
+    const reasons = new Set(outcomes.flatMap((each) => (each.status === 'rejected' ? [each.reason.code] : [])))
+    assert.deepEqual([...reasons], ['closed'])
+    await node1.reopen()
+    await assertWhole(node1, node2, 'dog', ids, [])
+  })
+
+  test('both', async (t) => {
+    const [node1, node2] = await pair(t)
+    const ids = numbered('a')
+    const flowing = flow(node1, 'dog', ids)
+    await underWay(node2, node1, 'dog')
+    await Promise.all([node1.cluster.close(), node2.cluster.close()])
+    await flowing
+    await Promise.all([node1.reopen(), node2.reopen()])
+    await assertWhole(node1, node2, 'dog', ids, [])
+  })
+})
+
+describe('publish while the leaf is not there', () => {
+  const tables: [string, string][] = [['dev', 'dog']]
+
+  test('waits, and is acknowledged after its return', async (t) => {
+    const cluster = TestCluster.for(t)
+    const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'publish' })
+    await node1.host.write('before', insert('dog', { id: 'before' }))
+    const killed = await node1.kill('leaf')
+    await eventually('the loss is noticed', () => node1.seen('mesh:state').at(-1)?.state === 'disconnected')
+    const ids = numbered('while', 200)
+    const outcomes = await Promise.allSettled(ids.map((id) => node1.host.write(id, insert('dog', { id }))))
+    assert.ok(outcomes.every(({ status }) => status === 'fulfilled'))
+    assert.notEqual(await node1.pid('leaf'), killed)
+    await quiet([node1, node2])
+    assert.deepEqual(received(node2, node1, 'dog'), ['before', ...ids])
+  })
+
+  test('rejects backlog_full when that takes longer than it may, and arrives all the same', async (t) => {
+    const cluster = TestCluster.for(t)
+    const options = { publishTimeout: 300 }
+    const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables, options })) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'publish' })
+    await node1.kill('leaf', 'SIGSTOP')
+    const ids = numbered('late', 100)
+    const outcomes = await Promise.allSettled(ids.map((id) => node1.host.write(id, insert('dog', { id }))))
+    for (const outcome of outcomes) {
+      assert.equal(outcome.status, 'rejected')
+      assert.equal(outcome.reason.code, 'backlog_full')
+      assert.equal(outcome.reason.statusCode, 503)
+      assert.equal(outcome.reason.retry, true)
+    }
+    assert.equal(node1.host.outbox.length, ids.length)
+    await node1.kill('leaf', 'SIGCONT')
+    await quiet([node1, node2])
+    assert.deepEqual(received(node2, node1, 'dog'), ids)
+  })
+})
