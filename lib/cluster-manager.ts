@@ -14,10 +14,12 @@
 // twice, because the checkpoint moved with the data. What the leaf itself missed while it was down lies in the outbox.
 
 import { dirname, join, resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
-import { type ClusterEventSource, SafeEmitter } from './events.ts'
+import { type ClusterEventSource, readOnly, SafeEmitter } from './events.ts'
 import type { Transaction } from './host.ts'
-import { findNode, type Manifest, type Node } from './manifest/manifest.ts'
+import { lock } from './manifest/lock.ts'
+import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
 import { type Mesh, MeshError } from './mesh/mesh.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
@@ -47,16 +49,11 @@ type Service = { mesh: Mesh; publisher: Publisher; replicator: Replicator; peers
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`: what plugins are handed. */
-  readonly events: ClusterEventSource = {
-    on: (...args) => (this.on(...args), this.events),
-    once: (...args) => (this.once(...args), this.events),
-    off: (...args) => (this.off(...args), this.events),
-    listenerCount: (name) => this.listenerCount(name),
-    eventNames: () => this.eventNames(),
-  } as ClusterEventSource
+  readonly events: ClusterEventSource = readOnly(this)
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: Clock
+  readonly #unlock: () => Promise<void>
   #state: ClusterState = 'opening'
   #service: Service | undefined
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
@@ -64,10 +61,11 @@ export class ClusterManager extends SafeEmitter {
   #closing: Promise<void> | undefined
   readonly #twins = new Set<string>()
 
-  private constructor(options: CheckedOptions, store: ManifestStore) {
+  private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
     this.#options = options
     this.#store = store
+    this.#unlock = unlock
     this.#clock = new Clock(store.manifest.nodeName || 'local', options.maxClockDrift)
     const { stamp } = options.host.info()
     if (stamp) this.#clock.resume(stamp)
@@ -80,13 +78,15 @@ export class ClusterManager extends SafeEmitter {
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
-    const store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+    const unlock = await lock(checked.configFile)
+    let manager: ClusterManager | undefined
     try {
-      const manager = new ClusterManager(checked, store)
+      const store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+      manager = new ClusterManager(checked, store, unlock)
       await manager.#start()
       return manager
     } catch (error) {
-      await store.close()
+      await (manager ? manager.close() : unlock())
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
@@ -165,7 +165,11 @@ export class ClusterManager extends SafeEmitter {
     if (this.#state !== 'open') throw clusterError('closed')
     try {
       const answer = await work()
-      await this.#following
+      // A server that does not come back is repaired for as long as we are open: nobody waits for that.
+      const patience = new AbortController()
+      const enough = delay(this.#options.requestTimeout, undefined, { signal: patience.signal }).catch(() => {})
+      await Promise.race([this.#following, enough])
+      patience.abort()
       return answer
     } catch (error) {
       if (error instanceof ClusterError) throw error
@@ -213,6 +217,7 @@ export class ClusterManager extends SafeEmitter {
       maxQueued: this.#options.maxQueued,
       maxQueuedBytes: this.#options.maxQueuedBytes,
       timeout: this.#options.publishTimeout,
+      requestTimeout,
     })
     const replicator = new Replicator({
       mesh,
@@ -283,6 +288,7 @@ export class ClusterManager extends SafeEmitter {
         if (state !== 'connected') return
         publisher.resume()
         replicator.reread()
+        peers.beat()
       },
       linked: () => peers.beat(),
       refused: (peer, reason) => {
@@ -343,12 +349,14 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     await this.#store.close()
-    await this.#following
-    const { peers, replicator, publisher, mesh } = this.#service ?? {}
+    const { agreement, peers, replicator, publisher, mesh } = this.#service ?? {}
+    agreement?.close()
     peers?.close()
     await replicator?.close()
     await publisher?.close()
     await mesh?.close()
+    await this.#following
+    await this.#unlock()
     this.#state = 'closed'
   }
 
@@ -368,32 +376,30 @@ export class ClusterManager extends SafeEmitter {
     }
     const service = this.#service
     if (!service) return
-    const { logger } = this.#options
-    this.#following = this.#following
-      .then(async () => {
-        if (previous.routes !== current.routes) await service.mesh.setRoutes(current.routes)
-        if (previous.nodes !== current.nodes) await service.replicator.follow(current)
-      })
-      .catch((error) => logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet'))
+    const failed = (error: unknown) =>
+      this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
+    this.#following = this.#following.then(async () => {
+      if (previous.routes !== current.routes) await service.mesh.setRoutes(current.routes).catch(failed)
+      if (previous.nodes !== current.nodes) await service.replicator.follow(current).catch(failed)
+    })
     for (const change of changes) {
       if (change.type === 'node:added' && service.peers.isUp(change.node.name))
         this.emit('peer:up', { node: change.node.name })
       if (cause !== 'file') continue
       if (change.type === 'node:added' || change.type === 'node:updated') void service.agreement.renew(change.node)
-      if (change.type === 'node:removed') void service.agreement.remove(change.node.name, { operation: 'remove_node' })
+      if (change.type === 'node:removed') void service.agreement.dismiss(change.node.name)
     }
   }
 
   #peerUp(node: string): void {
-    this.#ifKnown(node, (known) => {
+    this.#ifKnown(node, () => {
       this.emit('peer:up', { node })
-      this.#service?.agreement.met(known)
+      this.#service?.agreement.met(node)
     })
   }
 
-  #ifKnown(name: string, then: (node: Node) => void): void {
-    const node = findNode(this.manifest, name)
-    if (node) then(node)
+  #ifKnown(name: string, then: () => void): void {
+    if (findNode(this.manifest, name)) then()
   }
 
   #twin(instance: string): void {

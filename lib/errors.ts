@@ -94,6 +94,12 @@ export const errors = {
     false,
     'Mend the file; it is never overwritten while it is bad.',
   ),
+  config_locked: entry(
+    409,
+    (file: string) => `Configuration file ${file} is in use by another cluster manager`,
+    true,
+    'One process at a time owns a node. Close the other one; a killed one leaves no lock behind.',
+  ),
   config_unwritable: entry(
     500,
     (file: string, reason: string) => `Configuration file ${file} could not be written: ${reason}`,

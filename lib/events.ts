@@ -45,7 +45,25 @@ type Listener = (...args: unknown[]) => unknown
 type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
 
 /** The events of a manager without `emit`: what a plugin is handed. */
-export type ClusterEventSource = Pick<SafeEmitter, 'on' | 'once' | 'off' | 'listenerCount' | 'eventNames'>
+export interface ClusterEventSource {
+  on<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
+  once<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
+  off<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
+}
+
+/** That side of an emitter, frozen. */
+export function readOnly(emitter: SafeEmitter): ClusterEventSource {
+  const source: ClusterEventSource = {
+    on: (event, listener) => chained(() => emitter.on(event, listener)),
+    once: (event, listener) => chained(() => emitter.once(event, listener)),
+    off: (event, listener) => chained(() => emitter.off(event, listener)),
+  }
+  const chained = (call: () => unknown) => {
+    call()
+    return source
+  }
+  return Object.freeze(source)
+}
 
 /**
  * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:failed` and stops

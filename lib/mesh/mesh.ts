@@ -81,6 +81,8 @@ export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined
 
 export interface Mesh {
   readonly state: MeshState
+  /** Another text whenever the server of our streams was started anew: what others asked of it before is forgotten. */
+  readonly session: string
   /** Largest message in bytes, headers included. */
   readonly maxPayload: number
 

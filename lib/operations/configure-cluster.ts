@@ -120,6 +120,7 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
 
     const answered = outcomes.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
     const pending = connections.filter((_, index) => !answered[index])
+    for (const { node } of pending) context.agreement.postpone(node)
     await store.commit((current) => settle(current, connections, pending), 'api')
     const response: ConfigureClusterResponse = {
       message: 'Cluster successfully configured.',

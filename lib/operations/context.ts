@@ -6,18 +6,9 @@ import type { Logger } from '../logger.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { AgreeOptions, Outcome, Wanted } from '../peers/agreement.ts'
+import type { PeerStatus } from '../peers/peers.ts'
 
-/** What became of one connection; unknown parts are left out. */
-export type PeerStatus = {
-  /** `open`: answered; `NoResponders`: nobody there; `Timeout`: no answer in time; `closed`: we are cut off, or it answered with an error. */
-  status: 'open' | 'NoResponders' | 'Timeout' | 'closed'
-  /** Milliseconds. */
-  latency?: number
-  /** As `formatUptime` writes it. */
-  uptime?: string
-  ports?: { clustering?: number; operations_api?: number }
-  systemInfo?: { hdb_version?: string; node_version?: string; platform?: string }
-}
+export type { PeerStatus }
 
 export interface OperationContext {
   readonly store: ManifestStore
@@ -32,6 +23,8 @@ export interface OperationContext {
     subscribe(node: string, wanted: readonly Wanted[], options: AgreeOptions): Promise<Outcome>
     /** Ends all subscriptions with that node and takes it out of the manifest; `reached` is false when it could not be told. */
     remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }>
+    /** What the manifest is about to hold for this node is still to be agreed on: as soon as it is there. */
+    postpone(node: string): void
   }
   readonly peers: {
     /** One connection's answer, bounded by the request time-out; never rejects. */

@@ -5,6 +5,7 @@ import type { Host, Source, TableDescription } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import {
   type Cause,
+  findNode,
   type Manifest,
   type Node,
   removeNode,
@@ -50,6 +51,8 @@ export type AgreementOptions = {
   logger: Logger
 }
 
+/** ms after which a node that did not agree is asked again. */
+const RENEW_AFTER = 10_000
 /** Tables in one request to the other node; each request has its own time-out. */
 const PAGE = 100
 
@@ -58,8 +61,8 @@ type Settled = { wanted: Wanted; table: TableDescription; missingHere: boolean }
 
 export class Agreement {
   readonly #options: AgreementOptions
-  /** Nodes that have not agreed to what the manifest says. */
-  readonly #pending = new Set<string>()
+  /** Nodes that have not agreed to what the manifest says, and when they are asked again. */
+  readonly #pending = new Map<string, NodeJS.Timeout>()
 
   constructor(options: AgreementOptions) {
     this.#options = options
@@ -77,6 +80,8 @@ export class Agreement {
     const { settled, skipped } = this.#settle(node, wanted, ours, theirs)
     const agreed = settled.map((each) => each.wanted)
     if (settled.length === 0 && (wanted.length > 0 || !options.replace)) return { agreed, skipped }
+    // A file that is bad refuses here, before the other node is told.
+    if (!options.committed) await commit((current) => current, 'api')
     for (const { wanted: each } of settled) await streams.ensure(each)
     for (const request of this.#requests(node, settled, options)) await peers.ask(node, request, options)
     const missing = settled.filter((each) => each.missingHere)
@@ -86,42 +91,64 @@ export class Agreement {
       const { replace = false } = options
       await commit((current) => setSubscriptions(current, node, agreed.map(plain), { replace }), 'api')
     })
-    this.#pending.delete(node)
+    this.#settled(node)
     return { agreed, skipped }
   }
 
   /** Takes the node out of the manifest, whether or not it could be told. */
   async remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }> {
-    const { peers, commit, logger } = this.#options
-    const reached = await peers.ask(node, { operation: 'remove_node' }, options).then(
-      () => true,
-      (error) => {
-        logger.warn({ node, reason: error.message }, 'a removed node could not be told')
-        return false
-      },
-    )
-    this.#pending.delete(node)
-    await commit((current) => removeNode(current, node), 'api')
+    const reached = await this.dismiss(node, options)
+    await this.#options.commit((current) => removeNode(current, node), 'api')
     return { reached }
+  }
+
+  /** Tells the node that it is no longer in our manifest. Never rejects. */
+  async dismiss(node: string, options: AgreeOptions = { operation: 'remove_node' }): Promise<boolean> {
+    this.#settled(node)
+    try {
+      await this.#options.peers.ask(node, { operation: 'remove_node' }, options)
+      return true
+    } catch (error) {
+      this.#options.logger.warn({ node, reason: reasonOf(error) }, 'a removed node could not be told')
+      return false
+    }
   }
 
   /** Negotiates what the manifest holds already; when the node does not answer, again as soon as it is met. Never rejects. */
   async renew({ name, subscriptions }: Node): Promise<void> {
-    this.#pending.add(name)
+    this.postpone(name)
     const options = { operation: 'update_node', replace: true, committed: true }
     await this.subscribe(name, subscriptions, options).catch((error) => {
       this.#options.logger.warn({ node: name, reason: reasonOf(error) }, 'subscriptions are pending')
     })
   }
 
-  /** These subscriptions are in the manifest and the node does not know of them yet. */
+  /** What the manifest holds for this node is still to be agreed on: as soon as it is met, and now and then. */
   postpone(node: string): void {
-    this.#pending.add(node)
+    this.#settled(node)
+    const timer = setTimeout(() => this.#renewPending(node), RENEW_AFTER)
+    timer.unref()
+    this.#pending.set(node, timer)
   }
 
   /** The node is there. */
-  met(node: Node): void {
-    if (this.#pending.has(node.name)) void this.renew(node)
+  met(node: string): void {
+    if (this.#pending.has(node)) this.#renewPending(node)
+  }
+
+  close(): void {
+    for (const node of [...this.#pending.keys()]) this.#settled(node)
+  }
+
+  #renewPending(name: string): void {
+    const node = findNode(this.#options.manifest(), name)
+    if (node) void this.renew(node)
+    else this.#settled(name)
+  }
+
+  #settled(node: string): void {
+    clearTimeout(this.#pending.get(node))
+    this.#pending.delete(node)
   }
 
   /** What exists on one of the two nodes, and does not differ in its primary key. */
@@ -147,17 +174,22 @@ export class Agreement {
     return { settled, skipped }
   }
 
-  /** The mirror image, in pages. Only the first page of a replacement replaces: the others add to it. */
+  /** The mirror image, in pages; then, if these are all there are to be, the names of all. */
   #requests(node: string, settled: readonly Settled[], { replace }: AgreeOptions): Request[] {
     const known = this.#options.manifest().nodes.some(({ name }) => name === node)
-    const pages = Array.from({ length: Math.max(1, Math.ceil(settled.length / PAGE)) }, (_, index) =>
+    const pages = Array.from({ length: Math.ceil(settled.length / PAGE) }, (_, index) =>
       settled.slice(index * PAGE, (index + 1) * PAGE),
     )
-    return pages.map((page, index) => ({
+    const requests: Request[] = pages.map((page, index) => ({
       operation: known || index > 0 ? 'update_node' : 'add_node',
       subscriptions: page.map(mirrored),
-      ...(replace && index === 0 ? { replace: true } : {}),
     }))
+    if (!replace) return requests
+    const all = settled.map((each) => {
+      const { attributes: _, start_time: __, ...named } = mirrored(each)
+      return named
+    })
+    return [...requests, { operation: 'update_node', subscriptions: all, replace: true }]
   }
 
   // --- answering --------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ export type StreamPosition = TableName & { epoch: string; sequence: number }
 export interface PeerListener {
   up(node: string): void
   down(node: string): void
-  /** It was silent for longer than it should, down or not. */
+  /** It was silent for longer than it should, or its streams' server was started anew: what it was asked is forgotten. */
   returned(node: string): void
   /** Another process answers to our own name. */
   twin(instance: string): void
@@ -69,7 +69,7 @@ const SILENCE = 4_000
 export class Peers {
   readonly #options: PeersOptions
   readonly #instance = randomUUID()
-  readonly #heard = new Map<string, number>()
+  readonly #heard = new Map<string, { at: number; session: string }>()
   readonly #up = new Set<string>()
   #timer: NodeJS.Timeout | undefined
 
@@ -200,13 +200,13 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.#instance, streams }))
+      mesh.announce(encode({ node, instance: this.#instance, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
     const silent = Date.now() - SILENCE
     for (const each of this.#up) {
-      if ((this.#heard.get(each) ?? 0) >= silent) continue
+      if ((this.#heard.get(each)?.at ?? 0) >= silent) continue
       this.#up.delete(each)
       this.#options.listener.down(each)
     }
@@ -215,15 +215,15 @@ export class Peers {
   #hear(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
-    const { node, instance, streams } = heartbeat
+    const { node, instance, session, streams } = heartbeat
     const { listener } = this.#options
     if (node === this.#options.node) {
       if (instance !== this.#instance) listener.twin(instance)
       return
     }
-    const silence = Date.now() - (this.#heard.get(node) ?? 0)
-    this.#heard.set(node, Date.now())
-    if (silence > MISSED) listener.returned(node)
+    const known = this.#heard.get(node)
+    this.#heard.set(node, { at: Date.now(), session })
+    if (!known || Date.now() - known.at > MISSED || known.session !== session) listener.returned(node)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)

@@ -57,6 +57,8 @@ const TablesType = Type.Record(
 const HeartbeatType = Type.Object({
   node: Type.String({ minLength: 1 }),
   instance: Type.String({ minLength: 1 }),
+  /** Of the server of its streams. */
+  session: Type.String(),
   /** Database, table, epoch, last sequence of each stream that grew lately. */
   streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Number()])),
 })

@@ -51,16 +51,22 @@ export class Applier {
     const { node, republish } = this.#options
     const notes = new Notes(position.seen)
     const fresh = transactions.filter(({ origin, sequence }) => {
-      if (origin.node === node) return false
+      if (origin.node === node || origin.path.includes(node)) return false
       if (origin.epoch === undefined || origin.sequence === undefined) return true
       const replayed = sequence <= (position.replayUntil ?? 0)
       const known = !replayed && this.#known(notes, source.node, origin.node, origin.epoch, origin.sequence)
       notes.add(origin.node, origin.epoch, origin.sequence)
       return !known
     })
+    // Whatever the source holds up to here was passed, so that its own stream is one range.
+    const from = (this.#checkpoints.get(source.node)?.sequence ?? position.sequence) + 1
+    if (position.epoch !== '' && from <= position.sequence)
+      notes.add(source.node, position.epoch, from, position.sequence)
     const seen = notes.result()
     const batch: Batch = { source, transactions: fresh, checkpoint: { ...position, ...(seen ? { seen } : {}) } }
-    return republish && fresh.length > 0 ? { ...batch, republish: fresh.map((each) => this.#handOn(source, each)) } : batch
+    return republish && fresh.length > 0
+      ? { ...batch, republish: fresh.map((each) => this.#handOn(source, each)) }
+      : batch
   }
 
   /** By this batch's own source so far, or by any other of the table. */

@@ -1,14 +1,14 @@
 // From the outbox to the streams of our leaf: in the order of commit, each table in its own stream, all acknowledged.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host, Published, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
 import { type Position, TableLog } from './table-log.ts'
-import { encode, encodeHeaders, isReplicable, splitByTable } from './wire.ts'
+import { encode, encodeHeaders, isHeaderValue, isReplicable, splitByTable } from './wire.ts'
 
 export type PublisherOptions = {
   mesh: Mesh
@@ -22,6 +22,8 @@ export type PublisherOptions = {
   maxQueuedBytes: number
   /** ms that `publish` waits for the acknowledgement. */
   timeout: number
+  /** ms for each request to our leaf. */
+  requestTimeout: number
 }
 
 /** A transaction on its way. `open`: parts that are not yet stored. */
@@ -34,8 +36,20 @@ type Waiter = {
   /** A pass over the outbox that began after this one was asked for. */
   pass: number
 }
-type Stream = { table: TableName; log: TableLog; grownAt: number; work?: Promise<void>; reason: string }
+type Stream = {
+  table: TableName
+  log: TableLog
+  grownAt: number
+  /** A look under way. */
+  work?: Promise<void>
+  /** Why the last look failed. */
+  reason: string
+  /** Where the stream was when sending was interrupted last, and how often it has not moved since. */
+  interrupted: { at: number; times: number }
+}
 
+/** ms that `close` waits for acknowledgements. */
+const CLOSE_TIMEOUT = 2_000
 const RETRY = { first: 50, most: 1_000 }
 /** Room that headers and the server's own framing take of the largest message. */
 const HEADER_ROOM = 4_096
@@ -49,8 +63,10 @@ export class Publisher {
   /** What was read from the outbox and not yet removed from it, in its order. */
   readonly #tickets = new Map<string, Ticket>()
   readonly #waiters = new Map<string, Waiter>()
-  /** Ids of transactions that are too large: they stay in the outbox. */
-  readonly #refused = new Set<string>()
+  /** Transactions that cannot be sent, by id: they stay in the outbox. */
+  readonly #refused = new Map<string, ClusterError>()
+  /** What the host removed while a pass is under way, which may still show it. */
+  readonly #removed = new Set<string>()
   readonly #timer: NodeJS.Timeout
   #queuedBytes = 0
   /** The last transaction read from the outbox. */
@@ -72,8 +88,11 @@ export class Publisher {
   /** Resolves when our leaf has every part. Rejects backlog_full, transaction_too_large, closed. */
   publish(transaction: Transaction): Promise<void> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
+    const refused = this.#refused.get(transaction.id)
+    if (refused) return Promise.reject(refused)
     const known = this.#waiters.get(transaction.id)
     if (known) return known.promise
+    if (this.#tickets.get(transaction.id)?.open === 0) return Promise.resolve()
     let settle!: Pick<Waiter, 'resolve' | 'reject'>
     const promise = new Promise<void>((resolve, reject) => {
       settle = { resolve, reject }
@@ -142,6 +161,10 @@ export class Publisher {
     clearInterval(this.#timer)
     this.#roomWanted?.()
     await this.#reading
+    // What is in flight has a moment to be acknowledged; the rest stays in the outbox.
+    const end = Date.now() + CLOSE_TIMEOUT
+    const inFlight = () => [...this.#tickets.values()].some(({ open }) => open > 0)
+    while (inFlight() && this.#options.mesh.state === 'connected' && Date.now() < end) await delay(5)
     await this.#confirming
     for (const id of [...this.#waiters.keys()]) this.#settle(id, (waiter) => waiter.reject(clusterError('closed')))
   }
@@ -154,7 +177,8 @@ export class Publisher {
     try {
       for await (const transaction of this.#outbox.unpublished(this.#cursor)) {
         // A host may ignore the cursor, or start anew when that transaction has left.
-        const known = this.#tickets.has(transaction.id) || this.#refused.has(transaction.id)
+        const { id } = transaction
+        const known = this.#tickets.has(id) || this.#refused.has(id) || this.#removed.has(id)
         if (!known) await this.#admit(transaction)
         if (this.#closed) return
         this.#cursor = { id: transaction.id, stamp: transaction.stamp }
@@ -164,30 +188,32 @@ export class Publisher {
       this.#woken = true
       await delay(RETRY.most)
       return
+    } finally {
+      this.#removed.clear()
     }
     // What a whole pass has not met was sent and removed before it was asked for.
-    for (const [id, waiter] of this.#waiters)
-      if (waiter.pass <= pass && !this.#tickets.has(id)) this.#settle(id, (each) => each.resolve())
+    for (const [id, waiter] of this.#waiters) {
+      const refused = this.#refused.get(id)
+      if (refused) this.#settle(id, (each) => each.reject(refused))
+      else if (waiter.pass <= pass && !this.#tickets.has(id)) this.#settle(id, (each) => each.resolve())
+    }
   }
 
   /** Waits for room, then queues every part behind what its table has queued already. */
   async #admit(transaction: Transaction): Promise<void> {
-    const { maxQueued, maxQueuedBytes, mesh, node } = this.#options
+    const { maxQueued, maxQueuedBytes, node } = this.#options
     while (!this.#closed && (this.#tickets.size >= maxQueued || this.#queuedBytes >= maxQueuedBytes))
       await new Promise<void>((resolve) => {
         this.#roomWanted = resolve
       })
     if (this.#closed) return
     const { id, stamp } = transaction
-    const parts = splitByTable(transaction)
-      .filter(({ table }) => isReplicable(table))
-      .map(({ table, writes }) => ({ table, data: encode(transaction, writes, node) }))
-    const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
-    const tooLarge = largest > mesh.maxPayload - HEADER_ROOM
-    const ticket: Ticket = { id, stamp, bytes: 0, open: tooLarge ? 0 : parts.length, positions: [] }
+    const ticket: Ticket = { id, stamp, bytes: 0, open: 0, positions: [] }
     this.#tickets.set(id, ticket)
-    if (tooLarge) this.#refuse(ticket, largest)
+    const parts = this.#encode(transaction)
+    if (parts instanceof ClusterError) this.#refuse(id, parts)
     else {
+      ticket.open = parts.length
       for (const { data } of parts) ticket.bytes += data.byteLength
       this.#queuedBytes += ticket.bytes
       for (const { table, data } of parts)
@@ -201,12 +227,27 @@ export class Publisher {
     if (ticket.open === 0) this.#finish(ticket)
   }
 
+  /** The messages, one a table, or why there can be none. */
+  #encode(transaction: Transaction): { table: TableName; data: Uint8Array }[] | ClusterError {
+    const { mesh, node } = this.#options
+    const limit = mesh.maxPayload - HEADER_ROOM
+    try {
+      if (!isHeaderValue(transaction.id)) throw new Error('its id must not contain line breaks')
+      const parts = splitByTable(transaction)
+        .filter(({ table }) => isReplicable(table))
+        .map(({ table, writes }) => ({ table, data: encode(transaction, writes, node) }))
+      const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
+      return largest > limit ? clusterError('transaction_too_large', largest, limit) : parts
+    } catch (error) {
+      return clusterErrorFrom(error, 'invalid_request', `a transaction cannot be encoded: ${reasonOf(error)}`)
+    }
+  }
+
   /** It stays in the outbox, reported, and what follows passes it by. */
-  #refuse(ticket: Ticket, bytes: number): void {
-    const limit = this.#options.mesh.maxPayload - HEADER_ROOM
-    this.#options.logger.error({ id: ticket.id, bytes, limit }, 'a transaction is too large to be replicated')
-    this.#refused.add(ticket.id)
-    this.#settle(ticket.id, (waiter) => waiter.reject(clusterError('transaction_too_large', bytes, limit)))
+  #refuse(id: string, error: ClusterError): void {
+    this.#options.logger.error({ id, reason: error.message }, 'a transaction cannot be replicated')
+    this.#refused.set(id, error)
+    this.#settle(id, (waiter) => waiter.reject(error))
   }
 
   // --- out: stored, told to the host, forgotten -------------------------------------------------------------------------
@@ -220,8 +261,15 @@ export class Publisher {
   #finish(ticket: Ticket): void {
     this.#queuedBytes -= ticket.bytes
     this.#settle(ticket.id, (waiter) => waiter.resolve())
+    this.#confirmSoon()
+  }
+
+  #confirmSoon(): void {
     this.#confirming ??= this.#confirm().finally(() => {
       this.#confirming = undefined
+      // What was finished while the last round was ending.
+      const [oldest] = this.#tickets.values()
+      if (oldest?.open === 0 && !this.#closed) this.#confirmSoon()
     })
   }
 
@@ -244,8 +292,11 @@ export class Publisher {
       for (const ticket of whole) for (const position of ticket.positions) progress.set(tableKey(position), position)
       try {
         const { id, stamp } = through
-        await this.#outbox.published([...progress.values()], { id, stamp }, [...this.#refused])
-        for (const { id } of whole) this.#tickets.delete(id)
+        await this.#outbox.published([...progress.values()], { id, stamp }, [...this.#refused.keys()])
+        for (const { id } of whole) {
+          this.#tickets.delete(id)
+          if (this.#reading) this.#removed.add(id)
+        }
         this.#roomWanted?.()
       } catch (error) {
         this.#options.logger.error({ reason: reasonOf(error) }, 'the host could not store how far was published')
@@ -281,23 +332,39 @@ export class Publisher {
     const key = tableKey(table)
     const known = this.#streams.get(key)
     if (known) return known
-    const { mesh, window } = this.#options
+    const { mesh, node, window, requestTimeout } = this.#options
     const stream: Stream = {
       table,
       grownAt: Date.now(),
       reason: 'not yet looked at',
+      interrupted: { at: -1, times: 0 },
       log: new TableLog({
         table,
+        node,
         mesh,
         window,
+        requestTimeout,
         recall: () => this.#outbox.publishedUpTo(table.database, table.table),
         remember: (position) => this.#outbox.published([{ ...table, ...position, id: '' }]),
-        interrupted: () => void this.#synchronize(stream),
+        interrupted: (error) => void this.#interrupted(stream, error),
       }),
     }
     this.#streams.set(key, stream)
     void this.#synchronize(stream)
     return stream
+  }
+
+  /** Looks again behind a look under way; and later each time when the server refuses the same message again. */
+  async #interrupted(stream: Stream, error: MeshError): Promise<void> {
+    const at = stream.log.position.sequence
+    const times = at === stream.interrupted.at ? stream.interrupted.times + 1 : 0
+    stream.interrupted = { at, times }
+    await stream.work
+    if (times > 0) {
+      this.#options.logger.warn({ ...stream.table, reason: error.message, times }, 'our own stream takes no messages')
+      await delay(Math.min(RETRY.first * 2 ** (times - 1), RETRY.most))
+    }
+    if (!stream.log.ready) await this.#synchronize(stream)
   }
 
   /** Looks at a stream until that succeeds, one look at a time; gives up while the mesh is down, until `resume`. */

@@ -1,5 +1,6 @@
 // The manifest made to run: one subscriber for every remote table that is subscribed, started, placed and ended here.
 
+import { reasonOf } from '../errors.ts'
 import type { Checkpoint, Host, Source, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
@@ -8,7 +9,7 @@ import { Applier } from './applier.ts'
 import type { Clock } from './clock.ts'
 import { Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 import type { Position } from './table-log.ts'
-import { parseLabel } from './wire.ts'
+import { epochBehind, parseLabel } from './wire.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -37,6 +38,8 @@ export class Replicator {
   readonly #options: ReplicatorOptions
   readonly #subscribers = new Map<string, Subscriber>()
   readonly #appliers = new Map<string, Applier>()
+  /** Ended, with a checkpoint that the host still has to forget. */
+  readonly #owed = new Map<string, Source>()
   /** Starts and ends happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -49,6 +52,7 @@ export class Replicator {
     return this.#queue(async () => {
       const wanted = new Map(sourcesOf(manifest).map((source) => [keyOf(source), source]))
       for (const key of [...this.#subscribers.keys()]) if (!wanted.has(key)) await this.#end(key)
+      await this.#forgetOwed()
       for (const [key, source] of wanted) if (!this.#subscribers.has(key)) this.#start(key, source)
     })
   }
@@ -62,32 +66,37 @@ export class Replicator {
     return this.#queue(async () => {
       const { mesh, requestTimeout } = this.#options
       const applier = this.#applierOf(source)
-      const known = await applier.recall(source)
-      if (known && (startTime === undefined || startTime === known.startTime)) return
+      const settled = (known: Checkpoint | undefined) =>
+        known && (startTime === undefined || startTime === known.startTime)
+      await this.#forgetOwed(source)
+      if (settled(await applier.recall(source))) return
       const options = { timeout: requestTimeout }
       const state = await mesh.streamState(source, options)
       if (!state) return
+      const label = parseLabel(state.description)
       const last = state.lastSequence
-      let position: Checkpoint
-      if (startTime === undefined) position = { epoch: parseLabel(state.description)?.epoch ?? '', sequence: last }
-      else {
+      let position: Checkpoint = { epoch: epochBehind(label, last), sequence: last }
+      if (startTime !== undefined) {
         const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), Date.now()), options)
-        position = { epoch: '', sequence: Math.min(first - 1, last), startTime, replayUntil: last }
+        const sequence = Math.min(first - 1, last)
+        position = { epoch: epochBehind(label, sequence), sequence, startTime, replayUntil: last }
       }
       const key = keyOf(source)
       const running = this.#subscribers.get(key)
       if (running) await this.#stop(key, running)
-      await applier.apply(source, [], position)
-      if (running) this.#start(key, source)
+      try {
+        // One that ran may have found a start by itself meanwhile.
+        if (!settled(await applier.recall(source))) await applier.apply(source, [], position)
+      } finally {
+        if (running) this.#start(key, source)
+      }
     })
   }
 
   /** Takes back what `place` stored for a subscription that did not come about. */
   async displace(source: Source): Promise<void> {
     await this.#queue(async () => {
-      if (this.#subscribers.has(keyOf(source))) return
-      this.#applierOf(source).forget(source.node)
-      await this.#options.host.forget(source)
+      if (!this.#subscribers.has(keyOf(source))) await this.#forget(source)
     })
   }
 
@@ -130,8 +139,24 @@ export class Replicator {
   async #end(key: string): Promise<void> {
     const subscriber = this.#subscribers.get(key)!
     await this.#stop(key, subscriber)
-    this.#applierOf(subscriber.source).forget(subscriber.source.node)
-    await this.#options.host.forget(subscriber.source)
+    await this.#forget(subscriber.source)
+  }
+
+  /** A checkpoint that stays would be resumed from by a later subscription: what the host refuses now is owed. */
+  async #forget(source: Source): Promise<void> {
+    this.#applierOf(source).forget(source.node)
+    try {
+      await this.#options.host.forget(source)
+      this.#owed.delete(keyOf(source))
+    } catch (error) {
+      this.#owed.set(keyOf(source), source)
+      this.#options.logger.warn({ ...source, reason: reasonOf(error) }, 'a checkpoint could not be removed yet')
+    }
+  }
+
+  async #forgetOwed(only?: Source): Promise<void> {
+    for (const [key, source] of [...this.#owed])
+      if ((!only || key === keyOf(only)) && !this.#subscribers.has(key)) await this.#forget(source)
   }
 
   #applierOf(table: TableName): Applier {

@@ -4,6 +4,12 @@ import type { Checkpoint, Range } from '../host.ts'
 
 export type Seen = NonNullable<Checkpoint['seen']>
 
+/**
+ * Most ranges kept of one origin's epoch. The oldest are dropped: what then arrives again by another path is applied again,
+ * which last-writer-wins makes harmless.
+ */
+const MAX_RANGES = 512
+
 /** The ranges with `from..to` added; neighbours and overlaps joined, in order. The given array is not changed. */
 export function addRange(ranges: readonly Range[], from: number, to: number): Range[] {
   const last = ranges.at(-1)
@@ -45,12 +51,12 @@ export class Notes {
     this.#seen = seen
   }
 
-  add(origin: string, epoch: string, sequence: number): void {
+  add(origin: string, epoch: string, from: number, to: number = from): void {
     const run = this.#run
-    if (run && run.origin === origin && run.epoch === epoch && sequence === run.to + 1) run.to = sequence
+    if (run && run.origin === origin && run.epoch === epoch && from === run.to + 1) run.to = to
     else {
       this.#note()
-      this.#run = { origin, epoch, from: sequence, to: sequence }
+      this.#run = { origin, epoch, from, to }
     }
   }
 
@@ -72,7 +78,7 @@ export class Notes {
     const ofOrigin = this.#seen?.[origin]
     this.#seen = {
       ...this.#seen,
-      [origin]: { ...ofOrigin, [epoch]: addRange(ofOrigin?.[epoch] ?? [], from, to) },
+      [origin]: { ...ofOrigin, [epoch]: addRange(ofOrigin?.[epoch] ?? [], from, to).slice(-MAX_RANGES) },
     }
     this.#run = undefined
   }

@@ -8,7 +8,7 @@ import type { Logger } from '../logger.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../mesh/mesh.ts'
 import type { Applier } from './applier.ts'
 import type { Clock } from './clock.ts'
-import { decode, epochOf, type Label, parseLabel } from './wire.ts'
+import { decode, epochBehind, epochOf, type Incarnation, type Label, parseLabel } from './wire.ts'
 
 export type SubscriberEvents = {
   state(source: Source, state: SubscriptionState, previous: SubscriptionState, error?: string): void
@@ -48,6 +48,8 @@ const RETRY = { first: 50, most: 2_000 }
 export class Subscriber {
   readonly #options: SubscriberOptions
   readonly #stopping = new AbortController()
+  /** Of the requests under way: they may have been lost with the link. */
+  #attempt = new AbortController()
   #state: SubscriptionState = 'pending'
   #checkpoint: Checkpoint = { epoch: '', sequence: 0 }
   #last = 0
@@ -78,6 +80,7 @@ export class Subscriber {
   /** Resolves when nothing is read or applied any more. */
   async stop(): Promise<void> {
     this.#stopping.abort()
+    this.#attempt.abort()
     this.#reader?.close()
     this.#wake?.()
     await this.#running
@@ -98,6 +101,7 @@ export class Subscriber {
 
   /** The mesh or the other node is back: ask anew, without waiting any longer. */
   reread(): void {
+    this.#attempt.abort()
     this.#reader?.close()
     this.#wake?.()
   }
@@ -124,12 +128,13 @@ export class Subscriber {
     let wait = RETRY.first
     while (!this.#stopped) {
       try {
+        this.#attempt = new AbortController()
         await this.#position()
         wait = RETRY.first
         await this.#read()
       } catch (error) {
         if (this.#stopped) return
-        const lost = error instanceof MeshError && error.code === 'reader_lost'
+        const lost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         if (!lost) this.#become('pending', reasonOf(error))
         await this.#pause(wait)
         wait = Math.min(wait * 2, RETRY.most)
@@ -144,34 +149,51 @@ export class Subscriber {
   async #position(): Promise<void> {
     const { source, mesh, applier, requestTimeout } = this.#options
     const known = await applier.recall(source)
-    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#stopping.signal })
+    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#attempt.signal })
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     this.#checkpoint = known ?? (await startAtEnd(applier, source, state))
     this.#last = state.lastSequence
     const label = parseLabel(state.description)
-    const { epoch } = this.#checkpoint
-    if (label && epoch !== '' && epoch !== label.epoch) await this.#enter(label)
-    if (this.#checkpoint.sequence > state.lastSequence)
+    await this.#enter(label, (next) => this.#checkpoint.sequence < next.from - 1)
+    const { sequence } = this.#checkpoint
+    if (sequence > state.lastSequence) await this.#rewind(label, state)
+    else if (state.firstSequence > sequence + 1) await this.#skip(state.firstSequence - 1, 'purged')
+  }
+
+  /**
+   * Goes from incarnation to incarnation of the stream, up to the last of `label` or until `stop` says that what the stream
+   * still holds of the one we are in is to be read first. What was acknowledged in one that is over and is not there any more
+   * is a gap.
+   */
+  async #enter(label: Label, stop: (next: Incarnation) => boolean): Promise<void> {
+    while (this.#checkpoint.epoch !== '' && label.length > 0 && this.#checkpoint.epoch !== label.at(-1)!.epoch) {
+      const { epoch, sequence } = this.#checkpoint
+      const index = label.findIndex((each) => each.epoch === epoch)
+      const next = label[index + 1]!
+      if (index >= 0 && stop(next)) return
+      // Of an incarnation that nobody tells of any more, at least the next one is lost.
+      const lost = index >= 0 ? (label[index]!.last ?? sequence) : sequence + 1
+      await this.#begin(next.epoch, next.from - 1, lost)
+    }
+  }
+
+  /** Fewer messages than we applied, and no new incarnation. */
+  async #rewind(label: Label, state: StreamState): Promise<void> {
+    if (label.length > 0)
       throw new MeshError(
         'not_found',
         'the stream is behind what was applied; its node is expected to begin a new epoch',
       )
-    if (state.firstSequence > this.#checkpoint.sequence + 1) await this.#skip(state.firstSequence - 1, 'purged')
-  }
-
-  /** The stream is in another incarnation than the checkpoint. What it still holds of ours is read first. */
-  async #enter({ epoch, from, previous }: Label): Promise<void> {
     const { sequence } = this.#checkpoint
-    const ours = previous?.epoch === this.#checkpoint.epoch
-    if (ours && sequence < from - 1) return
-    const lostUpTo = ours ? previous.last : sequence + 1
-    await this.#begin(epoch, from - 1, lostUpTo)
+    await this.#store({ ...this.#checkpoint, sequence: state.firstSequence - 1 })
+    this.#gap(sequence + 1, sequence + 1, 'rewound')
   }
 
   /** Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. */
   async #begin(epoch: string, sequence: number, lostUpTo: number): Promise<void> {
     const gap = { from: this.#checkpoint.sequence + 1, to: lostUpTo }
     await this.#store({ ...this.#checkpoint, epoch, sequence })
+    this.#last = sequence
     if (gap.to >= gap.from) this.#gap(gap.from, gap.to, 'recreated')
   }
 
@@ -195,7 +217,7 @@ export class Subscriber {
   /** Until the reader is lost: entries to batches to the database. */
   async #read(): Promise<void> {
     const { source, mesh, requestTimeout, maxBatch } = this.#options
-    const options = { timeout: requestTimeout, signal: this.#stopping.signal, maxMessages: 2 * maxBatch }
+    const options = { timeout: requestTimeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch }
     this.#reader = await mesh.read(source, this.#checkpoint.sequence + 1, options)
     this.#delivery = 0
     this.#error = undefined
@@ -216,7 +238,7 @@ export class Subscriber {
    * of the sequence alone is a hole in the stream: those transactions are gone.
    */
   async #take(entries: Entry[]): Promise<void> {
-    const { maxBatch, maxBatchBytes } = this.#options
+    const { maxBatch, maxBatchBytes, clock } = this.#options
     let batch: RemoteTransaction[] = []
     let bytes = 0
     let { epoch, sequence, lastId } = this.#checkpoint
@@ -243,7 +265,12 @@ export class Subscriber {
       if (entry.sequence <= sequence) continue
       if (entry.sequence !== sequence + 1) await move(() => this.#skip(entry.sequence - 1, 'purged'))
       const transaction = this.#decode(entry)
+      if (transaction && !clock.accepts(transaction.stamp)) {
+        await flush()
+        await this.#awaitClock(transaction)
+      }
       if (transaction) {
+        clock.merge(transaction.stamp)
         batch.push(transaction)
         lastId = transaction.id
       }
@@ -257,45 +284,59 @@ export class Subscriber {
   /** A message of another epoch: the stream's description says where it began and what of the last one is lost. */
   async #cross(epoch: string, sequence: number): Promise<void> {
     const { source, mesh, requestTimeout } = this.#options
-    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#stopping.signal })
+    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#attempt.signal })
     const label = parseLabel(state?.description ?? '')
-    const ours = label?.previous?.epoch === this.#checkpoint.epoch && label.epoch === epoch
-    await this.#begin(epoch, sequence - 1, ours ? label.previous!.last : this.#checkpoint.sequence + 1)
+    const known = label.slice(0, label.findIndex((each) => each.epoch === epoch) + 1)
+    await this.#enter(known, () => false)
+    if (this.#checkpoint.epoch !== epoch) await this.#begin(epoch, sequence - 1, this.#checkpoint.sequence + 1)
   }
 
   #decode(entry: Entry): RemoteTransaction | undefined {
-    const { source, clock } = this.#options
+    const { source, events } = this.#options
     try {
-      const transaction = decode(source, entry)
-      if (!clock.accepts(transaction.stamp)) throw new Error(`its stamp ${transaction.stamp} is too far in the future`)
-      clock.merge(transaction.stamp)
-      return transaction
+      return decode(source, entry)
     } catch (error) {
       this.#quarantined++
-      this.#options.events.quarantined(source, entry.sequence, reasonOf(error))
+      events.quarantined(source, entry.sequence, reasonOf(error))
       return undefined
     }
+  }
+
+  /** A stamp that is too far in the future would win over everything until then: nothing is taken before our clock agrees. */
+  async #awaitClock({ stamp, sequence }: RemoteTransaction): Promise<void> {
+    for (let attempts = 1; !this.#options.clock.accepts(stamp); attempts++)
+      await this.#stall(
+        sequence,
+        `its stamp ${stamp} is too far in the future: one of the two clocks is wrong`,
+        attempts,
+      )
   }
 
   /** What the host refuses is tried again, without end: nothing is skipped by itself. */
   async #apply(transactions: RemoteTransaction[], position: Checkpoint): Promise<void> {
     const { source, events } = this.#options
-    for (let attempts = 1, wait = RETRY.first; ; attempts++, wait = Math.min(wait * 2, RETRY.most)) {
+    for (let attempts = 1; ; attempts++) {
       try {
         const applied = await this.#store(position, transactions)
-        this.#error = undefined
         this.#showProgress()
         if (applied > 0) events.applied(source, applied, position.sequence)
+        // A database that works without ever waiting must not keep the connection from being heard.
+        await new Promise((resolve) => setImmediate(resolve))
         return
       } catch (error) {
-        if (this.#stopped) throw error
-        const reason = reasonOf(error)
-        this.#become('stalled', reason)
-        events.stalled(source, position.sequence, reason, attempts)
-        await this.#pause(wait)
-        if (this.#stopped) throw error
+        await this.#stall(position.sequence, reasonOf(error), attempts)
       }
     }
+  }
+
+  /** Says so and waits, longer each time; rejects when stopped meanwhile. */
+  async #stall(sequence: number, reason: string, attempts: number): Promise<void> {
+    if (!this.#stopped) {
+      this.#become('stalled', reason)
+      this.#options.events.stalled(this.#options.source, sequence, reason, attempts)
+      await this.#pause(Math.min(RETRY.first * 2 ** (attempts - 1), RETRY.most))
+    }
+    if (this.#stopped) throw new MeshError('aborted', 'the subscription ended')
   }
 
   #showProgress(): void {
@@ -322,6 +363,7 @@ export class Subscriber {
 
 /** A subscription that nobody agreed on a start for begins at the end of the stream. */
 async function startAtEnd(applier: Applier, source: Source, state: StreamState): Promise<Checkpoint> {
-  const epoch = parseLabel(state.description)?.epoch ?? ''
-  return (await applier.apply(source, [], { epoch, sequence: state.lastSequence }))[0]
+  const sequence = state.lastSequence
+  const epoch = epochBehind(parseLabel(state.description), sequence)
+  return (await applier.apply(source, [], { epoch, sequence }))[0]
 }

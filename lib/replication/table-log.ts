@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
-import { formatLabel, type Label, parseLabel } from './wire.ts'
+import { formatLabel, idOf, type Label, parseLabel } from './wire.ts'
 
 /** One table's part of a transaction on its way into the stream. */
 export type Part = {
@@ -17,7 +17,11 @@ export type Position = { epoch: string; sequence: number }
 
 export type TableLogOptions = {
   table: TableName
+  /** Our own name. */
+  node: string
   mesh: Mesh
+  /** ms for each request. */
+  requestTimeout: number
   /** Most messages in flight. */
   window: number
   /** What the host remembers of this table; undefined at the first time, or when it remembers nothing. */
@@ -50,6 +54,11 @@ export class TableLog {
   #draining: (() => void) | undefined
   #paused = false
   #scheduled = false
+  #turn: Promise<unknown> = Promise.resolve()
+  /** Ids of what the stream held beyond our knowledge when we last looked. */
+  #ids = new Map<number, string>()
+  /** The stream holds what is not ours: it goes on in a new incarnation. */
+  #foreign = false
 
   constructor(options: TableLogOptions) {
     this.#options = options
@@ -78,60 +87,90 @@ export class TableLog {
 
   /**
    * Looks at the stream, creating it when missing, and goes on behind what it holds. What of the queue it stored without our
-   * knowing is decided by number: its last sequence minus the last acknowledged one. Rejects as the mesh and the host do.
+   * knowing is decided by number: its last sequence minus the last acknowledged one; and checked by id. Rejects as the mesh
+   * and the host do.
    */
   async synchronize(): Promise<void> {
     const { mesh, table } = this.#options
     this.#interrupt()
     const known = this.#epoch === '' ? await this.#options.recall() : { epoch: this.#epoch, sequence: this.#stored }
-    const state = await mesh.ensureStream(table, formatLabel(table, { epoch: newEpoch(), from: 1 }))
-    const label = parseLabel(state.description)
+    const state = await mesh.ensureStream(table, formatLabel(table, [{ epoch: newEpoch(), from: 1 }]))
     if (contradictsItself(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
-    if (known && label?.epoch === known.epoch && state.lastSequence >= known.sequence) {
-      this.#epoch = known.epoch
-      this.#stored = known.sequence
-      this.#last = state.lastSequence
-    } else if (known) {
-      await this.#begin({
-        epoch: newEpoch(),
-        from: state.lastSequence + 1,
-        previous: { ...known, last: known.sequence },
-      })
-    } else if (label) {
-      await this.#options.remember({ epoch: label.epoch, sequence: state.lastSequence })
-      this.#epoch = label.epoch
-      this.#stored = this.#last = state.lastSequence
-    } else {
-      await this.#begin({ epoch: newEpoch(), from: state.lastSequence + 1 })
-    }
+    const label = parseLabel(state.description)
+    const current = label.at(-1)
+    const follows = known && current?.epoch === known.epoch && state.lastSequence >= known.sequence && !this.#foreign
+    if (follows) {
+      this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), state.lastSequence)
+      this.#resume(known.epoch, known.sequence, state.lastSequence)
+    } else if (current && !known) {
+      await this.#options.remember({ epoch: current.epoch, sequence: state.lastSequence })
+      this.#resume(current.epoch, state.lastSequence, state.lastSequence)
+    } else await this.#begin(label, known, state.lastSequence)
     this.#ready = true
     this.#settle()
     this.#pump()
   }
 
   /** A new incarnation: remembered by the host first, so that whatever dies in between, nothing is taken for stored that is not. */
-  async #begin(label: Label): Promise<void> {
-    const { mesh, table } = this.#options
-    const position = { epoch: label.epoch, sequence: label.from - 1 }
-    await this.#options.remember(position)
-    await mesh.describeStream(table, formatLabel(table, label))
-    this.#epoch = position.epoch
-    this.#stored = this.#last = position.sequence
+  async #begin(label: Label, known: Position | undefined, last: number): Promise<void> {
+    const { mesh, table, remember } = this.#options
+    const epoch = newEpoch()
+    // Those that hold nothing are not told; the one we knew is, even when the stream it was in is gone.
+    const over = label.filter(({ from }) => from <= last)
+    const ours = over.find((each) => each.epoch === known?.epoch)
+    if (ours && known) ours.last = known.sequence
+    else if (known) over.push({ epoch: known.epoch, from: 0, last: known.sequence })
+    await remember({ epoch, sequence: last })
+    await mesh.describeStream(table, formatLabel(table, [...over, { epoch, from: last + 1 }]))
+    this.#foreign = false
+    this.#resume(epoch, last, last)
   }
 
-  /** Runs `work` with nothing in flight. */
-  async exclusively<T>(work: () => Promise<T>): Promise<T> {
-    this.#paused = true
+  #resume(epoch: string, stored: number, last: number): void {
+    this.#epoch = epoch
+    this.#stored = stored
+    this.#last = last
+  }
+
+  /** What the stream holds that we have no acknowledgement of: at most what was in flight. */
+  async #idsBetween(from: number, to: number): Promise<Map<number, string>> {
+    const { mesh, table, node, requestTimeout: timeout, window } = this.#options
+    const ids = new Map<number, string>()
+    if (to < from) return ids
+    const reader = await mesh.read({ node, ...table }, from, { timeout, maxMessages: window })
+    // A reader that is lost, or finds nothing, must not be waited for.
+    const timer = setTimeout(() => reader.close(), timeout)
     try {
-      if (this.#sent > 0)
-        await new Promise<void>((resolve) => {
-          this.#draining = resolve
-        })
-      return await work()
+      for (let sequence = from - 1; sequence < to; ) {
+        for (const entry of await reader.next()) {
+          ids.set(entry.sequence, idOf(entry))
+          sequence = entry.sequence
+        }
+      }
     } finally {
-      this.#paused = false
-      this.#pump()
+      clearTimeout(timer)
+      reader.close()
     }
+    return ids
+  }
+
+  /** Runs `work` with nothing in flight; one after the other. */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(async () => {
+      this.#paused = true
+      try {
+        if (this.#sent > 0)
+          await new Promise<void>((resolve) => {
+            this.#draining = resolve
+          })
+        return await work()
+      } finally {
+        this.#paused = false
+        this.#pump()
+      }
+    })
+    this.#turn = turn.catch(() => {})
+    return turn
   }
 
   /** The client writes to its socket once a turn: what is pushed in one turn goes out together. */
@@ -167,7 +206,15 @@ export class TableLog {
   /** Tells every part that the stream is known to hold. */
   #settle(): void {
     while (this.#ready && this.#stored < this.#last && this.queued > 0) {
-      const part = this.#queue[this.#head++]!
+      const part = this.#queue[this.#head]!
+      const id = this.#ids.get(this.#stored + 1)
+      if (id !== undefined && id !== part.id) {
+        // The database was restored, or somebody else wrote here: nothing of the queue is stored.
+        this.#foreign = true
+        return this.#fail(new MeshError('wrong_sequence', `the stream holds ${id} where ${part.id} was to be`))
+      }
+      this.#ids.delete(this.#stored + 1)
+      this.#head++
       this.#stored++
       if (this.#head >= 1024 && this.#head * 2 >= this.#queue.length) {
         this.#queue = this.#queue.slice(this.#head)

@@ -104,6 +104,12 @@ export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: 
   return values
 }
 
+/** The transaction's id as the message's headers tell it. */
+export const idOf = ({ headers }: Entry): string => headers[HEADER.id] ?? ''
+
+/** What would break a header apart. */
+export const isHeaderValue = (text: string): boolean => !/[\r\n]/.test(text)
+
 /** The epoch a message was stored in; '' when its writer has none. */
 export const epochOf = ({ headers }: Entry): string => headers[HEADER.epoch] ?? ''
 
@@ -192,19 +198,33 @@ const copyRows = ({ operation, records, ids }: Write) =>
 
 // --- what a stream's description says ------------------------------------------------------------------------------------
 
+/** An incarnation of a stream: it began at sequence `from`; `last`, of one that is over, was its highest acknowledged sequence. */
+export type Incarnation = { epoch: string; from: number; last?: number }
+
 /**
- * Which incarnation a stream is in: `epoch` began at sequence `from`; `previous` is the one before, of which `last` was the
- * highest acknowledged sequence. A subscriber tells from it exactly what it can no longer get.
+ * The incarnations of a stream that its description tells, oldest first; the last one is going on. A subscriber sees from
+ * them exactly what it can no longer get.
  */
-export type Label = { epoch: string; from: number; previous?: { epoch: string; last: number } }
+export type Label = Incarnation[]
 
-export const formatLabel = ({ database, table }: TableName, { epoch, from, previous }: Label): string =>
-  `${database}.${table} epoch=${epoch}@${from}${previous ? ` after=${previous.epoch}@${previous.last}` : ''}`
+const MAX_INCARNATIONS = 8
 
-/** Undefined when the stream's writer has no epochs. */
-export function parseLabel(description: string): Label | undefined {
-  const match = /\bepoch=(\w+)@(\d+)(?: after=(\w+)@(\d+))?$/.exec(description)
-  if (!match) return undefined
-  const [, epoch = '', from, previous, last] = match
-  return { epoch, from: Number(from), ...(previous ? { previous: { epoch: previous, last: Number(last) } } : {}) }
-}
+export const formatLabel = ({ database, table }: TableName, label: Label): string =>
+  [
+    `${database}.${table}`,
+    ...label
+      .slice(-MAX_INCARNATIONS)
+      .map(({ epoch, from, last }) => `epoch=${epoch}@${from}${last === undefined ? '' : `..${last}`}`),
+  ].join(' ')
+
+/** Empty when the stream's writer has no epochs. */
+export const parseLabel = (description: string): Label =>
+  [...description.matchAll(/\bepoch=(\w+)@(\d+)(?:\.\.(\d+))?/g)].map(([, epoch = '', from, last]) => ({
+    epoch,
+    from: Number(from),
+    ...(last === undefined ? {} : { last: Number(last) }),
+  }))
+
+/** The epoch in which the message behind `sequence` was or will be stored; '' when there are no epochs. */
+export const epochBehind = (label: Label, sequence: number): string =>
+  label.findLast(({ from }) => from <= sequence + 1)?.epoch ?? label[0]?.epoch ?? ''

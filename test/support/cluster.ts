@@ -80,6 +80,10 @@ export async function isRunning(pid: number): Promise<boolean> {
   return stat !== '' && !/^\d+ \(.*\) [ZX]/s.test(stat)
 }
 
+/** Resolves when the process is stopped: the signal does not wait for that. */
+export const stopped = (pid: number) =>
+  eventually(`process ${pid} is stopped`, async () => / T /.test(await readFile(`/proc/${pid}/stat`, 'utf8')))
+
 /** Where a node lives on disk. */
 export type NodeFiles = { name: string; ports: NodePorts; folder: string; configFile: string }
 
@@ -198,6 +202,7 @@ export class TestCluster {
       kill: async (server, signal = 'SIGKILL') => {
         const running = await pid(server)
         process.kill(running, signal)
+        if (signal === 'SIGSTOP') await stopped(running)
         return running
       },
       replaced: (server, previous, timeout) =>
@@ -247,7 +252,7 @@ export class TestCluster {
 
   /** A NATS client of the cluster's user on a node's leaf, beside the module. */
   async client({ ports }: Pick<TestNode, 'ports'>): Promise<NatsConnection> {
-    const client = await connect({ servers: `127.0.0.1:${ports.leaf}`, user: clusterUser, pass: clusterPassword })
+    const client = await clientOf(ports)
     this.#clients.push(client)
     return client
   }
@@ -334,6 +339,9 @@ export const reading = (node: TestNode, other: TestNode, table: string, timeout?
     timeout,
   )
 
+const clientOf = ({ leaf }: NodePorts): Promise<NatsConnection> =>
+  connect({ servers: `127.0.0.1:${leaf}`, user: clusterUser, pass: clusterPassword, waitOnFirstConnect: true })
+
 /** The stream of a table on the client's node; undefined when there is none. */
 export async function streamInfo(
   client: NatsConnection,
@@ -351,8 +359,7 @@ export async function streamInfo(
  */
 export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promise<void> {
   const clients = new Map<string, NatsConnection>()
-  for (const { name, ports } of nodes)
-    clients.set(name, await connect({ servers: `127.0.0.1:${ports.leaf}`, user: clusterUser, pass: clusterPassword }))
+  for (const { name, ports } of nodes) clients.set(name, await clientOf(ports))
   const ends = async () => {
     const found = new Map<string, number>()
     for (const node of nodes)

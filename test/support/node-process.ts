@@ -141,8 +141,7 @@ export class NodeProcess {
   async end(): Promise<void> {
     await this.stop().catch(() => {})
     const servers = await this.serverPids()
-    for (const pid of Object.values(servers)) if (await isServerOf(pid, this.folder)) kill(pid)
-    if (this.running) kill(this.#pid)
+    for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.folder)) kill(pid)
   }
 
   /** One operation over HTTP. */
@@ -215,8 +214,8 @@ const isAlive = (pid: number): boolean => {
   }
 }
 
-/** A pid file outlives its process: only what runs this folder's configuration is ours. */
-async function isServerOf(pid: number, folder: string): Promise<boolean> {
+/** A pid outlives its process: only what runs this folder's configuration is ours. */
+async function runsIn(pid: number, folder: string): Promise<boolean> {
   if (!isAlive(pid)) return false
   return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).includes(folder)
 }

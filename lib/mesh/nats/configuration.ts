@@ -51,7 +51,8 @@ const shared = (settings: ServerSettings, name: string, port: number, pidFile: s
   listen: `127.0.0.1:${port}`,
   pid_file: pidFile,
   max_payload: MAX_PAYLOAD,
-  max_pending: 2 * MAX_PAYLOAD,
+  // What a client of ours may leave unread: many tables catching up at once.
+  max_pending: 8 * MAX_PAYLOAD,
   // A silent cut is noticed within 6 s instead of the default 4 minutes.
   ping_interval: '2s',
   ping_max: 2,
@@ -106,16 +107,22 @@ const denied = (domain: string) => [
   `$JS.${domain}.API.CONSUMER.DURABLE.CREATE.>`,
 ]
 
+/** Where our own hub listens for leafnodes; what listens everywhere is reached by loopback. */
+export const homeOf = ({ listen, ports }: ServerSettings): Route => ({
+  host: listen === '0.0.0.0' || listen === '::' ? '127.0.0.1' : listen,
+  port: ports.leafNodes,
+})
+
 /** The leaf: JetStream in a domain of its own, connected to our hub, or to a fallback while that is gone. */
 export function leafConfiguration(settings: ServerSettings, fallbacks: readonly Route[], pidFile: string): string {
-  const { user, password, ports, tls, listen } = settings
+  const { user, password, ports, tls } = settings
   const domain = leafName(settings.node)
-  // The own hub on whatever address it listens; 0.0.0.0 is reached by loopback.
-  const home = { host: listen === '0.0.0.0' || listen === '::' ? '127.0.0.1' : listen, port: ports.leafNodes }
   const remote = (account: string, name: string) => ({
     account,
     no_randomize: true,
-    urls: [home, ...fallbacks].map((route) => withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route)),
+    urls: [homeOf(settings), ...fallbacks].map((route) =>
+      withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route),
+    ),
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
     ...(account === 'HDB' ? { deny_imports: denied(domain) } : {}),
   })

@@ -72,6 +72,8 @@ export class Connection {
       pingInterval: 2_000,
       maxPingOut: 2,
       ignoreClusterUpdates: true,
+      // Whoever holds our server's port for a moment must not end our attempts.
+      ignoreAuthErrorAbort: true,
     })
     return new Connection(nats, changed)
   }
@@ -100,7 +102,6 @@ export class Connection {
 
   async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
     this.#check()
-    // A subscription of its own for each request: the shared one of the client outlives none of its time-outs wrongly.
     return abortable(this.nats.request(subject, data, { timeout }), signal).catch((error) => {
       throw asMeshError(error)
     })

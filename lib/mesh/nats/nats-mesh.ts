@@ -24,6 +24,7 @@ import { atLeast, type Binary, findBinary } from './binary.ts'
 import {
   address,
   adminOf,
+  homeOf,
   hubConfiguration,
   hubName,
   leafConfiguration,
@@ -92,6 +93,10 @@ export class NatsMesh implements Mesh {
     return this.#state
   }
 
+  get session(): string {
+    return this.#leafConnection?.serverId ?? ''
+  }
+
   // --- life -------------------------------------------------------------------------------------------------------------
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
@@ -123,11 +128,11 @@ export class NatsMesh implements Mesh {
       await this.#hub.start(this.#hubText())
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
+      this.#appender = new Appender(this.#connected(this.#leafConnection))
     } catch (error) {
       await this.close()
       throw error
     }
-    this.#appender = new Appender(this.#connected(this.#leafConnection))
     this.#become('connected')
   }
 
@@ -235,10 +240,12 @@ export class NatsMesh implements Mesh {
     clearTimeout(this.#homeCheck)
     if (this.#routes.leaf.length === 0) return
     this.#homeCheck = setTimeout(async () => {
-      const home = address({ host: '127.0.0.1', port: this.#options.ports.leafNodes })
+      const home = address(homeOf(this.#settings!))
       if (this.#state === 'stopped' || !this.#log?.leafRemote || this.#log.leafRemote === home) return
       this.#logger.info({ at: this.#log.leafRemote }, 'the leaf server is at a fallback, starting it anew to come home')
-      await this.#leaf?.restart(this.#leafText())
+      await this.#leaf?.restart(this.#leafText()).catch((error) => {
+        this.#logger.warn({ reason: reasonOf(error) }, 'the leaf server could not be started anew')
+      })
     }, HOME_GRACE)
     this.#homeCheck.unref()
   }
@@ -380,7 +387,7 @@ export class NatsMesh implements Mesh {
     const connection = this.#connected(this.#leafConnection)
     const closed = (reader: PullReader) => this.#readers.delete(reader)
     const reader = await PullReader.open(connection, this.#jetStream, source, sequence, { ...options, closed })
-    this.#readers.add(reader)
+    if (!reader.lost) this.#readers.add(reader)
     return reader
   }
 

@@ -11,6 +11,8 @@ const PULL_EXPIRES = 30_000
 /** How much longer than that an answer may take before the reader counts as lost. */
 const PULL_GRACE = 5_000
 const DELETE_TIMEOUT = 2_000
+/** Bytes that one request may bring; a message larger than that is asked for alone. */
+const PULL_BYTES = 4 * 1024 * 1024
 
 const PENDING_MESSAGES = 'Nats-Pending-Messages'
 
@@ -27,6 +29,8 @@ export class PullReader implements Reader {
   #buffer: Entry[] = []
   /** Messages asked for and not yet received. */
   #outstanding = 0
+  /** The next message did not fit in a request. */
+  #large = false
   #lost: MeshError | undefined
   #wake: (() => void) | undefined
   #deadline: NodeJS.Timeout | undefined
@@ -67,13 +71,12 @@ export class PullReader implements Reader {
     return entries
   }
 
+  get lost(): boolean {
+    return this.#lost !== undefined
+  }
+
   close(): void {
-    if (this.#lost) return
     this.lose('closed')
-    const { node } = this.#source
-    this.#jetStream.deleteConsumer({ ...this.#source, node }, this.#consumer, { timeout: DELETE_TIMEOUT }).catch(() => {
-      // Its server drops it by itself when nobody asks it for anything.
-    })
   }
 
   /** What lies unread is dropped too: it is read again behind the checkpoint. */
@@ -85,6 +88,9 @@ export class PullReader implements Reader {
     this.#subscription?.unsubscribe()
     this.#options.closed(this)
     this.#wake?.()
+    this.#jetStream.deleteConsumer(this.#source, this.#consumer, { timeout: DELETE_TIMEOUT }).catch(() => {
+      // Its server drops it by itself when nobody asks it for anything.
+    })
   }
 
   /** Asks for what there is room for, once that is half of the most we hold. */
@@ -92,13 +98,16 @@ export class PullReader implements Reader {
     const room = this.#options.maxMessages - this.#outstanding - this.#buffer.length
     if (room < this.#options.maxMessages / 2) return
     const subject = `$JS.${leafName(this.#source.node)}.API.CONSUMER.MSG.NEXT.${streamName(this.#source)}.${this.#consumer}`
-    const body = { batch: room, expires: PULL_EXPIRES * 1e6, max_bytes: 2 * MAX_PAYLOAD }
+    const batch = this.#large ? 1 : room
+    const max_bytes = this.#large ? 2 * MAX_PAYLOAD : PULL_BYTES
+    this.#large = false
+    const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes }
     try {
       this.#connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
     } catch (error) {
       return this.lose(String(error))
     }
-    this.#outstanding += room
+    this.#outstanding += batch
     this.#expectAnswer()
   }
 
@@ -121,9 +130,10 @@ export class PullReader implements Reader {
     const unanswered = Number(message.headers?.get(PENDING_MESSAGES) || Number.NaN)
     const description = message.headers?.description ?? ''
     // 408 expired, 409 no room for the next within max_bytes: that request is over, what it did not bring may be asked for again.
-    const over = code === 408 || (code === 409 && /maxbytes/i.test(description))
-    if (!over || Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
+    const full = code === 409 && /maxbytes/i.test(description)
+    if (!(code === 408 || full) || Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
     this.#outstanding -= unanswered
+    this.#large = full
     this.#pull()
   }
 }

@@ -121,11 +121,15 @@ export class NatsServer {
   async restart(configuration: string): Promise<void> {
     await writeWhole(this.#options.configFile, configuration)
     const child = this.#child
-    if (!child) return
-    const returned = this.#nextReturn()
+    if (!child || this.#stopping) return
+    const returned = new Promise<void>((resolve) => this.#returns.push(resolve))
     this.#backoff = 0
     child.kill('SIGTERM')
-    await returned
+    const late = new AbortController()
+    const timeout = delay(READY_TIMEOUT, true, { signal: late.signal }).catch(() => false)
+    const failed = await Promise.race([returned, timeout])
+    late.abort()
+    if (failed) throw this.#reason(this.#options.kind)
   }
 
   async stop(): Promise<void> {
@@ -238,20 +242,20 @@ export class NatsServer {
     }
   }
 
-  #nextReturn(): Promise<void> {
-    return new Promise((resolve) => this.#returns.push(resolve))
-  }
-
   /** Resolves with the reason when the process has ended, having ended it ourselves when it no longer answers. */
   async #end(): Promise<string> {
     const child = this.#child!
     let misses = 0
+    let last = Date.now()
     const timer = setInterval(async () => {
+      // When we were not running ourselves, an answer may have been there for long.
+      const late = Date.now() - last > 1.5 * HEALTH_INTERVAL
+      last = Date.now()
       const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL)).then(
         () => true,
         () => false,
       )
-      misses = healthy ? 0 : misses + 1
+      misses = healthy || late || Date.now() - last > 1.5 * HEALTH_INTERVAL ? 0 : misses + 1
       if (misses >= HEALTH_MISSES) {
         this.#lastError = `it did not answer ${misses} times in a row`
         child.kill('SIGKILL')
