@@ -1,0 +1,339 @@
+// The two servers of a node: started, kept to ourselves, refused, killed, hung, orphaned, reloaded and stopped.
+
+import assert from 'node:assert/strict'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { ClusterManager } from '../../lib/index.ts'
+import {
+  allMet,
+  clusterPassword,
+  eventually,
+  isRunning,
+  killed,
+  type NodePorts,
+  quiet,
+  type ServerKind,
+  serverPid,
+  subscribe,
+  subscriptionsOf,
+  TestCluster,
+  type TestNode,
+} from '../support/cluster.ts'
+import { insert, MemoryHost } from '../support/memory-host.ts'
+
+const tables: [string, string][] = [['dev', 'dog']]
+const kinds: ServerKind[] = ['hub', 'leaf']
+const names = ({ nodes }: { nodes: { name: string }[] }) => nodes.map(({ name }) => name)
+const write = (node: TestNode, id: string) => node.host.write(id, insert('dog', { id }))
+
+async function pair(t: { after(fn: () => unknown): void }) {
+  const cluster = new TestCluster()
+  t.after(() => cluster.close())
+  const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+  return { cluster, node1, node2 }
+}
+
+describe('open and close', () => {
+  test('open starts a hub and a leaf, close ends both', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1')
+    assert.equal(node.cluster.state, 'open')
+    const pids = await Promise.all(kinds.map((kind) => node.pid(kind)))
+    assert.notEqual(pids[0], pids[1])
+    await node.cluster.close()
+    assert.equal(node.cluster.state, 'closed')
+    for (const pid of pids) assert.equal(await isRunning(pid), false)
+    assert.deepEqual(
+      node.seen('mesh:state').map(({ state }) => state),
+      ['stopped'],
+    )
+  })
+
+  test('closing twice is closing once, and Symbol.asyncDispose closes', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1')
+    const pids = await Promise.all(kinds.map((kind) => node.pid(kind)))
+    await Promise.all([node.cluster.close(), node.cluster[Symbol.asyncDispose](), node.cluster.close()])
+    await node.cluster.close()
+    for (const pid of pids) assert.equal(await isRunning(pid), false)
+    assert.equal(node.seen('mesh:state').length, 1)
+  })
+
+  test('whatever is asked of a closed manager is refused', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1', { tables })
+    await node.cluster.close()
+    const closed = { code: 'closed', statusCode: 503 }
+    await assert.rejects(write(node, 'late'), closed)
+    await assert.rejects(node.cluster.getRoutes({}), closed)
+    await assert.rejects(node.cluster.status({}), closed)
+    await assert.rejects(node.cluster.network({}), closed)
+    await assert.rejects(node.cluster.setRoutes({ server: 'hub', routes: [] }), closed)
+    await assert.rejects(node.cluster.execute({ operation: 'cluster_status' }, { superUser: true }), closed)
+    assert.deepEqual(node.cluster.subscriptions(), [])
+  })
+
+  test('the files with secrets are for us alone, and no command line shows the password', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1')
+    const folder = join(node.folder, 'clustering')
+    const mode = async (path: string) => ((await stat(path)).mode & 0o777).toString(8)
+    assert.equal(await mode(folder), '700')
+    assert.equal(await mode(join(folder, 'leaf')), '700')
+    const secret = [clusterPassword, encodeURIComponent(clusterPassword)]
+    const files = (await readdir(folder, { withFileTypes: true })).filter((file) => file.isFile())
+    for (const { name } of files) {
+      const text = await readFile(join(folder, name), 'utf8')
+      if (secret.some((each) => text.includes(each))) assert.equal(await mode(join(folder, name)), '600', name)
+    }
+    for (const kind of kinds) {
+      assert.equal(await mode(join(folder, `${kind}.json`)), '600')
+      const pid = await node.pid(kind)
+      for (const file of ['cmdline', 'environ']) {
+        const text = await readFile(`/proc/${pid}/${file}`, 'utf8')
+        assert.ok(!secret.some((each) => text.includes(each)), `${file} of the ${kind}`)
+      }
+    }
+    const config = await readFile(node.configFile, 'utf8')
+    assert.ok(!secret.some((each) => config.includes(each)))
+  })
+
+  test('disabled: no server, publish resolves at once, routes and events work all the same', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1', { tables, clustering: { enabled: false } })
+    await write(node, 'one')
+    const route = { host: '127.0.0.1', port: 12345 }
+    assert.deepEqual(await node.cluster.setRoutes({ server: 'hub', routes: [route] }), {
+      message: 'cluster routes successfully set',
+      set: [route],
+      skipped: [],
+    })
+    assert.deepEqual(node.seen('route:added'), [{ server: 'hub', route, cause: 'api' }])
+    assert.deepEqual(await node.cluster.getRoutes({}), { hub: [route], leaf: [] })
+    assert.deepEqual(await node.cluster.status({}), { node_name: 'node1', is_enabled: false, connections: [] })
+    await assert.rejects(node.cluster.network({}), { code: 'clustering_disabled' })
+    await assert.rejects(node.cluster.purgeStream({ database: 'dev', table: 'dog' }), { code: 'clustering_disabled' })
+    for (const kind of kinds) assert.equal(await serverPid(node, kind), undefined)
+    assert.deepEqual(node.seen('mesh:state'), [])
+    await node.cluster.close()
+  })
+})
+
+describe('open that fails leaves nothing running', () => {
+  test('without a binary', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    await assert.rejects(cluster.open(files, { options: { natsServer: '/no/such/nats-server' } }), (error: never) => {
+      const { code, message, hint } = error as { code: string; message: string; hint: string }
+      assert.equal(code, 'nats_server_missing')
+      assert.match(message, /'\/no\/such\/nats-server' was not found/)
+      assert.match(hint, /Install nats-server/)
+      return true
+    })
+  })
+
+  const keys: Record<keyof NodePorts, string> = {
+    cluster: 'clustering.hubServer.cluster.network.port',
+    leafNodes: 'clustering.hubServer.leafNodes.network.port',
+    hub: 'clustering.hubServer.network.port',
+    leaf: 'clustering.leafServer.network.port',
+  }
+  for (const [name, key] of Object.entries(keys) as [keyof NodePorts, string][])
+    test(`with the port taken that is ${key}`, async (t) => {
+      const cluster = TestCluster.for(t)
+      const files = await cluster.prepare('node1')
+      const port = files.ports[name]
+      const taken = createServer()
+      t.after(() => taken.close())
+      await new Promise<void>((resolve) => taken.listen(port, '127.0.0.1', resolve))
+      await assert.rejects(cluster.open(files), {
+        code: 'port_taken',
+        message: `Port ${port} (${key}) is in use by another process`,
+      })
+      for (const kind of kinds) assert.equal(await serverPid(files, kind), undefined)
+      await new Promise((resolve) => taken.close(resolve))
+      const node = await cluster.open(files)
+      assert.equal(node.cluster.state, 'open', 'it opens once the port is free')
+    })
+
+  test('without the name of the node', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1', { clustering: { nodeName: null } })
+    await assert.rejects(cluster.open(files), { code: 'node_name_missing', message: /clustering\.nodeName/ })
+    for (const kind of kinds) assert.equal(await serverPid(files, kind), undefined)
+  })
+
+  test('without a password', async (t) => {
+    const cluster = TestCluster.for(t)
+    const { configFile } = await cluster.prepare('node1')
+    await assert.rejects(ClusterManager.open({ configFile, host: new MemoryHost() }), {
+      code: 'invalid_option',
+      message: /'password'/,
+    })
+  })
+})
+
+describe('who is kept out', () => {
+  test('a node with another password: both sides say so, and nothing flows', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node1 = await cluster.start('node1', { tables })
+    const options = { password: 'another password' }
+    const node2 = await cluster.start('node2', { tables, options, routes: [node1.ports.cluster] })
+    for (const node of [node1, node2]) {
+      const { reason } = await eventually(`${node.name} says so`, () => node.seen('peer:refused')[0], 5_000)
+      assert.match(reason ?? '', /password/)
+    }
+    assert.deepEqual(names(await node1.cluster.network({})), ['node1'])
+    assert.deepEqual(names(await node2.cluster.network({})), ['node2'])
+    const request = { node_name: 'node2', subscriptions: subscriptionsOf({ dog: 'both' }) }
+    await assert.rejects(node1.cluster.addNode(request), {
+      code: 'node_not_listening',
+      message: "Unable to add_node, node 'node2' is not listening.",
+    })
+    assert.deepEqual(node1.cluster.manifest.nodes, [])
+  })
+
+  test('a second node of one name', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1', { tables })
+    const second = await cluster.start('node1', { tables, routes: [node.ports.cluster] })
+    const told = () => [...node.seen('peer:refused'), ...second.seen('peer:refused')]
+    const { reason } = await eventually('it is said', () => told()[0], 5_000)
+    assert.match(reason ?? '', /name/)
+  })
+})
+
+describe('a server that ends is started again', () => {
+  test('a hub that is killed', async (t) => {
+    const { node1, node2 } = await pair(t)
+    await subscribe(node1, node2, { dog: 'both' })
+    const leaf = await node1.pid('leaf')
+    const before = await node1.kill('hub')
+    assert.notEqual(await node1.replaced('hub', before), before)
+    await Promise.all([write(node1, 'here'), write(node2, 'there')])
+    await quiet([node1, node2])
+    assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
+    assert.equal(await node1.pid('leaf'), leaf, 'the leaf is left alone')
+  })
+
+  test('a leaf that is killed, with the states of the mesh', async (t) => {
+    const { node1, node2 } = await pair(t)
+    await subscribe(node1, node2, { dog: 'both' })
+    const hub = await node1.pid('hub')
+    const before = await node1.kill('leaf')
+    assert.notEqual(await node1.replaced('leaf', before), before)
+    await Promise.all([write(node1, 'here'), write(node2, 'there')])
+    await quiet([node1, node2])
+    assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
+    assert.equal(await node1.pid('hub'), hub, 'the hub is left alone')
+    const states = node1.seen('mesh:state')
+    assert.deepEqual(
+      states.map(({ state }) => state),
+      ['disconnected', 'connected'],
+    )
+    assert.match(states[0]!.reason ?? '', /leaf server/)
+    assert.deepEqual(node2.seen('mesh:state'), [])
+  })
+
+  for (const kind of kinds)
+    test(`a ${kind} that hangs is found, killed and replaced`, async (t) => {
+      const { node1, node2 } = await pair(t)
+      await subscribe(node1, node2, { dog: 'both' })
+      const before = await node1.kill(kind, 'SIGSTOP')
+      await node1.replaced(kind, before, 15_000)
+      assert.equal(await isRunning(before), false)
+      await Promise.all([write(node1, 'here'), write(node2, 'there')])
+      await quiet([node1, node2])
+      assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
+    })
+
+  test('closing while a server hangs', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1')
+    const pids = [await node.kill('leaf', 'SIGSTOP'), await node.pid('hub')]
+    await node.cluster.close()
+    for (const pid of pids) assert.equal(await isRunning(pid), false)
+  })
+
+  test('a host that is killed leaves servers behind: the next open replaces them', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node1 = await cluster.start('node1', { tables })
+    const process2 = await cluster.spawn('node2', { tables, routes: [node1.ports.cluster] })
+    const orphans = await Promise.all(kinds.map((kind) => serverPid(process2, kind)))
+    assert.ok(orphans.every((pid) => pid !== undefined))
+    await killed(process2.child)
+    const node2 = await cluster.open(process2, { tables })
+    for (const orphan of orphans) assert.equal(await isRunning(orphan!), false)
+    const pids = await Promise.all(kinds.map((kind) => node2.pid(kind)))
+    await subscribe(node1, node2, { dog: 'both' })
+    await Promise.all([write(node1, 'here'), write(node2, 'there')])
+    await quiet([node1, node2])
+    assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
+    await node2.cluster.close()
+    for (const pid of pids) assert.equal(await isRunning(pid), false)
+  })
+
+  test('a host that ends without closing takes its servers with it', async (t) => {
+    const cluster = TestCluster.for(t)
+    const { child, ...files } = await cluster.spawn('node1')
+    const pids = await Promise.all(kinds.map((kind) => serverPid(files, kind)))
+    child.stdin!.end()
+    for (const pid of pids) await eventually(`server ${pid} ends`, async () => !(await isRunning(pid!)))
+  })
+})
+
+describe('routes take effect at once', () => {
+  test('of the hub, without a restart', async (t) => {
+    const cluster = TestCluster.for(t)
+    const [node1, node2] = await Promise.all([cluster.start('node1', { tables }), cluster.start('node2', { tables })])
+    assert.deepEqual(names(await node1.cluster.network({})), ['node1'])
+    const pids = await Promise.all([node1, node2].flatMap((node) => kinds.map((kind) => node.pid(kind))))
+    const route = { host: '127.0.0.1', port: node2.ports.cluster }
+    await node1.cluster.setRoutes({ server: 'hub', routes: [route] })
+    await allMet([node1, node2])
+    const { nodes } = await node1.cluster.network({})
+    assert.deepEqual(
+      nodes.map(({ name, connected_nodes, routes }) => ({ name, connected_nodes, routes })),
+      [
+        { name: 'node1', connected_nodes: ['node2'], routes: [route] },
+        { name: 'node2', connected_nodes: ['node1'], routes: [] },
+      ],
+    )
+    await subscribe(node1, node2, { dog: 'both' })
+    await write(node1, 'one')
+    await quiet([node1, node2])
+
+    assert.deepEqual(await node1.cluster.deleteRoutes({ routes: [route] }), {
+      message: 'cluster routes successfully deleted',
+      deleted: [route],
+      skipped: [],
+    })
+    await eventually(
+      'they no longer see each other',
+      async () => names(await node1.cluster.network({ timeout: 200 })).length === 1,
+    )
+    await write(node1, 'two')
+    await node1.cluster.setRoutes({ server: 'hub', routes: [route] })
+    await eventually('what was missed arrives', () => node2.host.applied.length === 2)
+    assert.deepEqual(node2.host.applied, ['one', 'two'])
+    assert.deepEqual(await Promise.all([node1, node2].flatMap((node) => kinds.map((kind) => node.pid(kind)))), pids)
+  })
+
+  test('of the leaf: the leaf alone is started anew, and no transaction is lost', async (t) => {
+    const { node1, node2 } = await pair(t)
+    await subscribe(node1, node2, { dog: 'both' })
+    const [hub, leaf] = [await node1.pid('hub'), await node1.pid('leaf')]
+    const ids = Array.from({ length: 1000 }, (_, index) => `t${index}`)
+    const writing = ids.map((id) => write(node1, id))
+    const route = { host: '127.0.0.1', port: node2.ports.leafNodes }
+    await node1.cluster.setRoutes({ server: 'leaf', routes: [route] })
+    assert.equal(await node1.pid('hub'), hub)
+    assert.notEqual(await node1.pid('leaf'), leaf)
+    await Promise.all([...writing, write(node1, 'after'), write(node2, 'there')])
+    await quiet([node1, node2])
+    assert.deepEqual(node2.host.applied, [...ids, 'after'])
+    assert.deepEqual(node1.host.applied, ['there'])
+  })
+})
