@@ -126,7 +126,8 @@ const reference = {
 function isLike(answer: unknown, example: unknown, path = 'the answer'): void {
   if (Array.isArray(example)) {
     assert.ok(Array.isArray(answer), `${path} is a list: ${JSON.stringify(answer)}`)
-    if (example.length > 0) answer.forEach((element, index) => isLike(element, example[0], `${path}[${index}]`))
+    if (example.length > 0)
+      for (const [index, element] of answer.entries()) isLike(element, example[0], `${path}[${index}]`)
   } else if (typeof example === 'object' && example !== null) {
     assert.ok(typeof answer === 'object' && answer !== null, `${path} is an object: ${JSON.stringify(answer)}`)
     assert.deepEqual(Object.keys(answer).sort(), Object.keys(example).sort(), `the keys of ${path}`)
@@ -209,7 +210,7 @@ const ids = async (node: NodeProcess, database: string, table: string) =>
 const arrives = (node: NodeProcess, database: string, table: string, id: string) =>
   eventually(`${id} in ${database}.${table} of ${node.name}`, async () =>
     // The table itself may not be there yet.
-    (await ids(node, database, table).catch(() => [])).includes(id),
+    (await ids(node, database, table).catch((): unknown[] => [])).includes(id),
   )
 
 // --- the examples, one after the other ------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ export async function openContext(test: TestContext, text = enabledText) {
       subscribe: (node: string, wanted: readonly Wanted[], options: AgreeOptions) =>
         world.subscribe(store, node, wanted, options),
       remove: (node: string, options: AgreeOptions) => world.remove(store, node, options),
+      postpone: (node: string) => world.calls.push(['postpone', node]),
     },
     peers: { status: async (node: string) => world.peers.get(node) ?? { status: 'NoResponders' } },
     streams: {

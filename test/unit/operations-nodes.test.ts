@@ -274,6 +274,8 @@ describe('configure_cluster', () => {
       failed_nodes: ['node9', 'node8'],
     })
     assert.deepEqual(names(store.manifest.nodes), ['node9', 'node2', 'node8'])
+    const postponed = world.calls.filter(([what]) => what === 'postpone').map(([, node]) => node)
+    assert.deepEqual(postponed, ['node9', 'node8'])
     for (const { subscriptions } of store.manifest.nodes)
       assert.deepEqual(
         subscriptions.map(({ table }) => table),

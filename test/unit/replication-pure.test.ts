@@ -1,0 +1,211 @@
+// The pure parts of replication: stamps, ranges, wire format, descriptions of streams.
+
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import type { Transaction, Write } from '../../lib/index.ts'
+import type { Entry } from '../../lib/mesh/mesh.ts'
+import { Clock, compareStamps, makeStamp, stampTime } from '../../lib/replication/clock.ts'
+import { addRange, inRanges, Notes } from '../../lib/replication/seen.ts'
+import {
+  decode,
+  encode,
+  encodeHeaders,
+  epochBehind,
+  formatLabel,
+  isReplicable,
+  parseLabel,
+  splitByTable,
+  WireError,
+} from '../../lib/replication/wire.ts'
+
+const dog = { database: 'dev', table: 'dog' }
+const source = { node: 'node1', ...dog }
+const stamp = makeStamp(1_700_000_000_000, 0, 'node1')
+
+describe('the clock', () => {
+  it('gives stamps that rise and sort as text, whatever the wall clock does', () => {
+    let now = 1_000
+    const clock = new Clock('node1', 5_000, () => now)
+    const stamps = [clock.stamp(), clock.stamp()]
+    now = 500
+    stamps.push(clock.stamp())
+    now = 2_000
+    stamps.push(clock.stamp())
+    assert.deepEqual([...stamps].sort(compareStamps), stamps)
+    assert.equal(new Set(stamps).size, 4)
+    assert.equal(stampTime(stamps[3]!), 2_000)
+  })
+
+  it('goes on behind what it merged, and believes nobody who is too far ahead', () => {
+    const clock = new Clock('node1', 5_000, () => 1_000)
+    clock.merge(makeStamp(4_000, 7, 'node2'))
+    assert.ok(clock.stamp() > makeStamp(4_000, 7, 'node2'))
+    const far = makeStamp(6_001, 0, 'node2')
+    assert.equal(clock.accepts(far), false)
+    clock.merge(far)
+    assert.ok(clock.stamp() < far)
+    clock.resume(far)
+    assert.ok(clock.stamp() > far)
+  })
+
+  it('goes on when the counter of a millisecond is used up', () => {
+    const clock = new Clock('node1', 5_000, () => 1_000)
+    const last = makeStamp(1_000, 0xffffff, 'node1')
+    clock.merge(last)
+    assert.ok(clock.stamp() > last)
+  })
+
+  it('knows what is no stamp', () => {
+    for (const text of ['', 'x', '2022-09-02T20:06:35.993Z', `${stamp}`.slice(0, 19)])
+      assert.ok(Number.isNaN(stampTime(text)), text)
+  })
+})
+
+describe('ranges of what was seen', () => {
+  it('hold exactly what was added, in order and joined', () => {
+    const range = fc.tuple(fc.nat(60), fc.nat(6)).map(([from, length]) => [from + 1, from + 1 + length] as const)
+    fc.assert(
+      fc.property(fc.array(range, { maxLength: 20 }), (added) => {
+        const ranges = added.reduce<[number, number][]>((all, [from, to]) => addRange(all, from, to), [])
+        for (let sequence = 0; sequence <= 70; sequence++) {
+          const expected = added.some(([from, to]) => sequence >= from && sequence <= to)
+          assert.equal(inRanges(ranges, sequence), expected)
+        }
+        for (const [index, [from, to]] of ranges.entries()) {
+          assert.ok(from <= to)
+          if (index > 0) assert.ok(from > ranges[index - 1]![1] + 1, 'neighbours are joined')
+        }
+      }),
+    )
+  })
+
+  it('are noted by origin and epoch without changing what was given', () => {
+    const before = { node1: { a: [[1, 3]] as [number, number][] } }
+    const notes = new Notes(before)
+    for (const sequence of [4, 5, 9]) notes.add('node1', 'a', sequence)
+    notes.add('node1', 'b', 1)
+    assert.ok(notes.has('node1', 'b', 1) && notes.has('node1', 'a', 5) && !notes.has('node1', 'a', 6))
+    assert.deepEqual(notes.result(), {
+      node1: {
+        a: [
+          [1, 5],
+          [9, 9],
+        ],
+        b: [[1, 1]],
+      },
+    })
+    assert.deepEqual(before, { node1: { a: [[1, 3]] } })
+  })
+})
+
+describe('the wire format', () => {
+  const entryOf = (transaction: Transaction, writes: Write[], sequence = 1): Entry => ({
+    data: encode(transaction, writes, 'node1'),
+    headers: encodeHeaders(transaction, 'node1', 'epoch1'),
+    sequence,
+    delivery: 1,
+    time: 0,
+  })
+  const roundTrip = (writes: Write[]): Write[] =>
+    decode(source, entryOf({ id: 't1', stamp, user: 'admin', writes }, writes)).writes
+
+  it('brings values back as they were', () => {
+    const record = {
+      id: 1,
+      nested: { list: [1, { deep: null }, [true]], empty: {} },
+      text: 'Zürich 東京 🐕',
+      large: 'x'.repeat(1_000_000),
+      when: new Date('2022-09-02T20:06:35.993Z'),
+      bytes: Buffer.from([0, 1, 255]),
+      big: 2n ** 80n,
+      int64: 9_007_199_254_740_993n,
+      number: 1.5e300,
+      missing: undefined,
+    }
+    const [write] = roundTrip([{ operation: 'insert', ...dog, records: [record] }])
+    assert.deepEqual(write?.records?.[0], record)
+  })
+
+  it('keeps ids, stamp, user and origin', () => {
+    const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1, 'two', 3n] }]
+    const decoded = decode(source, entryOf({ id: 't1', stamp, user: 'admin', writes }, writes, 7))
+    assert.deepEqual(decoded, {
+      id: 't1',
+      stamp,
+      user: 'admin',
+      writes,
+      origin: { node: 'node1', path: [], epoch: 'epoch1', sequence: 7 },
+      sequence: 7,
+    })
+  })
+
+  it('keeps the order of writes, however many alternate', () => {
+    const writes: Write[] = Array.from({ length: 500 }, (_, id) =>
+      id % 2 === 0
+        ? { operation: 'insert', ...dog, records: [{ id }] }
+        : { operation: 'delete', ...dog, ids: [id - 1] },
+    )
+    assert.deepEqual(roundTrip(writes), writes)
+  })
+
+  it('joins neighbouring writes of one kind and leaves the given ones alone', () => {
+    const writes: Write[] = [1, 2, 3].map((id) => ({ operation: 'upsert', ...dog, records: [{ id }] }))
+    assert.deepEqual(roundTrip(writes), [{ operation: 'upsert', ...dog, records: [{ id: 1 }, { id: 2 }, { id: 3 }] }])
+    assert.equal(writes[0]?.records?.length, 1)
+  })
+
+  it('refuses what is no transaction of this table', () => {
+    const good = entryOf({ id: 't1', stamp, writes: [] }, [{ operation: 'insert', ...dog, records: [{ id: 1 }] }])
+    const bad = (data: Uint8Array) => () => decode(source, { ...good, data })
+    assert.throws(bad(Buffer.from('garbage')), WireError)
+    assert.throws(bad(new Uint8Array([0xc1])), WireError)
+    assert.throws(bad(new Uint8Array()), WireError)
+    assert.throws(() => decode({ ...source, table: 'cat' }, good), WireError)
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (data) => {
+        try {
+          decode(source, { ...good, data })
+        } catch (error) {
+          assert.ok(error instanceof WireError, String(error))
+        }
+      }),
+    )
+  })
+
+  it('splits a transaction by table, in the order in which the tables occur', () => {
+    const cat = { database: 'dev', table: 'cat' }
+    const writes: Write[] = [dog, cat, dog].map((table, id) => ({ operation: 'insert', ...table, records: [{ id }] }))
+    assert.deepEqual(splitByTable({ id: 't', stamp, writes }), [
+      { table: dog, writes: [writes[0], writes[2]] },
+      { table: cat, writes: [writes[1]] },
+    ])
+    assert.deepEqual(splitByTable({ id: 't', stamp, writes: [] }), [])
+  })
+
+  it('knows which names cannot be part of a subject', () => {
+    for (const table of ['two words', 'a.b', '*', '>', '', 'tab\t', 'nul\u0000'])
+      assert.equal(isReplicable({ database: 'dev', table }), false, table)
+    assert.ok(isReplicable({ database: 'dev', table: 'Größe_1-$' }))
+  })
+})
+
+describe('the description of a stream', () => {
+  it('tells its incarnations', () => {
+    const label = [
+      { epoch: 'a1', from: 1, last: 100 },
+      { epoch: 'b2', from: 81 },
+    ]
+    assert.deepEqual(parseLabel(formatLabel(dog, label)), label)
+    assert.deepEqual(parseLabel('some other stream'), [])
+  })
+
+  it('says in which of them a sequence is', () => {
+    const label = parseLabel('dev.dog epoch=a1@1..100 epoch=b2@81')
+    assert.deepEqual(
+      [0, 79, 80, 200].map((sequence) => epochBehind(label, sequence)),
+      ['a1', 'a1', 'b2', 'b2'],
+    )
+    assert.equal(epochBehind([], 5), '')
+  })
+})
