@@ -1,6 +1,10 @@
 // The port to the database: what it gives us, and the transactions that pass between it and us.
 
-import type { Stamp } from './replication/clock.ts'
+/**
+ * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
+ * millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
+ */
+export type Stamp = string
 
 /** A primary key value. */
 export type Key = string | number | bigint

@@ -20,6 +20,7 @@ export type {
   Range,
   RemoteTransaction,
   Source,
+  Stamp,
   TableDescription,
   Transaction,
   Write,
@@ -30,5 +31,5 @@ export type { Cause, Change, Manifest, Node, Route, Routes, ServerName, Subscrip
 export type { MeshState } from './mesh/mesh.ts'
 export type { Caller, OperationName, OperationOptions, RequestOf, ResponseOf } from './operations/index.ts'
 export type { ClusterOptions } from './options.ts'
-export { compareStamps, type Stamp } from './replication/clock.ts'
+export { compareStamps } from './replication/clock.ts'
 export type { SubscriptionStatus } from './replication/subscriber.ts'

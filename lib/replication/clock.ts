@@ -1,10 +1,6 @@
 // The hybrid logical clock: stamps that order transactions across nodes, close to wall time and never going back.
 
-/**
- * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
- * millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
- */
-export type Stamp = string
+import type { Stamp } from '../host.ts'
 
 const MAX_COUNTER = 0xffffff
 

@@ -5,9 +5,10 @@ import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../error
 import type { Host, Published, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { tableKey } from '../manifest/manifest.ts'
-import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import type { Mesh, TableName } from '../mesh/mesh.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
-import { type Position, TableLog } from './table-log.ts'
+import { OwnStreams } from './own-streams.ts'
+import type { Position } from './table-log.ts'
 import { encode, encodeHeaders, isHeaderValue, isReplicable, splitByTable } from './wire.ts'
 
 export type PublisherOptions = {
@@ -36,30 +37,17 @@ type Waiter = {
   /** A pass over the outbox that began after this one was asked for. */
   pass: number
 }
-type Stream = {
-  table: TableName
-  log: TableLog
-  grownAt: number
-  /** A look under way. */
-  work?: Promise<void>
-  /** Why the last look failed. */
-  reason: string
-  /** Where the stream was when sending was interrupted last, and how often it has not moved since. */
-  interrupted: { at: number; times: number }
-}
 
 /** ms that `close` waits for acknowledgements. */
 const CLOSE_TIMEOUT = 2_000
 const RETRY = { first: 50, most: 1_000 }
 /** Room that headers and the server's own framing take of the largest message. */
 const HEADER_ROOM = 4_096
-/** ms for which a stream's last sequence is announced after it has grown. */
-const ANNOUNCE_FOR = 30_000
 
 export class Publisher {
   readonly #options: PublisherOptions
   readonly #outbox: Outbox
-  readonly #streams = new Map<string, Stream>()
+  readonly #streams: OwnStreams
   /** What was read from the outbox and not yet removed from it, in its order. */
   readonly #tickets = new Map<string, Ticket>()
   readonly #waiters = new Map<string, Waiter>()
@@ -81,6 +69,11 @@ export class Publisher {
   constructor(options: PublisherOptions) {
     this.#options = options
     this.#outbox = outboxOf(options.host)
+    this.#streams = new OwnStreams({
+      ...options,
+      recall: (table) => this.#outbox.publishedUpTo(table.database, table.table),
+      remember: (table, position) => this.#outbox.published([{ ...table, ...position, id: '' }]),
+    })
     this.#timer = setInterval(() => this.#expire(), 100)
     this.#timer.unref()
   }
@@ -122,43 +115,29 @@ export class Publisher {
 
   /** The mesh is back: every stream is looked at again, and the outbox. */
   resume(): void {
-    // Behind a look that is just giving up because the mesh was down.
-    for (const stream of this.#streams.values()) void Promise.resolve(stream.work).then(() => this.#synchronize(stream))
+    this.#streams.resume()
     this.wake()
   }
 
   /** Our own stream of this table exists and its writer is in step with it. Rejects mesh_unavailable. */
-  async ensure(table: TableName): Promise<Position> {
-    const stream = this.#streamOf(table)
-    if (!stream.log.ready) {
-      const timeout = new AbortController()
-      await Promise.race([this.#synchronize(stream), delay(this.#options.timeout, undefined, timeout)])
-      timeout.abort()
-      if (!stream.log.ready) throw clusterError('mesh_unavailable', stream.reason)
-    }
-    return stream.log.position
+  ensure(table: TableName): Promise<Position> {
+    return this.#streams.ensure(table)
   }
 
   /** Between two messages, with none in flight. Rejects mesh_unavailable. */
-  async purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
-    try {
-      await this.#streamOf(table).log.exclusively(() => this.#options.mesh.purgeStream(table, options))
-    } catch (error) {
-      throw clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
-    }
+  purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
+    return this.#streams.purge(table, options)
   }
 
   /** Where the streams are that grew lately, for the heartbeat. */
   recent(): (TableName & Position)[] {
-    const since = Date.now() - ANNOUNCE_FOR
-    return [...this.#streams.values()]
-      .filter(({ log, grownAt }) => log.position.epoch !== '' && grownAt >= since)
-      .map(({ table, log }) => ({ ...table, ...log.position }))
+    return this.#streams.recent()
   }
 
   async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
+    this.#streams.close()
     this.#roomWanted?.()
     await this.#reading
     // What is in flight has a moment to be acknowledged; the rest stays in the outbox.
@@ -210,21 +189,20 @@ export class Publisher {
     const { id, stamp } = transaction
     const ticket: Ticket = { id, stamp, bytes: 0, open: 0, positions: [] }
     this.#tickets.set(id, ticket)
-    const parts = this.#encode(transaction)
-    if (parts instanceof ClusterError) this.#refuse(id, parts)
-    else {
-      ticket.open = parts.length
-      for (const { data } of parts) ticket.bytes += data.byteLength
-      this.#queuedBytes += ticket.bytes
-      for (const { table, data } of parts)
-        this.#streamOf(table).log.push({
-          id,
-          data,
-          headers: (epoch) => encodeHeaders(transaction, node, epoch),
-          stored: (position) => this.#stored(ticket, table, position),
-        })
-    }
-    if (ticket.open === 0) this.#finish(ticket)
+    const encoded = this.#encode(transaction)
+    if (encoded instanceof ClusterError) this.#refuse(id, encoded)
+    const parts = encoded instanceof ClusterError ? [] : encoded
+    if (parts.length === 0) return this.#finish(ticket)
+    ticket.open = parts.length
+    for (const { data } of parts) ticket.bytes += data.byteLength
+    this.#queuedBytes += ticket.bytes
+    for (const { table, data } of parts)
+      this.#streams.push(table, {
+        id,
+        data,
+        headers: (epoch) => encodeHeaders(transaction, node, epoch),
+        stored: (position) => this.#stored(ticket, table, position),
+      })
   }
 
   /** The messages, one a table, or why there can be none. */
@@ -253,7 +231,6 @@ export class Publisher {
   // --- out: stored, told to the host, forgotten -------------------------------------------------------------------------
 
   #stored(ticket: Ticket, table: TableName, position: Position): void {
-    this.#streamOf(table).grownAt = Date.now()
     ticket.positions.push({ ...table, ...position, id: ticket.id })
     if (--ticket.open === 0) this.#finish(ticket)
   }
@@ -323,70 +300,6 @@ export class Publisher {
       this.#settle(id, () =>
         waiter.reject(clusterError('backlog_full', `${timeout} ms have passed, the mesh is ${mesh.state}`)),
       )
-    }
-  }
-
-  // --- the streams ------------------------------------------------------------------------------------------------------
-
-  #streamOf(table: TableName): Stream {
-    const key = tableKey(table)
-    const known = this.#streams.get(key)
-    if (known) return known
-    const { mesh, node, window, requestTimeout } = this.#options
-    const stream: Stream = {
-      table,
-      grownAt: Date.now(),
-      reason: 'not yet looked at',
-      interrupted: { at: -1, times: 0 },
-      log: new TableLog({
-        table,
-        node,
-        mesh,
-        window,
-        requestTimeout,
-        recall: () => this.#outbox.publishedUpTo(table.database, table.table),
-        remember: (position) => this.#outbox.published([{ ...table, ...position, id: '' }]),
-        interrupted: (error) => void this.#interrupted(stream, error),
-      }),
-    }
-    this.#streams.set(key, stream)
-    void this.#synchronize(stream)
-    return stream
-  }
-
-  /** Looks again behind a look under way; and later each time when the server refuses the same message again. */
-  async #interrupted(stream: Stream, error: MeshError): Promise<void> {
-    const at = stream.log.position.sequence
-    const times = at === stream.interrupted.at ? stream.interrupted.times + 1 : 0
-    stream.interrupted = { at, times }
-    await stream.work
-    if (times > 0) {
-      this.#options.logger.warn({ ...stream.table, reason: error.message, times }, 'our own stream takes no messages')
-      await delay(Math.min(RETRY.first * 2 ** (times - 1), RETRY.most))
-    }
-    if (!stream.log.ready) await this.#synchronize(stream)
-  }
-
-  /** Looks at a stream until that succeeds, one look at a time; gives up while the mesh is down, until `resume`. */
-  #synchronize(stream: Stream): Promise<void> {
-    stream.work ??= this.#lookUntilReady(stream).finally(() => {
-      delete stream.work
-    })
-    return stream.work
-  }
-
-  async #lookUntilReady(stream: Stream): Promise<void> {
-    const { logger, mesh } = this.#options
-    for (let wait = RETRY.first; !this.#closed; wait = Math.min(wait * 2, RETRY.most)) {
-      try {
-        return await stream.log.synchronize()
-      } catch (error) {
-        stream.reason = reasonOf(error)
-        if (mesh.state !== 'connected') return
-        const quiet = error instanceof MeshError && error.code === 'disconnected'
-        if (!quiet) logger.warn({ ...stream.table, reason: stream.reason }, 'the stream could not be looked at')
-        await delay(wait)
-      }
     }
   }
 }

@@ -7,9 +7,9 @@ import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
 import { Applier } from './applier.ts'
 import type { Clock } from './clock.ts'
+import { epochBehind, parseLabel } from './incarnations.ts'
 import { Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 import type { Position } from './table-log.ts'
-import { epochBehind, parseLabel } from './wire.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh

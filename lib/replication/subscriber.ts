@@ -8,7 +8,8 @@ import type { Logger } from '../logger.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../mesh/mesh.ts'
 import type { Applier } from './applier.ts'
 import type { Clock } from './clock.ts'
-import { decode, epochBehind, epochOf, type Incarnation, type Label, parseLabel } from './wire.ts'
+import { epochBehind, type Incarnation, type Label, parseLabel } from './incarnations.ts'
+import { decode, epochOf } from './wire.ts'
 
 export type SubscriberEvents = {
   state(source: Source, state: SubscriptionState, previous: SubscriptionState, error?: string): void

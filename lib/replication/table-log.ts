@@ -3,7 +3,8 @@
 import { randomUUID } from 'node:crypto'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
-import { formatLabel, idOf, type Label, parseLabel } from './wire.ts'
+import { formatLabel, type Label, parseLabel } from './incarnations.ts'
+import { idOf } from './wire.ts'
 
 /** One table's part of a transaction on its way into the stream. */
 export type Part = {

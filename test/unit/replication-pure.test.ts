@@ -6,18 +6,9 @@ import fc from 'fast-check'
 import type { Transaction, Write } from '../../lib/index.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
 import { Clock, compareStamps, makeStamp, stampTime } from '../../lib/replication/clock.ts'
+import { epochBehind, formatLabel, parseLabel } from '../../lib/replication/incarnations.ts'
 import { addRange, inRanges, Notes } from '../../lib/replication/seen.ts'
-import {
-  decode,
-  encode,
-  encodeHeaders,
-  epochBehind,
-  formatLabel,
-  isReplicable,
-  parseLabel,
-  splitByTable,
-  WireError,
-} from '../../lib/replication/wire.ts'
+import { decode, encode, encodeHeaders, isReplicable, splitByTable, WireError } from '../../lib/replication/wire.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
