@@ -44,6 +44,9 @@ export type Headers = Readonly<Record<string, string>>
 /** What a stream stores. */
 export type Message = { data: Uint8Array; headers: Headers }
 
+/** What a stream's last message is to be: its sequence, 0 for none, and its `Nats-Msg-Id` header. */
+export type Expected = { sequence: number; id?: string }
+
 /** A stored message. `delivery` numbers what this reader was sent, from 1: a jump in it is a loss on the way, a jump in `sequence` alone a hole in the stream. */
 export type Entry = Message & { sequence: number; delivery: number; time: number }
 
@@ -83,7 +86,7 @@ export interface Mesh {
   readonly state: MeshState
   /** Another text whenever the server of our streams was started anew: what others asked of it before is forgotten. */
   readonly session: string
-  /** Largest message in bytes, headers included. */
+  /** Largest message that a stream can store, in bytes, headers included. */
   readonly maxPayload: number
 
   /** Resolves when connected. Rejects with a ClusterError when that cannot be: missing binary, taken port. */
@@ -105,13 +108,13 @@ export interface Mesh {
   ensureStream(table: TableName, description: string): Promise<StreamState>
   describeStream(table: TableName, description: string): Promise<void>
   /**
-   * Append to our own stream if its last sequence is `expectedLast`. `done` is called once: with the sequence, or with the
+   * Append to our own stream if its last message is the expected one, by sequence and, where given, by id. `done` is called once: with the sequence, or with the
    * error when it is known that, or not known whether, the message was stored. Never throws. Calls keep their order.
    */
   append(
     table: TableName,
     message: Message,
-    expectedLast: number,
+    expected: Expected,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void
   /** Remove all but the last `keep` messages, or all before `before`, or all. No stream: nothing happens. */

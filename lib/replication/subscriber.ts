@@ -261,8 +261,10 @@ export class Subscriber {
         throw new MeshError('reader_lost', 'messages were lost on the way')
       }
       this.#delivery = entry.delivery
-      if (epoch === '') epoch = epochOf(entry)
-      if (epochOf(entry) !== epoch) await move(() => this.#cross(epochOf(entry), entry.sequence))
+      // Foreign messages have none.
+      const stored = epochOf(entry) || epoch
+      if (epoch === '') epoch = stored
+      if (stored !== epoch) await move(() => this.#cross(stored, entry.sequence))
       if (entry.sequence <= sequence) continue
       if (entry.sequence !== sequence + 1) await move(() => this.#skip(entry.sequence - 1, 'purged'))
       const transaction = this.#decode(entry)

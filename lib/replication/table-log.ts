@@ -34,8 +34,8 @@ export type TableLogOptions = {
 }
 
 /**
- * The stream has neither holes nor repeats: each message names the last sequence it expects, and the server refuses what does
- * not follow. Whatever goes wrong on the way, the stream itself says how far it got, and sending goes on behind that.
+ * The stream has neither holes nor repeats: each message names the last sequence it expects, and the message ahead of it, and
+ * the server refuses what does not follow. Whatever goes wrong on the way, the stream itself says how far it got, and sending goes on behind that.
  */
 export class TableLog {
   readonly #options: TableLogOptions
@@ -189,10 +189,14 @@ export class TableLog {
     // Below `#last` the stream has what comes next already.
     while (this.#ready && !this.#paused && this.#stored >= this.#last && this.#sent < Math.min(window, this.queued)) {
       const part = this.#queue[this.#head + this.#sent]!
-      const expectedLast = this.#stored + this.#sent
+      const sequence = this.#stored + this.#sent
+      // What is in flight ahead of it must be what it follows, not what somebody else put there.
+      const ahead = this.#sent > 0 ? this.#queue[this.#head + this.#sent - 1] : undefined
+      const expected = ahead ? { sequence, id: ahead.id } : { sequence }
       const generation = this.#generation
       this.#sent++
-      mesh.append(table, { data: part.data, headers: part.headers(this.#epoch) }, expectedLast, (error, sequence) => {
+      const message = { data: part.data, headers: part.headers(this.#epoch) }
+      mesh.append(table, message, expected, (error, sequence) => {
         if (generation !== this.#generation) return
         if (error || sequence !== this.#stored + 1) return this.#fail(error)
         this.#last = sequence

@@ -7,11 +7,11 @@ import type {
   Published,
   RemoteTransaction,
   Source,
+  Stamp,
   TableDescription,
   Transaction,
 } from '../../lib/host.ts'
 import { type Logger, silent } from '../../lib/logger.ts'
-import type { Stamp } from '../../lib/replication/clock.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import type { Attributes } from './merge.ts'

@@ -1,7 +1,15 @@
 // The port of the cluster module, on our database: nothing but translation. This is the file to imitate first.
 
-import type { Batch, Checkpoint, Host, Published, Source, TableDescription, Transaction } from '../../lib/host.ts'
-import type { Stamp } from '../../lib/replication/clock.ts'
+import type {
+  Batch,
+  Checkpoint,
+  Host,
+  Published,
+  Source,
+  Stamp,
+  TableDescription,
+  Transaction,
+} from '../../lib/host.ts'
 import type { Database } from './database.ts'
 
 export class LmdbHost implements Host {

@@ -1,8 +1,7 @@
 // A write transaction of this node: does the writes, and notes what was actually done, for the outbox.
 
 import { randomUUID } from 'node:crypto'
-import type { Key, Transaction, Write } from '../../lib/host.ts'
-import type { Stamp } from '../../lib/replication/clock.ts'
+import type { Key, Stamp, Transaction, Write } from '../../lib/host.ts'
 import { badRequest } from './errors.ts'
 import { isMissing } from './keys.ts'
 import type { Attributes } from './merge.ts'

@@ -1,6 +1,6 @@
 // Last writer wins, as a pure function: what a row becomes when one more write of it arrives, in whatever order writes arrive.
 
-import type { Stamp } from '../../lib/replication/clock.ts'
+import type { Stamp } from '../../lib/host.ts'
 
 export type Attributes = Record<string, unknown>
 

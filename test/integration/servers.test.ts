@@ -145,7 +145,8 @@ describe('open that fails leaves nothing running', () => {
       const cluster = TestCluster.for(t)
       const files = await cluster.prepare('node1')
       const port = files.ports[name]
-      const taken = createServer()
+      // It takes connections and says nothing.
+      const taken = createServer((socket) => socket.resume().on('error', () => {}))
       t.after(() => taken.close())
       await new Promise<void>((resolve) => taken.listen(port, '127.0.0.1', resolve))
       await assert.rejects(cluster.open(files), {

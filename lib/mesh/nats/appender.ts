@@ -1,7 +1,7 @@
 // Appending to our own streams: every acknowledgement comes back on one inbox, so that a window of messages is in flight at once.
 
 import { StringCodec } from 'nats'
-import { MeshError, type Message } from '../mesh.ts'
+import { type Expected, MeshError, type Message } from '../mesh.ts'
 import { asMeshError, type Connection } from './connection.ts'
 import { type ApiError, apiError } from './jetstream.ts'
 
@@ -9,7 +9,8 @@ type Done = (error: MeshError | undefined, sequence: number) => void
 type Pending = { done: Done; sentAt: number }
 type Acknowledgement = { seq?: number; error?: ApiError }
 
-const EXPECTED_LAST = 'Nats-Expected-Last-Sequence'
+const EXPECTED_SEQUENCE = 'Nats-Expected-Last-Sequence'
+const EXPECTED_ID = 'Nats-Expected-Last-Msg-Id'
 /** ms without an acknowledgement after which it is not known whether a message was stored. */
 const ACK_TIMEOUT = 5_000
 const text = StringCodec()
@@ -37,12 +38,16 @@ export class Appender {
     this.#timer.unref()
   }
 
-  append(subject: string, message: Message, expectedLast: number, done: Done): void {
+  append(subject: string, message: Message, expected: Expected, done: Done): void {
     const token = (this.#next++).toString(36)
     try {
       this.#connection.publish(subject, message.data, {
         reply: this.#inbox + token,
-        headers: { ...message.headers, [EXPECTED_LAST]: String(expectedLast) },
+        headers: {
+          ...message.headers,
+          [EXPECTED_SEQUENCE]: String(expected.sequence),
+          ...(expected.id === undefined ? {} : { [EXPECTED_ID]: expected.id }),
+        },
       })
     } catch (error) {
       const reason = asMeshError(error)

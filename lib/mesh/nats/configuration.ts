@@ -28,6 +28,8 @@ export type ServerSettings = {
 
 /** 64 MB, as in HarperDB. */
 export const MAX_PAYLOAD = 64 * 1024 * 1024
+/** The server's file store takes a record beyond 32 MiB and can never read it again. */
+export const MAX_STORED = 32 * 1024 * 1024 - 1024
 
 export const hubName = (node: string) => `${node}-hub`
 export const leafName = (node: string) => `${node}-leaf`

@@ -21,6 +21,7 @@ const INACTIVE_AFTER = 90
 const STREAM_NOT_FOUND = 10059
 const CONSUMER_NOT_FOUND = 10014
 const WRONG_SEQUENCE = 10071
+const WRONG_ID = 10070
 
 export const streamName = ({ database, table }: TableName): string =>
   createHash('md5').update(`${database}.${table}`).digest('hex')
@@ -31,7 +32,7 @@ export type ApiError = { code: number; err_code?: number; description?: string }
 
 export function apiError({ code, err_code, description = `error ${code}` }: ApiError): MeshError {
   if (err_code === STREAM_NOT_FOUND || err_code === CONSUMER_NOT_FOUND) return new MeshError('not_found', description)
-  if (err_code === WRONG_SEQUENCE) return new MeshError('wrong_sequence', description)
+  if (err_code === WRONG_SEQUENCE || err_code === WRONG_ID) return new MeshError('wrong_sequence', description)
   return new MeshError('refused', description)
 }
 

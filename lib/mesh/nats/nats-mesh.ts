@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silent } from '../../logger.ts'
 import {
+  type Expected,
   type Member,
   type Mesh,
   MeshError,
@@ -29,7 +30,7 @@ import {
   hubName,
   leafConfiguration,
   leafName,
-  MAX_PAYLOAD,
+  MAX_STORED,
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
@@ -63,7 +64,7 @@ const portKeys = {
 } as const
 
 export class NatsMesh implements Mesh {
-  readonly maxPayload = MAX_PAYLOAD
+  readonly maxPayload = MAX_STORED
   readonly #options: NatsMeshOptions
   readonly #logger: Logger
   readonly #jetStream = new JetStream(() => this.#connected(this.#leafConnection))
@@ -351,12 +352,12 @@ export class NatsMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expectedLast: number,
+    expected: Expected,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (!this.#appender || this.#state !== 'connected')
       return queueMicrotask(() => done(new MeshError('disconnected'), 0))
-    this.#appender.append(subjectOf(this.#node, table), message, expectedLast, done)
+    this.#appender.append(subjectOf(this.#node, table), message, expected, done)
   }
 
   async purgeStream(table: TableName, { keep, before }: { keep?: number; before?: number }): Promise<void> {

@@ -1,0 +1,293 @@
+// The life of a node's process as those who run it see it: one line when it is ready, an end to every signal, a clear line
+// when it cannot start, and files that outlive a kill.
+
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { dirname, join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { parseDocument } from 'yaml'
+import { eventually, isRunning, temporaryFolder } from '../support/cluster.ts'
+import { NodeProcess } from '../support/node-process.ts'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+const START_TIMEOUT = 30_000
+
+/** A command of ours and what it wrote. `code` is null while it runs, and when a signal ended it. */
+type Run = { child: ChildProcess; output: string; errors: string; ended: Promise<number | null> }
+
+const runs: Run[] = []
+
+function run(command: string, args: readonly string[]): Run {
+  const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const one: Run = {
+    child,
+    output: '',
+    errors: '',
+    ended: new Promise((resolve) => child.once('close', (code) => resolve(code))),
+  }
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    one.output += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    one.errors += text
+  })
+  runs.push(one)
+  return one
+}
+
+const npm = (...args: string[]) => run('npm', ['run', '--silent', 'node', '--', ...args])
+
+/** All processes as the system lists them: id, parent, group, whole command line. */
+async function processes() {
+  const ids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const all = await Promise.all(
+    ids.map(async (id) => {
+      const [stat, command] = await Promise.all([
+        readFile(`/proc/${id}/stat`, 'utf8').catch(() => ''),
+        readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => ''),
+      ])
+      const [state = '', parent, group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      return { pid: Number(id), state, parent: Number(parent), group: Number(group), command }
+    }),
+  )
+  return all.filter(({ state }) => state !== '' && !'ZX'.includes(state))
+}
+
+/** Who still runs of a process group, or with something below this folder. */
+async function leftovers(group: number | undefined, folder: string): Promise<string[]> {
+  const all = await processes()
+  return all
+    .filter((each) => each.group === group || each.command.includes(folder))
+    .map(({ pid, command }) => `${pid} ${command.replaceAll('\0', ' ')}`)
+}
+
+/** Resolves when nothing of that run is left, neither npm nor its children nor the servers. */
+const nothingLeft = async ({ child }: Run, folder: string) => {
+  let left: string[] = []
+  await eventually(
+    () => `nothing is left: ${left.join(', ')}`,
+    async () => {
+      left = await leftovers(child.pid, folder)
+      return left.length === 0
+    },
+  )
+}
+
+/** Waits for the line that says it is ready; gives the pid in it. */
+async function ready(one: Run): Promise<number> {
+  await eventually(
+    () => `the node is ready: ${one.errors}`,
+    () => one.output.includes('\n') || one.child.exitCode !== null,
+    START_TIMEOUT,
+  )
+  return Number(/\(pid (\d+)\)/.exec(one.output)?.[1])
+}
+
+const kill = (pid: number) => {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It is gone.
+  }
+}
+
+/** Exit code 1, nothing on stdout, one line on stderr, and nothing left; gives the line. */
+async function oneLine(one: Run, folder: string): Promise<string> {
+  const code = await one.ended
+  assert.equal(code, 1, one.errors)
+  assert.equal(one.output, '')
+  assert.match(one.errors, /^[^\n]+\n$/, 'one line on stderr')
+  await nothingLeft(one, folder)
+  return one.errors
+}
+
+describe('the process of a node', () => {
+  let folder = ''
+  let remove = async () => {}
+  let node: NodeProcess
+
+  before(async () => {
+    ;[folder, remove] = await temporaryFolder()
+    node = await NodeProcess.create(folder, 'node1')
+  })
+  after(async () => {
+    await node.end()
+    // Whatever a failure left: our groups, and the servers, which have groups of their own.
+    const groups = new Set(runs.map(({ child }) => child.pid))
+    for (const { pid, group, command } of await processes())
+      if (groups.has(group) || command.includes(folder)) kill(pid)
+    await remove()
+  })
+
+  const endings: [string, NodeJS.Signals, (npmPid: number, pid: number) => number][] = [
+    ['SIGTERM to npm', 'SIGTERM', (npmPid) => npmPid],
+    ['SIGTERM to the node', 'SIGTERM', (_, pid) => pid],
+    ['SIGTERM to the process group', 'SIGTERM', (npmPid) => -npmPid],
+    ['SIGINT to the node', 'SIGINT', (_, pid) => pid],
+    ['SIGINT to the process group, as a terminal sends it', 'SIGINT', (npmPid) => -npmPid],
+  ]
+  for (const [name, signal, target] of endings)
+    test(`one line when ready; ${name} ends it and its servers`, async () => {
+      const one = npm('--config', node.configFile)
+      const pid = await ready(one)
+      assert.equal(one.output, `node1 ready: ${node.url} (pid ${pid})\n`)
+      assert.ok(await isRunning(pid))
+      const servers = Object.values(await node.serverPids())
+      assert.equal(servers.length, 2)
+      for (const server of servers) assert.ok(await isRunning(server))
+      process.kill(target(one.child.pid!, pid), signal)
+      // npm hands on the code of the node.
+      assert.equal(await one.ended, 0, one.errors)
+      await nothingLeft(one, node.folder)
+      assert.equal(one.errors, '', 'a start and an end without warnings')
+      assert.equal(one.output.split('\n').length, 2, 'no other line on stdout')
+    })
+
+  test('a second signal while it ends changes nothing', async () => {
+    const one = npm('--config', node.configFile)
+    const pid = await ready(one)
+    process.kill(pid, 'SIGTERM')
+    process.kill(pid, 'SIGINT')
+    process.kill(pid, 'SIGTERM')
+    assert.equal(await one.ended, 0, one.errors)
+    await nothingLeft(one, node.folder)
+  })
+
+  test('what it cannot start from is told in one line', async () => {
+    const text = await readFile(node.configFile, 'utf8')
+    const cases: [string, string | undefined, RegExp][] = [
+      ['broken', 'clustering:\n  enabled: [true\n', /broken\/config\.yaml.*line \d+, column \d+/],
+      ['missing', undefined, /missing\/config\.yaml.*cannot be read/],
+      ['nameless', text.replace(/^ *nodeName: .*\n/m, ''), /clustering\.nodeName/],
+    ]
+    const started = await Promise.all(
+      cases.map(async ([name, content]) => {
+        const below = join(folder, name)
+        await mkdir(below)
+        const file = join(below, 'config.yaml')
+        if (content !== undefined) await writeFile(file, content)
+        return npm('--config', file)
+      }),
+    )
+    for (const [index, one] of started.entries()) {
+      const [name, , pattern] = cases[index]!
+      assert.match(await oneLine(one, join(folder, name)), pattern, name)
+    }
+  })
+
+  test('a missing --config is told in one line', async () => {
+    assert.match(await oneLine(npm(), join(folder, 'none')), /--config FILE/)
+    assert.match(await oneLine(npm('--config'), join(folder, 'none')), /--config/)
+  })
+
+  test('a port that another process has is told with its key', async () => {
+    const keys = [
+      'clustering.hubServer.cluster.network.port',
+      'clustering.hubServer.leafNodes.network.port',
+      'clustering.hubServer.network.port',
+      'clustering.leafServer.network.port',
+      'operationsApi.network.port',
+    ]
+    const taken = createServer().listen(0, '127.0.0.1')
+    try {
+      await new Promise((resolve) => taken.once('listening', resolve))
+      const { port } = taken.address() as { port: number }
+      const nodes = await Promise.all(keys.map((_, index) => NodeProcess.create(folder, `taken${index}`)))
+      const started = await Promise.all(
+        nodes.map(async ({ configFile }, index) => {
+          const document = parseDocument(await readFile(configFile, 'utf8'))
+          document.setIn(keys[index]!.split('.'), port)
+          await writeFile(configFile, String(document))
+          return npm('--config', configFile)
+        }),
+      )
+      for (const [index, one] of started.entries()) {
+        assert.equal(await one.ended, 1, keys[index])
+        const line = one.errors.trimEnd().split('\n').at(-1)!
+        assert.ok(line.includes(keys[index]!) && line.includes(String(port)), `${keys[index]} in: ${line}`)
+        assert.doesNotMatch(line, /^\{/, 'a line for people')
+        assert.equal(one.output, '')
+        await nothingLeft(one, nodes[index]!.folder)
+      }
+    } finally {
+      taken.close()
+    }
+  })
+
+  const rows = (from: number, count: number) =>
+    Array.from({ length: count }, (_, index) => ({ id: from + index, name: `dog ${from + index}` }))
+  const insert = (from: number, count: number) =>
+    node.operation({ operation: 'insert', database: 'dev', table: 'dog', records: rows(from, count) })
+
+  test('after SIGKILL of the node alone a start on the same files replaces the orphans; the data survive', async () => {
+    await node.start()
+    await node.operation({ operation: 'create_table', database: 'dev', table: 'dog', primary_key: 'id' })
+    for (let from = 0; from < 500; from += 50) await insert(from, 50)
+    const routes = [{ host: '127.0.0.1', port: node.ports.cluster }]
+    await node.operation({ operation: 'cluster_set_routes', server: 'hub', routes })
+    const digest = await node.digest('dev', 'dog')
+    const orphans = await node.serverPids()
+
+    process.kill(node.pid, 'SIGKILL')
+    await eventually('npm has noticed', () => !node.running)
+    for (const orphan of Object.values(orphans))
+      assert.ok(await isRunning(orphan), 'servers outlive a node that is killed')
+
+    await node.start()
+    const servers = await node.serverPids()
+    for (const server of ['hub', 'leaf'] as const) {
+      assert.ok(!(await isRunning(orphans[server])), `the orphaned ${server} is gone`)
+      assert.ok(await isRunning(servers[server]))
+    }
+    assert.equal(await node.count('dev', 'dog'), 500)
+    assert.equal(await node.digest('dev', 'dog'), digest)
+    assert.deepEqual(await node.operation({ operation: 'cluster_get_routes' }), { hub: routes, leaf: [] })
+    await insert(500, 1)
+    assert.equal(await node.count('dev', 'dog'), 501)
+  })
+
+  test('a kill in the midst of writing loses nothing that was answered, also when the servers die too', async () => {
+    let answered = 501
+    const writing = (async () => {
+      for (let next = answered; ; next++) {
+        await insert(next, 1)
+        answered = next + 1
+      }
+    })().catch(() => {})
+    await eventually('some rows are written', () => answered > 520)
+    await node.kill()
+    await writing
+    await eventually('npm has noticed', () => !node.running)
+    await node.start()
+    // The one that was under way may have been committed without an answer.
+    const count = await node.count('dev', 'dog')
+    assert.ok(count === answered || count === answered + 1, `${count} rows, ${answered} answered`)
+    const found = (await node.rows('dev', 'dog')).map(({ id }) => id as number).sort((a, b) => a - b)
+    assert.deepEqual(
+      found,
+      Array.from({ length: count }, (_, index) => index),
+    )
+    await insert(count, 1)
+    assert.equal(await node.stop(), 0)
+    await eventually('nothing is left', async () => (await leftovers(undefined, node.folder)).length === 0)
+  })
+
+  test('a second node on the same files is refused, and the first runs on', async () => {
+    const first = await NodeProcess.create(folder, 'first')
+    await first.start()
+    try {
+      const servers = await first.serverPids()
+      const second = npm('--config', first.configFile)
+      assert.equal(await second.ended, 1, second.output)
+      assert.notEqual(second.errors, '')
+      assert.deepEqual(await first.serverPids(), servers)
+      for (const server of Object.values(servers)) assert.ok(await isRunning(server), 'its servers were left alone')
+      assert.equal((await first.operation({ operation: 'cluster_status' })).is_enabled, true)
+    } finally {
+      await first.end()
+    }
+  })
+})
