@@ -34,8 +34,9 @@ import {
   type ResponseOf,
 } from './operations/index.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './options.ts'
-import { Agreement } from './peers/agreement.ts'
+import { Agreement, type RevisionOf } from './peers/agreement.ts'
 import { Peers } from './peers/peers.ts'
+import { Registers } from './peers/registers.ts'
 import { Clock, stampTime } from './replication/clock.ts'
 import { Publisher } from './replication/publisher.ts'
 import { Replicator } from './replication/replicator.ts'
@@ -45,7 +46,14 @@ import { isReplicable } from './replication/wire.ts'
 export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
 
 /** Everything that runs only while clustering is enabled. */
-type Service = { mesh: Mesh; publisher: Publisher; replicator: Replicator; peers: Peers; agreement: Agreement }
+type Service = {
+  mesh: Mesh
+  publisher: Publisher
+  replicator: Replicator
+  peers: Peers
+  agreement: Agreement
+  registers: Registers
+}
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`: what plugins are handed. */
@@ -208,6 +216,7 @@ export class ClusterManager extends SafeEmitter {
     const { settings, manifest } = this.#store
     const node = manifest.nodeName
     const mesh = this.#options.mesh ?? this.#natsMesh()
+    const registers = await Registers.open(join(this.#folder, 'agreements.json'), manifest, this.#clock.stamp(), logger)
     const publisher = new Publisher({
       mesh,
       host,
@@ -262,7 +271,10 @@ export class ClusterManager extends SafeEmitter {
       listener: {
         up: (name) => this.#peerUp(name),
         down: (name) => this.#ifKnown(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
-        returned: (name) => replicator.reread(name),
+        returned: (name) => {
+          replicator.reread(name)
+          agreement.met(name)
+        },
         twin: (instance) => this.#twin(instance),
         streams: (name, positions) => replicator.announced(name, positions),
       },
@@ -277,11 +289,14 @@ export class ClusterManager extends SafeEmitter {
         place: (source, startTime) => replicator.place(source, startTime),
         displace: (source) => replicator.displace(source),
       },
+      registers,
+      stamp: () => this.#clock.stamp(),
+      witness: (revision) => this.#clock.merge(revision),
       manifest: () => this.manifest,
-      commit: (change, cause) => this.#store.commit(change, cause),
+      commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
       isReplicable,
     })
-    this.#service = { mesh, publisher, replicator, peers, agreement }
+    this.#service = { mesh, publisher, replicator, peers, agreement, registers }
     await mesh.open(node, manifest.routes, {
       state: (state, reason) => {
         this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
@@ -302,6 +317,12 @@ export class ClusterManager extends SafeEmitter {
     publisher.wake()
   }
 
+  /** Where the servers' state and the revisions lie. */
+  get #folder(): string {
+    const { rootPath = '.' } = this.#store.settings
+    return join(resolve(dirname(this.#options.configFile), rootPath), 'clustering')
+  }
+
   #natsMesh(): Mesh {
     const { configFile, password, natsServer, logger } = this.#options
     const { settings } = this.#store
@@ -317,7 +338,6 @@ export class ClusterManager extends SafeEmitter {
         'invalid_option',
         "option 'password' is required while clustering is enabled, received undefined",
       )
-    const root = resolve(dirname(configFile), settings.rootPath ?? '.')
     const secure = tls.certificate !== undefined && tls.privateKey !== undefined
     return new NatsMesh({
       user,
@@ -328,7 +348,7 @@ export class ClusterManager extends SafeEmitter {
       ports: settings.ports,
       tls: secure ? { ...tls, certificate: tls.certificate, privateKey: tls.privateKey } : undefined,
       logLevel: settings.logLevel,
-      folder: join(root, 'clustering'),
+      folder: this.#folder,
       storeFolder: settings.streams.path && resolve(dirname(configFile), settings.streams.path),
       limits: settings.streams,
       natsServer,
@@ -349,12 +369,13 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     await this.#store.close()
-    const { agreement, peers, replicator, publisher, mesh } = this.#service ?? {}
+    const { agreement, peers, replicator, publisher, mesh, registers } = this.#service ?? {}
     agreement?.close()
     peers?.close()
     await replicator?.close()
     await publisher?.close()
     await mesh?.close()
+    await registers?.flush()
     await this.#following
     await this.#unlock()
     this.#state = 'closed'
@@ -363,7 +384,7 @@ export class ClusterManager extends SafeEmitter {
   // --- what follows from a commit, and from other nodes coming and going -------------------------------------------------
 
   /** Events first, the whole before its parts; then the mesh and the subscribers follow. */
-  #follow({ previous, current, changes, cause }: Commit): void {
+  #follow({ previous, current, changes, cause, note }: Commit): void {
     this.emit('manifest:changed', { previous, current, changes, cause })
     for (const change of changes) {
       if (change.type === 'route:added') this.emit(change.type, { server: change.server, route: change.route, cause })
@@ -385,16 +406,16 @@ export class ClusterManager extends SafeEmitter {
     for (const change of changes) {
       if (change.type === 'node:added' && service.peers.isUp(change.node.name))
         this.emit('peer:up', { node: change.node.name })
-      if (cause !== 'file') continue
-      if (change.type === 'node:added' || change.type === 'node:updated') void service.agreement.renew(change.node)
-      if (change.type === 'node:removed') void service.agreement.dismiss(change.node.name)
     }
+    // What the other node has agreed to has its revision; anything else is a change made here, now, that it has yet to learn.
+    const revisionOf = note as RevisionOf | undefined
+    const concerned = service.registers.note(current, revisionOf ?? (() => this.#clock.stamp()))
+    if (!revisionOf) for (const node of concerned) service.agreement.postpone(node)
   }
 
   #peerUp(node: string): void {
     this.#ifKnown(node, () => {
       this.emit('peer:up', { node })
-      this.#service?.agreement.met(node)
     })
   }
 

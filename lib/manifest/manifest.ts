@@ -171,6 +171,26 @@ export function setSubscriptions(
   return share(manifest, { ...manifest, nodes })
 }
 
+/** A subscription as it is to be, or that there is to be none. */
+export type SubscriptionChange = Subscription & { readonly removed?: boolean }
+
+/** Upserts and removes these of a node's subscriptions. With `dropEmpty` a node that has none left goes with them. */
+export function mergeSubscriptions(
+  manifest: Manifest,
+  nodeName: string,
+  changes: readonly SubscriptionChange[],
+  dropEmpty = false,
+): Manifest {
+  const gone = new Set(changes.filter(({ removed }) => removed).map(tableKey))
+  const kept = changes.filter(({ removed }) => !removed)
+  const held = findNode(manifest, nodeName)
+  if (!held && kept.length === 0) return manifest
+  const merged = kept.length > 0 ? setSubscriptions(manifest, nodeName, kept) : manifest
+  const subscriptions = findNode(merged, nodeName)!.subscriptions.filter((each) => !gone.has(tableKey(each)))
+  if (dropEmpty && subscriptions.length === 0) return removeNode(merged, nodeName)
+  return setSubscriptions(merged, nodeName, subscriptions, { replace: true })
+}
+
 /** Without that node; the same manifest when it was not there. */
 export const removeNode = (manifest: Manifest, nodeName: string): Manifest =>
   share(manifest, { ...manifest, nodes: manifest.nodes.filter((node) => node.name !== nodeName) })

@@ -11,7 +11,14 @@ import { type Cause, type Change, type Manifest, share } from './manifest.ts'
 import { needRestart, type Settings } from './settings.ts'
 
 /** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
-export type Commit = { previous: Manifest; current: Manifest; changes: readonly Change[]; cause: Cause }
+export type Commit = {
+  previous: Manifest
+  current: Manifest
+  changes: readonly Change[]
+  cause: Cause
+  /** What whoever asked for the commit wants its followers to know. */
+  note?: unknown
+}
 
 /** Told after memory has changed, in the order of the commits. What these throw is logged. */
 export interface StoreListener {
@@ -104,7 +111,7 @@ export class ManifestStore {
    * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
    * into it. A file that was deleted is written again as we last knew it, whole, with the change.
    */
-  commit(change: (current: Manifest) => Manifest, cause: Cause): Promise<Commit> {
+  commit(change: (current: Manifest) => Manifest, cause: Cause, note?: unknown): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     return this.#enqueue(async () => {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
@@ -114,7 +121,7 @@ export class ManifestStore {
         const current = share(previous, change(previous))
         const changes = current === previous ? [] : diff(previous, current)
         if (changes.length === 0) return { previous, current: previous, changes, cause }
-        if (await this.#write(changes)) return this.#swap(current, changes, cause)
+        if (await this.#write(changes)) return this.#swap(current, changes, cause, note)
       }
       throw clusterError('config_unwritable', this.file, 'somebody else keeps writing it')
     })
@@ -135,10 +142,10 @@ export class ManifestStore {
     return result
   }
 
-  #swap(current: Manifest, changes: readonly Change[], cause: Cause): Commit {
+  #swap(current: Manifest, changes: readonly Change[], cause: Cause, note?: unknown): Commit {
     const previous = this.#manifest
     this.#manifest = current
-    const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause })
+    const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause, note })
     this.#tell((listener) => listener.committed(commit))
     return commit
   }

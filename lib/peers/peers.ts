@@ -51,8 +51,8 @@ export type PeersOptions = {
   logger: Logger
   /** ms */
   requestTimeout: number
-  /** Answers what is not about this process: add_node, update_node, remove_node. Rejects with the reason to refuse. */
-  agree(request: Request): Promise<string>
+  /** Answers what is not about this process: add_node, update_node, remove_node, compare_node. Rejects with the reason to refuse. */
+  agree(request: Request): Promise<unknown>
   /** Our streams that grew lately. */
   positions(): StreamPosition[]
   listener: PeerListener
@@ -180,6 +180,7 @@ export class Peers {
       case 'add_node':
       case 'update_node':
       case 'remove_node':
+      case 'compare_node':
         return agree(request)
       default:
         throw new Error(`Operation '${request.operation}' not found`)

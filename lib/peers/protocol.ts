@@ -20,11 +20,20 @@ const SystemInfoType = Type.Object({
   platform: Type.Optional(Type.String()),
 })
 
+/** Of ours: a stamp, or '' for older than any. */
+const RevisionType = Type.String({ pattern: '^([0-9a-f]{12}-[0-9a-f]{6}-.+)?$' })
+
+/** Ours: a register of a subscription, as the receiver holds it. */
+const EntryType = Type.Intersect([SubscriptionType, Type.Object({ removed: Type.Boolean(), revision: RevisionType })])
+
 const RequestType = Type.Object({
   operation: Type.String(),
   node_name: Type.Optional(Type.String({ minLength: 1 })),
   subscriptions: Type.Optional(Type.Array(SubscriptionType)),
   system_info: Type.Optional(SystemInfoType),
+  /** Ours: when this was asked; newer than what it is to change. */
+  revision: Type.Optional(RevisionType),
+  entries: Type.Optional(Type.Array(EntryType)),
   /** Ours: the subscriptions named are all there are. */
   replace: Type.Optional(Type.Boolean()),
 })
@@ -93,4 +102,5 @@ export const decodeRequest = packed(reader<Request>(Compile(RequestType)))
 export const decodeResponse = packed(reader<Response>(Compile(ResponseType)))
 export const decodeHeartbeat = packed(reader<Heartbeat>(Compile(HeartbeatType)))
 export const readStatus = reader<StatusMessage>(Compile(StatusType))
+export const readEntries = reader<NonNullable<Request['entries']>>(Compile(Type.Array(EntryType)))
 export const readTables = reader<TablesMessage>(Compile(TablesType))

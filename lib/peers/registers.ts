@@ -1,0 +1,157 @@
+// What was agreed on last about each subscription, and when: last-writer-wins registers, each held by two nodes, kept beside
+// the leaf's store. The file that people read holds the values; this holds the revisions, and what was removed.
+
+import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+import { reasonOf } from '../errors.ts'
+import type { Stamp } from '../host.ts'
+import type { Logger } from '../logger.ts'
+import { type Manifest, tableKey } from '../manifest/manifest.ts'
+import type { TableName } from '../mesh/mesh.ts'
+
+/** `removed`: there is no subscription, since then. A revision of '' is older than any other. */
+export type Register = TableName & { publish: boolean; subscribe: boolean; removed: boolean; revision: Stamp }
+
+const FileType = Type.Object({
+  nodes: Type.Record(
+    Type.String(),
+    Type.Array(
+      Type.Tuple([Type.String(), Type.String(), Type.Boolean(), Type.Boolean(), Type.Boolean(), Type.String()]),
+    ),
+  ),
+})
+const fileSchema = Compile(FileType)
+
+export class Registers {
+  readonly #path: string | undefined
+  readonly #logger: Logger
+  readonly #nodes = new Map<string, Map<string, Register>>()
+  #writing: Promise<void> | undefined
+  #dirty = false
+
+  private constructor(path: string | undefined, logger: Logger) {
+    this.#path = path
+    this.#logger = logger
+  }
+
+  /**
+   * Reads what was kept, and takes every difference to the manifest for an edit made while we were down, at `now`. Without a
+   * file (lost, or never there) everything in the manifest has revision '': the other nodes know better. Without a path
+   * nothing is kept.
+   */
+  static async open(path: string | undefined, manifest: Manifest, now: Stamp, logger: Logger): Promise<Registers> {
+    const registers = new Registers(path, logger)
+    const known = await registers.#read()
+    registers.note(manifest, () => (known ? now : ''))
+    return registers
+  }
+
+  /** Every node of which something is known, removed ones too. */
+  nodes(): string[] {
+    return [...this.#nodes.keys()]
+  }
+
+  of(node: string): Register[] {
+    return [...(this.#nodes.get(node)?.values() ?? [])]
+  }
+
+  get(node: string, table: TableName): Register | undefined {
+    return this.#nodes.get(node)?.get(tableKey(table))
+  }
+
+  set(node: string, register: Register): void {
+    const ofNode = this.#nodes.get(node) ?? new Map<string, Register>()
+    this.#nodes.set(node, ofNode)
+    ofNode.set(tableKey(register), register)
+    this.#save()
+  }
+
+  /** Takes over what the manifest holds. Returns the nodes of which something differed. */
+  note(manifest: Manifest, revisionOf: (node: string, table: TableName) => Stamp): string[] {
+    const changed = new Set<string>()
+    const put = (node: string, register: Omit<Register, 'revision'>) => {
+      const known = this.get(node, register)
+      if (known && sameValue(known, register)) return
+      const { database, table, publish, subscribe, removed } = register
+      this.set(node, { database, table, publish, subscribe, removed, revision: revisionOf(node, register) })
+      changed.add(node)
+    }
+    const held = new Map(manifest.nodes.map((node) => [node.name, new Set(node.subscriptions.map(tableKey))]))
+    for (const { name, subscriptions } of manifest.nodes)
+      for (const each of subscriptions) put(name, { ...each, removed: false })
+    for (const [node, registers] of this.#nodes)
+      for (const register of registers.values())
+        if (!register.removed && !held.get(node)?.has(tableKey(register)))
+          put(node, { ...register, publish: false, subscribe: false, removed: true })
+    return [...changed]
+  }
+
+  /** Resolves when everything so far is on disk, or could not be written (which is logged). */
+  async flush(): Promise<void> {
+    await this.#writing
+  }
+
+  async #read(): Promise<boolean> {
+    if (this.#path === undefined) return false
+    try {
+      const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
+      if (!fileSchema.Check(value)) throw new Error('it is not what was written')
+      for (const [node, registers] of Object.entries(value.nodes))
+        for (const [database, table, publish, subscribe, removed, revision] of registers)
+          this.set(node, { database, table, publish, subscribe, removed, revision })
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#logger.warn(
+          { file: this.#path, reason: reasonOf(error) },
+          'the revisions are lost; the other nodes know them',
+        )
+      return false
+    }
+  }
+
+  #save(): void {
+    this.#dirty = true
+    this.#writing ??= this.#write().finally(() => {
+      this.#writing = undefined
+    })
+  }
+
+  /** Once for all that changes in one turn. A death before that makes of the change an edit made while we were down: the same. */
+  async #write(): Promise<void> {
+    await Promise.resolve()
+    while (this.#dirty && this.#path !== undefined) {
+      this.#dirty = false
+      const nodes = Object.fromEntries(
+        [...this.#nodes].map(([node, registers]) => [node, [...registers.values()].map(row)]),
+      )
+      try {
+        await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
+        const file = await open(`${this.#path}.new`, 'w', 0o600)
+        try {
+          await file.writeFile(JSON.stringify({ nodes }))
+          await file.sync()
+        } finally {
+          await file.close()
+        }
+        await rename(`${this.#path}.new`, this.#path)
+      } catch (error) {
+        this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'the revisions could not be written')
+      }
+    }
+  }
+}
+
+const row = ({ database, table, publish, subscribe, removed, revision }: Register) => [
+  database,
+  table,
+  publish,
+  subscribe,
+  removed,
+  revision,
+]
+
+export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revision'>): boolean =>
+  a.publish === b.publish && a.subscribe === b.subscribe && a.removed === b.removed
