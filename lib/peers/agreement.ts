@@ -76,13 +76,12 @@ export class Agreement {
    * nothing has changed on this side then. Commits nothing when all are skipped.
    */
   async subscribe(node: string, wanted: readonly Wanted[], options: AgreeOptions): Promise<Outcome> {
-    const { host, peers, streams, commit, stamp } = this.#options
+    const { host, peers, streams, stamp } = this.#options
     const [theirs, ours] = await Promise.all([peers.describe(node, options), host.describe()])
     const { settled, skipped } = this.#settle(node, wanted, ours, theirs)
     const agreed = settled.map((each) => each.wanted)
     if (settled.length === 0 && (wanted.length > 0 || !options.replace)) return { agreed, skipped }
-    // A file that is bad refuses here, before the other node is told.
-    await commit((current) => current, 'api')
+    await this.#checkWritable()
     for (const { wanted: each } of settled) await streams.ensure(each)
     const revision = stamp()
     await this.#tell(node, settled, revision, options)
@@ -91,9 +90,15 @@ export class Agreement {
     return { agreed, skipped }
   }
 
+  /** A file that is bad refuses here, before the other node is told. */
+  async #checkWritable(): Promise<void> {
+    await this.#options.commit((current) => current, 'api')
+  }
+
   /** Takes the node out of the manifest, whether or not it could be told; it learns of it when it is met. */
   async remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }> {
     const { commit, peers, stamp, logger } = this.#options
+    await this.#checkWritable()
     const revision = stamp()
     const reached = await peers.ask(node, { operation: 'remove_node', revision }, options).then(
       () => true,
