@@ -95,36 +95,37 @@ export class TableLog {
     const { mesh, table } = this.#options
     this.#interrupt()
     const known = this.#epoch === '' ? await this.#options.recall() : { epoch: this.#epoch, sequence: this.#stored }
-    const state = await mesh.ensureStream(table, formatLabel(table, [{ epoch: newEpoch(), from: 1 }]))
+    const fresh = newEpoch()
+    const state = await mesh.ensureStream(table, formatLabel(table, [...over([], known, 0), { epoch: fresh, from: 1 }]))
     if (contradictsItself(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
     const label = parseLabel(state.description)
     const current = label.at(-1)
-    const follows = known && current?.epoch === known.epoch && state.lastSequence >= known.sequence && !this.#foreign
-    if (follows) {
-      this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), state.lastSequence)
-      this.#resume(known.epoch, known.sequence, state.lastSequence)
-    } else if (current && !known) {
-      await this.#options.remember({ epoch: current.epoch, sequence: state.lastSequence })
-      this.#resume(current.epoch, state.lastSequence, state.lastSequence)
-    } else await this.#begin(label, known, state.lastSequence)
+    const last = state.lastSequence
+    if (current?.epoch === fresh) await this.#begin(fresh, 0)
+    else if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
+      this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), last)
+      this.#resume(known.epoch, known.sequence, last)
+    } else if (current && !known) await this.#begin(current.epoch, last)
+    else {
+      await mesh.describeStream(
+        table,
+        formatLabel(table, [...over(label, known, last), { epoch: fresh, from: last + 1 }]),
+      )
+      await this.#begin(fresh, last)
+    }
+    this.#foreign = false
     this.#ready = true
     this.#settle()
     this.#pump()
   }
 
-  /** A new incarnation: remembered by the host first, so that whatever dies in between, nothing is taken for stored that is not. */
-  async #begin(label: Label, known: Position | undefined, last: number): Promise<void> {
-    const { mesh, table, remember } = this.#options
-    const epoch = newEpoch()
-    // Those that hold nothing are not told; the one we knew is, even when the stream it was in is gone.
-    const over = label.filter(({ from }) => from <= last)
-    const ours = over.find((each) => each.epoch === known?.epoch)
-    if (ours && known) ours.last = known.sequence
-    else if (known) over.push({ epoch: known.epoch, from: 0, last: known.sequence })
-    await remember({ epoch, sequence: last })
-    await mesh.describeStream(table, formatLabel(table, [...over, { epoch, from: last + 1 }]))
-    this.#foreign = false
-    this.#resume(epoch, last, last)
+  /**
+   * Goes on in an incarnation that the stream's description names already. The host remembers it before anything is sent in
+   * it, so that whatever dies in between, nothing is taken for stored that is not.
+   */
+  async #begin(epoch: string, sequence: number): Promise<void> {
+    await this.#options.remember({ epoch, sequence })
+    this.#resume(epoch, sequence, sequence)
   }
 
   #resume(epoch: string, stored: number, last: number): void {
@@ -245,6 +246,15 @@ export class TableLog {
     this.#draining?.()
     this.#draining = undefined
   }
+}
+
+/** The incarnations that end now, in a stream whose last sequence is `last`. The one we knew is told even when its stream is gone. */
+function over(label: Label, known: Position | undefined, last: number): Label {
+  const ended = label.map((each) =>
+    each.epoch === known?.epoch ? { ...each, last: known.sequence } : { ...each, last: each.last ?? last },
+  )
+  if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended
+  return [{ epoch: known.epoch, from: 0, last: known.sequence }, ...ended]
 }
 
 const newEpoch = () => randomUUID().replaceAll('-', '').slice(0, 16)
