@@ -16,7 +16,7 @@
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
-import { type ClusterEventSource, readOnly, SafeEmitter } from './events.ts'
+import { type ClusterEventSource, type ClusterEvents, type EventName, readOnly, SafeEmitter } from './events.ts'
 import type { Stamp, Transaction } from './host.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
@@ -63,6 +63,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #clock: Clock
   readonly #unlock: () => Promise<void>
   #state: ClusterState = 'opening'
+  readonly #early: (() => void)[] = []
   #service: Service | undefined
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
   #following: Promise<void> = Promise.resolve()
@@ -87,14 +88,16 @@ export class ClusterManager extends SafeEmitter {
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
     const unlock = await lock(checked.configFile)
+    let store: ManifestStore | undefined
     let manager: ClusterManager | undefined
     try {
-      const store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+      store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       manager = new ClusterManager(checked, store, unlock)
       await manager.#start()
       return manager
     } catch (error) {
-      await (manager ? manager.close() : unlock())
+      await (manager?.close() ?? store?.close())
+      await unlock()
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
@@ -106,6 +109,13 @@ export class ClusterManager extends SafeEmitter {
   /** The wanted state, frozen: node name, routes, nodes and their subscriptions. */
   get manifest(): Manifest {
     return this.#store.manifest
+  }
+
+  /** Nobody can listen before `open` has resolved: what happens until then is told right after it, in order. */
+  override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
+    if (this.#state !== 'opening' && this.#early.length === 0) return super.emit(event, ...args)
+    this.#early.push(() => super.emit(event, ...args))
+    return false
   }
 
   // --- transactions -----------------------------------------------------------------------------------------------------
@@ -209,6 +219,9 @@ export class ClusterManager extends SafeEmitter {
     })
     if (this.manifest.enabled) await this.#startService()
     this.#state = 'open'
+    setImmediate(() => {
+      for (const tell of this.#early.splice(0)) tell()
+    })
   }
 
   async #startService(): Promise<void> {

@@ -28,7 +28,7 @@ export type {
 export type { Logger } from './logger.ts'
 export type { Problem } from './manifest/config-file.ts'
 export type { Cause, Change, Manifest, Node, Route, Routes, ServerName, Subscription } from './manifest/manifest.ts'
-export type { MeshState } from './mesh/mesh.ts'
+export type { Mesh, MeshState } from './mesh/mesh.ts'
 export type { Caller, OperationName, OperationOptions, RequestOf, ResponseOf } from './operations/index.ts'
 export type { ClusterOptions } from './options.ts'
 export { compareStamps } from './replication/clock.ts'

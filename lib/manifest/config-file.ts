@@ -1,18 +1,31 @@
 // The host's YAML file on disk: read, replaced in one step, and watched for edits. What stands in it is config-text.ts's.
 
 import { randomBytes } from 'node:crypto'
-import { open as openFile, readFile, realpath, rename, stat, unlink } from 'node:fs/promises'
+import { readFileSync, renameSync, unwatchFile, watchFile } from 'node:fs'
+import { type FileHandle, open as openFile, readdir, readFile, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { clusterErrorFrom, reasonOf } from '../errors.ts'
 import { type Logger, silent } from '../logger.ts'
+import { codeOf, targetOf } from './links.ts'
 
 export type { Problem } from './config-text.ts'
 
 /** Milliseconds from the last event of a file until it is read: a slow writer gives several. */
 const DEBOUNCE = 75
+/** Milliseconds between two looks for what no event tells: a link on the way that leads elsewhere now, a folder of the network. */
+const LOOK = 1000
 
-const codeOf = (error: unknown): unknown => (error as { code?: unknown } | null)?.code
+const temporaryOf = (target: string, id: string) => join(dirname(target), `.${basename(target)}.${id}.tmp`)
+const isTemporaryOf = (target: string, name: string) =>
+  name.startsWith(`.${basename(target)}.`) && /^\.[0-9a-f]{12}\.tmp$/.test(name.slice(basename(target).length + 1))
+
+/** As `previous` had them: the mode not narrowed by the umask, the owner as far as we may. */
+async function keepAccess(handle: FileHandle, previous: { mode: number; uid: number; gid: number }): Promise<void> {
+  const { uid, gid } = await handle.stat()
+  if (uid !== previous.uid || gid !== previous.gid) await handle.chown(previous.uid, previous.gid).catch(() => {})
+  await handle.chmod(previous.mode & 0o7777)
+}
 
 async function syncFolder(folder: string): Promise<void> {
   // Some file systems cannot sync a folder; the file is in place all the same.
@@ -26,6 +39,7 @@ export class ConfigFile {
   readonly #logger: Logger
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
+  #changed: (() => void) | undefined
 
   constructor(path: string, logger: Logger = silent) {
     this.path = resolve(path)
@@ -44,29 +58,27 @@ export class ConfigFile {
 
   /**
    * Puts `text` in place of the file if it still holds `expected` (undefined: is missing); false, and nothing done, when it
-   * holds something else. The mode is kept, and a link stays a link. Rejects with config_unwritable; nothing changed then.
+   * holds something else. Mode and owner are kept, and a link stays a link. Rejects with config_unwritable; nothing changed then.
    */
   async replace(expected: string | undefined, text: string): Promise<boolean> {
     let temporary: string | undefined
     try {
-      const target = await this.#target()
-      const mode = (await stat(target).catch(() => undefined))?.mode
-      const folder = dirname(target)
-      temporary = join(folder, `.${basename(target)}.${randomBytes(6).toString('hex')}.tmp`)
-      const handle = await openFile(temporary, 'wx', mode === undefined ? 0o644 : mode & 0o7777)
+      const target = await targetOf(this.path)
+      const previous = await stat(target).catch(() => undefined)
+      temporary = temporaryOf(target, randomBytes(6).toString('hex'))
+      const handle = await openFile(temporary, 'wx', previous ? previous.mode & 0o777 : 0o644)
       try {
-        // Not narrowed by the umask of this process.
-        if (mode !== undefined) await handle.chmod(mode & 0o7777)
+        if (previous) await keepAccess(handle, previous)
         await handle.writeFile(text)
         await handle.sync()
       } finally {
         await handle.close()
       }
-      // As late as can be, so that an edit made since is not lost.
-      if ((await this.read()) !== expected) return false
-      await rename(temporary, target)
+      // As late as can be, and without a pause between the look and the step, so that an edit made since is not lost.
+      if (this.#readNow() !== expected) return false
+      renameSync(temporary, target)
       temporary = undefined
-      await syncFolder(folder)
+      await syncFolder(dirname(target))
       return true
     } catch (error) {
       throw clusterErrorFrom(error, 'config_unwritable', this.path, reasonOf(error))
@@ -75,10 +87,17 @@ export class ConfigFile {
     }
   }
 
+  /** Removes what a process that was killed while it wrote has left. Only for who holds the lock. */
+  async clean(): Promise<void> {
+    const target = await targetOf(this.path).catch(() => this.path)
+    const names = await readdir(dirname(target)).catch(() => [])
+    for (const name of names) if (isTemporaryOf(target, name)) await unlink(join(dirname(target), name)).catch(() => {})
+  }
+
   /** Calls `changed` some milliseconds after the file was written, replaced, removed or created, by whomever. */
   async watch(changed: () => void): Promise<void> {
     // The folder is watched, not the file: a file that is replaced or comes later is seen as well.
-    const target = await this.#target()
+    const target = await targetOf(this.path)
     const folders = new Set([dirname(this.path), dirname(target)])
     const files = new Set([this.path, target])
     const watcher = watch([...folders], {
@@ -87,11 +106,14 @@ export class ConfigFile {
       ignored: (path) => !folders.has(path) && !files.has(path),
     })
     this.#watcher = watcher
-    watcher.on('all', (_, path) => {
-      if (!files.has(path)) return
+    this.#changed = () => {
       clearTimeout(this.#timer)
       this.#timer = setTimeout(changed, DEBOUNCE)
+    }
+    watcher.on('all', (_, path) => {
+      if (files.has(path)) this.#changed?.()
     })
+    watchFile(this.path, { interval: LOOK, persistent: false }, this.#changed)
     watcher.on('error', (error) =>
       this.#logger.error({ file: this.path, reason: reasonOf(error) }, 'The configuration file cannot be watched'),
     )
@@ -99,18 +121,17 @@ export class ConfigFile {
   }
 
   async close(): Promise<void> {
-    clearTimeout(this.#timer)
+    if (this.#changed) unwatchFile(this.path, this.#changed)
     await this.#watcher?.close()
     clearTimeout(this.#timer)
   }
 
-  /** Where a link leads; the path itself when there is no such file. */
-  async #target(): Promise<string> {
+  #readNow(): string | undefined {
     try {
-      return await realpath(this.path)
+      return readFileSync(this.path, 'utf8')
     } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error
-      return this.path
+      if (codeOf(error) === 'ENOENT') return undefined
+      throw error
     }
   }
 }

@@ -33,7 +33,8 @@ function readRoutes(list: Place): Route[] {
 }
 
 function readSubscriptions(list: Place): Subscription[] {
-  const subscriptions = new Map<string, Subscription>()
+  const subscriptions: Subscription[] = []
+  const named = new Set<string>()
   for (const item of list.items()) {
     const database = item.at('database').need(kinds.token)
     const table = item.at('table').need(kinds.token)
@@ -41,11 +42,11 @@ function readSubscriptions(list: Place): Subscription[] {
     const subscribe = item.at('subscribe').need(kinds.flag)
     if (database === undefined || table === undefined) continue
     const key = tableKey({ database, table })
-    if (subscriptions.has(key)) item.fault(`names the table '${database}.${table}' a second time`)
-    if (publish === undefined || subscribe === undefined) continue
-    subscriptions.set(key, { database, table, publish, subscribe })
+    if (named.has(key)) item.fault(`names the table '${database}.${table}' a second time`)
+    named.add(key)
+    if (publish !== undefined && subscribe !== undefined) subscriptions.push({ database, table, publish, subscribe })
   }
-  return [...subscriptions.values()]
+  return subscriptions
 }
 
 function readNodes(list: Place, ownName: string): Node[] {

@@ -1,33 +1,55 @@
 // One process for one configuration file: a lock that the kernel takes back when its holder dies, however that happens.
 
 import { createHash } from 'node:crypto'
-import { realpath, unlink } from 'node:fs/promises'
+import { unlink } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { platform, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { clusterError } from '../errors.ts'
+import { entryOf, targetOf } from './links.ts'
+
+type Release = () => Promise<void>
+
+/**
+ * Locks the file that the path leads to, missing or not, and the path itself: where a link leads may change while it is held.
+ * Resolves with the release; rejects config_locked.
+ */
+export async function lock(configFile: string): Promise<Release> {
+  const path = resolve(configFile)
+  const entry = await entryOf(path)
+  const held: Release[] = []
+  const release = async () => {
+    for (const each of held.splice(0)) await each()
+  }
+  try {
+    for (const name of new Set([await targetOf(path).catch(() => entry), entry])) {
+      const one = await take(name)
+      if (!one) throw clusterError('config_locked', path)
+      held.push(one)
+    }
+    return release
+  } catch (error) {
+    await release()
+    throw error
+  }
+}
 
 /**
  * Listens on a local socket named after the file. On Linux that name is no file and ends with the process; elsewhere it is
- * a file, and one that nobody listens on is left over from a process that was killed. Resolves with the release; rejects
- * config_locked.
+ * a file, and one that nobody listens on is left over from a process that was killed. Undefined when somebody listens.
  */
-export async function lock(configFile: string): Promise<() => Promise<void>> {
-  const path = resolve(configFile)
-  const real = await realpath(path).catch(() => path)
-  const name = `enmesh-${createHash('sha256').update(real).digest('hex').slice(0, 32)}`
-  const address = platform() === 'linux' ? `\0${name}` : join(tmpdir(), `${name}.sock`)
-  for (let attempt = 0; attempt < 2; attempt++) {
-    const release = await listen(address)
-    if (release) return release
-    if (platform() === 'linux' || (await answers(address))) break
-    await unlink(address).catch(() => {})
-  }
-  throw clusterError('config_locked', path)
+async function take(file: string): Promise<Release | undefined> {
+  const name = `enmesh-${createHash('sha256').update(file).digest('hex').slice(0, 32)}`
+  const isAbstract = platform() === 'linux'
+  const address = isAbstract ? `\0${name}` : join(tmpdir(), `${name}.sock`)
+  const release = await listen(address)
+  if (release || isAbstract || (await answers(address))) return release
+  await unlink(address).catch(() => {})
+  return listen(address)
 }
 
 /** Undefined when the address is taken. */
-function listen(address: string): Promise<(() => Promise<void>) | undefined> {
+function listen(address: string): Promise<Release | undefined> {
   return new Promise((done, failed) => {
     const server = createServer((socket) => socket.destroy())
     server.unref()

@@ -74,6 +74,7 @@ export class ManifestStore {
   static async open(path: string, options: { logger?: Logger } = {}): Promise<ManifestStore> {
     const logger = options.logger ?? silent
     const file = new ConfigFile(path, logger)
+    await file.clean()
     if ((await readOrReject(file)) === undefined) await file.replace(undefined, defaultText)
     const text = new ConfigText((await readOrReject(file)) ?? defaultText)
     const { config } = text
@@ -191,8 +192,9 @@ export class ManifestStore {
     try {
       text = await this.#file.read()
       if (text === this.#seen && !this.#unreadable) return
-      // A bad text may be half of a good one: wait until it is the same twice.
-      for (let looks = 0; text !== undefined && new ConfigText(text).problems.length > 0 && looks < ATTEMPTS; looks++) {
+      // It may be half of a text, good or bad, or a file on its way to another: a commit into that would be lost with the
+      // other half. Wait until it is the same twice.
+      for (let looks = 0; looks < ATTEMPTS; looks++) {
         await wait(HALF_WRITTEN)
         const again = await this.#file.read()
         if (again === text) break

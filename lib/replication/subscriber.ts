@@ -170,7 +170,8 @@ export class Subscriber {
     while (this.#checkpoint.epoch !== '' && label.length > 0 && this.#checkpoint.epoch !== label.at(-1)!.epoch) {
       const { epoch, sequence } = this.#checkpoint
       const index = label.findIndex((each) => each.epoch === epoch)
-      const next = label[index + 1]!
+      // One that began at 0 is told of only because its stream is gone.
+      const next = label[index + 1]!.from > 0 ? label[index + 1]! : label[index + 2]!
       if (index >= 0 && stop(next)) return
       // Of an incarnation that nobody tells of any more, at least the next one is lost.
       const lost = index >= 0 ? (label[index]!.last ?? sequence) : sequence + 1

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { after, before, describe, test } from 'node:test'
+import { parseDocument } from 'yaml'
 import { clusterPassword, clusterUser, eventually, temporaryFolder } from '../support/cluster.ts'
 import { type Answer, admin, type Login, NodeProcess, ordinary } from '../support/node-process.ts'
 
@@ -280,9 +281,13 @@ describe('errors and rules over HTTP', () => {
       NodeProcess.create(folder, 'alone', { enabled: false }),
     ])
     ;[node1, node2, node3, alone] = nodes as [NodeProcess, NodeProcess, NodeProcess, NodeProcess]
+    for (const { configFile } of [node2, node3]) {
+      const document = parseDocument(await readFile(configFile, 'utf8'))
+      const routes = [{ host: '127.0.0.1', port: node1.ports.cluster }]
+      document.setIn(['clustering', 'hubServer', 'cluster', 'network', 'routes'], routes)
+      await writeFile(configFile, String(document))
+    }
     await Promise.all(nodes.map((node) => node.start()))
-    const routes = [{ host: '127.0.0.1', port: node1.ports.cluster }]
-    for (const node of [node2, node3]) await node.operation({ operation: 'cluster_set_routes', server: 'hub', routes })
     await eventually('a whole mesh', async () => {
       type Network = { nodes: { connected_nodes: string[] }[] }
       const { nodes: members } = await node1.operation<Network>({ operation: 'cluster_network', timeout: 500 })

@@ -179,8 +179,7 @@ describe('the process of a node', () => {
   })
 
   test('a missing --config is told in one line', async () => {
-    assert.match(await oneLine(npm(), join(folder, 'none')), /--config FILE/)
-    assert.match(await oneLine(npm('--config'), join(folder, 'none')), /--config/)
+    for (const one of [npm(), npm('--config')]) assert.match(await oneLine(one, join(folder, 'none')), /--config FILE/)
   })
 
   test('a port that another process has is told with its key', async () => {

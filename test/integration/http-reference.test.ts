@@ -236,6 +236,21 @@ describe('three nodes answer as the reference says', () => {
     await remove()
   })
 
+  /** Who has no route to whom finds the way by what the others tell. */
+  async function inEffect(): Promise<void> {
+    await eventually('a whole mesh', async () => {
+      const { nodes: members } = await network(node1)
+      return members.length === 3 && members.every(({ connected_nodes }) => connected_nodes.length === 2)
+    })
+    const nowhere = [subscription('nowhere', 'both')]
+    const ask = (node: NodeProcess, other: NodeProcess) =>
+      eventually(`${other.name} answers ${node.name}`, async () => {
+        const request = { operation: 'update_node', node_name: other.name, subscriptions: nowhere }
+        return (await node.request(request)).status === 200
+      })
+    await Promise.all(nodes.flatMap((node) => nodes.filter((other) => other !== node).map((other) => ask(node, other))))
+  }
+
   test('cluster_set_routes', async () => {
     const { body, answer: example } = reference.cluster_set_routes
     const request = { ...body, routes: [route(node2), route(node3)] }
@@ -253,21 +268,22 @@ describe('three nodes answer as the reference says', () => {
     assert.deepEqual(await node2.operation(body), { hub: [], leaf: [] })
   })
 
-  test('the routes are in effect: every node is connected with every other', async () => {
-    await eventually('a whole mesh', async () => {
-      const { nodes: members } = await network(node1)
-      return members.length === 3 && members.every(({ connected_nodes }) => connected_nodes.length === 2)
-    })
-  })
+  test('the routes are in effect: every node is connected with every other, and answers it', inEffect)
 
   test('cluster_network', async () => {
     const { answer: example } = reference.cluster_network
     const answer = await network(node1)
     isLike(answer, example)
     for (const { response_time } of answer.nodes) assert.ok(Number.isInteger(response_time) && response_time >= 0)
-    const connections = answer.nodes.map(({ name, connected_nodes, routes }) => ({ name, connected_nodes, routes }))
+    const connections = answer.nodes.map(({ name, connected_nodes, routes }) => ({
+      name,
+      connected_nodes,
+      // In whatever order the hub lists them.
+      routes: routes.sort((a, b) => a.port - b.port),
+    }))
+    const routes = [route(node2), route(node3)].sort((a, b) => a.port - b.port)
     assert.deepEqual(connections, [
-      { name: 'node1', connected_nodes: ['node2', 'node3'], routes: [route(node2), route(node3)] },
+      { name: 'node1', connected_nodes: ['node2', 'node3'], routes },
       { name: 'node2', connected_nodes: ['node1', 'node3'], routes: [] },
       { name: 'node3', connected_nodes: ['node1', 'node2'], routes: [] },
     ])
@@ -300,6 +316,7 @@ describe('three nodes answer as the reference says', () => {
     assert.deepEqual(await node1.operation(request), { message: example.message, deleted: [], skipped: [route(node3)] })
     assert.deepEqual(await node1.operation(reference.cluster_get_routes.body), { hub: [route(node2)], leaf: [] })
     await node3.operation({ ...reference.cluster_set_routes.body, routes: [route(node1)] })
+    await inEffect()
   })
 
   test('add_node', async () => {
@@ -392,20 +409,26 @@ describe('three nodes answer as the reference says', () => {
       // Up to, but not including, this sequence.
       cut: { seq: 4 },
     }
+    const tables = Object.keys(purges)
+    for (const table of tables) await createTable(node1, 'dev', table)
+    const replicate = (node: NodeProcess, more: object = {}) =>
+      node1.operation({
+        operation: 'set_node_replication',
+        node_name: node.name,
+        subscriptions: tables.map((table) => ({ ...subscription(table, 'publish'), ...more })),
+      })
+    // An answered insert may still be on its way to the stream: what node2 has read is in it.
+    await replicate(node2)
+    for (const id of ['1', '2', '3', '4', '5']) for (const table of tables) await insert(node1, 'dev', table, [id])
     for (const [table, options] of Object.entries(purges)) {
-      await createTable(node1, 'dev', table)
-      for (const id of ['1', '2', '3', '4', '5']) await insert(node1, 'dev', table, [id])
-      const { database } = body
-      const answer = await node1.operation({ operation: body.operation, database, table, ...(options && { options }) })
+      await arrives(node2, 'dev', table, '5')
+      const { operation, database } = body
+      const answer = await node1.operation({ operation, database, table, ...(options && { options }) })
       assert.deepEqual(answer, message(`dev.${table}`))
       await insert(node1, 'dev', table, ['6'])
     }
-    await node1.operation({
-      operation: 'set_node_replication',
-      node_name: 'node3',
-      subscriptions: Object.keys(purges).map((table) => ({ ...subscription(table, 'publish'), start_time: inUtc })),
-    })
-    for (const table of Object.keys(purges)) await arrives(node3, 'dev', table, '6')
+    await replicate(node3, { start_time: inUtc })
+    for (const table of tables) await arrives(node3, 'dev', table, '6')
     assert.deepEqual(await ids(node3, 'dev', 'emptied'), ['6'])
     assert.deepEqual(await ids(node3, 'dev', 'emptied_too'), ['6'])
     assert.deepEqual(await ids(node3, 'dev', 'kept'), ['4', '5', '6'])
@@ -522,10 +545,15 @@ describe('three nodes answer as the reference says', () => {
 
   test('nodes that are gone: cluster_status and cluster_network', async () => {
     await Promise.all([node2.kill(), node3.kill()])
-    const { connections } = await eventually('both are known to be gone', async () => {
-      const answer = await status(node1)
-      return answer.connections.every(({ status }) => status === 'NoResponders') && answer
-    })
+    let states: string[] = []
+    const { connections } = await eventually(
+      () => `both are known to be gone: ${states.join(', ')}`,
+      async () => {
+        const answer = await status(node1)
+        states = answer.connections.map(({ node_name, status }) => `${node_name} ${status}`)
+        return answer.connections.every(({ status }) => status === 'NoResponders') && answer
+      },
+    )
     for (const connection of connections)
       assert.deepEqual(connection, {
         node_name: connection.node_name,

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { ClusterManager } from '../../lib/index.ts'
@@ -121,7 +121,7 @@ describe('open and close', () => {
   })
 })
 
-describe('open that fails leaves nothing running', () => {
+describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
   test('without a binary', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
@@ -145,8 +145,7 @@ describe('open that fails leaves nothing running', () => {
       const cluster = TestCluster.for(t)
       const files = await cluster.prepare('node1')
       const port = files.ports[name]
-      // It takes connections and says nothing.
-      const taken = createServer((socket) => socket.resume().on('error', () => {}))
+      const taken = createServer((socket) => socket.destroy())
       t.after(() => taken.close())
       await new Promise<void>((resolve) => taken.listen(port, '127.0.0.1', resolve))
       await assert.rejects(cluster.open(files), {
@@ -158,6 +157,23 @@ describe('open that fails leaves nothing running', () => {
       const node = await cluster.open(files)
       assert.equal(node.cluster.state, 'open', 'it opens once the port is free')
     })
+
+  test('with a port taken by somebody who takes connections and is silent: none of ours stays open', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    const sockets = new Set<Socket>()
+    const taken = createServer((socket) => {
+      sockets.add(socket.resume())
+      socket.on('error', () => {}).on('close', () => sockets.delete(socket))
+    })
+    t.after(() => {
+      for (const socket of sockets) socket.destroy()
+      taken.close()
+    })
+    await new Promise<void>((resolve) => taken.listen(files.ports.hub, '127.0.0.1', resolve))
+    await assert.rejects(cluster.open(files), { code: 'port_taken' })
+    await eventually('no connection is left', () => sockets.size === 0, 5_000)
+  })
 
   test('without the name of the node', async (t) => {
     const cluster = TestCluster.for(t)
@@ -206,7 +222,8 @@ describe('who is kept out', () => {
   })
 })
 
-describe('a server that ends is started again', () => {
+// Most of the time of these tests is waiting for health checks.
+describe('a server that ends is started again', { concurrency: true }, () => {
   test('a hub that is killed', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })

@@ -15,19 +15,25 @@ import { stringify } from 'yaml'
 import { ClusterError, ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
 import { MemoryHost } from './memory-host.ts'
 
+// Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
+// down would sooner or later be given the very port that the server wants back. Every process has a block of its own.
+const FIRST_PORT = 10_000
+const BLOCK = 200
+const block = FIRST_PORT + (process.pid % 100) * BLOCK
+let portsGiven = 0
+
 /** Ports that nobody listens on, all different. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, () => {
-      const server = createServer()
-      return new Promise<typeof server>((resolve, reject) => {
-        server.once('error', reject)
-        server.listen(0, '127.0.0.1', () => resolve(server))
-      })
-    }),
-  )
-  const ports = servers.map((server) => (server.address() as { port: number }).port)
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
+  const ports: number[] = []
+  while (ports.length < count) {
+    const port = block + (portsGiven++ % BLOCK)
+    const server = createServer()
+    const free = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+    })
+    if (free) ports.push(port)
+  }
   return ports
 }
 
@@ -55,7 +61,12 @@ export async function eventually<T>(
 export type NodePorts = { cluster: number; leafNodes: number; hub: number; leaf: number }
 export type ServerKind = 'hub' | 'leaf'
 export const clusterUser = 'cluster_user'
-export const clusterPassword = 'cluster pass:word/1'
+/**
+ * Another one for each run of a file, handed to its child processes: a port that one run gives back may be the next one's, and
+ * their nodes must not take each other for their own.
+ */
+process.env.TEST_CLUSTER_PASSWORD ??= `cluster pass:word/${process.pid}`
+export const clusterPassword = process.env.TEST_CLUSTER_PASSWORD
 
 /** The clustering section of a node's file. */
 export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = [], more: object = {}) => ({
@@ -137,7 +148,7 @@ export type TestNode = NodeFiles & {
 }
 
 /** A node in a process of its own, which can be killed or stopped without us. */
-export type NodeProcess = NodeFiles & { child: ChildProcess }
+export type SpawnedNode = NodeFiles & { child: ChildProcess }
 
 export type NodeOptions = {
   routes?: number[]
@@ -148,12 +159,12 @@ export type NodeOptions = {
   outbox?: boolean
 }
 
-const nodeProcess = fileURLToPath(new URL('./node-process.ts', import.meta.url))
+const memoryNode = fileURLToPath(new URL('./memory-node.ts', import.meta.url))
 
 /** A scope of nodes: whatever was started in it ends with `close`, also after a failure. */
 export class TestCluster {
   readonly nodes: TestNode[] = []
-  readonly processes: NodeProcess[] = []
+  readonly processes: SpawnedNode[] = []
   readonly #folders: string[] = []
   readonly #removals: (() => Promise<void>)[] = []
   readonly #clients: NatsConnection[] = []
@@ -235,11 +246,11 @@ export class TestCluster {
   }
 
   /** A node in a process of its own; resolves when it is open. */
-  async spawn(name: string, nodeOptions: NodeOptions = {}): Promise<NodeProcess> {
+  async spawn(name: string, nodeOptions: NodeOptions = {}): Promise<SpawnedNode> {
     const files = await this.prepare(name, nodeOptions)
     const { tables = [] } = nodeOptions
     const argument = JSON.stringify({ configFile: files.configFile, tables })
-    const child = spawn(process.execPath, ['--import', 'tsx', nodeProcess, argument], {
+    const child = spawn(process.execPath, ['--import', 'tsx', memoryNode, argument], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
     this.processes.push({ ...files, child })
@@ -281,15 +292,25 @@ export async function killed(child: ChildProcess): Promise<void> {
   await ended
 }
 
-/** Resolves when each of these nodes hears each other. */
+/** Resolves when each of these nodes sees each other in the network, and has its requests answered. */
 export async function allMet(nodes: readonly TestNode[]): Promise<void> {
-  for (const node of nodes)
-    for (const other of nodes)
-      if (other !== node)
-        await eventually(`${node.name} reaches ${other.name}`, async () => {
+  for (const node of nodes) {
+    const client = await clientOf(node.ports)
+    try {
+      for (const { name } of nodes) {
+        await eventually(`${node.name} sees ${name}`, async () => {
           const { nodes: members } = await node.cluster.network({ timeout: 500 })
-          return members.some(({ name }) => name === other.name)
+          return members.some((member) => member.name === name)
         })
+        // No request at all is answered too, and changes nothing.
+        await eventually(`${node.name} reaches ${name}`, () =>
+          client.request(`${name}.__request__`, 'nothing', { timeout: 500 }).catch(() => undefined),
+        )
+      }
+    } finally {
+      await client.close()
+    }
+  }
 }
 
 export type Direction = 'publish' | 'subscribe' | 'both'

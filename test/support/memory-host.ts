@@ -84,7 +84,8 @@ export class MemoryHost implements Host {
   }
 
   async *unpublished(after?: { id: string }): AsyncIterable<Transaction> {
-    const from = after ? this.outbox.findIndex(({ id }) => id === after.id) + 1 : 0
+    // What was read last is near the end, what is published next near the start.
+    const from = after ? this.outbox.findLastIndex(({ id }) => id === after.id) + 1 : 0
     yield* this.outbox.slice(from)
   }
 
@@ -92,7 +93,8 @@ export class MemoryHost implements Host {
     for (const each of progress) this.progress.set(keyOf(each.database, each.table), each)
     if (!through) return
     const end = this.outbox.findIndex(({ id }) => id === through.id) + 1
-    this.outbox = this.outbox.filter(({ id }, index) => index >= end || except.includes(id))
+    const kept = this.outbox.slice(0, end).filter(({ id }) => except.includes(id))
+    this.outbox = [...kept, ...this.outbox.slice(end)]
   }
 
   async publishedUpTo(database: string, table: string): Promise<Published | undefined> {

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
-import { clusteringOf, freePorts, type NodePorts } from './cluster.ts'
+import { clusteringOf, clusterPassword, freePorts, type NodePorts } from './cluster.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
@@ -19,7 +19,7 @@ export type Answer = { status: number; body: Record<string, unknown> }
 export type Login = { username: string; password: string }
 export const admin: Login = { username: 'admin', password: 'admin password' }
 export const ordinary: Login = { username: 'reader', password: 'reader password' }
-const clusterUser: Login = { username: 'cluster_user', password: 'cluster pass:word/1' }
+const clusterUser: Login = { username: 'cluster_user', password: clusterPassword }
 
 export class NodeProcess {
   readonly name: string

@@ -357,6 +357,7 @@ export class NatsMesh implements Mesh {
   ): void {
     if (!this.#appender || this.#state !== 'connected')
       return queueMicrotask(() => done(new MeshError('disconnected'), 0))
+    if (message.data.byteLength > MAX_STORED) return queueMicrotask(() => done(new MeshError('too_large'), 0))
     this.#appender.append(subjectOf(this.#node, table), message, expected, done)
   }
 
@@ -366,7 +367,8 @@ export class NatsMesh implements Mesh {
     if (!state) return
     // Beyond the end, 2.9 would number the next message differently from what it says its last is.
     const seq = before === undefined ? undefined : Math.min(before, state.lastSequence + 1)
-    if (seq === 0) return
+    // The server takes a 1 for no sequence at all, and would empty the stream.
+    if (seq !== undefined && seq <= 1) return
     const body = { ...(keep !== undefined && keep > 0 ? { keep } : {}), ...(seq === undefined ? {} : { seq }) }
     await this.#jetStream.purge(this.#own(table), body, options)
   }

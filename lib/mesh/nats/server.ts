@@ -1,6 +1,7 @@
 // One nats-server process: started, watched, reloaded, restarted and stopped by us, for as long as we are open.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { open, readFile, rename } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -176,11 +177,18 @@ export class NatsServer {
       running.delete(child)
       this.#lastError = reasonOf(error)
     })
-    createInterface({ input: child.stderr! }).on('line', (line) => this.#log(line))
+    const listening = new Promise<void>((resolve) => {
+      createInterface({ input: child.stderr! }).on('line', (line) => {
+        if (line.includes('Server is ready')) resolve()
+        this.#log(line)
+      })
+    })
     const failed = new AbortController()
     const deadline = setTimeout(() => failed.abort(), READY_TIMEOUT)
     child.once('close', () => failed.abort())
     try {
+      // Somebody else may hold its port: nobody is asked before it has said that it listens itself.
+      await Promise.race([listening, once(failed.signal, 'abort'), once(this.#ending.signal, 'abort')])
       while (!failed.signal.aborted && !this.#ending.signal.aborted) {
         const ready = await probe(failed.signal).then(
           () => true,

@@ -1,0 +1,68 @@
+// Appending to one's own streams: what is in flight, and what becomes of it.
+
+import { type Expected, MeshError, type Message, type TableName } from '../mesh.ts'
+import type { Fabric } from './fabric.ts'
+import { existing } from './stream.ts'
+
+/** As that of the mesh on NATS, in bytes. */
+export const MAX_PAYLOAD = 32 * 1024 * 1024 - 1024
+/** What a header takes beside its own text. */
+const HEADER_FRAME = 4
+
+type Done = (error: MeshError | undefined, sequence: number) => void
+
+export class Appender {
+  readonly #fabric: Fabric
+  readonly #address: string
+  /** Neither acknowledged nor refused, oldest first. */
+  readonly #pending = new Set<Done>()
+
+  constructor(fabric: Fabric, address: string) {
+    this.#fabric = fabric
+    this.#address = address
+  }
+
+  append(table: TableName, { data, headers }: Message, expected: Expected, done: Done): void {
+    const size = sizeOf({ data, headers })
+    if (size > MAX_PAYLOAD) {
+      const error = new MeshError('too_large', `${size} bytes, the largest message has ${MAX_PAYLOAD}`)
+      return queueMicrotask(() => done(error, 0))
+    }
+    const message = { data: data.slice(), headers: { ...headers } }
+    // One of its own, so that the same function may be given twice.
+    const pending: Done = (error, sequence) => done(error, sequence)
+    this.#pending.add(pending)
+    this.#send(() => {
+      const outcome = this.#store(table, message, expected)
+      this.#send(() => {
+        if (this.#pending.delete(pending)) pending(...outcome)
+      })
+    })
+  }
+
+  /** Everything in flight fails: it is not known what of it was stored. */
+  fail(error: MeshError): void {
+    const pending = [...this.#pending]
+    this.#pending.clear()
+    for (const done of pending) done(error, 0)
+  }
+
+  #send(work: () => void): void {
+    this.#fabric.send(this.#address, this.#address, work)
+  }
+
+  #store(table: TableName, message: Message, expected: Expected): Parameters<Done> {
+    try {
+      const stream = existing(this.#fabric.disk(this.#address).find(table))
+      return [undefined, stream.append(message, expected, this.#fabric.now())]
+    } catch (error) {
+      return [error as MeshError, 0]
+    }
+  }
+}
+
+const sizeOf = ({ data, headers }: Message): number =>
+  Object.entries(headers).reduce(
+    (bytes, [key, value]) => bytes + Buffer.byteLength(key) + Buffer.byteLength(value) + HEADER_FRAME,
+    data.byteLength,
+  )

@@ -1,0 +1,108 @@
+// What the meshes of one network have in common: who is there, who reaches whom, and the disks.
+
+import type { Route } from '../mesh.ts'
+import { Disk } from './disk.ts'
+import type { Wires } from './wires.ts'
+
+export type Handler = (data: Uint8Array) => Promise<Uint8Array>
+
+/** A mesh as the network and the other nodes see it. */
+export interface Station {
+  connected: boolean
+  routes: readonly Route[]
+  /** What answers requests, once there is something. */
+  handler: Handler | undefined
+  hear(data: Uint8Array): void
+  /** Its readers at `peer`. `silently`: they end without being told. */
+  loseReaders(reason: string, peer: string, silently?: boolean): void
+  linked(): void
+  refused(peer: string, reason: string): void
+  /** Its own servers are gone, or back. */
+  disconnect(reason: string): void
+  reconnect(): void
+  close(): Promise<void>
+}
+
+/** `silent`: what is sent vanishes; `none`: nobody of that name, and whoever sends knows. */
+export type Way = 'open' | 'silent' | 'none'
+
+export class Fabric {
+  readonly wires: Wires
+  readonly now: () => number
+  /** By address, which is the node's name; of a second node of one name it is another. */
+  readonly #stations = new Map<string, Station>()
+  readonly #disks = new Map<string, Disk>()
+  #count = 0
+
+  constructor(wires: Wires, now: () => number) {
+    this.wires = wires
+    this.now = now
+  }
+
+  /** The address that this station has from now on. */
+  join(node: string, station: Station): string {
+    let address = node
+    for (let number = 2; this.#stations.has(address); number++) address = `${node} (${number})`
+    if (!isSecond(address)) for (const each of this.#stations.keys()) this.wires.join(address, each)
+    this.#stations.set(address, station)
+    return address
+  }
+
+  /** Nodes compare names: both that have one are told, and the later one stays alone. */
+  compareNames(node: string, address: string): void {
+    if (address === node) return
+    for (const each of [node, address]) this.#stations.get(each)?.refused(node, 'there are two nodes of one name')
+  }
+
+  leave(address: string): void {
+    this.lost(address, 'the other node was closed', false)
+    this.#stations.delete(address)
+  }
+
+  /** The servers of this station ended: what was on the way, and who read there. */
+  lost(address: string, reason: string, silently: boolean): void {
+    this.wires.clear(address)
+    for (const [each, station] of this.#stations) if (each !== address) station.loseReaders(reason, address, silently)
+  }
+
+  at(address: string): Station | undefined {
+    return this.#stations.get(address)
+  }
+
+  stations(): Station[] {
+    return [...this.#stations.values()]
+  }
+
+  way(from: string, to: string): Way {
+    if (!this.#stations.get(from)?.connected) return 'none'
+    if (from === to) return 'open'
+    if (isSecond(from) || isSecond(to)) return 'none'
+    const cut = this.wires.cutBetween(from, to)
+    if (cut === 'silent') return 'silent'
+    return cut === undefined && this.#stations.get(to)?.connected ? 'open' : 'none'
+  }
+
+  /** Whom this node's server believes to be linked to, by name. */
+  neighbours(address: string): string[] {
+    return [...this.#stations.keys()].filter((each) => each !== address && this.way(address, each) !== 'none').sort()
+  }
+
+  /** Delivers later, in order, unless the way is cut or the other side ends before that. */
+  send(from: string, to: string, deliver: () => void): void {
+    if (this.way(from, to) === 'open') this.wires.send(from, to, deliver)
+  }
+
+  disk(address: string): Disk {
+    const disk = this.#disks.get(address) ?? new Disk()
+    this.#disks.set(address, disk)
+    return disk
+  }
+
+  /** A text that was not given before. */
+  unique(): string {
+    return String(++this.#count).padStart(6, '0')
+  }
+}
+
+/** No node's name holds a blank. */
+const isSecond = (address: string) => address.includes(' ')

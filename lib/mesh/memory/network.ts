@@ -1,0 +1,100 @@
+// A network in one process: as many nodes as wanted, no servers, and every fault at hand.
+
+import type { Mesh } from '../mesh.ts'
+import { Fabric } from './fabric.ts'
+import { MemoryMesh } from './memory-mesh.ts'
+import { randomNumbers } from './random.ts'
+import { type Cut, Wires } from './wires.ts'
+
+export type MemoryNetworkOptions = {
+  /**
+   * Draws which of several nodes is heard first; the same seed gives the same order. Default: what was sent first arrives
+   * first. In either case, what one node sends to another keeps its order.
+   */
+  seed?: number
+  /** The clock that stored messages are stamped with, ms since 1970. Default: `Date.now`. */
+  now?: () => number
+}
+
+export type FaultOptions = {
+  /** Nobody is told: messages vanish, and readers wait for what does not come. Default: false. */
+  silent?: boolean
+}
+
+/**
+ * For tests of what is built on this module: give each ClusterManager a `mesh()` of one network. Every node reaches every
+ * other one; routes are kept and shown, and not needed. Nodes are named as in their managers' files, and a fault may be set
+ * before its node is there. No delivery depends on a clock unless `delay` says so.
+ */
+export class MemoryNetwork {
+  readonly #wires: Wires
+  readonly #fabric: Fabric
+  #closed = false
+
+  constructor({ seed, now = Date.now }: MemoryNetworkOptions = {}) {
+    this.#wires = new Wires(seed === undefined ? undefined : randomNumbers(seed))
+    this.#fabric = new Fabric(this.#wires, now)
+  }
+
+  /** For one node. Its streams are those of the node of the same name before it. */
+  mesh(): Mesh {
+    if (this.#closed) throw new Error('the network is closed')
+    return new MemoryMesh(this.#fabric)
+  }
+
+  /** No way between two nodes, or between one and all others, in both directions. What is on the way is lost, and so are readers. */
+  cut(a: string, b?: string, { silent = false }: FaultOptions = {}): void {
+    const how: Cut = silent ? 'silent' : 'told'
+    for (const [one, other] of this.#wires.cut(a, b, how)) {
+      this.#fabric.at(one)?.loseReaders(`the way to ${other} is cut`, other)
+      this.#fabric.at(other)?.loseReaders(`the way to ${one} is cut`, one)
+    }
+  }
+
+  /** Undoes every cut between two nodes, of one with all others, or, without a name, all there are. */
+  heal(a?: string, b?: string): void {
+    for (const address of this.#wires.heal(a, b)) {
+      const station = this.#fabric.at(address)
+      if (station?.connected) station.linked()
+    }
+  }
+
+  /** What is sent between two nodes from now on takes `ms` each way; 0, the default, is the next turn of the event loop. With itself: a slow disk. */
+  delay(a: string, b: string, ms: number): void {
+    if (!(ms >= 0 && ms <= 2 ** 31 - 1)) throw new TypeError(`'ms' must be from 0 to 2147483647, received ${ms}`)
+    this.#wires.delay(a, b, ms)
+  }
+
+  /**
+   * The node's servers die: its mesh is `disconnected`, what is in flight fails, its readers and those of others at its
+   * streams are lost. `silent`: the others are not told. A node that is not open stays as it is.
+   */
+  drop(node: string, { silent = false }: FaultOptions = {}): void {
+    const station = this.#fabric.at(node)
+    if (!station?.connected) return
+    station.disconnect('the connection was dropped')
+    this.#fabric.lost(node, `${node} is gone`, silent)
+  }
+
+  /** They are started anew, on the same disk, in another session. */
+  restore(node: string): void {
+    this.#fabric.at(node)?.reconnect()
+  }
+
+  /** The node's streams are gone: made anew with another `created` when they are needed. Whoever reads them is told. */
+  loseDisk(node: string): void {
+    this.#fabric.disk(node).lose()
+    for (const station of this.#fabric.stations()) station.loseReaders('the stream is gone', node)
+  }
+
+  /** Closes every mesh. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all(this.#fabric.stations().map((station) => station.close()))
+    this.#wires.close()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}

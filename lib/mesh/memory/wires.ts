@@ -1,0 +1,165 @@
+// What joins the nodes pair by pair: messages on it arrive in the order in which they were sent, or are lost with a cut.
+
+/** `told`: both ends know; `silent`: messages vanish and nobody is told. */
+export type Cut = 'told' | 'silent'
+
+type Wire = {
+  readonly ends: readonly [string, string]
+  cut: Cut | undefined
+  /** ms on the way */
+  delay: number
+  /** On the way, oldest first, from `head` on: taking from the front of a long array is slow. */
+  queue: ((() => void) | undefined)[]
+  head: number
+  /** Counts how often everything on the way was lost. */
+  generation: number
+}
+
+/** The turn of one message of a wire. */
+type Token = { wire: Wire; generation: number }
+
+export class Wires {
+  readonly #random: (() => number) | undefined
+  readonly #wires = new Map<string, Wire>()
+  /** Nodes that are cut from all, those too that come later. */
+  readonly #alone = new Map<string, Cut>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #tokens: Token[] = []
+  #scheduled = false
+
+  /** With `random`, it draws whose turn it is among the wires that have something to deliver; else what was sent first goes first. */
+  constructor(random?: () => number) {
+    this.#random = random
+  }
+
+  /** They can be told of cuts from now on. */
+  join(a: string, b: string): void {
+    this.#between(a, b)
+  }
+
+  cutBetween(a: string, b: string): Cut | undefined {
+    return this.#between(a, b).cut
+  }
+
+  delayBetween(a: string, b: string): number {
+    return this.#between(a, b).delay
+  }
+
+  send(from: string, to: string, deliver: () => void): void {
+    const wire = this.#between(from, to)
+    if (wire.cut) return
+    wire.queue.push(deliver)
+    const token = { wire, generation: wire.generation }
+    if (wire.delay === 0) return this.#ready(token)
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      this.#ready(token)
+    }, wire.delay)
+    this.#timers.add(timer)
+  }
+
+  /** `b` missing: `a` from all. Returns the pairs of which this is told. */
+  cut(a: string, b: string | undefined, how: Cut): (readonly [string, string])[] {
+    if (b === undefined) this.#alone.set(a, how)
+    const wires = this.#chosen(a, b)
+    const told = wires.filter((wire) => how === 'told' && wire.cut !== 'told')
+    for (const wire of wires) {
+      wire.cut = how
+      this.#lose(wire)
+    }
+    return told.map(({ ends }) => ends)
+  }
+
+  /** `b` missing: `a` with all; both missing: all with all. Returns the nodes to be told of it. */
+  heal(a?: string, b?: string): Set<string> {
+    if (a === undefined) this.#alone.clear()
+    else if (b === undefined) this.#alone.delete(a)
+    const healed = new Set<string>()
+    for (const wire of this.#chosen(a, b)) {
+      if (wire.cut === 'told') for (const end of wire.ends) healed.add(end)
+      wire.cut = undefined
+    }
+    return healed
+  }
+
+  delay(a: string, b: string, ms: number): void {
+    this.#between(a, b).delay = ms
+  }
+
+  /** Everything on its way from this node or to it is lost. */
+  clear(node: string): void {
+    for (const wire of this.#wires.values()) if (wire.ends.includes(node)) this.#lose(wire)
+  }
+
+  close(): void {
+    for (const wire of this.#wires.values()) this.#lose(wire)
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#timers.clear()
+  }
+
+  #between(a: string, b: string): Wire {
+    const ends = a < b ? ([a, b] as const) : ([b, a] as const)
+    const key = JSON.stringify(ends)
+    const cut = a === b ? undefined : (this.#alone.get(a) ?? this.#alone.get(b))
+    const wire = this.#wires.get(key) ?? { ends, cut, delay: 0, queue: [], head: 0, generation: 0 }
+    this.#wires.set(key, wire)
+    return wire
+  }
+
+  #chosen(a?: string, b?: string): Wire[] {
+    if (a !== undefined && b !== undefined) return [this.#between(a, b)]
+    return [...this.#wires.values()].filter(({ ends }) => ends[0] !== ends[1] && (a === undefined || ends.includes(a)))
+  }
+
+  #lose(wire: Wire): void {
+    wire.queue = []
+    wire.head = 0
+    wire.generation++
+  }
+
+  #ready(token: Token): void {
+    this.#tokens.push(token)
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => this.#deliver())
+  }
+
+  /** What was ready when the turn began; what comes of it goes in the next. A token stands for the oldest message of its wire. */
+  #deliver(): void {
+    this.#scheduled = false
+    const tokens = this.#tokens
+    this.#tokens = []
+    if (this.#random) shuffle(tokens, this.#random)
+    const failures: unknown[] = []
+    for (const { wire, generation } of tokens) {
+      if (generation !== wire.generation) continue
+      try {
+        oldest(wire)?.()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    // A handler that throws is a mistake to be seen, and harms nobody else.
+    if (failures.length > 0) throw failures[0]
+  }
+}
+
+/** Taken off the wire. */
+function oldest(wire: Wire): (() => void) | undefined {
+  const message = wire.queue[wire.head]
+  wire.queue[wire.head++] = undefined
+  if (wire.head >= 1024 && wire.head * 2 >= wire.queue.length) {
+    wire.queue = wire.queue.slice(wire.head)
+    wire.head = 0
+  }
+  return message
+}
+
+function shuffle<T>(items: T[], random: () => number): void {
+  for (let index = items.length - 1; index > 0; index--) {
+    const other = Math.floor(random() * (index + 1))
+    const item = items[index]!
+    items[index] = items[other]!
+    items[other] = item
+  }
+}

@@ -1,0 +1,66 @@
+// The mesh on NATS keeps the contract of the port: real servers on free ports.
+
+import { join } from 'node:path'
+import type { Route } from '../../lib/mesh/mesh.ts'
+import { NatsMesh } from '../../lib/mesh/nats/nats-mesh.ts'
+import { clusterPassword, clusterUser, freePorts, type NodePorts, temporaryFolder } from '../support/cluster.ts'
+import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } from '../support/mesh-contract.ts'
+
+type Place = { folder: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
+
+class Servers implements ContractNetwork {
+  /** The latest of each name. */
+  readonly #places = new Map<string, Place>()
+  readonly #meshes: NatsMesh[] = []
+  readonly #removals: (() => Promise<void>)[] = []
+
+  async mesh(node: string): Promise<OpenMesh> {
+    const known = this.#places.get(node)
+    const free = known?.mesh.state === 'stopped'
+    const { folder, ports } = free ? known : await this.#settle()
+    const hub = free
+      ? known.hub
+      : [...this.#places.values()]
+          .filter(({ mesh }) => mesh.state !== 'stopped')
+          .map((place) => ({ host: '127.0.0.1', port: place.ports.cluster }))
+    const mesh = new NatsMesh({
+      user: clusterUser,
+      password: async () => clusterPassword,
+      clusterName: 'harperdb',
+      listen: '127.0.0.1',
+      ports,
+      logLevel: 'error',
+      folder: join(folder, 'clustering'),
+      limits: {},
+    })
+    this.#meshes.push(mesh)
+    this.#places.set(node, { folder, ports, mesh, hub })
+    const open = unopened(node, mesh)
+    await mesh.open(node, { hub, leaf: [] }, noting(open))
+    return open
+  }
+
+  async interrupt(node: string): Promise<void> {
+    process.kill(this.#places.get(node)!.mesh.pids.leaf!, 'SIGKILL')
+  }
+
+  async relink(node: string): Promise<void> {
+    process.kill(this.#places.get(node)!.mesh.pids.hub!, 'SIGKILL')
+  }
+
+  async close(): Promise<void> {
+    const closed = await Promise.allSettled(this.#meshes.map((mesh) => mesh.close()))
+    for (const remove of this.#removals) await remove()
+    const failure = closed.find((result) => result.status === 'rejected')
+    if (failure) throw failure.reason
+  }
+
+  async #settle(): Promise<Pick<Place, 'folder' | 'ports'>> {
+    const [folder, remove] = await temporaryFolder()
+    this.#removals.push(remove)
+    const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
+    return { folder, ports: { cluster, leafNodes, hub, leaf } }
+  }
+}
+
+meshContract('the mesh on NATS', () => new Servers())

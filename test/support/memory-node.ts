@@ -1,0 +1,12 @@
+// A process with a manager on a database in memory, for tests that kill or stop it without the cost of a whole server.
+
+import { ClusterManager } from '../../lib/index.ts'
+import { clusterPassword } from './cluster.ts'
+import { MemoryHost } from './memory-host.ts'
+
+const { configFile, tables } = JSON.parse(process.argv[2]!) as { configFile: string; tables: [string, string][] }
+const host = new MemoryHost(tables)
+await ClusterManager.open({ configFile, host, password: clusterPassword })
+console.log('open')
+// It ends with whoever started it, its servers too.
+process.stdin.on('end', () => process.exit()).resume()

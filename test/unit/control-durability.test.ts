@@ -1,0 +1,492 @@
+// The configuration file is whole at every moment, whoever is killed and whatever the disk does, and keeps what is not ours.
+
+import assert from 'node:assert/strict'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import fs from 'node:fs'
+import promises, {
+  chmod,
+  chown,
+  type FileHandle,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parseDocument } from 'yaml'
+import { ClusterError } from '../../lib/errors.ts'
+import { editConfig } from '../../lib/manifest/config-edit.ts'
+import { ConfigText } from '../../lib/manifest/config-text.ts'
+import { diff } from '../../lib/manifest/diff.ts'
+import { addRoutes, type Manifest, removeRoutes, share } from '../../lib/manifest/manifest.ts'
+import { ManifestStore } from '../../lib/manifest/store.ts'
+import { commentsOfOurs, commitOf, head, initialText, numberOf, tail } from '../support/commit-loop.ts'
+import { randomNumbers, seedOf } from '../support/random.ts'
+import { openStore, temporaryFolder } from './store-fixture.ts'
+
+const fixture = fileURLToPath(new URL('../support/commit-loop.ts', import.meta.url))
+const isRoot = process.getuid?.() === 0
+const nobody = 65534
+
+const add =
+  (host: string, port = 1) =>
+  (manifest: Manifest) =>
+    addRoutes(manifest, 'hub', [{ host, port }]).manifest
+const drop =
+  (host: string, port = 1) =>
+  (manifest: Manifest) =>
+    removeRoutes(manifest, [{ host, port }]).manifest
+const unwritable = (error: unknown) => error instanceof ClusterError && error.code === 'config_unwritable'
+
+/** The file after each commit of the fixture; the first, which is the initial text, has number 1. */
+const states = [new ConfigText(''), new ConfigText(initialText)]
+function stateOf(number: number): ConfigText {
+  for (let next = states.length; next <= number; next++) {
+    const before = states[next - 1]!
+    const { manifest } = before.config!
+    states.push(editConfig(before, diff(manifest, share(manifest, commitOf(next)(manifest)))))
+  }
+  return states[number]!
+}
+
+/** A process that commits to these files; what it acknowledged, and its death. */
+class Committer {
+  readonly acknowledged: number[]
+  /** What each file counted when it was opened. */
+  readonly #first: number[] = []
+  readonly #child: ChildProcess
+  readonly #over: Promise<void>
+  #wake: () => void = () => {}
+
+  constructor(files: readonly string[]) {
+    this.acknowledged = files.map(() => 0)
+    this.#child = spawn(process.execPath, ['--import', 'tsx', fixture, ...files], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let rest = ''
+    this.#child.stdout!.setEncoding('utf8').on('data', (chunk: string) => {
+      const lines = (rest + chunk).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) {
+        const [file = 0, number = 0] = line.split(' ').map(Number)
+        this.#first[file] ??= number
+        this.acknowledged[file] = number
+      }
+      this.#wake()
+    })
+    // 'close' comes when everything it wrote has been read.
+    this.#over = new Promise((resolve) => {
+      this.#child.once('close', () => {
+        this.#wake()
+        resolve()
+      })
+    })
+  }
+
+  get hasEnded(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null
+  }
+
+  /** In every file there was a commit. */
+  async ready(): Promise<void> {
+    while (this.acknowledged.some((number, file) => number === (this.#first[file] ?? number))) {
+      if (this.hasEnded) throw new Error('a process that commits ended by itself')
+      await new Promise<void>((wake) => {
+        this.#wake = wake
+      })
+    }
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#over
+  }
+}
+
+describe('a process killed while it commits', () => {
+  const LANES = 2
+  /** Of one process, with a loop of commits each. */
+  const FILES = 4
+  /** Loops that are killed. */
+  const ENOUGH = 40
+
+  it('leaves a whole file, the one before or the one after a commit', { timeout: 140_000 }, async (test) => {
+    const seed = seedOf()
+    test.diagnostic(`SEED=${seed}`)
+    const random = randomNumbers(seed)
+    const folder = await temporaryFolder(test)
+    const committers = new Set<Committer>()
+    test.after(() => Promise.all([...committers].map((each) => each.kill())))
+    const counts = { kills: 0, unacknowledged: 0, leftovers: 0 }
+    const start = performance.now()
+
+    const check = async (place: string, path: string, acknowledged: number) => {
+      const text = await readFile(path, 'utf8')
+      const now = new ConfigText(text)
+      assert.deepEqual(now.problems, [])
+      assert.deepEqual(parseDocument(text).errors, [])
+      const number = numberOf(now.config!.manifest)
+      assert.ok(number === acknowledged || number === acknowledged + 1, `${number} behind ${acknowledged}`)
+      // The whole of it, and the parts that are not ours by themselves.
+      assert.equal(text, stateOf(number).onDisk)
+      assert.ok(text.startsWith(head) && text.endsWith(tail))
+      for (const comment of commentsOfOurs) assert.equal(text.split(`${comment}\n`).length, 2, comment)
+      counts.unacknowledged += number - acknowledged
+      counts.leftovers += (await readdir(place)).length - 1
+      const store = await ManifestStore.open(path)
+      assert.deepEqual(store.manifest, stateOf(number).config!.manifest)
+      await store.close()
+      assert.deepEqual(await readdir(place), ['database.yaml'])
+      assert.equal(await readFile(path, 'utf8'), text)
+    }
+
+    const lane = async (number: number) => {
+      const places = Array.from({ length: FILES }, (_, file) => join(folder, `${number}-${file}`))
+      for (const place of places) await mkdir(place)
+      const paths = places.map((place) => join(place, 'database.yaml'))
+      for (const path of paths) await writeFile(path, initialText)
+      while (counts.kills < ENOUGH) {
+        const committer = new Committer(paths)
+        committers.add(committer)
+        await committer.ready()
+        await delay(random() * 80)
+        await committer.kill()
+        committers.delete(committer)
+        for (const [file, path] of paths.entries()) await check(places[file]!, path, committer.acknowledged[file]!)
+        counts.kills += FILES
+      }
+    }
+    await Promise.all(Array.from({ length: LANES }, (_, number) => lane(number)))
+    test.diagnostic(JSON.stringify({ ...counts, commits: states.length, ms: Math.round(performance.now() - start) }))
+    assert.ok(counts.kills >= ENOUGH)
+  })
+
+  it('leaves a whole file or none when it creates it', { timeout: 60_000 }, async (test) => {
+    const seed = seedOf()
+    test.diagnostic(`SEED=${seed}`)
+    const random = randomNumbers(seed)
+    const folder = await temporaryFolder(test)
+    const committers = new Set<Committer>()
+    test.after(() => Promise.all([...committers].map((each) => each.kill())))
+    const paths = Array.from({ length: 3 }, (_, file) => join(folder, `database${file}.yaml`))
+    for (let round = 0; round < 2; round++) {
+      const committer = new Committer(paths)
+      committers.add(committer)
+      // It says nothing yet: what it does first is seen in the folder.
+      while ((await readdir(folder)).length === 0) {
+        assert.ok(!committer.hasEnded)
+        await delay(1)
+      }
+      await delay(random() * 5)
+      await committer.kill()
+      committers.delete(committer)
+      for (const path of paths) {
+        const store = await ManifestStore.open(path)
+        assert.equal(store.manifest.enabled, false)
+        await store.close()
+      }
+      assert.deepEqual((await readdir(folder)).sort(), paths.map((path) => path.slice(folder.length + 1)).sort())
+      for (const path of paths) await rm(path)
+    }
+  })
+})
+
+describe('a process that dies at a step of a commit', () => {
+  /** From the `last`-th step on nothing happens to the disk any more; half of a text is written. Returns how many there were. */
+  async function upTo(last: number, work: () => Promise<unknown>): Promise<number> {
+    let steps = 0
+    let isOver = false
+    const step = () => ++steps < last
+    const opened: FileHandle[] = []
+    const never = new Promise<never>(() => {})
+    const handle = await promises.open(fixture)
+    await handle.close()
+    const handles = Object.getPrototypeOf(handle) as FileHandle
+    const originals = {
+      promises: { open: promises.open, unlink: promises.unlink },
+      handles: { writeFile: handles.writeFile, sync: handles.sync, chmod: handles.chmod, chown: handles.chown },
+      fs: { renameSync: fs.renameSync },
+    }
+    const guard = (target: object, names: object) => {
+      for (const [name, original] of Object.entries(names) as [string, (...args: unknown[]) => unknown][])
+        Object.assign(target, {
+          [name](this: FileHandle, ...args: unknown[]) {
+            if (step()) {
+              const result = original.apply(this, args)
+              if (name === 'open') void (result as Promise<FileHandle>).then((each) => opened.push(each))
+              return result
+            }
+            if (name === 'renameSync') throw new Error('dead')
+            if (name !== 'writeFile' || steps > last) return never
+            const text = String(args[0])
+            return originals.handles.writeFile.call(this, text.slice(0, text.length / 2)).then(() => never)
+          },
+        })
+    }
+    guard(promises, originals.promises)
+    guard(handles, originals.handles)
+    guard(fs, originals.fs)
+    syncBuiltinESMExports()
+    try {
+      await Promise.race([work(), dead()])
+    } finally {
+      isOver = true
+      Object.assign(promises, originals.promises)
+      Object.assign(handles, originals.handles)
+      Object.assign(fs, originals.fs)
+      syncBuiltinESMExports()
+      for (const each of opened) await each.close()
+    }
+    return steps
+
+    async function dead() {
+      while (steps < last && !isOver) await setImmediate()
+      // A text that is being written is written by then.
+      await delay(20)
+    }
+  }
+
+  it('leaves the file before or after it, and nothing that the next one trips over', async (test) => {
+    const numbers: number[] = []
+    for (let last = 1; ; last++) {
+      const folder = await temporaryFolder(test)
+      const path = join(folder, 'database.yaml')
+      await writeFile(path, initialText)
+      const store = await ManifestStore.open(path)
+      const steps = await upTo(last, () => store.commit(commitOf(2), 'api'))
+      if (steps < last) {
+        await store.close()
+        assert.equal(await readFile(path, 'utf8'), stateOf(2).onDisk)
+        break
+      }
+      // Its watcher ends; the commit never does.
+      void store.close()
+      const text = await readFile(path, 'utf8')
+      const number = numberOf(new ConfigText(text).config!.manifest)
+      numbers.push(number)
+      assert.equal(text, stateOf(number).onDisk)
+      const next = await ManifestStore.open(path)
+      assert.deepEqual(await readdir(folder), ['database.yaml'])
+      await next.commit(commitOf(number + 1), 'api')
+      await next.close()
+      assert.equal(await readFile(path, 'utf8'), stateOf(number + 1).onDisk)
+    }
+    assert.deepEqual([...new Set(numbers)], [1, 2])
+    assert.ok(numbers.length >= 6, `${numbers}`)
+  })
+})
+
+describe('what is not ours', () => {
+  const text = `# mine\nhttp: 1\nclustering:\n  enabled: false\n  nodeName: node1\n`
+
+  it('the leftover of another file stays, that of ours goes', async (test) => {
+    const folder = await temporaryFolder(test)
+    const path = join(folder, 'database.yaml')
+    await writeFile(path, text)
+    const others = ['.database.yaml.swp', '.database.yaml.mine.tmp', '.other.yaml.0123456789ab.tmp', 'database.yaml~']
+    for (const name of [...others, '.database.yaml.0123456789ab.tmp']) await writeFile(join(folder, name), 'half')
+    const store = await ManifestStore.open(path)
+    test.after(() => store.close())
+    assert.deepEqual((await readdir(folder)).sort(), [...others, 'database.yaml'].sort())
+  })
+
+  for (const mode of [0o600, 0o640, 0o666, 0o444])
+    it(`mode ${mode.toString(8)} is kept, whatever the umask`, async (test) => {
+      const { store, path } = await openStore(test, text)
+      await chmod(path, mode)
+      const umask = process.umask(0o077)
+      try {
+        await store.commit(add('a'), 'api')
+      } finally {
+        process.umask(umask)
+      }
+      assert.match(await readFile(path, 'utf8'), /host: a/)
+      assert.equal((await stat(path)).mode & 0o7777, mode)
+    })
+
+  it('owner and group are kept', { skip: isRoot ? false : 'only root gives files away' }, async (test) => {
+    const { store, path } = await openStore(test, text)
+    await chmod(path, 0o640)
+    await chown(path, nobody, nobody - 1)
+    await store.commit(add('a'), 'api')
+    const { uid, gid, mode } = await stat(path)
+    assert.deepEqual({ uid, gid, mode: mode & 0o7777 }, { uid: nobody, gid: nobody - 1, mode: 0o640 })
+  })
+
+  it('links stay links, one behind the other, relative and absolute', async (test) => {
+    const folder = await temporaryFolder(test)
+    await mkdir(join(folder, 'real'))
+    await mkdir(join(folder, 'between'))
+    const target = join(folder, 'real', 'target.yaml')
+    await writeFile(target, text)
+    await symlink('../real/target.yaml', join(folder, 'between', 'link.yaml'))
+    await symlink(join(folder, 'between', 'link.yaml'), join(folder, 'database.yaml'))
+    const store = await ManifestStore.open(join(folder, 'database.yaml'))
+    test.after(() => store.close())
+    await store.commit(add('a'), 'api')
+    assert.equal(await readlink(join(folder, 'database.yaml')), join(folder, 'between', 'link.yaml'))
+    assert.equal(await readlink(join(folder, 'between', 'link.yaml')), '../real/target.yaml')
+    assert.ok((await lstat(target)).isFile())
+    assert.match(await readFile(target, 'utf8'), /host: a/)
+    for (const [place, names] of Object.entries({ real: ['target.yaml'], between: ['link.yaml'] }))
+      assert.deepEqual(await readdir(join(folder, place)), names)
+  })
+
+  it('a link that leads to nothing yet stays one when the file is created', async (test) => {
+    const folder = await temporaryFolder(test)
+    await mkdir(join(folder, 'real'))
+    await symlink('real/target.yaml', join(folder, 'database.yaml'))
+    const store = await ManifestStore.open(join(folder, 'database.yaml'))
+    test.after(() => store.close())
+    await rm(join(folder, 'real', 'target.yaml'))
+    await store.commit(add('a'), 'api')
+    assert.equal(await readlink(join(folder, 'database.yaml')), 'real/target.yaml')
+    assert.match(await readFile(join(folder, 'real', 'target.yaml'), 'utf8'), /host: a/)
+  })
+
+  it('nothing is written when nothing changes', async (test) => {
+    const { store, path, listener, folder } = await openStore(test, text)
+    await store.commit(add('A', 2), 'api')
+    await listener.next()
+    const past = new Date('2020-01-01T00:00:00Z')
+    await utimes(path, past, past)
+    const { ino, mtimeMs } = await stat(path)
+    for (const change of [add('a', 2), drop('b'), (manifest: Manifest) => ({ ...manifest })]) {
+      const { previous, current, changes } = await store.commit(change, 'api')
+      assert.deepEqual([changes, current], [[], previous])
+    }
+    const after = await stat(path)
+    assert.deepEqual({ ino: after.ino, mtimeMs: after.mtimeMs }, { ino, mtimeMs })
+    assert.deepEqual(await readdir(folder), ['database.yaml'])
+    assert.equal(listener.pending, 0)
+  })
+
+  it('what we write ourselves never comes back as an edit', async (test) => {
+    const { store, path, listener } = await openStore(test, text)
+    const commits = 50
+    for (let index = 0; index < commits; index++) {
+      await store.commit(index % 2 === 0 ? add(`h${index}`) : drop(`h${index - 1}`), index % 3 === 0 ? 'peer' : 'api')
+      if (index % 10 === 0) await delay(index * 5)
+    }
+    // Seen for certain by the watcher, behind all that we wrote.
+    await writeFile(path, (await readFile(path, 'utf8')).replace('# mine', '# theirs\n# mine'))
+    await writeFile(path, `${await readFile(path, 'utf8')}  nodes:\n    - name: last\n`)
+    const causes: (string | undefined)[] = []
+    do causes.push((await listener.next()).commit?.cause)
+    while (causes.at(-1) !== 'file')
+    assert.equal(causes.length, commits + 1)
+    assert.deepEqual([...new Set(causes.slice(0, -1))].sort(), ['api', 'peer'])
+    assert.equal(store.manifest.nodes.length, 1)
+  })
+
+  it('line ends, byte order mark, indentation and comments are kept', async (test) => {
+    const lines = `# c1\nhttp:\n    port: 1 # c2\nclustering: # c3\n    enabled: false\n    hubServer:\n        cluster:\n            network:\n                routes:\n                    # c4\n                    - host: a # c5\n                      port: 1\n                    # c6\nlast: x\n`
+    const disk = (unix: string) => `\uFEFF${unix.replaceAll('\n', '\r\n')}`
+    const { store, path } = await openStore(test, disk(lines))
+    await store.commit(add('b', 2), 'api')
+    const item = `                    - host: b\n                      port: 2\n`
+    const behind = '                    # c6'
+    assert.equal(await readFile(path, 'utf8'), disk(lines.replace(behind, `${item}${behind}`)))
+    await store.commit(drop('b', 2), 'api')
+    assert.equal(await readFile(path, 'utf8'), disk(lines))
+  })
+})
+
+describe('a disk that does not take the file', () => {
+  const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
+
+  /** Nothing may have changed; and as soon as there is a way, the same commit is made. */
+  async function refused(store: ManifestStore, path: string): Promise<void> {
+    const { manifest } = store
+    const before = await stat(path)
+    const now = await readFile(path, 'utf8')
+    const names = await readdir(join(path, '..'))
+    const told: unknown[] = []
+    store.listen({ committed: (c) => told.push(c), rejected: (r) => told.push(r), missing: (m) => told.push(m) })
+    await assert.rejects(store.commit(add('a'), 'api'), unwritable)
+    assert.equal(store.manifest, manifest)
+    assert.equal(await readFile(path, 'utf8'), now)
+    const after = await stat(path)
+    assert.deepEqual([after.ino, after.mtimeMs], [before.ino, before.mtimeMs])
+    assert.deepEqual(await readdir(join(path, '..')), names)
+    assert.deepEqual(told, [])
+  }
+
+  it('a folder without permission to write', async (test) => {
+    const { store, path, folder } = await openStore(test, text)
+    await chmod(folder, 0o555)
+    // Root may write anywhere: another user for as long as that takes.
+    if (isRoot) process.seteuid!(nobody)
+    try {
+      await refused(store, path)
+    } finally {
+      if (isRoot) process.seteuid!(0)
+    }
+    await chmod(folder, 0o755)
+    await store.commit(add('a'), 'api')
+    assert.match(await readFile(path, 'utf8'), /host: a/)
+  })
+
+  /** A file system of its own, of 64 kB; undefined where that may not be mounted. */
+  async function mounted(test: TestContext): Promise<{ place: string; remount(options: string): void } | undefined> {
+    const run = (...parts: string[]) => execFileSync(parts[0]!, parts.slice(1), { stdio: 'ignore' })
+    let place = ''
+    let isMounted = false
+    // Hooks run in the order in which they were given: this one before the folder is removed.
+    test.after(() => {
+      if (isMounted) run('umount', '-l', place)
+    })
+    place = await temporaryFolder(test)
+    try {
+      run('mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', place)
+      isMounted = true
+    } catch {
+      return undefined
+    }
+    return { place, remount: (options) => run('mount', '-o', `remount,${options}`, place) }
+  }
+
+  it('a full disk', async (test) => {
+    const disk = isRoot ? await mounted(test) : undefined
+    if (!disk) return test.skip('a file system can be mounted by root only')
+    const path = join(disk.place, 'database.yaml')
+    await writeFile(path, text)
+    const store = await ManifestStore.open(path)
+    test.after(() => store.close())
+    await writeFile(join(disk.place, 'ballast'), Buffer.alloc(1024 * 1024)).catch((error) => {
+      assert.equal(error.code, 'ENOSPC')
+    })
+    await refused(store, path)
+    await rm(join(disk.place, 'ballast'))
+    await store.commit(add('a'), 'api')
+    assert.match(await readFile(path, 'utf8'), /host: a/)
+    await store.close()
+  })
+
+  it('a file system that can only be read', async (test) => {
+    const disk = isRoot ? await mounted(test) : undefined
+    if (!disk) return test.skip('a file system can be mounted by root only')
+    const path = join(disk.place, 'database.yaml')
+    await writeFile(path, text)
+    disk.remount('ro')
+    // It opens: what is there can be used.
+    const store = await ManifestStore.open(path)
+    test.after(() => store.close())
+    assert.equal(store.manifest.nodeName, 'node1')
+    await refused(store, path)
+    disk.remount('rw')
+    await store.commit(add('a'), 'api')
+    assert.match(await readFile(path, 'utf8'), /host: a/)
+    await store.close()
+  })
+})

@@ -1,0 +1,410 @@
+// Whole managers on a network in memory: what they do when the ways between them fail, without a server.
+
+import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { ClusterManager, type EventName, type Payload } from '../../lib/index.ts'
+import type { Mesh } from '../../lib/mesh/mesh.ts'
+import { parseLabel } from '../../lib/replication/incarnations.ts'
+import { MemoryNetwork } from '../../lib/testing.ts'
+import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { insert, MemoryHost } from '../support/memory-host.ts'
+import { randomNumbers, seedOf } from '../support/random.ts'
+
+const watched = ['replication:gap', 'replication:quarantined', 'peer:up', 'peer:down', 'peer:refused'] as const
+const dog = { database: 'dev', table: 'dog' }
+const both = [{ ...dog, publish: true, subscribe: true }]
+const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
+
+class MemoryNode {
+  readonly host = new MemoryHost([['dev', 'dog']])
+  readonly events: { [Name in EventName]?: Payload<Name>[] } = {}
+  readonly name: string
+  readonly #network: MemoryNetwork
+  readonly #configFile: string
+  mesh!: Mesh
+  cluster!: ClusterManager
+
+  constructor(name: string, network: MemoryNetwork, configFile: string) {
+    this.name = name
+    this.#network = network
+    this.#configFile = configFile
+  }
+
+  async open(): Promise<void> {
+    this.mesh = this.#network.mesh()
+    const { host, mesh } = this
+    this.cluster = await ClusterManager.open({ configFile: this.#configFile, host, mesh })
+    host.stamp = () => this.cluster.stamp()
+    host.publish = (transaction) => this.cluster.publish(transaction)
+    for (const name of watched) {
+      const seen: unknown[] = []
+      this.events[name] = seen as never
+      this.cluster.on(name, (payload: unknown) => void seen.push(payload))
+    }
+  }
+
+  /** A transaction each; resolves when our own stream has them. */
+  async write(ids: readonly string[]): Promise<void> {
+    await Promise.all(ids.map((id) => this.host.write(id, insert('dog', { id }))))
+  }
+
+  /** Ids of what came from another node, in order. */
+  from({ name }: MemoryNode): string[] {
+    return this.host.from(name, 'dog').map(({ id }) => id)
+  }
+}
+
+class Scene {
+  readonly network: MemoryNetwork
+  readonly nodes: MemoryNode[] = []
+  readonly #test: TestContext
+
+  constructor(test: TestContext, seed?: number) {
+    this.#test = test
+    this.network = new MemoryNetwork(seed === undefined ? {} : { seed })
+    test.after(async () => {
+      await Promise.all(this.nodes.map(({ cluster }) => cluster?.close()))
+      await this.network.close()
+    })
+  }
+
+  async start(name: string): Promise<MemoryNode> {
+    const [folder, remove] = await temporaryFolder()
+    const configFile = join(folder, 'config.yaml')
+    await writeFile(configFile, `clustering:\n  enabled: true\n  nodeName: ${name}\n  user: cluster_user\n`)
+    const node = new MemoryNode(name, this.network, configFile)
+    this.#test.after(remove)
+    await node.open()
+    this.nodes.push(node)
+    return node
+  }
+
+  /** Nodes of these names, each subscribed to the table of dogs of each other one. */
+  async mesh(...names: string[]): Promise<MemoryNode[]> {
+    const nodes: MemoryNode[] = []
+    for (const name of names) {
+      const node = await this.start(name)
+      for (const other of nodes) await node.cluster.addNode({ node_name: other.name, subscriptions: both })
+      nodes.push(node)
+    }
+    await this.quiet()
+    return nodes
+  }
+
+  /** Resolves when every outbox is empty and every subscriber stands at the end of its stream, whichever that is. */
+  async quiet(timeout = 20_000): Promise<void> {
+    let unrest = ''
+    const atRest = async () => {
+      for (const { name, host, cluster, mesh } of this.nodes) {
+        unrest = `${host.outbox.length} transactions are in the outbox of ${name}`
+        if (host.outbox.length > 0) return false
+        for (const { source, state, error = '' } of cluster.subscriptions()) {
+          const stream = await mesh.streamState(source, { timeout: 1_000 }).catch(() => undefined)
+          // The same number in another incarnation of the stream is another place.
+          const { epoch = '', sequence = 0 } = (await host.checkpoint(source)) ?? {}
+          unrest = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
+          const current = stream && parseLabel(stream.description).at(-1)?.epoch
+          if (sequence !== stream?.lastSequence || epoch !== current || state !== 'live') return false
+        }
+      }
+      return true
+    }
+    await eventually(() => `the nodes come to rest: ${unrest}`, atRest, timeout)
+  }
+
+  /** Every node has what every other one wrote, once and in order, and all databases are the same. */
+  assertEqual(written: ReadonlyMap<MemoryNode, readonly string[]>): void {
+    for (const node of this.nodes) {
+      for (const other of this.nodes)
+        if (other !== node) assert.deepEqual(node.from(other), written.get(other), `${node.name} of ${other.name}`)
+      assert.equal(new Set(node.host.applied).size, node.host.applied.length, `${node.name} applied something twice`)
+      assert.deepEqual(node.host.contents('dev', 'dog'), this.nodes[0]!.host.contents('dev', 'dog'))
+      assert.deepEqual(node.events['replication:quarantined'], [])
+    }
+  }
+}
+
+const gapsOf = ({ events }: MemoryNode) =>
+  events['replication:gap']!.map(({ source, from, to, reason }) => [source.node, from, to, reason])
+
+describe('managers on a network in memory', { concurrency: true }, () => {
+  it('agree on a node and replicate, without a password', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    for (const [node, other] of [
+      [node1, node2],
+      [node2, node1],
+    ] as const)
+      assert.deepEqual(
+        node.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, subscriptions]),
+        [[other.name, both]],
+      )
+    const written = new Map([
+      [node1, numbered('one', 50)],
+      [node2, numbered('two', 50)],
+    ])
+    await Promise.all([...written].map(([node, ids]) => node.write(ids)))
+    await scene.quiet()
+    scene.assertEqual(written)
+    const { connections } = await node1.cluster.status()
+    assert.deepEqual(
+      connections.map(({ node_name, status }) => [node_name, status]),
+      [['node2', 'open']],
+    )
+    assert.deepEqual(
+      (await node2.cluster.network()).nodes.map(({ name, connected_nodes }) => [name, connected_nodes]),
+      [
+        ['node2', ['node1']],
+        ['node1', ['node2']],
+      ],
+    )
+  })
+
+  it('agree on one direction, from either side, and part', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2, node3] = [await scene.start('node1'), await scene.start('node2'), await scene.start('node3')]
+    const request = (node_name: string, publish: boolean) => ({
+      node_name,
+      subscriptions: [{ ...dog, publish, subscribe: !publish }],
+    })
+    await node1.cluster.addNode(request('node2', true))
+    await node1.cluster.addNode(request('node3', false))
+    await scene.quiet()
+    await node2.write(['stays'])
+    await node3.write(['third'])
+    await node1.write(['first'])
+    await scene.quiet()
+    assert.deepEqual([node2.from(node1), node1.from(node2), node1.from(node3)], [['first'], [], ['third']])
+    await node1.cluster.removeNode({ node_name: 'node2' })
+    assert.deepEqual(node2.cluster.manifest.nodes, [])
+    await node1.write(['later'])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['first'])
+  })
+
+  it('cannot add a node that is cut off, and can when that is healed', async (t) => {
+    const scene = new Scene(t)
+    const [node1] = [await scene.start('node1'), await scene.start('node2')]
+    const add = () => node1.cluster.addNode({ node_name: 'node2', subscriptions: both })
+    scene.network.cut('node2')
+    await assert.rejects(add(), { code: 'node_not_listening' })
+    scene.network.heal('node2')
+    await add()
+  })
+
+  it('write on both sides of a cut, and are equal when it is healed', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(['one-before'])
+    await scene.quiet()
+    scene.network.cut('node1', 'node2')
+    await Promise.all([node1.write(numbered('one', 20)), node2.write(numbered('two', 20))])
+    await delay(100)
+    assert.deepEqual([node1.from(node2), node2.from(node1)], [[], ['one-before']])
+    scene.network.heal('node1', 'node2')
+    await scene.quiet()
+    scene.assertEqual(
+      new Map([
+        [node1, ['one-before', ...numbered('one', 20)]],
+        [node2, numbered('two', 20)],
+      ]),
+    )
+    assert.deepEqual([gapsOf(node1), gapsOf(node2)], [[], []])
+  })
+
+  it('lose nothing when a node is dropped in mid-flow, whichever side it is', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    const written = new Map<MemoryNode, string[]>([
+      [node1, []],
+      [node2, []],
+    ])
+    for (const [round, dropped] of [node1, node2, node1, node2].entries()) {
+      const writes: Promise<void>[] = []
+      for (const [node, ids] of written) {
+        const more = numbered(`${node.name}-${round}`, 200)
+        ids.push(...more)
+        writes.push(node.write(more))
+      }
+      // Somewhere between storing, acknowledging and delivering.
+      for (let turns = 0; turns < 4 + 3 * round; turns++) await new Promise((resolve) => setImmediate(resolve))
+      scene.network.drop(dropped.name, { silent: round > 1 })
+      await delay(20)
+      scene.network.restore(dropped.name)
+      await Promise.all(writes)
+    }
+    await scene.quiet()
+    scene.assertEqual(written)
+    assert.deepEqual([gapsOf(node1), gapsOf(node2)], [[], []])
+  })
+
+  it('notice by heartbeats what was lost on the way in silence, though nothing follows it', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(['before'])
+    await scene.quiet()
+    scene.network.cut('node1', 'node2', { silent: true })
+    await node1.write(['lost-0', 'lost-1'])
+    await delay(50)
+    scene.network.heal('node1', 'node2')
+    assert.deepEqual(node2.from(node1), ['before'])
+    const started = performance.now()
+    await scene.quiet()
+    assert.ok(performance.now() - started < 4_000, `${performance.now() - started} ms`)
+    assert.deepEqual(node2.from(node1), ['before', 'lost-0', 'lost-1'])
+    assert.deepEqual(gapsOf(node2), [])
+  })
+
+  it('notice what was lost in silence by what follows it', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    scene.network.cut('node1', 'node2', { silent: true })
+    await node1.write(['lost-0', 'lost-1'])
+    scene.network.heal('node1', 'node2')
+    await node1.write(['next'])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['lost-0', 'lost-1', 'next'])
+    assert.deepEqual(gapsOf(node2), [])
+  })
+
+  it('tell that a node is down and up again', async (t) => {
+    const scene = new Scene(t)
+    const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
+    await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
+    scene.network.cut('node2', undefined, { silent: true })
+    await eventually('it is down', () => node1.events['peer:down']!.length > 0)
+    const ups = node1.events['peer:up']!.length
+    scene.network.heal('node2')
+    await eventually('it is up again', () => node1.events['peer:up']!.length > ups)
+    assert.equal(node1.events['peer:down']!.length, 1)
+  })
+
+  it('say once what was lost with a disk, and go on', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(numbered('read', 5))
+    await scene.quiet()
+    scene.network.cut('node1')
+    await node1.write(numbered('unread', 3))
+    scene.network.drop('node1')
+    scene.network.loseDisk('node1')
+    scene.network.restore('node1')
+    await node1.write(numbered('after', 2))
+    scene.network.heal('node1')
+    await scene.quiet()
+    assert.deepEqual(gapsOf(node2), [['node1', 6, 8, 'recreated']])
+    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 2)])
+    await node2.write(['other way'])
+    await node1.write(['last'])
+    await scene.quiet()
+    assert.deepEqual(node1.from(node2), ['other way'])
+    assert.equal(node2.from(node1).at(-1), 'last')
+    assert.deepEqual([gapsOf(node1), gapsOf(node2).length], [[], 1])
+  })
+
+  /** Loses a disk of which everything was read, and writes on. */
+  async function loseWhatWasRead(scene: Scene, prepare: () => void, write: () => Promise<void>): Promise<void> {
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(numbered('read', 5))
+    await scene.quiet()
+    prepare()
+    scene.network.loseDisk('node1')
+    const writing = node1.write(numbered('after', 5))
+    await write()
+    await writing
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 5)])
+    assert.deepEqual(gapsOf(node2), [])
+  }
+
+  it('say nothing of a lost disk when all of it was read', async (t) => {
+    const scene = new Scene(t)
+    await loseWhatWasRead(
+      scene,
+      () => scene.network.cut('node1'),
+      async () => {
+        await eventually('it is written', () => scene.nodes[0]!.host.outbox.length === 0)
+        scene.network.heal('node1')
+      },
+    )
+  })
+
+  it('nor while the stream is being made anew', async (t) => {
+    const scene = new Scene(t)
+    await loseWhatWasRead(
+      scene,
+      () => scene.network.delay('node1', 'node1', 100),
+      async () => {},
+    )
+  })
+
+  it('are closed and opened again on the same streams', async (t) => {
+    const scene = new Scene(t)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(numbered('before', 5))
+    await node2.cluster.close()
+    await node1.write(numbered('meanwhile', 5))
+    await node2.open()
+    await node1.cluster.close()
+    await node1.open()
+    await node1.write(numbered('after', 5))
+    await scene.quiet()
+    const all = ['before', 'meanwhile', 'after'].flatMap((prefix) => numbered(prefix, 5))
+    assert.deepEqual(node2.from(node1), all)
+    assert.deepEqual(gapsOf(node2), [])
+  })
+
+  it('tell of another node of their name', async (t) => {
+    const scene = new Scene(t)
+    const node = await scene.start('node1')
+    await scene.start('node1')
+    await eventually('it is told', () => node.events['peer:refused']!.length > 0)
+    assert.equal(node.events['peer:refused']![0]!.node, 'node1')
+  })
+
+  it('are equal after random cuts, drops and silences among five', { timeout: 90_000 }, async (t) => {
+    const seed = seedOf()
+    t.diagnostic(`SEED=${seed}`)
+    const random = randomNumbers(seed)
+    const below = (count: number) => Math.floor(random() * count)
+    const scene = new Scene(t, seed)
+    const { network } = scene
+    const nodes = await scene.mesh('node1', 'node2', 'node3', 'node4', 'node5')
+    const anyone = () => nodes[below(nodes.length)]!
+    const written = new Map<MemoryNode, string[]>(nodes.map((node) => [node, []]))
+    const writes: Promise<void>[] = []
+    for (let round = 0; round < 120; round++) {
+      for (let count = below(4); count >= 0; count--) {
+        const node = anyone()
+        const ids = numbered(`${node.name}-${round}-${count}`, 1 + below(10))
+        written.get(node)!.push(...ids)
+        writes.push(node.write(ids))
+      }
+      const [a, b] = [anyone(), anyone()]
+      const silent = random() < 0.5
+      const faults = [
+        () => a !== b && network.cut(a.name, b.name, { silent }),
+        () => network.cut(a.name, undefined, { silent }),
+        () => network.heal(a.name),
+        () => a !== b && network.heal(a.name, b.name),
+        () => network.heal(),
+        () => network.drop(a.name, { silent }),
+        () => network.restore(a.name),
+        () => network.delay(a.name, b.name, below(2) * below(20)),
+      ]
+      faults[below(faults.length)]!()
+      await delay(below(30))
+      if (random() < 0.3) for (const { name } of nodes) network.restore(name)
+    }
+    for (const { name } of nodes) network.restore(name)
+    for (const a of nodes) for (const b of nodes) network.delay(a.name, b.name, 0)
+    network.heal()
+    await Promise.all(writes)
+    await scene.quiet(30_000)
+    scene.assertEqual(written)
+    for (const node of nodes) assert.deepEqual(gapsOf(node), [])
+  })
+})
