@@ -117,8 +117,8 @@ export class Subscriber {
     const behind = !ours || last > this.#checkpoint.sequence
     const stuck = behind && !this.#applying && this.#seenAt === this.#checkpoint.sequence
     this.#seenAt = behind ? this.#checkpoint.sequence : -1
-    if (stuck) this.#reader?.close()
-    if (behind) this.#wake?.()
+    if (stuck) this.reread()
+    else if (behind) this.#wake?.()
   }
 
   get #stopped(): boolean {

@@ -3,7 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -16,23 +16,39 @@ import { ClusterError, ClusterManager, type ClusterOptions, type EventName, type
 import { MemoryHost } from './memory-host.ts'
 
 // Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
-// down would sooner or later be given the very port that the server wants back. Every process has a block of its own.
+// down would sooner or later be given the very port that the server wants back. Each process has a block of its own, and
+// holds its first port for as long as it lives.
 const FIRST_PORT = 10_000
 const BLOCK = 200
-const block = FIRST_PORT + (process.pid % 100) * BLOCK
+const BLOCKS = 110
+let ownBlock: Promise<number> | undefined
 let portsGiven = 0
+
+const listening = (server: Server, port: number) =>
+  new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => resolve(true))
+  })
+
+async function reserveBlock(): Promise<number> {
+  for (let number = process.pid; ; number++) {
+    const first = FIRST_PORT + (number % BLOCKS) * BLOCK
+    const guard = createServer().unref()
+    if (await listening(guard, first)) return first
+  }
+}
 
 /** Ports that nobody listens on, all different. */
 export async function freePorts(count: number): Promise<number[]> {
+  ownBlock ??= reserveBlock()
+  const first = await ownBlock
   const ports: number[] = []
   while (ports.length < count) {
-    const port = block + (portsGiven++ % BLOCK)
+    const port = first + 1 + (portsGiven++ % (BLOCK - 1))
     const server = createServer()
-    const free = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false))
-      server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
-    })
-    if (free) ports.push(port)
+    if (!(await listening(server, port))) continue
+    await new Promise((resolve) => server.close(resolve))
+    ports.push(port)
   }
   return ports
 }

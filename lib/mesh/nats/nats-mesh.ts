@@ -15,6 +15,7 @@ import {
   type Message,
   type Reader,
   type RequestOptions,
+  type Route,
   type Routes,
   type Source,
   type StreamState,
@@ -54,6 +55,10 @@ const ADMIN_TIMEOUT = 5_000
 /** ms that `open` waits for the leaf to be linked with its hub: without that the node runs, alone. */
 const LINK_TIMEOUT = 3_000
 const RELOAD_TIMEOUT = 2_000
+/** ms for a new route to be linked and heard, and how often it is connected again. */
+const LINK_PATIENCE = 700
+const PROBE_TIMEOUT = 250
+const ROUTE_ATTEMPTS = 6
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
 const portKeys = {
@@ -126,10 +131,11 @@ export class NatsMesh implements Mesh {
     this.#leaf = this.#server('leaf', (signal) => this.#probeLeaf(signal))
     try {
       // The hub first: a leaf that finds none tries again only a second later.
-      await this.#hub.start(this.#hubText())
+      await this.#hub.start(this.#hubText(routes.hub))
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
       this.#appender = new Appender(this.#connected(this.#leafConnection))
+      this.#leafConnection!.subscribe(probeSubject(node), (message) => message.respond())
     } catch (error) {
       await this.close()
       throw error
@@ -265,16 +271,66 @@ export class NatsMesh implements Mesh {
     if (this.#state === 'stopped') return
     const changed = (server: 'hub' | 'leaf') =>
       previous[server].map(address).join() !== routes[server].map(address).join()
-    if (changed('hub')) await this.#reloadHub()
+    if (changed('hub')) await this.#applyHubRoutes(previous.hub, routes.hub)
     // A running leaf refuses new remotes.
     if (changed('leaf')) await this.#leaf?.restart(this.#leafText())
   }
 
+  /**
+   * New routes are tried out. While a server (2.9.10) reads its configuration anew it also rebuilds its accounts, and a route
+   * that connects at that moment may stay deaf to them for good, in either direction: such a route is taken out and put in
+   * again, until the nodes behind it hear us and we hear them.
+   */
+  async #applyHubRoutes(previous: readonly Route[], wanted: readonly Route[]): Promise<void> {
+    const known = new Set(previous.map(address))
+    const added = wanted.filter((route) => !known.has(address(route)))
+    if (added.length === 0) return this.#reloadHub(wanted)
+    const before = new Set(await this.#neighbours())
+    for (let attempt = 1; ; attempt++) {
+      await this.#reloadHub(wanted)
+      const deaf = await this.#deafNeighbours(before, added.length)
+      if (deaf.length === 0 || this.#state === 'stopped') return
+      if (attempt >= ROUTE_ATTEMPTS) {
+        this.#logger.warn({ nodes: deaf }, 'linked with nodes that do not answer; they may have no database process')
+        return
+      }
+      this.#logger.info({ nodes: deaf, attempt }, 'a new route is deaf, connecting it again')
+      await this.#reloadHub(wanted.filter((route) => known.has(address(route))))
+    }
+  }
+
+  /** Nodes that our hub is linked with, by its own account. */
+  async #neighbours(): Promise<string[]> {
+    const all = await this.members({ timeout: PROBE_TIMEOUT }).catch(() => [])
+    return all.find(({ node }) => node === this.#node)?.connectedNodes ?? []
+  }
+
+  /** Those newly linked that do not answer, once as many as expected are there or had their time. */
+  async #deafNeighbours(before: ReadonlySet<string>, expected: number): Promise<string[]> {
+    const end = Date.now() + LINK_PATIENCE
+    for (let deaf: string[] = []; ; await delay(10)) {
+      const linked = (await this.#neighbours()).filter((node) => !before.has(node))
+      const answers = await Promise.all(linked.map((node) => this.#isHeard(node)))
+      deaf = linked.filter((_, index) => !answers[index])
+      if ((linked.length >= expected && deaf.length === 0) || Date.now() > end || this.#state === 'stopped') return deaf
+    }
+  }
+
+  async #isHeard(node: string): Promise<boolean> {
+    try {
+      const connection = this.#connected(this.#leafConnection)
+      await connection.request(probeSubject(node), '', { timeout: PROBE_TIMEOUT })
+      return true
+    } catch {
+      return false
+    }
+  }
+
   /** Confirmed from the server itself: a reload shows only as a new `config_load_time`. */
-  async #reloadHub(): Promise<void> {
+  async #reloadHub(routes: readonly Route[]): Promise<void> {
     const signal = AbortSignal.timeout(RELOAD_TIMEOUT)
     const before = await this.#hubVarz(signal).catch(() => undefined)
-    await this.#hub?.reload(this.#hubText())
+    await this.#hub?.reload(this.#hubText(routes))
     // A hub that is down reads the new file when it is started.
     while (before) {
       const after = await this.#hubVarz(signal)
@@ -290,9 +346,9 @@ export class NatsMesh implements Mesh {
     return answer.json<{ data: { config_load_time: string } }>().data
   }
 
-  #hubText(): string {
+  #hubText(routes: readonly Route[]): string {
     const { folder } = this.#options
-    return hubConfiguration(this.#settings!, this.#routes.hub, join(folder, 'hub.pid'), atLeast(this.#binary!, 2, 10))
+    return hubConfiguration(this.#settings!, routes, join(folder, 'hub.pid'), atLeast(this.#binary!, 2, 10))
   }
 
   #leafText(): string {
@@ -405,6 +461,7 @@ export class NatsMesh implements Mesh {
 }
 
 const requestSubject = (node: string) => `${node}.__request__`
+const probeSubject = (node: string) => `enmesh.probe.${node}`
 const ANNOUNCE = 'enmesh.heartbeat'
 
 export { hubName, leafName }

@@ -169,7 +169,9 @@ export class NatsServer {
     const { binary, configFile, probe, kind } = this.#options
     this.#lastError = ''
     // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
-    const child = spawn(binary, ['-c', configFile], { stdio: ['ignore', 'ignore', 'pipe'], detached: true })
+    // Nor does it need to know what the host's environment holds.
+    const env = { PATH: process.env.PATH }
+    const child = spawn(binary, ['-c', configFile], { stdio: ['ignore', 'ignore', 'pipe'], detached: true, env })
     this.#child = child
     running.add(child)
     child.once('exit', () => running.delete(child))
