@@ -111,10 +111,9 @@ export class ClusterManager extends SafeEmitter {
     return this.#store.manifest
   }
 
-  /** Nobody can listen before `open` has resolved: what happens until then is told right after it, but for its own steps. */
+  /** Nobody can listen before `open` has resolved: what happens until then is told right after it, in order. */
   override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
-    const early = this.#state === 'opening' || this.#early.length > 0
-    if (!early || event === 'mesh:state') return super.emit(event, ...args)
+    if (this.#state !== 'opening' && this.#early.length === 0) return super.emit(event, ...args)
     this.#early.push(() => super.emit(event, ...args))
     return false
   }

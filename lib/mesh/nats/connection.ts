@@ -1,7 +1,7 @@
 // One client connection to one of our own servers, its errors told in the mesh's terms.
 
 import { connect, createInbox, ErrorCode, Events, headers, type Msg, type NatsConnection, NatsError } from 'nats'
-import { type Headers, MeshError, type RequestOptions } from '../mesh.ts'
+import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
 
 export type ConnectionOptions = {
   port: number
@@ -36,11 +36,15 @@ export const encodeHeaders = (values: Headers) => {
   return encoded
 }
 
-/** Settles as `work` does, or rejects `aborted` as soon as the signal says so. */
-export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+/** Settles as `work` does, or rejects with `code` as soon as the signal says so. */
+export async function abortable<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  code: MeshErrorCode = 'aborted',
+): Promise<T> {
   if (!signal) return work
   return new Promise<T>((resolve, reject) => {
-    const abort = () => reject(new MeshError('aborted', 'the request was aborted'))
+    const abort = () => reject(new MeshError(code, `the request was ${code}`))
     if (signal.aborted) return abort()
     signal.addEventListener('abort', abort, { once: true })
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
@@ -50,6 +54,7 @@ export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undef
 export class Connection {
   readonly nats: NatsConnection
   #up = true
+  #lost = new AbortController()
   #closed = false
 
   private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
@@ -91,6 +96,10 @@ export class Connection {
       const up = status.type === Events.Reconnect ? true : status.type === Events.Disconnect ? false : this.#up
       if (up === this.#up || this.#closed) continue
       this.#up = up
+      if (!up) {
+        this.#lost.abort()
+        this.#lost = new AbortController()
+      }
       changed(up)
     }
   }
@@ -100,9 +109,11 @@ export class Connection {
     if (!this.#up || this.#closed) throw new MeshError('disconnected', 'our own server is not connected')
   }
 
+  /** What is under way when the connection is lost gets no answer any more: it rejects `disconnected` at once. */
   async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
     this.#check()
-    return abortable(this.nats.request(subject, data, { timeout }), signal).catch((error) => {
+    const answer = this.nats.request(subject, data, { timeout })
+    return abortable(abortable(answer, signal), this.#lost.signal, 'disconnected').catch((error) => {
       throw asMeshError(error)
     })
   }

@@ -57,8 +57,9 @@ const LINK_TIMEOUT = 3_000
 const RELOAD_TIMEOUT = 2_000
 /** ms for a new route to be linked and heard, and how often it is connected again. */
 const LINK_PATIENCE = 700
+const LINK_CALM = 60
 const PROBE_TIMEOUT = 250
-const ROUTE_ATTEMPTS = 6
+const ROUTE_ATTEMPTS = 3
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
 const portKeys = {
@@ -277,22 +278,24 @@ export class NatsMesh implements Mesh {
   }
 
   /**
-   * New routes are tried out. While a server (2.9.10) reads its configuration anew it also rebuilds its accounts, and a route
-   * that connects at that moment may stay deaf to them for good, in either direction: such a route is taken out and put in
-   * again, until the nodes behind it hear us and we hear them.
+   * Links are tried out after every change. While a server (2.9.10) reads its configuration anew it also rebuilds its
+   * accounts, and a route that connects at that moment may stay deaf to them for good, in either direction. What we added is
+   * taken out and put in again; when that does not help, or the link is another's, the hub is started anew.
    */
   async #applyHubRoutes(previous: readonly Route[], wanted: readonly Route[]): Promise<void> {
     const known = new Set(previous.map(address))
     const added = wanted.filter((route) => !known.has(address(route)))
-    if (added.length === 0) return this.#reloadHub(wanted)
-    const before = new Set(await this.#neighbours())
+    const before = await this.#neighbours()
+    const answers = await Promise.all(before.map((node) => this.#isHeard(node)))
+    const silent = new Set(before.filter((_, index) => !answers[index]))
+    const expected = before.length + added.length
     for (let attempt = 1; ; attempt++) {
       await this.#reloadHub(wanted)
-      const deaf = await this.#deafNeighbours(before, added.length)
+      const deaf = await this.#deafNeighbours(silent, expected)
       if (deaf.length === 0 || this.#state === 'stopped') return
-      if (attempt >= ROUTE_ATTEMPTS) {
-        this.#logger.warn({ nodes: deaf }, 'linked with nodes that do not answer; they may have no database process')
-        return
+      if (attempt === ROUTE_ATTEMPTS || added.length === 0) {
+        this.#logger.warn({ nodes: deaf }, 'the hub server is started anew: nodes it is linked with do not answer')
+        return this.#hub?.restart(this.#hubText(wanted))
       }
       this.#logger.info({ nodes: deaf, attempt }, 'a new route is deaf, connecting it again')
       await this.#reloadHub(wanted.filter((route) => known.has(address(route))))
@@ -305,14 +308,21 @@ export class NatsMesh implements Mesh {
     return all.find(({ node }) => node === this.#node)?.connectedNodes ?? []
   }
 
-  /** Those newly linked that do not answer, once as many as expected are there or had their time. */
-  async #deafNeighbours(before: ReadonlySet<string>, expected: number): Promise<string[]> {
+  /**
+   * Those that do not answer, but for the `silent` ones that never did, when all that are expected had their time; a little
+   * longer than that, because those we know by gossip link themselves.
+   */
+  async #deafNeighbours(silent: ReadonlySet<string>, expected: number): Promise<string[]> {
     const end = Date.now() + LINK_PATIENCE
-    for (let deaf: string[] = []; ; await delay(10)) {
-      const linked = (await this.#neighbours()).filter((node) => !before.has(node))
+    for (let calmSince = 0; ; await delay(10)) {
+      const linked = (await this.#neighbours()).filter((node) => !silent.has(node))
       const answers = await Promise.all(linked.map((node) => this.#isHeard(node)))
-      deaf = linked.filter((_, index) => !answers[index])
-      if ((linked.length >= expected && deaf.length === 0) || Date.now() > end || this.#state === 'stopped') return deaf
+      const deaf = linked.filter((_, index) => !answers[index])
+      const calm = deaf.length === 0 && linked.length + silent.size >= expected
+      if (!calm) calmSince = 0
+      else if (calmSince === 0) calmSince = Date.now()
+      const settled = calmSince > 0 && Date.now() - calmSince >= LINK_CALM
+      if (settled || Date.now() > end || this.#state === 'stopped') return deaf
     }
   }
 
@@ -391,7 +401,11 @@ export class NatsMesh implements Mesh {
 
   // --- our own streams --------------------------------------------------------------------------------------------------
 
-  #own = (table: TableName): Source => ({ node: this.#node, ...table })
+  /** Our stream of this table. The connection is up before the store is: until then a request would get no answer. */
+  #own(table: TableName): Source {
+    if (this.#state !== 'connected') throw new MeshError('disconnected', 'our own leaf server is not ready')
+    return { node: this.#node, ...table }
+  }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
     const options = { timeout: ADMIN_TIMEOUT }
