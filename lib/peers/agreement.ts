@@ -63,6 +63,8 @@ export class Agreement {
   /** Nodes to be compared with when they are met, and when they are asked again. */
   readonly #due = new Map<string, NodeJS.Timeout>()
   readonly #comparing = new Map<string, Promise<void>>()
+  /** Nodes of which something changed while they were being compared with. */
+  readonly #again = new Set<string>()
   #closed = false
 
   constructor(options: AgreementOptions) {
@@ -194,10 +196,13 @@ export class Agreement {
     void this.compare(node)
   }
 
-  /** One at a time for each node; tried again later when it fails. Never rejects. */
+  /** One at a time for each node, and once more for what changed meanwhile; tried again later when it fails. Never rejects. */
   compare(node: string): Promise<void> {
-    const known = this.#comparing.get(node)
-    if (known) return known
+    const before = this.#comparing.get(node)
+    if (before) {
+      this.#again.add(node)
+      return before
+    }
     clearTimeout(this.#due.get(node))
     this.#due.delete(node)
     const work = this.#compare(node)
@@ -206,7 +211,10 @@ export class Agreement {
         // A node that refuses knows nothing of revisions, or never will take this; one that is silent is asked again.
         if (!(error instanceof ClusterError && error.code === 'remote_refused')) this.#compareLater(node)
       })
-      .finally(() => this.#comparing.delete(node))
+      .finally(() => {
+        this.#comparing.delete(node)
+        if (this.#again.delete(node) && !this.#closed) void this.compare(node)
+      })
     this.#comparing.set(node, work)
     return work
   }

@@ -61,6 +61,8 @@ export type PeersOptions = {
 type AskOptions = { operation: string; signal?: AbortSignal | undefined }
 
 const HEARTBEAT = 1_000
+/** ms for the hubs to say who is there. */
+const MEMBERS_TIMEOUT = 500
 /** One was missed, in ms. */
 const MISSED = 1.5 * HEARTBEAT
 /** A node that was silent for so long is down, in ms: four heartbeats. */
@@ -121,12 +123,25 @@ export class Peers {
       const body = { ...request, node_name: self, system_info: this.#systemInfo() }
       data = await mesh.request(node, encode(body), { timeout: requestTimeout, signal })
     } catch (error) {
+      const silent = error instanceof MeshError && error.code === 'timeout'
+      // A server that read its configuration anew may go on believing in a node that is gone.
+      if (silent && !(await this.#isMember(node))) throw clusterErrorFrom(error, 'node_not_listening', operation, node)
       throw asClusterError(error, operation, node)
     }
     const response = decodeResponse(data)
     if (!response) throw clusterError('remote_refused', node, 'its answer could not be read')
     if (response.status !== 'success') throw clusterError('remote_refused', node, String(response.message))
     return response.message
+  }
+
+  /** Does the node's hub answer, or can we not tell? */
+  async #isMember(node: string): Promise<boolean> {
+    try {
+      const members = await this.#options.mesh.members({ timeout: MEMBERS_TIMEOUT })
+      return members.some((member) => member.node === node)
+    } catch {
+      return true
+    }
   }
 
   /** Never rejects. */

@@ -10,7 +10,6 @@ import { ClusterManager, type Subscription } from '../../lib/index.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
-import { seedOf } from '../support/random.ts'
 
 const tables: [string, string][] = [
   ['dev', 'dog'],
@@ -194,7 +193,8 @@ function steps(count: number): fc.Arbitrary<Step> {
 }
 
 describe('agreement', { concurrency: 4 }, () => {
-  const seed = seedOf()
+  // The same runs each time; others with SEED, more of them with RUNS.
+  const seed = Number(process.env.SEED) || 1_880_149_186
   after(() => console.log(`SEED=${seed}`))
 
   for (const count of [2, 3, 4, 5])
@@ -207,7 +207,7 @@ describe('agreement', { concurrency: 4 }, () => {
             world.network.heal()
             for (const name of world.names) await world.start(name)
             // An edit by hand that takes something away counts after 2 s.
-            await eventually('mirror images', () => world.differences().length === 0, 20_000).catch(() =>
+            await eventually('mirror images', () => world.differences().length === 0, 40_000).catch(() =>
               assert.deepEqual(world.differences(), []),
             )
           } finally {
