@@ -84,7 +84,7 @@ export class Connection {
   }
 
   get up(): boolean {
-    return this.#up
+    return this.#up && !this.#closed
   }
 
   get serverId(): string {

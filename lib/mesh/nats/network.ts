@@ -23,18 +23,19 @@ export async function members(connection: Connection, node: string, options: Req
   const started = performance.now()
   const hubs = new Map<string, Hub>()
   const inbox = connection.inbox()
-  let subscription = { unsubscribe() {} }
+  let done = () => {}
   const complete = new Promise<void>((resolve) => {
-    subscription = connection.subscribe(inbox, (message) => {
-      if (message.headers?.code) return
-      const { server, statsz, data } = message.json<Part>()
-      if (!server.name.endsWith(HUB)) return
-      const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
-      if (statsz) hub.statsz = statsz
-      if (data) hub.varz = data
-      hubs.set(server.name, hub)
-      if (isWhole(hubs, hubName(node))) resolve()
-    })
+    done = resolve
+  })
+  const subscription = connection.subscribe(inbox, (message) => {
+    if (message.headers?.code) return
+    const { server, statsz, data } = message.json<Part>()
+    if (!server.name.endsWith(HUB)) return
+    const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
+    if (statsz) hub.statsz = statsz
+    if (data) hub.varz = data
+    hubs.set(server.name, hub)
+    if (isWhole(hubs, hubName(node))) done()
   })
   const timeout = new AbortController()
   try {
