@@ -112,7 +112,8 @@ export class Connection {
   /** What is under way when the connection is lost gets no answer any more: it rejects `disconnected` at once. */
   async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
     this.#check()
-    const answer = this.nats.request(subject, data, { timeout })
+    // An inbox of its own: interest in an old one may have been lost on the way to the other node, for good (2.9.10).
+    const answer = this.nats.request(subject, data, { timeout, noMux: true })
     return abortable(abortable(answer, signal), this.#lost.signal, 'disconnected').catch((error) => {
       throw asMeshError(error)
     })
