@@ -128,9 +128,8 @@ export class Connection {
   }
 
   /** Messages to `callback`, whose errors end nothing (a callback that throws would leave the connection deaf). */
-  subscribe(subject: string, callback: (message: Msg) => void, queue?: string): { unsubscribe(): void } {
+  subscribe(subject: string, callback: (message: Msg) => void): { unsubscribe(): void } {
     return this.nats.subscribe(subject, {
-      ...(queue ? { queue } : {}),
       callback: (error, message) => {
         if (error) return
         try {

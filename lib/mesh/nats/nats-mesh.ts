@@ -384,10 +384,11 @@ export class NatsMesh implements Mesh {
         this.#logger.warn({ reason: reasonOf(error) }, 'a request of another node could not be answered')
       }
     }
+    // In no queue group: a hub (2.9.10) that drops a route while it reads its configuration anew keeps the route's members for
+    // ever, and hands every second request to the dead one.
     this.#connected(this.#leafConnection).subscribe(
       requestSubject(this.#node),
       (message) => void answer(message.data, (data) => message.respond(data)),
-      this.#node,
     )
   }
 
