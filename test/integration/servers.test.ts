@@ -337,6 +337,19 @@ describe('routes take effect at once', () => {
     assert.deepEqual(await Promise.all([node1, node2].flatMap((node) => kinds.map((kind) => node.pid(kind)))), pids)
   })
 
+  test('of the hub, again and again: every request is answered afterwards', async (t) => {
+    const { node1, node2 } = await pair(t)
+    await subscribe(node1, node2, { dog: 'both' })
+    const route = { host: '127.0.0.1', port: node2.ports.cluster }
+    for (let round = 0; round < 5; round++) {
+      await node1.cluster.deleteRoutes({ routes: [route] })
+      await node1.cluster.setRoutes({ server: 'hub', routes: [route] })
+    }
+    const asked = Array.from({ length: 20 }, () => [node1, node2]).flat()
+    const answers = await Promise.all(asked.map((node) => node.cluster.status({})))
+    assert.deepEqual([...new Set(answers.map(({ connections }) => connections[0]?.status))], ['open'])
+  })
+
   test('of the leaf: the leaf alone is started anew, and no transaction is lost', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })

@@ -174,7 +174,8 @@ export class NatsMesh implements Mesh {
         Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
       logger: this.#logger,
       events: {
-        line: (level, text) => this.#log?.line(kind, level, text),
+        // Once we end both, one may find the other's connection gone: no news to anybody.
+        line: (level, text) => this.#log?.line(kind, this.#state === 'stopped' ? 'INF' : level, text),
         died: (reason) => {
           if (kind === 'leaf') this.#leafDown(`the leaf server ended: ${reason}`)
         },
