@@ -98,7 +98,7 @@ export interface Mesh {
 
   /** Ask a node. Rejects with no_responders, timeout, aborted or disconnected. */
   request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array>
-  /** Answer what other nodes ask. */
+  /** Answer what other nodes ask; the latest handler alone does. */
   serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void
   /** Tell every node, without an answer; lost when disconnected. */
   announce(data: Uint8Array): void

@@ -88,6 +88,7 @@ export class NatsMesh implements Mesh {
   #appender: Appender | undefined
   #log: LogWatch | undefined
   #homeCheck: NodeJS.Timeout | undefined
+  #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
   #routing: Promise<unknown> = Promise.resolve()
 
@@ -387,7 +388,8 @@ export class NatsMesh implements Mesh {
     }
     // In no queue group: a hub (2.9.10) that drops a route while it reads its configuration anew keeps the route's members for
     // ever, and hands every second request to the dead one.
-    this.#connected(this.#leafConnection).subscribe(
+    this.#served?.unsubscribe()
+    this.#served = this.#connected(this.#leafConnection).subscribe(
       requestSubject(this.#node),
       (message) => void answer(message.data, (data) => message.respond(data)),
     )
