@@ -68,7 +68,8 @@ export class ClusterManager extends SafeEmitter {
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
   #following: Promise<void> = Promise.resolve()
   #closing: Promise<void> | undefined
-  readonly #twins = new Set<string>()
+  /** Another process of our name was there first: this one takes no part until it is opened again. */
+  #aside = false
 
   private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
@@ -288,7 +289,8 @@ export class ClusterManager extends SafeEmitter {
           replicator.reread(name)
           agreement.met(name)
         },
-        twin: (instance) => this.#twin(instance),
+        twin: (name) => this.#refuse(name, 'two processes take part in the cluster under this name'),
+        yielded: () => void this.#stepAside(),
         streams: (name, positions) => replicator.announced(name, positions),
       },
     })
@@ -382,16 +384,21 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     await this.#store.close()
-    const { agreement, peers, replicator, publisher, mesh, registers } = this.#service ?? {}
-    agreement?.close()
-    peers?.close()
-    await replicator?.close()
-    await publisher?.close()
-    await mesh?.close()
-    await registers?.flush()
+    if (this.#service) {
+      await this.#service.publisher.close()
+      await this.#endService(this.#service)
+      await this.#service.registers.flush()
+    }
     await this.#following
     await this.#unlock()
     this.#state = 'closed'
+  }
+
+  async #endService({ agreement, peers, replicator, mesh }: Service): Promise<void> {
+    agreement.close()
+    peers.close()
+    await replicator.close()
+    await mesh.close()
   }
 
   // --- what follows from a commit, and from other nodes coming and going -------------------------------------------------
@@ -408,7 +415,7 @@ export class ClusterManager extends SafeEmitter {
         this.emit(change.type, { node: change.node, previous: change.previous, cause })
       else if (change.type === 'node:removed') this.emit(change.type, { node: change.node, cause })
     }
-    const service = this.#service
+    const service = this.#aside ? undefined : this.#service
     if (!service) return
     const failed = (error: unknown) =>
       this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
@@ -436,12 +443,17 @@ export class ClusterManager extends SafeEmitter {
     if (findNode(this.manifest, name)) then()
   }
 
-  #twin(instance: string): void {
-    if (this.#twins.has(instance)) return
-    this.#twins.add(instance)
-    const node = this.manifest.nodeName
-    const reason = `another process takes part in the cluster under the name of this node, '${node}'`
+  #refuse(node: string, reason: string): void {
     this.#options.logger.error({ node }, reason)
     this.emit('peer:refused', { node, reason })
+  }
+
+  /** No requests, no subscriptions, no servers. What is committed stays in the outbox; the manifest goes on. */
+  async #stepAside(): Promise<void> {
+    if (this.#aside || !this.#service) return
+    this.#aside = true
+    const reason = 'another process of this name was there first: this one takes no part until it is opened again'
+    this.#refuse(this.manifest.nodeName, reason)
+    await this.#endService(this.#service)
   }
 }

@@ -11,6 +11,7 @@ import {
   decodeRequest,
   decodeResponse,
   encode,
+  type Heartbeat,
   type Request,
   type Response,
   readStatus,
@@ -37,8 +38,10 @@ export interface PeerListener {
   down(node: string): void
   /** It was silent for longer than it should, or its streams' server was started anew: what it was asked is forgotten. */
   returned(node: string): void
-  /** Another process answers to our own name. */
-  twin(instance: string): void
+  /** Two processes take part under this name, which may be our own. */
+  twin(node: string): void
+  /** It still does, and was there before us: it is for us to stop. */
+  yielded(): void
   streams(node: string, positions: StreamPosition[]): void
 }
 
@@ -60,6 +63,9 @@ export type PeersOptions = {
 
 type AskOptions = { operation: string; signal?: AbortSignal | undefined }
 
+/** The last heartbeat under a name; `other`: the last one before it of another process of that name. */
+type Heard = { at: number; session: string; instance: string; started: number; other?: Heard | undefined }
+
 const HEARTBEAT = 1_000
 /** ms for the hubs to say who is there. */
 const MEMBERS_TIMEOUT = 500
@@ -71,7 +77,10 @@ const SILENCE = 4_000
 export class Peers {
   readonly #options: PeersOptions
   readonly #instance = randomUUID()
-  readonly #heard = new Map<string, { at: number; session: string }>()
+  readonly #started = Date.now()
+  /** Processes that share a name with another, which was told. */
+  readonly #twins = new Set<string>()
+  readonly #heard = new Map<string, Heard>()
   readonly #up = new Set<string>()
   #timer: NodeJS.Timeout | undefined
 
@@ -216,7 +225,7 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.#instance, session: mesh.session, streams }))
+      mesh.announce(encode({ node, instance: this.#instance, started: this.#started, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
@@ -231,15 +240,16 @@ export class Peers {
   #hear(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
-    const { node, instance, session, streams } = heartbeat
+    const { node, instance, session, started = 0, relayed = false, streams } = heartbeat
     const { listener } = this.#options
-    if (node === this.#options.node) {
-      if (instance !== this.#instance) listener.twin(instance)
-      return
-    }
+    if (node === this.#options.node) return this.#hearNamesake(heartbeat)
+    if (relayed) return
     const known = this.#heard.get(node)
-    this.#heard.set(node, { at: Date.now(), session })
-    if (!known || Date.now() - known.at > MISSED || known.session !== session) listener.returned(node)
+    const heard: Heard = { at: Date.now(), session, instance, started }
+    this.#heard.set(node, heard)
+    if (known) heard.other = known.instance === instance ? known.other : known
+    if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)
+    if (!known || heard.at - known.at > MISSED || known.session !== session) listener.returned(node)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
@@ -247,7 +257,31 @@ export class Peers {
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
   }
+
+  /** Of two processes of one name, the later one stops (of two at once, the larger id); never for one message that was long on its way. */
+  #hearNamesake(other: Heartbeat): void {
+    const { listener, node } = this.#options
+    if (other.instance === this.#instance) return
+    if (!this.#twins.has(other.instance)) {
+      this.#twins.add(other.instance)
+      listener.twin(node)
+    } else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.yielded()
+  }
+
+  /** Hubs refuse a second one of their own name, so that namesakes may meet only here: the later one is told of the earlier. */
+  #relay(node: string, one: Heard, two: Heard): void {
+    const { instance, started } = isEarlier(one, two) ? one : two
+    this.#options.mesh.announce(encode({ node, instance, started, relayed: true, session: '', streams: [] }))
+    if (this.#twins.has(instance)) return
+    this.#twins.add(instance)
+    this.#options.listener.twin(node)
+  }
 }
+
+const isEarlier = (
+  a: { instance: string; started?: number | undefined },
+  b: { instance: string; started: number },
+): boolean => (a.started === b.started ? a.instance < b.instance : (a.started ?? 0) < b.started)
 
 function asClusterError(error: unknown, operation: string, node: string): ClusterError {
   const code = error instanceof MeshError ? error.code : undefined

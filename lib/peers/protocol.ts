@@ -65,7 +65,11 @@ const TablesType = Type.Record(
 
 const HeartbeatType = Type.Object({
   node: Type.String({ minLength: 1 }),
+  /** Of the process: another for each, so that a copied folder is no disguise; and when it was opened, in ms since 1970. */
   instance: Type.String({ minLength: 1 }),
+  started: Type.Optional(Type.Number()),
+  /** Sent on by a third node, to a namesake of the sender that cannot hear it. */
+  relayed: Type.Optional(Type.Boolean()),
   /** Of the server of its streams. */
   session: Type.String(),
   /** Database, table, epoch, last sequence of each stream that grew lately. */

@@ -7,6 +7,7 @@ import { parse, stringify } from 'yaml'
 import {
   allMet,
   eventually,
+  isRunning,
   quiet,
   reading,
   stopped,
@@ -69,6 +70,33 @@ describe('who is there', { concurrency: true }, () => {
     await node2.reopen()
     await eventually('it is up', () => node1.seen('peer:up').length === ups + 1, 6_000)
     assert.equal(node1.seen('peer:down').length, 1)
+  })
+
+  test('of two of one name that meet through a third, the later one steps aside', async (t) => {
+    const cluster = TestCluster.for(t)
+    const first = await cluster.start('node1', { tables })
+    const later = await cluster.start('node1', { tables })
+    const told = (node: TestNode, what: RegExp) =>
+      node.seen('peer:refused').some(({ node: name, reason = '' }) => name === 'node1' && what.test(reason))
+    const servers = [await later.pid('hub'), await later.pid('leaf')]
+    const routes = [first.ports.cluster, later.ports.cluster]
+    const third = await cluster.start('node2', { tables, routes })
+    await eventually('the later one steps aside', () => told(later, /was there first/))
+    for (const pid of servers) await eventually('its servers end', async () => !(await isRunning(pid)))
+    assert.ok(told(third, /two processes/) && !told(first, /was there first/))
+    const asked = later.cluster.updateNode({ node_name: 'node2', subscriptions: both })
+    await assert.rejects(asked, { code: 'mesh_unavailable' })
+    await subscribe(third, first, { dog: 'both' })
+    await write(first, 'dog', 'one')
+    await eventually('the first one goes on', () => third.host.applied.includes('one'))
+    // What the later one commits stays with it, and so does its manifest.
+    const route = { host: '127.0.0.1', port: 12345 }
+    await later.cluster.setRoutes({ server: 'hub', routes: [route] })
+    assert.deepEqual((await later.cluster.getRoutes({})).hub, [route])
+    const publishing = write(later, 'dog', 'kept').catch(() => {})
+    assert.equal(later.host.outbox.length, 1)
+    await later.cluster.close()
+    await publishing
   })
 
   test('cluster_status: open, gone, and hung', async (t) => {
