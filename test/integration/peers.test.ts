@@ -296,6 +296,32 @@ describe('agreement', { concurrency: 2 }, () => {
     assert.deepEqual(node2.cluster.subscriptions(), [])
   })
 
+  test('a node of another name than before is another node with the same subscriptions, tables and streams', async (t) => {
+    const { node1, node2 } = await pair(t)
+    await subscribe(node1, node2, { dog: 'both' })
+    await write(node1, 'dog', 'before')
+    await quiet([node1, node2])
+    await node1.cluster.close()
+    const config = await readFile(node1.configFile, 'utf8')
+    await writeFile(node1.configFile, config.replace('nodeName: node1', 'nodeName: node9'))
+    await node1.reopen()
+    const agreed = [
+      ['node1', 'dog', true, true],
+      ['node9', 'dog', true, true],
+    ]
+    await eventually('the others learn of it', () => JSON.stringify(held(node2)) === JSON.stringify(agreed))
+    await eventually('both are read', () =>
+      [node1.cluster, node2.cluster].every((cluster) => cluster.subscriptions().some(({ state }) => state === 'live')),
+    )
+    await write(node1, 'dog', 'after')
+    await write(node2, 'dog', 'back')
+    await eventually('it goes on, both ways', () => node1.host.applied.length > 0 && node2.host.applied.length > 1)
+    assert.deepEqual([node1.host.applied, node2.host.applied], [['back'], ['before', 'after']])
+    // What it was called before is a node that is not there, until somebody says so.
+    await node2.cluster.removeNode({ node_name: 'node1' })
+    assert.deepEqual(held(node2), [['node9', 'dog', true, true]])
+  })
+
   test('a subscription written into the file by hand becomes live on both ends', async (t) => {
     const { node1, node2 } = await pair(t)
     await edit(node1, (nodes) => [

@@ -64,24 +64,29 @@ export class JetStream {
   }
 
   async stream(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
+    const info = await this.#info(source, options)
+    return info && stateOf(info)
+  }
+
+  async #info(source: Source, options: RequestOptions): Promise<StreamInfo | undefined> {
     try {
-      return stateOf(await this.call<StreamInfo>(source.node, `STREAM.INFO.${streamName(source)}`, undefined, options))
+      return await this.call<StreamInfo>(source.node, `STREAM.INFO.${streamName(source)}`, undefined, options)
     } catch (error) {
       if (error instanceof MeshError && error.code === 'not_found') return undefined
       throw error
     }
   }
 
-  async createStream(
+  /** Created when missing; what was created by a node of another name, or with other limits, is brought into line. */
+  async ensureStream(
     source: Source,
     description: string,
     limits: StreamLimits,
     options: RequestOptions,
   ): Promise<StreamState> {
     const name = streamName(source)
-    const config = {
+    const wanted = {
       name,
-      description,
       subjects: [subjectOf(source.node, source)],
       retention: 'limits',
       storage: 'file',
@@ -93,7 +98,13 @@ export class JetStream {
       max_msgs: limits.maxMsgs ?? -1,
       duplicate_window: DUPLICATE_WINDOW,
     }
-    return stateOf(await this.call<StreamInfo>(source.node, `STREAM.CREATE.${name}`, config, options))
+    const change = (verb: string, config: object) =>
+      this.call<StreamInfo>(source.node, `STREAM.${verb}.${name}`, config, options)
+    const info = await this.#info(source, options)
+    if (!info) return stateOf(await change('CREATE', { ...wanted, description }))
+    const same = ['subjects', 'max_age', 'max_bytes', 'max_msgs'] as const
+    if (same.every((key) => String(info.config[key]) === String(wanted[key]))) return stateOf(info)
+    return stateOf(await change('UPDATE', { ...info.config, ...wanted }))
   }
 
   async describeStream(source: Source, description: string, options: RequestOptions): Promise<void> {

@@ -412,11 +412,8 @@ export class NatsMesh implements Mesh {
   }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
-    const options = { timeout: ADMIN_TIMEOUT }
-    return (
-      (await this.#jetStream.stream(this.#own(table), options)) ??
-      (await this.#jetStream.createStream(this.#own(table), description, this.#options.limits, options))
-    )
+    const { limits } = this.#options
+    return this.#jetStream.ensureStream(this.#own(table), description, limits, { timeout: ADMIN_TIMEOUT })
   }
 
   async describeStream(table: TableName, description: string): Promise<void> {
