@@ -20,7 +20,9 @@ export class LogWatch {
     this.#logger = logger
   }
 
-  line(server: string, level: string, text: string): void {
+  line(server: string, level: string, line: string): void {
+    // Servers tell routes with their credentials.
+    const text = line.replace(/:\/\/[^@\s]*@/g, '://')
     const refusal = refusalIn(text)
     if (refusal) this.#tell(refusal.peer, refusal.reason, text)
     else if ((level === 'ERR' || level === 'FTL') && !this.#repeated(text)) this.#logger.warn({ server }, text)

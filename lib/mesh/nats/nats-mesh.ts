@@ -56,9 +56,11 @@ const ADMIN_TIMEOUT = 5_000
 const LINK_TIMEOUT = 3_000
 const RELOAD_TIMEOUT = 2_000
 /** ms for a new route to be linked and heard, and how often it is connected again. */
-const LINK_PATIENCE = 700
+const LINK_PATIENCE = 1_500
 const LINK_CALM = 60
+/** ms for a hub or a leaf to answer across a new route; and for the node there to have tried it in the other direction. */
 const PROBE_TIMEOUT = 250
+const MUTUAL_TIMEOUT = 600
 const ROUTE_ATTEMPTS = 3
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
@@ -68,6 +70,9 @@ const portKeys = {
   hub: 'clustering.hubServer.network.port',
   leaf: 'clustering.leafServer.network.port',
 } as const
+
+/** A node whose hub ours is linked with; `answers`: that hub hears ours. */
+type Neighbour = { node: string; answers: boolean }
 
 export class NatsMesh implements Mesh {
   readonly maxPayload = MAX_STORED
@@ -137,7 +142,10 @@ export class NatsMesh implements Mesh {
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
       this.#appender = new Appender(this.#connected(this.#leafConnection))
-      this.#leafConnection!.subscribe(probeSubject(node), (message) => message.respond())
+      this.#leafConnection!.subscribe(
+        probeSubject(node),
+        (message) => void this.#answerProbe(message.string(), message),
+      )
     } catch (error) {
       await this.close()
       throw error
@@ -288,8 +296,7 @@ export class NatsMesh implements Mesh {
     const known = new Set(previous.map(address))
     const added = wanted.filter((route) => !known.has(address(route)))
     const before = await this.#neighbours()
-    const answers = await Promise.all(before.map((node) => this.#isHeard(node)))
-    const silent = new Set(before.filter((_, index) => !answers[index]))
+    const silent = new Set(await this.#deafAmong(before))
     const expected = before.length + added.length
     for (let attempt = 1; ; attempt++) {
       await this.#reloadHub(wanted)
@@ -304,10 +311,17 @@ export class NatsMesh implements Mesh {
     }
   }
 
-  /** Nodes that our hub is linked with, by its own account. */
-  async #neighbours(): Promise<string[]> {
+  /** Nodes that our hub is linked with, by its own account, and whether their hubs answer it. */
+  async #neighbours(): Promise<Neighbour[]> {
     const all = await this.members({ timeout: PROBE_TIMEOUT }).catch(() => [])
-    return all.find(({ node }) => node === this.#node)?.connectedNodes ?? []
+    const answered = new Set(all.map(({ node }) => node))
+    const linked = all.find(({ node }) => node === this.#node)?.connectedNodes ?? []
+    return linked.map((node) => ({ node, answers: answered.has(node) }))
+  }
+
+  async #deafAmong(neighbours: readonly Neighbour[]): Promise<string[]> {
+    const heard = await Promise.all(neighbours.map(({ node, answers }) => answers && this.#isHeard(node)))
+    return neighbours.filter((_, index) => !heard[index]).map(({ node }) => node)
   }
 
   /**
@@ -317,9 +331,8 @@ export class NatsMesh implements Mesh {
   async #deafNeighbours(silent: ReadonlySet<string>, expected: number): Promise<string[]> {
     const end = Date.now() + LINK_PATIENCE
     for (let calmSince = 0; ; await delay(10)) {
-      const linked = (await this.#neighbours()).filter((node) => !silent.has(node))
-      const answers = await Promise.all(linked.map((node) => this.#isHeard(node)))
-      const deaf = linked.filter((_, index) => !answers[index])
+      const linked = (await this.#neighbours()).filter(({ node }) => !silent.has(node))
+      const deaf = await this.#deafAmong(linked)
       const calm = deaf.length === 0 && linked.length + silent.size >= expected
       if (!calm) calmSince = 0
       else if (calmSince === 0) calmSince = Date.now()
@@ -328,14 +341,28 @@ export class NatsMesh implements Mesh {
     }
   }
 
+  /** Does that node hear us and we it, on both accounts and in both directions? */
   async #isHeard(node: string): Promise<boolean> {
+    return (await this.#probe(node, this.#node, MUTUAL_TIMEOUT)) === HEARD
+  }
+
+  /** The node's answer; undefined when there is none. `asker` is tried in the other direction before it answers. */
+  async #probe(node: string, asker: string, timeout: number): Promise<string | undefined> {
     try {
       const connection = this.#connected(this.#leafConnection)
-      await connection.request(probeSubject(node), '', { timeout: PROBE_TIMEOUT })
-      return true
+      return (await connection.request(probeSubject(node), asker, { timeout })).string()
     } catch {
-      return false
+      return undefined
     }
+  }
+
+  async #answerProbe(asker: string, message: { respond(data: string): unknown }): Promise<void> {
+    if (asker === '') return void message.respond(HEARD)
+    const [answer, members] = await Promise.all([
+      this.#probe(asker, '', PROBE_TIMEOUT),
+      this.members({ timeout: PROBE_TIMEOUT }).catch(() => []),
+    ])
+    message.respond(answer !== undefined && members.some(({ node }) => node === asker) ? HEARD : 'deaf')
   }
 
   /** Confirmed from the server itself: a reload shows only as a new `config_load_time`. */
@@ -477,6 +504,7 @@ export class NatsMesh implements Mesh {
 
 const requestSubject = (node: string) => `${node}.__request__`
 const probeSubject = (node: string) => `enmesh.probe.${node}`
+const HEARD = 'heard'
 const ANNOUNCE = 'enmesh.heartbeat'
 
 export { hubName, leafName }
