@@ -17,7 +17,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
 import { type ClusterEventSource, type ClusterEvents, type EventName, readOnly, SafeEmitter } from './events.ts'
-import type { Stamp, Transaction } from './host.ts'
+import type { Source, Stamp, Transaction } from './host.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
@@ -38,9 +38,11 @@ import { Agreement, type RevisionOf } from './peers/agreement.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
 import { Clock, stampTime } from './replication/clock.ts'
+import type { Metrics } from './replication/metrics.ts'
 import { Publisher } from './replication/publisher.ts'
+import { Quarantine, type QuarantinedMessage } from './replication/quarantine.ts'
 import { Replicator } from './replication/replicator.ts'
-import type { SubscriptionStatus } from './replication/subscriber.ts'
+import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
 import { isReplicable } from './replication/wire.ts'
 
 export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
@@ -53,11 +55,31 @@ type Service = {
   peers: Peers
   agreement: Agreement
   registers: Registers
+  quarantine: Quarantine
+}
+
+/** Looking after what could not be taken. */
+export interface QuarantineControl {
+  /** Of one remote table, or of all, in the order of their sequences. */
+  list(source?: Source): QuarantinedMessage[]
+  /**
+   * Applies what can be taken by now: of these sequences, or of all; the rest is kept. Rejects subscription_not_found,
+   * clustering_disabled, closed, internal (the host refused: what was applied before stays applied).
+   */
+  replay(source: Source, sequences?: readonly number[]): Promise<ReplayOutcome>
+  /** Gives them up: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */
+  discard(source: Source, sequences?: readonly number[]): Promise<number[]>
 }
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`: what plugins are handed. */
   readonly events: ClusterEventSource = readOnly(this)
+  /** Messages of other nodes that could not be taken: unreadable ones, and stamps more than `maxClockDrift` ahead. */
+  readonly quarantine: QuarantineControl = {
+    list: (source) => this.#service?.quarantine.list(source) ?? [],
+    replay: (source, sequences) => this.#withReplicator((replicator) => replicator.replay(source, sequences)),
+    discard: (source, sequences) => this.#withReplicator((replicator) => replicator.discard(source, sequences)),
+  }
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: Clock
@@ -139,9 +161,23 @@ export class ClusterManager extends SafeEmitter {
     await this.#service?.publisher.publish(transaction)
   }
 
-  /** One entry a remote table: state, position, last error. */
+  /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */
   subscriptions(): SubscriptionStatus[] {
     return this.#service?.replicator.status() ?? []
+  }
+
+  /** Counters since the manager was opened and gauges of now; undefined while clustering is disabled. */
+  metrics(): Metrics | undefined {
+    if (!this.#service) return undefined
+    const { publisher, replicator } = this.#service
+    return { publish: publisher.metrics(), apply: replicator.metrics() }
+  }
+
+  #withReplicator<T>(work: (replicator: Replicator) => Promise<T>): Promise<T> {
+    return this.#run(async () => {
+      if (!this.#service) throw clusterError('clustering_disabled')
+      return work(this.#service.replicator)
+    })
   }
 
   // --- operations -------------------------------------------------------------------------------------------------------
@@ -230,6 +266,12 @@ export class ClusterManager extends SafeEmitter {
     const { settings, manifest } = this.#store
     const node = manifest.nodeName
     const mesh = this.#options.mesh ?? this.#natsMesh()
+    const quarantine = await Quarantine.open({
+      folder: join(this.#folder, 'quarantine'),
+      maxMessages: this.#options.maxQuarantined,
+      maxBytes: this.#options.maxQuarantinedBytes,
+      logger,
+    })
     const registers = await Registers.open(join(this.#folder, 'agreements.json'), manifest, this.#clock.stamp(), logger)
     const publisher = new Publisher({
       mesh,
@@ -247,12 +289,14 @@ export class ClusterManager extends SafeEmitter {
       host,
       node,
       clock: this.#clock,
+      quarantine,
       logger,
       requestTimeout,
       maxBatch,
       maxBatchBytes,
       republish: settings.republishMessages,
       handOn: (transactions) => publisher.handOn(transactions),
+      restoreTable: (source) => agreement.restoreTable(source),
       events: {
         state: (source, state, previous, error) =>
           this.emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
@@ -285,8 +329,8 @@ export class ClusterManager extends SafeEmitter {
       listener: {
         up: (name) => this.#peerUp(name),
         down: (name) => this.#ifKnown(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
-        returned: (name) => {
-          replicator.reread(name)
+        returned: (name, restarted) => {
+          replicator.reread(name, restarted)
           agreement.met(name)
         },
         twin: (name) => this.#refuse(name, 'two processes take part in the cluster under this name'),
@@ -311,7 +355,7 @@ export class ClusterManager extends SafeEmitter {
       commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
       isReplicable,
     })
-    this.#service = { mesh, publisher, replicator, peers, agreement, registers }
+    this.#service = { mesh, publisher, replicator, peers, agreement, registers, quarantine }
     await mesh.open(node, manifest.routes, {
       state: (state, reason) => {
         this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })

@@ -70,6 +70,12 @@ export const errors = {
     false,
     'Create the database, or mend its name.',
   ),
+  subscription_not_found: entry(
+    400,
+    (node: string, table: string) => `There is no subscription to '${table}' of node '${node}'.`,
+    false,
+    'cluster.subscriptions() lists them.',
+  ),
   node_not_listening: entry(
     500,
     (operation: string, node: string) => `Unable to ${operation}, node '${node}' is not listening.`,

@@ -66,7 +66,7 @@ export type Checkpoint = {
   epoch: string
   /** The last sequence of the remote stream that was applied or passed over. */
   sequence: number
-  /** Id of the transaction at `sequence`. */
+  /** Id of the message at `sequence`, when that is what was read last: another one there means that the stream was rewound. */
   lastId?: string
   /** What came through this source from which origin: `[origin node][epoch]` to ranges. For de-duplication. */
   seen?: Record<string, Record<string, Range[]>>
@@ -74,6 +74,10 @@ export type Checkpoint = {
   startTime?: string
   /** Up to here a replay is under way that passes the de-duplication. */
   replayUntil?: number
+  /** What is in quarantine, passed over and not applied: `[epoch]` to ranges. */
+  aside?: Record<string, Range[]>
+  /** Gaps so far, and the transactions in them. */
+  gaps?: { count: number; lost: number }
 }
 
 /** Remote transactions to be applied, all of them and `checkpoint`, in ONE transaction of the database. */

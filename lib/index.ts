@@ -1,6 +1,6 @@
 // The public surface of enmesh, and all of it.
 
-export { ClusterManager, type ClusterState } from './cluster-manager.ts'
+export { ClusterManager, type ClusterState, type QuarantineControl } from './cluster-manager.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type {
   ClusterEventSource,
@@ -32,4 +32,6 @@ export type { Mesh, MeshState } from './mesh/mesh.ts'
 export type { Caller, OperationName, OperationOptions, RequestOf, ResponseOf } from './operations/index.ts'
 export type { ClusterOptions } from './options.ts'
 export { compareStamps } from './replication/clock.ts'
-export type { SubscriptionStatus } from './replication/subscriber.ts'
+export type { Metrics, PublishCounters, ReplicationCounters } from './replication/metrics.ts'
+export type { QuarantinedMessage } from './replication/quarantine.ts'
+export type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'

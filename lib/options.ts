@@ -34,6 +34,10 @@ export type ClusterOptions = {
   maxBatch?: number
   /** The same in bytes of messages, 1 to 2^31, default 8 MB. One transaction may exceed it alone. */
   maxBatchBytes?: number
+  /** Messages in quarantine, of all sources together, 0 to 1,000,000, default 1,000. When it is full a subscription stalls at the next one. */
+  maxQuarantined?: number
+  /** The same in bytes of messages, 0 to 2^31, default 256 MB; they lie on disk. */
+  maxQuarantinedBytes?: number
 }
 
 const MEGABYTE = 1024 * 1024
@@ -46,6 +50,8 @@ const numbers = {
   maxQueuedBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE },
   maxBatch: { min: 1, max: 10_000, default: 500 },
   maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE },
+  maxQuarantined: { min: 0, max: 1_000_000, default: 1_000 },
+  maxQuarantinedBytes: { min: 0, max: 2 ** 31, default: 256 * MEGABYTE },
 } as const
 
 type NumberName = keyof typeof numbers

@@ -184,6 +184,16 @@ export class Agreement {
     return [...requests, { operation: 'update_node', revision, subscriptions: all, replace: true }]
   }
 
+  /** The table of a subscription exists here: one that was dropped is made again as the other node describes it. */
+  async restoreTable({ node, ...table }: Source): Promise<void> {
+    const { host, peers } = this.#options
+    const is = (each: TableName) => tableKey(each) === tableKey(table)
+    if ((await host.describe()).some(is)) return
+    const there = (await peers.describe(node, { operation: 'describe_all' })).find(is)
+    if (!there) throw clusterError('table_not_found', table.table)
+    await host.createTable(there)
+  }
+
   // --- comparing --------------------------------------------------------------------------------------------------------
 
   /** The node is there: compare what both hold, unless we have nothing to do with each other. */

@@ -36,8 +36,8 @@ export type StreamPosition = TableName & { epoch: string; sequence: number }
 export interface PeerListener {
   up(node: string): void
   down(node: string): void
-  /** It was silent for longer than it should, or its streams' server was started anew: what it was asked is forgotten. */
-  returned(node: string): void
+  /** `restarted`: its streams' server was started anew, what it was asked is forgotten; otherwise it was silent for longer than it should be. */
+  returned(node: string, restarted: boolean): void
   /** Two processes take part under this name, which may be our own. */
   twin(node: string): void
   /** It still does, and was there before us: it is for us to stop. */
@@ -249,7 +249,8 @@ export class Peers {
     this.#heard.set(node, heard)
     if (known) heard.other = known.instance === instance ? known.other : known
     if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)
-    if (!known || heard.at - known.at > MISSED || known.session !== session) listener.returned(node)
+    const restarted = known?.session !== session
+    if (restarted || heard.at - known.at > MISSED) listener.returned(node, restarted)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)

@@ -1,14 +1,23 @@
-// Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it took.
+// Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it
+// took. The checkpoints of the table's sources have their one owner here.
 
-import type { Batch, Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
-import { hasSeen, Notes } from './seen.ts'
+import type { Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
+import type { ReplicationCounters } from './metrics.ts'
+import { hasSeen, Notes, withoutSequence, withSequence } from './seen.ts'
+
+/** Where a subscription is in its source: what a subscriber moves. What was seen and set aside is kept here. */
+export type Place = Omit<Checkpoint, 'seen' | 'aside' | 'gaps'>
 
 export type ApplierOptions = {
   host: Host
   node: string
   republish: boolean
+  counters: ReplicationCounters
   handOn(transactions: Transaction[]): void
 }
+
+/** What a step makes of a source's checkpoint, and the transactions that go with it. */
+type Step = { checkpoint: Checkpoint; transactions: RemoteTransaction[] }
 
 export class Applier {
   readonly #options: ApplierOptions
@@ -20,11 +29,18 @@ export class Applier {
     this.#options = options
   }
 
-  /** The checkpoint that the database holds for this source. */
-  async recall(source: Source): Promise<Checkpoint | undefined> {
-    const checkpoint = await this.#options.host.checkpoint(source)
-    if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
-    return checkpoint
+  /** Reads the checkpoint that the database holds for this source. */
+  recall(source: Source): Promise<Checkpoint | undefined> {
+    return this.#queue(async () => {
+      const checkpoint = await this.#options.host.checkpoint(source)
+      if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
+      return checkpoint
+    })
+  }
+
+  /** As it was read or stored last. */
+  checkpointOf(source: Source): Checkpoint | undefined {
+    return this.#checkpoints.get(source.node)
   }
 
   forget(node: string): void {
@@ -32,48 +48,103 @@ export class Applier {
   }
 
   /**
-   * Applies what is new of `transactions` and moves the source's checkpoint to `position`, in one transaction of the database.
-   * Resolves with the new checkpoint and the number applied. Rejects as the host does; nothing has changed then.
+   * Applies what is new of `transactions`, which is all that the source holds up to `place`. Resolves with the number
+   * applied. Rejects as the host does; nothing has changed then. So do the other steps.
    */
-  apply(source: Source, transactions: RemoteTransaction[], position: Checkpoint): Promise<[Checkpoint, number]> {
-    const work = this.#turn.then(async (): Promise<[Checkpoint, number]> => {
-      const batch = this.#plan(source, transactions, position)
-      await this.#options.host.apply(batch)
-      if (batch.republish) this.#options.handOn(batch.republish)
-      this.#checkpoints.set(source.node, batch.checkpoint)
-      return [batch.checkpoint, batch.transactions.length]
-    })
-    this.#turn = work.catch(() => {})
-    return work
+  apply(source: Source, transactions: RemoteTransaction[], place: Place): Promise<number> {
+    return this.#step(source, (current) => this.#passing(source, transactions, place, current))
   }
 
-  #plan(source: Source, transactions: RemoteTransaction[], position: Checkpoint): Batch {
-    const { node, republish } = this.#options
-    const notes = new Notes(position.seen)
-    const fresh = transactions.filter(({ origin, sequence }) => {
-      if (origin.node === node || origin.path.includes(node)) return false
-      if (origin.epoch === undefined || origin.sequence === undefined) return true
-      const replayed = sequence <= (position.replayUntil ?? 0)
-      const known = !replayed && this.#known(notes, source.node, origin.node, origin.epoch, origin.sequence)
-      notes.add(origin.node, origin.epoch, origin.sequence)
+  /** Goes elsewhere in the source without reading; `lost`: transactions that are gone from it, which a gap tells. */
+  async move(source: Source, place: Place, lost = 0): Promise<void> {
+    await this.#step(source, (current) => {
+      const { count = 0, lost: before = 0 } = current?.gaps ?? {}
+      const gaps = lost > 0 ? { gaps: { count: count + 1, lost: before + lost } } : {}
+      return { transactions: [], checkpoint: { ...kept(current), ...place, ...gaps } }
+    })
+  }
+
+  /** Passes over the message at `place`, which is in quarantine now; `transaction`: what it says, if it can be read. */
+  async setAside(source: Source, place: Place, transaction: RemoteTransaction | undefined): Promise<void> {
+    await this.#step(source, (current) => {
+      const { checkpoint } = this.#passing(source, transaction ? [transaction] : [], place, current)
+      const aside = withSequence(checkpoint.aside, place.epoch, place.sequence)
+      return { transactions: [], checkpoint: { ...checkpoint, aside } }
+    })
+  }
+
+  /**
+   * Ends the quarantine of a message, applying what it says, or nothing when it is discarded. `noted`: it was readable when
+   * it was set aside, so that it counts as seen since then; otherwise it may have come by another path meanwhile.
+   */
+  release(source: Source, at: { epoch: string; sequence: number }, transaction?: RemoteTransaction, noted = true) {
+    return this.#step(source, (current) => {
+      const { aside: before, ...checkpoint } = current!
+      const aside = withoutSequence(before, at.epoch, at.sequence)
+      const released = { ...checkpoint, ...(aside && { aside }) }
+      if (!transaction) return { transactions: [], checkpoint: released }
+      const { node, epoch, sequence } = transaction.origin
+      const notes = new Notes(released.seen)
+      if (!noted && node !== source.node && this.#isKnown(source, notes, undefined, transaction))
+        return { transactions: [], checkpoint: released }
+      if (epoch !== undefined && sequence !== undefined) notes.add(node, epoch, sequence)
+      const seen = notes.result()
+      return { transactions: [transaction], checkpoint: { ...released, ...(seen && { seen }) } }
+    })
+  }
+
+  /** Did this transaction come already, by whatever path, or is it our own? */
+  knows(source: Source, transaction: RemoteTransaction): boolean {
+    const current = this.#checkpoints.get(source.node)
+    return this.#isKnown(source, new Notes(current?.seen), current?.replayUntil, transaction)
+  }
+
+  #step(source: Source, plan: (current: Checkpoint | undefined) => Step): Promise<number> {
+    const { host, republish, handOn, counters } = this.#options
+    return this.#queue(async () => {
+      const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
+      const handedOn = republish ? transactions.map((each) => this.#handOn(source, each)) : []
+      await host.apply({ source, transactions, checkpoint, ...(handedOn.length > 0 && { republish: handedOn }) })
+      if (handedOn.length > 0) handOn(handedOn)
+      this.#checkpoints.set(source.node, checkpoint)
+      if (transactions.length > 0) counters.batches++
+      counters.applied += transactions.length
+      return transactions.length
+    })
+  }
+
+  /** One after the other. */
+  #queue<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work)
+    this.#turn = turn.catch(() => {})
+    return turn
+  }
+
+  /** All that the source holds up to `place` is passed; what is new of it is to be applied. */
+  #passing(source: Source, transactions: RemoteTransaction[], place: Place, current: Checkpoint | undefined): Step {
+    const notes = new Notes(current?.seen)
+    const fresh = transactions.filter((transaction) => {
+      const known = this.#isKnown(source, notes, place.replayUntil, transaction)
+      const { node, epoch, sequence } = transaction.origin
+      if (epoch !== undefined && sequence !== undefined) notes.add(node, epoch, sequence)
       return !known
     })
-    // Whatever the source holds up to here was passed, so that its own stream is one range.
-    const from = (this.#checkpoints.get(source.node)?.sequence ?? position.sequence) + 1
-    if (position.epoch !== '' && from <= position.sequence)
-      notes.add(source.node, position.epoch, from, position.sequence)
+    this.#options.counters.duplicates += transactions.length - fresh.length
+    // The source's own stream is one range, whoever's transactions lie in it.
+    const from = (current?.sequence ?? place.sequence) + 1
+    if (place.epoch !== '' && from <= place.sequence) notes.add(source.node, place.epoch, from, place.sequence)
     const seen = notes.result()
-    const batch: Batch = { source, transactions: fresh, checkpoint: { ...position, ...(seen ? { seen } : {}) } }
-    return republish && fresh.length > 0
-      ? { ...batch, republish: fresh.map((each) => this.#handOn(source, each)) }
-      : batch
+    return { transactions: fresh, checkpoint: { ...kept(current), ...place, ...(seen && { seen }) } }
   }
 
-  /** By this batch's own source so far, or by any other of the table. */
-  #known(own: Notes, source: string, origin: string, epoch: string, sequence: number): boolean {
-    if (own.has(origin, epoch, sequence)) return true
-    for (const [node, { seen }] of this.#checkpoints)
-      if (node !== source && hasSeen(seen, origin, epoch, sequence)) return true
+  /** Our own, or seen by this batch's own source so far, or by any other of the table. */
+  #isKnown(source: Source, own: Notes, replayUntil = 0, { origin, sequence: at }: RemoteTransaction): boolean {
+    const { node, epoch, sequence, path } = origin
+    if (node === this.#options.node || path.includes(this.#options.node)) return true
+    if (epoch === undefined || sequence === undefined || at <= replayUntil) return false
+    if (own.has(node, epoch, sequence)) return true
+    for (const [other, { seen }] of this.#checkpoints)
+      if (other !== source.node && hasSeen(seen, node, epoch, sequence)) return true
     return false
   }
 
@@ -86,3 +157,10 @@ export class Applier {
     return { ...transaction, id: own, origin: { ...origin, path: [...origin.path, this.#options.node] } }
   }
 }
+
+/** What of a checkpoint stays when its place changes. */
+const kept = ({ seen, aside, gaps }: Partial<Checkpoint> = {}): Pick<Checkpoint, 'seen' | 'aside' | 'gaps'> => ({
+  ...(seen && { seen }),
+  ...(aside && { aside }),
+  ...(gaps && { gaps }),
+})

@@ -18,6 +18,8 @@ export type OwnStreamsOptions = {
   requestTimeout: number
   recall(table: TableName): Promise<Published | undefined>
   remember(table: TableName, position: Position): Promise<void>
+  /** Sending to a stream was interrupted; it is looked at again. */
+  interrupted(): void
 }
 
 type Stream = {
@@ -79,7 +81,7 @@ export class OwnStreams {
   /** Between two messages, with none in flight. Rejects mesh_unavailable. */
   async purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
     try {
-      await this.#streamOf(table).log.exclusively(() => this.#options.mesh.purgeStream(table, options))
+      await this.#streamOf(table).log.purge(options)
     } catch (error) {
       throw clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
     }
@@ -125,6 +127,7 @@ export class OwnStreams {
 
   /** Looks again behind a look under way; and later each time when the server refuses the same message again. */
   async #interrupted(stream: Stream, error: MeshError): Promise<void> {
+    this.#options.interrupted()
     const at = stream.log.position.sequence
     const times = at === stream.interrupted.at ? stream.interrupted.times + 1 : 0
     stream.interrupted = { at, times }

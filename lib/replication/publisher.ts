@@ -6,6 +6,7 @@ import type { Host, Published, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
+import { type Metrics, publishCounters } from './metrics.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
 import { OwnStreams } from './own-streams.ts'
 import type { Position } from './table-log.ts'
@@ -41,6 +42,10 @@ type Waiter = {
 /** ms that `close` waits for acknowledgements. */
 const CLOSE_TIMEOUT = 2_000
 const RETRY = { first: 50, most: 1_000 }
+/** Calls of `publish` that may wait at once, for each transaction that may be queued. */
+const WAITERS_PER_QUEUED = 10
+/** Transactions after which a pass over the outbox ends and the next begins behind it: what it removed need not be remembered longer. */
+const PASS = 10_000
 /** Room that headers and the server's own framing take of the largest message. */
 const HEADER_ROOM = 4_096
 
@@ -56,6 +61,7 @@ export class Publisher {
   /** What the host removed while a pass is under way, which may still show it. */
   readonly #removed = new Set<string>()
   readonly #timer: NodeJS.Timeout
+  readonly #counters = publishCounters()
   #queuedBytes = 0
   /** The last transaction read from the outbox. */
   #cursor: { id: string; stamp: string } | undefined
@@ -73,6 +79,9 @@ export class Publisher {
       ...options,
       recall: (table) => this.#outbox.publishedUpTo(table.database, table.table),
       remember: (table, position) => this.#outbox.published([{ ...table, ...position, id: '' }]),
+      interrupted: () => {
+        this.#counters.retries++
+      },
     })
     this.#timer = setInterval(() => this.#expire(), 100)
     this.#timer.unref()
@@ -86,6 +95,8 @@ export class Publisher {
     const known = this.#waiters.get(transaction.id)
     if (known) return known.promise
     if (this.#tickets.get(transaction.id)?.open === 0) return Promise.resolve()
+    if (this.#waiters.size >= WAITERS_PER_QUEUED * this.#options.maxQueued)
+      return Promise.reject(this.#backlogFull(`${this.#waiters.size} transactions wait already`))
     let settle!: Pick<Waiter, 'resolve' | 'reject'>
     const promise = new Promise<void>((resolve, reject) => {
       settle = { resolve, reject }
@@ -134,6 +145,11 @@ export class Publisher {
     return this.#streams.recent()
   }
 
+  metrics(): Metrics['publish'] {
+    const gauges = { queued: this.#tickets.size, queuedBytes: this.#queuedBytes, waiting: this.#waiters.size }
+    return { ...this.#counters, ...gauges }
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#timer)
@@ -148,11 +164,12 @@ export class Publisher {
     for (const id of [...this.#waiters.keys()]) this.#settle(id, (waiter) => waiter.reject(clusterError('closed')))
   }
 
-  // --- in: one pass over what lies behind the cursor --------------------------------------------------------------------
+  // --- in: passes over what lies behind the cursor ----------------------------------------------------------------------
 
   async #readOutbox(): Promise<void> {
     this.#woken = false
     const pass = ++this.#pass
+    let read = 0
     try {
       for await (const transaction of this.#outbox.unpublished(this.#cursor)) {
         // A host may ignore the cursor, or start anew when that transaction has left.
@@ -161,6 +178,9 @@ export class Publisher {
         if (!known) await this.#admit(transaction)
         if (this.#closed) return
         this.#cursor = { id: transaction.id, stamp: transaction.stamp }
+        if (++read < PASS) continue
+        this.#woken = true
+        return
       }
     } catch (error) {
       this.#options.logger.error({ reason: reasonOf(error) }, 'the outbox could not be read, trying again')
@@ -201,7 +221,11 @@ export class Publisher {
         id,
         data,
         headers: (epoch) => encodeHeaders(transaction, node, epoch),
-        stored: (position) => this.#stored(ticket, table, position),
+        stored: (position) => {
+          this.#counters.messages++
+          this.#counters.bytes += data.byteLength
+          this.#stored(ticket, table, position)
+        },
       })
   }
 
@@ -225,6 +249,7 @@ export class Publisher {
   #refuse(id: string, error: ClusterError): void {
     this.#options.logger.error({ id, reason: error.message }, 'a transaction cannot be replicated')
     this.#refused.set(id, error)
+    this.#counters.refused++
     this.#settle(id, (waiter) => waiter.reject(error))
   }
 
@@ -236,6 +261,7 @@ export class Publisher {
   }
 
   #finish(ticket: Ticket): void {
+    if (ticket.positions.length > 0) this.#counters.transactions++
     this.#queuedBytes -= ticket.bytes
     this.#settle(ticket.id, (waiter) => waiter.resolve())
     this.#confirmSoon()
@@ -297,9 +323,12 @@ export class Publisher {
     for (const [id, waiter] of this.#waiters) {
       if (waiter.deadline > now) return
       this.#outbox.drop(id)
-      this.#settle(id, () =>
-        waiter.reject(clusterError('backlog_full', `${timeout} ms have passed, the mesh is ${mesh.state}`)),
-      )
+      this.#settle(id, () => waiter.reject(this.#backlogFull(`${timeout} ms have passed, the mesh is ${mesh.state}`)))
     }
+  }
+
+  #backlogFull(reason: string): ClusterError {
+    this.#counters.backlogFull++
+    return clusterError('backlog_full', reason)
   }
 }

@@ -1,14 +1,16 @@
 // The manifest made to run: one subscriber for every remote table that is subscribed, started, placed and ended here.
 
-import { reasonOf } from '../errors.ts'
+import { clusterError, reasonOf } from '../errors.ts'
 import type { Checkpoint, Host, Source, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
-import { Applier } from './applier.ts'
+import { Applier, type Place } from './applier.ts'
 import type { Clock } from './clock.ts'
-import { epochBehind, parseLabel } from './incarnations.ts'
-import { Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { type Metrics, replicationCounters } from './metrics.ts'
+import type { Quarantine } from './quarantine.ts'
+import { epochBehind, parseLabel } from './stream-label.ts'
+import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 import type { Position } from './table-log.ts'
 
 export type ReplicatorOptions = {
@@ -16,11 +18,14 @@ export type ReplicatorOptions = {
   host: Host
   node: string
   clock: Clock
+  quarantine: Quarantine
   events: SubscriberEvents
   logger: Logger
   republish: boolean
   /** Transactions that the host's outbox holds now, to be handed on. */
   handOn(transactions: Transaction[]): void
+  /** Makes our table of a subscription if it was dropped. */
+  restoreTable(source: Source): Promise<void>
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
@@ -40,6 +45,7 @@ export class Replicator {
   readonly #appliers = new Map<string, Applier>()
   /** Ended, with a checkpoint that the host still has to forget. */
   readonly #owed = new Map<string, Source>()
+  readonly #counters = replicationCounters()
   /** Starts and ends happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -75,18 +81,18 @@ export class Replicator {
       if (!state) return
       const label = parseLabel(state.description)
       const last = state.lastSequence
-      let position: Checkpoint = { epoch: epochBehind(label, last), sequence: last }
+      let place: Place = { epoch: epochBehind(label, last), sequence: last }
       if (startTime !== undefined) {
         const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), Date.now()), options)
         const sequence = Math.min(first - 1, last)
-        position = { epoch: epochBehind(label, sequence), sequence, startTime, replayUntil: last }
+        place = { epoch: epochBehind(label, sequence), sequence, startTime, replayUntil: last }
       }
       const key = keyOf(source)
       const running = this.#subscribers.get(key)
       if (running) await this.#stop(key, running)
       try {
         // One that ran may have found a start by itself meanwhile.
-        if (!settled(await applier.recall(source))) await applier.apply(source, [], position)
+        if (!settled(await applier.recall(source))) await applier.move(source, place)
       } finally {
         if (running) this.#start(key, source)
       }
@@ -106,33 +112,66 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.announced(epoch, sequence)
   }
 
-  /** This node, or all, may be reachable again, and have forgotten what was asked of it. */
-  reread(node?: string): void {
-    for (const subscriber of this.#subscribers.values())
-      if (node === undefined || subscriber.source.node === node) subscriber.reread()
+  /** This node, or all, were started anew and have forgotten what was asked of them; or, not `sure`, it only seems so. */
+  reread(node?: string, sure = true): void {
+    for (const subscriber of this.#subscribers.values()) {
+      if (node !== undefined && subscriber.source.node !== node) continue
+      if (sure) subscriber.reread()
+      else subscriber.suspect()
+    }
   }
 
   status(): SubscriptionStatus[] {
     return [...this.#subscribers.values()].map((subscriber) => subscriber.status())
   }
 
+  metrics(): Metrics['apply'] {
+    const subscriptions = { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }
+    let lag = 0
+    for (const subscriber of this.#subscribers.values()) {
+      const { state, lag: behind } = subscriber.status()
+      if (state !== 'ended') subscriptions[state]++
+      lag += behind
+    }
+    return { ...this.#counters, subscriptions, lag, quarantined: this.#options.quarantine.size }
+  }
+
+  /** Rejects subscription_not_found, and as the host and the disk do. */
+  replay(source: Source, sequences?: readonly number[]): Promise<ReplayOutcome> {
+    return this.#running(source).replay(sequences)
+  }
+
+  /** Rejects as `replay`. */
+  discard(source: Source, sequences?: readonly number[]): Promise<number[]> {
+    return this.#running(source).discard(sequences)
+  }
+
+  /** Waits a bounded time for what the database is doing. */
   async close(): Promise<void> {
     await this.#queue(async () => {
-      await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber)))
+      await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
   }
 
+  #running(source: Source): Subscriber {
+    const subscriber = this.#subscribers.get(keyOf(source))
+    if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
+    return subscriber
+  }
+
   #start(key: string, source: Source): void {
-    const { mesh, clock, events, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
-    const applier = this.#applierOf(source)
-    const options = { source, mesh, applier, clock, events, logger, requestTimeout, maxBatch, maxBatchBytes }
-    const subscriber = new Subscriber(options)
+    const subscriber = new Subscriber({
+      ...this.#options,
+      source,
+      applier: this.#applierOf(source),
+      counters: this.#counters,
+    })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
   }
 
-  async #stop(key: string, subscriber: Subscriber): Promise<void> {
-    await subscriber.stop()
+  async #stop(key: string, subscriber: Subscriber, patient = true): Promise<void> {
+    await subscriber.stop(patient)
     this.#subscribers.delete(key)
   }
 
@@ -146,6 +185,7 @@ export class Replicator {
   async #forget(source: Source): Promise<void> {
     this.#applierOf(source).forget(source.node)
     try {
+      await this.#options.quarantine.reconcile(source, undefined)
       await this.#options.host.forget(source)
       this.#owed.delete(keyOf(source))
     } catch (error) {
@@ -161,7 +201,7 @@ export class Replicator {
 
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier(this.#options)
+    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
     this.#appliers.set(key, applier)
     return applier
   }

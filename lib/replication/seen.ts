@@ -25,6 +25,32 @@ export function addRange(ranges: readonly Range[], from: number, to: number): Ra
   return [...before, joined, ...after]
 }
 
+/** The ranges without `sequence`. */
+export const removeSequence = (ranges: readonly Range[], sequence: number): Range[] =>
+  ranges.flatMap(([from, to]): Range[] => {
+    if (sequence < from || sequence > to) return [[from, to]]
+    const left: Range[] = [
+      [from, sequence - 1],
+      [sequence + 1, to],
+    ]
+    return left.filter(([start, end]) => start <= end)
+  })
+
+type ByEpoch = NonNullable<Checkpoint['aside']>
+
+export const withSequence = (ranges: ByEpoch = {}, epoch: string, sequence: number): ByEpoch => ({
+  ...ranges,
+  [epoch]: addRange(ranges[epoch] ?? [], sequence, sequence),
+})
+
+/** Undefined when nothing is left. */
+export function withoutSequence(ranges: ByEpoch = {}, epoch: string, sequence: number): ByEpoch | undefined {
+  const { [epoch]: ofEpoch = [], ...others } = ranges
+  const left = removeSequence(ofEpoch, sequence)
+  const result = left.length > 0 ? { ...others, [epoch]: left } : others
+  return Object.keys(result).length > 0 ? result : undefined
+}
+
 /** By bisection: ranges are in order. */
 export function inRanges(ranges: readonly Range[], sequence: number): boolean {
   let low = 0

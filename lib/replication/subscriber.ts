@@ -3,13 +3,15 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../errors.ts'
 import type { GapReason, SubscriptionState } from '../events.ts'
-import type { Checkpoint, RemoteTransaction, Source } from '../host.ts'
+import type { RemoteTransaction, Source } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../mesh/mesh.ts'
-import type { Applier } from './applier.ts'
+import type { Applier, Place } from './applier.ts'
 import type { Clock } from './clock.ts'
-import { epochBehind, type Incarnation, type Label, parseLabel } from './incarnations.ts'
-import { decode, epochOf } from './wire.ts'
+import { Cursor } from './cursor.ts'
+import type { ReplicationCounters } from './metrics.ts'
+import type { Quarantine } from './quarantine.ts'
+import { decode, epochOf, idOf } from './wire.ts'
 
 export type SubscriberEvents = {
   state(source: Source, state: SubscriptionState, previous: SubscriptionState, error?: string): void
@@ -24,12 +26,16 @@ export type SubscriberOptions = {
   mesh: Mesh
   applier: Applier
   clock: Clock
+  quarantine: Quarantine
+  counters: ReplicationCounters
   events: SubscriberEvents
   logger: Logger
   requestTimeout: number
   /** Most transactions, and most bytes of their messages, in one transaction of the database. */
   maxBatch: number
   maxBatchBytes: number
+  /** Makes our table if it was dropped; does nothing when it is there. */
+  restoreTable(source: Source): Promise<void>
 }
 
 /** What `cluster.subscriptions()` shows of one remote table. */
@@ -39,23 +45,43 @@ export type SubscriptionStatus = {
   /** The last sequence applied, and the stream's last as far as we know it. */
   applied: number
   last: number
+  /** Transactions between the two. */
+  lag: number
+  /** For how long the oldest of them has been waiting, in seconds; 0 when there are none. */
+  lagSeconds: number
+  /** Gaps so far, and the transactions in them. */
   gaps: number
+  lost: number
+  /** Messages in quarantine. */
   quarantined: number
+  /** Why nothing is applied at present. */
   error?: string
 }
 
+/** Sequences of messages of the quarantine: applied now, and still there. */
+export type ReplayOutcome = { applied: number[]; kept: number[] }
+
 const RETRY = { first: 50, most: 2_000 }
+/** Longest time, in ms, between two attempts to read again on suspicion alone: a large message on a slow link takes its time. */
+const MOST_PATIENCE = 30_000
+/** ms after which a database that does not answer is reported, again and again. */
+const SLOW_APPLY = 5_000
+/** ms that a manager which closes waits for a database that does not answer. */
+const STOP_TIMEOUT = 5_000
+
+/** What was read and is not yet applied; it leads to `place`. */
+type Pending = { transactions: RemoteTransaction[]; bytes: number; place: Place }
 
 export class Subscriber {
   readonly #options: SubscriberOptions
+  readonly #cursor: Cursor
   readonly #stopping = new AbortController()
   /** Of the requests under way: they may have been lost with the link. */
   #attempt = new AbortController()
   #state: SubscriptionState = 'pending'
-  #checkpoint: Checkpoint = { epoch: '', sequence: 0 }
   #last = 0
-  #gaps = 0
-  #quarantined = 0
+  /** ms since 1970 of the oldest transaction that we know of and have not applied. */
+  #behindSince: number | undefined
   #error: string | undefined
   #reader: Reader | undefined
   /** Number of the entry that the reader delivered last. */
@@ -63,11 +89,20 @@ export class Subscriber {
   #applying = false
   /** Where we were at the heartbeat before. */
   #seenAt = -1
+  /** When, and where, we read again on suspicion last, and for how many ms we do not do so again there. */
+  #suspicion = { at: 0, sequence: -1, patience: 0 }
   #wake: (() => void) | undefined
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
     this.#options = options
+    const { source, mesh, applier, requestTimeout, counters, events } = options
+    const gap = (from: number, to: number, reason: GapReason) => {
+      counters.gaps++
+      counters.lost += to - from + 1
+      events.gap(source, from, to, reason)
+    }
+    this.#cursor = new Cursor({ source, mesh, applier, requestTimeout, gap })
   }
 
   get source(): Source {
@@ -78,33 +113,56 @@ export class Subscriber {
     this.#running ??= this.#run()
   }
 
-  /** Resolves when nothing is read or applied any more. */
-  async stop(): Promise<void> {
+  /** Resolves when nothing is read or applied any more; with `patient` however long the database takes. */
+  async stop(patient = true): Promise<void> {
     this.#stopping.abort()
     this.#attempt.abort()
     this.#reader?.close()
     this.#wake?.()
-    await this.#running
+    const late = new AbortController()
+    await Promise.race([
+      this.#running,
+      ...(patient ? [] : [delay(STOP_TIMEOUT, undefined, { signal: late.signal }).catch(() => {})]),
+    ])
+    late.abort()
     this.#become('ended')
   }
 
   status(): SubscriptionStatus {
+    const { source, quarantine } = this.#options
+    const { sequence: applied, gaps } = this.#cursor.checkpoint
+    const last = Math.max(this.#last, applied)
+    const waiting = last > applied && this.#behindSince !== undefined ? Date.now() - this.#behindSince : 0
     return {
-      source: this.#options.source,
+      source,
       state: this.#state,
-      applied: this.#checkpoint.sequence,
-      last: Math.max(this.#last, this.#checkpoint.sequence),
-      gaps: this.#gaps,
-      quarantined: this.#quarantined,
+      applied,
+      last,
+      lag: last - applied,
+      lagSeconds: Math.max(0, waiting) / 1_000,
+      gaps: gaps?.count ?? 0,
+      lost: gaps?.lost ?? 0,
+      quarantined: quarantine.list(source).length,
       ...(this.#error ? { error: this.#error } : {}),
     }
   }
 
-  /** The mesh or the other node is back: ask anew, without waiting any longer. */
+  /** The mesh or the other node's server was started anew: what was asked is forgotten, and asked again without waiting any longer. */
   reread(): void {
     this.#attempt.abort()
     this.#reader?.close()
     this.#wake?.()
+  }
+
+  /** The same when it only seems so: each time without progress we wait twice as long before we try again. */
+  suspect(): void {
+    const { sequence } = this.#cursor.checkpoint
+    const { at, patience } = sequence === this.#suspicion.sequence ? this.#suspicion : { at: 0, patience: 0 }
+    const now = Date.now()
+    if (now - at < patience) return
+    const next = this.#last > sequence ? Math.min(Math.max(2 * patience, 1_000), MOST_PATIENCE) : 1_000
+    this.#suspicion = { at: now, sequence, patience: next }
+    this.reread()
   }
 
   /**
@@ -112,13 +170,51 @@ export class Subscriber {
    * sent to us was lost on the way, and the consumer is made again.
    */
   announced(epoch: string, last: number): void {
-    const ours = this.#checkpoint.epoch === '' || epoch === this.#checkpoint.epoch
-    if (ours) this.#last = Math.max(this.#last, last)
-    const behind = !ours || last > this.#checkpoint.sequence
-    const stuck = behind && !this.#applying && this.#seenAt === this.#checkpoint.sequence
-    this.#seenAt = behind ? this.#checkpoint.sequence : -1
-    if (stuck) this.reread()
+    const { checkpoint } = this.#cursor
+    this.#cursor.announced(epoch, last)
+    const ours = checkpoint.epoch === '' || epoch === checkpoint.epoch
+    if (ours) this.#reaches(last)
+    const behind = !ours || last > checkpoint.sequence
+    const stuck = behind && !this.#applying && this.#seenAt === checkpoint.sequence
+    this.#seenAt = behind ? checkpoint.sequence : -1
+    if (stuck) this.suspect()
     else if (behind) this.#wake?.()
+  }
+
+  /** Applies what can be taken by now of the quarantine: of these sequences, or of all. Rejects as the host and the disk do. */
+  async replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
+    const { source, applier, quarantine, clock, events } = this.#options
+    const outcome: ReplayOutcome = { applied: [], kept: [] }
+    for (const message of this.#quarantined(sequences)) {
+      const entry = await quarantine.entry(message)
+      const transaction = entry && this.#read(entry).transaction
+      if (!transaction || !clock.accepts(transaction.stamp)) {
+        outcome.kept.push(message.sequence)
+        continue
+      }
+      clock.merge(transaction.stamp)
+      const applied = await applier.release(source, message, transaction, message.id !== undefined)
+      await quarantine.remove(message)
+      outcome.applied.push(message.sequence)
+      if (applied > 0) events.applied(source, applied, message.sequence)
+    }
+    return outcome
+  }
+
+  /** Gives up messages of the quarantine. Resolves with their sequences. */
+  async discard(sequences?: readonly number[]): Promise<number[]> {
+    const { source, applier, quarantine } = this.#options
+    const messages = this.#quarantined(sequences)
+    for (const message of messages) {
+      await applier.release(source, message)
+      await quarantine.remove(message)
+    }
+    return messages.map(({ sequence }) => sequence)
+  }
+
+  #quarantined(sequences?: readonly number[]) {
+    const { source, quarantine } = this.#options
+    return quarantine.list(source).filter(({ sequence }) => !sequences || sequences.includes(sequence))
   }
 
   get #stopped(): boolean {
@@ -130,9 +226,10 @@ export class Subscriber {
     while (!this.#stopped) {
       try {
         this.#attempt = new AbortController()
-        await this.#position()
+        const state = await this.#cursor.locate(this.#attempt.signal)
+        await this.#options.quarantine.reconcile(this.source, this.#cursor.checkpoint.aside)
         wait = RETRY.first
-        await this.#read()
+        await this.#readOn(state)
       } catch (error) {
         if (this.#stopped) return
         const lost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
@@ -146,89 +243,25 @@ export class Subscriber {
     }
   }
 
-  /** Compares the checkpoint with what the stream says of itself, and moves it over what is gone. */
-  async #position(): Promise<void> {
-    const { source, mesh, applier, requestTimeout } = this.#options
-    const known = await applier.recall(source)
-    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#attempt.signal })
-    if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
-    this.#checkpoint = known ?? (await startAtEnd(applier, source, state))
-    this.#last = state.lastSequence
-    const label = parseLabel(state.description)
-    await this.#enter(label, (next) => this.#checkpoint.sequence < next.from - 1)
-    const { sequence } = this.#checkpoint
-    if (sequence > state.lastSequence) await this.#rewind(label, state)
-    else if (state.firstSequence > sequence + 1) await this.#skip(state.firstSequence - 1, 'purged')
-  }
-
-  /**
-   * Goes from incarnation to incarnation of the stream, up to the last of `label` or until `stop` says that what the stream
-   * still holds of the one we are in is to be read first. What was acknowledged in one that is over and is not there any more
-   * is a gap.
-   */
-  async #enter(label: Label, stop: (next: Incarnation) => boolean): Promise<void> {
-    while (this.#checkpoint.epoch !== '' && label.length > 0 && this.#checkpoint.epoch !== label.at(-1)!.epoch) {
-      const { epoch, sequence } = this.#checkpoint
-      const index = label.findIndex((each) => each.epoch === epoch)
-      // One that began at 0 is told of only because its stream is gone.
-      const next = label[index + 1]!.from > 0 ? label[index + 1]! : label[index + 2]!
-      if (index >= 0 && stop(next)) return
-      // Of an incarnation that nobody tells of any more, at least the next one is lost.
-      const lost = index >= 0 ? (label[index]!.last ?? sequence) : sequence + 1
-      await this.#begin(next.epoch, next.from - 1, lost)
-    }
-  }
-
-  /** Fewer messages than we applied, and no new incarnation. */
-  async #rewind(label: Label, state: StreamState): Promise<void> {
-    if (label.length > 0)
-      throw new MeshError(
-        'not_found',
-        'the stream is behind what was applied; its node is expected to begin a new epoch',
-      )
-    const { sequence } = this.#checkpoint
-    await this.#store({ ...this.#checkpoint, sequence: state.firstSequence - 1 })
-    this.#gap(sequence + 1, sequence + 1, 'rewound')
-  }
-
-  /** Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. */
-  async #begin(epoch: string, sequence: number, lostUpTo: number): Promise<void> {
-    const gap = { from: this.#checkpoint.sequence + 1, to: lostUpTo }
-    await this.#store({ ...this.#checkpoint, epoch, sequence })
-    this.#last = sequence
-    if (gap.to >= gap.from) this.#gap(gap.from, gap.to, 'recreated')
-  }
-
-  async #skip(to: number, reason: GapReason): Promise<void> {
-    const from = this.#checkpoint.sequence + 1
-    await this.#store({ ...this.#checkpoint, sequence: to })
-    this.#gap(from, to, reason)
-  }
-
-  #gap(from: number, to: number, reason: GapReason): void {
-    this.#gaps++
-    this.#options.events.gap(this.#options.source, from, to, reason)
-  }
-
-  async #store(position: Checkpoint, transactions: RemoteTransaction[] = []): Promise<number> {
-    const [checkpoint, applied] = await this.#options.applier.apply(this.#options.source, transactions, position)
-    this.#checkpoint = checkpoint
-    return applied
-  }
-
   /** Until the reader is lost: entries to batches to the database. */
-  async #read(): Promise<void> {
-    const { source, mesh, requestTimeout, maxBatch } = this.#options
+  async #readOn(state: StreamState): Promise<void> {
+    const { source, mesh, requestTimeout, maxBatch, counters } = this.#options
     const options = { timeout: requestTimeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch }
-    this.#reader = await mesh.read(source, this.#checkpoint.sequence + 1, options)
+    const { sequence, lastId } = this.#cursor.checkpoint
+    // The message at our place is read once more, to see that it is still the one we know.
+    const overlaps = lastId !== undefined && sequence >= state.firstSequence
+    this.#reader = await mesh.read(source, overlaps ? sequence : sequence + 1, options)
     this.#delivery = 0
     this.#error = undefined
+    this.#last = sequence
+    this.#reaches(state.lastSequence)
     this.#showProgress()
+    counters.rereads++
     while (!this.#stopped) {
       const entries = await this.#reader.next()
       this.#applying = true
       try {
-        await this.#take(entries)
+        await this.#take(entries, state)
       } finally {
         this.#applying = false
       }
@@ -239,22 +272,20 @@ export class Subscriber {
    * The consumer numbers what it delivers: a jump in that number is a loss on the way, and the consumer is made again. A jump
    * of the sequence alone is a hole in the stream: those transactions are gone.
    */
-  async #take(entries: Entry[]): Promise<void> {
-    const { maxBatch, maxBatchBytes, clock } = this.#options
-    let batch: RemoteTransaction[] = []
-    let bytes = 0
-    let { epoch, sequence, lastId } = this.#checkpoint
+  async #take(entries: Entry[], state: StreamState): Promise<void> {
+    const { maxBatch, maxBatchBytes, clock, counters } = this.#options
+    const { signal } = this.#attempt
+    this.#reaches(entries.at(-1)!.sequence)
+    let pending = this.#nothingPending()
     const flush = async () => {
-      if (sequence > this.#checkpoint.sequence)
-        await this.#apply(batch, { ...this.#checkpoint, epoch, sequence, ...(lastId ? { lastId } : {}) })
-      batch = []
-      bytes = 0
+      if (pending.place.sequence > this.#cursor.checkpoint.sequence) await this.#apply(pending)
+      pending = this.#nothingPending()
     }
     /** Moves the checkpoint by other means than a batch. */
     const move = async (how: () => Promise<void>) => {
       await flush()
       await how()
-      ;({ epoch, sequence, lastId } = this.#checkpoint)
+      pending = this.#nothingPending()
     }
     for (const entry of entries) {
       if (entry.delivery !== this.#delivery + 1) {
@@ -263,89 +294,121 @@ export class Subscriber {
       }
       this.#delivery = entry.delivery
       // Foreign messages have none.
-      const stored = epochOf(entry) || epoch
-      if (epoch === '') epoch = stored
-      if (stored !== epoch) await move(() => this.#cross(stored, entry.sequence))
-      if (entry.sequence <= sequence) continue
-      if (entry.sequence !== sequence + 1) await move(() => this.#skip(entry.sequence - 1, 'purged'))
-      const transaction = this.#decode(entry)
-      if (transaction && !clock.accepts(transaction.stamp)) {
-        await flush()
-        await this.#awaitClock(transaction)
+      const epoch = epochOf(entry) || pending.place.epoch
+      if (pending.place.epoch !== '' && epoch !== pending.place.epoch) {
+        await move(() => this.#cursor.cross(epoch, entry.sequence, signal))
+        this.#last = entries.at(-1)!.sequence
+        // The new one may begin before what this reader was asked for.
+        if (entry.sequence !== pending.place.sequence + 1) throw new MeshError('reader_lost', 'another epoch began')
       }
-      if (transaction) {
-        clock.merge(transaction.stamp)
-        batch.push(transaction)
-        lastId = transaction.id
+      const { sequence, lastId } = pending.place
+      if (entry.sequence <= sequence) {
+        if (entry.sequence < sequence || lastId === undefined || idOf(entry) === lastId) continue
+        await move(() => this.#cursor.rewind(state))
+        throw new MeshError('reader_lost', 'the stream went back in time')
       }
-      sequence = entry.sequence
-      bytes += entry.data.byteLength
-      if (batch.length >= maxBatch || bytes >= maxBatchBytes) await flush()
+      if (entry.sequence !== sequence + 1) await move(() => this.#cursor.jump(entry.sequence, signal))
+      counters.bytes += entry.data.byteLength
+      const { transaction, fault } = this.#read(entry)
+      if (fault !== undefined) {
+        await move(() => this.#setAside(entry, moved({ ...pending.place }, entry, epoch), fault, transaction))
+        continue
+      }
+      // The oldest that is not applied.
+      if (pending.bytes === 0) this.#behindSince = entry.time
+      clock.merge(transaction.stamp)
+      pending.transactions.push(transaction)
+      pending.bytes += entry.data.byteLength
+      moved(pending.place, entry, epoch)
+      if (pending.transactions.length >= maxBatch || pending.bytes >= maxBatchBytes) await flush()
     }
     await flush()
   }
 
-  /** A message of another epoch: the stream's description says where it began and what of the last one is lost. */
-  async #cross(epoch: string, sequence: number): Promise<void> {
-    const { source, mesh, requestTimeout } = this.#options
-    const state = await mesh.streamState(source, { timeout: requestTimeout, signal: this.#attempt.signal })
-    const label = parseLabel(state?.description ?? '')
-    const known = label.slice(0, label.findIndex((each) => each.epoch === epoch) + 1)
-    await this.#enter(known, () => false)
-    if (this.#checkpoint.epoch !== epoch) await this.#begin(epoch, sequence - 1, this.#checkpoint.sequence + 1)
+  #nothingPending(): Pending {
+    const { seen: _, aside: __, gaps: ___, ...place } = this.#cursor.checkpoint
+    return { transactions: [], bytes: 0, place }
   }
 
-  #decode(entry: Entry): RemoteTransaction | undefined {
-    const { source, events } = this.#options
+  /** What an entry says, or why it cannot be taken. */
+  #read(
+    entry: Entry,
+  ): { transaction: RemoteTransaction; fault?: undefined } | { transaction?: RemoteTransaction; fault: string } {
+    const { source, clock, applier } = this.#options
     try {
-      return decode(source, entry)
+      const transaction = decode(source, entry)
+      if (clock.accepts(transaction.stamp) || applier.knows(source, transaction)) return { transaction }
+      // It would win over everything until then.
+      const fault = `its stamp ${transaction.stamp} is too far in the future: one of the two clocks is wrong`
+      return { transaction, fault }
     } catch (error) {
-      this.#quarantined++
-      events.quarantined(source, entry.sequence, reasonOf(error))
-      return undefined
+      return { fault: reasonOf(error) }
     }
   }
 
-  /** A stamp that is too far in the future would win over everything until then: nothing is taken before our clock agrees. */
-  async #awaitClock({ stamp, sequence }: RemoteTransaction): Promise<void> {
-    for (let attempts = 1; !this.#options.clock.accepts(stamp); attempts++)
-      await this.#stall(
-        sequence,
-        `its stamp ${stamp} is too far in the future: one of the two clocks is wrong`,
-        attempts,
-      )
+  /** To the quarantine, and on. A full one is waited for: nothing is dropped. */
+  #setAside(entry: Entry, place: Place, fault: string, transaction?: RemoteTransaction): Promise<void> {
+    const { source, quarantine, applier, events } = this.#options
+    return this.#untilDone(entry.sequence, async () => {
+      await quarantine.put(source, place.epoch, entry, fault, transaction?.id)
+      await applier.setAside(source, place, transaction)
+      events.quarantined(source, entry.sequence, fault)
+    })
   }
 
-  /** What the host refuses is tried again, without end: nothing is skipped by itself. */
-  async #apply(transactions: RemoteTransaction[], position: Checkpoint): Promise<void> {
+  async #apply({ transactions, place }: Pending): Promise<void> {
     const { source, events } = this.#options
+    await this.#untilDone(place.sequence, async () => {
+      const applied = await this.#cursor.advance(transactions, place)
+      this.#showProgress()
+      if (applied > 0) events.applied(source, applied, place.sequence)
+      // A database that works without ever waiting must not keep the connection from being heard.
+      await new Promise((resolve) => setImmediate(resolve))
+    })
+  }
+
+  /** What the host refuses is tried again, without end: nothing is skipped by itself. Rejects when stopped meanwhile. */
+  async #untilDone(sequence: number, work: () => Promise<void>): Promise<void> {
+    const { source, counters, restoreTable, logger } = this.#options
     for (let attempts = 1; ; attempts++) {
+      const started = Date.now()
+      const slow = setInterval(() => {
+        const seconds = Math.round((Date.now() - started) / 1_000)
+        this.#stalled(sequence, `the database has not answered for ${seconds} s`, attempts)
+      }, SLOW_APPLY)
       try {
-        const applied = await this.#store(position, transactions)
-        this.#showProgress()
-        if (applied > 0) events.applied(source, applied, position.sequence)
-        // A database that works without ever waiting must not keep the connection from being heard.
-        await new Promise((resolve) => setImmediate(resolve))
-        return
+        return await work()
       } catch (error) {
-        await this.#stall(position.sequence, reasonOf(error), attempts)
+        if (!this.#stopped) this.#stalled(sequence, reasonOf(error), attempts)
+      } finally {
+        clearInterval(slow)
       }
+      counters.retries++
+      // Dropped, perhaps, since it was agreed on.
+      await restoreTable(source).catch((error) =>
+        logger.warn({ ...source, reason: reasonOf(error) }, 'the table could not be made'),
+      )
+      if (!this.#stopped) await this.#pause(Math.min(RETRY.first * 2 ** (attempts - 1), RETRY.most))
+      if (this.#stopped) throw new MeshError('aborted', 'the subscription ended')
     }
   }
 
-  /** Says so and waits, longer each time; rejects when stopped meanwhile. */
-  async #stall(sequence: number, reason: string, attempts: number): Promise<void> {
-    if (!this.#stopped) {
-      this.#become('stalled', reason)
-      this.#options.events.stalled(this.#options.source, sequence, reason, attempts)
-      await this.#pause(Math.min(RETRY.first * 2 ** (attempts - 1), RETRY.most))
-    }
-    if (this.#stopped) throw new MeshError('aborted', 'the subscription ended')
+  #stalled(sequence: number, reason: string, attempts: number): void {
+    this.#become('stalled', reason)
+    this.#options.events.stalled(this.#options.source, sequence, reason, attempts)
+  }
+
+  /** The stream is known to go as far as `last`. */
+  #reaches(last: number): void {
+    this.#last = Math.max(this.#last, last)
+    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= Date.now()
   }
 
   #showProgress(): void {
-    this.#last = Math.max(this.#last, this.#checkpoint.sequence)
-    this.#become(this.#checkpoint.sequence < this.#last ? 'catching-up' : 'live')
+    const { sequence } = this.#cursor.checkpoint
+    this.#last = Math.max(this.#last, sequence)
+    if (sequence >= this.#last) this.#behindSince = undefined
+    this.#become(sequence < this.#last ? 'catching-up' : 'live')
   }
 
   #become(state: SubscriptionState, error?: string): void {
@@ -365,9 +428,12 @@ export class Subscriber {
   }
 }
 
-/** A subscription that nobody agreed on a start for begins at the end of the stream. */
-async function startAtEnd(applier: Applier, source: Source, state: StreamState): Promise<Checkpoint> {
-  const sequence = state.lastSequence
-  const epoch = epochBehind(parseLabel(state.description), sequence)
-  return (await applier.apply(source, [], { epoch, sequence }))[0]
+/** The place, now behind this entry. */
+function moved(place: Place, entry: Entry, epoch: string): Place {
+  const id = idOf(entry)
+  place.epoch = epoch
+  place.sequence = entry.sequence
+  if (id === '') delete place.lastId
+  else place.lastId = id
+  return place
 }

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
-import { formatLabel, type Label, parseLabel } from './incarnations.ts'
+import { formatLabel, type Incarnation, parseLabel, withPurge } from './stream-label.ts'
 import { idOf } from './wire.ts'
 
 /** One table's part of a transaction on its way into the stream. */
@@ -96,10 +96,11 @@ export class TableLog {
     this.#interrupt()
     const known = this.#epoch === '' ? await this.#options.recall() : { epoch: this.#epoch, sequence: this.#stored }
     const fresh = newEpoch()
-    const state = await mesh.ensureStream(table, formatLabel(table, [...over([], known, 0), { epoch: fresh, from: 1 }]))
+    const anew = { incarnations: [...over([], known, 0), { epoch: fresh, from: 1 }], purged: [] }
+    const state = await mesh.ensureStream(table, formatLabel(table, anew))
     if (contradictsItself(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
     const label = parseLabel(state.description)
-    const current = label.at(-1)
+    const current = label.incarnations.at(-1)
     const last = state.lastSequence
     if (current?.epoch === fresh) await this.#begin(fresh, 0)
     else if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
@@ -107,10 +108,8 @@ export class TableLog {
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#begin(current.epoch, last)
     else {
-      await mesh.describeStream(
-        table,
-        formatLabel(table, [...over(label, known, last), { epoch: fresh, from: last + 1 }]),
-      )
+      const incarnations = [...over(label.incarnations, known, last), { epoch: fresh, from: last + 1 }]
+      await mesh.describeStream(table, formatLabel(table, { ...label, incarnations }))
       await this.#begin(fresh, last)
     }
     this.#foreign = false
@@ -156,8 +155,24 @@ export class TableLog {
     return ids
   }
 
+  /** Between two messages. The stream's description says what goes, before it goes: a subscriber must not take it for expired. */
+  purge(options: { keep?: number; before?: number }): Promise<void> {
+    return this.#exclusively(async () => {
+      const { mesh, table, node, requestTimeout: timeout } = this.#options
+      const state = await mesh.streamState({ node, ...table }, { timeout })
+      if (!state) return
+      const { firstSequence, lastSequence } = state
+      const end = options.before === undefined ? lastSequence - (options.keep ?? 0) : options.before - 1
+      const label = parseLabel(state.description)
+      const purged = withPurge(label, firstSequence, Math.min(end, lastSequence))
+      if (purged === label) return
+      await mesh.describeStream(table, formatLabel(table, purged))
+      await mesh.purgeStream(table, options)
+    })
+  }
+
   /** Runs `work` with nothing in flight; one after the other. */
-  exclusively<T>(work: () => Promise<T>): Promise<T> {
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#turn.then(async () => {
       this.#paused = true
       try {
@@ -249,8 +264,8 @@ export class TableLog {
 }
 
 /** The incarnations that end now, in a stream whose last sequence is `last`. The one we knew is told even when its stream is gone. */
-function over(label: Label, known: Position | undefined, last: number): Label {
-  const ended = label.map((each) =>
+function over(incarnations: Incarnation[], known: Position | undefined, last: number): Incarnation[] {
+  const ended = incarnations.map((each) =>
     each.epoch === known?.epoch ? { ...each, last: known.sequence } : { ...each, last: each.last ?? last },
   )
   if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended

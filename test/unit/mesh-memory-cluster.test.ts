@@ -7,7 +7,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterManager, type EventName, type Payload } from '../../lib/index.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
-import { parseLabel } from '../../lib/replication/incarnations.ts'
+import { parseLabel } from '../../lib/replication/stream-label.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -106,7 +106,7 @@ class Scene {
           // The same number in another incarnation of the stream is another place.
           const { epoch = '', sequence = 0 } = (await host.checkpoint(source)) ?? {}
           unrest = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
-          const current = stream && parseLabel(stream.description).at(-1)?.epoch
+          const current = stream && parseLabel(stream.description).incarnations.at(-1)?.epoch
           if (sequence !== stream?.lastSequence || epoch !== current || state !== 'live') return false
         }
       }

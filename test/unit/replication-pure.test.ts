@@ -6,8 +6,8 @@ import fc from 'fast-check'
 import type { Transaction, Write } from '../../lib/index.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
 import { Clock, compareStamps, makeStamp, stampTime } from '../../lib/replication/clock.ts'
-import { epochBehind, formatLabel, parseLabel } from '../../lib/replication/incarnations.ts'
 import { addRange, inRanges, Notes } from '../../lib/replication/seen.ts'
+import { epochBehind, formatLabel, parseLabel, whyGone, withPurge } from '../../lib/replication/stream-label.ts'
 import { decode, encode, encodeHeaders, isReplicable, splitByTable, WireError } from '../../lib/replication/wire.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -182,13 +182,17 @@ describe('the wire format', () => {
 })
 
 describe('the description of a stream', () => {
-  it('tells its incarnations', () => {
-    const label = [
-      { epoch: 'a1', from: 1, last: 100 },
-      { epoch: 'b2', from: 81 },
-    ]
+  const incarnations = [
+    { epoch: 'a1', from: 1, last: 100 },
+    { epoch: 'b2', from: 81 },
+  ]
+
+  it('tells its incarnations, and what was purged', () => {
+    const label = { incarnations, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
     assert.deepEqual(parseLabel(formatLabel(dog, label)), label)
-    assert.deepEqual(parseLabel('some other stream'), [])
+    assert.deepEqual(parseLabel('some other stream'), { incarnations: [], purged: [] })
+    const purged = Array.from({ length: 40 }, (_, index): [number, number] => [10 * index + 1, 10 * index + 5])
+    assert.ok(formatLabel(dog, { incarnations, purged }).length < 1000, 'it has an end, whatever happened')
   })
 
   it('says in which of them a sequence is', () => {
@@ -197,6 +201,19 @@ describe('the description of a stream', () => {
       [0, 79, 80, 200].map((sequence) => epochBehind(label, sequence)),
       ['a1', 'a1', 'b2', 'b2'],
     )
-    assert.equal(epochBehind([], 5), '')
+    assert.equal(epochBehind(parseLabel(''), 5), '')
+  })
+
+  it('says why messages are gone', () => {
+    const label = withPurge(withPurge(withPurge({ incarnations, purged: [] }, 11, 20), 21, 30), 41, 50)
+    const texts = (from: number, to: number, first = 1000) =>
+      whyGone(label, from, to, first)
+        .map((gap) => `${gap.from}-${gap.to} ${gap.reason}`)
+        .join(', ')
+    assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')
+    assert.equal(texts(15, 25), '15-25 purged')
+    assert.equal(texts(30, 31), '30-30 purged, 31-31 expired')
+    assert.equal(texts(51, 60, 1), '51-60 purged', 'retention takes from the front only')
+    assert.deepEqual(whyGone(parseLabel(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
   })
 })

@@ -1,0 +1,20 @@
+// Files that are written whole or not at all, and outlive a power cut: a temporary one beside it, synced, renamed.
+
+import { open, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+/** Mode 0600: what we keep beside the database is nobody else's business. */
+export async function writeWhole(path: string, data: string | Uint8Array): Promise<void> {
+  const file = await open(`${path}.new`, 'w', 0o600)
+  try {
+    await file.writeFile(data)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await rename(`${path}.new`, path)
+  const folder = await open(dirname(path), 'r').catch(() => undefined)
+  // Some file systems cannot sync a folder; the file is in place all the same.
+  await folder?.sync().catch(() => {})
+  await folder?.close()
+}
