@@ -21,7 +21,7 @@ import type { Source, Stamp, Transaction } from './host.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
-import { type Mesh, MeshError } from './mesh/mesh.ts'
+import { type Mesh, MeshError, type StreamLimits } from './mesh/mesh.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
 import {
   type Caller,
@@ -251,6 +251,7 @@ export class ClusterManager extends SafeEmitter {
   async #start(): Promise<void> {
     this.#store.listen({
       committed: (commit) => this.#follow(commit),
+      limited: ({ streams }) => this.#limit(streams),
       rejected: (problems) => this.emit('config:rejected', { problems }),
       missing: (problems) => this.emit('config:missing', { problems }),
     })
@@ -356,6 +357,7 @@ export class ClusterManager extends SafeEmitter {
       isReplicable,
     })
     this.#service = { mesh, publisher, replicator, peers, agreement, registers, quarantine }
+    await mesh.setLimits(settings.streams)
     await mesh.open(node, manifest.routes, {
       state: (state, reason) => {
         this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
@@ -409,7 +411,6 @@ export class ClusterManager extends SafeEmitter {
       logLevel: settings.logLevel,
       folder: this.#folder,
       storeFolder: settings.streams.path && resolve(dirname(configFile), settings.streams.path),
-      limits: settings.streams,
       natsServer,
       logger,
     })
@@ -475,6 +476,16 @@ export class ClusterManager extends SafeEmitter {
     const revisionOf = note as RevisionOf | undefined
     const concerned = service.registers.note(current, revisionOf ?? (() => this.#clock.stamp()))
     if (!revisionOf) for (const node of concerned) service.agreement.postpone(node)
+  }
+
+  /** Not part of the manifest, so no event: what they delete, subscribers report as gaps. */
+  #limit(limits: StreamLimits): void {
+    const { logger } = this.#options
+    logger.info({ ...limits }, 'the limits of streams are others now')
+    const service = this.#aside ? undefined : this.#service
+    const failed = (error: unknown) =>
+      logger.error({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
+    this.#following = this.#following.then(() => service?.mesh.setLimits(limits).catch(failed))
   }
 
   #peerUp(node: string): void {

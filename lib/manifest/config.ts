@@ -82,7 +82,8 @@ export function readConfig(root: Place): Config {
 }
 
 /** A new file: clustering switched off, every key we read with its default. */
-export const defaultText = `# Clustering. Routes and nodes may be edited while the database runs; the rest takes effect when it is restarted.
+export const defaultText = `# Clustering. Routes, nodes and the limits of streams may be edited while the database runs; the rest takes effect when it
+# is restarted.
 clustering:
   enabled: false
   # Unique in the cluster; needed when enabled.
@@ -110,7 +111,7 @@ clustering:
       # Other hubs, at their leafNodes port, that our leaf falls back to.
       routes: null
     streams:
-      # Seconds, bytes, messages a table; null: no limit.
+      # Of each table's stream: seconds, bytes, messages; null: no limit. A lower one deletes at once what is beyond it.
       maxAge: null
       maxBytes: null
       maxMsgs: null

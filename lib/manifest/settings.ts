@@ -1,5 +1,5 @@
-// What the configuration file says beside the manifest: ports, limits, certificates. Read once; all but the port of the
-// operations API takes effect only when a manager is opened.
+// What the configuration file says beside the manifest: ports, limits, certificates. The port of the operations API and the
+// limits of streams may change while a manager is open; all else takes effect only when one is opened.
 
 import { kinds, Place } from './checks.ts'
 
@@ -117,8 +117,16 @@ export function readSettings(root: Place): Settings {
 const settingOf = (settings: Settings, name: SettingName): unknown =>
   name.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], settings)
 
+const limits = ['streams.maxAge', 'streams.maxBytes', 'streams.maxMsgs'] as const satisfies SettingName[]
+const live: readonly SettingName[] = ['operationsApiPort', ...limits]
+
+const differs = (running: Settings, edited: Settings) => (name: SettingName) =>
+  settingOf(running, name) !== settingOf(edited, name)
+
 /** Paths, in the file, of what differs and cannot change while a manager runs. */
 export const needRestart = (running: Settings, edited: Settings): string[] =>
   (Object.keys(settingPaths) as SettingName[])
-    .filter((name) => name !== 'operationsApiPort' && settingOf(running, name) !== settingOf(edited, name))
+    .filter((name) => !live.includes(name) && differs(running, edited)(name))
     .map((name) => settingPaths[name])
+
+export const haveOtherLimits = (running: Settings, edited: Settings): boolean => limits.some(differs(running, edited))

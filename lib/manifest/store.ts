@@ -8,7 +8,7 @@ import { ConfigFile } from './config-file.ts'
 import { ConfigText, type Problem, problemText } from './config-text.ts'
 import { diff, withoutRemovals } from './diff.ts'
 import { type Cause, type Change, type Manifest, share } from './manifest.ts'
-import { needRestart, type Settings } from './settings.ts'
+import { haveOtherLimits, needRestart, type Settings } from './settings.ts'
 
 /** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
 export type Commit = {
@@ -23,12 +23,17 @@ export type Commit = {
 /** Told after memory has changed, in the order of the commits. What these throw is logged. */
 export interface StoreListener {
   committed(commit: Commit): void
+  /** The limits of streams are others now. */
+  limited(settings: Settings): void
   /** The file is bad, or asks for what needs a restart; the last good manifest stays. */
   rejected(problems: readonly Problem[]): void
   missing(problems: readonly Problem[]): void
 }
 
-/** Milliseconds that the file must lie still before what is gone from it counts: a half-saved file is valid YAML. */
+/**
+ * Milliseconds that the file must lie still before what takes something away counts, be it an entry that is gone or a limit
+ * that is lower: a half-saved file is valid YAML.
+ */
 const REMOVAL_DELAY = 2000
 /** Milliseconds between two looks at a file that may be half written. */
 const HALF_WRITTEN = 100
@@ -182,7 +187,7 @@ export class ManifestStore {
     void this.#enqueue(async () => {
       if (this.#closed) return
       await this.#takeEdits()
-      if (options.settled) this.#takeRemovals()
+      if (options.settled) this.#takeRest()
     })
   }
 
@@ -244,17 +249,22 @@ export class ManifestStore {
       this.#tell((listener) => listener.rejected(problems))
       return
     }
-    this.#settings = config.settings
+    this.#settings = Object.freeze({ ...config.settings, streams: this.#settings.streams })
     this.#take(withoutRemovals(this.#manifest, config.manifest))
     // What is left to do is to take away, and to put in order.
-    if (diff(this.#manifest, config.manifest).length > 0) {
+    if (diff(this.#manifest, config.manifest).length > 0 || haveOtherLimits(this.#settings, config.settings)) {
       this.#removals = setTimeout(() => this.#look({ settled: true }), REMOVAL_DELAY)
     }
   }
 
-  #takeRemovals(): void {
+  #takeRest(): void {
     if (this.#seen !== this.#good.onDisk || this.#awaitsRestart || this.#problems.length > 0) return
-    if (this.#good.config) this.#take(this.#good.config.manifest)
+    const { config } = this.#good
+    if (!config) return
+    this.#take(config.manifest)
+    if (!haveOtherLimits(this.#settings, config.settings)) return
+    this.#settings = config.settings
+    this.#tell((listener) => listener.limited(config.settings))
   }
 
   #take(wanted: Manifest): void {

@@ -62,6 +62,13 @@ export type StreamState = {
   messages: number
 }
 
+/** What a stream keeps at most: age in seconds, size in bytes, number of messages; absent: no limit. What is oldest goes first. */
+export type StreamLimits = {
+  readonly maxAge?: number | undefined
+  readonly maxBytes?: number | undefined
+  readonly maxMsgs?: number | undefined
+}
+
 export interface Reader {
   /** At least one entry, at most `maxMessages`; waits for as long as it takes. Rejects with `reader_lost` once it cannot go on or is closed. */
   next(): Promise<Entry[]>
@@ -104,6 +111,11 @@ export interface Mesh {
   announce(data: Uint8Array): void
   listen(handler: (data: Uint8Array) => void): void
 
+  /**
+   * Of each of our own streams, those there are and those to come; none until it is called, which may be before `open`.
+   * Resolves when all have them, or at once while disconnected: then they get them when it is connected again.
+   */
+  setLimits(limits: StreamLimits): Promise<void>
   /** Our own stream of this table, created with `description` when missing. */
   ensureStream(table: TableName, description: string): Promise<StreamState>
   describeStream(table: TableName, description: string): Promise<void>

@@ -31,7 +31,6 @@ class Servers implements ContractNetwork {
       ports,
       logLevel: 'error',
       folder: join(folder, 'clustering'),
-      limits: {},
     })
     this.#meshes.push(mesh)
     this.#places.set(node, { folder, ports, mesh, hub })

@@ -424,6 +424,98 @@ export function meshContract(name: string, createNetwork: () => Promise<Contract
       })
     })
 
+    describe('setLimits', () => {
+      const bound = (open: OpenMesh, where: TableName) =>
+        open.mesh.streamState(at(open, where), patient).then((state) => [state!.firstSequence, state!.messages])
+      /** A node of its own: the limits are those of all its streams. */
+      const limited = async (node: string, work: (open: OpenMesh) => Promise<void>) => {
+        const open = await network.mesh(node)
+        try {
+          await work(open)
+        } finally {
+          await open.mesh.close()
+        }
+      }
+
+      it('bounds the number of messages of every stream, those there are and those to come', () =>
+        limited('counted', async (open) => {
+          const streams = [await filled(5, open), await filled(2, open), await filled(9, open)]
+          await open.mesh.setLimits({ maxMsgs: 3 })
+          assert.deepEqual(await Promise.all(streams.map((where) => bound(open, where))), [
+            [3, 3],
+            [1, 2],
+            [7, 3],
+          ])
+          assert.equal(await append(open.mesh, streams[0]!, message('next'), { sequence: 5 }), 6)
+          assert.deepEqual(await bound(open, streams[0]!), [4, 3])
+          assert.deepEqual(await bound(open, await filled(7, open)), [5, 3])
+          await open.mesh.setLimits({})
+          const where = await filled(7, open)
+          assert.deepEqual(await bound(open, where), [1, 7])
+          assert.deepEqual(await bound(open, streams[0]!), [4, 3])
+        }))
+
+      it('bounds the size', () =>
+        limited('weighed', async (open) => {
+          const where = table()
+          await open.mesh.ensureStream(where, '')
+          const large = { data: new Uint8Array(10_000), headers: {} }
+          for (const sequence of range(0, 9)) await append(open.mesh, where, large, { sequence })
+          await open.mesh.setLimits({ maxBytes: 45_000 })
+          assert.deepEqual(await bound(open, where), [7, 4])
+          await append(open.mesh, where, large, { sequence: 10 })
+          assert.deepEqual(await bound(open, where), [8, 4])
+        }))
+
+      it('bounds the age, also of what is there', () =>
+        limited('aged', async (open) => {
+          const where = await filled(3, open)
+          await open.mesh.setLimits({ maxAge: 1 })
+          await delay(700)
+          await append(open.mesh, where, message('young'), { sequence: 3 })
+          await eventually('the old are gone', async () => (await bound(open, where))[0] === 4)
+          await eventually('all are gone', async () => (await bound(open, where))[1] === 0)
+          assert.deepEqual(await bound(open, where), [5, 0])
+          assert.equal(await append(open.mesh, where, message('next'), { sequence: 4 }), 5)
+        }))
+
+      it('leaves the description, also when both change at once', () =>
+        limited('described', async (open) => {
+          const where = await filled(1, open)
+          for (const round of range(1, 10)) {
+            await Promise.all([
+              open.mesh.describeStream(where, `round ${round}`),
+              open.mesh.setLimits({ maxMsgs: 100 + round }),
+              open.mesh.ensureStream(where, ''),
+            ])
+            assert.equal((await open.mesh.streamState(at(open, where), patient))?.description, `round ${round}`)
+          }
+        }))
+
+      it('may be set while it is disconnected', () =>
+        limited('later', async (open) => {
+          const where = await filled(5, open)
+          await network.interrupt('later')
+          await eventually('it notices', () => open.states.includes('disconnected'))
+          await open.mesh.setLimits({ maxMsgs: 2 })
+          await eventually('it is back', () => open.mesh.state === 'connected')
+          await eventually('they hold', async () => (await bound(open, where))[1] === 2)
+        }))
+
+      it('shows a reader what it takes away as a jump of the sequence', () =>
+        limited('overtaken', async (open) => {
+          const where = await filled(10, open)
+          const reader = await open.mesh.read(at(open, where), 1, { ...patient, maxMessages: 2 })
+          assert.deepEqual(sequences(await take(reader, 2)), [1, 2])
+          // What it was sent already is its own.
+          await delay(50)
+          await open.mesh.setLimits({ maxMsgs: 3 })
+          const entries = await take(reader, 5)
+          assert.deepEqual(sequences(entries), [3, 4, 8, 9, 10])
+          reader.close()
+        }))
+    })
+
     describe('sequenceAt', () => {
       it('finds the first message at or after a time', async () => {
         const where = await filled(2)

@@ -412,7 +412,12 @@ describe('a disk that does not take the file', () => {
     const now = await readFile(path, 'utf8')
     const names = await readdir(join(path, '..'))
     const told: unknown[] = []
-    store.listen({ committed: (c) => told.push(c), rejected: (r) => told.push(r), missing: (m) => told.push(m) })
+    store.listen({
+      committed: (c) => told.push(c),
+      limited: (l) => told.push(l),
+      rejected: (r) => told.push(r),
+      missing: (m) => told.push(m),
+    })
     await assert.rejects(store.commit(add('a'), 'api'), unwritable)
     assert.equal(store.manifest, manifest)
     assert.equal(await readFile(path, 'utf8'), now)

@@ -17,6 +17,7 @@ import {
 } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError } from '../../lib/errors.ts'
 import { defaultText } from '../../lib/manifest/config.ts'
 import { ConfigFile } from '../../lib/manifest/config-file.ts'
@@ -183,6 +184,7 @@ describe('commits', () => {
       committed() {
         throw new Error('mine')
       },
+      limited() {},
       rejected() {},
       missing() {},
     }
@@ -227,7 +229,9 @@ describe('edits of the file', () => {
     await symlink(target, join(folder, 'database.yaml'))
     const store = await ManifestStore.open(join(folder, 'database.yaml'))
     test.after(() => store.close())
-    const changed = new Promise<void>((done) => store.listen({ committed: () => done(), rejected() {}, missing() {} }))
+    const changed = new Promise<void>((done) =>
+      store.listen({ committed: () => done(), limited() {}, rejected() {}, missing() {} }),
+    )
     await writeFile(target, withRoute)
     await changed
     assert.deepEqual(hosts(store.manifest), ['a', 'b'])
@@ -372,6 +376,33 @@ describe('edits of the file', () => {
     await writeFile(path, `operationsApi: { network: { port: 1234 } }\n${withRoute}`)
     await listener.next()
     assert.equal(store.settings.operationsApiPort, 1234)
+  })
+
+  it('of the limits of streams count when the file has lain still: half of a number is a number too', async (test) => {
+    const { store, path, listener } = await openStore(test, text)
+    const limited = (limits: string) => `${text}  leafServer: { streams: { ${limits} } }\n`
+    await writeFile(path, limited('maxMsgs: 1'))
+    // Long enough to be seen, and not for as long as it must lie still.
+    await delay(1_000)
+    await writeFile(path, limited('maxMsgs: 1000, maxAge: 60'))
+    assert.deepEqual((await listener.next()).limited?.streams, { maxMsgs: 1000, maxAge: 60 })
+    assert.deepEqual(store.settings.streams, { maxMsgs: 1000, maxAge: 60 })
+    // A commit in between takes nothing away from an edit.
+    await writeFile(path, limited('maxMsgs: 1000'))
+    await store.commit(add('b'), 'api')
+    assert.ok((await listener.next()).commit)
+    assert.deepEqual((await listener.next()).limited?.streams, { maxMsgs: 1000 })
+    assert.equal(listener.pending, 0)
+  })
+
+  it('of where the streams lie need a restart', async (test) => {
+    const { store, path, listener } = await openStore(test, text)
+    await writeFile(path, `${text}  leafServer: { streams: { maxMsgs: 5, path: /elsewhere } }\n`)
+    assert.deepEqual(
+      (await listener.next()).rejected?.map(({ path }) => path),
+      ['clustering.leafServer.streams.path'],
+    )
+    assert.deepEqual(store.settings.streams, {})
   })
 
   it('our own are none', async (test) => {

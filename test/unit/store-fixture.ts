@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { Problem } from '../../lib/manifest/config-file.ts'
+import type { Settings } from '../../lib/manifest/settings.ts'
 import { type Commit, ManifestStore } from '../../lib/manifest/store.ts'
 
 export async function temporaryFolder(test: TestContext): Promise<string> {
@@ -13,7 +14,7 @@ export async function temporaryFolder(test: TestContext): Promise<string> {
   return folder
 }
 
-export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[] }
+export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[]; limited?: Settings }
 
 /** What a store tells; `next` waits for the next thing it has not given out yet. */
 
@@ -30,6 +31,7 @@ export class Listener {
       committed: (commit) => tell({ commit }),
       rejected: (rejected) => tell({ rejected }),
       missing: (missing) => tell({ missing }),
+      limited: (limited) => tell({ limited }),
     })
   }
 

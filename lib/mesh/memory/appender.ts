@@ -2,12 +2,10 @@
 
 import { type Expected, MeshError, type Message, type TableName } from '../mesh.ts'
 import type { Fabric } from './fabric.ts'
-import { existing } from './stream.ts'
+import { existing, sizeOf } from './stream.ts'
 
 /** As that of the mesh on NATS, in bytes. */
 export const MAX_PAYLOAD = 32 * 1024 * 1024 - 1024
-/** What a header takes beside its own text. */
-const HEADER_FRAME = 4
 
 type Done = (error: MeshError | undefined, sequence: number) => void
 
@@ -54,15 +52,9 @@ export class Appender {
   #store(table: TableName, message: Message, expected: Expected): Parameters<Done> {
     try {
       const stream = existing(this.#fabric.disk(this.#address).find(table))
-      return [undefined, stream.append(message, expected, this.#fabric.now())]
+      return [undefined, stream.append(message, expected)]
     } catch (error) {
       return [error as MeshError, 0]
     }
   }
 }
-
-const sizeOf = ({ data, headers }: Message): number =>
-  Object.entries(headers).reduce(
-    (bytes, [key, value]) => bytes + Buffer.byteLength(key) + Buffer.byteLength(value) + HEADER_FRAME,
-    data.byteLength,
-  )

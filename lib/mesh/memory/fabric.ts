@@ -93,7 +93,7 @@ export class Fabric {
   }
 
   disk(address: string): Disk {
-    const disk = this.#disks.get(address) ?? new Disk()
+    const disk = this.#disks.get(address) ?? new Disk(this.now)
     this.#disks.set(address, disk)
     return disk
   }

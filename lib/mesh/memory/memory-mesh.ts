@@ -13,6 +13,7 @@ import {
   type RequestOptions,
   type Routes,
   type Source,
+  type StreamLimits,
   type StreamState,
   type TableName,
 } from '../mesh.ts'
@@ -37,6 +38,7 @@ export class MemoryMesh implements Mesh {
   #listener: MeshListener | undefined
   #station: Station | undefined
   #appender: Appender | undefined
+  #limits: StreamLimits = {}
 
   constructor(fabric: Fabric) {
     this.#fabric = fabric
@@ -84,6 +86,7 @@ export class MemoryMesh implements Mesh {
   }
 
   #come(): void {
+    this.#fabric.disk(this.#address).limits = this.#limits
     this.#session = this.#fabric.unique()
     this.#become('connected')
   }
@@ -190,6 +193,14 @@ export class MemoryMesh implements Mesh {
   }
 
   // --- our own streams --------------------------------------------------------------------------------------------------
+
+  async setLimits(limits: StreamLimits): Promise<void> {
+    this.#limits = limits
+    if (this.#state !== 'connected') return
+    await this.#ask(this.#node, {}, (disk) => {
+      disk.limits = limits
+    })
+  }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
     const created = () => `${new Date(this.#fabric.now()).toISOString().slice(0, -1)}${this.#fabric.unique()}Z`

@@ -1,6 +1,6 @@
 // One table's stream in memory: entries numbered without holes between the first and the last, and who reads them.
 
-import { type Expected, MeshError, type Message, type StreamState } from '../mesh.ts'
+import { type Expected, MeshError, type Message, type StreamLimits, type StreamState } from '../mesh.ts'
 
 /** A message as it is stored; its bytes and headers are nobody else's. */
 export type Stored = Message & { readonly sequence: number; readonly time: number }
@@ -11,6 +11,15 @@ export interface StreamReader {
 }
 
 const ID = 'Nats-Msg-Id'
+/** What a header takes beside its own text. */
+const HEADER_FRAME = 4
+
+/** Bytes of a message, headers included. */
+export const sizeOf = ({ data, headers }: Message): number =>
+  Object.entries(headers).reduce(
+    (bytes, [key, value]) => bytes + Buffer.byteLength(key) + Buffer.byteLength(value) + HEADER_FRAME,
+    data.byteLength,
+  )
 
 export class MemoryStream {
   description: string
@@ -19,13 +28,19 @@ export class MemoryStream {
   #entries: Stored[] = []
   #last = 0
   #lastId = ''
+  #bytes = 0
+  readonly #limits: () => StreamLimits
+  readonly #now: () => number
 
-  constructor(description: string, created: string) {
+  constructor(description: string, created: string, limits: () => StreamLimits, now: () => number) {
     this.description = description
     this.created = created
+    this.#limits = limits
+    this.#now = now
   }
 
   get state(): StreamState {
+    this.#retain()
     const { description, created } = this
     return {
       description,
@@ -41,21 +56,23 @@ export class MemoryStream {
   }
 
   /** The sequence it was given. Throws wrong_sequence. The message is kept as it is. */
-  append({ data, headers }: Message, expected: Expected, time: number): number {
+  append({ data, headers }: Message, expected: Expected): number {
     if (expected.sequence !== this.#last)
       throw new MeshError('wrong_sequence', `wrong last sequence: ${this.#last}, expected ${expected.sequence}`)
     if (expected.id !== undefined && expected.id !== this.#lastId)
       throw new MeshError('wrong_sequence', `wrong last id: ${this.#lastId}, expected ${expected.id}`)
     const sequence = ++this.#last
     this.#lastId = headers[ID] ?? ''
-    this.#entries.push({ data, headers, sequence, time })
+    this.#entries.push({ data, headers, sequence, time: this.#now() })
+    this.#bytes += sizeOf({ data, headers })
+    this.#retain()
     for (const reader of this.readers) reader.pump()
     return sequence
   }
 
   /** Removes what lies before this sequence; beyond the end that is all. */
   purge(before: number): void {
-    this.#entries.splice(0, Math.max(0, before - this.#first))
+    for (const gone of this.#entries.splice(0, Math.max(0, before - this.#first))) this.#bytes -= sizeOf(gone)
   }
 
   /** Removes all but the last `count`. */
@@ -65,12 +82,32 @@ export class MemoryStream {
 
   /** The first that is there at this sequence or behind it. */
   from(sequence: number): Stored | undefined {
+    this.#retain()
     return this.#entries[Math.max(0, sequence - this.#first)]
   }
 
   /** The sequence of the first message at or after `time`; last + 1 when there is none. */
   sequenceAt(time: number): number {
+    this.#retain()
     return this.#entries.find((entry) => entry.time >= time)?.sequence ?? this.#last + 1
+  }
+
+  /** Removes what the limits leave no room for. Whoever looks sees it gone, so that no clock has to run. */
+  #retain(): void {
+    const { maxMsgs = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY, maxAge } = this.#limits()
+    const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : this.#now() - maxAge * 1_000
+    let bytes = this.#bytes
+    let gone = Math.max(0, this.#entries.length - maxMsgs)
+    for (const entry of this.#entries.slice(0, gone)) bytes -= sizeOf(entry)
+    for (
+      let entry = this.#entries[gone];
+      entry && (bytes > maxBytes || entry.time <= oldest);
+      entry = this.#entries[gone]
+    ) {
+      bytes -= sizeOf(entry)
+      gone++
+    }
+    if (gone > 0) this.purge(this.#first + gone)
   }
 }
 

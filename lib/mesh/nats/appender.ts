@@ -1,12 +1,12 @@
 // Appending to our own streams: every acknowledgement comes back on one inbox, so that a window of messages is in flight at once.
 
 import { StringCodec } from 'nats'
-import { type Expected, MeshError, type Message } from '../mesh.ts'
+import { type Expected, MeshError, type Message, type TableName } from '../mesh.ts'
 import { asMeshError, type Connection } from './connection.ts'
-import { type ApiError, apiError } from './jetstream.ts'
+import { type ApiError, apiError, subjectOf } from './jetstream.ts'
 
 type Done = (error: MeshError | undefined, sequence: number) => void
-type Pending = { done: Done; sentAt: number }
+type Pending = { table: TableName; done: Done; sentAt: number }
 type Acknowledgement = { seq?: number; error?: ApiError }
 
 const EXPECTED_SEQUENCE = 'Nats-Expected-Last-Sequence'
@@ -22,26 +22,39 @@ export class Appender {
   /** In the order of sending. */
   readonly #pending = new Map<string, Pending>()
   readonly #timer: NodeJS.Timeout
+  readonly #node: string
+  /** Tables whose messages were given up without an answer, until there is one. */
+  readonly #silent = new Map<string, TableName>()
+  #written: TableName | undefined
   #next = 0
 
-  constructor(connection: Connection) {
+  constructor(connection: Connection, node: string) {
     this.#connection = connection
+    this.#node = node
     this.#inbox = `${connection.inbox()}.`
     this.#subscription = connection.subscribe(`${this.#inbox}*`, (message) => {
       const token = message.subject.slice(this.#inbox.length)
       const pending = this.#pending.get(token)
       if (!pending) return
       this.#pending.delete(token)
+      this.#written = pending.table
+      if (this.#silent.size > 0) this.#silent.delete(subjectOf(this.#node, pending.table))
       this.#settle(pending.done, message.headers?.code, message.data)
     })
     this.#timer = setInterval(() => this.#expire(), ACK_TIMEOUT / 5)
     this.#timer.unref()
   }
 
-  append(subject: string, message: Message, expected: Expected, done: Done): void {
+  /** A table whose stream is written: the one that has owed an answer for longest, if any does. */
+  get written(): TableName | undefined {
+    const [silent] = this.#silent.values()
+    return silent ?? this.#pending.values().next().value?.table ?? this.#written
+  }
+
+  append(table: TableName, message: Message, expected: Expected, done: Done): void {
     const token = (this.#next++).toString(36)
     try {
-      this.#connection.publish(subject, message.data, {
+      this.#connection.publish(subjectOf(this.#node, table), message.data, {
         reply: this.#inbox + token,
         headers: {
           ...message.headers,
@@ -54,13 +67,14 @@ export class Appender {
       queueMicrotask(() => done(reason, 0))
       return
     }
-    this.#pending.set(token, { done, sentAt: Date.now() })
+    this.#pending.set(token, { table, done, sentAt: Date.now() })
   }
 
   /** Everything in flight fails: it is not known what of it was stored. */
   fail(error: MeshError): void {
     const pending = [...this.#pending.values()]
     this.#pending.clear()
+    for (const { table } of pending) this.#silent.set(subjectOf(this.#node, table), table)
     for (const { done } of pending) done(error, 0)
   }
 

@@ -26,6 +26,11 @@ export type ServerSettings = {
   storeFolder: string
 }
 
+/**
+ * The server reserves every stream's `maxBytes` in full: limits that add up to more than there is would refuse the next table.
+ * So it is told of more than there can be (the largest number that JSON carries), and the disk is the limit.
+ */
+const MAX_FILE_STORE = Number.MAX_SAFE_INTEGER
 /** 64 MB, as in HarperDB. */
 export const MAX_PAYLOAD = 64 * 1024 * 1024
 /** The server's file store takes a record beyond 32 MiB and can never read it again. */
@@ -132,7 +137,7 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
     {
       ...shared(settings, domain, ports.leaf, pidFile),
       accounts: { SYS: users(settings).SYS, HDB: { ...users(settings).HDB, jetstream: 'enabled' } },
-      jetstream: { store_dir: settings.storeFolder, domain },
+      jetstream: { store_dir: settings.storeFolder, domain, max_file_store: MAX_FILE_STORE },
       leafnodes: { reconnect: 1, remotes: [remote('SYS', adminOf(user)), remote('HDB', user)] },
     },
     null,

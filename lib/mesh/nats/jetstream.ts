@@ -1,16 +1,16 @@
 // The JetStream API of any node's domain: names, requests, answers. Nothing here keeps state.
 
 import { createHash } from 'node:crypto'
-import { MeshError, type RequestOptions, type Source, type StreamState, type TableName } from '../mesh.ts'
+import {
+  MeshError,
+  type RequestOptions,
+  type Source,
+  type StreamLimits,
+  type StreamState,
+  type TableName,
+} from '../mesh.ts'
 import { leafName } from './configuration.ts'
 import type { Connection } from './connection.ts'
-
-/** Limits of a table's stream: age in seconds, size in bytes, number of messages; absent means none. */
-export type StreamLimits = {
-  maxAge?: number | undefined
-  maxBytes?: number | undefined
-  maxMsgs?: number | undefined
-}
 
 const NANOSECONDS = 1e9
 /** The least the server takes: order is kept by expected sequences, not by remembering ids. */
@@ -37,13 +37,27 @@ export function apiError({ code, err_code, description = `error ${code}` }: ApiE
 }
 
 type StreamInfo = {
-  config: { description?: string } & Record<string, unknown>
+  config: { name: string; description?: string; subjects?: string[] } & Record<string, unknown>
   created: string
   state: { messages: number; first_seq: number; last_seq: number }
 }
 
+/** HarperDB's streams have a window of minutes, and the server takes no age below it. */
+const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => ({
+  duplicate_window: DUPLICATE_WINDOW,
+  max_age: maxAge * NANOSECONDS,
+  max_bytes: maxBytes,
+  max_msgs: maxMsgs,
+})
+
+/** Has the stream all that is wanted, as the server tells it? */
+const has = ({ config }: StreamInfo, wanted: Record<string, unknown>) =>
+  Object.entries(wanted).every(([key, value]) => String(config[key]) === String(value))
+
 export class JetStream {
   readonly #connection: () => Connection
+  /** The last change of each of our streams. The server takes whole configurations: two at once would undo each other. */
+  readonly #changes = new Map<string, Promise<unknown>>()
 
   constructor(connection: () => Connection) {
     this.#connection = connection
@@ -78,39 +92,85 @@ export class JetStream {
   }
 
   /** Created when missing; what was created by a node of another name, or with other limits, is brought into line. */
-  async ensureStream(
+  ensureStream(
     source: Source,
     description: string,
     limits: StreamLimits,
     options: RequestOptions,
   ): Promise<StreamState> {
     const name = streamName(source)
-    const wanted = {
-      name,
-      subjects: [subjectOf(source.node, source)],
-      retention: 'limits',
-      storage: 'file',
-      discard: 'old',
-      num_replicas: 1,
-      max_consumers: -1,
-      max_age: (limits.maxAge ?? 0) * NANOSECONDS,
-      max_bytes: limits.maxBytes ?? -1,
-      max_msgs: limits.maxMsgs ?? -1,
-      duplicate_window: DUPLICATE_WINDOW,
-    }
-    const change = (verb: string, config: object) =>
-      this.call<StreamInfo>(source.node, `STREAM.${verb}.${name}`, config, options)
-    const info = await this.#info(source, options)
-    if (!info) return stateOf(await change('CREATE', { ...wanted, description }))
-    const same = ['subjects', 'max_age', 'max_bytes', 'max_msgs'] as const
-    if (same.every((key) => String(info.config[key]) === String(wanted[key]))) return stateOf(info)
-    return stateOf(await change('UPDATE', { ...info.config, ...wanted }))
+    const kept = { subjects: [subjectOf(source.node, source)], ...limitsOf(limits) }
+    return this.#alone(name, async () => {
+      const info = await this.#info(source, options)
+      if (info) return stateOf(await this.#update(source.node, info, kept, options))
+      const config = {
+        name,
+        description,
+        ...kept,
+        retention: 'limits',
+        storage: 'file',
+        discard: 'old',
+        num_replicas: 1,
+        max_consumers: -1,
+      }
+      return stateOf(await this.call<StreamInfo>(source.node, `STREAM.CREATE.${name}`, config, options))
+    })
   }
 
   async describeStream(source: Source, description: string, options: RequestOptions): Promise<void> {
     const name = streamName(source)
-    const { config } = await this.call<StreamInfo>(source.node, `STREAM.INFO.${name}`, undefined, options)
-    await this.call(source.node, `STREAM.UPDATE.${name}`, { ...config, description }, options)
+    await this.#alone(name, async () => {
+      const info = await this.call<StreamInfo>(source.node, `STREAM.INFO.${name}`, undefined, options)
+      await this.#update(source.node, info, { description }, options)
+    })
+  }
+
+  /** Every stream of tables in this node's store gets these limits. Rejects as the first that cannot, when all were tried. */
+  async limitStreams(node: string, limits: StreamLimits, options: RequestOptions): Promise<void> {
+    const wanted = limitsOf(limits)
+    const others = (await this.#list(node, options)).filter((info) => isOfTable(info) && !has(info, wanted))
+    const failures: unknown[] = []
+    for (const { config } of others) {
+      const change = this.#alone(config.name, async () => {
+        const info = await this.call<StreamInfo>(node, `STREAM.INFO.${config.name}`, undefined, options)
+        await this.#update(node, info, wanted, options)
+      })
+      await change.catch((error) => failures.push(error))
+    }
+    if (failures.length > 0) throw failures[0]
+  }
+
+  async #list(node: string, options: RequestOptions): Promise<StreamInfo[]> {
+    const all: StreamInfo[] = []
+    for (let more = true; more; ) {
+      const page = await this.call<{ streams: StreamInfo[] | null; total: number }>(
+        node,
+        'STREAM.LIST',
+        { offset: all.length },
+        options,
+      )
+      all.push(...(page.streams ?? []))
+      more = all.length < page.total && (page.streams ?? []).length > 0
+    }
+    return all
+  }
+
+  async #update(node: string, info: StreamInfo, wanted: object, options: RequestOptions): Promise<StreamInfo> {
+    if (has(info, { ...wanted })) return info
+    return this.call<StreamInfo>(node, `STREAM.UPDATE.${info.config.name}`, { ...info.config, ...wanted }, options)
+  }
+
+  #alone<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const turn = (this.#changes.get(name) ?? Promise.resolve()).then(work)
+    const settled = turn.then(
+      () => {},
+      () => {},
+    )
+    this.#changes.set(name, settled)
+    settled.then(() => {
+      if (this.#changes.get(name) === settled) this.#changes.delete(name)
+    })
+    return turn
   }
 
   async purge(source: Source, body: { keep?: number; seq?: number }, options: RequestOptions): Promise<void> {
@@ -142,6 +202,9 @@ export class JetStream {
     await this.call(source.node, `CONSUMER.DELETE.${streamName(source)}.${name}`, undefined, options)
   }
 }
+
+const isOfTable = ({ config: { subjects = [] } }: StreamInfo) =>
+  subjects.length === 1 && subjects[0]!.startsWith('txn.')
 
 const stateOf = ({ config, created, state }: StreamInfo): StreamState => ({
   description: config.description ?? '',

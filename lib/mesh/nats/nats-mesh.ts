@@ -18,6 +18,7 @@ import {
   type Route,
   type Routes,
   type Source,
+  type StreamLimits,
   type StreamState,
   type TableName,
 } from '../mesh.ts'
@@ -35,17 +36,17 @@ import {
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
-import { JetStream, type StreamLimits, subjectOf } from './jetstream.ts'
+import { JetStream } from './jetstream.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { NatsServer } from './server.ts'
+import { checkStore, fullDisk, isStoreError } from './store-health.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
   /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
   folder: string
   storeFolder?: string | undefined
-  limits: StreamLimits
   password(): Promise<string>
   natsServer?: string | undefined
   logger?: Logger
@@ -64,6 +65,10 @@ const MUTUAL_TIMEOUT = 600
 const ROUTE_ATTEMPTS = 3
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
+/** ms between two looks at a leaf that is there and not yet fit for use. */
+const RISE_INTERVAL = 20
+/** The same while its disk is full. */
+const ROOM_INTERVAL = 500
 const portKeys = {
   cluster: 'clustering.hubServer.cluster.network.port',
   leafNodes: 'clustering.hubServer.leafNodes.network.port',
@@ -83,6 +88,7 @@ export class NatsMesh implements Mesh {
   #node = ''
   #routes: Routes = { hub: [], leaf: [] }
   #state: MeshState = 'stopped'
+  #reason: string | undefined
   #listener: MeshListener | undefined
   #binary: Binary | undefined
   #settings: ServerSettings | undefined
@@ -92,6 +98,8 @@ export class NatsMesh implements Mesh {
   #leafConnection: Connection | undefined
   #appender: Appender | undefined
   #log: LogWatch | undefined
+  #limits: StreamLimits = {}
+  #rising = false
   #homeCheck: NodeJS.Timeout | undefined
   #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
@@ -141,7 +149,7 @@ export class NatsMesh implements Mesh {
       await this.#hub.start(this.#hubText(routes.hub))
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
-      this.#appender = new Appender(this.#connected(this.#leafConnection))
+      this.#appender = new Appender(this.#connected(this.#leafConnection), node)
       this.#leafConnection!.subscribe(
         probeSubject(node),
         (message) => void this.#answerProbe(message.string(), message),
@@ -150,7 +158,11 @@ export class NatsMesh implements Mesh {
       await this.close()
       throw error
     }
-    this.#become('connected')
+    // On a full disk this node runs, and cannot write.
+    const full = await fullDisk(this.#settings.storeFolder)
+    if (!full) return this.#up()
+    this.#become('disconnected', full)
+    void this.#leafUp()
   }
 
   async close(): Promise<void> {
@@ -166,8 +178,12 @@ export class NatsMesh implements Mesh {
   }
 
   #become(state: MeshState, reason?: string): void {
-    if (state === this.#state) return
+    if (state !== this.#state) this.#tell(state, reason)
+  }
+
+  #tell(state: MeshState, reason?: string): void {
     this.#state = state
+    this.#reason = reason
     this.#listener?.state(state, reason)
   }
 
@@ -178,15 +194,20 @@ export class NatsMesh implements Mesh {
       probe,
       binary: this.#binary!.path,
       configFile: join(folder, `${kind}.json`),
-      pidFile: join(folder, `${kind}.pid`),
       portKey: (port) =>
         Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
       logger: this.#logger,
       events: {
         // Once we end both, one may find the other's connection gone: no news to anybody.
-        line: (level, text) => this.#log?.line(kind, this.#state === 'stopped' ? 'INF' : level, text),
+        line: (level, text) => {
+          this.#log?.line(kind, this.#state === 'stopped' ? 'INF' : level, text)
+          if (kind === 'leaf' && isStoreError(level, text)) this.#leaf?.replace(text)
+        },
         died: (reason) => {
           if (kind === 'leaf') this.#leafDown(`the leaf server ended: ${reason}`)
+        },
+        failed: (reason) => {
+          if (kind === 'leaf') this.#stillDown(reason)
         },
         returned: () => {
           if (kind === 'leaf') this.#leafUp()
@@ -220,7 +241,17 @@ export class NatsMesh implements Mesh {
         else if (this.#appender) this.#leafUp()
       },
     })
-    await this.#jetStream.ping(this.#node, { timeout: RELOAD_TIMEOUT, signal })
+    await this.#checkStore({ timeout: RELOAD_TIMEOUT, signal })
+    if (this.#state !== 'connected') return
+    const full = await fullDisk(this.#settings!.storeFolder)
+    if (!full) return
+    // Not ended: others may go on reading what it has.
+    this.#leafDown(full)
+    void this.#leafUp()
+  }
+
+  #checkStore(options: RequestOptions): Promise<void> {
+    return checkStore(this.#jetStream, this.#node, this.#appender?.written, options)
   }
 
   #leafDown(reason: string): void {
@@ -230,16 +261,42 @@ export class NatsMesh implements Mesh {
     this.#loseReaders(reason)
   }
 
-  /** Connected again only when JetStream answers: the client is back before the store is. */
+  /** Connected only when the store answers and has room: the client is back before the store is. */
   async #leafUp(): Promise<void> {
+    if (this.#rising) return
+    this.#rising = true
     while (this.#state === 'disconnected') {
-      try {
-        await this.#jetStream.ping(this.#node, { timeout: RELOAD_TIMEOUT })
-        this.#become('connected')
-      } catch {
-        await delay(20)
-      }
+      const full = await fullDisk(this.#settings!.storeFolder)
+      if (full) this.#stillDown(full)
+      const ready =
+        !full &&
+        (await this.#checkStore({ timeout: RELOAD_TIMEOUT }).then(
+          () => true,
+          () => false,
+        ))
+      // It may have been closed meanwhile.
+      if (ready && this.#isDown) this.#up()
+      else await delay(full ? ROOM_INTERVAL : RISE_INTERVAL)
     }
+    this.#rising = false
+  }
+
+  get #isDown(): boolean {
+    return this.#state === 'disconnected'
+  }
+
+  #up(): void {
+    this.#become('connected')
+    this.#limitStreams().catch((error) => {
+      this.#logger.warn({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
+    })
+  }
+
+  /** News only when it is for another reason than before. */
+  #stillDown(reason: string): void {
+    if (!this.#isDown || reason === this.#reason) return
+    this.#logger.warn({ reason }, 'the leaf server cannot be written to yet')
+    this.#tell('disconnected', reason)
   }
 
   /** What other nodes' servers held for us went with the link; our readers ask anew. */
@@ -438,9 +495,19 @@ export class NatsMesh implements Mesh {
     return { node: this.#node, ...table }
   }
 
+  async setLimits(limits: StreamLimits): Promise<void> {
+    this.#limits = limits
+    await this.#limitStreams()
+  }
+
+  /** What cannot be reached has its turn when it is connected again. */
+  async #limitStreams(): Promise<void> {
+    if (this.#state !== 'connected') return
+    await this.#jetStream.limitStreams(this.#node, this.#limits, { timeout: ADMIN_TIMEOUT })
+  }
+
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
-    const { limits } = this.#options
-    return this.#jetStream.ensureStream(this.#own(table), description, limits, { timeout: ADMIN_TIMEOUT })
+    return this.#jetStream.ensureStream(this.#own(table), description, this.#limits, { timeout: ADMIN_TIMEOUT })
   }
 
   async describeStream(table: TableName, description: string): Promise<void> {
@@ -456,7 +523,7 @@ export class NatsMesh implements Mesh {
     if (!this.#appender || this.#state !== 'connected')
       return queueMicrotask(() => done(new MeshError('disconnected'), 0))
     if (message.data.byteLength > MAX_STORED) return queueMicrotask(() => done(new MeshError('too_large'), 0))
-    this.#appender.append(subjectOf(this.#node, table), message, expected, done)
+    this.#appender.append(table, message, expected, done)
   }
 
   async purgeStream(table: TableName, { keep, before }: { keep?: number; before?: number }): Promise<void> {

@@ -2,17 +2,20 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { open, readFile, rename } from 'node:fs/promises'
+import { open, rename } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
+import { isGone, serverArguments, serversOf } from './processes.ts'
 
 export type ServerEvents = {
   /** A line of the server's log, without its prefix. */
   line(level: string, text: string): void
   /** The process ended, and not because we asked it to. */
   died(reason: string): void
+  /** It could not be started again, and will be tried again. */
+  failed(reason: string): void
   /** The process was started again and answers. */
   returned(): void
 }
@@ -22,7 +25,6 @@ export type ServerOptions = {
   kind: string
   binary: string
   configFile: string
-  pidFile: string
   /** Resolves when the server does its work; rejects or hangs when not. */
   probe(signal: AbortSignal): Promise<void>
   /** The configuration key that set this port, for the error that says it is taken. */
@@ -34,37 +36,13 @@ export type ServerOptions = {
 /** Every 2 s the server is asked; after three misses it is killed and started again. */
 const HEALTH_INTERVAL = 2_000
 const HEALTH_MISSES = 3
-const READY_TIMEOUT = 15_000
-const STOP_TIMEOUT = 5_000
+/**
+ * ms that a server which starts may be silent, in its log too; twice as long each time that was too little: a large store
+ * takes its time to be read.
+ */
+const READY_TIMEOUT = { first: 15_000, most: 600_000 }
+const STOP_TIMEOUT = 3_000
 const BACKOFF = { first: 100, most: 5_000, calm: 10_000 }
-
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
-}
-
-/** Is this process a server of that configuration file? A pid may long belong to somebody else. */
-async function runs(pid: number, configFile: string): Promise<boolean> {
-  try {
-    return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').includes(configFile)
-  } catch {
-    return false
-  }
-}
-
-/** Waits until the process is gone; false when it is still there after `timeout` ms. */
-async function gone(pid: number, timeout: number): Promise<boolean> {
-  const end = Date.now() + timeout
-  while (isAlive(pid)) {
-    if (Date.now() > end) return false
-    await delay(10)
-  }
-  return true
-}
 
 /** Writes a file whole or not at all: a truncated configuration is parsed leniently by the server. */
 export async function writeWhole(path: string, text: string): Promise<void> {
@@ -76,6 +54,19 @@ export async function writeWhole(path: string, text: string): Promise<void> {
     await file.close()
   }
   await rename(`${path}.new`, path)
+}
+
+/** True when the process is gone; asked to end first, then made to. */
+async function ended(pid: number): Promise<boolean> {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    try {
+      process.kill(pid, signal)
+    } catch {
+      // It has just ended by itself, or is not ours to end.
+    }
+    if (await isGone(pid, STOP_TIMEOUT)) return true
+  }
+  return false
 }
 
 // Servers that outlive a host which ends without closing would hold its ports and its store.
@@ -91,6 +82,9 @@ export class NatsServer {
   #lastError = ''
   #startedAt = 0
   #backoff = BACKOFF.first
+  #patience = READY_TIMEOUT.first
+  /** Started, and not known to have ended. */
+  #serving = false
   #watching: Promise<void> | undefined
   readonly #ending = new AbortController()
   /** Who waits for the process to be back. */
@@ -106,7 +100,7 @@ export class NatsServer {
 
   /** Replaces what a killed host left behind, starts the process and resolves when it does its work. Rejects port_taken, server_failed. */
   async start(configuration: string): Promise<void> {
-    await this.#replaceOrphan()
+    await this.#replaceOrphans()
     await writeWhole(this.#options.configFile, configuration)
     await this.#launch()
     this.#watching = this.#watch()
@@ -127,7 +121,7 @@ export class NatsServer {
     this.#backoff = 0
     child.kill('SIGTERM')
     const late = new AbortController()
-    const timeout = delay(READY_TIMEOUT, true, { signal: late.signal }).catch(() => false)
+    const timeout = delay(READY_TIMEOUT.first, true, { signal: late.signal }).catch(() => false)
     const failed = await Promise.race([returned, timeout])
     late.abort()
     if (failed) throw this.#reason(this.#options.kind)
@@ -148,30 +142,38 @@ export class NatsServer {
     for (const resolve of this.#returns.splice(0)) resolve()
   }
 
-  /** A process that hangs answers no signal but this one; the watch starts it again. */
-  kill(): void {
+  /** It is not to be trusted any more: ended at once, before it writes down what it believes, and started again by the watch. */
+  replace(reason: string): void {
+    if (!this.#serving) return
+    this.#serving = false
+    this.#lastError = reason
     this.#child?.kill('SIGKILL')
   }
 
-  async #replaceOrphan(): Promise<void> {
-    const { pidFile, configFile, kind, logger } = this.#options
-    const pid = Number(await readFile(pidFile, 'utf8').catch(() => ''))
-    if (!(pid > 0) || !isAlive(pid) || !(await runs(pid, configFile))) return
-    logger.warn({ pid, server: kind }, 'replacing a server that an earlier process left running')
-    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-      process.kill(pid, signal)
-      if (await gone(pid, STOP_TIMEOUT)) return
+  /** Two servers on one store would ruin it. */
+  async #replaceOrphans(): Promise<void> {
+    const { configFile, kind, logger } = this.#options
+    for (const pid of await serversOf(configFile)) {
+      logger.warn({ pid, server: kind }, 'replacing a server that an earlier process left running')
+      if (!(await ended(pid)))
+        throw clusterError('server_failed', kind, `process ${pid} of an earlier run does not end`)
     }
   }
 
   /** One attempt: spawn, and wait until the probe passes. */
   async #launch(): Promise<void> {
     const { binary, configFile, probe, kind } = this.#options
+    if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT)))
+      throw clusterError('server_failed', kind, `process ${this.#child.pid} before it does not end`)
     this.#lastError = ''
     // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
     // Nor does it need to know what the host's environment holds.
     const env = { PATH: process.env.PATH }
-    const child = spawn(binary, ['-c', configFile], { stdio: ['ignore', 'ignore', 'pipe'], detached: true, env })
+    const child = spawn(binary, serverArguments(configFile), {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+      env,
+    })
     this.#child = child
     running.add(child)
     child.once('exit', () => running.delete(child))
@@ -179,25 +181,34 @@ export class NatsServer {
       running.delete(child)
       this.#lastError = reasonOf(error)
     })
+    const failed = new AbortController()
+    const deadline = setTimeout(() => {
+      this.#lastError ||= `it did nothing for ${this.#patience} ms`
+      this.#patience = Math.min(2 * this.#patience, READY_TIMEOUT.most)
+      failed.abort()
+    }, this.#patience)
+    child.once('close', () => failed.abort())
     const listening = new Promise<void>((resolve) => {
       createInterface({ input: child.stderr! }).on('line', (line) => {
+        if (!failed.signal.aborted) deadline.refresh()
         if (line.includes('Server is ready')) resolve()
         this.#log(line)
       })
     })
-    const failed = new AbortController()
-    const deadline = setTimeout(() => failed.abort(), READY_TIMEOUT)
-    child.once('close', () => failed.abort())
     try {
       // Somebody else may hold its port: nobody is asked before it has said that it listens itself.
-      await Promise.race([listening, once(failed.signal, 'abort'), once(this.#ending.signal, 'abort')])
-      while (!failed.signal.aborted && !this.#ending.signal.aborted) {
+      const over = AbortSignal.any([failed.signal, this.#ending.signal])
+      await Promise.race([listening, over.aborted || once(over, 'abort')])
+      while (!over.aborted) {
         const ready = await probe(failed.signal).then(
           () => true,
           () => false,
         )
         if (ready && !failed.signal.aborted) {
           this.#startedAt = Date.now()
+          this.#patience = READY_TIMEOUT.first
+          this.#lastError = ''
+          this.#serving = true
           return
         }
         await delay(10)
@@ -212,7 +223,7 @@ export class NatsServer {
   #reason(kind: string): ClusterError {
     const taken = /:(\d+): bind: address already in use/.exec(this.#lastError)
     if (taken) return clusterError('port_taken', this.#options.portKey(Number(taken[1])), Number(taken[1]))
-    return clusterError('server_failed', kind, this.#lastError || `it did not answer within ${READY_TIMEOUT} ms`)
+    return clusterError('server_failed', kind, this.#lastError || 'it ended without a word')
   }
 
   #log(line: string): void {
@@ -229,6 +240,7 @@ export class NatsServer {
     const { events, logger, kind } = this.#options
     while (!this.#stopping) {
       const reason = await this.#end()
+      this.#serving = false
       if (this.#stopping) return
       events.died(reason)
       logger.warn({ server: kind, reason }, 'server ended, starting it again')
@@ -240,7 +252,10 @@ export class NatsServer {
         up = await this.#launch().then(
           () => true,
           (error) => {
-            logger.error({ server: kind, reason: reasonOf(error) }, 'server could not be started, trying again')
+            const reason = reasonOf(error)
+            if (this.#stopping) return false
+            logger.error({ server: kind, reason }, 'server could not be started, trying again')
+            events.failed(reason)
             return false
           },
         )
@@ -265,11 +280,9 @@ export class NatsServer {
         () => true,
         () => false,
       )
-      misses = healthy || late || Date.now() - last > 1.5 * HEALTH_INTERVAL ? 0 : misses + 1
-      if (misses >= HEALTH_MISSES) {
-        this.#lastError = `it did not answer ${misses} times in a row`
-        child.kill('SIGKILL')
-      }
+      if (healthy) misses = 0
+      else if (!late && Date.now() - last <= 1.5 * HEALTH_INTERVAL) misses++
+      if (misses >= HEALTH_MISSES) this.replace(`it did not answer ${misses} times in a row`)
     }, HEALTH_INTERVAL)
     try {
       await this.#exited(child)

@@ -1,0 +1,37 @@
+// Whether our leaf's store does its work: what is asked of it, what its log tells, and whether its disk has room.
+
+import { statfs } from 'node:fs/promises'
+import type { RequestOptions, TableName } from '../mesh.ts'
+import { MAX_STORED } from './configuration.ts'
+import type { JetStream } from './jetstream.ts'
+
+/**
+ * Bytes that the disk must have free for us to write: the largest message, and as much again. Where a write fails for want of
+ * room, 2.9 hangs with all its streams, those too that others are reading.
+ */
+const LEAST_ROOM = 2 * MAX_STORED
+
+/** JetStream answers, and so does a stream that we write: on a full disk the one may do without the other. */
+export async function checkStore(
+  jetStream: JetStream,
+  node: string,
+  written: TableName | undefined,
+  options: RequestOptions,
+): Promise<void> {
+  await jetStream.ping(node, options)
+  if (written) await jetStream.stream({ node, ...written }, options)
+}
+
+/** What there is to say when the disk of this folder is too full to be written; undefined when it is not, or cannot be asked. */
+export async function fullDisk(folder: string): Promise<string | undefined> {
+  const disk = await statfs(folder).catch(() => undefined)
+  if (!disk || disk.blocks === 0 || disk.bavail * disk.bsize >= LEAST_ROOM) return undefined
+  return `the disk of ${folder} is full: less than ${Math.ceil(LEAST_ROOM / 1024 / 1024)} MB are free`
+}
+
+const STORE_ERROR =
+  /failed to store|out of (?:\S+ )?(?:resources|space)|no space left|input\/output error|write error|filestore/i
+
+/** After one of these a server may go on with a state that its files do not have (2.10). */
+export const isStoreError = (level: string, text: string): boolean =>
+  (level === 'ERR' || level === 'FTL') && STORE_ERROR.test(text)
