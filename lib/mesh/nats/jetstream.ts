@@ -20,8 +20,10 @@ const INACTIVE_AFTER = 90
 
 const STREAM_NOT_FOUND = 10059
 const CONSUMER_NOT_FOUND = 10014
+const MESSAGE_NOT_FOUND = 10037
 const WRONG_SEQUENCE = 10071
 const WRONG_ID = 10070
+const NOT_FOUND: ReadonlySet<number | undefined> = new Set([STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND])
 
 export const streamName = ({ database, table }: TableName): string =>
   createHash('md5').update(`${database}.${table}`).digest('hex')
@@ -31,7 +33,7 @@ export const subjectOf = (node: string, { database, table }: TableName): string 
 export type ApiError = { code: number; err_code?: number; description?: string }
 
 export function apiError({ code, err_code, description = `error ${code}` }: ApiError): MeshError {
-  if (err_code === STREAM_NOT_FOUND || err_code === CONSUMER_NOT_FOUND) return new MeshError('not_found', description)
+  if (NOT_FOUND.has(err_code)) return new MeshError('not_found', description)
   if (err_code === WRONG_SEQUENCE || err_code === WRONG_ID) return new MeshError('wrong_sequence', description)
   return new MeshError('refused', description)
 }
@@ -80,6 +82,17 @@ export class JetStream {
   async stream(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
     const info = await this.#info(source, options)
     return info && stateOf(info)
+  }
+
+  /** Can this message be read? */
+  async hasMessage(source: Source, seq: number, options: RequestOptions): Promise<boolean> {
+    try {
+      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options)
+      return true
+    } catch (error) {
+      if (error instanceof MeshError && error.code === 'not_found') return false
+      throw error
+    }
   }
 
   async #info(source: Source, options: RequestOptions): Promise<StreamInfo | undefined> {

@@ -36,12 +36,12 @@ import {
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
-import { JetStream } from './jetstream.ts'
+import { JetStream, subjectOf } from './jetstream.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { NatsServer } from './server.ts'
-import { checkStore, fullDisk, isStoreError } from './store-health.ts'
+import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError } from './store-health.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
   /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
@@ -100,6 +100,11 @@ export class NatsMesh implements Mesh {
   #log: LogWatch | undefined
   #limits: StreamLimits = {}
   #rising = false
+  /** The leaf's store is not what the leaf believes: its next start is to find out what is there. */
+  #distrusted = false
+  /** By stream, the session in which it was looked into. */
+  readonly #inspected = new Map<string, string>()
+  readonly #faulty = new Set<string>()
   #homeCheck: NodeJS.Timeout | undefined
   #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
@@ -193,6 +198,9 @@ export class NatsMesh implements Mesh {
       kind,
       probe,
       binary: this.#binary!.path,
+      prepare: async () => {
+        if (kind === 'leaf' && this.#distrusted) await dropIndexes(this.#settings!.storeFolder)
+      },
       configFile: join(folder, `${kind}.json`),
       portKey: (port) =>
         Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
@@ -201,7 +209,7 @@ export class NatsMesh implements Mesh {
         // Once we end both, one may find the other's connection gone: no news to anybody.
         line: (level, text) => {
           this.#log?.line(kind, this.#state === 'stopped' ? 'INF' : level, text)
-          if (kind === 'leaf' && isStoreError(level, text)) this.#leaf?.replace(text)
+          if (kind === 'leaf' && isStoreError(level, text)) this.#distrust(text)
         },
         died: (reason) => {
           if (kind === 'leaf') this.#leafDown(`the leaf server ended: ${reason}`)
@@ -210,8 +218,9 @@ export class NatsMesh implements Mesh {
           if (kind === 'leaf') this.#stillDown(reason)
         },
         returned: () => {
-          if (kind === 'leaf') this.#leafUp()
-          else this.#comeHome()
+          if (kind === 'hub') return this.#comeHome()
+          this.#distrusted = false
+          void this.#leafUp()
         },
       },
     })
@@ -248,6 +257,12 @@ export class NatsMesh implements Mesh {
     // Not ended: others may go on reading what it has.
     this.#leafDown(full)
     void this.#leafUp()
+  }
+
+  #distrust(reason: string): void {
+    if (this.#state === 'stopped') return
+    this.#distrusted = true
+    this.#leaf?.replace(reason)
   }
 
   #checkStore(options: RequestOptions): Promise<void> {
@@ -507,7 +522,26 @@ export class NatsMesh implements Mesh {
   }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
-    return this.#jetStream.ensureStream(this.#own(table), description, this.#limits, { timeout: ADMIN_TIMEOUT })
+    const source = this.#own(table)
+    const options = { timeout: ADMIN_TIMEOUT }
+    const state = await this.#jetStream.ensureStream(source, description, this.#limits, options)
+    await this.#inspect(source, state, options)
+    return state
+  }
+
+  /** Before anything is written to it: a stream that cannot be read would lose that too. */
+  async #inspect(source: Source, state: StreamState, options: RequestOptions): Promise<void> {
+    const { session } = this
+    const name = subjectOf(this.#node, source)
+    if (this.#inspected.get(name) === session) return
+    const fault = await faultOf(this.#jetStream, source, state, options)
+    this.#inspected.set(name, session)
+    if (!fault) return void this.#faulty.delete(name)
+    // Starting it again did not help: what can be done with it is done.
+    if (this.#faulty.has(name)) return this.#logger.error({ ...source, reason: fault }, 'a stream is damaged')
+    this.#faulty.add(name)
+    this.#distrust(fault)
+    throw new MeshError('disconnected', fault)
   }
 
   async describeStream(table: TableName, description: string): Promise<void> {

@@ -8,19 +8,21 @@ import { promisify } from 'node:util'
 /** How a server is started: nothing else has this command line. */
 export const serverArguments = (configFile: string): string[] => ['-c', configFile]
 
-export const isAlive = (pid: number): boolean => {
+/** A zombie has let go of its ports and files: it is gone. */
+async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0)
-    return true
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
+  const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  return !/^\d+ \(.*\) [ZX]/s.test(status)
 }
 
 /** Waits until the process is gone; false when it is still there after `timeout` ms. */
 export async function isGone(pid: number, timeout: number): Promise<boolean> {
   const end = Date.now() + timeout
-  while (isAlive(pid)) {
+  while (await isAlive(pid)) {
     if (Date.now() > end) return false
     await delay(10)
   }

@@ -25,6 +25,8 @@ export type ServerOptions = {
   kind: string
   binary: string
   configFile: string
+  /** What is to be done before it is started, with none running. */
+  prepare?(): Promise<void>
   /** Resolves when the server does its work; rejects or hangs when not. */
   probe(signal: AbortSignal): Promise<void>
   /** The configuration key that set this port, for the error that says it is taken. */
@@ -165,6 +167,8 @@ export class NatsServer {
     const { binary, configFile, probe, kind } = this.#options
     if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT)))
       throw clusterError('server_failed', kind, `process ${this.#child.pid} before it does not end`)
+    await this.#options.prepare?.()
+    if (this.#stopping) throw clusterError('closed')
     this.#lastError = ''
     // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
     // Nor does it need to know what the host's environment holds.
@@ -189,9 +193,13 @@ export class NatsServer {
     }, this.#patience)
     child.once('close', () => failed.abort())
     const listening = new Promise<void>((resolve) => {
+      let ready = false
       createInterface({ input: child.stderr! }).on('line', (line) => {
-        if (!failed.signal.aborted) deadline.refresh()
-        if (line.includes('Server is ready')) resolve()
+        if (!ready && !failed.signal.aborted) deadline.refresh()
+        if (line.includes('Server is ready')) {
+          ready = true
+          resolve()
+        }
         this.#log(line)
       })
     })

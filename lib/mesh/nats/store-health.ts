@@ -1,7 +1,8 @@
 // Whether our leaf's store does its work: what is asked of it, what its log tells, and whether its disk has room.
 
-import { statfs } from 'node:fs/promises'
-import type { RequestOptions, TableName } from '../mesh.ts'
+import { readdir, rm, statfs } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import type { RequestOptions, Source, StreamState, TableName } from '../mesh.ts'
 import { MAX_STORED } from './configuration.ts'
 import type { JetStream } from './jetstream.ts'
 
@@ -30,8 +31,39 @@ export async function fullDisk(folder: string): Promise<string | undefined> {
 }
 
 const STORE_ERROR =
-  /failed to store|out of (?:\S+ )?(?:resources|space)|no space left|input\/output error|write error|filestore/i
+  /failed to store|malformed or corrupt|out of (?:\S+ )?(?:resources|space)|no space left|input\/output error|write error|filestore/i
 
-/** After one of these a server may go on with a state that its files do not have (2.10). */
+/** After one of these a server may go on with a state that its files do not have. */
 export const isStoreError = (level: string, text: string): boolean =>
   (level === 'ERR' || level === 'FTL') && STORE_ERROR.test(text)
+
+/**
+ * What a stream's INFO says must be there: its last message above all, for what is written next goes into the same file.
+ * Resolves with what is wrong. (A server that was ended in order believes its index, whatever has become of the messages.)
+ */
+export async function faultOf(
+  jetStream: JetStream,
+  source: Source,
+  { messages, firstSequence, lastSequence }: StreamState,
+  options: RequestOptions,
+): Promise<string | undefined> {
+  if (messages === 0) return undefined
+  const where = `the stream of ${source.database}.${source.table}`
+  if (messages > lastSequence - firstSequence + 1)
+    return `${where} claims ${messages} messages from ${firstSequence} to ${lastSequence}`
+  if (await jetStream.hasMessage(source, lastSequence, options)) return undefined
+  // It may have been removed in between.
+  const now = await jetStream.stream(source, options)
+  if (!now || now.messages === 0 || now.lastSequence !== lastSequence) return undefined
+  return `${where} claims message ${lastSequence} and cannot read it`
+}
+
+const INDEX = /\.(?:idx|fss)$|^index\.db$/
+
+/** Has the server that is started next read all messages, and keep what of them is whole. Only while none runs. */
+export async function dropIndexes(storeFolder: string): Promise<void> {
+  const names = await readdir(storeFolder, { recursive: true }).catch(() => [])
+  await Promise.all(
+    names.filter((name) => INDEX.test(basename(name))).map((name) => rm(join(storeFolder, name), { force: true })),
+  )
+}

@@ -1,0 +1,433 @@
+// What may befall a leaf on its machine: a full disk, files that went bad, a port that somebody else has for a while, errors
+// of its store, servers of an earlier run; and a process that has to end while its servers hang.
+
+import assert from 'node:assert/strict'
+import { execFile, spawn } from 'node:child_process'
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, truncate, unlink, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { parse, stringify } from 'yaml'
+import {
+  eventually,
+  isRunning,
+  killed,
+  type NodeFiles,
+  quiet,
+  type ServerKind,
+  serverPid,
+  stopped,
+  streamInfo,
+  subscribe,
+  TestCluster,
+  type TestNode,
+  temporaryFolder,
+} from '../support/cluster.ts'
+import { insert } from '../support/memory-host.ts'
+import { NodeProcess } from '../support/node-process.ts'
+
+const run = promisify(execFile)
+const tables: [string, string][] = [['dev', 'dog']]
+const kinds: ServerKind[] = ['hub', 'leaf']
+const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
+
+/** Commits a row a transaction; resolves with what each `publish` came to, and how long it took. */
+const writeAll = (node: TestNode, ids: readonly string[], padding = 0) =>
+  Promise.all(
+    ids.map(async (id) => {
+      const started = Date.now()
+      const text = 'x'.repeat(padding)
+      const code = await node.host.write(id, insert('dog', { id, text })).then(
+        () => 'stored',
+        (error) => error.code as string,
+      )
+      return { code, took: Date.now() - started }
+    }),
+  )
+
+const received = (node: TestNode, from: TestNode) => node.host.from(from.name, 'dog').map(({ id }) => id)
+
+/** Edits the limits of streams, or where they lie, in a node's file. */
+async function editStreams({ configFile }: NodeFiles, streams: object): Promise<void> {
+  const config = parse(await readFile(configFile, 'utf8'))
+  config.clustering.leafServer.streams = streams
+  await writeFile(configFile, stringify(config))
+}
+
+const limitsOf = async (cluster: TestCluster, node: TestNode, table = 'dog') => {
+  const info = await streamInfo(await cluster.client(node), 'dev', table)
+  return info && { ...info.state, ...info.config }
+}
+
+describe('the limits of streams', () => {
+  test('take effect while running, and what they take from a subscriber is a gap', async (t) => {
+    const cluster = TestCluster.for(t)
+    const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'publish' })
+    await writeAll(node1, ['a0'])
+    await quiet([node1, node2])
+    await node2.cluster.close()
+    await writeAll(node1, numbered('b', 9))
+    const pids = await Promise.all(kinds.map((kind) => node1.pid(kind)))
+    await editStreams(node1, { maxMsgs: 4, maxAge: 3600 })
+    await eventually('the limits hold', async () => (await limitsOf(cluster, node1))?.messages === 4)
+    assert.equal((await limitsOf(cluster, node1))?.max_age, 3600 * 1e9)
+    await node2.reopen()
+    await quiet([node1, node2])
+    assert.deepEqual(received(node2, node1), ['a0', ...numbered('b', 9).slice(-4)])
+    const gaps = node2.seen('replication:gap').map(({ from, to }) => ({ from, to }))
+    assert.deepEqual(gaps, [{ from: 2, to: 6 }])
+    await editStreams(node1, {})
+    await eventually('there are none', async () => (await limitsOf(cluster, node1))?.max_msgs === -1)
+    await writeAll(node1, numbered('c', 10))
+    assert.equal((await limitsOf(cluster, node1))?.messages, 14)
+    assert.deepEqual(await Promise.all(kinds.map((kind) => node1.pid(kind))), pids, 'no server was started anew')
+    assert.deepEqual(node1.seen('config:rejected'), [])
+  })
+
+  test('that are edited while closed hold for streams nobody writes', async (t) => {
+    const cluster = TestCluster.for(t)
+    const node = await cluster.start('node1', { tables })
+    await writeAll(node, numbered('a', 9))
+    await node.cluster.close()
+    await editStreams(node, { maxMsgs: 2 })
+    await node.reopen()
+    await eventually('the limits hold', async () => (await limitsOf(cluster, node))?.messages === 2)
+  })
+
+  test('may add up to more than the disk has', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    await editStreams(files, { maxBytes: 1e12 })
+    const names = numbered('table', 50)
+    const node = await cluster.open(files, { tables: names.map((name) => ['dev', name]) })
+    await Promise.all(names.map((name) => node.host.write(name, insert(name, { id: name }))))
+    assert.equal((await limitsOf(cluster, node, 'table49'))?.max_bytes, 1e12)
+  })
+})
+
+/** A small disk of its own; undefined, with a reason, where none can be had. */
+async function smallDisk(t: TestContext, megabytes: number): Promise<string | undefined> {
+  const [folder, remove] = await temporaryFolder()
+  t.after(remove)
+  try {
+    await run('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder])
+  } catch (error) {
+    t.skip(`no disk of its own without being root: ${(error as Error).message}`)
+    return undefined
+  }
+  t.after(() => run('umount', [folder]).catch(() => run('umount', ['-l', folder])))
+  return folder
+}
+
+/** Until nothing is left; at once, so that nobody notices before. */
+function fill(file: string): void {
+  const descriptor = openSync(file, 'w')
+  for (let size = 1024 * 1024; size >= 1; ) {
+    try {
+      writeSync(descriptor, Buffer.alloc(size))
+    } catch {
+      size = Math.floor(size / 2)
+    }
+  }
+  closeSync(descriptor)
+}
+
+describe('a full disk', () => {
+  test('is told, holds nobody up longer than allowed, and costs nothing when there is room again', async (t) => {
+    const cluster = TestCluster.for(t)
+    const disk = await smallDisk(t, 128)
+    if (!disk) return
+    const files = await cluster.prepare('node1')
+    await editStreams(files, { path: disk })
+    const node1 = await cluster.open(files, { tables, options: { publishTimeout: 1_000 } })
+    const node2 = await cluster.start('node2', { tables, routes: [files.ports.cluster] })
+    await subscribe(node1, node2, { dog: 'publish' })
+    const before = numbered('before', 500)
+    await writeAll(node1, before, 1_000)
+    const leaf = await node1.pid('leaf')
+
+    fill(join(disk, 'filler'))
+    // More than what is left of the last page.
+    const while1 = numbered('full', 500)
+    for (const { code, took } of await writeAll(node1, while1, 1_000)) {
+      assert.ok(code === 'stored' || code === 'backlog_full', code)
+      assert.ok(took < 3_000, `it took ${took} ms`)
+    }
+    await eventually(
+      'it is told',
+      () =>
+        node1
+          .seen('mesh:state')
+          .some(({ state, reason }) => state === 'disconnected' && /disk .* is full/.test(reason ?? '')),
+      30_000,
+    )
+    await node1.replaced('leaf', leaf, 30_000)
+    // Others read on what there is.
+    await eventually('what it has is read', () => received(node2, node1).length >= before.length)
+    const while2 = numbered('still', 10)
+    for (const { code, took } of await writeAll(node1, while2)) {
+      assert.equal(code, 'backlog_full')
+      assert.ok(took < 3_000, `it took ${took} ms`)
+    }
+
+    await unlink(join(disk, 'filler'))
+    await eventually('it is back', () => node1.seen('mesh:state').at(-1)?.state === 'connected')
+    await quiet([node1, node2], 30_000)
+    assert.deepEqual(received(node2, node1), [...before, ...while1, ...while2])
+    assert.deepEqual(node2.seen('replication:gap'), [])
+  })
+
+  test('when it is opened: it opens, says so, and writes when there is room', async (t) => {
+    const cluster = TestCluster.for(t)
+    const disk = await smallDisk(t, 80)
+    if (!disk) return
+    const files = await cluster.prepare('node1')
+    await editStreams(files, { path: disk })
+    fill(join(disk, 'filler'))
+    const node = await cluster.open(files, { tables, options: { publishTimeout: 500 } })
+    await eventually('it is told', () => /is full/.test(node.seen('mesh:state').at(-1)?.reason ?? ''))
+    assert.deepEqual(
+      (await writeAll(node, ['early'])).map(({ code }) => code),
+      ['backlog_full'],
+    )
+    await unlink(join(disk, 'filler'))
+    await eventually('the outbox is empty', () => node.host.outbox.length === 0)
+    assert.deepEqual((await limitsOf(cluster, node))?.messages, 1)
+  })
+})
+
+describe('a store whose files went bad while it was closed', () => {
+  const COUNT = 2_000
+  const READ = 500
+  type Damage = (folder: string) => Promise<void>
+  const blocks = async (folder: string) => {
+    const names = (await readdir(join(folder, 'msgs'))).filter((name) => name.endsWith('.blk'))
+    return names.map((name) => join(folder, 'msgs', name))
+  }
+  const block = async (folder: string) => (await blocks(folder))[0]!
+  const flip =
+    (share: number, bytes: number): Damage =>
+    async (folder) => {
+      const path = await block(folder)
+      const file = await open(path, 'r+')
+      const position = Math.floor((await file.stat()).size * share)
+      const { buffer } = await file.read(Buffer.alloc(bytes), 0, bytes, position)
+      for (const [index, byte] of buffer.entries()) buffer[index] = byte ^ 0xff
+      await file.write(buffer, 0, bytes, position)
+      await file.close()
+    }
+  const cut =
+    (share: number): Damage =>
+    async (folder) => {
+      const path = await block(folder)
+      await truncate(path, Math.floor((await stat(path)).size * share))
+    }
+  const damages: [name: string, damage: Damage][] = [
+    ['bytes of a message that was read', flip(0.1, 40)],
+    ['bytes of a message that was not read', flip(0.6, 40)],
+    ['a byte of the last message', flip(0.9999, 1)],
+    ['a thousand bytes', flip(0.5, 1_000)],
+    ['the messages cut short', cut(0.6)],
+    ['the messages cut short before what was read', cut(0.1)],
+    ['no messages at all', cut(0)],
+    ['the messages deleted', async (folder) => unlink(await block(folder))],
+    [
+      'the index of the messages deleted',
+      async (folder) => {
+        for (const name of await readdir(join(folder, 'msgs')))
+          if (!name.endsWith('.blk')) await unlink(join(folder, 'msgs', name))
+      },
+    ],
+    ['the description of the stream cut short', async (folder) => truncate(join(folder, 'meta.inf'), 40)],
+    ['the description of the stream deleted', async (folder) => unlink(join(folder, 'meta.inf'))],
+    ['nothing left of the stream', async (folder) => rm(folder, { recursive: true })],
+  ]
+  for (const [name, damage] of damages)
+    test(name, async (t) => {
+      const cluster = TestCluster.for(t)
+      const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+      await subscribe(node1, node2, { dog: 'publish' })
+      const ids = numbered('a', COUNT)
+      await writeAll(node1, ids.slice(0, READ))
+      await quiet([node1, node2])
+      await node2.cluster.close()
+      await writeAll(node1, ids.slice(READ))
+      await node1.cluster.close()
+      const store = join(node1.folder, 'clustering', 'leaf', 'jetstream', 'HDB', 'streams')
+      const [stream] = await readdir(store)
+      await damage(join(store, stream!))
+
+      await node1.reopen()
+      await node2.reopen()
+      const later = numbered('later', 100)
+      await writeAll(node1, later)
+      await eventually('what is written later arrives', () => received(node2, node1).at(-1) === later.at(-1), 30_000)
+      await quiet([node1, node2])
+
+      const gaps = node2.seen('replication:gap')
+      const lost = new Set(gaps.flatMap(({ from, to }) => ids.slice(from - 1, to)))
+      t.diagnostic(
+        `${received(node2, node1).length} received, gaps ${JSON.stringify(gaps.map(({ from, to, reason }) => [from, to, reason]))}`,
+      )
+      assert.deepEqual(received(node2, node1), [...ids.filter((id) => !lost.has(id)), ...later])
+      for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
+    })
+})
+
+/** Has the port as soon as the server that is killed has let go of it, before it is started again. */
+async function takePort(node: TestNode, kind: 'leaf', port: number): Promise<Server> {
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const before = await node.kill(kind)
+    for (;;) {
+      const server = createServer((socket) => socket.on('error', () => {}).resume())
+      const taken = await new Promise<boolean>((resolve) => {
+        server.once('error', () => resolve(false))
+        server.listen(port, '127.0.0.1', () => resolve(true))
+      })
+      if (taken) return server
+      const running = await serverPid(node, kind)
+      if (running !== undefined && running !== before) break
+      await turn()
+    }
+  }
+  throw new Error(`port ${port} could not be taken`)
+}
+
+test('a port that somebody else takes while a killed leaf is to come back', async (t) => {
+  const cluster = TestCluster.for(t)
+  const logged: string[] = []
+  const note = (details: unknown, text?: string) => void logged.push(`${JSON.stringify(details)} ${text}`)
+  const logger = { debug() {}, info() {}, warn: note, error: note }
+  const node1 = await cluster.start('node1', { tables, options: { publishTimeout: 500, logger } })
+  const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
+  await subscribe(node1, node2, { dog: 'both' })
+  const sockets = new Set<{ destroy(): void }>()
+  const thief = await takePort(node1, 'leaf', node1.ports.leaf)
+  thief.on('connection', (socket) => sockets.add(socket))
+  const letGo = () =>
+    new Promise<void>((resolve) => {
+      thief.close(() => resolve())
+      for (const socket of sockets) socket.destroy()
+    })
+  t.after(letGo)
+  const reason = new RegExp(`Port ${node1.ports.leaf} .*leafServer.network.port.* is in use`)
+  await eventually('it is told', () => node1.seen('mesh:state').some((each) => reason.test(each.reason ?? '')))
+  assert.ok(
+    logged.some((line) => reason.test(line)),
+    logged.join('\n'),
+  )
+  const ids = numbered('a', 100)
+  for (const { code, took } of await writeAll(node1, ids)) {
+    assert.equal(code, 'backlog_full')
+    assert.ok(took < 2_000, `it took ${took} ms`)
+  }
+  await letGo()
+  await eventually('it is back', () => node1.seen('mesh:state').at(-1)?.state === 'connected')
+  await writeAll(node2, ['there'])
+  await quiet([node1, node2])
+  assert.deepEqual(received(node2, node1), ids)
+  assert.deepEqual(received(node1, node2), ['there'])
+})
+
+test('a leaf that logs an error of its store is not believed any more: it is started anew', async (t) => {
+  const cluster = TestCluster.for(t)
+  const files = await cluster.prepare('node1')
+  // A nats-server in whose log a line appears that the test writes.
+  const [natsServer, line] = [join(files.folder, 'nats-server'), join(files.folder, 'line')]
+  const script = `#!/bin/sh
+[ "$1" = --version ] && exec nats-server --version
+case "$2" in *leaf.json)
+  ( while kill -0 $$ 2>/dev/null; do if [ -f '${line}' ]; then cat '${line}' >&2; rm '${line}'; fi; sleep 0.1; done ) &
+esac
+exec nats-server "$@"
+`
+  await writeFile(natsServer, script)
+  await chmod(natsServer, 0o700)
+  const node1 = await cluster.open(files, { tables, options: { natsServer } })
+  const node2 = await cluster.start('node2', { tables, routes: [files.ports.cluster] })
+  await subscribe(node1, node2, { dog: 'publish' })
+  await writeAll(node1, ['before'])
+  const leaf = await node1.pid('leaf')
+  const text = "JetStream failed to store a msg on stream 'HDB > 1f0e': input/output error"
+  await writeFile(`${line}.new`, `[1] 2024/01/01 00:00:00.000000 [ERR] ${text}\n`)
+  await rename(`${line}.new`, line)
+  await node1.replaced('leaf', leaf)
+  await writeAll(node1, ['after'])
+  await quiet([node1, node2])
+  assert.deepEqual(received(node2, node1), ['before', 'after'])
+  const reasons = node1.seen('mesh:state').map(({ reason }) => reason)
+  assert.ok(
+    reasons.some((reason) => reason?.includes(text)),
+    String(reasons),
+  )
+})
+
+describe('servers that a killed host left behind', () => {
+  const left = async (t: TestContext) => {
+    const cluster = TestCluster.for(t)
+    const { child, ...files } = await cluster.spawn('node1', { tables })
+    const orphans = await Promise.all(kinds.map(async (kind) => (await serverPid(files, kind))!))
+    await killed(child)
+    // Whatever the test comes to: without a pid file nobody else finds them.
+    t.after(async () => {
+      for (const pid of orphans) if (await isRunning(pid)) process.kill(pid, 'SIGKILL')
+    })
+    return { cluster, files, orphans }
+  }
+
+  test('are replaced also without pid files, and while they hang', async (t) => {
+    const { cluster, files, orphans } = await left(t)
+    for (const kind of kinds) await unlink(join(files.folder, 'clustering', `${kind}.pid`))
+    for (const pid of orphans) {
+      process.kill(pid, 'SIGSTOP')
+      await stopped(pid)
+    }
+    const node = await cluster.open(files, { tables })
+    for (const pid of orphans) assert.equal(await isRunning(pid), false)
+    await writeAll(node, ['one'])
+  })
+
+  test('are replaced also when their ports are others now: two servers on one store would ruin it', async (t) => {
+    const { cluster, files, orphans } = await left(t)
+    const other = await cluster.prepare('node1')
+    const config = parse(await readFile(other.configFile, 'utf8'))
+    await writeFile(files.configFile, stringify(config))
+    const node = await cluster.open({ ...files, ports: other.ports }, { tables })
+    for (const pid of orphans) assert.equal(await isRunning(pid), false)
+    await writeAll(node, ['one'])
+  })
+
+  test('are not taken for one by their process id alone', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    const innocent = spawn('sleep', ['60'], { stdio: 'ignore' })
+    t.after(() => killed(innocent))
+    await mkdir(join(files.folder, 'clustering'))
+    await writeFile(join(files.folder, 'clustering', 'leaf.pid'), String(innocent.pid))
+    await cluster.open(files, { tables })
+    assert.equal(await isRunning(innocent.pid!), true)
+  })
+})
+
+test('SIGTERM ends a node within seconds, also while both its servers hang', async (t) => {
+  const [folder, remove] = await temporaryFolder()
+  t.after(remove)
+  const node = await NodeProcess.create(folder, 'node1')
+  t.after(() => node.end())
+  await node.start()
+  const pids = Object.values(await node.serverPids())
+  for (const pid of pids) {
+    process.kill(pid, 'SIGSTOP')
+    await stopped(pid)
+  }
+  const started = Date.now()
+  assert.equal(await node.stop(), 0)
+  const took = Date.now() - started
+  t.diagnostic(`it took ${took} ms`)
+  assert.ok(took < 9_000, `it took ${took} ms`)
+  for (const pid of pids) assert.equal(await isRunning(pid), false)
+})
