@@ -1,134 +1,11 @@
 // Whole managers on a network in memory: what they do when the ways between them fail, without a server.
 
 import assert from 'node:assert/strict'
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { ClusterManager, type EventName, type Payload } from '../../lib/index.ts'
-import type { Mesh } from '../../lib/mesh/mesh.ts'
-import { parseLabel } from '../../lib/replication/stream-label.ts'
-import { MemoryNetwork } from '../../lib/testing.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
-import { insert, MemoryHost } from '../support/memory-host.ts'
+import { eventually } from '../support/cluster.ts'
+import { both, dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
-
-const watched = ['replication:gap', 'replication:quarantined', 'peer:up', 'peer:down', 'peer:refused'] as const
-const dog = { database: 'dev', table: 'dog' }
-const both = [{ ...dog, publish: true, subscribe: true }]
-const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
-
-class MemoryNode {
-  readonly host = new MemoryHost([['dev', 'dog']])
-  readonly events: { [Name in EventName]?: Payload<Name>[] } = {}
-  readonly name: string
-  readonly #network: MemoryNetwork
-  readonly #configFile: string
-  mesh!: Mesh
-  cluster!: ClusterManager
-
-  constructor(name: string, network: MemoryNetwork, configFile: string) {
-    this.name = name
-    this.#network = network
-    this.#configFile = configFile
-  }
-
-  async open(): Promise<void> {
-    this.mesh = this.#network.mesh()
-    const { host, mesh } = this
-    this.cluster = await ClusterManager.open({ configFile: this.#configFile, host, mesh })
-    host.stamp = () => this.cluster.stamp()
-    host.publish = (transaction) => this.cluster.publish(transaction)
-    for (const name of watched) {
-      const seen: unknown[] = []
-      this.events[name] = seen as never
-      this.cluster.on(name, (payload: unknown) => void seen.push(payload))
-    }
-  }
-
-  /** A transaction each; resolves when our own stream has them. */
-  async write(ids: readonly string[]): Promise<void> {
-    await Promise.all(ids.map((id) => this.host.write(id, insert('dog', { id }))))
-  }
-
-  /** Ids of what came from another node, in order. */
-  from({ name }: MemoryNode): string[] {
-    return this.host.from(name, 'dog').map(({ id }) => id)
-  }
-}
-
-class Scene {
-  readonly network: MemoryNetwork
-  readonly nodes: MemoryNode[] = []
-  readonly #test: TestContext
-
-  constructor(test: TestContext, seed?: number) {
-    this.#test = test
-    this.network = new MemoryNetwork(seed === undefined ? {} : { seed })
-    test.after(async () => {
-      await Promise.all(this.nodes.map(({ cluster }) => cluster?.close()))
-      await this.network.close()
-    })
-  }
-
-  async start(name: string): Promise<MemoryNode> {
-    const [folder, remove] = await temporaryFolder()
-    const configFile = join(folder, 'config.yaml')
-    await writeFile(configFile, `clustering:\n  enabled: true\n  nodeName: ${name}\n  user: cluster_user\n`)
-    const node = new MemoryNode(name, this.network, configFile)
-    this.#test.after(remove)
-    await node.open()
-    this.nodes.push(node)
-    return node
-  }
-
-  /** Nodes of these names, each subscribed to the table of dogs of each other one. */
-  async mesh(...names: string[]): Promise<MemoryNode[]> {
-    const nodes: MemoryNode[] = []
-    for (const name of names) {
-      const node = await this.start(name)
-      for (const other of nodes) await node.cluster.addNode({ node_name: other.name, subscriptions: both })
-      nodes.push(node)
-    }
-    await this.quiet()
-    return nodes
-  }
-
-  /** Resolves when every outbox is empty and every subscriber stands at the end of its stream, whichever that is. */
-  async quiet(timeout = 20_000): Promise<void> {
-    let unrest = ''
-    const atRest = async () => {
-      for (const { name, host, cluster, mesh } of this.nodes) {
-        unrest = `${host.outbox.length} transactions are in the outbox of ${name}`
-        if (host.outbox.length > 0) return false
-        for (const { source, state, error = '' } of cluster.subscriptions()) {
-          const stream = await mesh.streamState(source, { timeout: 1_000 }).catch(() => undefined)
-          // The same number in another incarnation of the stream is another place.
-          const { epoch = '', sequence = 0 } = (await host.checkpoint(source)) ?? {}
-          unrest = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
-          const current = stream && parseLabel(stream.description).incarnations.at(-1)?.epoch
-          if (sequence !== stream?.lastSequence || epoch !== current || state !== 'live') return false
-        }
-      }
-      return true
-    }
-    await eventually(() => `the nodes come to rest: ${unrest}`, atRest, timeout)
-  }
-
-  /** Every node has what every other one wrote, once and in order, and all databases are the same. */
-  assertEqual(written: ReadonlyMap<MemoryNode, readonly string[]>): void {
-    for (const node of this.nodes) {
-      for (const other of this.nodes)
-        if (other !== node) assert.deepEqual(node.from(other), written.get(other), `${node.name} of ${other.name}`)
-      assert.equal(new Set(node.host.applied).size, node.host.applied.length, `${node.name} applied something twice`)
-      assert.deepEqual(node.host.contents('dev', 'dog'), this.nodes[0]!.host.contents('dev', 'dog'))
-      assert.deepEqual(node.events['replication:quarantined'], [])
-    }
-  }
-}
-
-const gapsOf = ({ events }: MemoryNode) =>
-  events['replication:gap']!.map(({ source, from, to, reason }) => [source.node, from, to, reason])
 
 describe('managers on a network in memory', { concurrency: true }, () => {
   it('agree on a node and replicate, without a password', async (t) => {
@@ -212,7 +89,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
         [node2, numbered('two', 20)],
       ]),
     )
-    assert.deepEqual([gapsOf(node1), gapsOf(node2)], [[], []])
+    assert.deepEqual([node1.gaps(), node2.gaps()], [[], []])
   })
 
   it('lose nothing when a node is dropped in mid-flow, whichever side it is', async (t) => {
@@ -238,7 +115,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     }
     await scene.quiet()
     scene.assertEqual(written)
-    assert.deepEqual([gapsOf(node1), gapsOf(node2)], [[], []])
+    assert.deepEqual([node1.gaps(), node2.gaps()], [[], []])
   })
 
   it('notice by heartbeats what was lost on the way in silence, though nothing follows it', async (t) => {
@@ -255,7 +132,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await scene.quiet()
     assert.ok(performance.now() - started < 4_000, `${performance.now() - started} ms`)
     assert.deepEqual(node2.from(node1), ['before', 'lost-0', 'lost-1'])
-    assert.deepEqual(gapsOf(node2), [])
+    assert.deepEqual(node2.gaps(), [])
   })
 
   it('notice what was lost in silence by what follows it', async (t) => {
@@ -267,7 +144,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await node1.write(['next'])
     await scene.quiet()
     assert.deepEqual(node2.from(node1), ['lost-0', 'lost-1', 'next'])
-    assert.deepEqual(gapsOf(node2), [])
+    assert.deepEqual(node2.gaps(), [])
   })
 
   it('tell that a node is down and up again', async (t) => {
@@ -295,14 +172,14 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await node1.write(numbered('after', 2))
     scene.network.heal('node1')
     await scene.quiet()
-    assert.deepEqual(gapsOf(node2), [['node1', 6, 8, 'recreated']])
+    assert.deepEqual(node2.gaps(), [['node1', 6, 8, 'recreated']])
     assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 2)])
     await node2.write(['other way'])
     await node1.write(['last'])
     await scene.quiet()
     assert.deepEqual(node1.from(node2), ['other way'])
     assert.equal(node2.from(node1).at(-1), 'last')
-    assert.deepEqual([gapsOf(node1), gapsOf(node2).length], [[], 1])
+    assert.deepEqual([node1.gaps(), node2.gaps().length], [[], 1])
   })
 
   /** Loses a disk of which everything was read, and writes on. */
@@ -317,7 +194,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await writing
     await scene.quiet()
     assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 5)])
-    assert.deepEqual(gapsOf(node2), [])
+    assert.deepEqual(node2.gaps(), [])
   }
 
   it('say nothing of a lost disk when all of it was read', async (t) => {
@@ -354,7 +231,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await scene.quiet()
     const all = ['before', 'meanwhile', 'after'].flatMap((prefix) => numbered(prefix, 5))
     assert.deepEqual(node2.from(node1), all)
-    assert.deepEqual(gapsOf(node2), [])
+    assert.deepEqual(node2.gaps(), [])
   })
 
   it('tell of another node of their name', async (t) => {
@@ -405,6 +282,6 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await Promise.all(writes)
     await scene.quiet(30_000)
     scene.assertEqual(written)
-    for (const node of nodes) assert.deepEqual(gapsOf(node), [])
+    for (const node of nodes) assert.deepEqual(node.gaps(), [])
   })
 })

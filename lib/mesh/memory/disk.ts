@@ -29,4 +29,25 @@ export class Disk {
   lose(): void {
     this.#streams.clear()
   }
+
+  /** What is on it now, on a disk of its own. */
+  copy(): Disk {
+    const copy = new Disk(this.#now)
+    for (const [key, stream] of this.#streams)
+      copy.#streams.set(
+        key,
+        stream.copy(() => copy.limits),
+      )
+    return copy
+  }
+
+  /** Holds what `copy` holds, and nothing else. */
+  restore(copy: Disk): void {
+    this.#streams.clear()
+    for (const [key, stream] of copy.#streams)
+      this.#streams.set(
+        key,
+        stream.copy(() => this.limits),
+      )
+  }
 }

@@ -1,6 +1,7 @@
 // A network in one process: as many nodes as wanted, no servers, and every fault at hand.
 
 import type { Mesh } from '../mesh.ts'
+import type { Disk } from './disk.ts'
 import { Fabric } from './fabric.ts'
 import { MemoryMesh } from './memory-mesh.ts'
 import { randomNumbers } from './random.ts'
@@ -83,7 +84,17 @@ export class MemoryNetwork {
 
   /** The node's streams are gone: made anew with another `created` when they are needed. Whoever reads them is told. */
   loseDisk(node: string): void {
-    this.#fabric.disk(node).lose()
+    this.#change(node, (disk) => disk.lose())
+  }
+
+  /** A copy of the node's streams as they are now. The function given back restores it: whoever reads them is told. */
+  copyDisk(node: string): () => void {
+    const copy = this.#fabric.disk(node).copy()
+    return () => this.#change(node, (disk) => disk.restore(copy))
+  }
+
+  #change(node: string, how: (disk: Disk) => void): void {
+    how(this.#fabric.disk(node))
     for (const station of this.#fabric.stations()) station.loseReaders('the stream is gone', node)
   }
 

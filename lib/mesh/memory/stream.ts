@@ -51,6 +51,16 @@ export class MemoryStream {
     }
   }
 
+  /** The same messages, on another disk. */
+  copy(limits: () => StreamLimits): MemoryStream {
+    const copy = new MemoryStream(this.description, this.created, limits, this.#now)
+    copy.#entries = [...this.#entries]
+    copy.#last = this.#last
+    copy.#lastId = this.#lastId
+    copy.#bytes = this.#bytes
+    return copy
+  }
+
   get #first(): number {
     return this.#last - this.#entries.length + 1
   }
