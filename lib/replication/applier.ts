@@ -64,13 +64,20 @@ export class Applier {
     })
   }
 
-  /** Passes over the message at `place`, which is in quarantine now; `transaction`: what it says, if it can be read. */
-  async setAside(source: Source, place: Place, transaction: RemoteTransaction | undefined): Promise<void> {
+  /**
+   * Passes over the message at `place`, which is in quarantine now; `transaction`: what it says, if it can be read. Resolves
+   * with false when that came by another path meanwhile, so that it is not set aside.
+   */
+  async setAside(source: Source, place: Place, transaction: RemoteTransaction | undefined): Promise<boolean> {
+    let isAside = true
     await this.#step(source, (current) => {
-      const { checkpoint } = this.#passing(source, transaction ? [transaction] : [], place, current)
+      const { checkpoint, transactions } = this.#passing(source, transaction ? [transaction] : [], place, current)
+      isAside = !transaction || transactions.length > 0
+      if (!isAside) return { transactions: [], checkpoint }
       const aside = withSequence(checkpoint.aside, place.epoch, place.sequence)
       return { transactions: [], checkpoint: { ...checkpoint, aside } }
     })
+    return isAside
   }
 
   /**

@@ -351,8 +351,9 @@ export class Subscriber {
     const { source, quarantine, applier, events } = this.#options
     return this.#untilDone(entry.sequence, async () => {
       await quarantine.put(source, place.epoch, entry, fault, transaction?.id)
-      await applier.setAside(source, place, transaction)
-      events.quarantined(source, entry.sequence, fault)
+      const isAside = await applier.setAside(source, place, transaction)
+      if (isAside) events.quarantined(source, entry.sequence, fault)
+      else await quarantine.remove({ source, ...place })
     })
   }
 

@@ -1,0 +1,244 @@
+// What cannot be taken is set aside and the flow goes on; it stays until it is replayed or discarded, and nothing comes twice.
+
+import assert from 'node:assert/strict'
+import { readdir, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { describe, it } from 'node:test'
+import { makeStamp } from '../../lib/replication/clock.ts'
+import { eventually } from '../support/cluster.ts'
+import { insert } from '../support/memory-host.ts'
+import { dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
+
+const HOUR = 3_600_000
+const source = { node: 'node1', ...dog }
+const folderOf = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'quarantine')
+
+/** The clock of its database goes an hour wrong for these transactions. */
+async function writeAhead(node: MemoryNode, ids: readonly string[]): Promise<void> {
+  const { stamp } = node.host
+  node.host.stamp = () => makeStamp(Date.now() + HOUR, 0, node.name)
+  await node.write(ids)
+  node.host.stamp = stamp
+}
+
+/** A message that is no transaction, in the stream of `node`. */
+async function writeGarbage(node: MemoryNode, header = {}): Promise<void> {
+  const { lastSequence } = (await node.mesh.streamState({ node: node.name, ...dog }, { timeout: 1_000 }))!
+  await new Promise<void>((resolve, reject) =>
+    node.mesh.append(dog, { data: Buffer.from('garbage'), headers: header }, { sequence: lastSequence }, (error) =>
+      error ? reject(error) : resolve(),
+    ),
+  )
+}
+
+const pair = async (scene: Scene) => (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+
+describe('a stamp too far ahead', { concurrency: true }, () => {
+  it('is set aside, reported, and applied once when the clocks agree', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await node1.write(['before'])
+    await writeAhead(node1, ['ahead-1', 'ahead-2'])
+    await node1.write(['after'])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['before', 'after'])
+    const told = node2.events['replication:quarantined']!
+    assert.deepEqual(
+      told.map(({ sequence }) => sequence),
+      [2, 3],
+    )
+    assert.match(told[0]!.error, /too far in the future/)
+    assert.equal(node2.of(node1).quarantined, 2)
+    assert.equal(node2.cluster.metrics()!.apply.quarantined, 2)
+    assert.equal(node2.of(node1).state, 'live')
+    const [first] = node2.cluster.quarantine.list(source)
+    assert.equal(first!.id, 'ahead-1')
+    assert.ok(first!.bytes > 0 && Math.abs(first!.at - Date.now()) < 60_000)
+    // Not yet.
+    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2, 3] })
+    // Our own clock has not followed it.
+    assert.ok(node2.cluster.stamp() < makeStamp(Date.now() + HOUR / 2, 0, 'x'))
+
+    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await scene.quiet()
+    assert.equal(node2.of(node1).quarantined, 2, 'it outlives the process')
+    assert.deepEqual(await node2.cluster.quarantine.replay(source, [3]), { applied: [3], kept: [] })
+    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [2], kept: [] })
+    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [] })
+    assert.deepEqual(node2.from(node1), ['before', 'after', 'ahead-2', 'ahead-1'])
+    assert.equal(node2.of(node1).quarantined, 0)
+    assert.deepEqual(await readdir(folderOf(node2)), [])
+    assert.deepEqual(node2.host.contents('dev', 'dog'), node1.host.contents('dev', 'dog'))
+    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node1.write(['last'])
+    await scene.quiet()
+    assert.equal(node2.from(node1).length, 5, 'nothing comes twice')
+    assert.deepEqual(node2.gaps(), [])
+  })
+
+  it('can be discarded, and is not asked for again', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await writeAhead(node1, ['ahead'])
+    await node1.write(['after'])
+    await scene.quiet()
+    assert.deepEqual(await node2.cluster.quarantine.discard(source), [1])
+    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await scene.quiet()
+    assert.deepEqual(node2.cluster.quarantine.list(), [])
+    assert.deepEqual(node2.from(node1), ['after'])
+  })
+
+  it('by two paths is set aside once, and applied once', async (test) => {
+    const scene = new Scene(test)
+    const clustering = { republishMessages: true }
+    const nodes = await scene.linked(['node1', 'node2', 'node3'], () => true, { clustering })
+    const [node1, node2, node3] = nodes as [MemoryNode, MemoryNode, MemoryNode]
+    // node2 believes it, and hands it on to node3, which does not.
+    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await scene.quiet()
+    await writeAhead(node1, ['ahead'])
+    await scene.quiet()
+    assert.deepEqual(node3.host.applied, [])
+    assert.equal(node3.cluster.quarantine.list().length, 1)
+    const [message] = node3.cluster.quarantine.list()
+    await node3.reopen({ maxClockDrift: 2 * HOUR })
+    await scene.quiet()
+    assert.deepEqual((await node3.cluster.quarantine.replay(message!.source)).kept, [])
+    await scene.quiet()
+    assert.equal(node3.host.received.length, 1)
+    for (const node of nodes) assert.deepEqual(node.host.contents('dev', 'dog'), [{ id: 'ahead' }], node.name)
+  })
+})
+
+describe('a message that cannot be read', { concurrency: true }, () => {
+  it('is set aside, whatever is written behind it; it stays when it is replayed', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await node1.write(['before'])
+    await writeGarbage(node1)
+    await node1.write(['after'])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['before', 'after'])
+    const [message] = node2.cluster.quarantine.list()
+    assert.deepEqual([message!.sequence, message!.id, message!.bytes], [2, undefined, 'garbage'.length])
+    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2] })
+    assert.deepEqual(node2.gaps(), [])
+  })
+
+  it('fills the quarantine, which then stalls the subscription and drops nothing', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await node2.reopen({ maxQuarantined: 2 })
+    await scene.quiet()
+    for (let count = 0; count < 3; count++) await writeGarbage(node1)
+    await node1.write(['after'])
+    const stalled = await eventually('it stalls', () => node2.events['replication:stalled']![0])
+    assert.match(stalled.error, /quarantine is full/)
+    assert.equal(stalled.sequence, 3)
+    assert.deepEqual([node2.of(node1).state, node2.of(node1).quarantined], ['stalled', 2])
+    assert.deepEqual(node2.from(node1), [])
+    assert.deepEqual(await node2.cluster.quarantine.discard(source, [1]), [1])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['after'])
+    assert.deepEqual(
+      node2.cluster.quarantine.list().map(({ sequence }) => sequence),
+      [2, 3],
+    )
+  })
+
+  it('is dropped with its subscription', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await writeGarbage(node1)
+    await eventually('it is set aside', () => node2.cluster.quarantine.list().length === 1)
+    await node2.cluster.removeNode({ node_name: 'node1' })
+    await eventually('it is gone', () => node2.cluster.quarantine.list().length === 0)
+    await assert.rejects(node2.cluster.quarantine.replay(source), { code: 'subscription_not_found', statusCode: 400 })
+  })
+
+  it('is a leftover when its checkpoint was not stored, or when it was released already', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await writeGarbage(node1)
+    await node1.write(['after'])
+    await scene.quiet()
+    const [name] = await readdir(folderOf(node2))
+    const file = join(folderOf(node2), name!)
+    await node2.cluster.close()
+    // Died between the file and the checkpoint: it is set aside again.
+    const [key] = node2.host.checkpoints.keys()
+    const passed = node2.host.checkpoints.get(key!)!
+    node2.host.checkpoints.set(key!, { epoch: passed.epoch, sequence: 0 })
+    node2.host.applied.length = 0
+    await node2.open()
+    await scene.quiet()
+    assert.equal(node2.cluster.quarantine.list().length, 1)
+    await node2.cluster.close()
+    // Died between the release and the removal of the file.
+    const { aside: _, ...released } = node2.host.checkpoints.get(key!)!
+    node2.host.checkpoints.set(key!, released)
+    await writeFile(`${file}.new`, '{')
+    await node2.open()
+    await scene.quiet()
+    assert.deepEqual(node2.cluster.quarantine.list(), [])
+    assert.deepEqual(await readdir(folderOf(node2)), [])
+    await rm(folderOf(node2), { recursive: true })
+    await node1.write(numbered('more', 2))
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1).slice(-2), numbered('more', 2))
+  })
+})
+
+describe('a database', { concurrency: true }, () => {
+  it('that does not answer is reported, and waited for', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    let answer = () => {}
+    node2.host.beforeApply = () =>
+      new Promise((resolve) => {
+        answer = resolve
+      })
+    await node1.write(['slow'])
+    const { error, sequence } = await eventually('it is told', () => node2.events['replication:stalled']![0])
+    assert.match(error, /the database has not answered for 5 s/)
+    assert.equal(sequence, 1)
+    assert.equal(node2.of(node1).state, 'stalled')
+    assert.equal(node2.of(node1).lag, 1)
+    assert.ok(node2.of(node1).lagSeconds >= 4.9)
+    node2.host.beforeApply = undefined
+    answer()
+    await scene.quiet()
+    assert.deepEqual(node2.host.applied, ['slow'])
+    assert.deepEqual([node2.of(node1).lag, node2.of(node1).lagSeconds, node2.of(node1).error], [0, 0, undefined])
+  })
+
+  it('that lost a table has it made again, as the other node describes it', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    node2.host.tables.clear()
+    node2.host.beforeApply = ({ transactions }) => {
+      if (transactions.length > 0 && node2.host.tables.size === 0) throw new Error("Table 'dog' does not exist")
+    }
+    await node1.host.write('one', insert('dog', { id: 1, name: 'Rex' }))
+    await scene.quiet()
+    assert.deepEqual([...node2.host.tables.values()], [...node1.host.tables.values()])
+    assert.deepEqual(node2.host.applied, ['one'])
+    assert.equal(node2.cluster.metrics()!.apply.retries, 1)
+  })
+
+  it('that does not answer is not waited for longer than a moment when the manager closes', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    let answer = () => {}
+    node2.host.beforeApply = () =>
+      new Promise((resolve) => {
+        answer = resolve
+      })
+    test.after(() => answer())
+    await node1.write(['slow'])
+    await eventually('it is asked', () => node2.of(node1).last === 1)
+    await node2.cluster.close()
+    assert.equal(node2.cluster.state, 'closed')
+  })
+})
