@@ -18,6 +18,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
 import { type ClusterEventSource, type ClusterEvents, type EventName, readOnly, SafeEmitter } from './events.ts'
 import type { Source, Stamp, Transaction } from './host.ts'
+import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
@@ -252,8 +253,14 @@ export class ClusterManager extends SafeEmitter {
     this.#store.listen({
       committed: (commit) => this.#follow(commit),
       limited: ({ streams }) => this.#limit(streams),
-      rejected: (problems) => this.emit('config:rejected', { problems }),
-      missing: (problems) => this.emit('config:missing', { problems }),
+      rejected: (problems) => {
+        this.#logFile('an edit of the configuration file is not taken in', problems)
+        this.emit('config:rejected', { problems })
+      },
+      missing: (problems) => {
+        this.#logFile('the configuration file is gone', problems)
+        this.emit('config:missing', { problems })
+      },
     })
     if (this.manifest.enabled) await this.#startService()
     this.#state = 'open'
@@ -376,6 +383,12 @@ export class ClusterManager extends SafeEmitter {
     await replicator.follow(this.manifest)
     // What was committed and not acknowledged before we were opened.
     publisher.wake()
+  }
+
+  /** Whoever edits the file by hand hears no events: they look in the log. */
+  #logFile(message: string, problems: readonly Problem[]): void {
+    const { configFile: file, logger } = this.#options
+    logger.warn({ file, problems: problems.map(problemText) }, message)
   }
 
   /** Where the servers' state and the revisions lie. */

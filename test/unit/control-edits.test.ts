@@ -415,6 +415,28 @@ describe('deleted', () => {
   })
 })
 
+it('a bad edit and a missing file are in the log, with line and column', async (test) => {
+  const folder = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
+  test.after(() => rm(folder, { recursive: true, force: true }))
+  const path = join(folder, 'database.yaml')
+  await writeFile(path, text)
+  const logged: [problems: string[], message: string][] = []
+  const nothing = () => {}
+  const warn = ({ problems }: { problems?: string[] }, message: string) => logged.push([problems ?? [], message])
+  const logger = { debug: nothing, info: nothing, warn, error: nothing }
+  const cluster = await ClusterManager.open({ configFile: path, host: new MemoryHost(), logger })
+  test.after(() => cluster.close())
+  await writeFile(path, text.replace('host: a, port: 1', 'host: a, port: one'))
+  const [problems, message] = await eventually('it is logged', () => logged.shift())
+  assert.match(
+    problems.join(),
+    /^line \d+, column \d+: clustering\.hubServer\.cluster\.network\.routes\[0\]\.port must be/,
+  )
+  assert.match(message, /not taken in/)
+  await rm(path)
+  assert.match((await eventually('that it is gone is logged', () => logged.shift()))[1], /gone/)
+})
+
 describe('what cannot change while it runs', () => {
   const edits: [string, string, number, number, string][] = [
     ['nodeName: node1', 'nodeName: nodeX', 5, 13, 'clustering.nodeName'],
