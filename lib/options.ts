@@ -11,7 +11,7 @@ export type ClusterOptions = {
   /** The database. */
   host: Host
   /** Of the cluster user, or a function that fetches it. Needed when clustering is enabled; never written to a log. */
-  password?: string | (() => Promise<string>)
+  password?: string | (() => Promise<string>) | undefined
   /** Another network than NATS; then no server is run and `password` and `natsServer` are not used. */
   mesh?: Mesh
   /** Path of the nats-server binary. Default: NATS_SERVER in the environment, then the PATH. */

@@ -1,0 +1,38 @@
+// The README's example of embedding, so that `npm run check` compiles it; a unit test compares the texts.
+
+import { ClusterManager, type Host, type Transaction, type Write } from '../../lib/index.ts'
+
+const host: Host = {
+  info: () => ({ version: '1.0.0', stamp: database.highestStamp() }),
+  describe: async () => database.tables(), // { database, table, primaryKey, attributes }
+  createTable: (table) => database.createTable(table),
+  // Rows and checkpoint in ONE transaction of yours.
+  apply: (batch) =>
+    database.transaction((tx) => {
+      for (const { stamp, writes } of batch.transactions) for (const write of writes) tx.merge(write, stamp)
+      tx.put(['checkpoint', batch.source], batch.checkpoint)
+      for (const transaction of batch.republish ?? []) tx.append('outbox', transaction)
+    }),
+  checkpoint: async (source) => database.get(['checkpoint', source]),
+  forget: (source) => database.remove(['checkpoint', source]),
+  unpublished: (after) => database.outboxBehind(after), // the outbox, oldest first
+  published: (progress, through, except) => database.confirm(progress, through, except),
+  publishedUpTo: async (db, table) => database.get(['published', db, table]),
+}
+
+const cluster = await ClusterManager.open({ configFile: 'config.yaml', host, password: process.env.CLUSTER_PASSWORD })
+
+async function commit(write: Write) {
+  const transaction = await database.transaction((tx) => {
+    const transaction: Transaction = { id: crypto.randomUUID(), stamp: cluster.stamp(), writes: [tx.apply(write)] }
+    tx.append('outbox', transaction) // the same transaction as the data
+    return transaction
+  })
+  cluster.publish(transaction).catch(() => {}) // the outbox has it, whatever happens
+}
+
+cluster.on('node:added', ({ node, cause }) => console.log(node.name, cause))
+const answer = await cluster.execute(requestBody, { superUser: true, username: 'admin' }) // what arrives over HTTP
+await cluster.close()
+
+export { answer, commit }

@@ -1,0 +1,13 @@
+// The README's example of testing, so that `npm run check` compiles it; a unit test compares the texts.
+
+import { ClusterManager } from '../../lib/index.ts'
+import { MemoryNetwork } from '../../lib/testing.ts'
+
+const network = new MemoryNetwork()
+const one = await ClusterManager.open({ configFile: 'one.yaml', host: hostOne, mesh: network.mesh() })
+const two = await ClusterManager.open({ configFile: 'two.yaml', host: hostTwo, mesh: network.mesh() })
+network.cut('node1', 'node2')
+// ... write on both ...
+network.heal()
+
+export { one, two }
