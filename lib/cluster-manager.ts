@@ -407,10 +407,11 @@ export class ClusterManager extends SafeEmitter {
         this.#store.file,
         "'clustering.user' is required while clustering is enabled",
       )
-    if (password === undefined)
+    // An empty one is an unset variable of the environment, and would open the mesh to everybody.
+    if (!password)
       throw clusterError(
         'invalid_option',
-        "option 'password' is required while clustering is enabled, received undefined",
+        `option 'password' is required while clustering is enabled, received ${password === '' ? 'an empty one' : password}`,
       )
     const secure = tls.certificate !== undefined && tls.privateKey !== undefined
     return new NatsMesh({

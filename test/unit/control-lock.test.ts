@@ -192,6 +192,7 @@ describe('the lock', () => {
     await writeFile(path, enabled + user)
     for (const [code, options] of [
       ['invalid_option', {}],
+      ['invalid_option', { password: '' }],
       ['nats_server_missing', { password: 'secret', natsServer: join(folder, 'no-server') }],
     ] as const)
       await assert.rejects(open(path, options), (error) => error instanceof ClusterError && error.code === code)
