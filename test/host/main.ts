@@ -8,12 +8,12 @@ import { startNode } from './node.ts'
 /** One line for people; what went wrong in detail is in the log lines before it. */
 function fail(error: unknown): never {
   const { message, hint } = error as { message?: string; hint?: string }
-  process.stderr.write(
-    `${[message ?? String(error), hint]
-      .filter(Boolean)
-      .join(' ')
-      .replace(/\s*\n\s*/g, ' ')}\n`,
-  )
+  const what = (message ?? String(error)).trim().replace(/[:.]?$/, '.')
+  const line = [what, hint]
+    .filter(Boolean)
+    .join(' ')
+    .replace(/\s*\n\s*/g, ' ')
+  process.stderr.write(`${line}\n`)
   process.exit(1)
 }
 

@@ -96,7 +96,7 @@ test('a start error is one line with a hint, and code 1', async (t) => {
   ]) {
     const { code, errors } = await (await run(t, ...args)).ended
     assert.equal(code, 1)
-    assert.match(errors, /^[^\n]+(--config FILE|Mend the YAML\.)\n$/)
+    assert.match(errors, /^[^\n]+[^.:]\. [^\n]*(--config FILE|Mend the YAML\.)\n$/)
   }
 })
 
