@@ -1,9 +1,9 @@
 // Changes of the manifest written into the text of the configuration file. Only the items concerned are touched: every
 // other line, comments, blank lines and spelling included, stays as it is, byte for byte.
 
-import { isMap, isScalar, type Pair } from 'yaml'
+import { Document, isMap, isScalar, type Pair } from 'yaml'
 import { hubRoutesPath, leafRoutesPath, nodesPath } from './config.ts'
-import { columnOf, hasRange, indented, lineEnd, putBelow, replaceLines, styleOf } from './config-lines.ts'
+import { columnOf, hasRange, indented, lineEnd, putBelow, replaceLines, replaceValue, styleOf } from './config-lines.ts'
 import { editPair, itemsSpec, NoLines, plainItem } from './config-list.ts'
 import { type Item, type List, listOf, targetOf } from './config-target.ts'
 import { ConfigText } from './config-text.ts'
@@ -59,7 +59,23 @@ function editLines(config: ConfigText, list: List, held: Manifest, target: Reado
   return putBelow(whole, value, indented(lines, columnOf(text, pair.key.range[0]) + style.indent))
 }
 
-/** The list set as a whole, the file written by the YAML package: for files that keep it in braces or behind aliases. */
+/** The outermost braces around that list written by the YAML package, every line outside of them as it is. */
+function rewriteBraces(config: ConfigText, list: List, target: ReadonlyMap<string, Item>): string {
+  // A document of its own, since it is altered.
+  const { document, text } = new ConfigText(config.onDisk)
+  const path = listPaths[list].split('.')
+  const above = path.map((_, index) => document.getIn(path.slice(0, index), true))
+  const length = above.findIndex((node) => isMap(node) && node.flow)
+  const braces = above[length]
+  if (!isMap(braces) || !hasRange(braces)) throw new NoLines()
+  braces.setIn(path.slice(length), target.size > 0 ? [...target.values()].map(plainItem) : null)
+  // The comments around it stay where they stand.
+  Object.assign(braces, { comment: undefined, commentBefore: undefined })
+  const alone = new Document(braces)
+  return replaceValue({ text, base: 0 }, braces, alone.toString({ lineWidth: 0 }).trimEnd())
+}
+
+/** The list set as a whole, the file written by the YAML package: for files that keep it behind aliases. */
 function rewrite(config: ConfigText, list: List, target: ReadonlyMap<string, Item>): string {
   // A document of its own, since it is altered.
   const { document, tree } = new ConfigText(config.onDisk)
@@ -98,7 +114,9 @@ function editList(config: ConfigText, list: List, changes: readonly Change[]): C
     }
   }
   const edited =
-    attempt(() => editLines(config, list, manifest, target)) ?? attempt(() => rewrite(config, list, target))
+    attempt(() => editLines(config, list, manifest, target)) ??
+    attempt(() => rewriteBraces(config, list, target)) ??
+    attempt(() => rewrite(config, list, target))
   if (!edited) throw new Error(`${listPaths[list]} cannot be changed as it stands: write it without aliases or braces`)
   return edited
 }

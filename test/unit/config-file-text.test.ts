@@ -347,6 +347,30 @@ other: 1
     )
   })
 
+  it('touches nothing outside the braces that a list is in', () => {
+    const text = `port:   9926   # aligned by hand
+clustering:
+  nodeName:   node1    # so is this
+  hubServer: { cluster: { network: { port: 1, routes: null } } }   # ours
+  leafServer:
+    network: {port: 2}
+    streams:   {maxAge:  5}
+`
+    assert.equal(edit(text, add('hub', 'b', 2)), text.replace('routes: null', 'routes: [ { host: b, port: 2 } ]'))
+    assert.equal(
+      edit(text, add('leaf', 'b', 2)),
+      text.replace('{port: 2}', '{ port: 2, routes: [ { host: b, port: 2 } ] }'),
+    )
+    const section = 'rootPath:   .   # here\nclustering: { enabled: false }\nlast:   1\n'
+    assert.equal(
+      edit(section, add('leaf', 'b', 2)),
+      section.replace(
+        '{ enabled: false }',
+        '{ enabled: false, leafServer: { network: { routes: [ { host: b, port: 2 } ] } } }',
+      ),
+    )
+  })
+
   it('edits lists in braces and behind aliases', () => {
     const flow = 'clustering: { hubServer: { cluster: { network: { routes: [ { host: a, port: 1 } ] } } } }\nx: 017\n'
     assert.match(edit(flow, add('hub', 'b', 2)), /port: 2/)
