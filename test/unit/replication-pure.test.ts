@@ -118,6 +118,15 @@ describe('the wire format', () => {
     assert.deepEqual(write?.records?.[0], record)
   })
 
+  it('makes of other values what the README says', () => {
+    const bytes = new Uint8Array([0, 255])
+    const record = { bytes, zero: -0, map: new Map([['a', 1]]), set: new Set([1]), ['__proto__']: 1 }
+    const [write] = roundTrip([{ operation: 'insert', ...dog, records: [record] }])
+    assert.deepStrictEqual(write?.records, [
+      { bytes: Buffer.from(bytes), zero: 0, map: { a: 1 }, set: [1], __proto_: 1 },
+    ])
+  })
+
   it('keeps ids, stamp, user and origin', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1, 'two', 3n] }]
     const decoded = decode(source, entryOf({ id: 't1', stamp, user: 'admin', writes }, writes, 7))
