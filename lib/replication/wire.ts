@@ -25,6 +25,8 @@ const packr = new Packr({
   useBigIntExtension: true,
   copyBuffers: true,
   encodeUndefinedAsNil: false,
+  // Without it a typed array of anything but bytes is written element by element into as many bytes, and then what lay there.
+  moreTypes: true,
 })
 
 const KeyType = Type.Union([Type.String(), Type.Number(), Type.BigInt()])

@@ -1,5 +1,6 @@
 // One client connection to one of our own servers, its errors told in the mesh's terms.
 
+import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, headers, type Msg, type NatsConnection, NatsError } from 'nats'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
 
@@ -51,10 +52,17 @@ export async function abortable<T>(
   })
 }
 
+/** Told to every request under way, however many there are. */
+function lossSignal(): AbortController {
+  const controller = new AbortController()
+  setMaxListeners(0, controller.signal)
+  return controller
+}
+
 export class Connection {
   readonly nats: NatsConnection
   #up = true
-  #lost = new AbortController()
+  #lost = lossSignal()
   #closed = false
 
   private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
@@ -98,7 +106,7 @@ export class Connection {
       this.#up = up
       if (!up) {
         this.#lost.abort()
-        this.#lost = new AbortController()
+        this.#lost = lossSignal()
       }
       changed(up)
     }
