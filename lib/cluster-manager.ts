@@ -280,7 +280,7 @@ export class ClusterManager extends SafeEmitter {
       maxBytes: this.#options.maxQuarantinedBytes,
       logger,
     })
-    const registers = await Registers.open(join(this.#folder, 'agreements.json'), manifest, this.#clock.stamp(), logger)
+    const registers = await Registers.open(join(this.#folder, 'agreements.json'), manifest, this.#clock, logger)
     const publisher = new Publisher({
       mesh,
       host,
@@ -358,7 +358,10 @@ export class ClusterManager extends SafeEmitter {
       },
       registers,
       stamp: () => this.#clock.stamp(),
-      witness: (revision) => this.#clock.merge(revision),
+      witness: (revision) => {
+        this.#clock.merge(revision)
+        return revision === '' || this.#clock.accepts(revision)
+      },
       manifest: () => this.manifest,
       commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
       isReplicable,

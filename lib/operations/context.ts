@@ -21,13 +21,13 @@ export interface OperationContext {
      * remote_refused. Commits nothing when all are skipped.
      */
     subscribe(node: string, wanted: readonly Wanted[], options: AgreeOptions): Promise<Outcome>
-    /** Ends all subscriptions with that node and takes it out of the manifest; `reached` is false when it could not be told. */
+    /** Ends all subscriptions with that node and takes it out of the manifest; `reached` is false when it could not be told. Rejects with aborted. */
     remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }>
     /** What the manifest is about to hold for this node is still to be agreed on: as soon as it is there. */
     postpone(node: string): void
   }
   readonly peers: {
-    /** One connection's answer, bounded by the request time-out; never rejects. */
+    /** One connection's answer, bounded by the request time-out; rejects with aborted, and with nothing else. */
     status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
   }
   readonly streams: {

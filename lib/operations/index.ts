@@ -84,13 +84,20 @@ export async function call<Name extends OperationName>(
   if (operation.enabledOnly && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
   operation.checkNames?.(request, manifest.nodeName)
+  const { signal } = options
+  let begun = false
   const run = async () => {
-    if (options.signal?.aborted) throw clusterErrorFrom(options.signal.reason, 'aborted', name)
+    signal?.throwIfAborted()
+    begun = true
     return operation.handler(context, request, options)
   }
   const turn = operation.turn?.(request)
-  if (!turn) return run()
-  return turns(context.store).run(turn === 'all' ? undefined : turn.node, run)
+  try {
+    return await (turn ? turns(context.store).run(turn === 'all' ? undefined : turn.node, run, signal) : run())
+  } catch (error) {
+    // What has begun says itself what became of it.
+    throw signal?.aborted && !begun ? clusterErrorFrom(error, 'aborted', name) : error
+  }
 }
 
 const isOperation = (name: string): name is OperationName => Object.hasOwn(operations, name)

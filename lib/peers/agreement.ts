@@ -4,10 +4,18 @@
 import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { Host, Source, Stamp, TableDescription } from '../host.ts'
 import type { Logger } from '../logger.ts'
-import { type Cause, type Manifest, mergeSubscriptions, type Subscription, tableKey } from '../manifest/manifest.ts'
-import type { TableName } from '../mesh/mesh.ts'
+import {
+  type Cause,
+  findNode,
+  type Manifest,
+  mergeSubscriptions,
+  type Subscription,
+  tableKey,
+} from '../manifest/manifest.ts'
+import { isNodeName } from '../manifest/names.ts'
+import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Peers } from './peers.ts'
-import type { Request, WireSubscription } from './protocol.ts'
+import type { Entry, Request, WireSubscription } from './protocol.ts'
 import { readEntries } from './protocol.ts'
 import { type Register, type Registers, sameValue } from './registers.ts'
 
@@ -38,12 +46,12 @@ export type RevisionOf = (node: string, table: TableName) => Stamp
 export type AgreementOptions = {
   node: string
   host: Host
-  peers: Pick<Peers, 'ask' | 'describe'>
+  peers: Pick<Peers, 'ask' | 'describe' | 'isUp'>
   streams: Streams
   registers: Registers
   stamp(): Stamp
-  /** From now on `stamp` gives higher ones. */
-  witness(revision: Stamp): void
+  /** From now on `stamp` gives higher ones. False when this one lies too far in the future to be believed. */
+  witness(revision: Stamp): boolean
   manifest(): Manifest
   commit(change: (current: Manifest) => Manifest, cause: Cause, revisionOf?: RevisionOf): Promise<unknown>
   isReplicable(table: TableName): boolean
@@ -54,6 +62,9 @@ export type AgreementOptions = {
 const COMPARE_AFTER = 10_000
 /** Tables in one request to the other node; each request has its own time-out. */
 const PAGE = 100
+
+/** A subscription as it is to be, or not to be, from its revision on. */
+type Change = Register & { readonly startTime?: string | undefined }
 
 /** A subscription that can be agreed on, and the table as whichever node has it describes it. */
 type Settled = { wanted: Wanted; table: TableDescription; missingHere: boolean }
@@ -86,9 +97,13 @@ export class Agreement {
     await this.#checkWritable()
     for (const { wanted: each } of settled) await streams.ensure(each)
     const revision = stamp()
-    await this.#tell(node, settled, revision, options)
-    for (const { table } of settled.filter((each) => each.missingHere)) await host.createTable(table)
-    await this.#take(node, agreed, revision, options.replace ?? false, 'api')
+    const ended = () => (options.replace ? this.#othersOf(node, agreed) : [])
+    const changes = () => [...agreed.map((each) => ({ ...each, removed: false })), ...ended().map(removed)]
+    await this.#orWithdraw(node, changes, options, async (ask) => {
+      for (const request of this.#requests(node, settled, revision, options)) await ask(request)
+      for (const { table } of settled.filter((each) => each.missingHere)) await host.createTable(table)
+      await this.#take(node, () => changes().map((each) => ({ ...each, revision })), 'api')
+    })
     return { agreed, skipped }
   }
 
@@ -97,52 +112,60 @@ export class Agreement {
     await this.#options.commit((current) => current, 'api')
   }
 
-  /** Takes the node out of the manifest, whether or not it could be told; it learns of it when it is met. */
+  /** Takes the node out of the manifest, whether or not it could be told; it learns of it when it is met. Rejects aborted. */
   async remove(node: string, options: AgreeOptions): Promise<{ reached: boolean }> {
-    const { commit, peers, stamp, logger } = this.#options
+    const { registers, stamp, logger } = this.#options
     await this.#checkWritable()
     const revision = stamp()
-    const reached = await peers.ask(node, { operation: 'remove_node', revision }, options).then(
-      () => true,
-      (error) => {
+    const held = () => registers.of(node)
+    let reached = true
+    await this.#orWithdraw(node, held, options, async (ask) => {
+      await ask({ operation: 'remove_node', revision }).catch((error) => {
+        if (error instanceof ClusterError && error.code === 'aborted') throw error
+        reached = false
         logger.warn({ node, reason: reasonOf(error) }, 'a removed node could not be told yet')
-        return false
-      },
-    )
-    const removals = this.#options.registers.of(node).map(removed)
-    await commit(
-      (current) => mergeSubscriptions(current, node, removals, true),
-      'api',
-      () => revision,
-    )
+      })
+      await this.#take(node, () => held().map((each) => ({ ...removed(each), revision })), 'api', true)
+    })
     if (!reached) this.#compareLater(node)
     return { reached }
   }
 
-  /** What was told and not answered may have been taken: it is withdrawn by something newer. */
-  async #tell(node: string, settled: readonly Settled[], revision: Stamp, options: AgreeOptions): Promise<void> {
+  /** When what was told fails, here or there, and may have been taken over there, it is withdrawn by something newer. */
+  async #orWithdraw(
+    node: string,
+    tables: () => readonly TableName[],
+    options: AgreeOptions,
+    work: (ask: (request: Request) => Promise<void>) => Promise<void>,
+  ): Promise<void> {
+    const { peers, registers, stamp } = this.#options
     let told = false
     try {
-      for (const request of this.#requests(node, settled, revision, options)) {
-        await this.#options.peers.ask(node, request, options)
-        told = true
-      }
+      await work(async (request) => {
+        try {
+          await peers.ask(node, request, options)
+          told = true
+        } catch (error) {
+          told ||= !wasDeclined(error)
+          throw error
+        }
+      })
     } catch (error) {
-      const unknown = error instanceof ClusterError && (error.code === 'node_timeout' || error.code === 'aborted')
-      if (told || unknown) this.#withdraw(node, settled)
+      if (told) {
+        const revision = stamp()
+        for (const { database, table } of tables()) {
+          const known = registers.get(node, { database, table })
+          registers.set(node, { ...(known ?? removed({ database, table })), revision })
+        }
+        void this.compare(node)
+      }
       throw error
     }
   }
 
-  #withdraw(node: string, settled: readonly Settled[]): void {
-    const { registers, stamp } = this.#options
-    const revision = stamp()
-    for (const { wanted } of settled) {
-      const { database, table } = wanted
-      const known = registers.get(node, wanted)
-      registers.set(node, { ...(known ?? removed({ database, table })), revision })
-    }
-    this.#compareLater(node)
+  #othersOf(node: string, named: readonly TableName[]): Register[] {
+    const keys = new Set(named.map(tableKey))
+    return this.#options.registers.of(node).filter((each) => !keys.has(tableKey(each)))
   }
 
   /** What exists on one of the two nodes, and does not differ in its primary key. */
@@ -171,10 +194,7 @@ export class Agreement {
   /** The mirror image, in pages; then, if these are all there are to be, the names of all. */
   #requests(node: string, settled: readonly Settled[], revision: Stamp, { replace }: AgreeOptions): Request[] {
     const known = this.#options.manifest().nodes.some(({ name }) => name === node)
-    const pages = Array.from({ length: Math.ceil(settled.length / PAGE) }, (_, index) =>
-      settled.slice(index * PAGE, (index + 1) * PAGE),
-    )
-    const requests: Request[] = pages.map((page, index) => ({
+    const requests: Request[] = pagesOf(settled).map((page, index) => ({
       operation: known || index > 0 ? 'update_node' : 'add_node',
       revision,
       subscriptions: page.map(({ wanted, table }) => mirrored(wanted, table)),
@@ -218,8 +238,9 @@ export class Agreement {
     const work = this.#compare(node)
       .catch((error) => {
         this.#options.logger.info({ node, reason: reasonOf(error) }, 'subscriptions could not be compared')
-        // A node that refuses knows nothing of revisions, or never will take this; one that is silent is asked again.
-        if (!(error instanceof ClusterError && error.code === 'remote_refused')) this.#compareLater(node)
+        // A node that refuses and is not heard knows nothing of revisions; any other one is asked again.
+        const refused = error instanceof ClusterError && error.code === 'remote_refused'
+        if (!refused || this.#options.peers.isUp(node)) this.#compareLater(node)
       })
       .finally(() => {
         this.#comparing.delete(node)
@@ -234,23 +255,25 @@ export class Agreement {
     const options = { operation: 'compare_node' }
     const theirs = new Map((await peers.describe(node, options)).map((table) => [tableKey(table), table]))
     const ours = new Map((await host.describe()).map((table) => [tableKey(table), table]))
-    const entries = registers.of(node)
+    const entries = registers.of(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
     for (const entry of entries.filter(({ removed }) => !removed)) {
       const there = theirs.get(tableKey(entry))
       if (!ours.has(tableKey(entry)) && there) await host.createTable(there)
       if (entry.publish) await streams.ensure(entry)
     }
-    const request: Request = {
-      operation: 'compare_node',
-      entries: entries.map((entry) => ({
-        ...mirrored(entry, ours.get(tableKey(entry)) ?? theirs.get(tableKey(entry))),
-        removed: entry.removed,
-        revision: entry.revision,
-      })),
+    // Each page is about everything from its first table up to the first of the next one, whether we know it or not.
+    const pages = entries.length > 0 ? pagesOf(entries) : [[]]
+    for (const [index, page] of pages.entries()) {
+      const next = pages[index + 1]?.[0]
+      const request: Request = {
+        operation: 'compare_node',
+        entries: page.map((entry) => toEntry(entry, ours.get(tableKey(entry)) ?? theirs.get(tableKey(entry)))),
+        range: { from: index > 0 ? tableKey(page[0]!) : '', ...(next ? { to: tableKey(next) } : {}) },
+      }
+      const answer = readEntries(await peers.ask(node, request, options))
+      if (!answer) throw clusterError('remote_refused', node, 'its comparison could not be read')
+      await this.#merge(node, answer)
     }
-    const answer = readEntries(await peers.ask(node, request, options))
-    if (!answer) throw clusterError('remote_refused', node, 'its comparison could not be read')
-    await this.#merge(node, answer.map(toRegister), answer)
   }
 
   #compareLater(node: string): void {
@@ -271,120 +294,120 @@ export class Agreement {
 
   /** What another node asks of us. Resolves with the message of success; rejects with the reason of the refusal. */
   async answer(request: Request): Promise<unknown> {
-    const { commit, node: self, registers, stamp } = this.#options
-    const { operation, node_name: node, subscriptions = [], entries = [], replace = false } = request
+    const { node: self, registers, stamp, witness } = this.#options
+    const { operation, node_name: node, subscriptions = [], replace = false } = request
     // From a node that shows no revision the last request received wins.
     const { revision = stamp() } = request
-    this.#options.witness(revision)
     if (!node) throw new Error("'node_name' is required")
+    if (!isNodeName(node)) throw new Error("'node_name' invalid, must not contain ., * or >")
     if (node === self) throw clusterError('remote_refused', self, 'there are two nodes of this name')
-    if (operation === 'compare_node') return this.#compared(node, entries)
+    if (!witness(revision)) throw new Error('the request comes from too far in the future: are the clocks right?')
+    if (operation === 'compare_node') return this.#compared(node, request)
     if (operation === 'remove_node') {
-      const older = () => registers.of(node).filter((register) => register.revision < revision)
-      await commit(
-        (current) => mergeSubscriptions(current, node, older().map(removed), true),
-        'peer',
-        () => revision,
-      )
+      const gone = () => registers.of(node).map((each) => ({ ...removed(each), revision }))
+      await this.#take(node, gone, 'peer', true)
       return `Successfully removed '${node}' from manifest`
     }
     await this.#prepare(subscriptions)
-    await this.#take(node, subscriptions.map(toWanted), revision, replace, 'peer')
+    const named = subscriptions.map((each) => toChange(each, revision))
+    const ended = () => (replace ? this.#othersOf(node, named).map((each) => ({ ...removed(each), revision })) : [])
+    await this.#take(node, () => [...named, ...ended()], 'peer')
     return operation === 'add_node' ? `Successfully added '${node}' to manifest` : `Successfully updated '${node}'`
   }
 
   /** Takes what is newer, and answers with what is newer here or unknown there. */
-  async #compared(node: string, entries: NonNullable<Request['entries']>): Promise<unknown> {
+  async #compared(node: string, { entries = [], range: { from, to } = { from: '' } }: Request): Promise<unknown> {
     const { registers, host } = this.#options
-    const theirs = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), toRegister(entry)]))
-    await this.#merge(node, [...theirs.values()], entries)
+    await this.#merge(node, entries)
+    const theirs = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
     const tables = new Map((await host.describe()).map((table) => [tableKey(table), table]))
     return registers
       .of(node)
       .filter((mine) => {
-        const known = theirs.get(tableKey(mine))
-        return !known || mine.revision > known.revision || !sameValue(mine, known)
+        const key = tableKey(mine)
+        const known = theirs.get(key)
+        if (known) return mine.revision > known.revision || !sameValue(mine, toChange(known, known.revision))
+        return key >= from && (to === undefined || key < to)
       })
-      .map((mine) => ({
-        ...mirrored(mine, tables.get(tableKey(mine))),
-        removed: mine.removed,
-        revision: mine.revision,
-      }))
+      .map((mine) => toEntry(mine, tables.get(tableKey(mine))))
   }
 
   // --- taking over ------------------------------------------------------------------------------------------------------
 
-  /** Subscriptions of one revision: those that are newer here stay; with `replace` those not named end. */
-  async #take(node: string, wanted: readonly Wanted[], revision: Stamp, replace: boolean, cause: Cause): Promise<void> {
-    const { registers, commit } = this.#options
-    const named = new Set(wanted.map(tableKey))
-    await this.#place(node, wanted, () =>
-      commit(
-        (current) => {
-          const isOlder = (table: TableName) => (registers.get(node, table)?.revision ?? '') < revision
-          const ended = replace ? registers.of(node).filter((each) => !named.has(tableKey(each))) : []
-          const changes = [...wanted.map((each) => register(each, revision)), ...ended.map(removed)].filter(isOlder)
-          this.#confirm(node, changes, () => revision)
-          return mergeSubscriptions(current, node, changes)
-        },
-        cause,
-        () => revision,
-      ),
-    )
+  /** Entries of the other node: those that win and can be taken over are. */
+  async #merge(node: string, entries: readonly Entry[]): Promise<void> {
+    const changes: Change[] = []
+    for (const entry of entries) {
+      const change = toChange(entry, entry.revision)
+      const believed = this.#options.witness(entry.revision)
+      if (believed && this.#wins(node, change) && (change.removed || (await this.#canTake(entry)))) changes.push(change)
+    }
+    await this.#take(node, () => changes, 'peer', true)
   }
 
-  /** Registers of the other node, as we see them: each that is newer than ours replaces it. */
-  async #merge(node: string, theirs: readonly Register[], entries: readonly WireSubscription[]): Promise<void> {
-    const { registers, commit, node: self } = this.#options
-    const wins = (each: Register): boolean => {
-      const mine = registers.get(node, each)
-      if (!mine || each.revision > mine.revision) return true
-      return each.revision === mine.revision && !sameValue(each, mine) && node > self
-    }
-    for (const each of theirs) this.#options.witness(each.revision)
-    const takeable = await this.#takeable(entries.filter((_, index) => wins(theirs[index]!) && !theirs[index]!.removed))
-    const newer = theirs.filter((each) => wins(each) && (each.removed || takeable.has(tableKey(each))))
-    const revisions = new Map(newer.map((each) => [tableKey(each), each.revision]))
-    const revisionOf = (_: string, table: TableName) => revisions.get(tableKey(table)) ?? this.#options.stamp()
-    await this.#place(node, newer, () =>
-      commit(
+  /** Is it newer than what is held here? Of two values of one revision the larger name's wins, on both nodes. */
+  #wins(node: string, change: Change): boolean {
+    const mine = this.#options.registers.get(node, change)
+    if (!mine || change.revision > mine.revision) return true
+    return change.revision === mine.revision && !sameValue(change, mine) && node > this.#options.node
+  }
+
+  /**
+   * The one way in: stores where each subscription begins, then commits what still wins. A start that was stored for what did
+   * not come about is taken back. With `dropEmpty` a node without subscriptions goes.
+   */
+  async #take(node: string, changes: () => readonly Change[], cause: Cause, dropEmpty = false): Promise<void> {
+    const { streams, commit, manifest, stamp } = this.#options
+    const winning = () => changes().filter((each) => this.#wins(node, each))
+    const revisions = new Map<string, Stamp>()
+    const revisionOf = (_: string, table: TableName) => revisions.get(tableKey(table)) ?? stamp()
+    const placed: TableName[] = []
+    try {
+      for (const { database, table, subscribe, startTime } of winning()) {
+        if (!subscribe) continue
+        placed.push({ database, table })
+        await streams.place({ node, database, table }, startTime)
+      }
+      await commit(
         (current) => {
-          const changes = newer.filter(wins)
-          this.#confirm(node, changes, revisionOf)
-          return mergeSubscriptions(current, node, changes, true)
+          const taken = winning()
+          for (const each of taken) revisions.set(tableKey(each), each.revision)
+          this.#confirm(node, taken)
+          return mergeSubscriptions(current, node, taken, dropEmpty)
         },
-        'peer',
+        cause,
         revisionOf,
-      ),
-    )
+      )
+    } finally {
+      const held = new Set(
+        findNode(manifest(), node)
+          ?.subscriptions.filter(({ subscribe }) => subscribe)
+          .map(tableKey),
+      )
+      for (const { database, table } of placed)
+        if (!held.has(tableKey({ database, table }))) await streams.displace({ node, database, table }).catch(() => {})
+    }
   }
 
   /** What has this value already only gets the newer revision: there is nothing to commit that would give it. */
-  #confirm(node: string, changes: readonly Register[], revisionOf: RevisionOf): void {
+  #confirm(node: string, changes: readonly Change[]): void {
     const { registers } = this.#options
-    for (const each of changes) {
+    for (const { startTime: _, ...each } of changes) {
       const mine = registers.get(node, each)
-      if (mine ? sameValue(mine, each) : each.removed)
-        registers.set(node, { ...each, revision: revisionOf(node, each) })
+      if (mine ? sameValue(mine, each) : each.removed) registers.set(node, each)
     }
   }
 
-  /** Prepares what can be; what cannot (its table exists on neither node, or differs) stays pending, said in the log. */
-  async #takeable(entries: readonly WireSubscription[]): Promise<Set<string>> {
-    const keys = new Set<string>()
-    for (const entry of entries) {
-      try {
-        await this.#prepare([entry])
-        keys.add(tableKey({ database: entry.schema, table: entry.table }))
-      } catch (error) {
-        const { schema: database, table } = entry
-        this.#options.logger.warn(
-          { database, table, reason: reasonOf(error) },
-          'a subscription cannot be taken over yet',
-        )
-      }
+  /** What cannot be taken over (its table exists on neither node, or differs) stays pending, said in the log. */
+  async #canTake(entry: Entry): Promise<boolean> {
+    try {
+      await this.#prepare([entry])
+      return true
+    } catch (error) {
+      const { schema: database, table } = entry
+      this.#options.logger.warn({ database, table, reason: reasonOf(error) }, 'a subscription cannot be taken over yet')
+      return false
     }
-    return keys
   }
 
   /** The tables exist here, and so do their streams. */
@@ -402,34 +425,15 @@ export class Agreement {
       await streams.ensure({ database, table })
     }
   }
-
-  /** Stores every start, then commits; a commit that fails takes the starts back that were not there before. */
-  async #place(node: string, wanted: readonly Wanted[], commit: () => Promise<unknown>): Promise<void> {
-    const { streams } = this.#options
-    const placed: Source[] = []
-    try {
-      for (const { database, table, subscribe, startTime } of wanted) {
-        if (!subscribe) continue
-        const source = { node, database, table }
-        placed.push(source)
-        await streams.place(source, startTime)
-      }
-      await commit()
-    } catch (error) {
-      for (const source of placed) await streams.displace(source).catch(() => {})
-      throw error
-    }
-  }
 }
 
-const register = ({ database, table, publish, subscribe }: Subscription, revision: Stamp): Register => ({
-  database,
-  table,
-  publish,
-  subscribe,
-  removed: false,
-  revision,
-})
+/** It never arrived, or was answered with a refusal: nothing of it was taken over. */
+const wasDeclined = (error: unknown): boolean =>
+  error instanceof ClusterError &&
+  (error.code === 'remote_refused' || (error.cause instanceof MeshError && error.cause.code === 'no_responders'))
+
+const pagesOf = <T>(items: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(items.length / PAGE) }, (_, index) => items.slice(index * PAGE, (index + 1) * PAGE))
 
 const removed = ({ database, table }: TableName): Register => ({
   database,
@@ -450,19 +454,21 @@ const mirrored = (wanted: Wanted, described?: TableDescription): WireSubscriptio
   ...(described ? { hash_attribute: described.primaryKey, attributes: described.attributes } : {}),
 })
 
-const toWanted = ({ schema, table, publish, subscribe, start_time }: WireSubscription): Wanted => ({
+const toEntry = (register: Register, described: TableDescription | undefined): Entry => ({
+  ...mirrored(register, described),
+  removed: register.removed,
+  revision: register.revision,
+})
+
+const toChange = (
+  { schema, table, publish, subscribe, start_time, removed = false }: WireSubscription & { removed?: boolean },
+  revision: Stamp,
+): Change => ({
   database: schema,
   table,
   publish,
   subscribe,
+  removed,
+  revision,
   ...(start_time && !Number.isNaN(Date.parse(start_time)) ? { startTime: start_time } : {}),
-})
-
-const toRegister = (entry: NonNullable<Request['entries']>[number]): Register => ({
-  database: entry.schema,
-  table: entry.table,
-  publish: entry.publish,
-  subscribe: entry.subscribe,
-  removed: entry.removed,
-  revision: entry.revision,
 })

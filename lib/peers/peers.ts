@@ -139,8 +139,9 @@ export class Peers {
     }
     const response = decodeResponse(data)
     if (!response) throw clusterError('remote_refused', node, 'its answer could not be read')
-    if (response.status !== 'success') throw clusterError('remote_refused', node, String(response.message))
-    return response.message
+    const { status, message } = response
+    if (status === 'success') return message
+    throw clusterError('remote_refused', node, typeof message === 'string' ? message : JSON.stringify(message))
   }
 
   /** Does the node's hub answer, or can we not tell? */
@@ -153,7 +154,7 @@ export class Peers {
     }
   }
 
-  /** Never rejects. */
+  /** Rejects aborted; anything else that fails is a status. */
   async status(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerStatus> {
     const started = performance.now()
     try {
@@ -169,6 +170,7 @@ export class Peers {
       }
     } catch (error) {
       const { code } = error as ClusterError
+      if (code === 'aborted') throw error
       return { status: code === 'node_not_listening' ? 'NoResponders' : code === 'node_timeout' ? 'Timeout' : 'closed' }
     }
   }

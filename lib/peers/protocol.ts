@@ -4,9 +4,14 @@ import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 
+/** Three of them must fit into a subject. */
+const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
+/** Subscriptions in one request; ours come in pages of far fewer. */
+const MOST = 10_000
+
 const SubscriptionType = Type.Object({
-  schema: Type.String({ minLength: 1 }),
-  table: Type.String({ minLength: 1 }),
+  schema: NameType,
+  table: NameType,
   hash_attribute: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   publish: Type.Boolean(),
   subscribe: Type.Boolean(),
@@ -28,12 +33,14 @@ const EntryType = Type.Intersect([SubscriptionType, Type.Object({ removed: Type.
 
 const RequestType = Type.Object({
   operation: Type.String(),
-  node_name: Type.Optional(Type.String({ minLength: 1 })),
-  subscriptions: Type.Optional(Type.Array(SubscriptionType)),
+  node_name: Type.Optional(NameType),
+  subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MOST })),
   system_info: Type.Optional(SystemInfoType),
   /** Ours: when this was asked; newer than what it is to change. */
   revision: Type.Optional(RevisionType),
-  entries: Type.Optional(Type.Array(EntryType)),
+  entries: Type.Optional(Type.Array(EntryType, { maxItems: MOST })),
+  /** Ours: of what is compared the keys of tables from the first, up to and without the second. */
+  range: Type.Optional(Type.Object({ from: Type.String(), to: Type.Optional(Type.String()) })),
   /** Ours: the subscriptions named are all there are. */
   replace: Type.Optional(Type.Boolean()),
 })
@@ -77,6 +84,7 @@ const HeartbeatType = Type.Object({
 })
 
 export type WireSubscription = Type.Static<typeof SubscriptionType>
+export type Entry = Type.Static<typeof EntryType>
 export type Request = Type.Static<typeof RequestType>
 export type Response = Type.Static<typeof ResponseType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
@@ -106,5 +114,5 @@ export const decodeRequest = packed(reader<Request>(Compile(RequestType)))
 export const decodeResponse = packed(reader<Response>(Compile(ResponseType)))
 export const decodeHeartbeat = packed(reader<Heartbeat>(Compile(HeartbeatType)))
 export const readStatus = reader<StatusMessage>(Compile(StatusType))
-export const readEntries = reader<NonNullable<Request['entries']>>(Compile(Type.Array(EntryType)))
+export const readEntries = reader<Entry[]>(Compile(Type.Array(EntryType)))
 export const readTables = reader<TablesMessage>(Compile(TablesType))

@@ -11,6 +11,9 @@ import type { Logger } from '../logger.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { TableName } from '../mesh/mesh.ts'
 
+/** What gives revisions, each higher than those merged before. */
+type Clock = { stamp(): Stamp; merge(revision: Stamp): void }
+
 /** `removed`: there is no subscription, since then. A revision of '' is older than any other. */
 export type Register = TableName & { publish: boolean; subscribe: boolean; removed: boolean; revision: Stamp }
 
@@ -37,13 +40,16 @@ export class Registers {
   }
 
   /**
-   * Reads what was kept, and takes every difference to the manifest for an edit made while we were down, at `now`. Without a
+   * Reads what was kept, and takes every difference to the manifest for an edit made while we were down, now. Without a
    * file (lost, or never there) everything in the manifest has revision '': the other nodes know better. Without a path
    * nothing is kept.
    */
-  static async open(path: string | undefined, manifest: Manifest, now: Stamp, logger: Logger): Promise<Registers> {
+  static async open(path: string | undefined, manifest: Manifest, clock: Clock, logger: Logger): Promise<Registers> {
     const registers = new Registers(path, logger)
     const known = await registers.#read()
+    // Some came from nodes whose clocks are ahead of ours: what is changed from now on is newer all the same.
+    for (const node of registers.nodes()) for (const { revision } of registers.of(node)) clock.merge(revision)
+    const now = clock.stamp()
     registers.note(manifest, () => (known ? now : ''))
     return registers
   }

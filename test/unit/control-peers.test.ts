@@ -1,0 +1,910 @@
+// What nodes ask of each other: repeated, aborted, unanswered, broken, hostile and all at once. Nothing of it may leave a
+// state that the first and whole request would not have left.
+
+import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import fc from 'fast-check'
+import { Packr } from 'msgpackr'
+import { parse, stringify } from 'yaml'
+import { ClusterError, ClusterManager, type EventName, type Subscription } from '../../lib/index.ts'
+import { ConfigText } from '../../lib/manifest/config-text.ts'
+import type { Mesh } from '../../lib/mesh/mesh.ts'
+import { makeStamp, stampTime } from '../../lib/replication/clock.ts'
+import { MemoryNetwork } from '../../lib/testing.ts'
+import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { MemoryHost } from '../support/memory-host.ts'
+import { randomNumbers, seedOf } from '../support/random.ts'
+
+const seed = seedOf()
+const packr = new Packr({ useRecords: false, mapsAsObjects: true })
+const nothing = { state() {}, refused() {}, linked() {} }
+
+type Direction = 'publish' | 'subscribe' | 'both' | 'none'
+/** `dog: 'both'` as operations take it. */
+const wanted = (tables: Record<string, Direction>, more: object = {}) =>
+  Object.entries(tables).map(([table, direction]) => ({
+    schema: 'dev',
+    table,
+    publish: direction === 'publish' || direction === 'both',
+    subscribe: direction === 'subscribe' || direction === 'both',
+    ...more,
+  }))
+/** The same as nodes tell it to each other. */
+const told = (tables: Record<string, Direction>, more: object = {}) =>
+  wanted(tables, { hash_attribute: 'id', attributes: ['id'], ...more })
+
+type Row = [database: string, table: string, publish: boolean, subscribe: boolean, removed: boolean, revision: string]
+type Answer = { status: string; message: unknown }
+/** A request as it was on its way. */
+type Sent = { to: string; operation: string; data: Uint8Array }
+/** Waits for as long as it likes, with the operation that was asked for. */
+type Hook = (operation: string) => unknown
+
+const manifestEvents = ['manifest:changed', 'node:added', 'node:updated', 'node:removed', 'config:rejected'] as const
+const watched = [...manifestEvents, 'peer:refused', 'listener:failed'] as const satisfies readonly EventName[]
+
+class PeerNode {
+  readonly host = new MemoryHost([
+    ['dev', 'dog'],
+    ['dev', 'cat'],
+  ])
+  readonly name: string
+  readonly file: string
+  readonly events: { name: EventName; payload: unknown }[] = []
+  /** What it asked of others. */
+  readonly sent: Sent[] = []
+  /** Before a request of another node is answered, and before that answer leaves. */
+  before: Hook | undefined
+  after: Hook | undefined
+  readonly #world: World
+  mesh!: Mesh
+  cluster!: ClusterManager
+
+  constructor(world: World, name: string) {
+    this.#world = world
+    this.name = name
+    this.file = join(world.folder, `${name}.yaml`)
+  }
+
+  async open(): Promise<void> {
+    const mesh = this.#world.network.mesh()
+    const request = mesh.request.bind(mesh)
+    const serve = mesh.serve.bind(mesh)
+    mesh.request = (to, data, options) => {
+      this.sent.push({ to, operation: packr.unpack(data).operation, data })
+      return request(to, data, options)
+    }
+    mesh.serve = (handler) =>
+      serve(async (data) => {
+        let operation = ''
+        try {
+          operation = packr.unpack(data)?.operation ?? ''
+        } catch {}
+        await this.before?.(operation)
+        const answer = await handler(data)
+        await this.after?.(operation)
+        return answer
+      })
+    const { requestTimeout } = this.#world
+    this.mesh = mesh
+    this.cluster = await ClusterManager.open({ configFile: this.file, host: this.host, mesh, requestTimeout })
+    this.host.stamp = () => this.cluster.stamp()
+    this.host.publish = (transaction) => this.cluster.publish(transaction)
+    for (const name of watched) this.cluster.on(name, (payload: unknown) => void this.events.push({ name, payload }))
+  }
+
+  async reopen(): Promise<void> {
+    await this.cluster.close()
+    await this.open()
+  }
+
+  /** `dog both` for each subscription with that node, sorted. */
+  held(node: string): string[] {
+    return texts(this.cluster.manifest.nodes.find(({ name }) => name === node)?.subscriptions)
+  }
+
+  /** The revisions as they lie on disk, once these tell of the same subscriptions as the manifest. */
+  async #registers(): Promise<string> {
+    const path = join(this.#world.folder, this.name, 'clustering', 'agreements.json')
+    const wanted = this.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, ...texts(subscriptions)]).sort()
+    return eventually(`${this.name} writes its revisions`, async () => {
+      const text = await readFile(path, 'utf8').catch(() => '')
+      const { nodes } = (text ? JSON.parse(text) : { nodes: {} }) as { nodes: Record<string, Row[]> }
+      const noted = Object.entries(nodes).flatMap(([name, rows]) => {
+        const held = rows.filter(([, , , , removed]) => !removed)
+        const subscriptions = held.map(([database, table, publish, subscribe]) => ({
+          database,
+          table,
+          publish,
+          subscribe,
+        }))
+        return held.length > 0 ? [[name, ...texts(subscriptions)]] : []
+      })
+      return String(noted.sort()) === String(wanted) && [text]
+    }).then(([text]) => text!)
+  }
+
+  /** Everything that a request could have changed, apart from positions in streams. */
+  async picture() {
+    // What is done behind an answer, and should not be.
+    await delay(30)
+    const registers = await this.#registers()
+    const { ino, mtimeNs, size } = await stat(this.file, { bigint: true })
+    return {
+      manifest: this.cluster.manifest,
+      file: await readFile(this.file, 'utf8'),
+      // A file that is written again is another file.
+      written: `${ino} ${mtimeNs} ${size}`,
+      registers,
+      events: this.events.map(({ name }) => name),
+      tables: [...this.host.tables.keys()],
+      subscriptions: this.cluster.subscriptions().map(({ source }) => source),
+    }
+  }
+}
+
+const texts = (subscriptions: readonly Subscription[] = []): string[] =>
+  subscriptions
+    .map(({ table, publish, subscribe }) =>
+      [table, publish && subscribe ? 'both' : publish ? 'publish' : subscribe ? 'subscribe' : 'none'].join(' '),
+    )
+    .sort()
+const mirrored = (held: string[]): string[] =>
+  held
+    .map((text) => text.replace(/(publish|subscribe)$/, (word) => (word === 'publish' ? 'subscribe' : 'publish')))
+    .sort()
+
+class World {
+  readonly network: MemoryNetwork
+  readonly folder: string
+  readonly requestTimeout: number
+  readonly nodes: PeerNode[] = []
+  readonly #probes: Mesh[] = []
+
+  private constructor(folder: string, requestTimeout: number) {
+    this.folder = folder
+    this.network = new MemoryNetwork()
+    this.requestTimeout = requestTimeout
+  }
+
+  /** Nodes of these names in a scope that ends with the test. */
+  static async open(test: TestContext, names: string[], requestTimeout = 5_000): Promise<World> {
+    const [folder, remove] = await temporaryFolder()
+    const world = new World(folder, requestTimeout)
+    test.after(async () => {
+      for (const node of world.nodes) await node.cluster?.close()
+      await world.network.close()
+      await remove()
+    })
+    for (const name of names) {
+      const node = new PeerNode(world, name)
+      const clustering = { enabled: true, nodeName: name, user: 'cluster_user' }
+      await writeFile(node.file, `# of ${name}\n${stringify({ rootPath: name, clustering })}`)
+      await node.open()
+      world.nodes.push(node)
+    }
+    return world
+  }
+
+  /** Somebody without a manager. */
+  async probe(name: string): Promise<Probe> {
+    const mesh = this.network.mesh()
+    await mesh.open(name, { hub: [], leaf: [] }, nothing)
+    this.#probes.push(mesh)
+    return new Probe(name, mesh)
+  }
+
+  differences(): string[] {
+    return this.nodes.flatMap((node, index) =>
+      this.nodes
+        .slice(index + 1)
+        .filter((other) => String(node.held(other.name)) !== String(mirrored(other.held(node.name))))
+        .map((other) => `${node.name}: ${node.held(other.name)}; ${other.name}: ${other.held(node.name)}`),
+    )
+  }
+
+  /** Both ends of everything say the same, in memory and in the file. */
+  async settled(timeout = 15_000): Promise<void> {
+    await eventually(
+      () => `mirror images: ${this.differences().join(' | ')}`,
+      () => this.differences().length === 0,
+      timeout,
+    )
+    for (const { file, cluster } of this.nodes)
+      assert.deepEqual(new ConfigText(await readFile(file, 'utf8')).config?.manifest, cluster.manifest)
+  }
+}
+
+class Probe {
+  readonly name: string
+  readonly mesh: Mesh
+
+  constructor(name: string, mesh: Mesh) {
+    this.name = name
+    this.mesh = mesh
+  }
+
+  /** Bytes as they are; anything else as MessagePack. */
+  async send(to: string, body: unknown, timeout = 10_000): Promise<Answer> {
+    const data = body instanceof Uint8Array ? body : packr.pack(body)
+    return packr.unpack(await this.mesh.request(to, data, { timeout }))
+  }
+
+  request(to: string, operation: string, more: object = {}): Promise<Answer> {
+    return this.send(to, { operation, node_name: this.name, ...more })
+  }
+}
+
+/** A text for people, of one who does not read our code. */
+function assertRefused(answer: Answer, what: string): void {
+  assert.equal(answer.status, 'error', `${what} is answered with ${JSON.stringify(answer)}`)
+  assert.equal(typeof answer.message, 'string', what)
+  assert.ok(answer.message !== '', what)
+  assert.doesNotMatch(String(answer.message), /\n\s+at |\bat .*:\d+|node_modules|file:\/\//, what)
+}
+
+const codeOf = async (work: Promise<unknown>): Promise<string> => {
+  try {
+    await work
+  } catch (error) {
+    return error instanceof ClusterError ? error.code : String(error)
+  }
+  return 'resolved'
+}
+
+const pair = async (test: TestContext, requestTimeout?: number) => {
+  const world = await World.open(test, ['node1', 'node2'], requestTimeout)
+  const [node1, node2] = world.nodes as [PeerNode, PeerNode]
+  return { world, node1, node2 }
+}
+
+describe('a request that is repeated', { concurrency: true }, () => {
+  /** Every operation that asks another node, one after the other; `between` after each. */
+  async function story(
+    { world, node1, node2 }: Awaited<ReturnType<typeof pair>>,
+    between: (what: string, sent: Sent[]) => Promise<void>,
+  ): Promise<void> {
+    const { cluster } = node1
+    const node_name = 'node2'
+    const start_time = '2024-01-01T00:00:00.000Z'
+    const steps: [string, () => Promise<unknown>][] = [
+      ['add_node', () => cluster.addNode({ node_name, subscriptions: wanted({ dog: 'both' }) })],
+      ['update_node', () => cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'publish', cat: 'both' }) })],
+      [
+        'set_node_replication',
+        () => cluster.setNodeReplication({ node_name, subscriptions: wanted({ dog: 'subscribe' }, { start_time }) }),
+      ],
+      ['cluster_status', () => cluster.status()],
+      [
+        'configure_cluster',
+        () => cluster.configureCluster({ connections: [{ node_name, subscriptions: wanted({ cat: 'publish' }) }] }),
+      ],
+      [
+        'an edit of the file',
+        async () => {
+          const text = await readFile(node1.file, 'utf8')
+          await writeFile(node1.file, text.replace('subscribe: false', 'subscribe: true'))
+          await eventually('the edit is agreed on', () => String(node2.held('node1')) === 'cat both')
+        },
+      ],
+      ['remove_node', () => cluster.removeNode({ node_name })],
+      ['add_node, again', () => cluster.addNode({ node_name, subscriptions: wanted({ cat: 'publish' }) })],
+    ]
+    for (const [what, step] of steps) {
+      node1.sent.length = 0
+      await step()
+      await world.settled()
+      await between(what, node1.sent.slice())
+    }
+  }
+
+  it('two and three times changes nothing: no state, no file, no event', async (test) => {
+    const nodes = await pair(test)
+    const { node2 } = nodes
+    const probe = await nodes.world.probe('probe')
+    const seen = new Set<string>()
+    await story(nodes, async (what, sent) => {
+      assert.ok(sent.length > 0, what)
+      for (const { operation } of sent) seen.add(operation)
+      const before = await node2.picture()
+      for (const times of [2, 3])
+        for (const { to, operation, data } of sent) {
+          const answer = await probe.send(to, data)
+          assert.equal(answer.status, 'success', `${what}: ${operation}, ${times} times`)
+        }
+      assert.deepEqual(await node2.picture(), before, what)
+      // All at once too.
+      await Promise.all([...sent, ...sent, ...sent].map(({ to, data }) => probe.send(to, data)))
+      assert.deepEqual(await node2.picture(), before, `${what}, at once`)
+    })
+    assert.deepEqual([...seen].sort(), [
+      'add_node',
+      'cluster_status',
+      'compare_node',
+      'describe_all',
+      'remove_node',
+      'update_node',
+    ])
+  })
+
+  it('undoes nothing that came later', async (test) => {
+    const nodes = await pair(test)
+    const { node1, node2 } = nodes
+    const probe = await nodes.world.probe('probe')
+    const all: Sent[] = []
+    await story(nodes, async (what, sent) => {
+      all.push(...sent)
+      const before = await node2.picture()
+      for (const order of [all, all.toReversed()])
+        for (const { to, operation, data } of order) {
+          assert.equal((await probe.send(to, data)).status, 'success', `${operation} after ${what}`)
+          assert.deepEqual(node2.cluster.manifest, before.manifest, `${operation} after ${what}`)
+        }
+      await Promise.all(all.map(({ to, data }) => probe.send(to, data)))
+      assert.deepEqual(await node2.picture(), before, what)
+    })
+    const { manifest } = node2.cluster
+    // Nor when the other end was opened anew and remembers from its disk.
+    await node2.reopen()
+    for (const { to, data } of all) await probe.send(to, data)
+    assert.deepEqual(node2.cluster.manifest, manifest)
+    assert.deepEqual(node1.held('node2'), ['cat publish'])
+  })
+
+  it('moves no position of what is read', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    const probe = await world.probe('probe')
+    const subscriptions = wanted({ dog: 'publish' }, { start_time: '2024-01-01T00:00:00.000Z' })
+    const source = { node: 'node1', database: 'dev', table: 'dog' }
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions })
+    for (const id of ['a', 'b', 'c'])
+      await node1.host.write(id, { operation: 'insert', database: 'dev', table: 'dog', records: [{ id }] })
+    await eventually('node2 has read it', () => node2.host.applied.length === 3)
+    const old = node1.sent.filter(({ operation }) => operation === 'add_node')
+    const later = wanted({ dog: 'publish' }, { start_time: '2024-06-01T00:00:00.000Z' })
+    await node1.cluster.updateNode({ node_name: 'node2', subscriptions: later })
+    await eventually('node2 has read it again', async () => (await node2.host.checkpoint(source))?.sequence === 3)
+    const before = await node2.host.checkpoint(source)
+    for (const { to, data } of old) await probe.send(to, data)
+    await delay(100)
+    assert.deepEqual(await node2.host.checkpoint(source), before)
+    // What was removed has no position to be read from.
+    await node1.cluster.removeNode({ node_name: 'node2' })
+    await eventually('it is forgotten', async () => !(await node2.host.checkpoint(source)))
+    for (const { to, data } of old) await probe.send(to, data)
+    await delay(100)
+    assert.equal(await node2.host.checkpoint(source), undefined)
+  })
+})
+
+describe('an operation that is aborted', { concurrency: 8 }, () => {
+  const node_name = 'node2'
+  const start = wanted({ dog: 'both', cat: 'publish' })
+  const later = wanted({ dog: 'publish', cat: 'both' })
+  type Case = {
+    name: string
+    /** Does it begin with an agreement? */
+    known: boolean
+    run(cluster: ClusterManager, signal: AbortSignal): Promise<unknown>
+    /** Requests that it waits for. */
+    asks: string[]
+    turn: boolean
+  }
+  const cases: Case[] = [
+    {
+      name: 'add_node',
+      known: false,
+      run: (cluster, signal) => cluster.addNode({ node_name, subscriptions: later }, { signal }),
+      asks: ['describe_all', 'add_node'],
+      turn: true,
+    },
+    {
+      name: 'update_node',
+      known: true,
+      run: (cluster, signal) => cluster.updateNode({ node_name, subscriptions: later }, { signal }),
+      asks: ['describe_all', 'update_node'],
+      turn: true,
+    },
+    {
+      name: 'set_node_replication',
+      known: true,
+      run: (cluster, signal) => cluster.setNodeReplication({ node_name, subscriptions: later }, { signal }),
+      asks: ['describe_all', 'update_node'],
+      turn: true,
+    },
+    {
+      name: 'configure_cluster',
+      known: true,
+      run: (cluster, signal) =>
+        cluster.configureCluster({ connections: [{ node_name, subscriptions: later }] }, { signal }),
+      asks: ['describe_all', 'update_node'],
+      turn: true,
+    },
+    {
+      name: 'configure_cluster without the node',
+      known: true,
+      run: (cluster, signal) => cluster.configureCluster({ connections: [] }, { signal }),
+      asks: ['remove_node'],
+      turn: true,
+    },
+    {
+      name: 'remove_node',
+      known: true,
+      run: (cluster, signal) => cluster.removeNode({ node_name }, { signal }),
+      asks: ['remove_node'],
+      turn: true,
+    },
+    {
+      name: 'cluster_status',
+      known: true,
+      run: (cluster, signal) => cluster.status({}, { signal }),
+      asks: ['cluster_status'],
+      turn: false,
+    },
+  ]
+
+  /** Not at once is when it could as well have waited for an answer. */
+  async function atOnce(work: Promise<unknown>): Promise<string> {
+    const moment = new AbortController()
+    const late = delay(10_000, 'not at once', { signal: moment.signal }).catch(() => '')
+    const code = await Promise.race([codeOf(work), late])
+    moment.abort()
+    return code
+  }
+
+  const prepared = async (test: TestContext, { known }: Case) => {
+    const nodes = await pair(test, 60_000)
+    if (known) await nodes.node1.cluster.addNode({ node_name, subscriptions: start })
+    await nodes.world.settled()
+    const { node1, node2 } = nodes
+    const before = [await node1.picture(), await node2.picture()] as const
+    return { ...nodes, before, held: [node1.held('node2'), node2.held('node1')] }
+  }
+
+  for (const each of cases) {
+    it(`${each.name}: before it began`, async (test) => {
+      const { node1, node2, before } = await prepared(test, each)
+      node1.sent.length = 0
+      assert.equal(await atOnce(each.run(node1.cluster, AbortSignal.abort())), 'aborted')
+      assert.deepEqual(node1.sent, [])
+      assert.deepEqual([await node1.picture(), await node2.picture()], before)
+    })
+
+    if (each.turn)
+      it(`${each.name}: while it was queued`, async (test) => {
+        const { node1, node2, before } = await prepared(test, each)
+        let release = () => {}
+        const gate = new Promise<void>((resolve) => {
+          release = resolve
+        })
+        test.after(() => release())
+        node2.before = (operation) => operation === 'describe_all' && gate
+        const first = codeOf(node1.cluster.updateNode({ node_name, subscriptions: wanted({ bird: 'both' }) }))
+        const { signal, abort } = abortable()
+        const queued = each.run(node1.cluster, signal)
+        queued.catch(() => {})
+        await delay(20)
+        abort()
+        assert.equal(await atOnce(queued), 'aborted')
+        release()
+        // The one before it was not: a table that nobody has is skipped.
+        assert.equal(await first, 'resolved')
+        assert.deepEqual(getEventListeners(signal, 'abort'), [])
+        assert.deepEqual([await node1.picture(), await node2.picture()], before)
+      })
+
+    for (const operation of each.asks)
+      for (const taken of [false, true])
+        it(`${each.name}: while it waits for ${operation}, which was ${taken ? '' : 'not '}taken`, {
+          timeout: 25_000,
+        }, async (test) => {
+          const { world, node1, node2, held } = await prepared(test, each)
+          let release = () => {}
+          const gate = new Promise<void>((resolve) => {
+            release = resolve
+          })
+          test.after(() => release())
+          const reached = new Promise<void>((resolve) => {
+            const hook: Hook = async (asked) => {
+              if (asked !== operation) return
+              resolve()
+              await gate
+              // It was lost on the way.
+              if (!taken) throw new Error('lost')
+            }
+            if (taken) node2.after = hook
+            else node2.before = hook
+          })
+          const { signal, abort } = abortable()
+          const work = each.run(node1.cluster, signal)
+          work.catch(() => {})
+          await reached
+          abort()
+          assert.equal(await atOnce(work), 'aborted')
+          assert.deepEqual(node1.held('node2'), held[0])
+          assert.deepEqual(getEventListeners(signal, 'abort'), [])
+          node2.before = undefined
+          node2.after = undefined
+          release()
+          // What may have been taken is withdrawn when both are compared, within ten seconds.
+          await eventually('as it was', () => String(node2.held('node1')) === String(held[1]), 15_000)
+          await world.settled()
+          assert.deepEqual(node1.held('node2'), held[0])
+          // And nothing of it comes back, nor is it in the way of what is asked next.
+          await node1.cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'none', cat: 'subscribe' }) })
+          await world.settled()
+          assert.deepEqual(node1.held('node2'), ['cat subscribe', 'dog none'])
+        })
+  }
+
+  it('cluster_network: while it waits', async (test) => {
+    const { world, node1 } = await pair(test)
+    world.network.delay('node1', 'node2', 30_000)
+    const { signal, abort } = abortable()
+    const work = node1.cluster.network({ timeout: 60_000 }, { signal })
+    work.catch(() => {})
+    await delay(20)
+    abort()
+    assert.equal(await atOnce(work), 'aborted')
+    assert.deepEqual(getEventListeners(signal, 'abort'), [])
+    assert.equal(await atOnce(node1.cluster.network({}, { signal: AbortSignal.abort() })), 'aborted')
+  })
+
+  it('behind the agreement of the other node: all of it, or nothing', { timeout: 25_000 }, async (test) => {
+    const { world, node1, node2 } = await pair(test, 60_000)
+    const { signal, abort } = abortable()
+    node1.host.describe = async () => [] // It has to make the tables.
+    const { createTable } = MemoryHost.prototype
+    node1.host.createTable = async (table) => {
+      abort()
+      await createTable.call(node1.host, table)
+    }
+    const code = await atOnce(node1.cluster.addNode({ node_name, subscriptions: later }, { signal }))
+    assert.ok(code === 'resolved' || code === 'aborted', code)
+    const end = code === 'resolved' ? ['cat both', 'dog publish'] : []
+    await eventually(
+      'both ends have it or have it not',
+      () => String(node1.held('node2')) === String(end) && String(node2.held('node1')) === String(mirrored(end)),
+      15_000,
+    )
+    await world.settled()
+  })
+
+  it('and one that fails behind the agreement of the other node: nothing is left there', {
+    timeout: 25_000,
+  }, async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    await node1.cluster.addNode({ node_name, subscriptions: start })
+    await world.settled()
+    node1.host.createTable = async () => {
+      throw new Error('the disk is full')
+    }
+    node2.host.tables.set('["dev","bird"]', { database: 'dev', table: 'bird', primaryKey: 'id', attributes: ['id'] })
+    const subscriptions = wanted({ dog: 'publish', bird: 'both' })
+    assert.equal(await codeOf(node1.cluster.updateNode({ node_name, subscriptions })), 'internal')
+    await eventually('mirror images', () => world.differences().length === 0, 15_000)
+    assert.deepEqual(node1.held('node2'), ['cat publish', 'dog both'])
+  })
+})
+
+describe('a request that is not answered', { concurrency: 4 }, () => {
+  const node_name = 'node2'
+  const subscriptions = wanted({ dog: 'both' })
+
+  /** ms until it ended, and how. */
+  async function timed(work: Promise<unknown>): Promise<[code: string, ms: number]> {
+    const begin = performance.now()
+    return [await codeOf(work), performance.now() - begin]
+  }
+
+  it('is given up after five seconds, when nothing else was said', async (test) => {
+    const { world, node1 } = await pair(test)
+    const before = await node1.picture()
+    world.network.cut('node1', 'node2', { silent: true })
+    const [code, ms] = await timed(node1.cluster.addNode({ node_name, subscriptions }))
+    // A hub that does not answer either is taken for nobody.
+    assert.match(code, /^node_(timeout|not_listening)$/)
+    assert.ok(ms > 4_900 && ms < 9_000, `it took ${ms} ms`)
+    assert.deepEqual(await node1.picture(), before)
+  })
+
+  it('fails with a time-out, and what comes of it later is taken back', async (test) => {
+    const { world, node1, node2 } = await pair(test, 300)
+    let late: Promise<unknown> = Promise.resolve()
+    node2.after = (operation) => {
+      if (operation === 'add_node') late = delay(600)
+      return operation === 'add_node' && late
+    }
+    const [code, ms] = await timed(node1.cluster.addNode({ node_name, subscriptions }))
+    assert.equal(code, 'node_timeout')
+    assert.ok(ms > 290 && ms < 5_000, `it took ${ms} ms`)
+    assert.deepEqual(node1.held('node2'), [])
+    await late
+    await eventually('it is taken back', () => node2.held('node1').length === 0)
+    assert.deepEqual(node1.held('node2'), [])
+    await eventually('no start is left', () => node1.host.checkpoints.size + node2.host.checkpoints.size === 0)
+    node2.after = undefined
+    await node1.cluster.addNode({ node_name, subscriptions })
+    await world.settled()
+    assert.deepEqual(node2.held('node1'), ['dog both'])
+  })
+
+  it('delays no other: cluster_status', async (test) => {
+    const world = await World.open(test, ['node1', 'node2', 'node3'], 500)
+    const [node1, node2, node3] = world.nodes as [PeerNode, PeerNode, PeerNode]
+    for (const { name } of [node2, node3]) await node1.cluster.addNode({ node_name: name, subscriptions })
+    node2.before = () => delay(3_000)
+    const begin = performance.now()
+    const { connections } = await node1.cluster.status()
+    assert.deepEqual(
+      connections.map(({ status }) => status),
+      ['Timeout', 'open'],
+    )
+    assert.ok(performance.now() - begin < 2_900)
+    // Nor does an operation with one that hangs hold up one with another.
+    const hung = codeOf(node1.cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'none' }) }))
+    await node1.cluster.updateNode({ node_name: 'node3', subscriptions: wanted({ dog: 'publish' }) })
+    assert.deepEqual(node1.held('node2'), ['dog both'])
+    assert.equal(await hung, 'node_timeout')
+  })
+
+  it('or is answered with what is no answer: refused, and nothing has changed', async (test) => {
+    const { world, node1 } = await pair(test)
+    const probe = await world.probe('probe')
+    const before = await node1.picture()
+    const bad: unknown[] = [
+      new Uint8Array(),
+      Uint8Array.of(0xc1),
+      undefined,
+      [],
+      'success',
+      {},
+      { status: 1, message: {} },
+      { status: 'success' },
+      { status: 'success', message: 'not tables' },
+      { status: 'success', message: { dev: 'not tables' } },
+      { status: 'success', message: { dev: { dog: { hash_attribute: 7 } } } },
+      { status: 'success', message: { dev: { dog: { hash_attribute: 'id', attributes: 'id' } } } },
+      { status: 'error', message: { toString: null } },
+      { status: 'ERROR' },
+    ]
+    for (const answer of bad) {
+      probe.mesh.serve(async () => (answer instanceof Uint8Array ? answer : packr.pack(answer)))
+      const code = await codeOf(node1.cluster.addNode({ node_name: 'probe', subscriptions }))
+      assert.equal(code, 'remote_refused', JSON.stringify(answer))
+    }
+    assert.deepEqual(await node1.picture(), before)
+  })
+})
+
+describe('a request that makes no sense', { concurrency: 4 }, () => {
+  const good = () => ({
+    operation: 'add_node',
+    node_name: 'probe',
+    revision: makeStamp(Date.now(), 0, 'probe'),
+    subscriptions: told({ dog: 'both' }),
+  })
+  const entry = { ...told({ dog: 'both' })[0], removed: false, revision: '' }
+
+  it('is answered with an error and nothing more', async (test) => {
+    const { world, node1 } = await pair(test)
+    const probe = await world.probe('probe')
+    const before = await node1.picture()
+    const bytes = packr.pack(good())
+    const bad: [what: string, body: unknown][] = [
+      ['nothing', new Uint8Array()],
+      ['no MessagePack', Uint8Array.of(0xc1)],
+      ['half of it', bytes.subarray(0, bytes.length / 2)],
+      ['more than it', Uint8Array.of(...bytes, 0xff)],
+      ['nil', null],
+      ['a number', 7],
+      ['a text', 'add_node'],
+      ['a list', [good()]],
+      ['a list as deep as a well', JSON.parse(`${'['.repeat(1_000)}${']'.repeat(1_000)}`)],
+      ['an empty map', {}],
+      ['no operation', { ...good(), operation: undefined }],
+      ['an unknown operation', { ...good(), operation: 'drop_table' }],
+      ['the name of what every object has', { ...good(), operation: 'constructor' }],
+      ['a list of operations', { ...good(), operation: ['add_node'] }],
+      ['no name', { ...good(), node_name: undefined }],
+      ['our own name', { ...good(), node_name: 'node1' }],
+      ['our own name, comparing', { operation: 'compare_node', node_name: 'node1', entries: [entry] }],
+      ['our own name, removing', { operation: 'remove_node', node_name: 'node1' }],
+      ...[7, null, '', 'a.b', 'a b', 'a/b', '>', '*', '../x', 'a\nb', '\0', 'x'.repeat(1_001)].map(
+        (node_name): [string, unknown] => [
+          `the name ${JSON.stringify(node_name)?.slice(0, 20)}`,
+          { ...good(), node_name },
+        ],
+      ),
+      ...[7, null, '', 'a.b', 'a b', '>', '*', 'a\nb', 'x'.repeat(1_001)].flatMap((name): [string, unknown][] => [
+        [`the table ${name}`, { ...good(), subscriptions: told({ dog: 'both' }, { table: name }) }],
+        [`the database ${name}`, { ...good(), subscriptions: told({ dog: 'both' }, { schema: name }) }],
+      ]),
+      ['a map of subscriptions', { ...good(), subscriptions: { 0: told({ dog: 'both' })[0] } }],
+      ['a direction as text', { ...good(), subscriptions: told({ dog: 'both' }, { publish: 'yes' }) }],
+      ['no direction', { ...good(), subscriptions: [{ schema: 'dev', table: 'dog' }] }],
+      ['one bad among good ones', { ...good(), subscriptions: [...told({ dog: 'both', cat: 'both' }), {}] }],
+      ['another primary key', { ...good(), subscriptions: told({ dog: 'both' }, { hash_attribute: 'name' }) }],
+      [
+        'a table that nobody can describe',
+        { ...good(), subscriptions: told({ dog: 'both', bird: 'both' }, { hash_attribute: null }) },
+      ],
+      ['attributes as text', { ...good(), subscriptions: told({ dog: 'both' }, { attributes: 'id' }) }],
+      ['more than a manifest can bear', { ...good(), subscriptions: Array(10_001).fill(told({ dog: 'both' })[0]) }],
+      ['a revision that is none', { ...good(), revision: 'yesterday' }],
+      ['a revision of next year', { ...good(), revision: makeStamp(Date.now() + 3e10, 0, 'probe') }],
+      ['a replacement as text', { ...good(), replace: 'yes' }],
+      ['entries that are none', { operation: 'compare_node', node_name: 'probe', entries: told({ dog: 'both' }) }],
+      ['a range that is none', { operation: 'compare_node', node_name: 'probe', entries: [], range: 'all' }],
+    ]
+    for (const [what, body] of bad) assertRefused(await probe.send('node1', body), what)
+    await Promise.all(
+      bad.map(async ([what, body]) => assertRefused(await probe.send('node1', body), `${what}, at once`)),
+    )
+    assert.deepEqual(await node1.picture(), before)
+  })
+
+  it('nor do bytes at random, as a request or as a heartbeat', async (test) => {
+    const { world, node1 } = await pair(test)
+    const probe = await world.probe('probe')
+    const before = await node1.picture()
+    const refused = fc.asyncProperty(fc.uint8Array({ maxLength: 64 }), async (bytes) => {
+      probe.mesh.announce(bytes)
+      assertRefused(await probe.send('node1', bytes), String(bytes))
+    })
+    await fc.assert(refused, { seed, numRuns: 300 })
+    // Or of which one byte is another. It may make sense all the same.
+    const bytes = packr.pack(good())
+    const answered = fc.asyncProperty(fc.nat(bytes.length - 1), fc.nat(255), async (at, byte) => {
+      const { status } = await probe.send('node1', bytes.with(at, byte))
+      assert.ok(status === 'success' || status === 'error')
+    })
+    assert.deepEqual(await node1.picture(), before)
+    await fc.assert(answered, { seed, numRuns: 300 })
+    await world.settled()
+    await node1.reopen()
+    assert.deepEqual(
+      node1.events.filter(({ name }) => name === 'config:rejected'),
+      [],
+    )
+  })
+
+  it('and what only looks strange is taken as it is', async (test) => {
+    const { world, node1 } = await pair(test)
+    const probe = await world.probe('probe')
+    const names = ['__proto__', 'constructor', 'toString', 'null', '~', '- x: #'.replaceAll(' ', '_'), '"quoted"', '猫']
+    for (const name of names) {
+      const subscriptions = told({ dog: 'publish' }, { schema: name, table: name, start_time: 'soon' })
+      const answer = await probe.send('node1', { ...good(), node_name: name, subscriptions })
+      assert.equal(answer.status, 'success', `${name}: ${answer.message}`)
+    }
+    // Keys that are no properties of ours.
+    const polluted = new Map<string, unknown>(Object.entries(good()))
+    polluted.set('__proto__', { replace: true, polluted: true }).set('constructor', { prototype: { polluted: true } })
+    assert.equal((await probe.send('node1', packr.pack(polluted))).status, 'success')
+    assert.equal(({} as { polluted?: boolean }).polluted, undefined)
+    await world.settled()
+    const { manifest } = node1.cluster
+    assert.deepEqual(
+      manifest.nodes.map(({ name }) => name),
+      [...names, 'probe'],
+    )
+    await node1.reopen()
+    assert.deepEqual(node1.cluster.manifest, manifest)
+    for (const name of [...names, 'probe'])
+      assert.equal((await probe.send('node1', { operation: 'remove_node', node_name: name })).status, 'success')
+    assert.deepEqual(node1.cluster.manifest.nodes, [])
+    assert.deepEqual(new ConfigText(await readFile(node1.file, 'utf8')).problems, [])
+  })
+
+  it('nor does one that comes in the name of another node: what that one says itself later holds on both', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both' }) })
+    await world.settled()
+    const probe = await world.probe('probe')
+    const forged = { operation: 'update_node', node_name: 'node2', subscriptions: told({ dog: 'publish' }) }
+    const [held] = node1.cluster.manifest.nodes
+    // Older than what is held.
+    const old = { ...forged, revision: makeStamp(Date.now() - 60_000, 0, 'node2') }
+    assert.equal((await probe.send('node1', old)).status, 'success')
+    assert.equal(node1.cluster.manifest.nodes[0], held)
+    // Newer: as good as any operation, once the two compare.
+    assert.equal((await probe.send('node1', forged)).status, 'success')
+    assert.deepEqual(node1.held('node2'), ['dog publish'])
+    await node2.reopen()
+    await world.settled()
+    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: wanted({ dog: 'publish', cat: 'both' }) })
+    await world.settled()
+    assert.deepEqual(node1.held('node2'), ['cat both', 'dog subscribe'])
+  })
+
+  it('in an entry that claims to come from far ahead: that one is not believed', async (test) => {
+    const { world, node1 } = await pair(test)
+    const probe = await world.probe('probe')
+    const entries = [
+      { ...told({ dog: 'both' })[0], removed: false, revision: makeStamp(Date.now() + 3e10, 0, 'probe') },
+      { ...told({ cat: 'both' })[0], removed: false, revision: makeStamp(Date.now(), 0, 'probe') },
+    ]
+    assert.equal((await probe.request('node1', 'compare_node', { entries })).status, 'success')
+    assert.deepEqual(node1.held('probe'), ['cat both'])
+    assert.ok(stampTime(node1.cluster.stamp()) < Date.now() + 60_000)
+  })
+})
+
+describe('many at once', { concurrency: 4 }, () => {
+  it('of both ends, again and again: mirror images, and repeating all of them changes nothing', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    const probe = await world.probe('probe')
+    const draw = randomNumbers(seed)
+    const directions: Direction[] = ['publish', 'subscribe', 'both', 'none']
+    const one = (node: PeerNode, node_name: string): Promise<string> => {
+      const subscriptions = wanted({ [draw() < 0.5 ? 'dog' : 'cat']: directions[Math.floor(draw() * 4)]! })
+      const kind = draw()
+      if (kind < 0.7) return codeOf(node.cluster.updateNode({ node_name, subscriptions }))
+      if (kind < 0.85) return codeOf(node.cluster.configureCluster({ connections: [{ node_name, subscriptions }] }))
+      return codeOf(node.cluster.removeNode({ node_name }))
+    }
+    for (let round = 0; round < 15; round++) {
+      const all = Array.from({ length: 4 }, () => [one(node1, 'node2'), one(node2, 'node1')]).flat()
+      for (const code of await Promise.all(all)) assert.match(code, /^(resolved|node_not_found)$/)
+      await world.settled()
+    }
+    const before = [await node1.picture(), await node2.picture()]
+    const sent = [...node1.sent, ...node2.sent].filter(({ operation }) => operation !== 'compare_node')
+    await Promise.all(sent.map(({ to, data }) => probe.send(to, data)))
+    assert.deepEqual([await node1.picture(), await node2.picture()], before)
+  })
+
+  it('tables: no request is about more than a hundred', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    const tables = Object.fromEntries(Array.from({ length: 250 }, (_, index) => [`table${index}`, 'both' as Direction]))
+    for (const table of Object.keys(tables))
+      await node1.host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted(tables) })
+    await world.settled()
+    await node1.cluster.close()
+    const { nodes } = node2.cluster.manifest
+    const edited = nodes.map(({ name, subscriptions }) => ({
+      name,
+      subscriptions: subscriptions.map((each) => (each.table === 'table0' ? { ...each, publish: false } : each)),
+    }))
+    const config = parse(await readFile(node2.file, 'utf8'))
+    await writeFile(node2.file, stringify({ ...config, clustering: { ...config.clustering, nodes: edited } }))
+    await eventually('it is taken in', () => node2.held('node1').includes('table0 subscribe'))
+    await node1.open()
+    await world.settled()
+    assert.equal(node1.held('node2').length, 250)
+    type Body = { subscriptions?: unknown[]; entries?: unknown[]; range: { from: string; to?: string } }
+    const bodies = (operation: string): Body[] =>
+      node1.sent.filter((each) => each.operation === operation).map(({ data }) => packr.unpack(data))
+    const agreed = [...bodies('add_node'), ...bodies('update_node')]
+    assert.deepEqual(
+      agreed.map(({ subscriptions }) => subscriptions?.length),
+      [100, 100, 50],
+    )
+    await eventually('all is compared', () => bodies('compare_node').some(({ entries }) => entries?.length === 50))
+    const compared = bodies('compare_node').slice(0, 3)
+    assert.deepEqual(
+      compared.map(({ entries }) => entries?.length),
+      [100, 100, 50],
+    )
+    // Together they are about everything there may be.
+    const [first, second, third] = compared.map(({ range }) => range)
+    assert.ok(first && second && third)
+    assert.deepEqual([first.from, first.to, second.to, third.to], ['', second.from, third.from, undefined])
+    const probe = await world.probe('probe')
+    const range = { from: '["dev","table100"]', to: '["dev","table102"]' }
+    const { message } = await probe.send('node2', { operation: 'compare_node', node_name: 'node1', entries: [], range })
+    assert.deepEqual((message as { table: string }[]).map(({ table }) => table).sort(), ['table100', 'table101'])
+  })
+})
+
+/** With `abort` that needs no `this`. */
+function abortable(): { signal: AbortSignal; abort: () => void } {
+  const controller = new AbortController()
+  return { signal: controller.signal, abort: () => controller.abort() }
+}
