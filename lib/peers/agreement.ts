@@ -14,7 +14,7 @@ import {
 } from '../manifest/manifest.ts'
 import { isNodeName } from '../manifest/names.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
-import type { Peers } from './peers.ts'
+import { asClusterError, type Peers } from './peers.ts'
 import type { Entry, Request, WireSubscription } from './protocol.ts'
 import { readEntries } from './protocol.ts'
 import { type Register, type Registers, sameValue } from './registers.ts'
@@ -127,7 +127,7 @@ export class Agreement {
       })
       await this.#take(node, () => held().map((each) => ({ ...removed(each), revision })), 'api', true)
     })
-    if (!reached) this.#compareLater(node)
+    if (!reached) void this.compare(node)
     return { reached }
   }
 
@@ -159,7 +159,8 @@ export class Agreement {
         }
         void this.compare(node)
       }
-      throw error
+      // Where to begin in its streams was asked of the other node too.
+      throw error instanceof MeshError ? asClusterError(error, options.operation, node) : error
     }
   }
 
@@ -191,7 +192,7 @@ export class Agreement {
     return { settled, skipped }
   }
 
-  /** The mirror image, in pages; then, if these are all there are to be, the names of all. */
+  /** The mirror image, in pages; if these are all there are to be, more than one page are followed by the names of all. */
   #requests(node: string, settled: readonly Settled[], revision: Stamp, { replace }: AgreeOptions): Request[] {
     const known = this.#options.manifest().nodes.some(({ name }) => name === node)
     const requests: Request[] = pagesOf(settled).map((page, index) => ({
@@ -200,8 +201,9 @@ export class Agreement {
       subscriptions: page.map(({ wanted, table }) => mirrored(wanted, table)),
     }))
     if (!replace) return requests
+    if (requests.length === 1) return [{ ...requests[0]!, replace }]
     const all = settled.map(({ wanted }) => mirrored(wanted))
-    return [...requests, { operation: 'update_node', revision, subscriptions: all, replace: true }]
+    return [...requests, { operation: 'update_node', revision, subscriptions: all, replace }]
   }
 
   /** The table of a subscription exists here: one that was dropped is made again as the other node describes it. */

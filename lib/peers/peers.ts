@@ -286,7 +286,8 @@ const isEarlier = (
   b: { instance: string; started: number },
 ): boolean => (a.started === b.started ? a.instance < b.instance : (a.started ?? 0) < b.started)
 
-function asClusterError(error: unknown, operation: string, node: string): ClusterError {
+/** What it means to whoever asked `node` for something. */
+export function asClusterError(error: unknown, operation: string, node: string): ClusterError {
   const code = error instanceof MeshError ? error.code : undefined
   if (code === 'no_responders') return clusterErrorFrom(error, 'node_not_listening', operation, node)
   if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
