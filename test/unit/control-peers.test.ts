@@ -244,7 +244,7 @@ function assertRefused(answer: Answer, what: string): void {
   assert.equal(answer.status, 'error', `${what} is answered with ${JSON.stringify(answer)}`)
   assert.equal(typeof answer.message, 'string', what)
   assert.ok(answer.message !== '', what)
-  assert.doesNotMatch(String(answer.message), /\n\s+at |\bat .*:\d+|node_modules|file:\/\//, what)
+  assert.doesNotMatch(String(answer.message), /\n\s+at |\bat .*:\d+|node_modules|file:\/\/|\.yaml/, what)
 }
 
 const codeOf = async (work: Promise<unknown>): Promise<string> => {
@@ -591,7 +591,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   })
 })
 
-describe('a request that is not answered', { concurrency: 4 }, () => {
+describe('a request that is not answered', { concurrency: 5 }, () => {
   const node_name = 'node2'
   const subscriptions = wanted({ dog: 'both' })
 
@@ -652,6 +652,27 @@ describe('a request that is not answered', { concurrency: 4 }, () => {
     assert.equal(await hung, 'node_timeout')
   })
 
+  it('or refused for now: a comparison is tried again', { timeout: 40_000 }, async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    // When they hear each other first, they compare.
+    const met = [node1, node2].map(({ cluster }) => new Promise((resolve) => cluster.once('peer:up', resolve)))
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both' }) })
+    await Promise.all(met)
+    await delay(200)
+    const good = await readFile(node2.file, 'utf8')
+    await writeFile(node2.file, 'clustering: [this is no section')
+    await eventually('it rejects its file', () => node2.events.some(({ name }) => name === 'config:rejected'))
+    const refused = new Promise<void>((resolve) => {
+      node2.after = (operation) => operation === 'compare_node' && resolve()
+    })
+    await writeFile(node1.file, (await readFile(node1.file, 'utf8')).replace('publish: true', 'publish: false'))
+    await refused
+    assert.deepEqual(node2.held('node1'), ['dog both'])
+    await writeFile(node2.file, good)
+    await world.settled(30_000)
+    assert.deepEqual(node2.held('node1'), ['dog publish'])
+  })
+
   it('or is answered with what is no answer: refused, and nothing has changed', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
@@ -686,7 +707,8 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     operation: 'add_node',
     node_name: 'probe',
     revision: makeStamp(Date.now(), 0, 'probe'),
-    subscriptions: told({ dog: 'both' }),
+    // Nothing to read: the one who asks need not be there.
+    subscriptions: told({ dog: 'publish' }),
   })
   const entry = { ...told({ dog: 'both' })[0], removed: false, revision: '' }
 
@@ -832,6 +854,50 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     assert.equal((await probe.request('node1', 'compare_node', { entries })).status, 'success')
     assert.deepEqual(node1.held('probe'), ['cat both'])
     assert.ok(stampTime(node1.cluster.stamp()) < Date.now() + 60_000)
+  })
+})
+
+describe('an agreement', { concurrency: 4 }, () => {
+  it('with a node whose clock is ahead: what is changed here later wins, also when this one was opened anew', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both', cat: 'both' }) })
+    const probe = await world.probe('probe')
+    const revision = makeStamp(Date.now() + 200_000, 0, 'node2')
+    const subscriptions = told({ dog: 'none', cat: 'none' })
+    for (const [to, node_name] of [
+      ['node1', 'node2'],
+      ['node2', 'node1'],
+    ] as const)
+      await probe.send(to, { operation: 'update_node', node_name, revision, subscriptions })
+    assert.deepEqual(node1.held('node2'), ['cat none', 'dog none'])
+    // Once by an operation, once by an edit while it is closed.
+    await node1.reopen()
+    await node1.cluster.updateNode({ node_name: 'node2', subscriptions: wanted({ dog: 'publish' }) })
+    await world.settled()
+    assert.deepEqual(node1.held('node2'), ['cat none', 'dog publish'])
+    await node1.cluster.close()
+    const config = parse(await readFile(node1.file, 'utf8'))
+    for (const each of config.clustering.nodes[0].subscriptions) each.publish = true
+    await writeFile(node1.file, stringify(config))
+    await node1.open()
+    await world.settled()
+    assert.deepEqual(node2.held('node1'), ['cat subscribe', 'dog subscribe'])
+  })
+
+  it('that is overtaken while it stores where to begin leaves no start behind', async (test) => {
+    const { world, node1, node2 } = await pair(test)
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'publish' }) })
+    await world.settled()
+    const probe = await world.probe('probe')
+    let starts = 0
+    node1.host.beforeApply = async () => {
+      starts++
+      const newer = { revision: makeStamp(Date.now() + 1_000, 0, 'node2'), subscriptions: told({ dog: 'none' }) }
+      await probe.send('node1', { operation: 'update_node', node_name: 'node2', ...newer })
+    }
+    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: wanted({ dog: 'both' }) })
+    assert.deepEqual([node1.held('node2'), starts], [['dog none'], 1])
+    await eventually('no start is left', () => node1.host.checkpoints.size === 0, 2_000)
   })
 })
 
