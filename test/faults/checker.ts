@@ -1,0 +1,123 @@
+// The judgement at the end: from what every node holds, its journal and what it reported, everything that must not be.
+
+import { isDeepStrictEqual } from 'node:util'
+import type { Attributes } from '../host/merge.ts'
+import type { Incident } from './incidents.ts'
+import type { Entry } from './journal.ts'
+import { type Commit, isOwn, originOf, tableAfter } from './writes.ts'
+
+/** What was found on a node's disk when all had ended. */
+export type NodeState = {
+  name: string
+  /** By table, by id. */
+  tables: Map<string, Map<string, Attributes>>
+  journal: Entry[]
+  incidents: Incident[]
+}
+
+export type Verdict = {
+  applied: number
+  /** Not on a subscriber, and reported as gone. */
+  lost: number
+  gaps: number
+  quarantined: number
+  duplicates: number
+  disorder: number
+  violations: string[]
+}
+
+type Gap = Incident & { event: 'gap' }
+
+export function judge(
+  nodes: readonly NodeState[],
+  acknowledged: Iterable<readonly [key: string, tables: readonly string[]]>,
+): Verdict {
+  const verdict: Verdict = { applied: 0, lost: 0, gaps: 0, quarantined: 0, duplicates: 0, disorder: 0, violations: [] }
+  const byName = new Map(nodes.map((node) => [node.name, node]))
+  for (const [key, tables] of acknowledged)
+    for (const table of tables)
+      if (!byName.get(originOf(key))?.tables.get(table)?.has(key))
+        verdict.violations.push(`'${key}' was acknowledged, and is not in ${table} of its own node`)
+  for (const node of nodes)
+    for (const [table, rows] of node.tables) {
+      const held = committedAt(node, table)
+      for (const source of nodes) if (source !== node) held.push(...judgeFlow(node, source, table, verdict))
+      compare(node.name, table, rows, tableAfter(held), verdict)
+    }
+  return verdict
+}
+
+/** Everything that a node committed itself to a table, in order. */
+const committedAt = ({ name, tables }: NodeState, table: string): Commit[] =>
+  [...(tables.get(table)! as Map<string, unknown> as Map<string, Commit>).values()]
+    .filter(({ id }) => isOwn(id) && originOf(id) === name)
+    .sort((a, b) => (a.stamp < b.stamp ? -1 : 1))
+
+/** Answers with the commits of `source` that `node` has. */
+function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: Verdict): Commit[] {
+  const fault = (text: string) => verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`)
+  const ofFlow = <T extends Incident>(incident: T) =>
+    incident.source.node === source.name && incident.source.table === table
+  const incidents = node.incidents.filter(ofFlow)
+  const quarantined = new Set(incidents.flatMap((each) => (each.event === 'quarantined' ? [each.sequence] : [])))
+  const gaps = incidents.filter((each): each is Gap => each.event === 'gap')
+  const commits = committedAt(source, table)
+  const index = new Map(commits.map(({ tx }, at) => [tx, at]))
+  /** By position among the commits. */
+  const applied = new Map<number, Entry>()
+  /** Applied in order, with their positions; what was in quarantine may come late. */
+  const inOrder: { entry: Entry; at: number }[] = []
+  for (const entry of node.journal) {
+    if (entry.node !== source.name || entry.table !== table) continue
+    verdict.applied++
+    const at = index.get(entry.tx)
+    const before = inOrder.at(-1)
+    if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, and never committed`)
+    else if (applied.has(at)) {
+      verdict.duplicates++
+      const { epoch, sequence } = applied.get(at)!
+      fault(`'${entry.key}' was applied twice, at ${epoch}/${sequence} and at ${entry.epoch}/${entry.sequence}`)
+    } else {
+      applied.set(at, entry)
+      if (before === undefined || at > before.at) inOrder.push({ entry, at })
+      else if (!quarantined.has(entry.sequence)) {
+        verdict.disorder++
+        fault(`'${entry.key}' was applied after '${before.entry.key}', which was committed later`)
+      }
+    }
+  }
+  verdict.quarantined += quarantined.size
+  verdict.gaps += gaps.length
+  // Between each two that were applied one after the other: what is missing must be what was reported there.
+  for (let i = -1; i < inOrder.length; i++) {
+    const [before, next] = [inOrder[i], inOrder[i + 1]]
+    const from = (before?.at ?? -1) + 1
+    const missing = commits.slice(from, next?.at ?? commits.length).filter((_, at) => !applied.has(from + at))
+    const reported = gaps.filter(
+      ({ after }) => (!before || after >= before.entry.id) && (!next || after < next.entry.id),
+    )
+    const count = reported.reduce((sum, gap) => sum + gap.to - gap.from + 1, 0)
+    verdict.lost += missing.length
+    if (missing.length === 0 && count === 0) continue
+    const place = before ? `behind ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
+    const told = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'nothing'
+    const wrongStart = before && quarantined.size === 0 && reported[0]?.from !== before.entry.sequence + 1
+    if (missing.length !== count || wrongStart)
+      fault(`${missing.length} are missing ${place}, from '${missing[0]?.id}' on, and reported was ${told}`)
+  }
+  return [...applied.keys()].map((at) => commits[at]!)
+}
+
+function compare(
+  node: string,
+  table: string,
+  actual: Map<string, Attributes>,
+  expected: Map<string, Attributes>,
+  verdict: Verdict,
+): void {
+  for (const id of new Set([...actual.keys(), ...expected.keys()]))
+    if (!isDeepStrictEqual(actual.get(id), expected.get(id)))
+      verdict.violations.push(
+        `${table} of ${node}: '${id}' is ${JSON.stringify(actual.get(id))}, and must be ${JSON.stringify(expected.get(id))}`,
+      )
+}

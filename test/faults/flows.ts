@@ -1,0 +1,48 @@
+// Who has applied what of whom, and when last: from that, how long a fault is felt after it is over.
+
+import { setTimeout as delay } from 'node:timers/promises'
+
+type Progress = { at: number; last: string }
+
+export type Recovery = {
+  /** ms from the fault's end to the next transaction applied, in the flow that took longest. */
+  longest: number
+  flow: string
+  /** Flows in which nothing was applied any more. */
+  dead: string[]
+}
+
+export class Flows {
+  readonly #progress = new Map<string, Progress>()
+
+  constructor(nodes: readonly string[], tables: readonly string[]) {
+    for (const table of tables)
+      for (const source of nodes)
+        for (const node of nodes)
+          if (node !== source) this.#progress.set(name(node, source, table), { at: 0, last: '' })
+  }
+
+  applied(node: string, source: string, table: string, progress: Progress): void {
+    this.#progress.set(name(node, source, table), progress)
+  }
+
+  /** Waits until every flow has moved after `since`, for at most `patience` ms. */
+  async recovery(since: number, patience: number): Promise<Recovery> {
+    /** The first time each moved after `since`. */
+    const moved = new Map<string, number>()
+    for (const end = Date.now() + patience; moved.size < this.#progress.size && Date.now() < end; await delay(5))
+      for (const [flow, { at }] of this.#progress) if (at >= since && !moved.has(flow)) moved.set(flow, at - since)
+    const [flow = '', longest = 0] = [...moved].sort(([, a], [, b]) => b - a)[0] ?? []
+    return { longest, flow, dead: [...this.#progress.keys()].filter((each) => !moved.has(each)) }
+  }
+
+  /** Flows whose last transaction is not the one that its source wrote last. */
+  behind(lastOf: ReadonlyMap<string, string>): string[] {
+    return [...this.#progress]
+      .filter(([flow, { last }]) => last !== lastOf.get(sourceOf(flow)))
+      .map(([flow, { last }]) => `${flow} stands at ${last || 'nothing'}`)
+  }
+}
+
+const name = (node: string, source: string, table: string) => `${table} from ${source} to ${node}`
+const sourceOf = (flow: string) => flow.split(' ')[2]!

@@ -1,0 +1,32 @@
+// What a node's process reported of lost, refused and kept transactions: appended to a file at once, so that a killed
+// process has said all that it knew.
+
+import { appendFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ClusterEventSource, GapReason, Source } from '../../lib/index.ts'
+
+/** `after`: id of the journal's entry that was the last one then. */
+export type Incident = { after: string; source: Source } & (
+  | { event: 'gap'; from: number; to: number; reason: GapReason }
+  | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
+)
+
+const fileIn = (folder: string) => join(folder, 'incidents.jsonl')
+
+export function recordIncidents(folder: string, events: ClusterEventSource, lastEntry: () => string): void {
+  const append = (incident: Incident) => appendFileSync(fileIn(folder), `${JSON.stringify(incident)}\n`)
+  events.on('replication:gap', (gap) => append({ ...gap, event: 'gap', after: lastEntry() }))
+  for (const event of ['quarantined', 'stalled'] as const)
+    events.on(`replication:${event}`, ({ source, sequence, error }) =>
+      append({ event, source, sequence, error, after: lastEntry() }),
+    )
+}
+
+export async function readIncidents(folder: string): Promise<Incident[]> {
+  const text = await readFile(fileIn(folder), 'utf8').catch(() => '')
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Incident)
+}

@@ -1,0 +1,89 @@
+// The reference host, which also notes every transaction it applies, in the same LMDB transaction: from that journal, and
+// not only from the rows it leaves, can be seen that each was applied once and in order.
+
+import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host.ts'
+import type { Database } from '../host/database.ts'
+import { LmdbHost } from '../host/lmdb-host.ts'
+import { isOwn } from './writes.ts'
+
+/** A table like any other, but nobody replicates it: what a batch brings into it is no local write. */
+const JOURNAL: TableDescription = { database: 'journal', table: 'applied', primaryKey: 'id', attributes: [] }
+
+/** A transaction that was applied. */
+export type Entry = {
+  /** Sorts by the order of applying. */
+  id: string
+  node: string
+  table: string
+  epoch: string
+  sequence: number
+  tx: string
+  stamp: string
+  /** Key of the row of its own. */
+  key: string
+  /** True time, ms since 1970. */
+  at: number
+}
+
+export const createJournal = (database: Database) => database.createTable(JOURNAL)
+
+/** In the order of applying. */
+export const readJournal = (database: Database): Entry[] => [
+  ...(database.scan(JOURNAL.database, JOURNAL.table) as Iterable<Entry>),
+]
+
+export class JournalHost extends LmdbHost {
+  readonly #start: number
+  readonly #now: () => number
+  readonly #applied: (last: Entry) => void
+  #count = 0
+
+  /** `now` is the true time; `applied` is told after each commit that applied something. */
+  constructor(database: Database, start: number, now: () => number, applied: (last: Entry) => void) {
+    super(database, '1.0.0')
+    this.#start = start
+    this.#now = now
+    this.#applied = applied
+  }
+
+  /** Id of the last entry, applied or just being applied. */
+  get lastEntry(): string {
+    return `${String(this.#start).padStart(6, '0')}.${String(this.#count).padStart(9, '0')}`
+  }
+
+  #next(): string {
+    this.#count++
+    return this.lastEntry
+  }
+
+  override async describe(): Promise<TableDescription[]> {
+    return (await super.describe()).filter(({ database }) => database !== JOURNAL.database)
+  }
+
+  override async apply(batch: Batch): Promise<void> {
+    const records = batch.transactions.map((each) => this.#entry(batch, each))
+    const last = records.at(-1)
+    if (!last) return super.apply(batch)
+    const note: Write = { operation: 'insert', database: JOURNAL.database, table: JOURNAL.table, records }
+    await super.apply({
+      ...batch,
+      transactions: [...batch.transactions, { ...batch.transactions.at(-1)!, writes: [note] }],
+    })
+    this.#applied(last)
+  }
+
+  #entry({ source, checkpoint }: Batch, { id, stamp, origin, sequence, writes }: RemoteTransaction): Entry {
+    const key = writes.flatMap(({ records = [] }) => records.map((record) => record.id)).find(isOwn)
+    return {
+      id: this.#next(),
+      node: source.node,
+      table: source.table,
+      epoch: origin.epoch ?? checkpoint.epoch,
+      sequence,
+      tx: id,
+      stamp,
+      key: key ?? '',
+      at: this.#now(),
+    }
+  }
+}

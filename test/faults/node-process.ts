@@ -1,0 +1,133 @@
+// A node of a fault run, in a process of its own: the reference host with a journal, a manager, and writers that never rest.
+
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { ClusterError, ClusterManager, type Logger } from '../../lib/index.ts'
+import { Database } from '../host/database.ts'
+import { clusterPassword } from '../support/cluster.ts'
+import { randomNumbers } from '../support/random.ts'
+import { recordIncidents } from './incidents.ts'
+import { createJournal, JournalHost } from './journal.ts'
+import type { FromNode, NodeSetup, ToNode } from './messages.ts'
+import { quarantineOf } from './quarantine.ts'
+import { DATABASE, keyOf, TABLES, write } from './writes.ts'
+
+const WRITERS = 2
+/** ms between two writes of one writer, at most. */
+const PAUSE = 40
+
+const setup = JSON.parse(process.argv[2]!) as NodeSetup
+const trueTime = Date.now
+let clockOffset = 0
+// Before anybody takes hold of it.
+Date.now = () => trueTime() + clockOffset
+
+const tell = (message: FromNode) => {
+  if (process.connected) process.send!(message)
+}
+const violation = (text: string) => tell({ tell: 'violation', text: `${setup.name}: ${text}` })
+process.on('unhandledRejection', (error) => violation(`unhandled rejection: ${(error as Error)?.stack ?? error}`))
+
+const line = (level: string) => (details: object, message: string) => {
+  const plain = Object.entries(details).map(([name, value]) => [name, value instanceof Error ? value.stack : value])
+  const time = new Date(trueTime()).toISOString()
+  process.stderr.write(`${time} ${level} ${message} ${JSON.stringify(Object.fromEntries(plain))}\n`)
+}
+const logger: Logger = { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') }
+
+const database = await Database.open(join(setup.folder, 'database'))
+await createJournal(database)
+for (const table of TABLES) await database.createTable({ database: DATABASE, table, primaryKey: 'id', attributes: [] })
+const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
+  tell({ tell: 'applied', source: node, table, at, last: key }),
+)
+const cluster = await ClusterManager.open({
+  configFile: setup.configFile,
+  host,
+  logger,
+  password: clusterPassword,
+  maxClockDrift: setup.maxClockDrift,
+})
+recordIncidents(setup.folder, cluster.events, () => host.lastEntry)
+cluster.on('subscription:state', (change) => logger.info(change, 'subscription:state'))
+cluster.on('listener:failed', ({ event, error }) => violation(`a listener of ${event} failed: ${error}`))
+database.stamp = () => cluster.stamp()
+database.publish = async (transaction) => {
+  try {
+    await cluster.publish(transaction)
+  } catch (error) {
+    const expected = error instanceof ClusterError && (error.code === 'backlog_full' || error.code === 'closed')
+    if (!expected) violation(`publish rejected: ${(error as Error)?.stack ?? error}`)
+  }
+}
+
+let writing = false
+let written = 0
+
+async function writeOnce(random: () => number, tables: readonly string[]): Promise<string> {
+  const key = keyOf(setup.name, setup.start, ++written)
+  await write(database, key, random, tables)
+  tell({ tell: 'acknowledged', key, tables: [...tables] })
+  return key
+}
+
+async function writer(number: number): Promise<void> {
+  const random = randomNumbers(setup.seed + 1000 * setup.start + number)
+  for (;;) {
+    await delay(random() * PAUSE)
+    if (!writing) continue
+    const first = Math.trunc(random() * TABLES.length)
+    await writeOnce(random, random() < 0.2 ? TABLES : [TABLES[first]!])
+  }
+}
+
+async function answer(request: ToNode): Promise<unknown> {
+  switch (request.ask) {
+    case 'write':
+      writing = request.on
+      return
+    case 'clock':
+      clockOffset = request.offset
+      return
+    case 'mark':
+      return writeOnce(() => 1, TABLES)
+    case 'replay':
+      return quarantineOf(cluster)?.replayAll() ?? 0
+    case 'subscriptions':
+      return cluster.subscriptions()
+    case 'purge':
+      await cluster.purgeStream({ database: DATABASE, table: request.table, options: { keep: request.keep } })
+      return
+  }
+}
+
+process.on('message', async (request: ToNode) => {
+  const { number } = request
+  try {
+    const value = await answer(request)
+    tell({ tell: 'answer', number, ...(value === undefined ? {} : { value }) })
+  } catch (error) {
+    tell({ tell: 'answer', number, error: (error as Error)?.stack ?? String(error) })
+  }
+})
+
+let closing: Promise<void> | undefined
+async function close(): Promise<void> {
+  writing = false
+  await cluster.close()
+  await database.close()
+  process.exit(0)
+}
+for (const signal of ['SIGTERM', 'disconnect'] as const)
+  process.on(signal, () => {
+    closing ??= close().catch((error) => {
+      violation(`could not close: ${error?.stack ?? error}`)
+      process.exit(1)
+    })
+  })
+
+for (let number = 0; number < WRITERS; number++)
+  writer(number).catch((error) => {
+    if (!closing) violation(`a write failed: ${error?.stack ?? error}`)
+  })
+tell({ tell: 'ready' })

@@ -1,0 +1,202 @@
+// One run: nodes that write and replicate, faults that befall them, and a judgement when all is healed and calm.
+
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { stringify } from 'yaml'
+import type { SubscriptionStatus } from '../../lib/index.ts'
+import { Database } from '../host/database.ts'
+import type { Attributes } from '../host/merge.ts'
+import { clusteringOf, eventually } from '../support/cluster.ts'
+import { judge, type NodeState, type Verdict } from './checker.ts'
+import type { FaultKind } from './faults.ts'
+import { Flows } from './flows.ts'
+import { readIncidents } from './incidents.ts'
+import { readJournal } from './journal.ts'
+import { Ledger } from './ledger.ts'
+import type { FromNode } from './messages.ts'
+import type { Network, Place } from './network.ts'
+import { NodeHandle } from './node-handle.ts'
+import type { Report } from './report.ts'
+import { type Blow, type Planned, schedule } from './schedule.ts'
+import { DATABASE, TABLES } from './writes.ts'
+
+export type RunOptions = {
+  seed: number
+  /** ms for which faults befall the nodes. */
+  lasts: number
+  nodes: number
+  kinds: readonly FaultKind[]
+  /** Where everything of the run lies. */
+  folder: string
+  network: Network
+  report: Report
+}
+
+/** ms; the clocks of a run differ by less than that, but for the one fault that is about it. */
+export const MAX_CLOCK_DRIFT = 4_000
+/** ms, each a bound: until all nodes have met; until a fault is over that did not say so; until all is applied in the end. */
+const MEETING = 30_000
+const PATIENCE = 30_000
+const CALM = 60_000
+
+export class Run {
+  readonly #options: RunOptions
+  readonly #nodes: NodeHandle[] = []
+  readonly #ledger = new Ledger()
+  readonly #flows: Flows
+  readonly #names: string[]
+
+  constructor(options: RunOptions) {
+    this.#options = options
+    this.#names = Array.from({ length: options.nodes }, (_, number) => `node${number + 1}`)
+    this.#flows = new Flows(this.#names, TABLES)
+  }
+
+  /** Resolves when all is done, with what was violated in the report. */
+  async play(): Promise<void> {
+    const { report } = this.#options
+    let verdict: Verdict | undefined
+    try {
+      await this.#begin()
+      await this.#strike()
+      await this.#calm()
+      await Promise.all(this.#nodes.map((node) => node.close()))
+      verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger)
+      for (const violation of verdict.violations) report.violation(violation)
+    } catch (error) {
+      report.violation((error as Error).stack ?? String(error))
+    }
+    report.summary(this.#ledger.size, verdict)
+  }
+
+  /** Nothing of the run is left running; idempotent. */
+  async end(): Promise<void> {
+    await Promise.all(this.#nodes.map((node) => node.end()))
+    await this.#options.network.close()
+  }
+
+  async #begin(): Promise<void> {
+    const { network, report, seed } = this.#options
+    const places: Place[] = []
+    for (const [number, name] of this.#names.entries()) {
+      const place = await network.place(number)
+      places.push(place)
+      const folder = join(this.#options.folder, name)
+      const files = { name, folder, configFile: join(folder, 'config.yaml'), ports: place.ports }
+      const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
+      const { command } = place
+      this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
+    }
+    for (const [number, node] of this.#nodes.entries()) {
+      await mkdir(node.folder)
+      await writeFile(join(node.folder, 'config.yaml'), stringify(this.#configOf(number, places)))
+    }
+    await Promise.all(this.#nodes.map((node) => node.start()))
+    for (const node of this.#nodes)
+      await eventually(
+        `${node.name} reads from all others`,
+        async () => {
+          const all = await node.ask<SubscriptionStatus[]>({ ask: 'subscriptions' })
+          return all.length === (this.#nodes.length - 1) * TABLES.length && all.every(({ state }) => state === 'live')
+        },
+        MEETING,
+      )
+    await Promise.all(this.#nodes.map((node) => node.write(true)))
+    await this.#recover('start', Date.now(), PATIENCE)
+    report.event(`${this.#names.join(', ')} write and replicate, on ${network.description}`)
+  }
+
+  #configOf(number: number, places: readonly Place[]): object {
+    const { listen, ports } = places[number]!
+    const others = places.filter((_, other) => other !== number)
+    const { hubServer, ...clustering } = clusteringOf(this.#names[number]!, ports)
+    const network = { host: listen, port: ports.cluster, routes: others.map(({ route }) => route) }
+    return {
+      clustering: {
+        ...clustering,
+        hubServer: { ...hubServer, cluster: { ...hubServer.cluster, network } },
+        nodes: this.#names
+          .filter((_, other) => other !== number)
+          .map((name) => ({
+            name,
+            subscriptions: TABLES.map((table) => ({ database: DATABASE, table, publish: true, subscribe: true })),
+          })),
+      },
+    }
+  }
+
+  #told(node: NodeHandle, message: FromNode): void {
+    if (message.tell === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
+    else if (message.tell === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
+    else if (message.tell === 'violation') this.#options.report.violation(message.text)
+  }
+
+  /** Blow after blow, until the time is over. */
+  async #strike(): Promise<void> {
+    const { seed, nodes, kinds, lasts } = this.#options
+    const end = Date.now() + lasts
+    for (const blow of schedule(seed, nodes, kinds)) {
+      if (Date.now() >= end) return
+      await this.#suffer(blow)
+      await delay(blow.rest)
+    }
+  }
+
+  /** Resolves when everything flows again, or does not within bounds. */
+  async #suffer({ faults }: Blow): Promise<void> {
+    const { report } = this.#options
+    const inflict = async ({ kind, node: number, after, lasts }: Planned): Promise<number> => {
+      await delay(after)
+      const node = this.#nodes[number]!
+      report.fault(kind.name)
+      report.event(`${kind.name} ${node.name}${kind.lasts[1] > 0 ? `, ${(lasts / 1_000).toFixed(1)} s` : ''}`)
+      return kind.inflict(node, lasts)
+    }
+    const ends = await Promise.all(faults.map(inflict))
+    const what = faults.map(({ kind }) => kind.name).join(' + ')
+    await this.#recover(what, Math.max(...ends), Math.max(...faults.map(({ kind }) => kind.bound)))
+  }
+
+  async #recover(what: string, since: number, bound: number): Promise<void> {
+    const { report } = this.#options
+    const { longest, flow, dead } = await this.#flows.recovery(since, PATIENCE)
+    report.stall(what, longest)
+    report.event(`  flowing again ${(longest / 1_000).toFixed(1)} s after ${what}, the last: ${flow}`)
+    for (const each of dead) report.violation(`${each} did not flow again within ${PATIENCE / 1_000} s after ${what}`)
+    if (longest > bound) report.violation(`${flow} stalled for ${longest} ms after ${what}, the bound is ${bound} ms`)
+  }
+
+  /** One last write on every node, behind all others: when it has arrived, everything has, or never will. */
+  async #calm(): Promise<void> {
+    await Promise.all(this.#nodes.map((node) => node.write(false)))
+    const last = new Map<string, string>()
+    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ ask: 'mark' }))
+    let behind: string[] = []
+    await eventually(
+      () => `everything is applied: ${behind.join(', ')}`,
+      () => {
+        behind = this.#flows.behind(last)
+        return behind.length === 0
+      },
+      CALM,
+    )
+    for (const node of this.#nodes) {
+      const kept = await node.ask<number>({ ask: 'replay' })
+      if (kept > 0) this.#options.report.violation(`${kept} transactions stay in the quarantine of ${node.name}`)
+    }
+  }
+}
+
+/** What lies on a node's disk, when it does not run. */
+async function stateOf({ name, folder }: NodeHandle): Promise<NodeState> {
+  const database = await Database.open(join(folder, 'database'))
+  try {
+    const tables = new Map<string, Map<string, Attributes>>()
+    for (const table of TABLES)
+      tables.set(table, new Map([...database.scan(DATABASE, table)].map((row) => [String(row.id), row])))
+    return { name, tables, journal: readJournal(database), incidents: await readIncidents(folder) }
+  } finally {
+    await database.close()
+  }
+}
