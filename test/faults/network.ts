@@ -1,36 +1,71 @@
-// Where the nodes of a run live and how they reach each other.
+// Where the nodes of a run live and how they reach each other: on loopback, or each in a network namespace of its own.
 
 import { freePorts, type NodePorts } from '../support/cluster.ts'
+import { DelayedLinks } from './delayed-links.ts'
+import { Namespaces } from './namespaces.ts'
+
+export type Address = { host: string; port: number }
 
 export type Place = {
-  /** Where this node's hub listens, and where other hubs find it. */
+  /** Where this node's hub listens. */
   listen: string
-  route: { host: string; port: number }
+  /** Where other hubs find it. */
+  route: Address
   ports: NodePorts
-  /** The command that runs this one there. */
-  command(program: string, ...args: string[]): [string, ...string[]]
+  command: Command
 }
 
+/** The command that runs this one where somebody lives. */
+export type Command = (program: string, ...args: string[]) => [string, ...string[]]
+
 export interface Network {
-  readonly description: string
-  place(node: number): Promise<Place>
-  /** Removes all that it made; idempotent. */
+  readonly places: readonly Place[]
+  /** Absent when the network cannot be cut. */
+  readonly cable?: { cut(node: number): Promise<void>; mend(node: number): Promise<void> }
+  /** Absent when hubs are linked directly. */
+  readonly links?: { delay(ms: number): void }
+  /** Removes all that was made; idempotent. */
   close(): Promise<void>
 }
 
-/** All on this machine's loopback: it cannot be cut. */
-export class Loopback implements Network {
-  readonly description = 'loopback'
-
-  async place(): Promise<Place> {
-    const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
-    return {
-      listen: '127.0.0.1',
-      route: { host: '127.0.0.1', port: cluster },
-      ports: { cluster, leafNodes, hub, leaf },
-      command: (program, ...args) => [program, ...args],
-    }
+/**
+ * `delayed`: hubs reach each other only through proxies of ours. Rejects, having removed all again, when the system does not let
+ * us make namespaces.
+ */
+export async function inNamespaces(nodes: number, delayed: boolean): Promise<Network> {
+  const namespaces = new Namespaces(nodes)
+  const ports = { cluster: 9932, leafNodes: 9931, hub: 9930, leaf: 9940 }
+  let links: DelayedLinks | undefined
+  const close = async () => {
+    await links?.close()
+    await namespaces.close()
   }
+  try {
+    await namespaces.open()
+    const places: Place[] = []
+    for (let node = 0; node < nodes; node++) {
+      const listen = namespaces.addressOf(node)
+      const host = delayed ? await namespaces.addAlias(node) : listen
+      places.push({ listen, route: { host, port: ports.cluster }, ports, command: namespaces.commandIn(node) })
+    }
+    if (delayed) links = await DelayedLinks.open(places, namespaces.commandIn('bridge'))
+    return { places, cable: namespaces, ...(links && { links }), close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
 
-  async close(): Promise<void> {}
+export async function onLoopback(nodes: number, delayed: boolean): Promise<Network> {
+  const command: Command = (program, ...args) => [program, ...args]
+  const places: Place[] = []
+  for (let node = 0; node < nodes; node++) {
+    const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
+    // Hubs tell each other from where another one called, with its port: there must be nobody to be reached directly.
+    const listen = delayed ? `127.0.1.${node + 1}` : '127.0.0.1'
+    const host = delayed ? `127.0.2.${node + 1}` : listen
+    places.push({ listen, route: { host, port: cluster }, ports: { cluster, leafNodes, hub, leaf }, command })
+  }
+  const links = delayed ? await DelayedLinks.open(places, command) : undefined
+  return { places, ...(links && { links }), close: async () => links?.close() }
 }

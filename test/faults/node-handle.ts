@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { eventually, isRunning, type NodeFiles, type ServerKind, serverPid, stopped } from '../support/cluster.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
+import type { Command } from './network.ts'
 
 const program = fileURLToPath(new URL('./node-process.ts', import.meta.url))
 const START_TIMEOUT = 30_000
@@ -18,10 +19,11 @@ export type Part = ServerKind | 'host'
 export type Listener = (node: NodeHandle, message: FromNode) => void
 
 export type HandleOptions = NodeFiles & {
+  /** Folder of the leaf's store. */
+  store: string
   seed: number
   maxClockDrift: number
-  /** The command that runs this one where the node lives. */
-  command(program: string, ...args: string[]): [string, ...string[]]
+  command: Command
   told: Listener
 }
 
@@ -45,6 +47,10 @@ export class NodeHandle {
 
   get folder(): string {
     return this.#options.folder
+  }
+
+  get store(): string {
+    return this.#options.store
   }
 
   get logFile(): string {
@@ -123,16 +129,22 @@ export class NodeHandle {
 
   /** SIGKILL; of a server, resolves when another runs in its place. */
   async kill(part: Part): Promise<void> {
-    const pid = await this.pid(part)
     if (part === 'host') {
       this.#ending = true
       const exited = once(this.#child!, 'exit')
-      process.kill(pid, 'SIGKILL')
+      this.#child!.kill('SIGKILL')
       await exited
     } else {
-      process.kill(pid, 'SIGKILL')
-      await this.replaced(part, pid)
+      await this.replaced(part, await this.killServer(part))
     }
+  }
+
+  /** SIGKILL; resolves with its process id when it is gone. */
+  async killServer(server: ServerKind): Promise<number> {
+    const pid = await this.pid(server)
+    process.kill(pid, 'SIGKILL')
+    await eventually(`the ${server} of ${this.name} is gone`, async () => !(await isRunning(pid)))
+    return pid
   }
 
   /** Both its servers and its process at once. */

@@ -9,13 +9,14 @@ import { Database } from '../host/database.ts'
 import type { Attributes } from '../host/merge.ts'
 import { clusteringOf, eventually } from '../support/cluster.ts'
 import { judge, type NodeState, type Verdict } from './checker.ts'
-import type { FaultKind } from './faults.ts'
+import type { Disks } from './disks.ts'
+import { type FaultKind, MAX_CLOCK_DRIFT } from './faults.ts'
 import { Flows } from './flows.ts'
 import { readIncidents } from './incidents.ts'
 import { readJournal } from './journal.ts'
 import { Ledger } from './ledger.ts'
 import type { FromNode } from './messages.ts'
-import type { Network, Place } from './network.ts'
+import type { Network } from './network.ts'
 import { NodeHandle } from './node-handle.ts'
 import type { Report } from './report.ts'
 import { type Blow, type Planned, schedule } from './schedule.ts'
@@ -30,15 +31,17 @@ export type RunOptions = {
   /** Where everything of the run lies. */
   folder: string
   network: Network
+  /** Absent when leaves store where the rest of the run lies. */
+  disks?: Disks | undefined
   report: Report
 }
 
-/** ms; the clocks of a run differ by less than that, but for the one fault that is about it. */
-export const MAX_CLOCK_DRIFT = 4_000
 /** ms, each a bound: until all nodes have met; until a fault is over that did not say so; until all is applied in the end. */
 const MEETING = 30_000
 const PATIENCE = 30_000
 const CALM = 60_000
+/** Megabytes of a leaf's small disk. */
+const DISK = { least: 32, aMinute: 16 }
 
 export class Run {
   readonly #options: RunOptions
@@ -74,24 +77,12 @@ export class Run {
   async end(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.end()))
     await this.#options.network.close()
+    await this.#options.disks?.close()
   }
 
   async #begin(): Promise<void> {
-    const { network, report, seed } = this.#options
-    const places: Place[] = []
-    for (const [number, name] of this.#names.entries()) {
-      const place = await network.place(number)
-      places.push(place)
-      const folder = join(this.#options.folder, name)
-      const files = { name, folder, configFile: join(folder, 'config.yaml'), ports: place.ports }
-      const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
-      const { command } = place
-      this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
-    }
-    for (const [number, node] of this.#nodes.entries()) {
-      await mkdir(node.folder)
-      await writeFile(join(node.folder, 'config.yaml'), stringify(this.#configOf(number, places)))
-    }
+    const { report } = this.#options
+    for (const number of this.#names.keys()) await this.#prepare(number)
     await Promise.all(this.#nodes.map((node) => node.start()))
     for (const node of this.#nodes)
       await eventually(
@@ -104,18 +95,35 @@ export class Run {
       )
     await Promise.all(this.#nodes.map((node) => node.write(true)))
     await this.#recover('start', Date.now(), PATIENCE)
-    report.event(`${this.#names.join(', ')} write and replicate, on ${network.description}`)
+    report.event(`${this.#names.join(', ')} write and replicate`)
   }
 
-  #configOf(number: number, places: readonly Place[]): object {
+  /** Its folder, its file and its disk; nothing is started. */
+  async #prepare(number: number): Promise<void> {
+    const { network, seed, disks, lasts } = this.#options
+    const name = this.#names[number]!
+    const { ports, command } = network.places[number]!
+    const folder = join(this.#options.folder, name)
+    const store = join(folder, 'store')
+    const files = { name, folder, store, configFile: join(folder, 'config.yaml'), ports }
+    const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
+    this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
+    await mkdir(store, { recursive: true })
+    await disks?.mount(store, DISK.least + Math.ceil((DISK.aMinute * lasts) / 60_000))
+    await writeFile(files.configFile, stringify(this.#configOf(number, store)))
+  }
+
+  #configOf(number: number, path: string): object {
+    const { places } = this.#options.network
     const { listen, ports } = places[number]!
     const others = places.filter((_, other) => other !== number)
-    const { hubServer, ...clustering } = clusteringOf(this.#names[number]!, ports)
+    const { hubServer, leafServer, ...clustering } = clusteringOf(this.#names[number]!, ports)
     const network = { host: listen, port: ports.cluster, routes: others.map(({ route }) => route) }
     return {
       clustering: {
         ...clustering,
         hubServer: { ...hubServer, cluster: { ...hubServer.cluster, network } },
+        leafServer: { ...leafServer, streams: { path } },
         nodes: this.#names
           .filter((_, other) => other !== number)
           .map((name) => ({
@@ -145,13 +153,13 @@ export class Run {
 
   /** Resolves when everything flows again, or does not within bounds. */
   async #suffer({ faults }: Blow): Promise<void> {
-    const { report } = this.#options
-    const inflict = async ({ kind, node: number, after, lasts }: Planned): Promise<number> => {
+    const { report, network } = this.#options
+    const inflict = async ({ kind, node: number, other, after, lasts, chance }: Planned): Promise<number> => {
       await delay(after)
       const node = this.#nodes[number]!
       report.fault(kind.name)
       report.event(`${kind.name} ${node.name}${kind.lasts[1] > 0 ? `, ${(lasts / 1_000).toFixed(1)} s` : ''}`)
-      return kind.inflict(node, lasts)
+      return kind.inflict({ node, number, other: this.#nodes[other]!, network, lasts, chance })
     }
     const ends = await Promise.all(faults.map(inflict))
     const what = faults.map(({ kind }) => kind.name).join(' + ')

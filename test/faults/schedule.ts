@@ -3,8 +3,8 @@
 import { randomNumbers } from '../support/random.ts'
 import type { FaultKind } from './faults.ts'
 
-/** One fault, as planned; times in ms. */
-export type Planned = { kind: FaultKind; node: number; after: number; lasts: number }
+/** One fault, as planned; times in ms. `other`: a node that it may need besides. */
+export type Planned = { kind: FaultKind; node: number; other: number; after: number; lasts: number; chance: number }
 /** What happens at about the same time, and the rest that follows. */
 export type Blow = { faults: Planned[]; rest: number }
 
@@ -13,22 +13,28 @@ const TWO_AT_ONCE = 0.3
 export function* schedule(seed: number, nodes: number, kinds: readonly FaultKind[]): Generator<Blow, never> {
   const random = randomNumbers(seed)
   const below = (limit: number) => Math.trunc(random() * limit)
-  /** Every kind in its turn, in an order of its own each time round: a short run has most of them. */
+  /** Every kind in its turn, in an order of its own each time round: a short run has many of them. */
   let bag: FaultKind[] = []
   const draw = (): FaultKind => {
     if (bag.length === 0) bag = [...kinds]
     return bag.splice(below(bag.length), 1)[0]!
   }
-  const plan = (node: number, after: number): Planned => {
+  const plan = (node: number, other: number, after: number): Planned => {
     const kind = draw()
     const [least, most] = kind.lasts
     // Short ones more often than long ones.
-    return { kind, node, after, lasts: Math.round(least + random() ** 2 * (most - least)) }
+    const lasts = Math.round(least + random() ** 2 * (most - least))
+    return { kind, node, other, after, lasts, chance: random() }
   }
   for (;;) {
     const node = below(nodes)
-    const faults = [plan(node, 0)]
-    if (nodes > 1 && random() < TWO_AT_ONCE) faults.push(plan((node + 1 + below(nodes - 1)) % nodes, below(1_000)))
+    const other = (node + 1 + below(nodes - 1)) % nodes
+    const faults = [plan(node, other, 0)]
+    if (random() < TWO_AT_ONCE) {
+      const second = plan(other, node, below(1_000))
+      if (faults[0]!.kind.alone || second.kind.alone) bag.push(second.kind)
+      else faults.push(second)
+    }
     yield { faults, rest: 200 + below(1_500) }
   }
 }

@@ -1,0 +1,45 @@
+// A small disk for each leaf's store, in memory, that can be filled to the brim. Needs root, on Linux.
+
+import { constants } from 'node:fs'
+import { mkdir, open, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { command } from './command.ts'
+
+const MEGABYTE = 1024 * 1024
+
+export class Disks {
+  readonly #mounted: string[] = []
+
+  /** Rejects when the system does not let us. */
+  async mount(folder: string, megabytes: number): Promise<void> {
+    await mkdir(folder, { recursive: true })
+    await command('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'enmesh', folder)
+    this.#mounted.push(folder)
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    for (const folder of this.#mounted.splice(0)) await command('umount', folder)
+  }
+}
+
+const ballast = (folder: string) => join(folder, '.ballast')
+
+/** Until not a byte more fits. */
+export async function fill(folder: string): Promise<void> {
+  const file = await open(ballast(folder), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
+  try {
+    for (let size = MEGABYTE; size >= 1; )
+      try {
+        const { bytesWritten } = await file.write(Buffer.alloc(size))
+        if (bytesWritten < size) size = Math.trunc(size / 2)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+        size = Math.trunc(size / 2)
+      }
+  } finally {
+    await file.close()
+  }
+}
+
+export const relieve = (folder: string): Promise<void> => rm(ballast(folder), { force: true })

@@ -1,0 +1,48 @@
+// What this machine lets a run do: namespaces and small disks where we may make them, and what is left out where not.
+
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Disks } from './disks.ts'
+import type { FaultKind } from './faults.ts'
+import { inNamespaces, type Network, onLoopback } from './network.ts'
+
+export type Machine = {
+  network: Network
+  disks?: Disks | undefined
+  /** Of those wanted, the ones that can be inflicted here. */
+  kinds: FaultKind[]
+  /** Why others cannot, one line each. */
+  missing: string[]
+}
+
+export async function prepareMachine(nodes: number, wanted: readonly FaultKind[], folder: string): Promise<Machine> {
+  const needs = (what: FaultKind['needs']) => wanted.some((kind) => kind.needs === what)
+  const missing: string[] = []
+  const leftOut = (what: FaultKind['needs'], error: unknown) => {
+    const names = wanted.filter((kind) => kind.needs === what).map(({ name }) => name)
+    missing.push(`left out: ${names.join(', ')}: ${(error as Error).message}`)
+  }
+  let network: Network | undefined
+  if (needs('cable'))
+    network = await inNamespaces(nodes, needs('links')).catch((error) => {
+      leftOut('cable', error)
+      return undefined
+    })
+  network ??= await onLoopback(nodes, needs('links'))
+  let disks: Disks | undefined
+  if (needs('disks')) {
+    const trial = join(folder, 'trial')
+    const trials = new Disks()
+    try {
+      await trials.mount(trial, 1)
+      disks = new Disks()
+    } catch (error) {
+      leftOut('disks', error)
+    } finally {
+      await trials.close()
+      await rm(trial, { recursive: true, force: true })
+    }
+  }
+  const here = { cable: network.cable, links: network.links, disks }
+  return { network, disks, missing, kinds: wanted.filter(({ needs }) => !needs || here[needs]) }
+}

@@ -1,0 +1,78 @@
+// A network namespace for each node, joined to a bridge in one more: cables that can be pulled. Needs root, on Linux.
+
+import { command } from './command.ts'
+import type { Command } from './network.ts'
+
+const NETWORK = '10.77.0'
+const BRIDGE = 'bridge'
+const CABLE = 'cable'
+
+export class Namespaces {
+  readonly #nodes: number
+  readonly #made: string[] = []
+
+  constructor(nodes: number) {
+    this.#nodes = nodes
+  }
+
+  /** Rejects when the system does not let us; `close` is due all the same. */
+  async open(): Promise<void> {
+    await this.#make('bridge')
+    await this.#inBridge('link', 'add', BRIDGE, 'type', 'bridge')
+    await this.#inBridge('addr', 'add', `${NETWORK}.254/24`, 'dev', BRIDGE)
+    await this.#inBridge('link', 'set', BRIDGE, 'up')
+    for (let node = 0; node < this.#nodes; node++) {
+      const name = await this.#make(node)
+      const inside = (...args: string[]) => command('ip', '-n', name, ...args)
+      const bridge = nameOf('bridge')
+      await command('ip', 'link', 'add', CABLE, 'netns', name, 'type', 'veth', 'peer', port(node), 'netns', bridge)
+      await inside('addr', 'add', `${this.addressOf(node)}/24`, 'dev', CABLE)
+      await inside('link', 'set', CABLE, 'up')
+      await inside('link', 'set', 'lo', 'up')
+      await this.#inBridge('link', 'set', port(node), 'master', BRIDGE, 'up')
+    }
+  }
+
+  addressOf(node: number): string {
+    return `${NETWORK}.${node + 1}`
+  }
+
+  /** An address of the bridge's own, for whoever stands in for this node there. */
+  async addAlias(node: number): Promise<string> {
+    const alias = `${NETWORK}.${node + 101}`
+    await this.#inBridge('addr', 'add', `${alias}/24`, 'dev', BRIDGE)
+    return alias
+  }
+
+  commandIn(where: number | 'bridge'): Command {
+    return (program, ...args) => ['ip', 'netns', 'exec', nameOf(where), program, ...args]
+  }
+
+  /** At the bridge's end: the node sees no more than that nothing comes, as of a switch that has lost its power. */
+  cut(node: number): Promise<void> {
+    return this.#inBridge('link', 'set', port(node), 'type', 'bridge_slave', 'state', '0')
+  }
+
+  mend(node: number): Promise<void> {
+    return this.#inBridge('link', 'set', port(node), 'type', 'bridge_slave', 'state', '3')
+  }
+
+  /** The cables go with their namespaces. */
+  async close(): Promise<void> {
+    for (const name of this.#made.splice(0)) await command('ip', 'netns', 'delete', name)
+  }
+
+  async #make(where: number | 'bridge'): Promise<string> {
+    const name = nameOf(where)
+    await command('ip', 'netns', 'add', name)
+    this.#made.push(name)
+    return name
+  }
+
+  #inBridge(...args: string[]): Promise<void> {
+    return command('ip', '-n', nameOf('bridge'), ...args)
+  }
+}
+
+const nameOf = (where: number | 'bridge') => `enmesh-${process.pid}-${where}`
+const port = (node: number) => `port${node}`

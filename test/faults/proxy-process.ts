@@ -1,0 +1,48 @@
+// TCP proxies in front of hubs, in a process of their own: told how many ms to hold back everything that passes.
+
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import type { ProxySetup } from './delayed-links.ts'
+
+/** Bytes held back of one direction before its sender has to wait. */
+const MOST_HELD = 4 * 1024 * 1024
+
+const { proxies, callers } = JSON.parse(process.argv[2]!) as ProxySetup
+let delay = 0
+process.on('message', (ms: number) => {
+  delay = ms
+})
+process.on('disconnect', () => process.exit())
+
+/** In order, whatever becomes of the delay meanwhile. */
+function pass(from: Socket, to: Socket): void {
+  let due = 0
+  let held = 0
+  const later = (work: () => void) => {
+    due = Math.max(due, performance.now() + delay)
+    setTimeout(work, due - performance.now())
+  }
+  from.on('data', (data) => {
+    held += data.length
+    if (held > MOST_HELD) from.pause()
+    later(() => {
+      held -= data.length
+      if (held <= MOST_HELD) from.resume()
+      to.write(data)
+    })
+  })
+  from.on('error', () => {})
+  from.on('close', () => later(() => to.destroy()))
+}
+
+for (const { listen, target } of proxies) {
+  const server = createServer((caller) => {
+    const localAddress = callers[caller.remoteAddress ?? '']
+    const called = connect({ ...target, ...(localAddress === undefined ? {} : { localAddress }) })
+    pass(caller, called)
+    pass(called, caller)
+  })
+  server.listen(listen)
+  await once(server, 'listening')
+}
+process.send!('listening')
