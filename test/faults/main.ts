@@ -1,7 +1,9 @@
 // `npm run faults -- --minutes 1 --seed N --nodes 3 --faults LIST`: faults without mercy, and nothing lost, nothing twice.
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { temporaryFolder } from '../support/cluster.ts'
 import { seedOf } from '../support/random.ts'
 import { choose, type FaultKind, faultKinds } from './faults.ts'
 import { prepareMachine } from './machine.ts'
@@ -44,23 +46,35 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
   const names = wanted.map(({ name }) => name).join(',')
   const command = `npm run faults -- --minutes ${minutes} --seed ${seed} --nodes ${nodes} --faults ${names}`
   report.say(`seed ${seed}, ${nodes} nodes, ${minutes} minutes, faults ${names}`)
-  const [folder, remove] = await temporaryFolder()
-  const { missing, ...machine } = await prepareMachine(nodes, wanted, folder)
-  for (const line of missing) report.say(line)
-  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, folder, report })
+  // Everything of this run bears its process id, so that it can be told from what others left.
+  const folder = await mkdtemp(join(tmpdir(), `enmesh-${process.pid}-`))
+  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
+  let stopped = false
+  /** What was begun last is ended first. */
+  const endings: (() => Promise<void>)[] = []
+  const end = async () => {
+    for (let ending = endings.pop(); ending; ending = endings.pop()) await ending()
+  }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => {
+      stopped = true
       report.event(`${signal}: ending what was started`)
-      void run
-        .end()
+      void end()
         .then(remove)
         .finally(() => process.exit(130))
     })
+  const preparing = prepareMachine(nodes, wanted, folder)
+  endings.push(() => preparing.then(({ network }) => network.close()))
+  const { missing, ...machine } = await preparing
+  for (const line of missing) report.say(line)
+  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, folder, report })
+  endings.push(() => run.end())
   try {
-    await run.play()
+    if (!stopped) await run.play()
   } finally {
-    await run.end()
+    await end()
   }
+  if (stopped) return
   const failed = report.violations.length > 0
   if (failed) report.say(`\nFAILED. Repeat it: ${command}`)
   if (failed || keep) report.say(`What every node and its servers wrote is in ${folder}`)

@@ -3,6 +3,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -14,6 +15,7 @@ const program = fileURLToPath(new URL('./node-process.ts', import.meta.url))
 const START_TIMEOUT = 30_000
 const ANSWER_TIMEOUT = 20_000
 const CLOSE_TIMEOUT = 10_000
+const END_ROUNDS = 250
 
 export type Part = ServerKind | 'host'
 export type Listener = (node: NodeHandle, message: FromNode) => void
@@ -35,6 +37,7 @@ export class NodeHandle {
   #asked = 0
   /** Its end is our doing. */
   #ending = false
+  #ended = false
   #writing = false
 
   constructor(options: HandleOptions) {
@@ -63,6 +66,7 @@ export class NodeHandle {
 
   /** Resolves when its manager is open; it goes on writing if it did before. */
   async start(): Promise<void> {
+    if (this.#ended) throw new Error(`${this.name} is at its end`)
     const { name, folder, configFile, seed, maxClockDrift, command, told } = this.#options
     const setup: NodeSetup = { name, start: ++this.#starts, folder, configFile, seed, maxClockDrift }
     const [file, ...args] = command(process.execPath, '--import', 'tsx', program, JSON.stringify(setup))
@@ -195,18 +199,34 @@ export class NodeHandle {
       if (await serverPid(this.#options, server)) throw new Error(`${this.name} left its ${server} running`)
   }
 
-  /** Whatever happened before: nothing of this node runs afterwards. */
+  /** Whatever happened before: nothing of this node runs afterwards, and it cannot be started again. */
   async end(): Promise<void> {
     this.#ending = true
-    // The host first: it would start its servers again.
-    if (this.running) {
-      const exited = once(this.#child!, 'exit')
-      this.#child!.kill('SIGKILL')
-      await exited
+    this.#ended = true
+    // By the folder that is on all their command lines: a server that was just being started has no pid file yet.
+    for (let round = 0; round < END_ROUNDS; round++) {
+      const pids = await processesOf(this.folder)
+      if (pids.length === 0) return
+      for (const pid of pids) kill(pid)
+      await delay(20)
     }
-    for (const server of ['leaf', 'hub'] as const) {
-      const pid = await serverPid(this.#options, server)
-      if (pid) process.kill(pid, 'SIGKILL')
-    }
+    throw new Error(`something of ${this.name} could not be ended`)
+  }
+}
+
+async function processesOf(folder: string): Promise<number[]> {
+  const found: number[] = []
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+    if (command.includes(`${folder}/`)) found.push(pid)
+  }
+  return found
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It is gone already.
   }
 }

@@ -76,7 +76,6 @@ export class Run {
   /** Nothing of the run is left running; idempotent. */
   async end(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.end()))
-    await this.#options.network.close()
     await this.#options.disks?.close()
   }
 

@@ -1,0 +1,113 @@
+// The judgement of a fault run, on nodes made up: whatever is wrong with them must be found, and nothing else.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { judge, type NodeState } from '../faults/checker.ts'
+import type { Entry } from '../faults/journal.ts'
+import { type Commit, keyOf, tableAfter } from '../faults/writes.ts'
+
+const TABLE = 'dog'
+const COUNT = 10
+
+const commitOf = (number: number): Commit => ({
+  id: keyOf('node1', 1, number),
+  tx: `tx${number}`,
+  stamp: `stamp ${String(number).padStart(3, '0')}`,
+  also: { operation: number % 3 === 0 ? 'update' : 'upsert', record: { id: 'shared', [`a${number % 2}`]: number } },
+})
+const commits = Array.from({ length: COUNT }, (_, index) => commitOf(index + 1))
+
+const entryOf = (commit: Commit, position: number, more: Partial<Entry> = {}): Entry => ({
+  id: `000001.${String(position).padStart(9, '0')}`,
+  node: 'node1',
+  table: TABLE,
+  epoch: 'e',
+  sequence: commits.indexOf(commit) + 1,
+  tx: commit.tx,
+  stamp: commit.stamp,
+  key: commit.id,
+  at: position,
+  ...more,
+})
+
+/** node1 committed everything; node2 applied these, in this order, and holds what follows from that. */
+function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = []): NodeState[] {
+  const state = (name: string, held: readonly Commit[], more: Partial<NodeState> = {}): NodeState => ({
+    name,
+    tables: new Map([[TABLE, tableAfter(held)]]),
+    journal: [],
+    incidents: [],
+    ...more,
+  })
+  const journal = applied.map((commit, index) => entryOf(commit, index + 1))
+  return [state('node1', commits), state('node2', [...new Set(applied)], { journal, incidents })]
+}
+
+const acknowledged = commits.map(({ id }) => [id, [TABLE]] as const)
+const source = { node: 'node1', database: 'dev', table: TABLE }
+const gap = (behind: number, from: number, to: number) =>
+  ({ event: 'gap', after: `000001.${String(behind).padStart(9, '0')}`, source, from, to, reason: 'purged' }) as const
+const without = (...numbers: number[]) => commits.filter((_, index) => !numbers.includes(index + 1))
+
+const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
+  ['all applied, in order', nodes(commits), { applied: COUNT, lost: 0 }],
+  ['a gap that is reported', nodes(without(4, 5), [gap(3, 4, 5)]), { lost: 2, gaps: 1 }],
+  ['a gap at the beginning', nodes(without(1, 2), [gap(0, 1, 2)]), { lost: 2, gaps: 1 }],
+  ['two gaps at one place', nodes(without(4, 5, 6), [gap(3, 4, 5), gap(3, 6, 6)]), { lost: 3, gaps: 2 }],
+  [
+    'one that was in quarantine comes late',
+    nodes(
+      [...without(4), commits[3]!],
+      [{ event: 'quarantined', after: '000001.000000003', source, sequence: 4, error: 'its stamp' }],
+    ),
+    { applied: COUNT, quarantined: 1, disorder: 0 },
+  ],
+]
+for (const [name, states, expected] of good)
+  test(`fine: ${name}`, () => {
+    const verdict = judge(states, acknowledged)
+    assert.deepEqual(verdict.violations, [])
+    for (const [key, value] of Object.entries(expected)) assert.equal(verdict[key as keyof typeof verdict], value, key)
+  })
+
+const swapped = () => [...commits.slice(0, 3), commits[4]!, commits[3]!, ...commits.slice(5)]
+const changed = (): NodeState[] => {
+  const states = nodes(commits)
+  states[1]!.tables.get(TABLE)!.set('shared', { id: 'shared', a0: 'else' })
+  return states
+}
+const unacknowledged = (): NodeState[] => {
+  const states = nodes(commits)
+  for (const { tables } of states) tables.get(TABLE)!.delete(commits[9]!.id)
+  states[1]!.journal.pop()
+  return states
+}
+const strange = (): NodeState[] => {
+  const states = nodes(commits)
+  states[1]!.journal.push(entryOf(commits[0]!, COUNT + 1, { tx: 'strange' }))
+  return states
+}
+
+const bad: [string, () => NodeState[], RegExp][] = [
+  ['one is missing in silence', () => nodes(without(5)), /1 are missing behind e\/4.* reported was nothing/],
+  ['the last is missing in silence', () => nodes(without(COUNT)), /1 are missing behind e\/9/],
+  ['nothing arrived', () => nodes([]), /10 are missing at the beginning/],
+  ['a gap that is none', () => nodes(commits, [gap(3, 4, 5)]), /0 are missing.*purged 4 to 5/],
+  ['a gap that is too small', () => nodes(without(4, 5), [gap(3, 4, 4)]), /2 are missing/],
+  ['a gap that is too large', () => nodes(without(4, 5), [gap(3, 4, 6)]), /2 are missing/],
+  ['a gap with wrong bounds', () => nodes(without(4, 5), [gap(3, 5, 6)]), /2 are missing/],
+  ['a gap at the wrong time', () => nodes(without(4, 5), [gap(6, 4, 5)]), /2 are missing.*nothing/],
+  ['one is applied twice', () => nodes([...commits, commits[2]!]), /applied twice/],
+  ['two are swapped', () => nodes(swapped()), /was committed later/],
+  ['the rows are not what was applied', changed, /dog of node2: 'shared' is/],
+  ['acknowledged, and gone at home', unacknowledged, /was acknowledged/],
+  ['applied, and never committed', strange, /never committed/],
+]
+for (const [name, states, violation] of bad)
+  test(`found: ${name}`, () => {
+    const { violations } = judge(states(), acknowledged)
+    assert.ok(
+      violations.some((text) => violation.test(text)),
+      violations.join('\n') || 'nothing was found',
+    )
+  })
