@@ -149,14 +149,14 @@ const wipe = async ({ store }: NodeHandle): Promise<void> => {
   for (const name of await readdir(store)) await rm(join(store, name), { recursive: true, force: true })
 }
 
-/** Under a host that lives on, and while another, asleep, has not read the last of it. */
+/** Under a host that lives on, and while another is away that has not read the last of it. Asleep would not do: what is on its way to a sleeper waits there. */
 const wipeUnread: FaultKind = {
   name: 'wipe-unread',
   lasts: [500, 3_000],
   bound: BOUND.back,
   alone: true,
   async inflict({ node, other, lasts }) {
-    const wakeReader = await other.pause('host')
+    await other.kill('host')
     await wait(lasts)
     // Its manager would start the leaf anew before the store is gone.
     const wake = await node.pause('host')
@@ -164,7 +164,7 @@ const wipeUnread: FaultKind = {
     await wipe(node)
     await wake()
     await node.replaced('leaf', leaf)
-    await wakeReader()
+    await other.start()
     return Date.now()
   },
 }
@@ -175,11 +175,11 @@ const purgeUnread: FaultKind = {
   bound: BOUND.back,
   alone: true,
   async inflict({ node, other, lasts, chance }) {
-    const wakeReader = await other.pause('host')
+    await other.kill('host')
     await wait(lasts)
     const keep = Math.trunc(20 * chance)
     for (const table of TABLES) await node.ask({ ask: 'purge', table, keep })
-    await wakeReader()
+    await other.start()
     return Date.now()
   },
 }
