@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { command } from './command.ts'
 
 const MEGABYTE = 1024 * 1024
+/** What is given out at least; less than that does not help anybody else. */
+const PAGE = 4096
 
 export class Disks {
   readonly #mounted: string[] = []
@@ -25,11 +27,11 @@ export class Disks {
 
 const ballast = (folder: string) => join(folder, '.ballast')
 
-/** Until not a byte more fits. */
+/** Until nothing more fits. */
 export async function fill(folder: string): Promise<void> {
   const file = await open(ballast(folder), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
   try {
-    for (let size = MEGABYTE; size >= 1; )
+    for (let size = MEGABYTE; size >= PAGE; )
       try {
         const { bytesWritten } = await file.write(Buffer.alloc(size))
         if (bytesWritten < size) size = Math.trunc(size / 2)
