@@ -52,8 +52,8 @@ export async function abortable<T>(
   })
 }
 
-/** Told to every request under way, however many there are. */
-function lossSignal(): AbortController {
+/** As many wait for it as requests are under way. */
+const manyListeners = (): AbortController => {
   const controller = new AbortController()
   setMaxListeners(0, controller.signal)
   return controller
@@ -62,7 +62,7 @@ function lossSignal(): AbortController {
 export class Connection {
   readonly nats: NatsConnection
   #up = true
-  #lost = lossSignal()
+  #lost = manyListeners()
   #closed = false
 
   private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
@@ -106,7 +106,7 @@ export class Connection {
       this.#up = up
       if (!up) {
         this.#lost.abort()
-        this.#lost = lossSignal()
+        this.#lost = manyListeners()
       }
       changed(up)
     }

@@ -36,12 +36,12 @@ import {
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
-import { JetStream, subjectOf } from './jetstream.ts'
+import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { NatsServer } from './server.ts'
-import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError } from './store-health.ts'
+import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError, setAside } from './store-health.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
   /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
@@ -104,7 +104,9 @@ export class NatsMesh implements Mesh {
   #distrusted = false
   /** By stream, the session in which it was looked into. */
   readonly #inspected = new Map<string, string>()
+  /** Streams that were found at fault when last looked into; and names of those that are to be set aside. */
   readonly #faulty = new Set<string>()
+  readonly #damaged = new Set<string>()
   #homeCheck: NodeJS.Timeout | undefined
   #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
@@ -199,7 +201,7 @@ export class NatsMesh implements Mesh {
       probe,
       binary: this.#binary!.path,
       prepare: async () => {
-        if (kind === 'leaf' && this.#distrusted) await dropIndexes(this.#settings!.storeFolder)
+        if (kind === 'leaf' && this.#distrusted) await this.#mendStore(this.#settings!.storeFolder)
       },
       configFile: join(folder, `${kind}.json`),
       portKey: (port) =>
@@ -263,6 +265,17 @@ export class NatsMesh implements Mesh {
     if (this.#state === 'stopped') return
     this.#distrusted = true
     this.#leaf?.replace(reason)
+  }
+
+  async #mendStore(folder: string): Promise<void> {
+    await dropIndexes(folder)
+    for (const stream of this.#damaged) {
+      this.#logger.error({ stream, folder }, 'a stream is damaged beyond repair: it is set aside, and begun anew')
+      await setAside(folder, stream).catch((error) =>
+        this.#logger.error({ stream, reason: reasonOf(error) }, 'it could not be'),
+      )
+    }
+    this.#damaged.clear()
   }
 
   #checkStore(options: RequestOptions): Promise<void> {
@@ -537,8 +550,8 @@ export class NatsMesh implements Mesh {
     const fault = await faultOf(this.#jetStream, source, state, options)
     this.#inspected.set(name, session)
     if (!fault) return void this.#faulty.delete(name)
-    // Starting it again did not help: what can be done with it is done.
-    if (this.#faulty.has(name)) return this.#logger.error({ ...source, reason: fault }, 'a stream is damaged')
+    // When a start that read all of it did not help, the next one is to begin it anew.
+    if (this.#faulty.has(name)) this.#damaged.add(streamName(source))
     this.#faulty.add(name)
     this.#distrust(fault)
     throw new MeshError('disconnected', fault)

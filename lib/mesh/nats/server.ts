@@ -12,7 +12,7 @@ import { isGone, serverArguments, serversOf } from './processes.ts'
 export type ServerEvents = {
   /** A line of the server's log, without its prefix. */
   line(level: string, text: string): void
-  /** The process ended, and not because we asked it to. */
+  /** The process ended, or is about to, and not because we were asked for that. */
   died(reason: string): void
   /** It could not be started again, and will be tried again. */
   failed(reason: string): void
@@ -149,6 +149,8 @@ export class NatsServer {
     if (!this.#serving) return
     this.#serving = false
     this.#lastError = reason
+    // Before the connection to it is lost, which would be told as the reason.
+    this.#options.events.died(reason)
     this.#child?.kill('SIGKILL')
   }
 

@@ -1,6 +1,6 @@
 // Whether our leaf's store does its work: what is asked of it, what its log tells, and whether its disk has room.
 
-import { readdir, rm, statfs } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { RequestOptions, Source, StreamState, TableName } from '../mesh.ts'
 import { MAX_STORED } from './configuration.ts'
@@ -52,10 +52,24 @@ export async function faultOf(
   if (messages > lastSequence - firstSequence + 1)
     return `${where} claims ${messages} messages from ${firstSequence} to ${lastSequence}`
   if (await jetStream.hasMessage(source, lastSequence, options)) return undefined
-  // It may have been removed in between.
+  // It may have been removed in between; but what was given once as the last sequence only grows.
   const now = await jetStream.stream(source, options)
-  if (!now || now.messages === 0 || now.lastSequence !== lastSequence) return undefined
+  if (!now || now.lastSequence > lastSequence || (now.messages === 0 && now.lastSequence === lastSequence))
+    return undefined
   return `${where} claims message ${lastSequence} and cannot read it`
+}
+
+/** Where people may look for what can be saved of streams that were set aside. */
+const DAMAGED = 'damaged'
+
+/** A stream that nothing else helped: written on, it would lose that too. Only while no server runs. */
+export async function setAside(storeFolder: string, stream: string): Promise<void> {
+  const folder = join(storeFolder, DAMAGED)
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await rename(
+    join(storeFolder, 'jetstream', 'HDB', 'streams', stream),
+    join(folder, `${stream}-${new Date().toISOString().replaceAll(':', '-')}`),
+  )
 }
 
 const INDEX = /\.(?:idx|fss)$|^index\.db$/

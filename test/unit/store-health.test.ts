@@ -1,0 +1,117 @@
+// What of a leaf's store is asked, and what is made of the answers.
+
+import assert from 'node:assert/strict'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { MeshError, type StreamState } from '../../lib/mesh/mesh.ts'
+import type { JetStream } from '../../lib/mesh/nats/jetstream.ts'
+import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError } from '../../lib/mesh/nats/store-health.ts'
+import { temporaryFolder } from './store-fixture.ts'
+
+const dog = { database: 'dev', table: 'dog' }
+const source = { node: 'node1', ...dog }
+const options = { timeout: 100 }
+const refusal = new MeshError('timeout')
+const stateOf = (messages: number, firstSequence: number, lastSequence: number): StreamState => ({
+  description: '',
+  created: '',
+  messages,
+  firstSequence,
+  lastSequence,
+})
+
+/** A JetStream that answers what it is told to, and notes what it was asked. */
+function answering(answers: Partial<Record<'ping' | 'stream' | 'hasMessage', unknown>>) {
+  const asked: string[] = []
+  const answer = (name: keyof typeof answers) => async () => {
+    asked.push(name)
+    if (answers[name] instanceof Error) throw answers[name]
+    return answers[name]
+  }
+  const jetStream = { ping: answer('ping'), stream: answer('stream'), hasMessage: answer('hasMessage') }
+  return { asked, jetStream: jetStream as unknown as JetStream }
+}
+
+describe('a healthy store', () => {
+  it('answers itself, and for a stream that is written', async () => {
+    const { asked, jetStream } = answering({})
+    await checkStore(jetStream, 'node1', undefined, options)
+    assert.deepEqual(asked, ['ping'])
+    await checkStore(jetStream, 'node1', dog, options)
+    assert.deepEqual(asked, ['ping', 'ping', 'stream'])
+  })
+
+  it('is none when either is silent', async () => {
+    for (const silent of [{ ping: refusal }, { stream: refusal }])
+      await assert.rejects(checkStore(answering(silent).jetStream, 'node1', dog, options), { code: 'timeout' })
+  })
+})
+
+describe('a stream that is looked into', () => {
+  const fault = (answers: object, state: StreamState) => faultOf(answering(answers).jetStream, source, state, options)
+
+  it('is without fault when it is empty, or its last message is there', async () => {
+    assert.equal(await fault({ hasMessage: false }, stateOf(0, 8, 7)), undefined)
+    assert.equal(await fault({ hasMessage: true }, stateOf(3, 5, 7)), undefined)
+  })
+
+  it('has one when it claims more than its numbers leave room for, or what it cannot read', async () => {
+    assert.match((await fault({ hasMessage: true }, stateOf(20, 1, 0))) ?? '', /claims 20 messages from 1 to 0/)
+    const state = stateOf(3, 5, 7)
+    assert.match(
+      (await fault({ hasMessage: false, stream: state }, state)) ?? '',
+      /claims message 7 and cannot read it/,
+    )
+  })
+
+  it('has none when the message went in between', async () => {
+    for (const stream of [undefined, stateOf(0, 8, 7), stateOf(1, 8, 8)])
+      assert.equal(await fault({ hasMessage: false, stream }, stateOf(3, 5, 7)), undefined)
+    for (const stream of [stateOf(2, 5, 6), stateOf(0, 1, 0)])
+      assert.match((await fault({ hasMessage: false, stream }, stateOf(3, 5, 7))) ?? '', /cannot read/)
+  })
+
+  it('is not judged when it does not answer', async () => {
+    await assert.rejects(fault({ hasMessage: refusal }, stateOf(3, 5, 7)), { code: 'timeout' })
+  })
+})
+
+describe('lines of the log', () => {
+  const errors = [
+    "JetStream failed to store a msg on stream 'HDB > A': write /x/1.blk: no space left on device",
+    'JetStream out of File resources, will be DISABLED',
+    'JetStream out of space, will be DISABLED',
+    'Received an error looking up message for consumer: malformed or corrupt message',
+    'Critical write error: input/output error',
+  ]
+  it('that tell of an error of the store', () => {
+    for (const text of errors) {
+      assert.equal(isStoreError('ERR', text), true, text)
+      assert.equal(isStoreError('INF', text), false, text)
+    }
+  })
+  it('that do not', () => {
+    for (const text of [
+      'Error trying to connect as leafnode to remote server "127.0.0.1:9931" (attempt 1): connection refused',
+      "127.0.0.1:9931 - lid:5 - Leafnode Error 'Authorization Violation'",
+    ])
+      assert.equal(isStoreError('ERR', text), false, text)
+  })
+})
+
+it('a disk is full only when little is free, and not when it cannot be asked', async (test) => {
+  assert.equal(await fullDisk(await temporaryFolder(test)), undefined)
+  assert.equal(await fullDisk('/no/such/folder'), undefined)
+})
+
+it('the indexes of a store are dropped, and nothing else', async (test) => {
+  const folder = await temporaryFolder(test)
+  const messages = join(folder, 'jetstream', 'HDB', 'streams', 'A', 'msgs')
+  await mkdir(messages, { recursive: true })
+  const kept = ['1.blk', '2.blk', 'index.key', 'meta.inf']
+  for (const name of [...kept, '1.idx', '1.fss', 'index.db']) await writeFile(join(messages, name), '')
+  await dropIndexes(folder)
+  assert.deepEqual((await readdir(messages)).sort(), kept)
+  await dropIndexes(join(folder, 'none'))
+})
