@@ -1,4 +1,4 @@
-// A database in memory for tests of the module itself: last writer wins by record, everything an outbox host must keep.
+// A database in memory for tests of the module itself: the last writer wins, attribute by attribute, everything an outbox host must keep.
 
 import type {
   Batch,
@@ -12,8 +12,8 @@ import type {
   Transaction,
   Write,
 } from '../../lib/index.ts'
+import { type Change, merge, type Row } from '../host/merge.ts'
 
-type Row = { stamp: Stamp; record: Record<string, unknown> | undefined }
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
 
@@ -125,15 +125,9 @@ export class MemoryHost implements Host {
   #write(stamp: Stamp, { operation, database, table, records = [], ids = [] }: Write): void {
     const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, Row>()
     this.rows.set(keyOf(database, table), rows)
-    for (const id of ids) this.#put(rows, keyOf(id), stamp, undefined)
-    for (const record of records) {
-      const key = keyOf(record.id)
-      this.#put(rows, key, stamp, operation === 'update' ? { ...rows.get(key)?.record, ...record } : record)
-    }
-  }
-
-  #put(rows: Map<string, Row>, key: string, stamp: Stamp, record: Row['record']): void {
-    const known = rows.get(key)
-    if (!known || known.stamp <= stamp) rows.set(key, { stamp, record })
+    const put = (key: string, change: Change) => rows.set(key, merge(rows.get(key), change))
+    for (const id of ids) put(keyOf(id), { operation: 'delete', stamp })
+    for (const record of records)
+      put(keyOf(record.id), { operation: operation === 'update' ? 'update' : 'put', stamp, record })
   }
 }
