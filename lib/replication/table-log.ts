@@ -99,17 +99,20 @@ export class TableLog {
     const anew = { incarnations: [...over([], known, 0), { epoch: fresh, from: 1 }], purged: [] }
     const state = await mesh.ensureStream(table, formatLabel(table, anew))
     if (contradictsItself(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
-    const label = parseLabel(state.description)
-    const current = label.incarnations.at(-1)
+    const { incarnations: told, purged } = parseLabel(state.description)
+    const label = told.filter(({ epoch }) => epoch !== fresh)
+    const isNew = label.length < told.length
+    const current = isNew ? undefined : label.at(-1)
     const last = state.lastSequence
-    if (current?.epoch === fresh) await this.#begin(fresh, 0)
+    // A store that lost the description of a stream may make it over the messages that lie there.
+    if (isNew && last === 0) await this.#begin(fresh, 0)
     else if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
       this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), last)
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#begin(current.epoch, last)
     else {
-      const incarnations = [...over(label.incarnations, known, last), { epoch: fresh, from: last + 1 }]
-      await mesh.describeStream(table, formatLabel(table, { ...label, incarnations }))
+      const incarnations = [...over(label, known, last), { epoch: fresh, from: last + 1 }]
+      await mesh.describeStream(table, formatLabel(table, { incarnations, purged }))
       await this.#begin(fresh, last)
     }
     this.#foreign = false

@@ -40,8 +40,8 @@ export type RunOptions = {
 const MEETING = 30_000
 const PATIENCE = 30_000
 const CALM = 60_000
-/** Megabytes of a leaf's small disk. */
-const DISK = { least: 32, aMinute: 16 }
+/** Megabytes of a leaf's small disk; a leaf with less than 64 free counts as full. */
+const DISK = { least: 128, aMinute: 16 }
 
 export class Run {
   readonly #options: RunOptions
