@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 
-const TIMEOUT = 10_000
+const TIMEOUT = 60_000
 const execute = promisify(execFile)
 
 /** Rejects with what it wrote to stderr when it fails. */

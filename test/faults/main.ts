@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { seedOf } from '../support/random.ts'
 import { choose, type FaultKind, faultKinds } from './faults.ts'
 import { prepareMachine } from './machine.ts'
+import { compileProgram } from './program.ts'
 import { Report } from './report.ts'
 import { Run } from './run.ts'
 
@@ -63,11 +64,12 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
         .then(remove)
         .finally(() => process.exit(130))
     })
+  const program = await compileProgram(join(folder, 'program'))
   const preparing = prepareMachine(nodes, wanted, folder)
   endings.push(() => preparing.then(({ network }) => network.close()))
   const { missing, ...machine } = await preparing
   for (const line of missing) report.say(line)
-  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, folder, report })
+  const run = new Run({ ...machine, program, seed, lasts: minutes * 60_000, nodes, folder, report })
   endings.push(() => run.end())
   try {
     if (!stopped) await run.play()

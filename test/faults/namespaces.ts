@@ -48,13 +48,13 @@ export class Namespaces {
     return (program, ...args) => ['ip', 'netns', 'exec', nameOf(where), program, ...args]
   }
 
-  /** At the bridge's end: the node sees no more than that nothing comes, as of a switch that has lost its power. */
+  /** At the bridge's end: the node keeps its address, and nothing comes or goes, as of a switch that has lost its power. */
   cut(node: number): Promise<void> {
-    return this.#inBridge('link', 'set', port(node), 'type', 'bridge_slave', 'state', '0')
+    return this.#inBridge('link', 'set', port(node), 'down')
   }
 
   mend(node: number): Promise<void> {
-    return this.#inBridge('link', 'set', port(node), 'type', 'bridge_slave', 'state', '3')
+    return this.#inBridge('link', 'set', port(node), 'up')
   }
 
   /** The cables go with their namespaces. */

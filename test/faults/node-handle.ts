@@ -6,12 +6,10 @@ import { closeSync, openSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { eventually, isRunning, type NodeFiles, type ServerKind, serverPid, stopped } from '../support/cluster.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
 import type { Command } from './network.ts'
 
-const program = fileURLToPath(new URL('./node-process.ts', import.meta.url))
 const START_TIMEOUT = 30_000
 const ANSWER_TIMEOUT = 20_000
 const CLOSE_TIMEOUT = 10_000
@@ -26,6 +24,8 @@ export type HandleOptions = NodeFiles & {
   seed: number
   maxClockDrift: number
   command: Command
+  /** File of the node's program. */
+  program: string
   told: Listener
 }
 
@@ -67,9 +67,9 @@ export class NodeHandle {
   /** Resolves when its manager is open; it goes on writing if it did before. */
   async start(): Promise<void> {
     if (this.#ended) throw new Error(`${this.name} is at its end`)
-    const { name, folder, configFile, seed, maxClockDrift, command, told } = this.#options
+    const { name, folder, configFile, seed, maxClockDrift, command, program, told } = this.#options
     const setup: NodeSetup = { name, start: ++this.#starts, folder, configFile, seed, maxClockDrift }
-    const [file, ...args] = command(process.execPath, '--import', 'tsx', program, JSON.stringify(setup))
+    const [file, ...args] = command(process.execPath, program, JSON.stringify(setup))
     const log = openSync(this.logFile, 'a')
     // A group of its own, so that a terminal's Ctrl-C reaches only the run, which ends it in order.
     const child = spawn(file, args, { stdio: ['ignore', log, log, 'ipc'], detached: true })

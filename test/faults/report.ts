@@ -8,6 +8,7 @@ export class Report {
   readonly #started = performance.now()
   readonly #faults = new Map<string, number>()
   readonly #longest = new Map<string, number>()
+  #unjudged = 0
   readonly violations: string[] = []
 
   say(text: string): void {
@@ -23,6 +24,12 @@ export class Report {
   violation(text: string): void {
     this.violations.push(text)
     if (this.violations.length <= SHOWN) this.event(`VIOLATION ${text}`)
+  }
+
+  /** What would be a violation, if the machine were not to blame. */
+  unjudged(text: string): void {
+    this.#unjudged++
+    this.event(`NOT JUDGED ${text}`)
   }
 
   fault(kind: string): void {
@@ -48,6 +55,7 @@ export class Report {
       row('quarantined', verdict.quarantined)
     }
     table('longest stall', new Map([...this.#longest].map(([kind, ms]) => [kind, `${(ms / 1_000).toFixed(1)} s`])))
+    if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls, the machine was too busy`)
     row('violations', this.violations.length)
     const hidden = this.violations.length - SHOWN
     if (hidden > 0) this.say(`(${hidden} violations are not shown above)`)

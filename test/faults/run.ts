@@ -1,6 +1,7 @@
 // One run: nodes that write and replicate, faults that befall them, and a judgement when all is healed and calm.
 
 import { mkdir, writeFile } from 'node:fs/promises'
+import { availableParallelism, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { stringify } from 'yaml'
@@ -30,6 +31,8 @@ export type RunOptions = {
   kinds: readonly FaultKind[]
   /** Where everything of the run lies. */
   folder: string
+  /** File of the nodes' program. */
+  program: string
   network: Network
   /** Absent when leaves store where the rest of the run lies. */
   disks?: Disks | undefined
@@ -40,6 +43,8 @@ export type RunOptions = {
 const MEETING = 30_000
 const PATIENCE = 30_000
 const CALM = 60_000
+/** Processes for each processor beyond which a slow answer says nothing about who gave it. */
+const BUSY = 3
 /** Megabytes of a leaf's small disk; a leaf with less than 64 free counts as full. */
 const DISK = { least: 128, aMinute: 16 }
 
@@ -99,14 +104,16 @@ export class Run {
 
   /** Its folder, its file and its disk; nothing is started. */
   async #prepare(number: number): Promise<void> {
-    const { network, seed, disks, lasts } = this.#options
+    const { network, program, seed, disks, lasts } = this.#options
     const name = this.#names[number]!
     const { ports, command } = network.places[number]!
     const folder = join(this.#options.folder, name)
     const store = join(folder, 'store')
     const files = { name, folder, store, configFile: join(folder, 'config.yaml'), ports }
     const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
-    this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
+    this.#nodes.push(
+      new NodeHandle({ ...files, command, program, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }),
+    )
     await mkdir(store, { recursive: true })
     await disks?.mount(store, DISK.least + Math.ceil((DISK.aMinute * lasts) / 60_000))
     await writeFile(files.configFile, stringify(this.#configOf(number, store)))
@@ -171,7 +178,11 @@ export class Run {
     report.stall(what, longest)
     report.event(`  flowing again ${(longest / 1_000).toFixed(1)} s after ${what}, the last: ${flow}`)
     for (const each of dead) report.violation(`${each} did not flow again within ${PATIENCE / 1_000} s after ${what}`)
-    if (longest > bound) report.violation(`${flow} stalled for ${longest} ms after ${what}, the bound is ${bound} ms`)
+    if (longest <= bound) return
+    const text = `${flow} stalled for ${longest} ms after ${what}, the bound is ${bound} ms`
+    const load = (loadavg()[0] ?? 0) / availableParallelism()
+    if (load <= BUSY) report.violation(text)
+    else report.unjudged(`${text}, and ${load.toFixed(1)} processes wait for each processor`)
   }
 
   /** One last write on every node, behind all others: when it has arrived, everything has, or never will. */
