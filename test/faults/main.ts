@@ -64,7 +64,9 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
         .then(remove)
         .finally(() => process.exit(130))
     })
-  const program = await compileProgram(join(folder, 'program'))
+  const compiling = compileProgram(join(folder, 'program'))
+  endings.push(() => compiling.then(() => {}).catch(() => {}))
+  const program = await compiling
   const preparing = prepareMachine(nodes, wanted, folder)
   endings.push(() => preparing.then(({ network }) => network.close()))
   const { missing, ...machine } = await preparing
