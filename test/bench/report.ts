@@ -1,0 +1,56 @@
+// What a benchmark found: rows of figures, as JSON or as tables for people.
+
+/** One measurement. The names of the figures say their units; a measurement that failed has none, and the reason. */
+export type Row = {
+  /** What ran it: `disabled`, `memory mesh`, ... */
+  readonly on: string
+  /** What was measured, on how many entries of what. */
+  readonly list: string
+  readonly entries: number
+  readonly what: string
+  readonly figures: Readonly<Record<string, number>>
+  readonly failed?: string
+}
+
+/** What can be named on the command line. */
+export type Part = {
+  readonly name: string
+  /** Lines for whoever reads the tables: what the words in them mean. */
+  readonly legend: readonly string[]
+  run(options: PartOptions): AsyncIterable<Row>
+}
+
+export type PartOptions = {
+  /** How many entries, each in turn. */
+  readonly entries: readonly number[]
+  /** Measured after the warm-up; the figures are their medians. */
+  readonly rounds: number
+  /** ms of rounds before those that count, at least one round. */
+  readonly warmUp: number
+}
+
+const numberText = (value: number): string =>
+  value.toLocaleString('en-US', { maximumFractionDigits: value < 10 ? 2 : value < 100 ? 1 : 0 })
+
+const cells = (identity: readonly string[], figures: readonly string[]) =>
+  [
+    ...identity.map((text, column) => text.padEnd([38, 18, 25][column] ?? 0)),
+    ...figures.map((text) => text.padStart(13)),
+  ]
+    .join('')
+    .trimEnd()
+
+/** Lines of a table, each as soon as there is its row; a head wherever the rows begin to have other figures. */
+export function tableWriter(write: (line: string) => void): (row: Row) => void {
+  let titles = ''
+  return ({ what, on, list, entries, figures, failed }) => {
+    const names = Object.keys(figures)
+    const identity = [what, on, list]
+    if (failed !== undefined) return write(cells(identity, [numberText(entries), ` failed: ${failed}`]))
+    if (titles !== names.join()) write(`\n${cells(['operation', 'on', 'entries are'], ['entries', ...names])}`)
+    titles = names.join()
+    write(cells(identity, [entries, ...Object.values(figures)].map(numberText)))
+  }
+}
+
+export const toJson = (part: string, { figures, ...row }: Row): object => ({ part, ...row, ...figures })

@@ -1,0 +1,19 @@
+// Another node on a network in memory that takes whatever it is asked for: what is measured is what asking costs.
+
+import type { Mesh } from '../../lib/mesh/mesh.ts'
+import { decodeRequest, encode } from '../../lib/peers/protocol.ts'
+import type { MemoryNetwork } from '../../lib/testing.ts'
+
+const described = { hash_attribute: 'id', attributes: [{ attribute: 'id' }] }
+
+export async function standIn(network: MemoryNetwork, node: string, tables: readonly string[]): Promise<Mesh> {
+  const mesh = network.mesh()
+  await mesh.open(node, { hub: [], leaf: [] }, { state: () => {}, refused: () => {}, linked: () => {} })
+  const dev = Object.fromEntries(tables.map((table) => [table, described]))
+  mesh.serve(async (data) => {
+    const operation = decodeRequest(data)?.operation
+    const message = operation === 'describe_all' ? { dev } : operation === 'compare_node' ? [] : 'taken'
+    return encode({ status: 'success', message })
+  })
+  return mesh
+}
