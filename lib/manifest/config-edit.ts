@@ -1,31 +1,16 @@
 // Changes of the manifest written into the text of the configuration file. Only the items concerned are touched: every
 // other line, comments, blank lines and spelling included, stays as it is, byte for byte.
 
-import { Document, isMap, isScalar, type Pair } from 'yaml'
-import { hubRoutesPath, leafRoutesPath, nodesPath } from './config.ts'
+import { Document, isMap, isScalar } from 'yaml'
+import { editChunks, listPaths, lists, pairAt } from './config-blocks.ts'
 import { columnOf, hasRange, indented, lineEnd, putBelow, replaceLines, replaceValue, styleOf } from './config-lines.ts'
 import { editPair, itemsSpec, NoLines, plainItem } from './config-list.ts'
 import { type Item, type List, listOf, targetOf } from './config-target.ts'
 import { ConfigText } from './config-text.ts'
 import type { Change, Manifest } from './manifest.ts'
 
-const listPaths: Record<List, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
-const lists = ['hub', 'leaf', 'nodes'] as const
-
 const valueAt = (tree: unknown, path: readonly string[]): unknown =>
   path.reduce<unknown>((value, key) => (value as Record<string, unknown> | null | undefined)?.[key], tree)
-
-/** The pair of that path, if no alias is on the way. */
-function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
-  let pair: Pair | undefined
-  for (const name of path) {
-    const map = pair ? pair.value : document.contents
-    if (!isMap(map)) return undefined
-    pair = map.items.find(({ key }) => isScalar(key) && key.value === name) as Pair | undefined
-    if (!pair) return undefined
-  }
-  return pair
-}
 
 /** The text with that list holding the target. Throws where lines cannot be exchanged. */
 function editLines(config: ConfigText, list: List, held: Manifest, target: ReadonlyMap<string, Item>): string {
@@ -101,8 +86,15 @@ function othersOf(text: ConfigText, list: List): string {
 function editList(config: ConfigText, list: List, changes: readonly Change[]): ConfigText {
   const { manifest } = config.config as { manifest: Manifest }
   const target = targetOf(list, manifest, changes)
+  const held = listOf(manifest, list)
+  if (target.size === held.length && [...target.values()].every((item, index) => item === held[index])) return config
+  return editChunks(config, list, target) ?? editWhole(config, list, target)
+}
+
+/** As a whole: the text is edited, and read again from its first line to its last. */
+function editWhole(config: ConfigText, list: List, target: ReadonlyMap<string, Item>): ConfigText {
+  const { manifest } = config.config as { manifest: Manifest }
   const wanted = JSON.stringify([...target.values()])
-  if (wanted === textOf(config, list)) return config
   // A surprise in the YAML must not reach the disk: what was meant is compared with what the new text says.
   const others = othersOf(config, list)
   const attempt = (write: () => string): ConfigText | undefined => {

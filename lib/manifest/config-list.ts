@@ -34,7 +34,7 @@ export const plainItem = (item: Item): unknown => {
 }
 
 /** What a list is to hold, and how its items are told apart and written. */
-type Spec<T> = {
+export type Spec<T> = {
   readonly target: ReadonlyMap<string, T>
   readonly keyOf: (value: unknown) => string
   /** Does the file's item of that key say what is wanted already? */
@@ -54,31 +54,51 @@ const braces = (plain: unknown): string => {
   return document.toString({ lineWidth: 0 }).trimEnd()
 }
 
-/** The text of a block list of that spec, in place of the one that stands there. */
-function editBlock<T>(slice: Slice, list: Ranged & { items: unknown[] }, values: readonly unknown[], spec: Spec<T>) {
-  const { text, base } = slice
+/** The lines of one item, with what stands above it, and the item they were read as. */
+type Chunk = Slice & { readonly item: unknown }
+
+/** A block list in a text: where its lines begin and end, how far it stands in, and its lines item by item. */
+export type Block<C> = {
+  readonly start: number
+  readonly end: number
+  readonly column: number
+  readonly chunks: ReadonlyMap<string, C>
+}
+
+export function cutBlock({ text, base }: Slice, list: Ranged & { items: unknown[] }, keys: readonly string[]) {
   const column = columnOf(text, list.range[0] - base)
   const start = list.range[0] - base - column
-  const chunks = new Map<string, string>()
-  let from = start
+  const chunks = new Map<string, Chunk>()
+  let end = start
   for (const [index, item] of list.items.entries()) {
     if (!hasRange(item)) throw new NoLines()
     const to = lineEnd(text, Math.min(item.range[2], list.range[1]) - base)
-    const chunk = text.slice(from, to)
-    const key = spec.keyOf(values[index])
-    const wanted = spec.target.get(key)
+    const key = keys[index]!
+    const lines = ended(text.slice(end, to))
     const known = chunks.get(key)
     // Of duplicates in the file all stay or none, and an update makes them one.
-    if (wanted !== undefined && spec.same(key, wanted)) chunks.set(key, (known ?? '') + ended(chunk))
-    else if (wanted !== undefined && known === undefined) {
-      const above = blankOrComment.exec(chunk)?.[0] ?? ''
-      const updated = spec.update({ text: chunk, base: base + from }, item, wanted)
-      chunks.set(key, ended(updated ?? above + indented(spec.create(wanted), column)))
-    }
-    from = to
+    chunks.set(key, known ? { ...known, text: known.text + lines } : { text: lines, base: base + end, item })
+    end = to
   }
-  const lines = [...spec.target].map(([key, item]) => chunks.get(key) ?? indented(spec.create(item), column))
-  return replaceLines(text, start, from, lines.join(''))
+  return { start, end, column, chunks }
+}
+
+/** The lines of an item that the list is to hold; `chunk`: as it stands there now, unless it is new. */
+export function linesOf<T>(chunk: Chunk | undefined, wanted: T, column: number, spec: Spec<T>): string {
+  const updated = chunk && spec.update(chunk, chunk.item, wanted)
+  if (updated !== undefined) return ended(updated)
+  const above = chunk ? blankOrComment.exec(chunk.text)?.[0] : ''
+  return `${above}${indented(spec.create(wanted), column)}`
+}
+
+/** The text of a block list of that spec, in place of the one that stands there. */
+function editBlock<T>(slice: Slice, list: Ranged & { items: unknown[] }, values: readonly unknown[], spec: Spec<T>) {
+  const { start, end, column, chunks } = cutBlock(slice, list, values.map(spec.keyOf))
+  const lines = [...spec.target].map(([key, item]) => {
+    const chunk = chunks.get(key)
+    return chunk && spec.same(key, item) ? chunk.text : linesOf(chunk, item, column, spec)
+  })
+  return replaceLines(slice.text, start, end, lines.join(''))
 }
 
 /** The slice with the value of that pair made to hold the target. */
@@ -144,15 +164,18 @@ const subscriptionsSpec = (wanted: readonly Subscription[], said: readonly Subsc
   }
 }
 
+/** The key of an item as the file has it. */
+export const keyOfValue = (value: unknown): string => {
+  const { name, host, port } = value as { name?: string; host: string; port: unknown }
+  return itemKey(name === undefined ? { host, port: Number(port) } : { name, subscriptions: [] })
+}
+
 /** The spec of one of the three lists; `held` is what the file says. */
 export function itemsSpec(target: ReadonlyMap<string, Item>, held: readonly Item[], style: Style): Spec<Item> {
   const said = new Map(held.map((item) => [itemKey(item), item]))
   return {
     target,
-    keyOf: (value) => {
-      const { name, host, port } = value as { name?: string; host: string; port: unknown }
-      return itemKey(name === undefined ? { host, port: Number(port) } : { name, subscriptions: [] })
-    },
+    keyOf: keyOfValue,
     same: (key, wanted) => said.get(key) === wanted,
     update(slice, item, wanted) {
       if (!('name' in wanted) || !isMap(item) || item.flow) return undefined

@@ -3,6 +3,7 @@
 import { type Document, LineCounter, type ParsedNode, parseDocument, type Tags } from 'yaml'
 import { type Path, Place, pathText } from './checks.ts'
 import { type Config, readConfig } from './config.ts'
+import type { Blocks } from './config-blocks.ts'
 
 /** A fault of the configuration file. `line` and `column` count from 1; `path` as in `clustering.nodes[0].name`. */
 export type Problem = { line?: number; column?: number; path?: string; message: string }
@@ -27,38 +28,59 @@ const keepNumbers = (tags: Tags): Tags =>
 const parseYaml = (text: string, lines: LineCounter): Document.Parsed<ParsedNode> =>
   parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers })
 
+/** What is known of a text that we wrote ourselves, so that it need not be read again. */
+type Known = { readonly config: Config; readonly blocks: Blocks }
+
 /** One reading of the file. The text has line feeds only and no byte order mark; `onDisk` is what the file holds. */
 export class ConfigText {
   readonly onDisk: string
   readonly text: string
-  readonly document: Document.Parsed<ParsedNode>
-  /** The tree of plain values, with aliases resolved. */
-  readonly tree: unknown
   /** Undefined when there are problems. */
   readonly config: Config | undefined
   readonly problems: readonly Problem[]
+  /** Its lists as lines, once they were cut. */
+  readonly blocks: Blocks | undefined
   readonly #lines = new LineCounter()
+  #document: Document.Parsed<ParsedNode> | undefined
+  #tree: { value: unknown } | undefined
 
-  constructor(onDisk: string) {
+  constructor(onDisk: string, known?: Known) {
     this.onDisk = onDisk
     this.text = onDisk.replace(/^\uFEFF/, '').replaceAll('\r\n', '\n')
-    this.document = parseYaml(this.text, this.#lines)
+    this.blocks = known?.blocks
+    const { config, problems } = known ? { config: known.config, problems: [] } : this.#read()
+    this.config = config
+    this.problems = problems
+  }
+
+  get document(): Document.Parsed<ParsedNode> {
+    this.#document ??= parseYaml(this.text, this.#lines)
+    return this.#document
+  }
+
+  /** The tree of plain values, with aliases resolved. */
+  get tree(): unknown {
+    this.#tree ??= { value: this.document.toJS() }
+    return this.#tree.value
+  }
+
+  #read(): { config: Config | undefined; problems: readonly Problem[] } {
     const problems = this.document.errors.map((error) => ({ ...this.#position(error.pos[0]), message: error.message }))
-    if (problems.length === 0) {
-      try {
-        this.tree = this.document.toJS()
-      } catch (error) {
-        // An alias without its anchor, or one that would unfold without end.
-        problems.push({ line: 1, column: 1, message: String(error) })
-      }
+    const root = problems.length === 0 ? this.#root(problems) : undefined
+    const config = root && readConfig(root)
+    problems.push(...(root?.faults ?? []).map(({ path, message }) => this.problem(path, message)))
+    if (problems.length === 0) return { config, problems }
+    return { config: undefined, problems: problems.toSorted((a, b) => a.line - b.line || a.column - b.column) }
+  }
+
+  #root(problems: Problem[]): Place | undefined {
+    try {
+      return new Place(this.tree)
+    } catch (error) {
+      // An alias without its anchor, or one that would unfold without end.
+      problems.push({ line: 1, column: 1, message: String(error) })
+      return undefined
     }
-    if (problems.length === 0) {
-      const root = new Place(this.tree)
-      const config = readConfig(root)
-      problems.push(...root.faults.map(({ path, message }) => this.problem(path, message)))
-      if (problems.length === 0) this.config = config
-    }
-    this.problems = problems.toSorted((a, b) => a.line - b.line || a.column - b.column)
   }
 
   /** Text with line feeds as it belongs on disk: with the line ends and the byte order mark that this file has. */

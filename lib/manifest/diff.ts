@@ -14,11 +14,23 @@ import {
 
 type Difference<T> = { removed: T[]; added: T[]; kept: [previous: T, current: T][]; order: string[] | undefined }
 
+/** How many items both lists have in common, the same objects, at their beginning and then at their end. */
+function inCommon<T>(previous: readonly T[], current: readonly T[]): { head: number; tail: number } {
+  const most = Math.min(previous.length, current.length)
+  let head = 0
+  while (head < most && previous[head] === current[head]) head++
+  let tail = 0
+  while (tail < most - head && previous.at(-1 - tail) === current.at(-1 - tail)) tail++
+  return { head, tail }
+}
+
 function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T) => string): Difference<T> {
   const result: Difference<T> = { removed: [], added: [], kept: [], order: undefined }
-  if (previous === current) return result
-  const before = new Map(previous.map((item) => [key(item), item]))
-  const after = new Map(current.map((item) => [key(item), item]))
+  const { head, tail } = inCommon(previous, current)
+  const byKey = (items: readonly T[]) =>
+    new Map(items.slice(head, items.length - tail).map((item) => [key(item), item]))
+  const before = byKey(previous)
+  const after = byKey(current)
   // Removing and appending gives this order.
   const reached: string[] = []
   for (const [name, item] of before) {
@@ -34,8 +46,8 @@ function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T
     result.added.push(item)
     reached.push(name)
   }
-  const wanted = [...after.keys()]
-  if (wanted.some((name, index) => name !== reached[index])) result.order = wanted
+  const isInOrder = [...after.keys()].every((name, index) => name === reached[index])
+  if (!isInOrder || (tail > 0 && result.added.length > 0)) result.order = current.map(key)
   return result
 }
 

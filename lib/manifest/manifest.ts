@@ -61,7 +61,9 @@ function shareList<T>(
   let counterparts: Map<string, T> | undefined
   const made = items.map((item, index) => {
     if (item === previous[index]) return item
-    counterparts ??= new Map(previous.map((other) => [key(other), other]))
+    counterparts ??= new Map(
+      previous.filter((other, place) => other !== items[place]).map((other) => [key(other), other]),
+    )
     return make(item, counterparts.get(key(item)))
   })
   const same = made.length === previous.length && made.every((item, index) => item === previous[index])

@@ -9,16 +9,9 @@ import { ConfigText, type Problem, problemText } from './config-text.ts'
 import { diff, withoutRemovals } from './diff.ts'
 import { type Cause, type Change, type Manifest, share } from './manifest.ts'
 import { haveOtherLimits, needRestart, type Settings } from './settings.ts'
+import { type Commit, planSteps, type Request, type Step } from './store-steps.ts'
 
-/** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
-export type Commit = {
-  previous: Manifest
-  current: Manifest
-  changes: readonly Change[]
-  cause: Cause
-  /** What whoever asked for the commit wants its followers to know. */
-  note?: unknown
-}
+export type { Commit } from './store-steps.ts'
 
 /** Told after memory has changed, in the order of the commits. What these throw is logged. */
 export interface StoreListener {
@@ -60,6 +53,7 @@ export class ManifestStore {
   #awaitsRestart = false
   #unreadable = false
   #queue: Promise<unknown> = Promise.resolve()
+  readonly #waiting: Request[] = []
   #removals: NodeJS.Timeout | undefined
   #closed = false
 
@@ -111,7 +105,8 @@ export class ManifestStore {
 
   /**
    * Queued; `change` runs on the manifest current at its turn and may throw a ClusterError to refuse. Nothing is written and
-   * nobody told when it returns the same value. An edit of the file that we have not seen yet is taken in first.
+   * nobody told when it returns the same value. An edit of the file that we have not seen yet is taken in first. Those that
+   * wait together are written together; `change` may run more than once, and the last time counts.
    *
    * Rejects with config_rejected while the file is bad, and never overwrites a bad file; with config_unwritable when the
    * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
@@ -119,18 +114,44 @@ export class ManifestStore {
    */
   commit(change: (current: Manifest) => Manifest, cause: Cause, note?: unknown): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
-    return this.#enqueue(async () => {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ change, cause, note, resolve, reject })
+      void this.#enqueue(async () => {
+        const waiting = this.#waiting.splice(0)
+        while (waiting.length > 0) waiting.splice(0, await this.#commit(waiting))
+      })
+    })
+  }
+
+  /** As many from the first on as can be written together; resolves with their number, at least 1. */
+  async #commit(waiting: readonly Request[]): Promise<number> {
+    let steps: readonly Step[] = []
+    try {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
         await this.#takeEdits()
         if (this.#problems.length > 0) throw rejection(this.#file, this.#problems)
-        const previous = this.#manifest
-        const current = share(previous, change(previous))
-        const changes = current === previous ? [] : diff(previous, current)
-        if (changes.length === 0) return { previous, current: previous, changes, cause }
-        if (await this.#write(changes)) return this.#swap(current, changes, cause, note)
+        steps = planSteps(this.#manifest, waiting)
+        if (await this.#write(steps.flatMap(({ changes }) => changes))) return this.#settle(steps)
       }
       throw clusterError('config_unwritable', this.file, 'somebody else keeps writing it')
-    })
+    } catch (error) {
+      // It may be one alone that cannot be written.
+      if (steps.length > 1) return this.#commit(waiting.slice(0, 1))
+      waiting[0]!.reject(error)
+      return 1
+    }
+  }
+
+  #settle(steps: readonly Step[]): number {
+    for (const { request, previous, current, changes, refusal } of steps) {
+      const { cause, note, resolve, reject } = request
+      if (refusal) reject(refusal.reason)
+      else
+        resolve(
+          changes.length === 0 ? { previous, current, changes, cause } : this.#swap(current, changes, cause, note),
+        )
+    }
+    return steps.length
   }
 
   /** Idempotent; waits for commits under way. */
@@ -168,6 +189,7 @@ export class ManifestStore {
 
   /** False when the file was edited meanwhile. */
   async #write(changes: readonly Change[]): Promise<boolean> {
+    if (changes.length === 0) return true
     let edited: ConfigText
     try {
       edited = editConfig(this.#good, changes)

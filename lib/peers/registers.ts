@@ -31,6 +31,8 @@ export class Registers {
   readonly #path: string | undefined
   readonly #logger: Logger
   readonly #nodes = new Map<string, Map<string, Register>>()
+  /** The manifest that was taken over last. */
+  #noted: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
 
@@ -74,7 +76,10 @@ export class Registers {
     this.#save()
   }
 
-  /** Takes over what the manifest holds. Returns the nodes of which something differed. */
+  /**
+   * Takes over what the manifest holds; what is the same object as the last time is not looked at. Returns the nodes of
+   * which something differed.
+   */
   note(manifest: Manifest, revisionOf: (node: string, table: TableName) => Stamp): string[] {
     const changed = new Set<string>()
     const put = (node: string, register: Omit<Register, 'revision'>) => {
@@ -84,13 +89,27 @@ export class Registers {
       this.set(node, { database, table, publish, subscribe, removed, revision: revisionOf(node, register) })
       changed.add(node)
     }
-    const held = new Map(manifest.nodes.map((node) => [node.name, new Set(node.subscriptions.map(tableKey))]))
-    for (const { name, subscriptions } of manifest.nodes)
-      for (const each of subscriptions) put(name, { ...each, removed: false })
-    for (const [node, registers] of this.#nodes)
-      for (const register of registers.values())
-        if (!register.removed && !held.get(node)?.has(tableKey(register)))
-          put(node, { ...register, publish: false, subscribe: false, removed: true })
+    const before = new Map<string, readonly TableName[]>(
+      this.#noted?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
+        this.nodes().map((node) => [node, this.of(node).filter(({ removed }) => !removed)]),
+    )
+    const end = (node: string, tables: readonly TableName[]) => {
+      for (const { database, table } of tables)
+        put(node, { database, table, publish: false, subscribe: false, removed: true })
+    }
+    for (const { name, subscriptions } of manifest.nodes) {
+      const held = new Set(before.get(name))
+      before.delete(name)
+      const fresh = subscriptions.filter((each) => !held.delete(each))
+      for (const each of fresh) put(name, { ...each, removed: false })
+      const keys = new Set(fresh.map(tableKey))
+      end(
+        name,
+        [...held].filter((each) => !keys.has(tableKey(each))),
+      )
+    }
+    for (const [node, tables] of before) end(node, tables)
+    this.#noted = manifest
     return [...changed]
   }
 

@@ -33,9 +33,9 @@ export type ReplicatorOptions = {
 
 const keyOf = ({ node, database, table }: Source) => JSON.stringify([node, database, table])
 
-/** The remote tables that a manifest subscribes to. */
-export const sourcesOf = (manifest: Manifest): Source[] =>
-  manifest.nodes.flatMap(({ name, subscriptions }) =>
+/** The remote tables that these nodes are subscribed to for. */
+const sourcesOf = (nodes: Manifest['nodes']): Source[] =>
+  nodes.flatMap(({ name, subscriptions }) =>
     subscriptions.filter(({ subscribe }) => subscribe).map(({ database, table }) => ({ node: name, database, table })),
   )
 
@@ -46,6 +46,8 @@ export class Replicator {
   /** Ended, with a checkpoint that the host still has to forget. */
   readonly #owed = new Map<string, Source>()
   readonly #counters = replicationCounters()
+  /** Of the manifest that was followed last. */
+  #followed: Manifest['nodes'] = []
   /** Starts and ends happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -53,13 +55,19 @@ export class Replicator {
     this.#options = options
   }
 
-  /** Starts what is subscribed now and ends what no longer is; a subscription that stays is not touched. */
-  follow(manifest: Manifest): Promise<void> {
+  /** Starts what is subscribed now and ends what no longer is; a subscription that stays is not touched, a node that is the same object not looked at. */
+  follow({ nodes }: Manifest): Promise<void> {
     return this.#queue(async () => {
-      const wanted = new Map(sourcesOf(manifest).map((source) => [keyOf(source), source]))
-      for (const key of [...this.#subscribers.keys()]) if (!wanted.has(key)) await this.#end(key)
+      const before = new Set(this.#followed)
+      const same = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
+      const wanted = new Map(
+        sourcesOf(nodes.filter(({ name }) => !same.has(name))).map((source) => [keyOf(source), source]),
+      )
+      for (const [key, { source }] of [...this.#subscribers])
+        if (!same.has(source.node) && !wanted.has(key)) await this.#end(key)
       await this.#forgetOwed()
       for (const [key, source] of wanted) if (!this.#subscribers.has(key)) this.#start(key, source)
+      this.#followed = nodes
     })
   }
 

@@ -1,0 +1,118 @@
+// The lists of the configuration file as lines by item, kept from one change of ours to the next: a change reads and
+// checks the lines it touches, and nothing else of the file. Only for files without anchors: with them nothing stands alone.
+
+import { isAlias, isMap, isNode, isScalar, isSeq, type Pair, parseDocument, visit } from 'yaml'
+import { Place } from './checks.ts'
+import { hubRoutesPath, leafRoutesPath, nodesPath, readConfig } from './config.ts'
+import { columnOf, hasRange, styleOf } from './config-lines.ts'
+import { type Block, cutBlock, itemsSpec, keyOfValue, linesOf } from './config-list.ts'
+import { type Item, type List, listOf } from './config-target.ts'
+import { ConfigText } from './config-text.ts'
+import { type Manifest, share } from './manifest.ts'
+
+export const lists = ['hub', 'leaf', 'nodes'] as const
+export const listPaths: Record<List, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
+
+/** Those of the lists that are block lists with items. */
+export type Blocks = Readonly<Partial<Record<List, Block<string>>>>
+
+/** The pair of that path, if no alias is on the way. */
+export function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
+  let pair: Pair | undefined
+  for (const name of path) {
+    const map = pair ? pair.value : document.contents
+    if (!isMap(map)) return undefined
+    pair = map.items.find(({ key }) => isScalar(key) && key.value === name) as Pair | undefined
+    if (!pair) return undefined
+  }
+  return pair
+}
+
+function hasAnchors({ document }: ConfigText): boolean {
+  let found = false
+  visit(document, (_, node) => {
+    if (!isAlias(node) && !(isNode(node) && node.anchor)) return
+    found = true
+    return visit.BREAK
+  })
+  return found
+}
+
+function blocksOf(config: ConfigText): Blocks {
+  if (hasAnchors(config)) return {}
+  const blocks: Partial<Record<List, Block<string>>> = {}
+  for (const list of lists) {
+    const value = pairAt(config, listPaths[list].split('.'))?.value
+    if (!isSeq(value) || value.flow || !hasRange(value) || value.items.length === 0) continue
+    const values = value.toJSON() as unknown[]
+    const { chunks, ...block } = cutBlock({ text: config.text, base: 0 }, value, values.map(keyOfValue))
+    blocks[list] = { ...block, chunks: new Map([...chunks].map(([key, { text }]) => [key, text])) }
+  }
+  return blocks
+}
+
+/** The items of a block list on its own, as parsed and as plain values; none when it is anything else. */
+function readLines(text: string, column: number): { items: unknown[]; values: unknown[] } {
+  const { contents, errors } = parseDocument(text, { prettyErrors: false })
+  const isList = errors.length === 0 && isSeq(contents) && !contents.flow
+  if (!isList || columnOf(text, contents.range[0]) !== column) return { items: [], values: [] }
+  return { items: contents.items, values: contents.toJSON() as unknown[] }
+}
+
+/** What a file with such a list, of a node of that name, says in it. */
+function itemsIn(list: List, values: unknown[], { nodeName }: Manifest): readonly Item[] {
+  const path = listPaths[list].split('.').slice(1)
+  const below = path.reduceRight<unknown>((tree, key) => ({ [key]: tree }), values)
+  const root = new Place({ clustering: { nodeName: nodeName || null, ...(below as object) } })
+  const { manifest } = readConfig(root)
+  return root.faults.length === 0 ? listOf(manifest, list) : []
+}
+
+const withList = (manifest: Manifest, list: List, items: readonly Item[]): Manifest =>
+  share(
+    manifest,
+    list === 'nodes'
+      ? { ...manifest, nodes: items as Manifest['nodes'] }
+      : { ...manifest, routes: { ...manifest.routes, [list]: items } },
+  )
+
+/** The configuration with that list holding the target; undefined where its lines do not stand alone. */
+export function editChunks(config: ConfigText, list: List, target: ReadonlyMap<string, Item>): ConfigText | undefined {
+  const { text, config: said } = config
+  const blocks = config.blocks ?? blocksOf(config)
+  const block = blocks[list]
+  if (!said || !block || target.size === 0) return undefined
+  const { start, end, column } = block
+  const spec = itemsSpec(target, listOf(said.manifest, list), styleOf(text))
+  const chunks = new Map<string, string>()
+  const touched: [item: Item, lines: string][] = []
+  for (const [key, wanted] of target) {
+    const old = block.chunks.get(key)
+    let lines = old
+    if (old === undefined || !spec.same(key, wanted)) {
+      const chunk = old === undefined ? undefined : { text: old, base: 0, item: readLines(old, column).items[0] }
+      lines = linesOf(chunk, wanted, column, spec)
+      touched.push([wanted, lines])
+    }
+    chunks.set(key, lines!)
+  }
+  // A surprise in the YAML must not reach the disk: what was meant is compared with what the new lines say.
+  const { values } = readLines(touched.map(([, lines]) => lines).join(''), column)
+  const meant = touched.map(([item]) => item)
+  if (meant.length > 0 && JSON.stringify(itemsIn(list, values, said.manifest)) !== JSON.stringify(meant))
+    return undefined
+
+  const all = [...chunks.values()].join('')
+  const moved = all.length - (end - start)
+  const edited: Partial<Record<List, Block<string>>> = { [list]: { start, end: start + all.length, column, chunks } }
+  for (const other of lists) {
+    const held = blocks[other]
+    if (!held || other === list) continue
+    edited[other] = held.start < start ? held : { ...held, start: held.start + moved, end: held.end + moved }
+  }
+  const manifest = withList(said.manifest, list, [...target.values()])
+  return new ConfigText(config.toDisk(text.slice(0, start) + all + text.slice(end)), {
+    config: { ...said, manifest },
+    blocks: edited,
+  })
+}
