@@ -90,6 +90,8 @@ export class ClusterManager extends SafeEmitter {
   #service: Service | undefined
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
   #following: Promise<void> = Promise.resolve()
+  /** The manifest that mesh and subscribers follow, or are on their way to. */
+  #inEffect: Manifest
   #closing: Promise<void> | undefined
   /** Another process of our name was there first: this one takes no part until it is opened again. */
   #aside = false
@@ -99,6 +101,7 @@ export class ClusterManager extends SafeEmitter {
     this.#options = options
     this.#store = store
     this.#unlock = unlock
+    this.#inEffect = store.manifest
     this.#clock = new Clock(store.manifest.nodeName || 'local', options.maxClockDrift)
     const { stamp } = options.host.info()
     if (stamp) this.#clock.resume(stamp)
@@ -273,6 +276,7 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
     const { settings, manifest } = this.#store
     const node = manifest.nodeName
+    this.#inEffect = manifest
     const mesh = this.#options.mesh ?? this.#natsMesh()
     const quarantine = await Quarantine.open({
       folder: join(this.#folder, 'quarantine'),
@@ -482,8 +486,12 @@ export class ClusterManager extends SafeEmitter {
     const failed = (error: unknown) =>
       this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
     this.#following = this.#following.then(async () => {
-      if (previous.routes !== current.routes) await service.mesh.setRoutes(current.routes).catch(failed)
-      if (previous.nodes !== current.nodes) await service.replicator.follow(current).catch(failed)
+      // The newest: what was committed while others took effect comes with it.
+      const { manifest } = this
+      const { routes, nodes } = this.#inEffect
+      this.#inEffect = manifest
+      if (manifest.routes !== routes) await service.mesh.setRoutes(manifest.routes).catch(failed)
+      if (manifest.nodes !== nodes) await service.replicator.follow(manifest).catch(failed)
     })
     for (const change of changes) {
       if (change.type === 'node:added' && service.peers.isUp(change.node.name))

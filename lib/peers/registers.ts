@@ -98,8 +98,10 @@ export class Registers {
         put(node, { database, table, publish: false, subscribe: false, removed: true })
     }
     for (const { name, subscriptions } of manifest.nodes) {
-      const held = new Set(before.get(name))
+      const old = before.get(name)
       before.delete(name)
+      if (old === subscriptions) continue
+      const held = new Set(old)
       const fresh = subscriptions.filter((each) => !held.delete(each))
       for (const each of fresh) put(name, { ...each, removed: false })
       const keys = new Set(fresh.map(tableKey))
