@@ -197,7 +197,7 @@ export const control: Part = {
     '1,000 nodes with 10 tables each are the 10,000 subscriptions, 10 a node. us/entry: microseconds for each entry.',
   ],
   async *run(options) {
-    for (const place of places)
+    for (const place of places.filter(({ on }) => on.includes(options.on)))
       for (const entries of place.lists)
         for (const count of options.entries) yield* rowsOf(place, entries, count, options)
   },

@@ -1,4 +1,5 @@
-// `npm run bench [-- PART...]`: measures parts of the module by name, all of them by default. `--json` prints JSON alone.
+// `npm run bench [-- PART...]`: measures parts of the module by name, all of them by default. `--json` prints JSON
+// alone; `--on there` measures only where the column `on` holds that text.
 
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -12,6 +13,7 @@ const { values, positionals } = parseArgs({
   options: {
     json: { type: 'boolean', default: false },
     entries: { type: 'string', default: '100,1000,10000' },
+    on: { type: 'string', default: '' },
     rounds: { type: 'string', default: '7' },
     'warm-up': { type: 'string', default: '1000' },
   },
@@ -31,6 +33,7 @@ if (unknown.length > 0) {
 }
 const options = {
   entries: values.entries.split(',').map((text) => whole('entries', text, 1)),
+  on: values.on,
   rounds: whole('rounds', values.rounds, 1),
   warmUp: whole('warm-up', values['warm-up'], 0),
 }

@@ -23,6 +23,8 @@ export type Part = {
 export type PartOptions = {
   /** How many entries, each in turn. */
   readonly entries: readonly number[]
+  /** Only what runs on something of such a name. */
+  readonly on: string
   /** Measured after the warm-up; the figures are their medians. */
   readonly rounds: number
   /** ms of rounds before those that count, at least one round. */
