@@ -9,7 +9,6 @@ import { randomNumbers } from '../support/random.ts'
 import { recordIncidents } from './incidents.ts'
 import { createJournal, JournalHost } from './journal.ts'
 import type { FromNode, NodeSetup, ToNode } from './messages.ts'
-import { quarantineOf } from './quarantine.ts'
 import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 
 const WRITERS = 2
@@ -92,7 +91,8 @@ async function answer(request: ToNode): Promise<unknown> {
     case 'mark':
       return writeOnce(() => 1, TABLES)
     case 'replay':
-      return quarantineOf(cluster)?.replayAll() ?? 0
+      for (const { source } of cluster.subscriptions()) await cluster.quarantine.replay(source)
+      return cluster.quarantine.list().length
     case 'subscriptions':
       return cluster.subscriptions()
     case 'purge':

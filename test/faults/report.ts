@@ -36,6 +36,10 @@ export class Report {
     this.#faults.set(kind, (this.#faults.get(kind) ?? 0) + 1)
   }
 
+  inflicted(kind: string): boolean {
+    return this.#faults.has(kind)
+  }
+
   stall(kind: string, ms: number): void {
     this.#longest.set(kind, Math.max(this.#longest.get(kind) ?? 0, ms))
   }

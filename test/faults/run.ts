@@ -72,6 +72,8 @@ export class Run {
       await Promise.all(this.#nodes.map((node) => node.close()))
       verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger)
       for (const violation of verdict.violations) report.violation(violation)
+      if (verdict.quarantined > 0 !== report.inflicted('clock-beyond'))
+        report.violation(`${verdict.quarantined} transactions were in quarantine, for no clock or in spite of one`)
     } catch (error) {
       report.violation((error as Error).stack ?? String(error))
     }
