@@ -108,8 +108,10 @@ export class Cursor {
       if (index >= 0 && stop(next)) return
       // Of an incarnation that nobody tells of any more, at least the next one is lost.
       const lost = index >= 0 ? (incarnations[index]!.last ?? sequence) : sequence + 1
+      // What we had read beyond what its writer knew to be stored comes again, first of all: it lay in the outbox.
+      const again = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
       // One that goes on behind older messages has them from a copy.
-      await this.#begin(next.epoch, next.from - 1, lost, next.from > 1 ? 'rewound' : 'recreated')
+      await this.#begin(next.epoch, next.from - 1 + again, lost, next.from > 1 ? 'rewound' : 'recreated', again > 0)
     }
   }
 
@@ -122,9 +124,14 @@ export class Cursor {
     await this.rewind(state)
   }
 
-  /** Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. */
-  #begin(epoch: string, sequence: number, lostUpTo: number, reason: GapReason): Promise<void> {
-    return this.#move({ epoch, sequence }, this.checkpoint.sequence + 1, lostUpTo, reason)
+  /**
+   * Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. `same`: the
+   * message there is the one we applied last.
+   */
+  #begin(epoch: string, sequence: number, lostUpTo: number, reason: GapReason, same = false): Promise<void> {
+    const { lastId } = this.checkpoint
+    const place = { epoch, sequence, ...(same && lastId !== undefined && { lastId }) }
+    return this.#move(place, this.checkpoint.sequence + 1, lostUpTo, reason)
   }
 
   /** Goes on behind `to`, in the same epoch. */

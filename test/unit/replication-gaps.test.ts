@@ -127,6 +127,26 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     assert.deepEqual(arrived, ['anew', 'after'])
   })
 
+  it('by a store that was lost together with the process: what had been read unconfirmed is not applied again', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
+    await node1.write(numbered('confirmed', 5))
+    await scene.quiet()
+    const published = node1.host.published.bind(node1.host)
+    node1.host.published = () => Promise.reject(new Error('its process is about to die'))
+    await node1.reopen()
+    await node1.write(numbered('unconfirmed', 5))
+    await eventually('it is read', () => node2.from(node1).length === 10)
+    await node1.cluster.close()
+    scene.network.loseDisk('node1')
+    node1.host.published = published
+    await node1.open()
+    await node1.write(['after'])
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), [...numbered('confirmed', 5), ...numbered('unconfirmed', 5), 'after'])
+    assert.deepEqual(node2.gaps(), [])
+  })
+
   it('by a store that was brought back from a copy', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
