@@ -1,6 +1,6 @@
 // What the reader of the README has already: a database of theirs, a request, two hosts.
 
-import type { Host, Published, TableDescription, Transaction, Write } from '../../lib/index.ts'
+import type { ClusterManager, Host, Published, Source, TableDescription, Transaction, Write } from '../../lib/index.ts'
 
 type Transactional = {
   merge(write: Write, stamp: string): void
@@ -25,6 +25,8 @@ declare global {
     ): Promise<void>
   }
   const requestBody: unknown
+  const cluster: ClusterManager
+  const source: Source
   const hostOne: Host
   const hostTwo: Host
 }

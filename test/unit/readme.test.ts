@@ -12,7 +12,7 @@ test('the examples of the README are the compiled ones', async () => {
   const readme = await read('README.md')
   const examples = [...readme.matchAll(/^```ts\n(.*?)^```/gms)].map((match) => words(match[1]!))
   const compiled = await Promise.all(
-    ['embed', 'testing'].map(async (name) => {
+    ['embed', 'quarantine', 'testing'].map(async (name) => {
       const [, example = ''] = /^\/\/[^\n]*\n(.*)^export /ms.exec(await read(`test/types/readme-${name}.ts`)) ?? []
       return words(example.replace('../../lib/index.ts', 'enmesh').replace('../../lib/testing.ts', 'enmesh/testing'))
     }),
