@@ -36,7 +36,9 @@ import {
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
+import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
+import { Links } from './links.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
@@ -55,14 +57,7 @@ export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'pas
 const ADMIN_TIMEOUT = 5_000
 /** ms that `open` waits for the leaf to be linked with its hub: without that the node runs, alone. */
 const LINK_TIMEOUT = 3_000
-const RELOAD_TIMEOUT = 2_000
-/** ms for a new route to be linked and heard, and how often it is connected again. */
-const LINK_PATIENCE = 1_500
-const LINK_CALM = 60
-/** ms for a hub or a leaf to answer across a new route; and for the node there to have tried it in the other direction. */
-const PROBE_TIMEOUT = 250
-const MUTUAL_TIMEOUT = 600
-const ROUTE_ATTEMPTS = 3
+const PROBE_TIMEOUT = 2_000
 /** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
 const HOME_GRACE = 3_000
 /** ms between two looks at a leaf that is there and not yet fit for use. */
@@ -75,9 +70,6 @@ const portKeys = {
   hub: 'clustering.hubServer.network.port',
   leaf: 'clustering.leafServer.network.port',
 } as const
-
-/** A node whose hub ours is linked with; `answers`: that hub hears ours. */
-type Neighbour = { node: string; answers: boolean }
 
 export class NatsMesh implements Mesh {
   readonly maxPayload = MAX_STORED
@@ -94,6 +86,7 @@ export class NatsMesh implements Mesh {
   #settings: ServerSettings | undefined
   #hub: NatsServer | undefined
   #leaf: NatsServer | undefined
+  #hubRoutes: HubRoutes | undefined
   #hubConnection: Connection | undefined
   #leafConnection: Connection | undefined
   #appender: Appender | undefined
@@ -151,16 +144,28 @@ export class NatsMesh implements Mesh {
     )
     this.#hub = this.#server('hub', (signal) => this.#probeHub(signal))
     this.#leaf = this.#server('leaf', (signal) => this.#probeLeaf(signal))
+    const stopped = () => this.#state === 'stopped'
+    const links = new Links({
+      node,
+      connection: () => this.#connected(this.#leafConnection),
+      members: (options) => this.members(options),
+      stopped,
+    })
+    this.#hubRoutes = new HubRoutes({
+      hub: this.#hub,
+      links,
+      configuration: (wanted) => this.#hubText(wanted),
+      loadTime: (signal) => this.#hubLoadTime(signal),
+      logger: this.#logger,
+      stopped,
+    })
     try {
       // The hub first: a leaf that finds none tries again only a second later.
       await this.#hub.start(this.#hubText(routes.hub))
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
       this.#appender = new Appender(this.#connected(this.#leafConnection), node)
-      this.#leafConnection!.subscribe(
-        probeSubject(node),
-        (message) => void this.#answerProbe(message.string(), message),
-      )
+      links.serve()
     } catch (error) {
       await this.close()
       throw error
@@ -237,7 +242,7 @@ export class NatsMesh implements Mesh {
       name: `enmesh ${this.#node}`,
       changed: () => {},
     })
-    await this.#hubVarz(signal)
+    await this.#hubLoadTime(signal)
   }
 
   async #probeLeaf(signal: AbortSignal): Promise<void> {
@@ -252,7 +257,7 @@ export class NatsMesh implements Mesh {
         else if (this.#appender) this.#leafUp()
       },
     })
-    await this.#checkStore({ timeout: RELOAD_TIMEOUT, signal })
+    await this.#checkStore({ timeout: PROBE_TIMEOUT, signal })
     if (this.#state !== 'connected') return
     const full = await fullDisk(this.#settings!.storeFolder)
     if (!full) return
@@ -298,7 +303,7 @@ export class NatsMesh implements Mesh {
       if (full) this.#stillDown(full)
       const ready =
         !full &&
-        (await this.#checkStore({ timeout: RELOAD_TIMEOUT }).then(
+        (await this.#checkStore({ timeout: PROBE_TIMEOUT }).then(
           () => true,
           () => false,
         ))
@@ -367,107 +372,16 @@ export class NatsMesh implements Mesh {
     if (this.#state === 'stopped') return
     const changed = (server: 'hub' | 'leaf') =>
       previous[server].map(address).join() !== routes[server].map(address).join()
-    if (changed('hub')) await this.#applyHubRoutes(previous.hub, routes.hub)
+    if (changed('hub')) await this.#hubRoutes?.change(previous.hub, routes.hub)
     // A running leaf refuses new remotes.
     if (changed('leaf')) await this.#leaf?.restart(this.#leafText())
   }
 
-  /**
-   * Links are tried out after every change. While a server (2.9.10) reads its configuration anew it also rebuilds its
-   * accounts, and a route that connects at that moment may stay deaf to them for good, in either direction. What we added is
-   * taken out and put in again; when that does not help, or the link is another's, the hub is started anew.
-   */
-  async #applyHubRoutes(previous: readonly Route[], wanted: readonly Route[]): Promise<void> {
-    const known = new Set(previous.map(address))
-    const added = wanted.filter((route) => !known.has(address(route)))
-    const before = await this.#neighbours()
-    const silent = new Set(await this.#deafAmong(before))
-    const expected = before.length + added.length
-    for (let attempt = 1; ; attempt++) {
-      await this.#reloadHub(wanted)
-      const deaf = await this.#deafNeighbours(silent, expected)
-      if (deaf.length === 0 || this.#state === 'stopped') return
-      if (attempt === ROUTE_ATTEMPTS || added.length === 0) {
-        this.#logger.warn({ nodes: deaf }, 'the hub server is started anew: nodes it is linked with do not answer')
-        return this.#hub?.restart(this.#hubText(wanted))
-      }
-      this.#logger.info({ nodes: deaf, attempt }, 'a new route is deaf, connecting it again')
-      await this.#reloadHub(wanted.filter((route) => known.has(address(route))))
-    }
-  }
-
-  /** Nodes that our hub is linked with, by its own account, and whether their hubs answer it. */
-  async #neighbours(): Promise<Neighbour[]> {
-    const all = await this.members({ timeout: PROBE_TIMEOUT }).catch(() => [])
-    const answered = new Set(all.map(({ node }) => node))
-    const linked = all.find(({ node }) => node === this.#node)?.connectedNodes ?? []
-    return linked.map((node) => ({ node, answers: answered.has(node) }))
-  }
-
-  async #deafAmong(neighbours: readonly Neighbour[]): Promise<string[]> {
-    const heard = await Promise.all(neighbours.map(({ node, answers }) => answers && this.#isHeard(node)))
-    return neighbours.filter((_, index) => !heard[index]).map(({ node }) => node)
-  }
-
-  /**
-   * Those that do not answer, but for the `silent` ones that never did, when all that are expected had their time; a little
-   * longer than that, because those we know by gossip link themselves.
-   */
-  async #deafNeighbours(silent: ReadonlySet<string>, expected: number): Promise<string[]> {
-    const end = Date.now() + LINK_PATIENCE
-    for (let calmSince = 0; ; await delay(10)) {
-      const linked = (await this.#neighbours()).filter(({ node }) => !silent.has(node))
-      const deaf = await this.#deafAmong(linked)
-      const calm = deaf.length === 0 && linked.length + silent.size >= expected
-      if (!calm) calmSince = 0
-      else if (calmSince === 0) calmSince = Date.now()
-      const settled = calmSince > 0 && Date.now() - calmSince >= LINK_CALM
-      if (settled || Date.now() > end || this.#state === 'stopped') return deaf
-    }
-  }
-
-  /** Does that node hear us and we it, on both accounts and in both directions? */
-  async #isHeard(node: string): Promise<boolean> {
-    return (await this.#probe(node, this.#node, MUTUAL_TIMEOUT)) === HEARD
-  }
-
-  /** The node's answer; undefined when there is none. `asker` is tried in the other direction before it answers. */
-  async #probe(node: string, asker: string, timeout: number): Promise<string | undefined> {
-    try {
-      const connection = this.#connected(this.#leafConnection)
-      return (await connection.request(probeSubject(node), asker, { timeout })).string()
-    } catch {
-      return undefined
-    }
-  }
-
-  async #answerProbe(asker: string, message: { respond(data: string): unknown }): Promise<void> {
-    if (asker === '') return void message.respond(HEARD)
-    const [answer, members] = await Promise.all([
-      this.#probe(asker, '', PROBE_TIMEOUT),
-      this.members({ timeout: PROBE_TIMEOUT }).catch(() => []),
-    ])
-    message.respond(answer !== undefined && members.some(({ node }) => node === asker) ? HEARD : 'deaf')
-  }
-
-  /** Confirmed from the server itself: a reload shows only as a new `config_load_time`. */
-  async #reloadHub(routes: readonly Route[]): Promise<void> {
-    const signal = AbortSignal.timeout(RELOAD_TIMEOUT)
-    const before = await this.#hubVarz(signal).catch(() => undefined)
-    await this.#hub?.reload(this.#hubText(routes))
-    // A hub that is down reads the new file when it is started.
-    while (before) {
-      const after = await this.#hubVarz(signal)
-      if (after.config_load_time !== before.config_load_time) return
-      await delay(5)
-    }
-  }
-
-  async #hubVarz(signal: AbortSignal): Promise<{ config_load_time: string }> {
+  async #hubLoadTime(signal: AbortSignal): Promise<string> {
     const connection = this.#connected(this.#hubConnection)
     const subject = `$SYS.REQ.SERVER.${connection.serverId}.VARZ`
-    const answer = await connection.request(subject, '', { timeout: RELOAD_TIMEOUT, signal })
-    return answer.json<{ data: { config_load_time: string } }>().data
+    const answer = await connection.request(subject, '', { timeout: PROBE_TIMEOUT, signal })
+    return answer.json<{ data: { config_load_time: string } }>().data.config_load_time
   }
 
   #hubText(routes: readonly Route[]): string {
@@ -617,8 +531,6 @@ export class NatsMesh implements Mesh {
 }
 
 const requestSubject = (node: string) => `${node}.__request__`
-const probeSubject = (node: string) => `enmesh.probe.${node}`
-const HEARD = 'heard'
 const ANNOUNCE = 'enmesh.heartbeat'
 
 export { hubName, leafName }
