@@ -228,7 +228,6 @@ describe('a store whose files went bad while it was closed', () => {
       const path = await block(folder)
       await truncate(path, Math.floor((await stat(path)).size * share))
     }
-  // A stream created where messages of another still lie holds those; its writer takes it for empty.
   const damages: [name: string, damage: Damage][] = [
     ['bytes of a message that was read', flip(0.1, 40)],
     ['bytes of a message that was not read', flip(0.6, 40)],
