@@ -1,0 +1,120 @@
+// Another node's stream, whose messages reach its reader when the test says so, or not at all.
+
+import type { Transaction } from '../../lib/host.ts'
+import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../lib/mesh/mesh.ts'
+import { makeStamp } from '../../lib/replication/clock.ts'
+import { formatLabel, type Incarnation } from '../../lib/replication/stream-label.ts'
+import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
+import { eventually } from './cluster.ts'
+import { insert } from './memory-host.ts'
+
+const dog = { database: 'dev', table: 'dog' }
+export const source = { node: 'node1', ...dog }
+
+/** As a reader hands it over, but for the number of its delivery. */
+type Stored = Omit<Entry, 'delivery'>
+
+/** One opened on the stream. */
+export class ScriptedReader implements Reader {
+  readonly from: number
+  readonly maxMessages: number
+  lost = false
+  #delivered = 0
+  #entries: Entry[] = []
+  #wake = () => {}
+
+  constructor(from: number, maxMessages: number) {
+    this.from = from
+    this.maxMessages = maxMessages
+  }
+
+  /** Delivers them, in one piece. */
+  give(...entries: Stored[]): void {
+    this.#entries.push(...entries.map((entry) => ({ ...entry, delivery: ++this.#delivered })))
+    this.#wake()
+  }
+
+  /** So many are lost on the way. */
+  lose(count: number): void {
+    this.#delivered += count
+  }
+
+  async next(): Promise<Entry[]> {
+    while (this.#entries.length === 0) {
+      if (this.lost) throw new MeshError('reader_lost')
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    return this.#entries.splice(0)
+  }
+
+  close(): void {
+    this.lost = true
+    this.#entries = []
+    this.#wake()
+  }
+}
+
+export class RemoteStream {
+  incarnations: Incarnation[] = [{ epoch: 'e1', from: 1 }]
+  first = 1
+  last = 0
+  purged: [number, number][] = []
+  readonly readers: ScriptedReader[] = []
+  /** Questions for its state so far. */
+  asked = 0
+  /** What the next question meets first. */
+  obstacle: ((signal: AbortSignal | undefined) => Promise<void>) | undefined
+
+  /** As far as somebody who reads needs one. */
+  readonly mesh = {
+    streamState: async (_: unknown, { signal }: { signal?: AbortSignal }) => {
+      this.asked++
+      await this.obstacle?.(signal)
+      return this.state
+    },
+    read: async (_: unknown, from: number, { maxMessages }: { maxMessages: number }) => {
+      const reader = new ScriptedReader(from, maxMessages)
+      this.readers.push(reader)
+      return reader
+    },
+    sequenceAt: async () => this.first,
+  } as unknown as Mesh
+
+  get state(): StreamState {
+    const { incarnations, purged, first: firstSequence, last: lastSequence } = this
+    const description = formatLabel(dog, { incarnations, purged })
+    return { description, created: '', firstSequence, lastSequence, messages: lastSequence - firstSequence + 1 }
+  }
+
+  /** The reader of this number, from 0, once there is one. */
+  reader(index: number): Promise<ScriptedReader> {
+    return eventually(`reader ${index}`, () => this.readers[index], 5_000)
+  }
+
+  /** A transaction of the other node at this place. */
+  entry(
+    sequence: number,
+    { epoch = 'e1', id = `t${sequence}`, ...more }: Partial<Transaction> & { epoch?: string } = {},
+  ): Stored {
+    const transaction: Transaction = {
+      id,
+      stamp: makeStamp(sequence, 0, 'node1'),
+      writes: [insert('dog', { id })],
+      ...more,
+    }
+    return {
+      data: encode(transaction, transaction.writes, 'node1'),
+      headers: encodeHeaders(transaction, 'node1', epoch),
+      sequence,
+      time: Date.now(),
+    }
+  }
+
+  /** Those at `from` to `to`, appended where they are beyond the end. */
+  entries(from: number, to: number, epoch = 'e1'): Stored[] {
+    this.last = Math.max(this.last, to)
+    return Array.from({ length: to - from + 1 }, (_, index) => this.entry(from + index, { epoch }))
+  }
+}
