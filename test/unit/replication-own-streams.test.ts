@@ -36,7 +36,7 @@ async function start(test: TestContext) {
   return { leaf, streams, push, isStored }
 }
 
-describe('a stream that cannot be looked at', { concurrency: true }, () => {
+describe('a stream that cannot be looked at', { concurrency: true, timeout: 30_000 }, () => {
   it('is looked at again, ever more slowly', async (test) => {
     const { leaf, push, isStored } = await start(test)
     const { ensureStream } = leaf.mesh
@@ -94,7 +94,7 @@ describe('a stream that cannot be looked at', { concurrency: true }, () => {
   })
 })
 
-describe('a stream that refuses', { concurrency: true }, () => {
+describe('a stream that refuses', { concurrency: true, timeout: 30_000 }, () => {
   it('once, is looked at, and written on at once', async (test) => {
     const { leaf, push, isStored } = await start(test)
     leaf.held = true

@@ -98,7 +98,7 @@ const isPending = async (promise: Promise<unknown>): Promise<boolean> =>
 
 const outboxOf = ({ outbox }: MemoryHost) => outbox.map(({ id }) => id)
 
-describe('the outbox', { concurrency: true }, () => {
+describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
   it('decides the order, whatever was published first', async (test) => {
     const { leaf, host, publisher } = await start(test)
     const [first, second] = [transaction('first'), transaction('second')]
@@ -269,7 +269,7 @@ describe('the outbox', { concurrency: true }, () => {
   })
 })
 
-describe('publish', { concurrency: true }, () => {
+describe('publish', { concurrency: true, timeout: 30_000 }, () => {
   it('of what was sent and has left, or is about to, resolves', async (test) => {
     const { host, publisher, publish } = await start(test)
     let leave = () => {}
@@ -335,7 +335,7 @@ describe('publish', { concurrency: true }, () => {
   })
 })
 
-describe('what is in memory', { concurrency: true }, () => {
+describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
   it('is bounded in transactions', async (test) => {
     const { leaf, publisher, publish } = await start(test, { maxQueued: 3 })
     leaf.held = true
@@ -361,7 +361,7 @@ describe('what is in memory', { concurrency: true }, () => {
   })
 })
 
-describe('what cannot be sent', { concurrency: true }, () => {
+describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
   it('stays in the outbox, is told once, and what follows passes it by', async (test) => {
     const leaf = await MemoryLeaf.open(test)
     Object.assign(leaf.overrides, { maxPayload: 10_000 })
@@ -391,7 +391,7 @@ describe('what cannot be sent', { concurrency: true }, () => {
   })
 })
 
-describe('when the mesh is back', { concurrency: true }, () => {
+describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => {
   it('what the leaf missed is sent, though nothing is published any more', async (test) => {
     const { leaf, host, publisher, publish } = await start(test)
     await Promise.all(publish(transaction('before', ['dog', 'cat'])))

@@ -67,7 +67,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
 
-describe('a subscriber reads', { concurrency: true }, () => {
+describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
   it('behind its checkpoint, holding two batches at most, in batches of a bounded count', async (test) => {
     const { stream, host, subscriber, standAt, applied } = await subscribe(test)
     await standAt(3)
@@ -214,7 +214,7 @@ describe('a subscriber reads', { concurrency: true }, () => {
   })
 })
 
-describe('what a node announces', { concurrency: true }, () => {
+describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => {
   it('twice without progress in between has its stream read again', async (test) => {
     const { stream, subscriber, applied } = await subscribe(test)
     subscriber.start()
@@ -329,7 +329,7 @@ describe('suspicion', { timeout: 30_000 }, () => {
   }
 })
 
-describe('what the database refuses', { concurrency: true }, () => {
+describe('what the database refuses', { concurrency: true, timeout: 30_000 }, () => {
   it('is tried again without end, told each time, and nothing is skipped', async (test) => {
     const { stream, host, told, subscriber, applied } = await subscribe(test)
     let refusals = 0
@@ -401,7 +401,7 @@ describe('a database that never waits', () => {
   })
 })
 
-describe('what cannot be taken', { concurrency: true }, () => {
+describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
   const HOUR = 3_600_000
   const ahead = () => makeStamp(Date.now() + HOUR, 0, 'node1')
 

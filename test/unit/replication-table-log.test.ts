@@ -88,7 +88,7 @@ async function writing(
   return { leaf, memory, writer }
 }
 
-describe('what is sent', { concurrency: true }, () => {
+describe('what is sent', { concurrency: true, timeout: 30_000 }, () => {
   it('expects the sequence ahead of it, and what is in flight ahead of it by its id', async (test) => {
     const { leaf, writer } = await writing(test, 'before')
     writer.push('a', 'b', 'c')
@@ -130,7 +130,7 @@ describe('what is sent', { concurrency: true }, () => {
   })
 })
 
-describe('when the stream refuses, or its answer is lost', { concurrency: true }, () => {
+describe('when the stream refuses, or its answer is lost', { concurrency: true, timeout: 30_000 }, () => {
   it('everything in flight is sent again, from the one that was refused on', async (test) => {
     const { leaf, memory, writer } = await writing(test)
     leaf.held = true
@@ -201,7 +201,7 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true }
   })
 })
 
-describe('a writer that was started anew', { concurrency: true }, () => {
+describe('a writer that was started anew', { concurrency: true, timeout: 30_000 }, () => {
   it('goes on by number: what the stream stored unconfirmed is told, and not sent', async (test) => {
     const { leaf, memory } = await writing(test, 'confirmed', 'a', 'b')
     memory.position!.sequence = 1
@@ -279,7 +279,7 @@ describe('a writer that was started anew', { concurrency: true }, () => {
   })
 })
 
-describe('a new epoch', { concurrency: true }, () => {
+describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
   it('is in the description of the stream, then with the host, and only then in messages', async (test) => {
     const { leaf, memory } = await writing(test, 'a', 'b', 'c')
     memory.position!.sequence = 5
@@ -329,7 +329,7 @@ describe('a new epoch', { concurrency: true }, () => {
   })
 })
 
-describe('a purge', { concurrency: true }, () => {
+describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
   it('runs with nothing in flight, and nothing is sent before it is over', async (test) => {
     const { leaf, writer } = await writing(test, 'before')
     leaf.held = true

@@ -1,0 +1,265 @@
+// Each transaction is applied once, whatever path it took, together with the checkpoint that says so.
+
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { Batch, Checkpoint, RemoteTransaction, Source, Transaction } from '../../lib/host.ts'
+import { Applier, type ApplierOptions } from '../../lib/replication/applier.ts'
+import { makeStamp } from '../../lib/replication/clock.ts'
+import { replicationCounters } from '../../lib/replication/metrics.ts'
+import { MemoryHost } from '../support/memory-host.ts'
+
+const from = (node: string): Source => ({ node, database: 'dev', table: 'dog' })
+
+/** One that `origin` committed at `place` of its stream, as it lies at `sequence` in the stream of whoever handed it on. */
+const transaction = (
+  sequence: number,
+  where: { node?: string; epoch?: string; place?: number; path?: string[]; id?: string } = {},
+): RemoteTransaction => {
+  const { node = 'node1', epoch = 'e1', place = sequence, path = [] } = where
+  return {
+    id: where.id ?? `${node}-${place}`,
+    stamp: makeStamp(sequence, 0, node),
+    writes: [],
+    origin: { node, epoch, sequence: place, path },
+    sequence,
+  }
+}
+
+function start(options: Partial<ApplierOptions> = {}) {
+  const host = new MemoryHost()
+  const handedOn: Transaction[] = []
+  const applier = new Applier({
+    host,
+    node: 'own',
+    republish: false,
+    counters: replicationCounters(),
+    handOn: (all) => void handedOn.push(...all),
+    ...options,
+  })
+  const stored = async (node: string) => (await host.checkpoint(from(node)))!
+  return { host, handedOn, applier, stored }
+}
+
+const at = (sequence: number, epoch = 'e1'): Checkpoint => ({ epoch, sequence })
+
+describe('a transaction', () => {
+  it('of our own that comes back is none, however it comes', async () => {
+    const { host, applier } = start()
+    const echoes = [
+      transaction(1, { node: 'own', path: ['node1'] }),
+      transaction(2, { node: 'node3', path: ['own', 'node1'] }),
+    ]
+    await applier.apply(from('node1'), [...echoes, transaction(3)], at(3))
+    assert.deepEqual(host.applied, ['node1-3'])
+  })
+
+  it('that came by another path is none, in whichever order the two come', async () => {
+    const { host, applier } = start()
+    await applier.apply(from('node1'), [transaction(1), transaction(2)], at(2))
+    const again = [transaction(1, { place: 2, path: ['node2'] }), transaction(2, { place: 3, path: ['node2'] })]
+    await applier.apply(from('node2'), again, at(2, 'f1'))
+    await applier.apply(from('node1'), [transaction(3), transaction(4)], at(4))
+    assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-4'])
+  })
+
+  it('that came by this path before is none: in an earlier batch, or in this one', async () => {
+    const { host, applier } = start()
+    const handedOn = (sequence: number, place: number) =>
+      transaction(sequence, { node: 'node3', place, path: ['node1'] })
+    await applier.apply(from('node1'), [handedOn(1, 7)], at(1))
+    await applier.apply(from('node1'), [handedOn(2, 7), handedOn(3, 8), handedOn(4, 8)], at(4))
+    assert.deepEqual(host.applied, ['node3-7', 'node3-8'])
+  })
+
+  it('of another epoch at the same place is another one', async () => {
+    const { host, applier } = start()
+    await applier.apply(from('node1'), [transaction(1)], at(1))
+    await applier.apply(from('node1'), [transaction(1, { epoch: 'e2', id: 'new' })], at(1, 'e2'))
+    assert.deepEqual(host.applied, ['node1-1', 'new'])
+  })
+
+  it('that is not newer than a mark, but was not seen, is applied: ranges, not marks, tell', async () => {
+    const { host, applier } = start()
+    await applier.apply(from('node2'), [transaction(1, { place: 5, path: ['node2'] })], at(1, 'f1'))
+    await applier.apply(
+      from('node1'),
+      [4, 5, 6].map((place) => transaction(place)),
+      at(6),
+    )
+    assert.deepEqual(host.applied, ['node1-5', 'node1-4', 'node1-6'])
+  })
+
+  it('is applied again while a replay is under way, and not behind it', async () => {
+    const { host, applier } = start()
+    const all = [1, 2, 3].map((place) => transaction(place))
+    await applier.apply(from('node1'), all, at(3))
+    await applier.move(from('node1'), { ...at(0), replayUntil: 2 })
+    await applier.apply(from('node1'), all, { ...at(3), replayUntil: 2 })
+    assert.deepEqual(host.applied.slice(3), ['node1-1', 'node1-2'])
+  })
+
+  it('of an origin without sequences is applied each time', async () => {
+    const { host, applier } = start()
+    const { origin: _, ...rest } = transaction(1)
+    const bare: RemoteTransaction = { ...rest, origin: { node: 'old', path: [] } }
+    await applier.apply(from('node1'), [bare], at(1))
+    await applier.apply(from('node2'), [bare], at(1, 'f1'))
+    assert.equal(host.applied.length, 2)
+  })
+})
+
+describe('the checkpoint', () => {
+  it('is stored with what it stands for; what the database refused is not known', async () => {
+    const { host, applier, stored } = start()
+    host.refusal = new Error('not now')
+    await assert.rejects(applier.apply(from('node1'), [transaction(1)], at(1)), /not now/)
+    assert.equal(applier.checkpointOf(from('node1')), undefined)
+    await applier.apply(from('node1'), [transaction(1)], at(1))
+    assert.deepEqual(host.applied, ['node1-1'])
+    assert.deepEqual(applier.checkpointOf(from('node1')), await stored('node1'))
+  })
+
+  it('is that of the database when reading begins', async () => {
+    const { host, applier } = start()
+    await applier.apply(from('node1'), [transaction(1)], at(1))
+    // It was brought back from a copy.
+    await host.apply({ source: from('node1'), transactions: [], checkpoint: at(0) })
+    await applier.recall(from('node1'))
+    assert.deepEqual(applier.checkpointOf(from('node1')), at(0))
+  })
+
+  it('names a whole stream as one range, whoever committed what lies in it', async () => {
+    const { applier, stored } = start()
+    await applier.move(from('node1'), at(0))
+    const mixed = [
+      transaction(1),
+      transaction(2, { node: 'node3', place: 9, path: ['node1'] }),
+      transaction(3),
+      transaction(5, { node: 'node3', place: 10, path: ['node1'] }),
+    ]
+    await applier.apply(from('node1'), mixed.slice(0, 2), at(2))
+    await applier.apply(from('node1'), mixed.slice(2), at(6))
+    assert.deepEqual((await stored('node1')).seen, { node1: { e1: [[1, 6]] }, node3: { e1: [[9, 10]] } })
+  })
+
+  it('keeps what was seen, set aside and lost when its place changes', async () => {
+    const { applier, stored } = start()
+    await applier.apply(from('node1'), [transaction(1)], at(1))
+    await applier.setAside(from('node1'), at(2), undefined)
+    await applier.move(from('node1'), at(4), 2)
+    const kept = { seen: { node1: { e1: [[1, 2]] } }, aside: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
+    assert.deepEqual(await stored('node1'), { ...at(4), ...kept })
+    await applier.move(from('node1'), at(0, 'e2'))
+    assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
+    await applier.apply(from('node1'), [], at(0, 'e2'))
+    assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
+    await applier.move(from('node1'), at(5, 'e2'), 5)
+    assert.deepEqual((await stored('node1')).gaps, { count: 2, lost: 7 })
+  })
+
+  it('of a node that is forgotten tells nothing any more', async () => {
+    const { host, applier } = start()
+    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
+    applier.forget('node2')
+    await applier.apply(from('node1'), [transaction(1)], at(1))
+    assert.equal(host.applied.length, 2)
+  })
+})
+
+describe('steps', () => {
+  it('follow one another: two paths bring the same transaction at the same time', async () => {
+    const { host, applier } = start()
+    const waiting: (() => void)[] = []
+    host.beforeApply = () => new Promise((resolve) => void waiting.push(resolve))
+    const both = [
+      applier.apply(from('node1'), [transaction(1)], at(1)),
+      applier.apply(from('node2'), [transaction(1, { place: 1, path: ['node2'] })], at(1, 'f1')),
+    ]
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(waiting.length, 1)
+    host.beforeApply = undefined
+    waiting[0]!()
+    assert.deepEqual(await Promise.all(both), [1, 0])
+    assert.deepEqual(host.applied, ['node1-1'])
+  })
+
+  it('go on behind one that was refused', async () => {
+    const { host, applier } = start()
+    host.refusal = new Error('not now')
+    const outcomes = await Promise.allSettled([
+      applier.apply(from('node1'), [transaction(1)], at(1)),
+      applier.apply(from('node2'), [transaction(1, { node: 'node2' })], at(1)),
+    ])
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['rejected', 'fulfilled'],
+    )
+  })
+})
+
+describe('handing on', () => {
+  it('is part of what is applied: into the outbox by the same transaction of the database, and only then said', async () => {
+    const seen: [republished: string[], saidSoFar: number][] = []
+    const { host, handedOn, applier } = start({ republish: true })
+    host.beforeApply = ({ republish = [] }: Batch) => void seen.push([republish.map(({ id }) => id), handedOn.length])
+    host.refusal = new Error('not now')
+    await assert.rejects(applier.apply(from('node1'), [transaction(1)], at(1)))
+    assert.deepEqual([handedOn, host.outbox], [[], []])
+    await applier.apply(from('node1'), [transaction(1), transaction(2, { node: 'node3', path: ['node1'] })], at(2))
+    // Parts of one transaction go their ways by themselves: an id of their own from the first node on.
+    assert.deepEqual(seen, [[['node1-1:dev.dog', 'node3-2'], 0]])
+    assert.deepEqual(handedOn, host.outbox)
+    assert.deepEqual(
+      handedOn.map(({ origin }) => origin),
+      [
+        { node: 'node1', epoch: 'e1', sequence: 1, path: ['own'] },
+        { node: 'node3', epoch: 'e1', sequence: 2, path: ['node1', 'own'] },
+      ],
+    )
+  })
+
+  it('is not done to what is known, nor unless it is wished', async () => {
+    const { host, handedOn, applier } = start({ republish: true })
+    await applier.apply(from('node1'), [transaction(1, { node: 'own', path: ['node1'] })], at(1))
+    assert.deepEqual([handedOn, host.outbox], [[], []])
+    const other = start()
+    await other.applier.apply(from('node1'), [transaction(1)], at(1))
+    assert.deepEqual([other.handedOn, other.host.outbox], [[], []])
+  })
+})
+
+describe('what is set aside', () => {
+  it('is passed and named, and then released', async () => {
+    const { host, applier, stored } = start()
+    assert.equal(await applier.setAside(from('node1'), at(1), transaction(1)), true)
+    assert.equal(await applier.setAside(from('node1'), at(2), undefined), true)
+    assert.deepEqual((await stored('node1')).aside, { e1: [[1, 2]] })
+    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 1 }, transaction(1)), 1)
+    assert.deepEqual((await stored('node1')).aside, { e1: [[2, 2]] })
+    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 2 }), 0)
+    assert.deepEqual([(await stored('node1')).aside, host.applied], [undefined, ['node1-1']])
+  })
+
+  it('counts as seen, so that it does not come by another path', async () => {
+    const { host, applier } = start()
+    await applier.setAside(from('node1'), at(1), transaction(1))
+    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
+    assert.deepEqual(host.applied, [])
+  })
+
+  it('is not, when it came by another path', async () => {
+    const { applier, stored } = start()
+    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
+    assert.equal(await applier.setAside(from('node1'), at(1), transaction(1)), false)
+    assert.deepEqual([(await stored('node1')).aside, (await stored('node1')).sequence], [undefined, 1])
+  })
+
+  it('and could not be read then is not applied if it came by another path meanwhile', async () => {
+    const { host, applier } = start()
+    const other = transaction(1, { node: 'node3', place: 4, path: ['node1'] })
+    await applier.setAside(from('node1'), at(1), undefined)
+    await applier.apply(from('node2'), [transaction(1, { node: 'node3', place: 4, path: ['node2'] })], at(1, 'f1'))
+    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 1 }, other, false), 0)
+    assert.deepEqual(host.applied, ['node3-4'])
+  })
+})
