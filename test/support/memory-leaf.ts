@@ -8,7 +8,7 @@ import { eventually } from './cluster.ts'
 import { overriding } from './overriding.ts'
 
 export const node = 'node1'
-const TIMEOUT = { timeout: 1_000 }
+const TIMEOUT = { timeout: 10_000 }
 
 /** A message that was sent to the stream. */
 export type Append = {
@@ -65,7 +65,7 @@ export class MemoryLeaf {
 
   /** Waits for the append of this number, from 0. */
   sent(index: number): Promise<Append> {
-    return eventually(`message ${index} is sent`, () => this.appends[index], 5_000)
+    return eventually(`message ${index} is sent`, () => this.appends[index])
   }
 
   /** Lets everything through that comes from now on, and what is held. */

@@ -90,7 +90,7 @@ export class RemoteStream {
 
   /** The reader of this number, from 0, once there is one. */
   reader(index: number): Promise<ScriptedReader> {
-    return eventually(`reader ${index}`, () => this.readers[index], 5_000)
+    return eventually(`reader ${index}`, () => this.readers[index])
   }
 
   /** A transaction of the other node at this place. */

@@ -11,6 +11,7 @@ import { Clock, makeStamp } from '../../lib/replication/clock.ts'
 import { replicationCounters } from '../../lib/replication/metrics.ts'
 import { Quarantine } from '../../lib/replication/quarantine.ts'
 import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscriber.ts'
+import { attemptsWithin } from '../support/back-off.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
@@ -37,7 +38,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     quarantine,
     counters,
     logger: silent,
-    requestTimeout: 1_000,
+    requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,
     restoreTable: async () => {},
@@ -61,7 +62,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   }
   await standAt(0)
   const applied = (...ids: string[]) =>
-    eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)), 5_000)
+    eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
   return { stream, host, clock, told, quarantine, applier, subscriber, standAt, applied }
 }
 
@@ -181,16 +182,16 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     stream.obstacle = async () => {
       throw new MeshError('no_responders')
     }
+    const started = Date.now()
     subscriber.start()
-    await eventually('it asks again', () => stream.asked >= 3)
-    await delay(500)
-    // 50, 100, 200, 400 ms.
-    assert.ok(stream.asked <= 6, `${stream.asked} questions`)
-    await delay(700)
+    await eventually('it asks again', () => stream.asked >= 6)
+    const elapsed = Date.now() - started
+    assert.ok(stream.asked <= attemptsWithin(elapsed), `${stream.asked} questions in ${elapsed} ms`)
+    // By itself it would wait for 1.6 s now.
     stream.obstacle = undefined
     const { asked } = stream
     subscriber.announced('e1', 1)
-    await eventually('it asks', () => stream.asked > asked, 300)
+    await eventually('it asks', () => stream.asked > asked, 1_000)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
     await applied('t1')
@@ -359,11 +360,12 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
     }
     subscriber.start()
     const reader = await stream.reader(0)
+    const started = Date.now()
     reader.give(...stream.entries(1, 1))
     await eventually('it is tried again', () => attempts >= 3)
-    await delay(500)
-    // 50, 100, 200, 400 ms.
-    assert.ok(attempts <= 6, `${attempts} attempts`)
+    await delay(300)
+    const elapsed = Date.now() - started
+    assert.ok(attempts <= attemptsWithin(elapsed), `${attempts} attempts in ${elapsed} ms`)
   })
 
   it('is tried behind what makes the table again', async (test) => {

@@ -34,7 +34,7 @@ class Writer {
       node,
       mesh: leaf.mesh,
       window: 100,
-      requestTimeout: 300,
+      requestTimeout: 10_000,
       recall: async () => memory.published,
       remember: async (position) => {
         leaf.calls.push('remember')
@@ -66,7 +66,6 @@ class Writer {
     await eventually(
       () => `stored: ${this.memory.stored}`,
       () => ids.every((id) => this.memory.stored.some((each) => each.startsWith(`${id}@`))),
-      5_000,
     )
   }
 }
@@ -197,7 +196,7 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true, 
       next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
       close: () => lose(),
     })
-    await assert.rejects(new Writer(leaf, memory).log.synchronize(), { code: 'reader_lost' })
+    await assert.rejects(new Writer(leaf, memory, { requestTimeout: 100 }).log.synchronize(), { code: 'reader_lost' })
   })
 })
 
