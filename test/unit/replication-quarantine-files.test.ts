@@ -1,0 +1,89 @@
+// The files of the quarantine: bounded, one a message, and believed only when they are what was written.
+
+import assert from 'node:assert/strict'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { silent } from '../../lib/logger.ts'
+import type { Entry } from '../../lib/mesh/mesh.ts'
+import { Quarantine, type QuarantineOptions } from '../../lib/replication/quarantine.ts'
+import { temporaryFolder } from '../support/cluster.ts'
+
+const source = { node: 'node1', database: 'dev', table: 'dog' }
+const entry = (sequence: number, bytes = 10): Entry => ({
+  data: Buffer.alloc(bytes, sequence),
+  headers: { 'Nats-Msg-Id': `t${sequence}` },
+  sequence,
+  delivery: sequence,
+  time: 1_000 + sequence,
+})
+
+async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {}) {
+  const [folder, remove] = await temporaryFolder()
+  test.after(remove)
+  const options = { folder, maxMessages: 3, maxBytes: 100, logger: silent, ...bounds }
+  return { folder, options, quarantine: await Quarantine.open(options) }
+}
+
+const sequences = (quarantine: Quarantine) => quarantine.list().map(({ sequence }) => sequence)
+
+describe('the quarantine', () => {
+  it('holds no more messages than it may', async (test) => {
+    const { quarantine } = await start(test)
+    for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
+    await assert.rejects(quarantine.put(source, 'e1', entry(4), 'bad'), /full \(3 messages, 30 bytes\): bad/)
+    await quarantine.remove({ source, epoch: 'e1', sequence: 2 })
+    await quarantine.put(source, 'e1', entry(4), 'bad')
+    assert.deepEqual(sequences(quarantine), [1, 3, 4])
+  })
+
+  it('nor more bytes, also after a start, and has room again for what is removed', async (test) => {
+    const { options, quarantine } = await start(test)
+    await quarantine.put(source, 'e1', entry(1, 60), 'bad')
+    await assert.rejects(quarantine.put(source, 'e1', entry(2, 41), 'bad'), /full/)
+    await quarantine.put(source, 'e1', entry(3, 40), 'bad')
+    const again = await Quarantine.open(options)
+    await assert.rejects(again.put(source, 'e1', entry(4, 1), 'bad'), /full/)
+    await again.remove({ source, epoch: 'e1', sequence: 1 })
+    await again.put(source, 'e1', entry(4, 60), 'bad')
+    assert.deepEqual(sequences(again), [3, 4])
+  })
+
+  it('holds a message once, however often it is put there, and gives it back as it was', async (test) => {
+    const { folder, options, quarantine } = await start(test)
+    for (let times = 0; times < 5; times++) await quarantine.put(source, 'e1', entry(1, 30), 'bad')
+    await quarantine.put(source, 'e2', entry(1, 30), 'of another epoch')
+    assert.equal((await readdir(folder)).length, 2)
+    const again = await Quarantine.open(options)
+    assert.deepEqual(
+      again
+        .list()
+        .map(({ epoch }) => epoch)
+        .sort(),
+      ['e1', 'e2'],
+    )
+    assert.deepEqual(await again.entry({ source, epoch: 'e1', sequence: 1 }), { ...entry(1, 30), delivery: 0 })
+  })
+
+  it('removes what was half written, and leaves what it cannot read', async (test) => {
+    const { folder, options, quarantine } = await start(test)
+    await quarantine.put(source, 'e1', entry(1), 'bad')
+    const [name] = await readdir(folder)
+    const content = JSON.parse(await readFile(join(folder, name!), 'utf8'))
+    await writeFile(join(folder, 'half.json.new'), '{')
+    await writeFile(join(folder, 'other.json'), JSON.stringify({ ...content, sequence: 'one' }))
+    await writeFile(join(folder, 'garbage.json'), '{')
+    const again = await Quarantine.open(options)
+    assert.deepEqual(sequences(again), [1])
+    assert.deepEqual((await readdir(folder)).sort(), [name!, 'garbage.json', 'other.json'].sort())
+  })
+
+  it('drops what a checkpoint does not name', async (test) => {
+    const { folder, quarantine } = await start(test)
+    for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
+    await quarantine.reconcile({ ...source, table: 'cat' }, undefined)
+    assert.equal(quarantine.size, 3)
+    await quarantine.reconcile(source, { e1: [[2, 2]], e2: [[1, 3]] })
+    assert.deepEqual([sequences(quarantine), (await readdir(folder)).length], [[2], 1])
+  })
+})

@@ -1,0 +1,238 @@
+// Subscriptions placed, started and ended: where one begins is stored before anybody counts on it, and gone when it is over.
+
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { silent } from '../../lib/logger.ts'
+import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
+import { Clock } from '../../lib/replication/clock.ts'
+import { Quarantine } from '../../lib/replication/quarantine.ts'
+import { Replicator } from '../../lib/replication/replicator.ts'
+import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { MemoryHost } from '../support/memory-host.ts'
+import { RemoteStream, source } from '../support/remote-stream.ts'
+
+const { node, database, table } = source
+const subscribed = makeManifest({
+  nodes: [{ name: node, subscriptions: [{ database, table, publish: false, subscribe: true }] }],
+})
+
+/** A host that may refuse to forget. */
+class ForgetfulHost extends MemoryHost {
+  refuses = false
+
+  override async forget(...args: Parameters<MemoryHost['forget']>): Promise<void> {
+    if (this.refuses) throw new Error('not now')
+    return super.forget(...args)
+  }
+}
+
+async function start(test: TestContext) {
+  const [folder, remove] = await temporaryFolder()
+  const stream = new RemoteStream()
+  const host = new ForgetfulHost()
+  const quarantine = await Quarantine.open({
+    folder: join(folder, 'q'),
+    maxMessages: 10,
+    maxBytes: 1e6,
+    logger: silent,
+  })
+  const replicator = new Replicator({
+    mesh: stream.mesh,
+    host,
+    node: 'node2',
+    clock: new Clock('node2', 300_000),
+    quarantine,
+    events: { state() {}, applied() {}, gap() {}, stalled() {}, quarantined() {} },
+    logger: silent,
+    republish: false,
+    handOn() {},
+    restoreTable: async () => {},
+    requestTimeout: 10_000,
+    maxBatch: 10,
+    maxBatchBytes: 1e6,
+  })
+  test.after(async () => {
+    await replicator.close()
+    await remove()
+  })
+  const stored = () => host.checkpoint(source)
+  return { stream, host, quarantine, replicator, stored }
+}
+
+const concurrently = { concurrency: true, timeout: 30_000 }
+
+describe('a subscription that is agreed on', concurrently, () => {
+  it('begins where the stream ended then, however long its start takes', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    stream.last = 5
+    await replicator.place(source)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 })
+    stream.last = 9
+    await replicator.place(source)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 }, 'it was agreed on before')
+    await replicator.follow(subscribed)
+    assert.equal((await stream.reader(0)).from, 6)
+  })
+
+  it('begins at a time that is asked for, once, and again only at another', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    const asked: number[] = []
+    const { sequenceAt } = stream.mesh
+    stream.mesh.sequenceAt = (...args) => {
+      asked.push(args[1])
+      return sequenceAt(...args)
+    }
+    Object.assign(stream, { first: 3, last: 7 })
+    const startTime = '2026-01-01T00:00:00.000Z'
+    await replicator.place(source, startTime)
+    const placed = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
+    assert.deepEqual([await stored(), asked], [placed, [Date.parse(startTime)]])
+    stream.first = 5
+    for (const same of [startTime, undefined]) await replicator.place(source, same)
+    assert.deepEqual([await stored(), asked.length], [placed, 1])
+    const now = Date.now()
+    const future = new Date(now + 3_600_000).toISOString()
+    await replicator.place(source, future)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 4, startTime: future, replayUntil: 7 })
+    assert.ok(asked[1]! >= now && asked[1]! <= Date.now(), 'the future is now')
+  })
+
+  it('that runs is stopped while it is placed anew, and then goes on from there', async (test) => {
+    const { stream, host, replicator, stored } = await start(test)
+    stream.last = 5
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    const first = await stream.reader(0)
+    let release = () => {}
+    host.beforeApply = () =>
+      new Promise((resolve) => {
+        release = resolve
+      })
+    first.give(...stream.entries(6, 6))
+    await eventually('it is being applied', () => replicator.status()[0]!.last === 6)
+    const placing = replicator.place(source, '2026-01-01T00:00:00.000Z')
+    await new Promise((resolve) => setImmediate(resolve))
+    host.beforeApply = undefined
+    release()
+    await placing
+    assert.equal((await stored())?.sequence, 0)
+    const second = await stream.reader(1)
+    assert.deepEqual([first.lost, second.from, replicator.status().length], [true, 1, 1])
+  })
+
+  it('that found a start by itself meanwhile keeps it', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    const held: (() => void)[] = []
+    stream.obstacle = () => new Promise((resolve) => void held.push(resolve))
+    stream.last = 3
+    await replicator.follow(subscribed)
+    await eventually('it asks for the state', () => held.length === 1)
+    const placing = replicator.place(source)
+    await eventually('so does whoever places it', () => held.length === 2)
+    held[0]!()
+    await eventually('it has begun', stored)
+    stream.obstacle = undefined
+    stream.last = 5
+    held[1]!()
+    await placing
+    assert.equal((await stored())?.sequence, 3)
+  })
+
+  it('and does not come about leaves nothing; one that runs stays as it is', async (test) => {
+    const { replicator, stored } = await start(test)
+    await replicator.place(source)
+    await replicator.displace(source)
+    assert.equal(await stored(), undefined)
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    await replicator.displace(source)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+  })
+})
+
+describe('a subscription that is removed', concurrently, () => {
+  it('is forgotten whole, and begins anew when it is renewed', async (test) => {
+    const { stream, host, quarantine, replicator, stored } = await start(test)
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    const reader = await stream.reader(0)
+    const [one, two] = stream.entries(1, 2)
+    reader.give(one!, { ...two!, data: Buffer.from('garbage') })
+    await eventually('one is applied, one set aside', () => host.applied.length === 1 && quarantine.size === 1)
+    await replicator.follow(emptyManifest)
+    assert.deepEqual([await stored(), quarantine.size, replicator.status(), reader.lost], [undefined, 0, [], true])
+    stream.last = 7
+    await replicator.place(source)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 }, 'nothing of the time before')
+  })
+
+  it('is forgotten later when the database refuses: before it is placed again, or with the next change', async (test) => {
+    const { stream, host, replicator, stored } = await start(test)
+    const remove = async () => {
+      await replicator.place(source)
+      await replicator.follow(subscribed)
+      host.refuses = true
+      await replicator.follow(emptyManifest)
+      host.refuses = false
+      assert.ok(await stored())
+    }
+    await remove()
+    stream.last = 7
+    await replicator.place(source)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 })
+    await remove()
+    await replicator.follow(emptyManifest)
+    assert.equal(await stored(), undefined)
+  })
+
+  it('and renewed at once is ended first', async (test) => {
+    const { stream, host, replicator } = await start(test)
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    const reader = await stream.reader(0)
+    let release = () => {}
+    host.beforeApply = () =>
+      new Promise((resolve) => {
+        release = resolve
+      })
+    reader.give(...stream.entries(1, 1))
+    await eventually('it is being applied', () => replicator.status()[0]!.last === 1)
+    const changes = Promise.all([replicator.follow(emptyManifest), replicator.follow(subscribed)])
+    await new Promise((resolve) => setImmediate(resolve))
+    host.beforeApply = undefined
+    release()
+    await changes
+    assert.equal(replicator.status().length, 1)
+  })
+})
+
+describe('a subscription that stays', concurrently, () => {
+  it('is not touched by what changes beside it', async (test) => {
+    const { stream, replicator } = await start(test)
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    const reader = await stream.reader(0)
+    await replicator.follow(makeManifest({ ...subscribed, nodes: [...subscribed.nodes] }))
+    assert.deepEqual([stream.readers.length, reader.lost], [1, false])
+  })
+
+  it('is read again at once as often as its server is started anew; on suspicion with patience', async (test) => {
+    const { stream, replicator } = await start(test)
+    await replicator.place(source)
+    await replicator.follow(subscribed)
+    for (let times = 0; times < 3; times++) {
+      const reader = await stream.reader(times)
+      await new Promise((resolve) => setImmediate(resolve))
+      replicator.reread('another')
+      assert.equal(reader.lost, false)
+      replicator.reread(node)
+      assert.equal(reader.lost, true)
+    }
+    replicator.reread(node, false)
+    const reader = await stream.reader(3)
+    await new Promise((resolve) => setImmediate(resolve))
+    replicator.reread(node, false)
+    assert.equal(reader.lost, false)
+  })
+})
