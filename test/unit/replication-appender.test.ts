@@ -1,0 +1,119 @@
+// Appending over NATS: what is expected stands in each message, and each is answered once, by the server or by the clock.
+
+import assert from 'node:assert/strict'
+import { describe, it, type TestContext } from 'node:test'
+import { MeshError } from '../../lib/mesh/mesh.ts'
+import { Appender } from '../../lib/mesh/nats/appender.ts'
+import { ScriptedConnection } from '../support/scripted-connection.ts'
+
+const dog = { database: 'dev', table: 'dog' }
+const cat = { database: 'dev', table: 'cat' }
+const message = { data: Buffer.from('data'), headers: { 'Nats-Msg-Id': 'a', epoch: 'e1' } }
+
+function start(test: TestContext) {
+  const server = new ScriptedConnection()
+  const appender = new Appender(server.connection, 'node1')
+  test.after(() => appender.close())
+  const answers: string[] = []
+  const append = (name: string, table = dog, expected: { sequence: number; id?: string } = { sequence: 0 }) =>
+    appender.append(
+      table,
+      message,
+      expected,
+      (error, sequence) => void answers.push(`${name} ${error?.code ?? sequence}`),
+    )
+  /** To the message sent as the one of this number. */
+  const acknowledge = (index: number, body: object) =>
+    server.deliver(server.sent[index]!.reply, { data: Buffer.from(JSON.stringify(body)) })
+  return { server, appender, answers, append, acknowledge }
+}
+
+describe('an append', () => {
+  it('names what it expects, by sequence and by id', (test) => {
+    const { server, append } = start(test)
+    append('one', dog, { sequence: 7 })
+    append('two', dog, { sequence: 8, id: 'a' })
+    assert.deepEqual(
+      server.sent.map(({ subject, data, headers }) => [subject, data, headers]),
+      [
+        ['txn.dev.dog.node1-leaf', 'data', { ...message.headers, 'Nats-Expected-Last-Sequence': '7' }],
+        [
+          'txn.dev.dog.node1-leaf',
+          'data',
+          { ...message.headers, 'Nats-Expected-Last-Sequence': '8', 'Nats-Expected-Last-Msg-Id': 'a' },
+        ],
+      ],
+    )
+  })
+
+  it('is answered once, each by its own answer, on one inbox', (test) => {
+    const { server, answers, append, acknowledge } = start(test)
+    for (const name of ['one', 'two', 'three', 'four', 'five']) append(name)
+    assert.equal(new Set(server.sent.map(({ reply }) => reply)).size, 5)
+    assert.equal(server.subscriptions.length, 1)
+    acknowledge(1, { stream: 's', seq: 2 })
+    acknowledge(0, { stream: 's', seq: 1 })
+    acknowledge(0, { stream: 's', seq: 1 })
+    acknowledge(2, { error: { code: 400, err_code: 10071, description: 'wrong last sequence: 2' } })
+    acknowledge(3, { error: { code: 400, err_code: 10070, description: 'wrong last msg ID: x' } })
+    server.deliver(server.sent[4]!.reply, { status: [503, 'No Responders'] })
+    assert.deepEqual(answers, ['two 2', 'one 1', 'three wrong_sequence', 'four wrong_sequence', 'five not_found'])
+  })
+
+  it('that cannot be sent is answered later, not during the call', async (test) => {
+    const { server, answers, append } = start(test)
+    server.refusal = new MeshError('disconnected')
+    append('one')
+    assert.deepEqual(answers, [])
+    await undefined
+    assert.deepEqual(answers, ['one disconnected'])
+  })
+
+  it('without an answer fails after a while, and all behind it', (test) => {
+    test.mock.timers.enable({ apis: ['Date', 'setInterval'] })
+    const { answers, append, acknowledge } = start(test)
+    append('one')
+    test.mock.timers.tick(3_000)
+    append('two')
+    test.mock.timers.tick(1_999)
+    assert.deepEqual(answers, [])
+    test.mock.timers.tick(2_000)
+    assert.deepEqual(answers, ['one timeout', 'two timeout'])
+    acknowledge(1, { seq: 2 })
+    assert.equal(answers.length, 2)
+  })
+
+  it('in flight fails with the connection, once', (test) => {
+    const { appender, answers, append, acknowledge } = start(test)
+    append('one')
+    append('two')
+    appender.fail(new MeshError('disconnected'))
+    appender.fail(new MeshError('disconnected'))
+    acknowledge(0, { seq: 1 })
+    assert.deepEqual(answers, ['one disconnected', 'two disconnected'])
+  })
+})
+
+describe('the stream that is asked whether it lives', () => {
+  it('is one that is written: first of all one that owes an answer', (test) => {
+    const { appender, append, acknowledge } = start(test)
+    assert.equal(appender.written, undefined)
+    append('one')
+    append('two', cat)
+    assert.deepEqual(appender.written, dog)
+    acknowledge(0, { seq: 1 })
+    assert.deepEqual(appender.written, cat)
+    acknowledge(1, { seq: 1 })
+    assert.deepEqual(appender.written, cat)
+    // Given up without an answer: until there is one.
+    append('three')
+    appender.fail(new MeshError('timeout'))
+    append('four', cat)
+    acknowledge(3, { seq: 2 })
+    assert.deepEqual(appender.written, dog)
+    append('five')
+    acknowledge(4, { seq: 2 })
+    append('six', cat)
+    assert.deepEqual(appender.written, cat)
+  })
+})

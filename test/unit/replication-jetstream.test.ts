@@ -1,0 +1,76 @@
+// What is asked of JetStream: whole configurations one at a time, and answers told in the mesh's terms.
+
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { JetStream, streamName } from '../../lib/mesh/nats/jetstream.ts'
+import { ScriptedConnection } from '../support/scripted-connection.ts'
+
+const source = { node: 'node1', database: 'dev', table: 'dog' }
+const options = { timeout: 1_000 }
+const name = streamName(source)
+const missing = { error: { code: 404, err_code: 10059, description: 'stream not found' } }
+
+type Config = Record<string, unknown>
+
+/** A server with one stream, if any; each answer takes a turn. */
+function start(config?: Config, state = { messages: 0, first_seq: 0, last_seq: 0 }) {
+  const server = new ScriptedConnection()
+  const verbs: string[] = []
+  let stream = config && { config: { name, ...config }, created: 'then', state }
+  server.serve = async (subject, body) => {
+    const [, verb] = /API\.STREAM\.(\w+)/.exec(subject)!
+    verbs.push(verb!)
+    await new Promise((resolve) => setImmediate(resolve))
+    if (verb === 'CREATE' || verb === 'UPDATE')
+      stream = { config: body as Config & { name: string }, created: 'then', state }
+    return stream ?? missing
+  }
+  return {
+    jetStream: new JetStream(() => server.connection),
+    verbs,
+    config: () => stream?.config as Config | undefined,
+  }
+}
+
+describe('a stream', () => {
+  it('is made to remember no ids: its order is what is expected of it', async () => {
+    const { jetStream, config } = start()
+    await jetStream.ensureStream(source, 'label', {}, options)
+    assert.equal(config()?.duplicate_window, 100_000_000)
+    assert.deepEqual(config()?.subjects, ['txn.dev.dog.node1-leaf'])
+  })
+
+  it('that is there is brought into line, and keeps everything else', async () => {
+    const { jetStream, config } = start({
+      description: 'old',
+      subjects: ['txn.dev.dog.node1-leaf'],
+      discard: 'old',
+      duplicate_window: 120e9,
+    })
+    await jetStream.ensureStream(source, 'label', { maxMsgs: 5 }, options)
+    const { description, discard, duplicate_window, max_msgs } = config()!
+    assert.deepEqual([description, discard, duplicate_window, max_msgs], ['old', 'old', 100_000_000, 5])
+  })
+
+  it('is changed by one at a time: each has the whole configuration', async () => {
+    const { jetStream, verbs, config } = start({ description: 'old', subjects: ['x'] })
+    await Promise.all([
+      jetStream.describeStream(source, 'new', options),
+      jetStream.ensureStream(source, 'label', { maxMsgs: 5 }, options),
+    ])
+    assert.deepEqual([config()?.description, config()?.max_msgs], ['new', 5])
+    assert.deepEqual(verbs, ['INFO', 'UPDATE', 'INFO', 'UPDATE'])
+  })
+
+  it('that is empty begins behind its last message', async () => {
+    const { jetStream } = start({}, { messages: 0, first_seq: 4, last_seq: 9 })
+    const { firstSequence, lastSequence } = (await jetStream.stream(source, options))!
+    assert.deepEqual([firstSequence, lastSequence], [10, 9])
+  })
+
+  it('that is missing is none', async () => {
+    const { jetStream } = start()
+    assert.equal(await jetStream.stream(source, options), undefined)
+    await assert.rejects(jetStream.describeStream(source, 'label', options), { code: 'not_found' })
+  })
+})

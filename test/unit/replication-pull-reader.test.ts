@@ -1,0 +1,137 @@
+// Reading over NATS: never more asked for than there is room for, and nothing waited for that does not come.
+
+import assert from 'node:assert/strict'
+import { describe, it, type TestContext } from 'node:test'
+import type { Headers } from '../../lib/mesh/mesh.ts'
+import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
+import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
+import { ScriptedConnection } from '../support/scripted-connection.ts'
+
+const source = { node: 'node2', database: 'dev', table: 'dog' }
+
+async function start(test: TestContext, maxMessages = 10) {
+  const server = new ScriptedConnection()
+  const called: string[] = []
+  const created: Record<string, unknown>[] = []
+  server.serve = (subject, body) => {
+    const [, verb] = /API\.(\w+\.\w+)/.exec(subject)!
+    called.push(verb!)
+    if (verb === 'CONSUMER.CREATE') created.push(body.config as Record<string, unknown>)
+    return { name: 'c1' }
+  }
+  const closed: PullReader[] = []
+  const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }
+  const jetStream = new JetStream(() => server.connection)
+  const reader = await PullReader.open(server.connection, jetStream, source, 5, options)
+  test.after(() => reader.close())
+  const [inbox] = server.subscriptions
+  let delivery = 0
+  /** Delivers messages of these sequences; a domain's subject is longer. */
+  const deliver = (sequences: number[], domain = false) => {
+    for (const sequence of sequences) {
+      const names = domain ? 'node2-leaf.ACC.s.c1' : 's.c1'
+      const reply = `$JS.ACK.${names}.1.${sequence}.${++delivery}.1700000000000000000.0${domain ? '.token' : ''}`
+      server.deliver(inbox!, { reply, data: Buffer.from(`${sequence}`) })
+    }
+  }
+  const status = (code: number, description: string, more: Headers = {}) =>
+    server.deliver(inbox!, { status: [code, description, more] })
+  const pulls = () => server.sent.map(({ data }) => JSON.parse(data) as { batch: number; max_bytes: number })
+  const batches = () => pulls().map(({ batch }) => batch)
+  return { server, reader, called, created, closed, deliver, status, pulls, batches }
+}
+
+const unanswered = (count: number): Headers => ({ 'Nats-Pending-Messages': `${count}`, 'Nats-Pending-Bytes': '0' })
+
+describe('a reader', () => {
+  it('has a consumer that acknowledges nothing, from where it is asked to', async (test) => {
+    const { called, created, server } = await start(test)
+    assert.deepEqual(called, ['CONSUMER.CREATE'])
+    const { opt_start_seq, deliver_policy, ack_policy } = created[0]!
+    assert.deepEqual([opt_start_seq, deliver_policy, ack_policy], [5, 'by_start_sequence', 'none'])
+    assert.match(server.sent[0]!.subject, /^\$JS\.node2-leaf\.API\.CONSUMER\.MSG\.NEXT\.[0-9a-f]{32}\.c1$/)
+  })
+
+  it('asks for what there is room for, once that is half of it', async (test) => {
+    const { reader, deliver, batches, pulls } = await start(test)
+    assert.deepEqual(batches(), [10])
+    assert.ok(pulls()[0]!.max_bytes <= 4 * 1024 * 1024)
+    deliver([5, 6, 7, 8])
+    assert.equal((await reader.next()).length, 4)
+    assert.deepEqual(batches(), [10])
+    deliver([9, 10, 11, 12, 13, 14])
+    assert.deepEqual(batches(), [10], 'nobody has taken them')
+    assert.equal((await reader.next()).length, 6)
+    assert.deepEqual(batches(), [10, 10])
+    deliver([15, 16, 17, 18, 19, 20])
+    await reader.next()
+    assert.deepEqual(batches(), [10, 10, 6])
+  })
+
+  it('tells of each message its place in the stream and the number of its delivery', async (test) => {
+    const { reader, deliver } = await start(test)
+    deliver([5])
+    deliver([9], true)
+    const places = (await reader.next()).map(({ sequence, delivery, time }) => [sequence, delivery, time])
+    assert.deepEqual(places, [
+      [5, 1, 1_700_000_000_000],
+      [9, 2, 1_700_000_000_000],
+    ])
+  })
+
+  it('asks again for what a request that is over did not bring', async (test) => {
+    const { reader, deliver, status, batches } = await start(test)
+    deliver([5, 6])
+    await reader.next()
+    status(408, 'Request Timeout', unanswered(8))
+    assert.deepEqual(batches(), [10, 10])
+    assert.equal(reader.lost, false)
+  })
+
+  it('asks for one alone that was too large for a request, and then as before', async (test) => {
+    const { reader, deliver, status, pulls } = await start(test)
+    status(409, 'Message Size Exceeds MaxBytes', unanswered(10))
+    const [, large] = pulls()
+    assert.equal(large!.batch, 1)
+    assert.ok(large!.max_bytes >= 32 * 1024 * 1024)
+    deliver([5])
+    await reader.next()
+    assert.deepEqual(pulls()[2], pulls()[0])
+  })
+
+  it('is lost with its consumer, with what lies unread, and has it deleted', async (test) => {
+    const { server, reader, called, closed, deliver, status } = await start(test)
+    deliver([5, 6])
+    status(409, 'Consumer Deleted', unanswered(8))
+    await assert.rejects(reader.next(), { code: 'reader_lost' })
+    deliver([7])
+    await assert.rejects(reader.next(), { code: 'reader_lost' })
+    assert.deepEqual([closed, server.subscriptions], [[reader], []])
+    reader.close()
+    assert.deepEqual([closed.length, called], [1, ['CONSUMER.CREATE', 'CONSUMER.DELETE']])
+  })
+
+  it('whose waiting is in vain is told', async (test) => {
+    const { reader } = await start(test)
+    const waiting = reader.next()
+    reader.close()
+    await assert.rejects(waiting, { code: 'reader_lost' })
+  })
+
+  it('is lost when a request is not answered in time: the server has forgotten it', async (test) => {
+    test.mock.timers.enable({ apis: ['setTimeout'] })
+    const { reader } = await start(test)
+    test.mock.timers.tick(34_999)
+    assert.equal(reader.lost, false)
+    test.mock.timers.tick(1)
+    assert.equal(reader.lost, true)
+  })
+
+  it('is lost when it cannot ask', async (test) => {
+    const { server, reader, deliver } = await start(test)
+    deliver([5, 6, 7, 8, 9])
+    server.refusal = new Error('disconnected')
+    await reader.next()
+    assert.equal(reader.lost, true)
+  })
+})
