@@ -53,8 +53,15 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
   let stopped = false
   /** What was begun last is ended first. */
   const endings: (() => Promise<void>)[] = []
-  const end = async () => {
-    for (let ending = endings.pop(); ending; ending = endings.pop()) await ending()
+  const endAll = async () => {
+    for (let ending = endings.pop(); ending; ending = endings.pop())
+      await ending().catch((error) => report.violation(`something is left: ${error.message}`))
+  }
+  let ended: Promise<void> | undefined
+  /** Once: who comes second, a second signal too, waits for the first. */
+  const end = () => {
+    ended ??= endAll()
+    return ended
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => {

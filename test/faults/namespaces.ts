@@ -59,7 +59,8 @@ export class Namespaces {
 
   /** The cables go with their namespaces. */
   async close(): Promise<void> {
-    for (const name of this.#made.splice(0)) await command('ip', 'netns', 'delete', name)
+    const results = await Promise.allSettled(this.#made.splice(0).map((name) => command('ip', 'netns', 'delete', name)))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
   }
 
   async #make(where: number | 'bridge'): Promise<string> {

@@ -118,13 +118,15 @@ async function close(): Promise<void> {
   await database.close()
   process.exit(0)
 }
-for (const signal of ['SIGTERM', 'disconnect'] as const)
-  process.on(signal, () => {
-    closing ??= close().catch((error) => {
-      violation(`could not close: ${error?.stack ?? error}`)
-      process.exit(1)
-    })
+const closeOnce = () => {
+  closing ??= close().catch((error) => {
+    violation(`could not close: ${error?.stack ?? error}`)
+    process.exit(1)
   })
+}
+for (const signal of ['SIGTERM', 'disconnect'] as const) process.on(signal, closeOnce)
+// The run may have ended while we were being opened.
+if (!process.connected) closeOnce()
 
 for (let number = 0; number < WRITERS; number++)
   writer(number).catch((error) => {
