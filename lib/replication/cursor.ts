@@ -104,7 +104,8 @@ export class Cursor {
       if (epoch === incarnations.at(-1)!.epoch) return
       const index = incarnations.findIndex((each) => each.epoch === epoch)
       // One that began at 0 is told of only because its stream is gone.
-      const next = incarnations[index + 1]!.from > 0 ? incarnations[index + 1]! : incarnations[index + 2]!
+      const next = incarnations.slice(index + 1).find(({ from }) => from > 0)
+      if (!next) throw new MeshError('refused', 'the stream tells of no incarnation that its messages could be of')
       if (index >= 0 && stop(next)) return
       // Of an incarnation that nobody tells of any more, at least the next one is lost.
       const lost = index >= 0 ? (incarnations[index]!.last ?? sequence) : sequence + 1

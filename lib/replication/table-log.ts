@@ -95,24 +95,21 @@ export class TableLog {
     const { mesh, table } = this.#options
     this.#interrupt()
     const known = this.#epoch === '' ? await this.#options.recall() : { epoch: this.#epoch, sequence: this.#stored }
-    const fresh = newEpoch()
-    const anew = { incarnations: [...over([], known, 0), { epoch: fresh, from: 1 }], purged: [] }
-    const state = await mesh.ensureStream(table, formatLabel(table, anew))
+    // A new stream tells of no incarnation that goes on: a store that lost a description may make it over the messages that lie there.
+    const gone = { incarnations: over([], known, 0), purged: [] }
+    const state = await mesh.ensureStream(table, formatLabel(table, gone))
     if (contradictsItself(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
-    const { incarnations: told, purged } = parseLabel(state.description)
-    const label = told.filter(({ epoch }) => epoch !== fresh)
-    const isNew = label.length < told.length
-    const current = isNew ? undefined : label.at(-1)
+    const { incarnations, purged } = parseLabel(state.description)
+    const current = incarnations.findLast((each) => each.last === undefined)
     const last = state.lastSequence
-    // A store that lost the description of a stream may make it over the messages that lie there.
-    if (isNew && last === 0) await this.#begin(fresh, 0)
-    else if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
+    if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
       this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), last)
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#begin(current.epoch, last)
     else {
-      const incarnations = [...over(label, known, last), { epoch: fresh, from: last + 1 }]
-      await mesh.describeStream(table, formatLabel(table, { incarnations, purged }))
+      const fresh = newEpoch()
+      const all = [...over(incarnations, known, last), { epoch: fresh, from: last + 1 }]
+      await mesh.describeStream(table, formatLabel(table, { incarnations: all, purged }))
       await this.#begin(fresh, last)
     }
     this.#foreign = false
