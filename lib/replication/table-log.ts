@@ -88,12 +88,16 @@ export class TableLog {
 
   /**
    * Looks at the stream, creating it when missing, and goes on behind what it holds. What of the queue it stored without our
-   * knowing is decided by number: its last sequence minus the last acknowledged one; and checked by id. Rejects as the mesh
-   * and the host do.
+   * knowing is decided by number: its last sequence minus the last acknowledged one; and checked by id. Not while it is being
+   * purged: both change its description. Rejects as the mesh and the host do.
    */
-  async synchronize(): Promise<void> {
-    const { mesh, table } = this.#options
+  synchronize(): Promise<void> {
     this.#interrupt()
+    return this.#exclusively(() => this.#look())
+  }
+
+  async #look(): Promise<void> {
+    const { mesh, table } = this.#options
     const known = this.#epoch === '' ? await this.#options.recall() : { epoch: this.#epoch, sequence: this.#stored }
     // A new stream tells of no incarnation that goes on: a store that lost a description may make it over the messages that lie there.
     const gone = { incarnations: over([], known, 0), purged: [] }
@@ -115,7 +119,6 @@ export class TableLog {
     this.#foreign = false
     this.#ready = true
     this.#settle()
-    this.#pump()
   }
 
   /**
@@ -202,8 +205,7 @@ export class TableLog {
 
   #pump(): void {
     const { mesh, table, window } = this.#options
-    // Below `#last` the stream has what comes next already.
-    while (this.#ready && !this.#paused && this.#stored >= this.#last && this.#sent < Math.min(window, this.queued)) {
+    while (this.#ready && !this.#paused && this.#sent < Math.min(window, this.queued)) {
       const part = this.#queue[this.#head + this.#sent]!
       const sequence = this.#stored + this.#sent
       // What is in flight ahead of it must be what it follows, not what somebody else put there.

@@ -153,9 +153,11 @@ describe('another epoch', () => {
 describe('a stream that ends before our place', () => {
   it('is waited for: its writer is to begin a new epoch', async () => {
     const { stream, told, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 8 })
-    become(stream, [{ epoch: 'e1', from: 1 }], 1, 5)
-    // What was announced before is of the time before.
+    stream.last = 8
+    await cursor.locate(signal)
+    // An announcement that was long on its way is of the time before.
     cursor.announced('e1', 5)
+    become(stream, [{ epoch: 'e1', from: 1 }], 1, 5)
     for (let times = 0; times < 2; times++) await assert.rejects(cursor.locate(signal), { code: 'not_found' })
     cursor.announced('e2', 5)
     cursor.announced('e1', 8)

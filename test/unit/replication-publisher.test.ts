@@ -164,6 +164,18 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['one'])
   })
 
+  it('that refuses is not asked without a pause', async (test) => {
+    const { host, publish } = await start(test)
+    let refusals = 0
+    host.confirm = async (_, through) => {
+      if (through && refusals++ < 10_000) throw new Error('not now')
+    }
+    const started = Date.now()
+    await Promise.all(publish(transaction('one')))
+    await delay(300)
+    assert.ok(refusals <= 1 + (Date.now() - started) / 1_000, `${refusals} refusals`)
+  })
+
   it('whose reader ignores where to begin, and shows what has left meanwhile: nothing is sent twice', async (test) => {
     const { leaf, host, publish } = await start(test)
     const gates: (() => void)[] = []

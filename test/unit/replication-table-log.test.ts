@@ -363,6 +363,20 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['d'])
   })
 
+  it('and a look at the stream do not undo each other: both change its description', async (test) => {
+    for (const first of ['look', 'purge']) {
+      const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+      memory.position!.sequence = 5
+      const writer = new Writer(leaf, memory)
+      const steps = [() => writer.log.synchronize(), () => writer.log.purge({ keep: 1 })]
+      await Promise.all((first === 'look' ? steps : steps.reverse()).map((step) => step()))
+      writer.push('new')
+      await writer.stored('new')
+      const { incarnations, purged } = await leaf.label(dog)
+      assert.deepEqual([incarnations.at(-1)?.epoch, purged], [memory.position!.epoch, [[1, 2]]], `${first} first`)
+    }
+  })
+
   it('does not wait for what was in flight when the leaf went', async (test) => {
     const { leaf, writer } = await writing(test, 'before')
     leaf.held = true
