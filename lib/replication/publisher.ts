@@ -44,7 +44,7 @@ const CLOSE_TIMEOUT = 2_000
 const RETRY = { first: 50, most: 1_000 }
 /** Calls of `publish` that may wait at once, for each transaction that may be queued. */
 const WAITERS_PER_QUEUED = 10
-/** Transactions after which a pass over the outbox ends and the next begins behind it: what it removed need not be remembered longer. */
+/** New transactions after which a pass over the outbox ends and the next begins behind it: what it removed need not be remembered longer. */
 const PASS = 10_000
 /** Room that headers and the server's own framing take of the largest message. */
 const HEADER_ROOM = 4_096
@@ -177,8 +177,9 @@ export class Publisher {
         const known = this.#tickets.has(id) || this.#refused.has(id) || this.#removed.has(id)
         if (!known) await this.#admit(transaction)
         if (this.#closed) return
-        this.#cursor = { id: transaction.id, stamp: transaction.stamp }
-        if (++read < PASS) continue
+        this.#cursor = { id, stamp: transaction.stamp }
+        // What is known is no part of that: a host that shows it each time would never be read beyond it.
+        if (known || ++read < PASS) continue
         this.#woken = true
         return
       }

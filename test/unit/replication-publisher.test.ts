@@ -399,30 +399,45 @@ describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => 
 
 // By itself: so many keep the process busy.
 describe('a long outbox', { timeout: 60_000 }, () => {
-  it('is read in passes of a bounded length, each behind the one before', async (test) => {
-    const { leaf, host, publisher } = await start(test, { maxQueued: 20_000, window: 10_000 })
-    const all = Array.from({ length: 10_003 }, (_, index) => transaction(`${index}`))
+  const all = Array.from({ length: 10_003 }, (_, index) => transaction(`${index}`))
+
+  /** Reads all of it, in passes that show what they give. Resolves with where each began and how much it read. */
+  async function readAll(test: TestContext, give: (after: { id: string } | undefined) => Transaction[]) {
+    const { leaf, host, publisher } = await start(test, { maxQueued: 20_000, window: 20_000 })
     const passes: { after: string | undefined; read: number }[] = []
-    // Nothing leaves: that would only take time.
-    host.confirm = async () => {}
     host.read = async function* (after) {
       const pass = { after: after?.id, read: 0 }
       passes.push(pass)
-      const from = all.findIndex(({ id }) => id === after?.id) + 1
-      for (const each of all.slice(from)) {
+      await new Promise((resolve) => setImmediate(resolve))
+      for (const each of give(after)) {
         pass.read++
         yield each
       }
     }
+    // Nothing leaves the outbox meanwhile.
+    leaf.held = true
     publisher.wake()
-    await eventually('all are sent', () => publisher.metrics().transactions === all.length)
+    await eventually('all are sent', () => leaf.appends.length === all.length)
+    assert.deepEqual(
+      leaf.appends.map(({ id }) => id),
+      all.map(({ id }) => id),
+    )
+    return passes
+  }
+
+  it('is read in passes of a bounded length, each behind the one before', async (test) => {
+    const passes = await readAll(test, (after) => all.slice(all.findIndex(({ id }) => id === after?.id) + 1))
     assert.deepEqual(passes, [
       { after: undefined, read: 10_000 },
       { after: '9999', read: 3 },
     ])
-    assert.deepEqual(
-      await leaf.ids(dog),
-      all.map(({ id }) => id),
-    )
+  })
+
+  it('is read to its end also when each pass begins at its beginning', async (test) => {
+    const passes = await readAll(test, () => all)
+    assert.deepEqual(passes, [
+      { after: undefined, read: 10_000 },
+      { after: '9999', read: 10_003 },
+    ])
   })
 })
