@@ -115,6 +115,23 @@ describe('another epoch', () => {
     assert.deepEqual([epoch, sequence], ['e3', 0])
   })
 
+  it('that is not told yet, of a stream just made anew, is waited for', async () => {
+    const { stream, told, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    become(stream, [{ epoch: 'e1', from: 0, last: 5 }], 1, 0)
+    await assert.rejects(cursor.locate(signal))
+    assert.deepEqual([told, await stored()], [[], { epoch: 'e1', sequence: 3 }])
+    become(stream, [...stream.incarnations, { epoch: 'e2', from: 1 }], 1, 0)
+    await cursor.locate(signal)
+    assert.deepEqual(told, [[4, 5, 'recreated']])
+  })
+
+  it('that is not told yet, when ours is not any more, is waited for', async () => {
+    const { stream, told, cursor, stored } = await cursorAt({ epoch: 'e0', sequence: 0 })
+    become(stream, [{ epoch: 'e1', from: 0, last: 5 }], 1, 0)
+    await assert.rejects(cursor.locate(signal), { code: 'refused' })
+    assert.deepEqual([told, await stored()], [[], { epoch: 'e0', sequence: 0 }])
+  })
+
   it('when nobody tells of ours any more: the next one, at least, is lost', async () => {
     const { stream, told, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
     become(stream, [{ epoch: 'e9', from: 1 }], 1, 2)

@@ -311,6 +311,52 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([leaf.appends.length, writer.log.ready], [0, false])
   })
 
+  it('of a stream made anew is told behind the end of the old one, which the stream tells from its first moment', async (test) => {
+    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+    const { epoch } = memory.position!
+    leaf.network.loseDisk(node)
+    const { describeStream } = leaf.overrides
+    const before: unknown[] = []
+    leaf.overrides.describeStream = async (...args) => {
+      before.push(await leaf.label(dog))
+      return describeStream!(...args)
+    }
+    await new Writer(leaf, memory).log.synchronize()
+    const old = { epoch, from: 0, last: 3 }
+    assert.deepEqual(before, [{ incarnations: [old], purged: [] }])
+    assert.deepEqual((await leaf.label(dog)).incarnations, [old, { epoch: memory.position!.epoch, from: 1 }])
+  })
+
+  it('is not the old one because nothing was ever stored in that, when its stream was lost', async (test) => {
+    const { leaf, memory } = await writing(test)
+    const { epoch } = memory.position!
+    leaf.network.loseDisk(node)
+    const { describeStream } = leaf.overrides
+    leaf.overrides.describeStream = async () => {
+      throw new MeshError('timeout')
+    }
+    await assert.rejects(new Writer(leaf, memory).log.synchronize(), { code: 'timeout' })
+    leaf.overrides.describeStream = describeStream!
+    await new Writer(leaf, memory).log.synchronize()
+    assert.notEqual(memory.position!.epoch, epoch)
+    assert.deepEqual((await leaf.label(dog)).incarnations.at(-1), { epoch: memory.position!.epoch, from: 1 })
+  })
+
+  it('begins behind the messages that a store kept when it lost what the stream told', async (test) => {
+    const { leaf, memory, writer } = await writing(test, 'a', 'b', 'c')
+    const { epoch } = memory.position!
+    const { ensureStream, describeStream } = leaf.mesh
+    leaf.overrides.ensureStream = async (table, description) => {
+      await describeStream(table, description)
+      return ensureStream(table, description)
+    }
+    await writer.log.synchronize()
+    assert.deepEqual((await leaf.label(dog)).incarnations, [
+      { epoch, from: 0, last: 3 },
+      { epoch: memory.position!.epoch, from: 4 },
+    ])
+  })
+
   it('that got no further than half of its beginning still leaves the end of the old one told', async (test) => {
     const { leaf, memory } = await writing(test, 'a', 'b', 'c')
     const { epoch } = memory.position!
