@@ -10,6 +10,7 @@ import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
 import { eventually, isRunning, temporaryFolder } from '../support/cluster.ts'
+import { sampled } from '../support/long.ts'
 import { NodeProcess } from '../support/node-process.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -129,7 +130,8 @@ describe('the process of a node', () => {
     ['SIGINT to the node', 'SIGINT', (_, pid) => pid],
     ['SIGINT to the process group, as a terminal sends it', 'SIGINT', (npmPid) => -npmPid],
   ]
-  for (const [name, signal, target] of endings)
+  const typical = ['SIGTERM to npm', 'SIGTERM to the node', 'SIGINT to the process group, as a terminal sends it']
+  for (const [name, signal, target] of sampled(endings, ([name]) => typical.includes(name)))
     test(`one line when ready; ${name} ends it and its servers`, async () => {
       const one = npm('--config', node.configFile)
       const pid = await ready(one)

@@ -31,6 +31,7 @@ import { diff } from '../../lib/manifest/diff.ts'
 import { addRoutes, type Manifest, removeRoutes, share } from '../../lib/manifest/manifest.ts'
 import { ManifestStore } from '../../lib/manifest/store.ts'
 import { commentsOfOurs, commitOf, head, initialText, numberOf, tail } from '../support/commit-loop.ts'
+import { isLong } from '../support/long.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 import { openStore, temporaryFolder } from './store-fixture.ts'
 
@@ -118,7 +119,7 @@ describe('a process killed while it commits', () => {
   /** Of one process, with a loop of commits each. */
   const FILES = 4
   /** Loops that are killed. */
-  const ENOUGH = 40
+  const ENOUGH = isLong ? 40 : 16
 
   it('leaves a whole file, the one before or the one after a commit', { timeout: 140_000 }, async (test) => {
     const seed = seedOf()
