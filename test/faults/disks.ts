@@ -21,7 +21,9 @@ export class Disks {
 
   /** Idempotent. */
   async close(): Promise<void> {
-    for (const folder of this.#mounted.splice(0)) await command('umount', folder)
+    // Somebody who is just ending may still have a file open: then it goes with them.
+    for (const folder of this.#mounted.splice(0))
+      await command('umount', folder).catch(() => command('umount', '-l', folder))
   }
 }
 
