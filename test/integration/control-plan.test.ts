@@ -39,10 +39,14 @@ const mirrored = (list: ReturnType<typeof held>) =>
 
 /** The first time: a node that has only just been met may not be listening yet, and is asked again. */
 const configured = (node: TestNode, connections: ReturnType<typeof connection>[]) =>
-  eventually(`${node.name} is configured`, async () => {
-    const answer = await node.cluster.configureCluster({ connections })
-    return answer.failed_nodes === undefined
-  })
+  eventually(
+    `${node.name} is configured`,
+    async () => {
+      const answer = await node.cluster.configureCluster({ connections })
+      return answer.failed_nodes === undefined
+    },
+    60_000,
+  )
 
 /** Writes to a table one transaction after the other until told to stop; resolves with the ids in their order. */
 function writer(node: TestNode, table: string): () => Promise<string[]> {
