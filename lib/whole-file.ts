@@ -3,7 +3,7 @@
 import { open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
-/** Mode 0600: what we keep beside the database is nobody else's business. */
+/** Mode 0600: what we keep beside the database is nobody else's business. A truncated configuration would be parsed leniently by a server. */
 export async function writeWhole(path: string, data: string | Uint8Array): Promise<void> {
   const file = await open(`${path}.new`, 'w', 0o600)
   try {

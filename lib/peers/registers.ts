@@ -1,7 +1,7 @@
 // What was agreed on last about each subscription, and when: last-writer-wins registers, each held by two nodes, kept beside
 // the leaf's store. The file that people read holds the values; this holds the revisions, and what was removed.
 
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
@@ -10,6 +10,7 @@ import type { Stamp } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { TableName } from '../mesh/mesh.ts'
+import { writeWhole } from '../whole-file.ts'
 
 /** What gives revisions, each higher than those merged before. */
 type Clock = { stamp(): Stamp; merge(revision: Stamp): void }
@@ -156,14 +157,7 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        const file = await open(`${this.#path}.new`, 'w', 0o600)
-        try {
-          await file.writeFile(JSON.stringify({ nodes }))
-          await file.sync()
-        } finally {
-          await file.close()
-        }
-        await rename(`${this.#path}.new`, this.#path)
+        await writeWhole(this.#path, JSON.stringify({ nodes }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'the revisions could not be written')
       }

@@ -2,11 +2,11 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { open, rename } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
+import { writeWhole } from '../../whole-file.ts'
 import { isGone, serverArguments, serversOf } from './processes.ts'
 
 export type ServerEvents = {
@@ -45,18 +45,6 @@ const HEALTH_MISSES = 3
 const READY_TIMEOUT = { first: 15_000, most: 600_000 }
 const STOP_TIMEOUT = 3_000
 const BACKOFF = { first: 100, most: 5_000, calm: 10_000 }
-
-/** Writes a file whole or not at all: a truncated configuration is parsed leniently by the server. */
-export async function writeWhole(path: string, text: string): Promise<void> {
-  const file = await open(`${path}.new`, 'w', 0o600)
-  try {
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  await rename(`${path}.new`, path)
-}
 
 /** True when the process is gone; asked to end first, then made to. */
 async function ended(pid: number): Promise<boolean> {
