@@ -251,7 +251,7 @@ describe('a store whose files went bad while it was closed', () => {
   ]
   const typical = [
     'bytes of a message that was not read',
-    'a byte of the last message',
+    'the messages cut short',
     'the description of the stream deleted',
     'nothing left of the stream',
   ]
