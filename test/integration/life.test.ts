@@ -251,12 +251,17 @@ describe('a store whose files went bad while it was closed', () => {
   ]
   const typical = [
     'bytes of a message that was not read',
+    'a byte of the last message',
     'the messages cut short',
     'the description of the stream deleted',
     'nothing left of the stream',
   ]
+  /** Known and open: seen in one of about ten runs; the cause is not proved. */
+  const faults: Record<string, string> = {
+    'a byte of the last message': 'sometimes nothing that is written later arrives',
+  }
   for (const [name, damage] of sampled(damages, ([name]) => typical.includes(name)))
-    test(name, async (t) => {
+    test(name, faults[name] ? { todo: faults[name] } : {}, async (t) => {
       const cluster = TestCluster.for(t)
       const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
       await subscribe(node1, node2, { dog: 'publish' })
