@@ -231,9 +231,9 @@ export class Peers {
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
-    const silent = Date.now() - SILENCE
+    const silent = performance.now() - SILENCE
     for (const each of this.#up) {
-      if ((this.#heard.get(each)?.at ?? 0) >= silent) continue
+      if ((this.#heard.get(each)?.at ?? Number.NEGATIVE_INFINITY) >= silent) continue
       this.#up.delete(each)
       this.#options.listener.down(each)
     }
@@ -247,7 +247,7 @@ export class Peers {
     if (node === this.#options.node) return this.#hearNamesake(heartbeat)
     if (relayed) return
     const known = this.#heard.get(node)
-    const heard: Heard = { at: Date.now(), session, instance, started }
+    const heard: Heard = { at: performance.now(), session, instance, started }
     this.#heard.set(node, heard)
     if (known) heard.other = known.instance === instance ? known.other : known
     if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)

@@ -53,7 +53,7 @@ export class OwnStreams {
     stream.log.push({
       ...part,
       stored: (position) => {
-        stream.grownAt = Date.now()
+        stream.grownAt = performance.now()
         stored(position)
       },
     })
@@ -89,7 +89,7 @@ export class OwnStreams {
 
   /** Where those are that grew lately. */
   recent(): (TableName & Position)[] {
-    const since = Date.now() - ANNOUNCE_FOR
+    const since = performance.now() - ANNOUNCE_FOR
     return [...this.#streams.values()]
       .filter(({ log, grownAt }) => log.position.epoch !== '' && grownAt >= since)
       .map(({ table, log }) => ({ ...table, ...log.position }))
@@ -106,7 +106,7 @@ export class OwnStreams {
     const { mesh, node, window, requestTimeout, recall, remember } = this.#options
     const stream: Stream = {
       table,
-      grownAt: Date.now(),
+      grownAt: performance.now(),
       reason: 'not yet looked at',
       interrupted: { at: -1, times: 0 },
       log: new TableLog({

@@ -101,7 +101,7 @@ export class Publisher {
     const promise = new Promise<void>((resolve, reject) => {
       settle = { resolve, reject }
     })
-    const deadline = Date.now() + this.#options.timeout
+    const deadline = performance.now() + this.#options.timeout
     this.#waiters.set(transaction.id, { ...settle, promise, deadline, pass: this.#pass + 1 })
     this.#outbox.add(transaction)
     this.wake()
@@ -157,9 +157,9 @@ export class Publisher {
     this.#roomWanted?.()
     await this.#reading
     // What is in flight has a moment to be acknowledged; the rest stays in the outbox.
-    const end = Date.now() + CLOSE_TIMEOUT
+    const end = performance.now() + CLOSE_TIMEOUT
     const inFlight = () => [...this.#tickets.values()].some(({ open }) => open > 0)
-    while (inFlight() && this.#options.mesh.state === 'connected' && Date.now() < end) await delay(5)
+    while (inFlight() && this.#options.mesh.state === 'connected' && performance.now() < end) await delay(5)
     await this.#confirming
     for (const id of [...this.#waiters.keys()]) this.#settle(id, (waiter) => waiter.reject(clusterError('closed')))
   }
@@ -319,7 +319,7 @@ export class Publisher {
 
   /** All wait equally long: the oldest are at the front. */
   #expire(): void {
-    const now = Date.now()
+    const now = performance.now()
     const { timeout, mesh } = this.#options
     for (const [id, waiter] of this.#waiters) {
       if (waiter.deadline > now) return

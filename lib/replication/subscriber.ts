@@ -132,7 +132,7 @@ export class Subscriber {
     const { source, quarantine } = this.#options
     const { sequence: applied, gaps } = this.#cursor.checkpoint
     const last = Math.max(this.#last, applied)
-    const waiting = last > applied && this.#behindSince !== undefined ? Date.now() - this.#behindSince : 0
+    const waiting = last > applied && this.#behindSince !== undefined ? performance.now() - this.#behindSince : 0
     return {
       source,
       state: this.#state,
@@ -158,7 +158,7 @@ export class Subscriber {
   suspect(): void {
     const { sequence } = this.#cursor.checkpoint
     const { at, patience } = sequence === this.#suspicion.sequence ? this.#suspicion : { at: 0, patience: 0 }
-    const now = Date.now()
+    const now = performance.now()
     if (now - at < patience) return
     const next = this.#last > sequence ? Math.min(Math.max(2 * patience, 1_000), MOST_PATIENCE) : 1_000
     this.#suspicion = { at: now, sequence, patience: next }
@@ -372,9 +372,9 @@ export class Subscriber {
   async #untilDone(sequence: number, work: () => Promise<void>): Promise<void> {
     const { source, counters, restoreTable, logger } = this.#options
     for (let attempts = 1; ; attempts++) {
-      const started = Date.now()
+      const started = performance.now()
       const slow = setInterval(() => {
-        const seconds = Math.round((Date.now() - started) / 1_000)
+        const seconds = Math.round((performance.now() - started) / 1_000)
         this.#stalled(sequence, `the database has not answered for ${seconds} s`, attempts)
       }, SLOW_APPLY)
       try {
@@ -402,7 +402,7 @@ export class Subscriber {
   /** The stream is known to go as far as `last`. */
   #reaches(last: number): void {
     this.#last = Math.max(this.#last, last)
-    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= Date.now()
+    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= performance.now()
   }
 
   #showProgress(): void {

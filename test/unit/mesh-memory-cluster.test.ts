@@ -3,9 +3,21 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { Peers } from '../../lib/peers/peers.ts'
 import { eventually } from '../support/cluster.ts'
+import { setClock } from '../support/elapsed.ts'
 import { both, dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
+
+it('nobody is down because the clock was set forward', async (t) => {
+  const scene = new Scene(t)
+  const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
+  await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
+  const beat = t.mock.method(Peers.prototype, 'beat')
+  setClock(t, 3_600_000)
+  await eventually('both looked twice who is silent', () => beat.mock.callCount() > 4)
+  assert.deepEqual(node1.events['peer:down'], [])
+})
 
 describe('managers on a network in memory', { concurrency: true }, () => {
   it('agree on a node and replicate, without a password', async (t) => {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { Appender } from '../../lib/mesh/nats/appender.ts'
+import { standingTime } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -70,14 +71,19 @@ describe('an append', () => {
   })
 
   it('without an answer fails after a while, and all behind it', (test) => {
-    test.mock.timers.enable({ apis: ['Date', 'setInterval'] })
+    test.mock.timers.enable({ apis: ['setInterval'] })
+    const pass = standingTime(test)
+    const tick = (ms: number) => {
+      pass(ms)
+      test.mock.timers.tick(ms)
+    }
     const { answers, append, acknowledge } = start(test)
     append('one')
-    test.mock.timers.tick(3_000)
+    tick(3_000)
     append('two')
-    test.mock.timers.tick(1_999)
+    tick(1_999)
     assert.deepEqual(answers, [])
-    test.mock.timers.tick(2_000)
+    tick(2_000)
     assert.deepEqual(answers, ['one timeout', 'two timeout'])
     acknowledge(1, { seq: 2 })
     assert.equal(answers.length, 2)

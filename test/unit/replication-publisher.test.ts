@@ -8,6 +8,7 @@ import { silent } from '../../lib/logger.ts'
 import { makeStamp } from '../../lib/replication/clock.ts'
 import { Publisher, type PublisherOptions } from '../../lib/replication/publisher.ts'
 import { eventually } from '../support/cluster.ts'
+import { setClock } from '../support/elapsed.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { MemoryLeaf, node } from '../support/memory-leaf.ts'
 
@@ -97,6 +98,18 @@ const isPending = async (promise: Promise<unknown>): Promise<boolean> =>
   ])) === 'pending'
 
 const outboxOf = ({ outbox }: MemoryHost) => outbox.map(({ id }) => id)
+
+it('what is published waits on when the clock is set forward meanwhile', async (test) => {
+  test.mock.timers.enable({ apis: ['setInterval'] })
+  const { leaf, publish } = await start(test)
+  leaf.held = true
+  const [one] = publish(transaction('one'))
+  setClock(test, 3_600_000)
+  test.mock.timers.tick(1_000)
+  assert.ok(await isPending(one!))
+  await leaf.release()
+  await one
+})
 
 describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
   it('decides the order, whatever was published first', async (test) => {

@@ -13,6 +13,7 @@ import { Quarantine } from '../../lib/replication/quarantine.ts'
 import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscriber.ts'
 import { attemptsWithin } from '../support/back-off.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { standingTime } from '../support/elapsed.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
 
@@ -277,12 +278,12 @@ describe('suspicion', { timeout: 30_000 }, () => {
   async function suspects(
     stream: RemoteStream,
     subscriber: Subscriber,
-    test: TestContext,
+    pass: (ms: number) => void,
     ms: number,
   ): Promise<boolean> {
     const { length } = stream.readers
     const reader = stream.readers.at(-1)!
-    test.mock.timers.setTime(Date.now() + ms)
+    pass(ms)
     subscriber.suspect()
     if (!reader.lost) return false
     await stream.reader(length)
@@ -293,32 +294,32 @@ describe('suspicion', { timeout: 30_000 }, () => {
 
   it('without progress waits twice as long each time, up to half a minute; with progress it begins anew', async (test) => {
     const { stream, subscriber, applied } = await subscribe(test)
-    test.mock.timers.enable({ apis: ['Date'], now: Date.now() })
+    const pass = standingTime(test)
     subscriber.start()
     await reading(stream, 0)
     stream.last = 9
     subscriber.announced('e1', 9)
-    assert.ok(await suspects(stream, subscriber, test, 0), 'the first time at once')
+    assert.ok(await suspects(stream, subscriber, pass, 0), 'the first time at once')
     for (const patience of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
-      assert.ok(!(await suspects(stream, subscriber, test, patience - 1)), `${patience - 1} ms later`)
-      assert.ok(await suspects(stream, subscriber, test, 1), `${patience} ms later`)
+      assert.ok(!(await suspects(stream, subscriber, pass, patience - 1)), `${patience - 1} ms later`)
+      assert.ok(await suspects(stream, subscriber, pass, 1), `${patience} ms later`)
     }
     stream.readers.at(-1)!.give(...stream.entries(1, 1))
     for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
     await applied('t1')
-    assert.ok(await suspects(stream, subscriber, test, 0), 'something arrived: at once')
-    assert.ok(await suspects(stream, subscriber, test, 1_000), 'and a second later')
+    assert.ok(await suspects(stream, subscriber, pass, 0), 'something arrived: at once')
+    assert.ok(await suspects(stream, subscriber, pass, 1_000), 'and a second later')
   })
 
   it('of what is not behind stays at a second', async (test) => {
     const { stream, subscriber } = await subscribe(test)
-    test.mock.timers.enable({ apis: ['Date'], now: Date.now() })
+    const pass = standingTime(test)
     subscriber.start()
     await reading(stream, 0)
-    assert.ok(await suspects(stream, subscriber, test, 0))
+    assert.ok(await suspects(stream, subscriber, pass, 0))
     for (let times = 0; times < 3; times++) {
-      assert.ok(!(await suspects(stream, subscriber, test, 999)))
-      assert.ok(await suspects(stream, subscriber, test, 1))
+      assert.ok(!(await suspects(stream, subscriber, pass, 999)))
+      assert.ok(await suspects(stream, subscriber, pass, 1))
     }
   })
 

@@ -67,7 +67,7 @@ export class Appender {
       queueMicrotask(() => done(reason, 0))
       return
     }
-    this.#pending.set(token, { table, done, sentAt: Date.now() })
+    this.#pending.set(token, { table, done, sentAt: performance.now() })
   }
 
   /** Everything in flight fails: it is not known what of it was stored. */
@@ -98,7 +98,7 @@ export class Appender {
 
   #expire(): void {
     const oldest = this.#pending.values().next().value
-    if (oldest && Date.now() - oldest.sentAt > ACK_TIMEOUT)
+    if (oldest && performance.now() - oldest.sentAt > ACK_TIMEOUT)
       this.fail(new MeshError('timeout', `no acknowledgement within ${ACK_TIMEOUT} ms`))
   }
 }

@@ -52,14 +52,14 @@ export class Links {
    * than that, because those we know by gossip link themselves.
    */
   async settled(silent: ReadonlySet<string>, expected: number): Promise<string[]> {
-    const end = Date.now() + PATIENCE
+    const end = performance.now() + PATIENCE
     for (let calmSince = 0; ; await delay(10)) {
       const { count, deaf } = await this.look(silent)
       const calm = deaf.length === 0 && count + silent.size >= expected
       if (!calm) calmSince = 0
-      else if (calmSince === 0) calmSince = Date.now()
-      const settled = calmSince > 0 && Date.now() - calmSince >= CALM
-      if (settled || Date.now() > end || this.#options.stopped()) return deaf
+      else if (calmSince === 0) calmSince = performance.now()
+      const settled = calmSince > 0 && performance.now() - calmSince >= CALM
+      if (settled || performance.now() > end || this.#options.stopped()) return deaf
     }
   }
 

@@ -39,7 +39,7 @@ export class LogWatch {
   }
 
   #repeated(what: string): boolean {
-    const now = Date.now()
+    const now = performance.now()
     const key = what.replace(/\d+/g, '#')
     if (now - (this.#told.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER) return true
     this.#told.set(key, now)

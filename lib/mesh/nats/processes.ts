@@ -21,9 +21,9 @@ async function isAlive(pid: number): Promise<boolean> {
 
 /** Waits until the process is gone; false when it is still there after `timeout` ms. */
 export async function isGone(pid: number, timeout: number): Promise<boolean> {
-  const end = Date.now() + timeout
+  const end = performance.now() + timeout
   while (await isAlive(pid)) {
-    if (Date.now() > end) return false
+    if (performance.now() > end) return false
     await delay(10)
   }
   return true

@@ -203,7 +203,7 @@ export class NatsServer {
           () => false,
         )
         if (ready && !failed.signal.aborted) {
-          this.#startedAt = Date.now()
+          this.#startedAt = performance.now()
           this.#patience = READY_TIMEOUT.first
           this.#lastError = ''
           this.#serving = true
@@ -242,7 +242,7 @@ export class NatsServer {
       if (this.#stopping) return
       events.died(reason)
       logger.warn({ server: kind, reason }, 'server ended, starting it again')
-      if (Date.now() - this.#startedAt > BACKOFF.calm) this.#backoff = Math.min(this.#backoff, BACKOFF.first)
+      if (performance.now() - this.#startedAt > BACKOFF.calm) this.#backoff = Math.min(this.#backoff, BACKOFF.first)
       for (let up = false; !up && !this.#stopping; ) {
         await delay(this.#backoff, undefined, { signal: this.#ending.signal }).catch(() => {})
         this.#backoff = Math.min(Math.max(this.#backoff * 2, BACKOFF.first), BACKOFF.most)
@@ -269,17 +269,17 @@ export class NatsServer {
   async #end(): Promise<string> {
     const child = this.#child!
     let misses = 0
-    let last = Date.now()
+    let last = performance.now()
     const timer = setInterval(async () => {
       // When we were not running ourselves, an answer may have been there for long.
-      const late = Date.now() - last > 1.5 * HEALTH_INTERVAL
-      last = Date.now()
+      const late = performance.now() - last > 1.5 * HEALTH_INTERVAL
+      last = performance.now()
       const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL)).then(
         () => true,
         () => false,
       )
       if (healthy) misses = 0
-      else if (!late && Date.now() - last <= 1.5 * HEALTH_INTERVAL) misses++
+      else if (!late && performance.now() - last <= 1.5 * HEALTH_INTERVAL) misses++
       if (misses >= HEALTH_MISSES) this.replace(`it did not answer ${misses} times in a row`)
     }, HEALTH_INTERVAL)
     try {
