@@ -242,10 +242,11 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger } = this.#options
     const store = this.#store
     // The operations check that clustering is enabled before they touch what runs only then.
-    const { mesh, agreement, peers, publisher } = this.#service ?? ({} as Service)
+    const { mesh, agreement, peers, publisher, replicator } = this.#service ?? ({} as Service)
     const streams = publisher && {
       purge: (database: string, table: string, options: { keep?: number; before?: number }) =>
         publisher.purge({ database, table }, options),
+      losses: (source: Source) => replicator.losses(source),
     }
     return { store, host, logger, mesh, agreement, peers, streams }
   }

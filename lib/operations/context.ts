@@ -1,7 +1,7 @@
 // What the operations work on: the pieces of an open manager, as narrow as they need them.
 
 import type { TSchema } from 'typebox'
-import type { Host } from '../host.ts'
+import type { Host, Source } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh } from '../mesh/mesh.ts'
@@ -33,6 +33,8 @@ export interface OperationContext {
   readonly streams: {
     /** Removes all but the last `keep` messages, or all before sequence `before`, or all. */
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
+    /** Gaps in what came from there since the subscription began, and the transactions in them; both 0 when nothing comes from there. */
+    losses(source: Source): { gaps: number; lost: number }
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { type Static, Type } from 'typebox'
 import type { Node } from '../manifest/manifest.ts'
-import type { Operation, PeerStatus } from './context.ts'
+import type { Operation, OperationContext, PeerStatus } from './context.ts'
 import { type SubscriptionResponse, toResponse } from './fields.ts'
 
 const clusterStatusSchema = Type.Object({})
@@ -17,12 +17,13 @@ export type ConnectionStatus = {
   latency_ms?: number
   /** Of the other process, `30d 1h 18m 8s`. */
   uptime?: string
-  subscriptions: SubscriptionResponse[]
+  /** `gaps` and `lost`, gaps so far and the transactions in them, only of tables that had any. */
+  subscriptions: (SubscriptionResponse & { gaps?: number; lost?: number })[]
   system_info?: { hdb_version?: string; node_version?: string; platform?: string }
 }
 export type ClusterStatusResponse = { node_name: string; is_enabled: boolean; connections: ConnectionStatus[] }
 
-function connectionStatus(node: Node, peer: PeerStatus): ConnectionStatus {
+function connectionStatus(node: Node, peer: PeerStatus, streams: OperationContext['streams']): ConnectionStatus {
   const { status, ports, latency, uptime, systemInfo } = peer
   return {
     node_name: node.name,
@@ -30,7 +31,10 @@ function connectionStatus(node: Node, peer: PeerStatus): ConnectionStatus {
     ports: { ...ports },
     ...(latency === undefined ? {} : { latency_ms: Math.round(latency) }),
     ...(uptime === undefined ? {} : { uptime }),
-    subscriptions: node.subscriptions.map(toResponse),
+    subscriptions: node.subscriptions.map((each) => {
+      const losses = streams.losses({ node: node.name, database: each.database, table: each.table })
+      return { ...toResponse(each), ...(losses.gaps > 0 ? losses : {}) }
+    }),
     ...(systemInfo === undefined ? {} : { system_info: { ...systemInfo } }),
   }
 }
@@ -39,11 +43,11 @@ export const clusterStatus: Operation<ClusterStatusRequest, ClusterStatusRespons
   method: 'status',
   schema: clusterStatusSchema,
   enabledOnly: false,
-  async handler({ store, peers }, _request, options) {
+  async handler({ store, peers, streams }, _request, options) {
     const { nodeName, enabled, nodes } = store.manifest
     if (!enabled) return { node_name: nodeName, is_enabled: false, connections: [] }
     const connections = await Promise.all(
-      nodes.map(async (node) => connectionStatus(node, await peers.status(node.name, options))),
+      nodes.map(async (node) => connectionStatus(node, await peers.status(node.name, options), streams)),
     )
     return { node_name: nodeName, is_enabled: true, connections }
   },

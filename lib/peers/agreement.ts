@@ -58,13 +58,16 @@ export type AgreementOptions = {
   logger: Logger
 }
 
-/** ms after which a node that could not be compared with is asked again. */
-const COMPARE_AFTER = 10_000
+/** ms after which a node that could not be compared with is asked again: twice as long each time. */
+const COMPARE_AFTER = { first: 1_000, most: 10_000 }
 /** Tables in one request to the other node; each request has its own time-out. */
 const PAGE = 100
 
 /** A subscription as it is to be, or not to be, from its revision on. */
 type Change = Register & { readonly startTime?: string | undefined }
+
+/** By `tableKey`. */
+type Tables = Map<string, TableDescription>
 
 /** A subscription that can be agreed on, and the table as whichever node has it describes it. */
 type Settled = { wanted: Wanted; table: TableDescription; missingHere: boolean }
@@ -73,6 +76,8 @@ export class Agreement {
   readonly #options: AgreementOptions
   /** Nodes to be compared with when they are met, and when they are asked again. */
   readonly #due = new Map<string, NodeJS.Timeout>()
+  /** ms that each of them waits next. */
+  readonly #patience = new Map<string, number>()
   readonly #comparing = new Map<string, Promise<void>>()
   /** Nodes of which something changed while they were being compared with. */
   readonly #again = new Set<string>()
@@ -171,8 +176,7 @@ export class Agreement {
 
   /** What exists on one of the two nodes, and does not differ in its primary key. */
   #settle(node: string, wanted: readonly Wanted[], ours: TableDescription[], theirs: TableDescription[]) {
-    const here = new Map(ours.map((table) => [tableKey(table), table]))
-    const there = new Map(theirs.map((table) => [tableKey(table), table]))
+    const [here, there] = [byKey(ours), byKey(theirs)]
     const settled: Settled[] = []
     const skipped: Wanted[] = []
     for (const each of wanted) {
@@ -238,6 +242,7 @@ export class Agreement {
     clearTimeout(this.#due.get(node))
     this.#due.delete(node)
     const work = this.#compare(node)
+      .then(() => void this.#patience.delete(node))
       .catch((error) => {
         this.#options.logger.info({ node, reason: reasonOf(error) }, 'subscriptions could not be compared')
         // A node that refuses and is not heard knows nothing of revisions; any other one is asked again.
@@ -255,8 +260,8 @@ export class Agreement {
   async #compare(node: string): Promise<void> {
     const { host, peers, streams, registers } = this.#options
     const options = { operation: 'compare_node' }
-    const theirs = new Map((await peers.describe(node, options)).map((table) => [tableKey(table), table]))
-    const ours = new Map((await host.describe()).map((table) => [tableKey(table), table]))
+    const theirs = byKey(await peers.describe(node, options))
+    const ours = await this.#tables()
     const entries = registers.of(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
     for (const entry of entries.filter(({ removed }) => !removed)) {
       const there = theirs.get(tableKey(entry))
@@ -281,7 +286,9 @@ export class Agreement {
   #compareLater(node: string): void {
     if (this.#closed) return
     clearTimeout(this.#due.get(node))
-    const timer = setTimeout(() => void this.compare(node), COMPARE_AFTER)
+    const wait = this.#patience.get(node) ?? COMPARE_AFTER.first
+    this.#patience.set(node, Math.min(2 * wait, COMPARE_AFTER.most))
+    const timer = setTimeout(() => void this.compare(node), wait)
     timer.unref()
     this.#due.set(node, timer)
   }
@@ -310,7 +317,7 @@ export class Agreement {
       await this.#take(node, gone, 'peer', true)
       return `Successfully removed '${node}' from manifest`
     }
-    await this.#prepare(subscriptions)
+    await this.#prepare(subscriptions, await this.#tables())
     const named = subscriptions.map((each) => toChange(each, revision))
     const ended = () => (replace ? this.#othersOf(node, named).map((each) => ({ ...removed(each), revision })) : [])
     await this.#take(node, () => [...named, ...ended()], 'peer')
@@ -319,10 +326,10 @@ export class Agreement {
 
   /** Takes what is newer, and answers with what is newer here or unknown there. */
   async #compared(node: string, { entries = [], range: { from, to } = { from: '' } }: Request): Promise<unknown> {
-    const { registers, host } = this.#options
+    const { registers } = this.#options
     await this.#merge(node, entries)
     const theirs = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
-    const tables = new Map((await host.describe()).map((table) => [tableKey(table), table]))
+    const tables = await this.#tables()
     return registers
       .of(node)
       .filter((mine) => {
@@ -339,10 +346,12 @@ export class Agreement {
   /** Entries of the other node: those that win and can be taken over are. */
   async #merge(node: string, entries: readonly Entry[]): Promise<void> {
     const changes: Change[] = []
+    const tables: Tables = entries.length > 0 ? await this.#tables() : new Map()
     for (const entry of entries) {
       const change = toChange(entry, entry.revision)
       const believed = this.#options.witness(entry.revision)
-      if (believed && this.#wins(node, change) && (change.removed || (await this.#canTake(entry)))) changes.push(change)
+      if (believed && this.#wins(node, change) && (change.removed || (await this.#canTake(entry, tables))))
+        changes.push(change)
     }
     await this.#take(node, () => changes, 'peer', true)
   }
@@ -401,9 +410,9 @@ export class Agreement {
   }
 
   /** What cannot be taken over (its table exists on neither node, or differs) stays pending, said in the log. */
-  async #canTake(entry: Entry): Promise<boolean> {
+  async #canTake(entry: Entry, tables: Tables): Promise<boolean> {
     try {
-      await this.#prepare([entry])
+      await this.#prepare([entry], tables)
       return true
     } catch (error) {
       const { schema: database, table } = entry
@@ -412,18 +421,25 @@ export class Agreement {
     }
   }
 
-  /** The tables exist here, and so do their streams. */
-  async #prepare(subscriptions: readonly WireSubscription[]): Promise<void> {
+  async #tables(): Promise<Tables> {
+    return byKey(await this.#options.host.describe())
+  }
+
+  /** The tables exist here, and so do their streams; those that are made join `here`. */
+  async #prepare(subscriptions: readonly WireSubscription[], here: Tables): Promise<void> {
     const { host, streams, isReplicable } = this.#options
-    const here = new Map((await host.describe()).map((table) => [tableKey(table), table]))
     for (const { schema: database, table, hash_attribute: primaryKey, attributes = [] } of subscriptions) {
       if (!isReplicable({ database, table })) throw clusterError('name_not_replicable', `${database}.${table}`)
       const local = here.get(tableKey({ database, table }))
       if (local && primaryKey && local.primaryKey !== primaryKey)
         throw new Error(`the primary key of '${database}.${table}' is '${local.primaryKey}' here, not '${primaryKey}'`)
       if (!local && !primaryKey) throw clusterError('table_not_found', table)
-      const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
-      if (!local && primaryKey) await host.createTable({ database, table, primaryKey, attributes: names })
+      if (!local && primaryKey) {
+        const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
+        const made = { database, table, primaryKey, attributes: names }
+        await host.createTable(made)
+        here.set(tableKey(made), made)
+      }
       await streams.ensure({ database, table })
     }
   }
@@ -433,6 +449,8 @@ export class Agreement {
 const wasDeclined = (error: unknown): boolean =>
   error instanceof ClusterError &&
   (error.code === 'remote_refused' || (error.cause instanceof MeshError && error.cause.code === 'no_responders'))
+
+const byKey = (tables: readonly TableDescription[]): Tables => new Map(tables.map((table) => [tableKey(table), table]))
 
 const pagesOf = <T>(items: readonly T[]): T[][] =>
   Array.from({ length: Math.ceil(items.length / PAGE) }, (_, index) => items.slice(index * PAGE, (index + 1) * PAGE))

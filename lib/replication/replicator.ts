@@ -133,6 +133,12 @@ export class Replicator {
     return [...this.#subscribers.values()].map((subscriber) => subscriber.status())
   }
 
+  /** Gaps since the subscription began, and the transactions in them. */
+  losses(source: Source): { gaps: number; lost: number } {
+    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    return { gaps, lost }
+  }
+
   metrics(): Metrics['apply'] {
     const subscriptions = { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }
     let lag = 0

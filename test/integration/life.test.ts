@@ -11,6 +11,7 @@ import { describe, type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { parse, stringify } from 'yaml'
+import { NatsServer } from '../../lib/mesh/nats/server.ts'
 import {
   eventually,
   isRunning,
@@ -229,10 +230,11 @@ describe('a store whose files went bad while it was closed', () => {
       const path = await block(folder)
       await truncate(path, Math.floor((await stat(path)).size * share))
     }
+  const lastByte = flip(0.9999, 1)
   const damages: [name: string, damage: Damage][] = [
     ['bytes of a message that was read', flip(0.1, 40)],
     ['bytes of a message that was not read', flip(0.6, 40)],
-    ['a byte of the last message', flip(0.9999, 1)],
+    ['a byte of the last message', lastByte],
     ['a thousand bytes', flip(0.5, 1_000)],
     ['the messages cut short', cut(0.6)],
     ['the messages cut short before what was read', cut(0.1)],
@@ -256,40 +258,50 @@ describe('a store whose files went bad while it was closed', () => {
     'the description of the stream deleted',
     'nothing left of the stream',
   ]
-  /** Known and open: seen in one of about ten runs; the cause is not proved. */
-  const faults: Record<string, string> = {
-    'a byte of the last message': 'sometimes nothing that is written later arrives',
-  }
   for (const [name, damage] of sampled(damages, ([name]) => typical.includes(name)))
-    test(name, faults[name] ? { todo: faults[name] } : {}, async (t) => {
-      const cluster = TestCluster.for(t)
-      const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
-      await subscribe(node1, node2, { dog: 'publish' })
-      const ids = numbered('a', COUNT)
-      await writeAll(node1, ids.slice(0, READ))
-      await quiet([node1, node2])
-      await node2.cluster.close()
-      await writeAll(node1, ids.slice(READ))
-      await node1.cluster.close()
-      const store = join(node1.folder, 'clustering', 'leaf', 'jetstream', 'HDB', 'streams')
-      const [stream] = await readdir(store)
-      await damage(join(store, stream!))
+    test(name, (t) => survives(t, damage))
 
-      await node1.reopen()
-      await node2.reopen()
-      const later = numbered('later', 100)
-      await writeAll(node1, later)
-      await eventually('what is written later arrives', () => received(node2, node1).at(-1) === later.at(-1), 30_000)
-      await quiet([node1, node2])
+  async function survives(t: TestContext, damage: Damage): Promise<void> {
+    const cluster = TestCluster.for(t)
+    const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'publish' })
+    const ids = numbered('a', COUNT)
+    await writeAll(node1, ids.slice(0, READ))
+    await quiet([node1, node2])
+    await node2.cluster.close()
+    await writeAll(node1, ids.slice(READ))
+    await node1.cluster.close()
+    const store = join(node1.folder, 'clustering', 'leaf', 'jetstream', 'HDB', 'streams')
+    const [stream] = await readdir(store)
+    await damage(join(store, stream!))
 
-      const gaps = node2.seen('replication:gap')
-      const lost = new Set(gaps.flatMap(({ from, to }) => ids.slice(from - 1, to)))
-      t.diagnostic(
-        `${received(node2, node1).length} received, gaps ${JSON.stringify(gaps.map(({ from, to, reason }) => [from, to, reason]))}`,
-      )
-      assert.deepEqual(received(node2, node1), [...ids.filter((id) => !lost.has(id)), ...later])
-      for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
+    await node1.reopen()
+    await node2.reopen()
+    const later = numbered('later', 100)
+    await writeAll(node1, later)
+    await eventually('what is written later arrives', () => received(node2, node1).at(-1) === later.at(-1), 30_000)
+    await quiet([node1, node2])
+
+    const gaps = node2.seen('replication:gap')
+    const lost = new Set(gaps.flatMap(({ from, to }) => ids.slice(from - 1, to)))
+    t.diagnostic(
+      `${received(node2, node1).length} received, gaps ${JSON.stringify(gaps.map(({ from, to, reason }) => [from, to, reason]))}`,
+    )
+    assert.deepEqual(received(node2, node1), [...ids.filter((id) => !lost.has(id)), ...later])
+    for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
+  }
+
+  // 2.9.10 goes on behind such a byte, and nobody can ever read what it stores there.
+  test('a byte of the last message, found once more before the server counts as started', async (t) => {
+    const { replace } = NatsServer.prototype
+    const reasons: string[] = []
+    t.mock.method(NatsServer.prototype, 'replace', function (this: NatsServer, reason: string) {
+      if (/cannot read/.test(reason) && reasons.push(reason) === 2) return
+      replace.call(this, reason)
     })
+    await survives(t, lastByte)
+    assert.equal(reasons.length, 3)
+  })
 })
 
 /** Has the port as soon as the server that is killed has let go of it, before it is started again. */

@@ -185,6 +185,10 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     scene.network.heal('node1')
     await scene.quiet()
     assert.deepEqual(node2.gaps(), [['node1', 6, 8, 'recreated']])
+    const { connections } = await node2.cluster.status()
+    assert.deepEqual(connections[0]?.subscriptions, [
+      { schema: 'dev', table: 'dog', publish: true, subscribe: true, gaps: 1, lost: 3 },
+    ])
     assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 2)])
     await node2.write(['other way'])
     await node1.write(['last'])

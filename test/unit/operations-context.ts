@@ -1,7 +1,7 @@
 // A context for operations: a real store on a file of its own, and fakes that note what they were asked.
 
 import type { TestContext } from 'node:test'
-import type { TableDescription } from '../../lib/host.ts'
+import type { Source, TableDescription } from '../../lib/host.ts'
 import { silent } from '../../lib/logger.ts'
 import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import type { ManifestStore } from '../../lib/manifest/store.ts'
@@ -25,6 +25,8 @@ export class World {
   gates = new Map<string, Promise<void>>()
   unreachable = new Set<string>()
   peers = new Map<string, PeerStatus>()
+  /** By node and table. */
+  losses = new Map<string, { gaps: number; lost: number }>()
   members: () => Promise<Member[]> = async () => []
 
   async subscribe(
@@ -75,6 +77,7 @@ export async function openContext(test: TestContext, text = enabledText) {
       purge: async (...call: unknown[]) => {
         world.calls.push(['purge', ...call])
       },
+      losses: ({ node, table }: Source) => world.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
     },
   } as unknown as OperationContext
   return { context, store, path, world, listener }

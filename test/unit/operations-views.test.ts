@@ -5,6 +5,7 @@ import { describe, it } from 'node:test'
 import { ClusterError } from '../../lib/errors.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { execute } from '../../lib/operations/index.ts'
+import type { ClusterStatusResponse } from '../../lib/operations/status.ts'
 import { openContext, superUser } from './operations-context.ts'
 
 const refused = (message: string) => (error: unknown) =>
@@ -40,6 +41,19 @@ describe('cluster_status', () => {
         { node_name: 'down', status: 'NoResponders', ports: {}, subscriptions: [dog] },
       ],
     })
+  })
+
+  it('tells what was lost to gaps, of the tables that lost something', async (test) => {
+    const { context, world } = await openContext(test)
+    const cat = { ...dog, table: 'cat' }
+    await execute(context, { operation: 'add_node', node_name: 'up', subscriptions: [dog, cat] }, superUser)
+    world.losses.set('up cat', { gaps: 2, lost: 30 })
+    const { connections } = (await execute(
+      context,
+      { operation: 'cluster_status' },
+      superUser,
+    )) as ClusterStatusResponse
+    assert.deepEqual(connections[0]?.subscriptions, [dog, { ...cat, gaps: 2, lost: 30 }])
   })
 })
 

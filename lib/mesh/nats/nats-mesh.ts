@@ -95,10 +95,9 @@ export class NatsMesh implements Mesh {
   #rising = false
   /** The leaf's store is not what the leaf believes: its next start is to find out what is there. */
   #distrusted = false
-  /** By stream, the session in which it was looked into. */
-  readonly #inspected = new Map<string, string>()
-  /** Streams that were found at fault when last looked into; and names of those that are to be set aside. */
-  readonly #faulty = new Set<string>()
+  /** By stream, the session in which it was last found sound, or at fault; and names of those that are to be set aside. */
+  readonly #sound = new Map<string, string>()
+  readonly #faulty = new Map<string, string>()
   readonly #damaged = new Set<string>()
   #homeCheck: NodeJS.Timeout | undefined
   #served: { unsubscribe(): void } | undefined
@@ -460,13 +459,17 @@ export class NatsMesh implements Mesh {
   async #inspect(source: Source, state: StreamState, options: RequestOptions): Promise<void> {
     const { session } = this
     const name = subjectOf(this.#node, source)
-    if (this.#inspected.get(name) === session) return
+    if (this.#sound.get(name) === session) return
     const fault = await faultOf(this.#jetStream, source, state, options)
-    this.#inspected.set(name, session)
-    if (!fault) return void this.#faulty.delete(name)
+    const before = this.#faulty.get(name)
+    if (!fault) {
+      this.#faulty.delete(name)
+      this.#sound.set(name, session)
+      return
+    }
     // When a start that read all of it did not help, the next one is to begin it anew.
-    if (this.#faulty.has(name)) this.#damaged.add(streamName(source))
-    this.#faulty.add(name)
+    if (before !== undefined && before !== session) this.#damaged.add(streamName(source))
+    this.#faulty.set(name, session)
     this.#distrust(fault)
     throw new MeshError('disconnected', fault)
   }

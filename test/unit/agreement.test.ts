@@ -1,0 +1,91 @@
+// How often an agreement asks: the other node, and our own database.
+
+import assert from 'node:assert/strict'
+import { it, type TestContext } from 'node:test'
+import { clusterError } from '../../lib/errors.ts'
+import { silent } from '../../lib/logger.ts'
+import { emptyManifest, type Manifest } from '../../lib/manifest/manifest.ts'
+import { Agreement } from '../../lib/peers/agreement.ts'
+import type { Registers } from '../../lib/peers/registers.ts'
+
+const settled = () => new Promise((resolve) => setImmediate(resolve))
+
+/** With one node, `node2`, whose tables are asked for with `describe`; it and the database count. */
+function open(describe: () => Promise<never[]>) {
+  const asked = { there: 0, here: 0 }
+  let manifest: Manifest = emptyManifest
+  const agreement = new Agreement({
+    node: 'node1',
+    host: {
+      describe: async () => {
+        asked.here++
+        return []
+      },
+      createTable: async () => {},
+    } as never,
+    peers: {
+      describe: () => {
+        asked.there++
+        return describe()
+      },
+      ask: async () => [],
+      isUp: () => true,
+    } as never,
+    streams: { ensure: async () => {}, place: async () => {}, displace: async () => {} },
+    registers: { of: () => [], get: () => undefined, set: () => {} } as unknown as Registers,
+    stamp: () => '1',
+    witness: () => true,
+    manifest: () => manifest,
+    commit: async (change: (current: Manifest) => Manifest) => {
+      manifest = change(manifest)
+    },
+    isReplicable: () => true,
+    logger: silent,
+  })
+  return { agreement, asked, manifest: () => manifest }
+}
+
+it('a comparison that failed is made again: soon, then twice as late each time, up to ten seconds', async (test: TestContext) => {
+  let fails = true
+  const { agreement, asked } = open(async () => {
+    if (fails) throw clusterError('node_not_listening', 'compare_node', 'node2')
+    return []
+  })
+  test.after(() => agreement.close())
+  test.mock.timers.enable({ apis: ['setTimeout'] })
+  await agreement.compare('node2')
+  let times = 1
+  for (const wait of [1_000, 2_000, 4_000, 8_000, 10_000, 10_000]) {
+    test.mock.timers.tick(wait - 1)
+    await settled()
+    assert.equal(asked.there, times, `${wait - 1} ms later`)
+    test.mock.timers.tick(1)
+    await settled()
+    assert.equal(asked.there, ++times, `${wait} ms later`)
+  }
+  fails = false
+  test.mock.timers.tick(10_000)
+  await settled()
+  fails = true
+  await agreement.compare('node2')
+  test.mock.timers.tick(1_000)
+  await settled()
+  assert.equal(asked.there, times + 3, 'after one that succeeded it begins anew')
+})
+
+it('however many tables another node compares, the database is asked once what it has, and once for the answer', async () => {
+  const { agreement, asked, manifest } = open(async () => [])
+  const entries = Array.from({ length: 100 }, (_, index) => ({
+    schema: 'dev',
+    table: `table${index}`,
+    publish: true,
+    subscribe: true,
+    hash_attribute: 'id',
+    attributes: [],
+    removed: false,
+    revision: '1',
+  }))
+  await agreement.answer({ operation: 'compare_node', node_name: 'node2', revision: '1', entries, range: { from: '' } })
+  assert.equal(manifest().nodes[0]?.subscriptions.length, 100)
+  assert.equal(asked.here, 2)
+})
