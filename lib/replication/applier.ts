@@ -55,12 +55,18 @@ export class Applier {
     return this.#step(source, (current) => this.#passing(source, transactions, place, current))
   }
 
-  /** Goes elsewhere in the source without reading; `lost`: transactions that are gone from it, which a gap tells. */
-  async move(source: Source, place: Place, lost = 0): Promise<void> {
+  /**
+   * Goes elsewhere in the source without reading. `lost`: transactions that are gone from it, which a gap tells; `again`: how
+   * many of those before the new place were applied in another epoch.
+   */
+  async move(source: Source, place: Place, { lost = 0, again = 0 } = {}): Promise<void> {
     await this.#step(source, (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
       const gaps = lost > 0 ? { gaps: { count: count + 1, lost: before + lost } } : {}
-      return { transactions: [], checkpoint: { ...kept(current), ...place, ...gaps } }
+      const notes = new Notes(current?.seen)
+      if (again > 0) notes.add(source.node, place.epoch, place.sequence - again + 1, place.sequence)
+      const seen = notes.result()
+      return { transactions: [], checkpoint: { ...kept(current), ...place, ...gaps, ...(seen && { seen }) } }
     })
   }
 

@@ -112,7 +112,7 @@ export class Cursor {
       // What we had read beyond what its writer knew to be stored comes again, first of all: it lay in the outbox.
       const again = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
       // One that goes on behind older messages has them from a copy.
-      await this.#begin(next.epoch, next.from - 1 + again, lost, next.from > 1 ? 'rewound' : 'recreated', again > 0)
+      await this.#begin(next.epoch, next.from - 1 + again, lost, next.from > 1 ? 'rewound' : 'recreated', again)
     }
   }
 
@@ -126,13 +126,13 @@ export class Cursor {
   }
 
   /**
-   * Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. `same`: the
-   * message there is the one we applied last.
+   * Goes on in `epoch` behind `sequence`; `lostUpTo` is the last of the epoch before, which we shall not see. `again`: so
+   * many messages up to there we applied in the epoch before, and the last of them last.
    */
-  #begin(epoch: string, sequence: number, lostUpTo: number, reason: GapReason, same = false): Promise<void> {
+  #begin(epoch: string, sequence: number, lostUpTo: number, reason: GapReason, again = 0): Promise<void> {
     const { lastId } = this.checkpoint
-    const place = { epoch, sequence, ...(same && lastId !== undefined && { lastId }) }
-    return this.#move(place, this.checkpoint.sequence + 1, lostUpTo, reason)
+    const place = { epoch, sequence, ...(again > 0 && lastId !== undefined && { lastId }) }
+    return this.#move(place, this.checkpoint.sequence + 1, lostUpTo, reason, again)
   }
 
   /** Goes on behind `to`, in the same epoch. */
@@ -142,12 +142,12 @@ export class Cursor {
   }
 
   /** To another place; `from` to `to` are lost by that, if there are any. */
-  async #move(place: Place, from: number, to: number, reason: GapReason): Promise<void> {
+  async #move(place: Place, from: number, to: number, reason: GapReason, again = 0): Promise<void> {
     const { source, applier, gap } = this.#options
     const { epoch, startTime, replayUntil } = this.checkpoint
     const lost = Math.max(0, to - from + 1)
     const kept = { ...(startTime && { startTime }), ...(replayUntil && epoch === place.epoch && { replayUntil }) }
-    await applier.move(source, { ...kept, ...place }, lost)
+    await applier.move(source, { ...kept, ...place }, { lost, again })
     if (lost > 0) gap(from, to, reason)
   }
 }

@@ -62,6 +62,17 @@ describe('a transaction', () => {
     assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-4'])
   })
 
+  it('that came in the epoch before is none when it comes by another path in the new one', async () => {
+    const { host, applier } = start()
+    const texts = [transaction(1), transaction(2), transaction(3)]
+    await applier.apply(from('node1'), texts, at(3))
+    // Its stream was lost, and what it had no acknowledgement of lies in front of the new one.
+    await applier.move(from('node1'), at(2, 'e2'), { again: 2 })
+    const again = [1, 2, 3].map((place) => transaction(place, { epoch: 'e2', place, path: ['node2'] }))
+    await applier.apply(from('node2'), again, at(3, 'f1'))
+    assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-3'])
+  })
+
   it('that came by this path before is none: in an earlier batch, or in this one', async () => {
     const { host, applier } = start()
     const handedOn = (sequence: number, place: number) =>
@@ -146,14 +157,14 @@ describe('the checkpoint', () => {
     const { applier, stored } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
     await applier.setAside(from('node1'), at(2), undefined)
-    await applier.move(from('node1'), at(4), 2)
+    await applier.move(from('node1'), at(4), { lost: 2 })
     const kept = { seen: { node1: { e1: [[1, 2]] } }, aside: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
     assert.deepEqual(await stored('node1'), { ...at(4), ...kept })
     await applier.move(from('node1'), at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
     await applier.apply(from('node1'), [], at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
-    await applier.move(from('node1'), at(5, 'e2'), 5)
+    await applier.move(from('node1'), at(5, 'e2'), { lost: 5 })
     assert.deepEqual((await stored('node1')).gaps, { count: 2, lost: 7 })
   })
 

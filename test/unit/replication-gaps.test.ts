@@ -145,6 +145,9 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     await scene.quiet()
     assert.deepEqual(node2.from(node1), [...numbered('confirmed', 5), ...numbered('unconfirmed', 5), 'after'])
     assert.deepEqual(node2.gaps(), [])
+    // All six of the new stream are known, should they come by another path.
+    const { epoch = '', seen } = (await node2.host.checkpoint({ node: 'node1', database: 'dev', table: 'dog' })) ?? {}
+    assert.deepEqual(seen?.node1?.[epoch], [[1, 6]])
   })
 
   it('by a store that was brought back from a copy', async (test) => {
