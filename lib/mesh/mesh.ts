@@ -80,6 +80,7 @@ export type Member = { node: string; responseTime: number; connectedNodes: strin
 
 /** What the network tells whoever opened it. None of these may throw. */
 export type MeshListener = {
+  /** The same state again when the reason is another; `connected` with a reason: own streams can be written, other nodes not reached. */
   state(state: MeshState, reason?: string): void
   /** Somebody was kept out, or we were: wrong credentials, a second node of one name, a bad certificate. */
   refused(peer: string, reason: string): void

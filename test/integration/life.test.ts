@@ -304,8 +304,21 @@ describe('a store whose files went bad while it was closed', () => {
   })
 })
 
-/** Has the port as soon as the server that is killed has let go of it, before it is started again. */
-async function takePort(node: TestNode, kind: 'leaf', port: number): Promise<Server> {
+/** Has the port as soon as the server that is killed has let go of it, before it is started again; resolves with how to let go of it, which the end of the test does too. */
+async function takePort(t: TestContext, node: TestNode, kind: ServerKind, port: number): Promise<() => Promise<void>> {
+  const thief = await listenInsteadOf(node, kind, port)
+  const sockets = new Set<{ destroy(): void }>()
+  thief.on('connection', (socket) => sockets.add(socket))
+  const letGo = () =>
+    new Promise<void>((resolve) => {
+      thief.close(() => resolve())
+      for (const socket of sockets) socket.destroy()
+    })
+  t.after(letGo)
+  return letGo
+}
+
+async function listenInsteadOf(node: TestNode, kind: ServerKind, port: number): Promise<Server> {
   for (let attempt = 0; attempt < 5; attempt++) {
     const before = await node.kill(kind)
     for (;;) {
@@ -331,15 +344,7 @@ test('a port that somebody else takes while a killed leaf is to come back', asyn
   const node1 = await cluster.start('node1', { tables, options: { publishTimeout: 500, logger } })
   const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
   await subscribe(node1, node2, { dog: 'both' })
-  const sockets = new Set<{ destroy(): void }>()
-  const thief = await takePort(node1, 'leaf', node1.ports.leaf)
-  thief.on('connection', (socket) => sockets.add(socket))
-  const letGo = () =>
-    new Promise<void>((resolve) => {
-      thief.close(() => resolve())
-      for (const socket of sockets) socket.destroy()
-    })
-  t.after(letGo)
+  const letGo = await takePort(t, node1, 'leaf', node1.ports.leaf)
   const reason = new RegExp(`Port ${node1.ports.leaf} .*leafServer.network.port.* is in use`)
   await eventually('it is told', () => node1.seen('mesh:state').some((each) => reason.test(each.reason ?? '')))
   assert.ok(
@@ -357,6 +362,26 @@ test('a port that somebody else takes while a killed leaf is to come back', asyn
   await quiet([node1, node2])
   assert.deepEqual(received(node2, node1), ids)
   assert.deepEqual(received(node1, node2), ['there'])
+})
+
+test('a hub that cannot come back is told, what is committed meanwhile is stored, and arrives when it is back', async (t) => {
+  const cluster = TestCluster.for(t)
+  const node1 = await cluster.start('node1', { tables })
+  const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
+  await subscribe(node1, node2, { dog: 'both' })
+  const letGo = await takePort(t, node1, 'hub', node1.ports.hub)
+  const last = () => node1.seen('mesh:state').at(-1)
+  await eventually('it is told', () => /hub server.* is in use/.test(last()?.reason ?? ''))
+  assert.equal(last()?.state, 'connected')
+  const outcomes = await writeAll(node1, ['meanwhile'])
+  assert.deepEqual(
+    outcomes.map(({ code }) => code),
+    ['stored'],
+  )
+  await letGo()
+  await eventually('it is told that it is back', () => last()?.reason === undefined)
+  await quiet([node1, node2])
+  assert.deepEqual(received(node2, node1), ['meanwhile'])
 })
 
 test('a leaf that logs an error of its store is not believed any more: it is started anew', async (t) => {

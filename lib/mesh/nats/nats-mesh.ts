@@ -81,6 +81,8 @@ export class NatsMesh implements Mesh {
   #routes: Routes = { hub: [], leaf: [] }
   #state: MeshState = 'stopped'
   #reason: string | undefined
+  /** Why the hub cannot be started, while that is so. */
+  #noHub: string | undefined
   #listener: MeshListener | undefined
   #binary: Binary | undefined
   #settings: ServerSettings | undefined
@@ -222,9 +224,13 @@ export class NatsMesh implements Mesh {
         },
         failed: (reason) => {
           if (kind === 'leaf') this.#stillDown(reason)
+          else this.#hubMissing(`the hub server cannot be started: ${reason}`)
         },
         returned: () => {
-          if (kind === 'hub') return this.#comeHome()
+          if (kind === 'hub') {
+            this.#hubMissing(undefined)
+            return this.#comeHome()
+          }
           this.#distrusted = false
           void this.#leafUp()
         },
@@ -317,8 +323,15 @@ export class NatsMesh implements Mesh {
     return this.#state === 'disconnected'
   }
 
+  /** Our streams can be written without it; other nodes cannot be reached. News only when it is for another reason than before. */
+  #hubMissing(reason: string | undefined): void {
+    if (reason === this.#noHub) return
+    this.#noHub = reason
+    if (this.#state === 'connected') this.#tell('connected', reason)
+  }
+
   #up(): void {
-    this.#become('connected')
+    this.#become('connected', this.#noHub)
     this.#limitStreams().catch((error) => {
       this.#logger.warn({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
     })
