@@ -377,6 +377,7 @@ export class ClusterManager extends SafeEmitter {
       state: (state, reason) => {
         this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
         if (state !== 'connected') return
+        // The first time too: what was committed and not acknowledged before we were opened.
         publisher.resume()
         replicator.reread()
         peers.beat()
@@ -389,8 +390,6 @@ export class ClusterManager extends SafeEmitter {
     })
     peers.start()
     await replicator.follow(this.manifest)
-    // What was committed and not acknowledged before we were opened.
-    publisher.wake()
   }
 
   /** Whoever edits the file by hand hears no events: they look in the log. */

@@ -160,7 +160,12 @@ export class Subscriber {
     const { at, patience } = sequence === this.#suspicion.sequence ? this.#suspicion : { at: 0, patience: 0 }
     const now = performance.now()
     if (now - at < patience) return
-    const next = this.#last > sequence ? Math.min(Math.max(2 * patience, 1_000), MOST_PATIENCE) : 1_000
+    const isBehind = this.#last > sequence
+    if (isBehind && patience > 1_000) {
+      const { source, logger } = this.#options
+      logger.warn({ ...source, sequence, last: this.#last }, 'nothing arrives of what the stream has, reading again')
+    }
+    const next = isBehind ? Math.min(Math.max(2 * patience, 1_000), MOST_PATIENCE) : 1_000
     this.#suspicion = { at: now, sequence, patience: next }
     this.reread()
   }

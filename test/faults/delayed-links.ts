@@ -2,10 +2,8 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
+import { programArguments } from '../support/program.ts'
 import type { Address, Command, Place } from './network.ts'
-
-const program = fileURLToPath(new URL('./proxy-process.ts', import.meta.url))
 
 /** What the process is started with: where it listens, for whom. `callers`: from where it calls in the name of whom. */
 export type ProxySetup = { proxies: { listen: Address; target: Address }[]; callers: Record<string, string> }
@@ -26,7 +24,11 @@ export class DelayedLinks {
       })),
       callers: Object.fromEntries(places.map(({ listen, route }) => [listen, route.host])),
     }
-    const [file, ...args] = commandOf(process.execPath, '--import', 'tsx', program, JSON.stringify(setup))
+    const [file, ...args] = commandOf(
+      process.execPath,
+      ...programArguments('faults/proxy-process.ts'),
+      JSON.stringify(setup),
+    )
     const child = spawn(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true })
     const ended = once(child, 'exit').then(() => {
       throw new Error('the proxies ended before they were there')

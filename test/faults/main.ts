@@ -4,10 +4,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { compileAll } from '../support/program.ts'
 import { seedOf } from '../support/random.ts'
 import { choose, type FaultKind, faultKinds } from './faults.ts'
 import { prepareMachine } from './machine.ts'
-import { compileProgram } from './program.ts'
 import { Report } from './report.ts'
 import { Run } from './run.ts'
 
@@ -71,14 +71,18 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
         .then(remove)
         .finally(() => process.exit(130))
     })
-  const compiling = compileProgram(join(folder, 'program'))
-  endings.push(() => compiling.then(() => {}).catch(() => {}))
-  const program = await compiling
+  if (!process.env.TEST_PROGRAMS) {
+    const programs = join(folder, 'programs')
+    const compiling = compileAll(programs)
+    endings.push(() => compiling.catch(() => {}))
+    await compiling
+    process.env.TEST_PROGRAMS = programs
+  }
   const preparing = prepareMachine(nodes, wanted, folder)
   endings.push(() => preparing.then(({ network }) => network.close()))
   const { missing, ...machine } = await preparing
   for (const line of missing) report.say(line)
-  const run = new Run({ ...machine, program, seed, lasts: minutes * 60_000, nodes, folder, report })
+  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, folder, report })
   endings.push(() => run.end())
   try {
     if (!stopped) await run.play()

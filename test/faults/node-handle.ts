@@ -7,6 +7,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { eventually, isRunning, type NodeFiles, type ServerKind, serverPid, stopped } from '../support/cluster.ts'
+import { programArguments } from '../support/program.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
 import type { Command } from './network.ts'
 
@@ -24,8 +25,6 @@ export type HandleOptions = NodeFiles & {
   seed: number
   maxClockDrift: number
   command: Command
-  /** File of the node's program. */
-  program: string
   told: Listener
 }
 
@@ -67,9 +66,13 @@ export class NodeHandle {
   /** Resolves when its manager is open; it goes on writing if it did before. */
   async start(): Promise<void> {
     if (this.#ended) throw new Error(`${this.name} is at its end`)
-    const { name, folder, configFile, seed, maxClockDrift, command, program, told } = this.#options
+    const { name, folder, configFile, seed, maxClockDrift, command, told } = this.#options
     const setup: NodeSetup = { name, start: ++this.#starts, folder, configFile, seed, maxClockDrift }
-    const [file, ...args] = command(process.execPath, program, JSON.stringify(setup))
+    const [file, ...args] = command(
+      process.execPath,
+      ...programArguments('faults/node-process.ts'),
+      JSON.stringify(setup),
+    )
     const log = openSync(this.logFile, 'a')
     // A group of its own, so that a terminal's Ctrl-C reaches only the run, which ends it in order.
     const child = spawn(file, args, { stdio: ['ignore', log, log, 'ipc'], detached: true })

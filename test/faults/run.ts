@@ -31,8 +31,6 @@ export type RunOptions = {
   kinds: readonly FaultKind[]
   /** Where everything of the run lies. */
   folder: string
-  /** File of the nodes' program. */
-  program: string
   network: Network
   /** Absent when leaves store where the rest of the run lies. */
   disks?: Disks | undefined
@@ -106,16 +104,14 @@ export class Run {
 
   /** Its folder, its file and its disk; nothing is started. */
   async #prepare(number: number): Promise<void> {
-    const { network, program, seed, disks, lasts } = this.#options
+    const { network, seed, disks, lasts } = this.#options
     const name = this.#names[number]!
     const { ports, command } = network.places[number]!
     const folder = join(this.#options.folder, name)
     const store = join(folder, 'store')
     const files = { name, folder, store, configFile: join(folder, 'config.yaml'), ports }
     const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
-    this.#nodes.push(
-      new NodeHandle({ ...files, command, program, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }),
-    )
+    this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
     await mkdir(store, { recursive: true })
     await disks?.mount(store, DISK.least + Math.ceil((DISK.aMinute * lasts) / 60_000))
     await writeFile(files.configFile, stringify(this.#configOf(number, store)))

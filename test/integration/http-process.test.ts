@@ -12,6 +12,7 @@ import { parseDocument } from 'yaml'
 import { eventually, isRunning, temporaryFolder } from '../support/cluster.ts'
 import { sampled } from '../support/long.ts'
 import { NodeProcess } from '../support/node-process.ts'
+import { programArguments } from '../support/program.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
@@ -40,6 +41,8 @@ function run(command: string, args: readonly string[]): Run {
 }
 
 const npm = (...args: string[]) => run('npm', ['run', '--silent', 'node', '--', ...args])
+/** Without npm around it. */
+const start = (...args: string[]) => run(process.execPath, [...programArguments('host/main.ts'), ...args])
 
 /** All processes as the system lists them: id, parent, group, whole command line. */
 async function processes() {
@@ -171,7 +174,7 @@ describe('the process of a node', () => {
         await mkdir(below)
         const file = join(below, 'config.yaml')
         if (content !== undefined) await writeFile(file, content)
-        return npm('--config', file)
+        return start('--config', file)
       }),
     )
     for (const [index, one] of started.entries()) {
@@ -181,7 +184,8 @@ describe('the process of a node', () => {
   })
 
   test('a missing --config is told in one line', async () => {
-    for (const one of [npm(), npm('--config')]) assert.match(await oneLine(one, join(folder, 'none')), /--config FILE/)
+    for (const one of [start(), start('--config')])
+      assert.match(await oneLine(one, join(folder, 'none')), /--config FILE/)
   })
 
   test('a port that another process has is told with its key', async () => {
@@ -202,7 +206,7 @@ describe('the process of a node', () => {
           const document = parseDocument(await readFile(configFile, 'utf8'))
           document.setIn(keys[index]!.split('.'), port)
           await writeFile(configFile, String(document))
-          return npm('--config', configFile)
+          return start('--config', configFile)
         }),
       )
       for (const [index, one] of started.entries()) {
@@ -233,7 +237,7 @@ describe('the process of a node', () => {
     const orphans = await node.serverPids()
 
     process.kill(node.pid, 'SIGKILL')
-    await eventually('npm has noticed', () => !node.running)
+    await eventually('it has ended', () => !node.running)
     for (const orphan of Object.values(orphans))
       assert.ok(await isRunning(orphan), 'servers outlive a node that is killed')
 
@@ -261,7 +265,7 @@ describe('the process of a node', () => {
     await eventually('some rows are written', () => answered > 520)
     await node.kill()
     await writing
-    await eventually('npm has noticed', () => !node.running)
+    await eventually('it has ended', () => !node.running)
     await node.start()
     // The one that was under way may have been committed without an answer.
     const count = await node.count('dev', 'dog')
@@ -281,7 +285,7 @@ describe('the process of a node', () => {
     await first.start()
     try {
       const servers = await first.serverPids()
-      const second = npm('--config', first.configFile)
+      const second = start('--config', first.configFile)
       assert.equal(await second.ended, 1, second.output)
       assert.notEqual(second.errors, '')
       assert.deepEqual(await first.serverPids(), servers)

@@ -9,11 +9,11 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { connect, type NatsConnection, type StreamInfo } from 'nats'
 import { stringify } from 'yaml'
 import { ClusterError, ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
 import { MemoryHost } from './memory-host.ts'
+import { programArguments } from './program.ts'
 
 // Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
 // down would sooner or later be given the very port that the server wants back. Each process has a block of its own, and
@@ -175,8 +175,6 @@ export type NodeOptions = {
   outbox?: boolean
 }
 
-const memoryNode = fileURLToPath(new URL('./memory-node.ts', import.meta.url))
-
 /** A scope of nodes: whatever was started in it ends with `close`, also after a failure. */
 export class TestCluster {
   readonly nodes: TestNode[] = []
@@ -266,7 +264,7 @@ export class TestCluster {
     const files = await this.prepare(name, nodeOptions)
     const { tables = [] } = nodeOptions
     const argument = JSON.stringify({ configFile: files.configFile, tables })
-    const child = spawn(process.execPath, ['--import', 'tsx', memoryNode, argument], {
+    const child = spawn(process.execPath, [...programArguments('support/memory-node.ts'), argument], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
     this.processes.push({ ...files, child })

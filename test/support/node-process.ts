@@ -1,5 +1,5 @@
-// A node as a process of its own, started by `npm run node` and spoken to over HTTP only: for the demo and for the tests
-// that kill nodes.
+// A node as a process of its own, what `npm run node` starts, spoken to over HTTP only: for the demo and for the tests that
+// kill nodes.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { clusteringOf, clusterPassword, freePorts, type NodePorts } from './cluster.ts'
+import { programArguments } from './program.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
@@ -76,7 +77,7 @@ export class NodeProcess {
 
   /** Resolves with the line that says it is ready. */
   async start(): Promise<string> {
-    const child = spawn('npm', ['run', '--silent', 'node', '--', '--config', this.configFile], {
+    const child = spawn(process.execPath, [...programArguments('host/main.ts'), '--config', this.configFile], {
       cwd: root,
       stdio: ['ignore', 'pipe', 'pipe'],
       // A group of its own, so that a terminal's Ctrl-C reaches only whoever started us.
@@ -108,7 +109,7 @@ export class NodeProcess {
     return `${this.name} ${what}:\n${this.#errors.slice(-10).join('\n')}`
   }
 
-  /** SIGTERM to npm, as a supervisor would; resolves with npm's exit code when all three processes are gone. */
+  /** SIGTERM, as a supervisor would; resolves with the exit code when all three processes are gone. */
   async stop(): Promise<number | null> {
     const child = this.#child
     if (!child || !this.running) return child?.exitCode ?? null

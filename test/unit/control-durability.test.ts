@@ -32,6 +32,7 @@ import { addRoutes, type Manifest, removeRoutes, share } from '../../lib/manifes
 import { ManifestStore } from '../../lib/manifest/store.ts'
 import { commentsOfOurs, commitOf, head, initialText, numberOf, tail } from '../support/commit-loop.ts'
 import { isLong } from '../support/long.ts'
+import { programArguments } from '../support/program.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 import { openStore, temporaryFolder } from './store-fixture.ts'
 
@@ -71,7 +72,7 @@ class Committer {
 
   constructor(files: readonly string[]) {
     this.acknowledged = files.map(() => 0)
-    this.#child = spawn(process.execPath, ['--import', 'tsx', fixture, ...files], {
+    this.#child = spawn(process.execPath, [...programArguments('support/commit-loop.ts'), ...files], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     let rest = ''

@@ -7,14 +7,13 @@ import { link, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from '
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { ClusterManager } from '../../lib/cluster-manager.ts'
 import { ClusterError, type ErrorCode } from '../../lib/errors.ts'
 import type { ClusterOptions } from '../../lib/options.ts'
 import { killed } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
+import { programArguments } from '../support/program.ts'
 
-const fixture = fileURLToPath(new URL('../support/commit-loop.ts', import.meta.url))
 const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
 
 /** A folder and the managers that a test opens; all of it ends with the test. */
@@ -139,7 +138,7 @@ describe('the lock', () => {
     const { path, open, refused } = await scopeOf(test)
     await writeFile(path, text)
     for (let round = 0; round < 3; round++) {
-      const child = spawn(process.execPath, ['--import', 'tsx', fixture, '--hold', path], {
+      const child = spawn(process.execPath, [...programArguments('support/commit-loop.ts'), '--hold', path], {
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       try {

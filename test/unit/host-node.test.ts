@@ -8,11 +8,10 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { readConfig } from '../host/config.ts'
 import { startNode } from '../host/node.ts'
+import { programArguments } from '../support/program.ts'
 
-const main = fileURLToPath(new URL('../host/main.ts', import.meta.url))
 const users = `users:
   - { username: admin, password: secret, role: super_user }
   - { username: mesh, password: mesh-secret, role: cluster_user }
@@ -37,7 +36,9 @@ async function ask(url: string, body: object): Promise<unknown> {
 }
 
 async function run(t: TestContext, ...args: string[]) {
-  const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [...programArguments('host/main.ts'), ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   t.after(() => child.kill('SIGKILL'))
   let errors = ''
   child.stderr.setEncoding('utf8').on('data', (chunk) => {
