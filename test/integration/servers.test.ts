@@ -300,6 +300,16 @@ describe('a server that ends is started again', { concurrency: true }, () => {
   })
 })
 
+test('a host that was asleep makes its connections anew: what waits in the old ones may come late', async (t) => {
+  const cluster = TestCluster.for(t)
+  const node = await cluster.start('node1', { tables })
+  const states = () => node.seen('mesh:state').map(({ state }) => state)
+  // As SIGSTOP would, for the one that it hits.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000)
+  await eventually('it is connected again', () => /connected,disconnected,connected$/.test(states().join()))
+  await node.host.write('a', insert('dog', { id: 'a' }))
+})
+
 describe('routes take effect at once', () => {
   test('of the hub, without a restart', async (t) => {
     const cluster = TestCluster.for(t)

@@ -14,6 +14,9 @@ export type ConnectionOptions = {
 }
 
 const CONNECT_TIMEOUT = 2_000
+/** ms between two looks at the time, and how late one may be before we were asleep: stopped, or kept from our sockets. */
+const AWAKE_INTERVAL = 500
+const ASLEEP = 2_000
 
 const codes: Record<string, MeshError['code']> = {
   [ErrorCode.NoResponders]: 'no_responders',
@@ -64,9 +67,11 @@ export class Connection {
   #up = true
   #lost = manyListeners()
   #closed = false
+  readonly #awake: NodeJS.Timeout
 
   private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
     this.nats = nats
+    this.#awake = this.#stayAwake()
     void this.#follow(changed)
   }
 
@@ -89,6 +94,20 @@ export class Connection {
       ignoreAuthErrorAbort: true,
     })
     return new Connection(nats, changed)
+  }
+
+  /**
+   * While we are asleep our socket's buffer fills up, and TCP sends what did not fit again after ever longer pauses: for as
+   * long as we slept nothing may arrive now. A new connection has all of it at once.
+   */
+  #stayAwake(): NodeJS.Timeout {
+    let last = performance.now()
+    const timer = setInterval(() => {
+      const now = performance.now()
+      if (now - last > AWAKE_INTERVAL + ASLEEP) this.nats.reconnect().catch(() => {})
+      last = now
+    }, AWAKE_INTERVAL)
+    return timer.unref()
   }
 
   get up(): boolean {
@@ -155,6 +174,7 @@ export class Connection {
 
   async close(): Promise<void> {
     this.#closed = true
+    clearInterval(this.#awake)
     await this.nats.close()
   }
 }
