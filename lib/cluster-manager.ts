@@ -420,15 +420,25 @@ export class ClusterManager extends SafeEmitter {
         'invalid_option',
         `option 'password' is required while clustering is enabled, received ${password === '' ? 'an empty one' : password}`,
       )
-    const secure = tls.certificate !== undefined && tls.privateKey !== undefined
+    const { certificate, certificateAuthority, privateKey } = tls
+    const inFolder = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
       password: async () => (typeof password === 'string' ? password : password()),
       clusterName: settings.clusterName,
       // Without certificates nobody from outside is let in, unless the file says so.
-      listen: settings.clusterHost ?? (secure ? '0.0.0.0' : '127.0.0.1'),
+      listen: settings.clusterHost ?? (certificate ? '0.0.0.0' : '127.0.0.1'),
       ports: settings.ports,
-      tls: secure ? { ...tls, certificate: tls.certificate, privateKey: tls.privateKey } : undefined,
+      // The file has all three or none.
+      tls:
+        certificate && certificateAuthority && privateKey
+          ? {
+              ...tls,
+              certificate: inFolder(certificate),
+              certificateAuthority: inFolder(certificateAuthority),
+              privateKey: inFolder(privateKey),
+            }
+          : undefined,
       logLevel: settings.logLevel,
       folder: this.#folder,
       storeFolder: settings.streams.path && resolve(dirname(configFile), settings.streams.path),

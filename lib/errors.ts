@@ -170,6 +170,12 @@ export const errors = {
     true,
     'Free the port, or set another one in the configuration file.',
   ),
+  tls_invalid: entry(
+    500,
+    (key: string, file: string, reason: string) => `${key}, ${file}, cannot be used: ${reason}`,
+    false,
+    'A PEM file that this process may read; the key must be that of the certificate.',
+  ),
   server_failed: entry(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,

@@ -120,7 +120,7 @@ clustering:
     certificate: null
     certificateAuthority: null
     privateKey: null
-    insecure: true
+    insecure: false
     verify: true
   # The other nodes and what is replicated with each.
   nodes: null

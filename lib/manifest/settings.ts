@@ -30,9 +30,9 @@ export type Settings = {
     readonly certificate?: string
     readonly certificateAuthority?: string
     readonly privateKey?: string
-    /** Do not verify the certificates of others. */
+    /** Do not verify the certificates of those we connect to. Default: false. */
     readonly insecure: boolean
-    /** Demand a certificate of those who connect. */
+    /** Demand a certificate of those who connect, and verify it. Default: true. */
     readonly verify: boolean
   }
   /** The host's own folder, below which the servers' state goes by default. */
@@ -85,6 +85,15 @@ export function readSettings(root: Place): Settings {
       at(`ports.${name}` as SettingName).fault(`must be another port, ${port} is that of another server`)
     taken.add(port)
   }
+  const certificates = defined({
+    certificate: at('tls.certificate').read(kinds.text),
+    certificateAuthority: at('tls.certificateAuthority').read(kinds.text),
+    privateKey: at('tls.privateKey').read(kinds.text),
+  })
+  // Half of it would be no TLS at all, in silence.
+  if (Object.keys(certificates).length > 0)
+    for (const name of ['certificate', 'certificateAuthority', 'privateKey'] as const)
+      if (at(`tls.${name}`).unset) at(`tls.${name}`).fault('is missing: TLS needs certificate, authority and key')
   return Object.freeze({
     user: at('user').read(kinds.text),
     logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
@@ -102,12 +111,8 @@ export function readSettings(root: Place): Settings {
       }),
     ),
     tls: Object.freeze({
-      ...defined({
-        certificate: at('tls.certificate').read(kinds.text),
-        certificateAuthority: at('tls.certificateAuthority').read(kinds.text),
-        privateKey: at('tls.privateKey').read(kinds.text),
-      }),
-      insecure: at('tls.insecure').read(kinds.flag) ?? true,
+      ...certificates,
+      insecure: at('tls.insecure').read(kinds.flag) ?? false,
       verify: at('tls.verify').read(kinds.flag) ?? true,
     }),
     rootPath: hosts.at(settingPaths.rootPath).read(kinds.text),

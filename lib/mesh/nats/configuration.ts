@@ -3,12 +3,13 @@
 import type { Route } from '../mesh.ts'
 
 export type Tls = {
-  certificate?: string | undefined
-  certificateAuthority?: string | undefined
-  privateKey?: string | undefined
-  /** Accept certificates that do not verify. */
+  /** Absolute paths of PEM files. */
+  certificate: string
+  certificateAuthority: string
+  privateKey: string
+  /** Accept certificates that do not verify, of those we connect to. */
   insecure: boolean
-  /** Demand a certificate of who connects. */
+  /** Demand a certificate of who connects, and verify it. */
   verify: boolean
 }
 

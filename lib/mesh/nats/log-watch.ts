@@ -51,6 +51,18 @@ const REFUSALS: [pattern: RegExp, reason: string][] = [
   [/authorization violation|authentication (?:error|failure|timeout)/i, 'the user or password of the cluster differs'],
   [/duplicate (?:remote )?(?:server )?name|has a duplicate name/i, 'there are two nodes of one name'],
   [/cluster name .*does not match|different cluster name|wrong cluster/i, 'the cluster has another name'],
+  [/unknown authority/i, 'its certificate is of an authority we do not know'],
+  [/has expired or is not yet valid/i, 'its certificate has expired or is not yet valid'],
+  [
+    /certificate is (?:not )?valid for|cannot validate certificate for|any IP SANs/i,
+    'its certificate is for another name',
+  ],
+  [
+    /remote error: tls: (?:bad|unknown|expired) certificate|certificate required/i,
+    'it does not accept our certificate',
+  ],
+  [/client didn't provide a certificate/i, 'it has no certificate of an authority that we know'],
+  [/does not look like a TLS handshake/i, 'it does not speak TLS'],
   [/tls handshake error|x509:|certificate/i, 'its certificate was not accepted'],
 ]
 

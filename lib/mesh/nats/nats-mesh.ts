@@ -24,6 +24,7 @@ import {
 } from '../mesh.ts'
 import { Appender } from './appender.ts'
 import { atLeast, type Binary, findBinary } from './binary.ts'
+import { Certificates } from './certificates.ts'
 import {
   address,
   adminOf,
@@ -86,6 +87,7 @@ export class NatsMesh implements Mesh {
   #listener: MeshListener | undefined
   #binary: Binary | undefined
   #settings: ServerSettings | undefined
+  #certificates: Certificates | undefined
   #hub: NatsServer | undefined
   #leaf: NatsServer | undefined
   #hubRoutes: HubRoutes | undefined
@@ -131,6 +133,13 @@ export class NatsMesh implements Mesh {
     await mkdir(folder, { recursive: true, mode: 0o700 })
     await mkdir(storeFolder, { recursive: true, mode: 0o700 })
     this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
+    const { tls } = this.#settings
+    if (tls)
+      this.#certificates = await Certificates.open({
+        tls,
+        logger: this.#logger,
+        replaced: () => this.#readCertificates(),
+      })
     let linked = () => {}
     const firstLink = new Promise<void>((resolve) => {
       linked = resolve
@@ -182,6 +191,7 @@ export class NatsMesh implements Mesh {
     if (this.#state === 'stopped') return
     this.#become('stopped')
     clearTimeout(this.#homeCheck)
+    this.#certificates?.close()
     for (const reader of this.#readers) reader.lose('the mesh is closed')
     this.#appender?.close()
     await Promise.all([this.#hubConnection?.close(), this.#leafConnection?.close()])
@@ -387,6 +397,20 @@ export class NatsMesh implements Mesh {
     if (changed('hub')) await this.#hubRoutes?.change(previous.hub, routes.hub)
     // A running leaf refuses new remotes.
     if (changed('leaf')) await this.#leaf?.restart(this.#leafText())
+  }
+
+  /** Both servers take new ones while running: whoever connects from now on is met with them. */
+  async #readCertificates(): Promise<void> {
+    const turn = this.#routing.then(async () => {
+      if (this.#state === 'stopped') return
+      const { hub } = this.#routes
+      await this.#hubRoutes?.change(hub, hub)
+      await this.#leaf?.reload(this.#leafText())
+    })
+    this.#routing = turn.catch((error) => {
+      this.#logger.warn({ reason: reasonOf(error) }, 'the new certificates may not be in use yet')
+    })
+    await this.#routing
   }
 
   async #hubLoadTime(signal: AbortSignal): Promise<string> {

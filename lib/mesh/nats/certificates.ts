@@ -1,0 +1,118 @@
+// Our own certificates: whether they can be used, and when they were replaced on disk.
+
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { clusterError, reasonOf } from '../../errors.ts'
+import type { Logger } from '../../logger.ts'
+import type { Tls } from './configuration.ts'
+
+export type CertificatesOptions = {
+  tls: Tls
+  logger: Logger
+  /** Others that can be used lie on disk. Never rejects. */
+  replaced(): Promise<void>
+}
+
+/** ms between two looks at the files. */
+const LOOK_INTERVAL = 2_000
+const DAY = 24 * 3_600_000
+/** How long before its end a certificate is told to be about to expire. */
+const SOON = 14 * DAY
+
+const keys = {
+  certificate: 'clustering.tls.certificate',
+  certificateAuthority: 'clustering.tls.certificateAuthority',
+  privateKey: 'clustering.tls.privateKey',
+} as const
+type FileKind = keyof typeof keys
+type Texts = Record<FileKind, string>
+
+export class Certificates {
+  readonly #options: CertificatesOptions
+  readonly #timer: NodeJS.Timeout
+  #texts: Texts
+  /** Said already, so that it is not said at every look. */
+  #said = ''
+  #looking = false
+
+  private constructor(options: CertificatesOptions, texts: Texts) {
+    this.#options = options
+    this.#texts = texts
+    this.#tellAge()
+    this.#timer = setInterval(() => void this.#look(), LOOK_INTERVAL)
+    this.#timer.unref()
+  }
+
+  /** Reads the files and looks at them from then on. Rejects tls_invalid with the file and what is wrong with it. */
+  static async open(options: CertificatesOptions): Promise<Certificates> {
+    const texts = await read(options.tls)
+    check(options.tls, texts)
+    return new Certificates(options, texts)
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+  }
+
+  async #look(): Promise<void> {
+    if (this.#looking) return
+    this.#looking = true
+    const { tls, logger, replaced } = this.#options
+    try {
+      const texts = await read(tls)
+      if (Object.keys(keys).some((kind) => texts[kind as FileKind] !== this.#texts[kind as FileKind])) {
+        check(tls, texts)
+        this.#texts = texts
+        logger.info({ certificate: tls.certificate }, 'the certificates were replaced')
+        await replaced()
+      }
+      this.#tellAge()
+    } catch (error) {
+      // One file after the other is replaced: the next look may find them in order.
+      this.#say('warn', `the certificates on disk cannot be used, the ones before are kept: ${reasonOf(error)}`)
+    }
+    this.#looking = false
+  }
+
+  #tellAge(): void {
+    const { validFrom, validTo } = new X509Certificate(this.#texts.certificate)
+    const now = Date.now()
+    if (now < Date.parse(validFrom)) this.#say('error', `our certificate is not valid before ${validFrom}`)
+    else if (now > Date.parse(validTo)) this.#say('error', `our certificate has expired, on ${validTo}`)
+    else if (now > Date.parse(validTo) - SOON) this.#say('warn', `our certificate expires on ${validTo}`)
+    else this.#said = ''
+  }
+
+  #say(level: 'warn' | 'error', text: string): void {
+    if (text === this.#said) return
+    this.#said = text
+    this.#options.logger[level]({ certificate: this.#options.tls.certificate }, text)
+  }
+}
+
+const invalid = (tls: Tls, kind: FileKind, error: unknown) =>
+  clusterError('tls_invalid', keys[kind], tls[kind], error instanceof Error ? error.message : String(error))
+
+async function read(tls: Tls): Promise<Texts> {
+  const texts = Object.keys(keys).map(async (kind) => {
+    const text = await readFile(tls[kind as FileKind], 'utf8').catch((error) => error as Error)
+    if (text instanceof Error) throw invalid(tls, kind as FileKind, text)
+    return [kind, text]
+  })
+  return Object.fromEntries(await Promise.all(texts))
+}
+
+/** Throws tls_invalid for what a server could not start with. */
+function check(tls: Tls, texts: Texts): void {
+  const parse = <T>(kind: FileKind, work: (text: string) => T): T => {
+    try {
+      return work(texts[kind])
+    } catch (error) {
+      throw invalid(tls, kind, error)
+    }
+  }
+  const certificate = parse('certificate', (text) => new X509Certificate(text))
+  const key = parse('privateKey', (text) => createPrivateKey(text))
+  parse('certificateAuthority', (text) => new X509Certificate(text))
+  if (!certificate.checkPrivateKey(key)) throw invalid(tls, 'privateKey', 'it is not the key of the certificate')
+}

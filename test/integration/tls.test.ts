@@ -1,0 +1,211 @@
+// TLS between nodes: who gets in with which certificate, and certificates that are replaced while everything runs.
+
+import assert from 'node:assert/strict'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { parse, stringify } from 'yaml'
+import { Authority, type CertificateOptions, type TlsFiles } from '../support/authority.ts'
+import { eventually, type NodeFiles, quiet, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
+import { insert } from '../support/memory-host.ts'
+
+const tables: [string, string][] = [['dev', 'dog']]
+const HOUR = 3_600_000
+
+const folderOf = ({ folder }: NodeFiles) => join(folder, 'tls')
+
+/** A node with a certificate of this authority. */
+async function start(
+  cluster: TestCluster,
+  name: string,
+  authority: Authority,
+  options: { routes?: number[]; certificate?: CertificateOptions; tls?: object; prepared?: NodeFiles } = {},
+): Promise<{ node: TestNode; files: TlsFiles; lines: string[] }> {
+  const { routes = [], certificate = {}, tls = {} } = options
+  const lines: string[] = []
+  const note = (details: unknown, text?: string) => void lines.push(`${JSON.stringify(details)} ${text}`)
+  const logger = { debug() {}, info: note, warn: note, error: note }
+  const prepared = options.prepared ?? (await cluster.prepare(name, { routes }))
+  const files = await authority.issue(folderOf(prepared), name, certificate)
+  const config = parse(await readFile(prepared.configFile, 'utf8'))
+  config.clustering.hubServer.cluster.network.host = '127.0.0.1'
+  // Beside the file, as people would write it.
+  config.clustering.tls = {
+    certificate: 'tls/certificate.pem',
+    certificateAuthority: 'tls/authority.pem',
+    privateKey: 'tls/key.pem',
+    ...tls,
+  }
+  await writeFile(prepared.configFile, stringify(config))
+  return { node: await cluster.open(prepared, { tables, options: { logger } }), files, lines }
+}
+
+const received = (node: TestNode, from: TestNode) => node.host.from(from.name, 'dog').map(({ id }) => id)
+const write = (node: TestNode, id: string) => node.host.write(id, insert('dog', { id }))
+const hubsOf = async (node: TestNode) => (await node.cluster.network({ timeout: 500 })).nodes.map(({ name }) => name)
+
+/** Of who was kept out, as this node tells it. */
+const refusal = (node: TestNode, reason: RegExp) =>
+  eventually(
+    () => `${node.name} says ${reason}: ${JSON.stringify(node.seen('peer:refused'))}`,
+    () => node.seen('peer:refused').find((each) => reason.test(each.reason ?? '')),
+  )
+
+const said = ({ lines }: { lines: string[] }, text: RegExp, since = 0) =>
+  eventually(
+    () => `the log says ${text}: ${lines.slice(since).join('\n')}`,
+    () => lines.slice(since).some((line) => text.test(line)),
+  )
+
+describe('with TLS', { concurrency: 2 }, () => {
+  test('nodes of one authority replicate', async (t) => {
+    const cluster = TestCluster.for(t)
+    const authority = await Authority.create()
+    const { node: node1 } = await start(cluster, 'node1', authority)
+    const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node1.ports.cluster] })
+    await subscribe(node1, node2, { dog: 'both' })
+    await Promise.all([write(node1, 'one'), write(node2, 'two')])
+    await quiet([node1, node2])
+    assert.deepEqual([received(node2, node1), received(node1, node2)], [['one'], ['two']])
+  })
+
+  test('a node that speaks plain text is kept out', async (t) => {
+    const cluster = TestCluster.for(t)
+    const { node: node1 } = await start(cluster, 'node1', await Authority.create())
+    await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
+    const { node } = await refusal(node1, /does not speak TLS/)
+    assert.match(node, /^127\.0\.0\.1:\d+$/)
+    assert.deepEqual(await hubsOf(node1), ['node1'])
+  })
+
+  const ages: [name: string, certificate: CertificateOptions, own: RegExp][] = [
+    [
+      'has expired',
+      { notBefore: new Date(Date.now() - 2 * HOUR), notAfter: new Date(Date.now() - HOUR) },
+      /has expired/,
+    ],
+    ['is not valid yet', { notBefore: new Date(Date.now() + HOUR) }, /is not valid before/],
+  ]
+  for (const [name, certificate, own] of ages)
+    test(`a node whose certificate ${name} is kept out, and says so itself`, async (t) => {
+      const cluster = TestCluster.for(t)
+      const authority = await Authority.create()
+      const { node: node1 } = await start(cluster, 'node1', authority)
+      const node2 = await start(cluster, 'node2', authority, { routes: [node1.ports.cluster], certificate })
+      await refusal(node1, /has expired or is not yet valid/)
+      await said(node2, own)
+      assert.deepEqual(await hubsOf(node1), ['node1'])
+    })
+
+  test('a node of another authority is kept out, and keeps us out', async (t) => {
+    const cluster = TestCluster.for(t)
+    const { node: node1 } = await start(cluster, 'node1', await Authority.create())
+    const stranger = await start(cluster, 'node2', await Authority.create('another'), { routes: [node1.ports.cluster] })
+    await refusal(node1, /does not accept our certificate/)
+    await said(stranger, /authority we do not know/)
+    assert.deepEqual(await hubsOf(node1), ['node1'])
+  })
+
+  test('`insecure` trusts whoever is connected to, and nobody the more who connects', async (t) => {
+    const cluster = TestCluster.for(t)
+    const { node: node1 } = await start(cluster, 'node1', await Authority.create())
+    const tls = { insecure: true }
+    const routes = [node1.ports.cluster]
+    await start(cluster, 'node2', await Authority.create('another'), { routes, tls })
+    await refusal(node1, /no certificate of an authority that we know/)
+    assert.deepEqual(await hubsOf(node1), ['node1'])
+  })
+
+  test('a certificate for another name is refused where we connect, unless `insecure`', async (t) => {
+    const cluster = TestCluster.for(t)
+    const authority = await Authority.create()
+    const certificate = { names: ['192.0.2.1'] }
+    // It must reach its own leafnode port all the same.
+    const { node: node1 } = await start(cluster, 'node1', authority, { certificate, tls: { insecure: true } })
+    const routes = [node1.ports.cluster]
+    const node2 = await start(cluster, 'node2', authority, { routes })
+    await said(node2, /for another name/)
+    assert.deepEqual(await hubsOf(node2.node), ['node2'])
+    const { node: node3 } = await start(cluster, 'node3', authority, { routes, tls: { insecure: true } })
+    await eventually('it is linked', async () => (await hubsOf(node3)).includes('node1'))
+  })
+
+  test('files that cannot be used are told when it is opened, with their key', async (t) => {
+    const cluster = TestCluster.for(t)
+    const authority = await Authority.create()
+    const cases: [tls: object, error: { code: string; message: RegExp }][] = [
+      [
+        { certificate: 'tls/none.pem' },
+        { code: 'tls_invalid', message: /clustering\.tls\.certificate, .*none\.pem, .*ENOENT/ },
+      ],
+      [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate, / }],
+      [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey, / }],
+      [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /not the key of the certificate/ }],
+      [{ privateKey: null }, { code: 'config_rejected', message: /clustering\.tls\.privateKey is missing/ }],
+      [{ certificateAuthority: null }, { code: 'config_rejected', message: /certificateAuthority is missing/ }],
+    ]
+    for (const [tls, error] of cases) {
+      const files = await cluster.prepare('node1')
+      await authority.issue(join(files.folder, 'other'), 'other')
+      await assert.rejects(start(cluster, 'node1', authority, { tls, prepared: files }), error)
+    }
+  })
+})
+
+describe('certificates that are replaced', () => {
+  test('are used without a restart, and nothing is lost', async (t) => {
+    const cluster = TestCluster.for(t)
+    const [before, after] = [await Authority.create('before'), await Authority.create('after')]
+    const nodes = [await start(cluster, 'node1', before)]
+    const routes = [nodes[0]!.node.ports.cluster]
+    nodes.push(await start(cluster, 'node2', before, { routes }))
+    const [node1, node2] = nodes.map(({ node }) => node) as [TestNode, TestNode]
+    await subscribe(node1, node2, { dog: 'both' })
+    const pids = await Promise.all([node1.pid('hub'), node1.pid('leaf'), node2.pid('hub'), node2.pid('leaf')])
+    let written = 0
+    const writing = { on: true }
+    const writer = (async () => {
+      while (writing.on) await write(node1, `w${written++}`)
+    })()
+    /** Does this to every node's files, and waits until all have taken it. */
+    const replace = async (how: (files: TlsFiles, node: TestNode) => Promise<unknown>) => {
+      const since = nodes.map(({ lines }) => lines.length)
+      for (const { files, node } of nodes) await how(files, node)
+      for (const [index, node] of nodes.entries()) await said(node, /certificates were replaced/, since[index])
+    }
+    await replace(({ certificateAuthority }) => writeFile(certificateAuthority, `${before.pem}${after.pem}`))
+    await replace((_, node) => after.issue(folderOf(node), node.name, { trusted: `${before.pem}${after.pem}` }))
+    await replace(({ certificateAuthority }) => writeFile(certificateAuthority, after.pem))
+    // They hold for links that are made from now on.
+    const { node: node3 } = await start(cluster, 'node3', after, { routes })
+    await eventually('the new one is linked', async () => (await hubsOf(node3)).length === 3)
+    await start(cluster, 'node4', before, { routes })
+    await refusal(node1, /does not accept our certificate/)
+    assert.deepEqual(
+      await Promise.all([node1.pid('hub'), node1.pid('leaf'), node2.pid('hub'), node2.pid('leaf')]),
+      pids,
+    )
+    await node1.kill('hub')
+    await write(node2, 'back')
+    writing.on = false
+    await writer
+    await quiet([node1, node2])
+    assert.deepEqual(
+      received(node2, node1),
+      Array.from({ length: written }, (_, index) => `w${index}`),
+    )
+    assert.deepEqual(received(node1, node2), ['back'])
+  })
+
+  test('by what cannot be used are not', async (t) => {
+    const cluster = TestCluster.for(t)
+    const authority = await Authority.create()
+    const node1 = await start(cluster, 'node1', authority)
+    const good = await readFile(node1.files.certificate, 'utf8')
+    await writeFile(node1.files.certificate, good.slice(0, 200))
+    await said(node1, /cannot be used, the ones before are kept: clustering\.tls\.certificate/)
+    const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node1.node.ports.cluster] })
+    await eventually('the old one is good still', async () => (await hubsOf(node2)).length === 2)
+    assert.ok(!node1.lines.some((line) => /were replaced/.test(line)))
+  })
+})

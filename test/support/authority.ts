@@ -1,0 +1,101 @@
+// A throw-away certificate authority: what a node needs to take part in a mesh with TLS, and what it must not get in with.
+
+import { generateKeyPair, randomBytes } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { isIP } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import forge from 'node-forge'
+
+const HOUR = 3_600_000
+
+/** As in `clustering.tls` of a node's file: paths of PEM files. */
+export type TlsFiles = { certificate: string; certificateAuthority: string; privateKey: string }
+
+export type CertificateOptions = {
+  /** Host names and IP addresses that it is good for. Default: 127.0.0.1 and localhost. */
+  names?: string[]
+  /** Default: from an hour ago, for a day. */
+  notBefore?: Date
+  notAfter?: Date
+  /** Certificates of the authorities to trust, PEM. Default: of this one. */
+  trusted?: string
+}
+
+type KeyPair = { publicKey: forge.pki.rsa.PublicKey; privateKey: forge.pki.rsa.PrivateKey; pem: string }
+
+async function newKeys(): Promise<KeyPair> {
+  const { publicKey, privateKey } = await promisify(generateKeyPair)('rsa', {
+    modulusLength: 2048,
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+    privateKeyEncoding: { type: 'pkcs1', format: 'pem' },
+  })
+  return {
+    publicKey: forge.pki.publicKeyFromPem(publicKey) as forge.pki.rsa.PublicKey,
+    privateKey: forge.pki.privateKeyFromPem(privateKey) as forge.pki.rsa.PrivateKey,
+    pem: privateKey,
+  }
+}
+
+const named = (name: string) => [{ name: 'commonName', value: name }]
+
+function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair, options: CertificateOptions) {
+  const certificate = forge.pki.createCertificate()
+  certificate.publicKey = publicKey
+  // A leading zero: it must not be negative.
+  certificate.serialNumber = `00${randomBytes(8).toString('hex')}`
+  certificate.validity.notBefore = options.notBefore ?? new Date(Date.now() - HOUR)
+  certificate.validity.notAfter = options.notAfter ?? new Date(Date.now() + 24 * HOUR)
+  certificate.setSubject(named(subject))
+  certificate.setIssuer(named(issuer))
+  return certificate
+}
+
+export class Authority {
+  readonly #name: string
+  readonly #keys: KeyPair
+  /** Its own certificate. */
+  readonly pem: string
+
+  private constructor(name: string, keys: KeyPair, pem: string) {
+    this.#name = name
+    this.#keys = keys
+    this.pem = pem
+  }
+
+  static async create(name = 'throw-away authority'): Promise<Authority> {
+    const keys = await newKeys()
+    const certificate = newCertificate(name, name, keys, {})
+    certificate.setExtensions([
+      { name: 'basicConstraints', cA: true, critical: true },
+      { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
+    ])
+    certificate.sign(keys.privateKey, forge.md.sha256.create())
+    return new Authority(name, keys, forge.pki.certificateToPem(certificate))
+  }
+
+  /** Certificate, key and the authority's own certificate into `folder`, which it makes; those that are there are replaced. */
+  async issue(folder: string, subject: string, options: CertificateOptions = {}): Promise<TlsFiles> {
+    const { names = ['127.0.0.1', 'localhost'] } = options
+    const keys = await newKeys()
+    const certificate = newCertificate(subject, this.#name, keys, options)
+    certificate.setExtensions([
+      { name: 'extKeyUsage', serverAuth: true, clientAuth: true },
+      {
+        name: 'subjectAltName',
+        altNames: names.map((name) => (isIP(name) ? { type: 7, ip: name } : { type: 2, value: name })),
+      },
+    ])
+    certificate.sign(this.#keys.privateKey, forge.md.sha256.create())
+    const files = {
+      certificate: join(folder, 'certificate.pem'),
+      certificateAuthority: join(folder, 'authority.pem'),
+      privateKey: join(folder, 'key.pem'),
+    }
+    await mkdir(folder, { recursive: true })
+    await writeFile(files.privateKey, keys.pem, { mode: 0o600 })
+    await writeFile(files.certificate, forge.pki.certificateToPem(certificate))
+    await writeFile(files.certificateAuthority, options.trusted ?? this.pem)
+    return files
+  }
+}
