@@ -123,7 +123,8 @@ class Walk {
     if (!Array.isArray(value)) return this.fault(path, typeTexts.array ?? '')
     const { items, minItems = 0 } = shape
     if (value.length < minItems) return this.fault(path, `must contain at least ${minItems} items`)
-    return value.map((item: unknown, index) => this.value(items as TSchema, item, `${path}[${index}]`))
+    // A list with holes has undefined there.
+    return Array.from(value, (item: unknown, index) => this.value(items as TSchema, item, `${path}[${index}]`))
   }
 
   #leaf(schema: TSchema, shape: Shape, given: unknown, path: string): unknown {

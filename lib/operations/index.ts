@@ -1,5 +1,6 @@
 // The registry of the eleven operations, and the one way to each: caller, operation, enabled, body, names, handler.
 
+import { inspect } from 'node:util'
 import { clusterError, clusterErrorFrom } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { compileBody, readBody } from './body.ts'
@@ -113,7 +114,7 @@ export async function execute(
   const isObject = typeof request === 'object' && request !== null && Object.hasOwn(request, 'operation')
   const name: unknown = isObject ? (request as { operation: unknown }).operation : undefined
   if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
-  const text = typeof name === 'string' ? name : (JSON.stringify(name) ?? String(name))
+  const text = typeof name === 'string' ? name : inspect(name, { breakLength: Number.POSITIVE_INFINITY })
   if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', text)
   return call(context, name, request, options)
 }

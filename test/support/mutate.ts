@@ -1,0 +1,105 @@
+// Nearly valid input: real values and real bytes with a few things changed.
+
+import fc from 'fast-check'
+
+/** What tends to break those who read it. */
+export const oddities: unknown[] = [
+  null,
+  undefined,
+  '',
+  ' ',
+  '0',
+  'true',
+  '__proto__',
+  'constructor',
+  '../..',
+  'a.b',
+  'a>*',
+  'x'.repeat(5_000),
+  '\u0000',
+  '\ud800',
+  0,
+  -1,
+  -0,
+  1.5,
+  70_000,
+  Number.MAX_SAFE_INTEGER,
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  10n,
+  true,
+  false,
+  [],
+  {},
+  [[]],
+  [null],
+  JSON.parse('{"__proto__":{"polluted":true}}'),
+  { toString: null, valueOf: null },
+  new Date(Number.NaN),
+  new Map([['a', 1]]),
+  Symbol('s'),
+  () => {},
+]
+
+const isContainer = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' &&
+  value !== null &&
+  (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype)
+
+/** Every container of the value, itself first; there may be circles. */
+function containers(value: unknown, found = new Set<Record<string, unknown>>()): Record<string, unknown>[] {
+  if (isContainer(value) && !found.has(value)) {
+    found.add(value)
+    for (const each of Object.values(value)) containers(each, found)
+  }
+  return [...found]
+}
+
+/** Copies of one of these with up to four of their parts replaced, removed, doubled or added. */
+export function nearly(values: readonly object[]): fc.Arbitrary<object> {
+  const odd = fc.oneof(fc.constantFrom(...oddities), fc.anything({ withBigInt: true, withNullPrototype: true }))
+  const change = fc.record({
+    where: fc.nat(),
+    what: fc.nat(),
+    how: fc.constantFrom('set', 'remove', 'add', 'copy'),
+    value: odd,
+  })
+  return fc.tuple(fc.constantFrom(...values), fc.array(change, { maxLength: 4 })).map(([value, changes]) => {
+    const copy = structuredClone(value) as Record<string, unknown>
+    for (const { where, what, how, value } of changes) {
+      const all = containers(copy)
+      const container = all[where % all.length]!
+      const keys = Object.keys(container)
+      const key = keys[what % Math.max(keys.length, 1)]
+      if (how === 'add' || key === undefined)
+        container[Array.isArray(container) ? container.length : `extra${what}`] = value
+      else if (how === 'remove') delete container[key]
+      else container[key] = how === 'copy' ? container[keys[where % keys.length]!] : value
+    }
+    return copy
+  })
+}
+
+/** Bytes of one of these with some of them changed, taken out, doubled, or cut off. */
+export function nearlyBytes(values: readonly Uint8Array[]): fc.Arbitrary<Uint8Array> {
+  const change = fc.record({
+    at: fc.nat(),
+    count: fc.nat(8),
+    how: fc.constantFrom('set', 'remove', 'double', 'cut'),
+    byte: fc.nat(255),
+  })
+  return fc
+    .tuple(fc.constantFrom(...values), fc.array(change, { minLength: 1, maxLength: 4 }))
+    .map(([value, changes]) => {
+      let bytes = [...value]
+      for (const { at, count, how, byte } of changes) {
+        if (bytes.length === 0) break
+        const from = at % bytes.length
+        if (how === 'set') bytes[from] = byte
+        else if (how === 'remove') bytes.splice(from, count)
+        else if (how === 'double') bytes.splice(from, 0, ...bytes.slice(from, from + count))
+        else bytes = bytes.slice(0, from)
+      }
+      return Uint8Array.from(bytes)
+    })
+}

@@ -1,0 +1,144 @@
+// Nearly valid input by the ten thousand, and with `npm run test:long` by the hundred thousand: bodies of operations, bytes
+// of other nodes. Whatever comes is taken or refused with an error of ours, and a refusal changes nothing.
+
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { ClusterError } from '../../lib/errors.ts'
+import type { Transaction, Write } from '../../lib/host.ts'
+import { execute } from '../../lib/operations/index.ts'
+import * as protocol from '../../lib/peers/protocol.ts'
+import * as wire from '../../lib/replication/wire.ts'
+import { isLong } from '../support/long.ts'
+import { nearly, nearlyBytes } from '../support/mutate.ts'
+import { seedOf } from '../support/random.ts'
+import { openContext, superUser } from './operations-context.ts'
+
+const numRuns = isLong ? 100_000 : 3_000
+const seed = seedOf()
+console.log(`SEED=${seed}`)
+
+const subscription = { database: 'dev', table: 'dog', publish: true, subscribe: false }
+const node = { node_name: 'node2', subscriptions: [subscription] }
+const bodies = [
+  { operation: 'cluster_set_routes', server: 'hub', routes: [{ host: '10.0.0.2', port: 9932 }] },
+  { operation: 'cluster_get_routes' },
+  { operation: 'cluster_delete_routes', routes: [{ host: '10.0.0.2', port: '9932' }] },
+  { operation: 'add_node', ...node },
+  {
+    operation: 'add_node',
+    node_name: 'node3',
+    subscriptions: [{ ...subscription, start_time: '2026-01-01T00:00:00Z' }],
+  },
+  { operation: 'update_node', ...node },
+  { operation: 'set_node_replication', ...node },
+  { operation: 'remove_node', node_name: 'node2' },
+  { operation: 'configure_cluster', connections: [node], dry_run: 'false' },
+  { operation: 'cluster_status' },
+  { operation: 'cluster_network', timeout: '100', connected_nodes: true, routes: false },
+  { operation: 'purge_stream', database: 'dev', table: 'dog', options: { keep: 10 } },
+  { operation: 'purge_stream', schema: 'dev', table: 'dog', options: { seq: '10' } },
+]
+
+describe('the body of an operation', { timeout: 900_000 }, () => {
+  const body = fc.oneof({ weight: 9, arbitrary: nearly(bodies) }, { weight: 1, arbitrary: fc.anything() })
+
+  it('is served, or refused with an error that says so, and then nothing has changed', async (test) => {
+    const { context, path } = await openContext(test)
+    const outcomes = { served: 0, refused: 0 }
+    const property = fc.asyncProperty(body, async (each) => {
+      const { manifest } = context.store
+      try {
+        await execute(context, each, superUser)
+        outcomes.served++
+      } catch (error) {
+        outcomes.refused++
+        assert.ok(error instanceof ClusterError, String((error as Error)?.stack ?? error))
+        assert.notEqual(error.code, 'internal', error.stack)
+        assert.equal(typeof error.message, 'string')
+        assert.equal(context.store.manifest, manifest)
+      }
+    })
+    await fc.assert(property, { seed, numRuns })
+    test.diagnostic(JSON.stringify(outcomes))
+    assert.ok(outcomes.served > numRuns / 20 && outcomes.refused > numRuns / 20)
+    assert.equal(({} as { polluted?: boolean }).polluted, undefined)
+    // What was taken is what the file says, and it can be read.
+    assert.match(await readFile(path, 'utf8'), /nodeName: node1/)
+  })
+
+  it('of anybody who is no super user is not looked at', async (test) => {
+    const { context } = await openContext(test)
+    const callers = [undefined, {}, { superUser: false }, { superUser: 'true' }, { superUser: 1 }] as never[]
+    const property = fc.asyncProperty(body, fc.constantFrom(...callers), async (each, caller) => {
+      await assert.rejects(execute(context, each, caller), { code: 'forbidden' })
+    })
+    await fc.assert(property, { seed, numRuns: numRuns / 10 })
+  })
+})
+
+describe('what another node sends', { timeout: 900_000 }, () => {
+  const stamp = '01a2101d75bb-000000-node1'
+  const register = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
+  const requests: Parameters<typeof protocol.encode>[0][] = [
+    {
+      operation: 'add_node',
+      node_name: 'node1',
+      revision: stamp,
+      subscriptions: [{ ...register, hash_attribute: 'id' }],
+    },
+    {
+      operation: 'compare_node',
+      node_name: 'node1',
+      entries: [{ ...register, removed: false, revision: stamp }],
+      range: { from: '' },
+    },
+    { status: 'success', message: { dev: { dog: { hash_attribute: 'id', attributes: [{ attribute: 'id' }] } } } },
+    { node: 'node1', instance: 'i', started: 1, session: 's', streams: [['dev', 'dog', 'e1', 7]] },
+  ]
+
+  it('as a request, an answer or a heartbeat is one, or is none: no reader throws', () => {
+    const readers = [protocol.decodeRequest, protocol.decodeResponse, protocol.decodeHeartbeat]
+    let read = 0
+    const property = fc.property(nearlyBytes(requests.map(protocol.encode)), (data) => {
+      for (const reader of readers) if (reader(data) !== undefined) read++
+    })
+    fc.assert(property, { seed, numRuns: numRuns * 5 })
+    assert.ok(read > 0)
+  })
+
+  it('as a transaction is one, or none: a WireError says why, and nothing else is thrown', () => {
+    const source = { node: 'node1', database: 'dev', table: 'dog' }
+    const write: Write = {
+      operation: 'upsert',
+      database: 'dev',
+      table: 'dog',
+      records: [{ id: 1, name: 'Rex', at: new Date(0) }],
+    }
+    const writes: Write[] = [write, { operation: 'delete', database: 'dev', table: 'dog', ids: ['a', 2] }]
+    const transactions: Transaction[] = [
+      { id: 't1', stamp, writes: [write] },
+      { id: 't2', stamp, user: 'u', writes },
+      { id: 't3', stamp, writes, origin: { node: 'node3', epoch: 'e3', sequence: 9, path: ['node3'] } },
+    ]
+    const encoded = transactions.map((each) => wire.encode(each, each.writes, 'node1'))
+    const headers = wire.encodeHeaders(transactions[0]!, 'node1', 'e1')
+    const outcomes = { read: 0, refused: 0 }
+    const property = fc.property(nearlyBytes(encoded), (data) => {
+      try {
+        const { writes, stamp, id } = wire.decode(source, { data, headers, sequence: 1, delivery: 1, time: 0 })
+        outcomes.read++
+        assert.equal(typeof id, 'string')
+        assert.equal(typeof stamp, 'string')
+        for (const each of writes) assert.deepEqual([each.database, each.table], ['dev', 'dog'])
+      } catch (error) {
+        outcomes.refused++
+        assert.ok(error instanceof wire.WireError, String((error as Error)?.stack ?? error))
+      }
+    })
+    fc.assert(property, { seed, numRuns: numRuns * 5 })
+    assert.ok(outcomes.read > 0 && outcomes.refused > 0, JSON.stringify(outcomes))
+    assert.equal(({} as { polluted?: boolean }).polluted, undefined)
+  })
+})
