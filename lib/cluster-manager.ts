@@ -420,28 +420,23 @@ export class ClusterManager extends SafeEmitter {
         'invalid_option',
         `option 'password' is required while clustering is enabled, received ${password === '' ? 'an empty one' : password}`,
       )
-    const { certificate, certificateAuthority, privateKey } = tls
     const inFolder = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
       password: async () => (typeof password === 'string' ? password : password()),
       clusterName: settings.clusterName,
       // Without certificates nobody from outside is let in, unless the file says so.
-      listen: settings.clusterHost ?? (certificate ? '0.0.0.0' : '127.0.0.1'),
+      listen: settings.clusterHost ?? (tls ? '0.0.0.0' : '127.0.0.1'),
       ports: settings.ports,
-      // The file has all three or none.
-      tls:
-        certificate && certificateAuthority && privateKey
-          ? {
-              ...tls,
-              certificate: inFolder(certificate),
-              certificateAuthority: inFolder(certificateAuthority),
-              privateKey: inFolder(privateKey),
-            }
-          : undefined,
+      tls: tls && {
+        ...tls,
+        certificate: inFolder(tls.certificate),
+        certificateAuthority: inFolder(tls.certificateAuthority),
+        privateKey: inFolder(tls.privateKey),
+      },
       logLevel: settings.logLevel,
       folder: this.#folder,
-      storeFolder: settings.streams.path && resolve(dirname(configFile), settings.streams.path),
+      storeFolder: settings.streams.path && inFolder(settings.streams.path),
       natsServer,
       logger,
     })

@@ -25,11 +25,12 @@ export type Settings = {
     /** Folder of the leaf's store. */
     readonly path?: string
   }
-  readonly tls: {
-    /** Files in PEM format. */
-    readonly certificate?: string
-    readonly certificateAuthority?: string
-    readonly privateKey?: string
+  /** Absent without certificates. */
+  readonly tls?: {
+    /** Files in PEM format, as the file names them. */
+    readonly certificate: string
+    readonly certificateAuthority: string
+    readonly privateKey: string
     /** Do not verify the certificates of those we connect to. Default: false. */
     readonly insecure: boolean
     /** Demand a certificate of those who connect, and verify it. Default: true. */
@@ -85,13 +86,19 @@ export function readSettings(root: Place): Settings {
       at(`ports.${name}` as SettingName).fault(`must be another port, ${port} is that of another server`)
     taken.add(port)
   }
-  const certificates = defined({
+  const tlsFiles = {
     certificate: at('tls.certificate').read(kinds.text),
     certificateAuthority: at('tls.certificateAuthority').read(kinds.text),
     privateKey: at('tls.privateKey').read(kinds.text),
-  })
+  }
+  const tls = {
+    insecure: at('tls.insecure').read(kinds.flag) ?? false,
+    verify: at('tls.verify').read(kinds.flag) ?? true,
+  }
+  const { certificate, certificateAuthority, privateKey } = tlsFiles
+  const isSecure = certificate !== undefined && certificateAuthority !== undefined && privateKey !== undefined
   // Half of it would be no TLS at all, in silence.
-  if (Object.keys(certificates).length > 0)
+  if (!isSecure && Object.values(tlsFiles).some((path) => path !== undefined))
     for (const name of ['certificate', 'certificateAuthority', 'privateKey'] as const)
       if (at(`tls.${name}`).unset) at(`tls.${name}`).fault('is missing: TLS needs certificate, authority and key')
   return Object.freeze({
@@ -110,11 +117,7 @@ export function readSettings(root: Place): Settings {
         path: at('streams.path').read(kinds.text),
       }),
     ),
-    tls: Object.freeze({
-      ...certificates,
-      insecure: at('tls.insecure').read(kinds.flag) ?? false,
-      verify: at('tls.verify').read(kinds.flag) ?? true,
-    }),
+    ...(isSecure && { tls: Object.freeze({ certificate, certificateAuthority, privateKey, ...tls }) }),
     rootPath: hosts.at(settingPaths.rootPath).read(kinds.text),
   })
 }

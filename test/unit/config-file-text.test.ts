@@ -97,7 +97,6 @@ describe('reading the configuration', () => {
       ports: { cluster: 9932, leafNodes: 9931, hub: 9930, leaf: 9940 },
       operationsApiPort: undefined,
       streams: {},
-      tls: { insecure: false, verify: true },
       rootPath: undefined,
     })
     assert.deepEqual(configOf(defaultText), { manifest, settings })
