@@ -71,8 +71,12 @@ const HEARTBEAT = 1_000
 const MEMBERS_TIMEOUT = 500
 /** One was missed, in ms. */
 const MISSED = 1.5 * HEARTBEAT
-/** A node that was silent for so long is down, in ms: four heartbeats. */
+/** A node that was silent for so long is down, in ms: four heartbeats; and after so long nothing is known of it any more. */
 const SILENCE = 4_000
+const FORGOTTEN = 60_000
+/** Most names under which heartbeats are followed, and most processes of a shared name that are told: anybody can invent more. */
+const MOST_NODES = 10_000
+const MOST_TWINS = 100
 
 export class Peers {
   readonly #options: PeersOptions
@@ -231,11 +235,10 @@ export class Peers {
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
-    const silent = performance.now() - SILENCE
-    for (const each of this.#up) {
-      if ((this.#heard.get(each)?.at ?? Number.NEGATIVE_INFINITY) >= silent) continue
-      this.#up.delete(each)
-      this.#options.listener.down(each)
+    const now = performance.now()
+    for (const [each, { at }] of this.#heard) {
+      if (now - at > SILENCE && this.#up.delete(each)) this.#options.listener.down(each)
+      if (now - at > FORGOTTEN) this.#heard.delete(each)
     }
   }
 
@@ -247,9 +250,10 @@ export class Peers {
     if (node === this.#options.node) return this.#hearNamesake(heartbeat)
     if (relayed) return
     const known = this.#heard.get(node)
+    if (!known && this.#heard.size >= MOST_NODES) return
     const heard: Heard = { at: performance.now(), session, instance, started }
     this.#heard.set(node, heard)
-    if (known) heard.other = known.instance === instance ? known.other : known
+    if (known) heard.other = known.instance === instance ? known.other : { ...known, other: undefined }
     if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)
     const restarted = known?.session !== session
     if (restarted || heard.at - known.at > MISSED) listener.returned(node, restarted)
@@ -265,17 +269,19 @@ export class Peers {
   #hearNamesake(other: Heartbeat): void {
     const { listener, node } = this.#options
     if (other.instance === this.#instance) return
-    if (!this.#twins.has(other.instance)) {
-      this.#twins.add(other.instance)
-      listener.twin(node)
-    } else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.yielded()
+    if (!this.#twins.has(other.instance)) this.#tellTwin(node, other.instance)
+    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.yielded()
   }
 
   /** Hubs refuse a second one of their own name, so that namesakes may meet only here: the later one is told of the earlier. */
   #relay(node: string, one: Heard, two: Heard): void {
     const { instance, started } = isEarlier(one, two) ? one : two
     this.#options.mesh.announce(encode({ node, instance, started, relayed: true, session: '', streams: [] }))
-    if (this.#twins.has(instance)) return
+    if (!this.#twins.has(instance)) this.#tellTwin(node, instance)
+  }
+
+  #tellTwin(node: string, instance: string): void {
+    if (this.#twins.size >= MOST_TWINS) return
     this.#twins.add(instance)
     this.#options.listener.twin(node)
   }

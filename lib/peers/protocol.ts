@@ -71,14 +71,14 @@ const TablesType = Type.Record(
 )
 
 const HeartbeatType = Type.Object({
-  node: Type.String({ minLength: 1 }),
+  node: NameType,
   /** Of the process: another for each, so that a copied folder is no disguise; and when it was opened, in ms since 1970. */
-  instance: Type.String({ minLength: 1 }),
+  instance: NameType,
   started: Type.Optional(Type.Number()),
   /** Sent on by a third node, to a namesake of the sender that cannot hear it. */
   relayed: Type.Optional(Type.Boolean()),
   /** Of the server of its streams. */
-  session: Type.String(),
+  session: Type.String({ maxLength: 1_000 }),
   /** Database, table, epoch, last sequence of each stream that grew lately. */
   streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Number()])),
 })
@@ -100,8 +100,12 @@ export const encode = (value: Request | Response | Heartbeat): Uint8Array => pac
 const reader = <T>(validator: { Check(value: unknown): boolean }) => {
   return (value: unknown): T | undefined => (validator.Check(value) ? (value as T) : undefined)
 }
+/** Of what is decoded at all: unpacked it takes several times as much. */
+const MOST_BYTES = 16 * 1024 * 1024
+
 const packed = <T>(read: (value: unknown) => T | undefined) => {
   return (data: Uint8Array): T | undefined => {
+    if (data.byteLength > MOST_BYTES) return undefined
     try {
       return read(packr.unpack(data))
     } catch {

@@ -1,0 +1,68 @@
+// Anybody with the cluster's credentials can send heartbeats without end, under names without end: what is kept of them is bounded.
+
+import assert from 'node:assert/strict'
+import { it, type TestContext } from 'node:test'
+import { silent } from '../../lib/logger.ts'
+import { Peers } from '../../lib/peers/peers.ts'
+import { decodeHeartbeat, encode } from '../../lib/peers/protocol.ts'
+
+function open(test: TestContext) {
+  const told: Record<string, string[]> = { up: [], down: [], twin: [], yielded: [] }
+  let hear = (_data: Uint8Array): void => {}
+  const peers = new Peers({
+    node: 'node1',
+    logger: silent,
+    positions: () => [],
+    mesh: {
+      session: 's',
+      serve: () => {},
+      listen: (handler: typeof hear) => {
+        hear = handler
+      },
+      announce: () => {},
+    },
+    listener: {
+      up: (name: string) => told.up!.push(name),
+      down: (name: string) => told.down!.push(name),
+      twin: (name: string) => told.twin!.push(name),
+      yielded: () => told.yielded!.push(''),
+      returned: () => {},
+      streams: () => {},
+    },
+  } as never)
+  peers.start()
+  test.after(() => peers.close())
+  const heartbeat = (node: string, instance = node) =>
+    hear(encode({ node, instance, started: 9e15, session: 's', streams: [] }))
+  return { peers, told, heartbeat }
+}
+
+it('names beyond ten thousand are not followed, until others are forgotten', (test) => {
+  let now = 1_000
+  test.mock.method(performance, 'now', () => now)
+  const { peers, told, heartbeat } = open(test)
+  for (let index = 0; index < 12_000; index++) heartbeat(`n${index}`)
+  assert.equal(told.up!.length, 10_000)
+  heartbeat('n0')
+  assert.ok(peers.isUp('n0'))
+  now += 60_001
+  peers.beat()
+  assert.equal(told.down!.length, 10_000)
+  heartbeat('n11999')
+  assert.ok(peers.isUp('n11999'))
+})
+
+it('processes that share our name, or one other name, are told a hundred times at most', (test) => {
+  for (const name of ['node1', 'node2']) {
+    const { told, heartbeat } = open(test)
+    for (let index = 0; index < 1_000; index++) for (const _ of [1, 2]) heartbeat(name, `${index % 2} ${index}`)
+    assert.ok(told.twin!.length <= 100, `${told.twin!.length}`)
+  }
+})
+
+it('a message larger than 16 MB is not even unpacked', () => {
+  const heartbeat = (bytes: number) =>
+    encode({ node: 'node2', instance: 'i', started: 1, session: 's', streams: [['dev', 'x'.repeat(bytes), 'e', 1]] })
+  assert.ok(decodeHeartbeat(heartbeat(15 * 1024 * 1024)))
+  assert.equal(decodeHeartbeat(heartbeat(16 * 1024 * 1024)), undefined)
+})
