@@ -177,6 +177,17 @@ export class ClusterManager extends SafeEmitter {
     return { publish: publisher.metrics(), apply: replicator.metrics() }
   }
 
+  /**
+   * Asks for the cluster's password again (option `password`, a function then) and takes up another one: both servers are
+   * started anew, transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
+   */
+  renewPassword(): Promise<void> {
+    return this.#run(async () => {
+      if (!this.#service) throw clusterError('clustering_disabled')
+      await this.#service.mesh.renewPassword?.()
+    })
+  }
+
   #withReplicator<T>(work: (replicator: Replicator) => Promise<T>): Promise<T> {
     return this.#run(async () => {
       if (!this.#service) throw clusterError('clustering_disabled')
@@ -405,7 +416,7 @@ export class ClusterManager extends SafeEmitter {
   }
 
   #natsMesh(): Mesh {
-    const { configFile, password, natsServer, logger } = this.#options
+    const { configFile, natsServer, logger } = this.#options
     const { settings } = this.#store
     const { user, tls } = settings
     if (!user)
@@ -414,16 +425,10 @@ export class ClusterManager extends SafeEmitter {
         this.#store.file,
         "'clustering.user' is required while clustering is enabled",
       )
-    // An empty one is an unset variable of the environment, and would open the mesh to everybody.
-    if (!password)
-      throw clusterError(
-        'invalid_option',
-        `option 'password' is required while clustering is enabled, received ${password === '' ? 'an empty one' : password}`,
-      )
     const inFolder = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
-      password: async () => (typeof password === 'string' ? password : password()),
+      password: () => this.#password(),
       clusterName: settings.clusterName,
       // Without certificates nobody from outside is let in, unless the file says so.
       listen: settings.clusterHost ?? (tls ? '0.0.0.0' : '127.0.0.1'),
@@ -440,6 +445,23 @@ export class ClusterManager extends SafeEmitter {
       natsServer,
       logger,
     })
+  }
+
+  async #password(): Promise<string> {
+    let password: unknown = this.#options.password
+    if (typeof password === 'function')
+      try {
+        password = await password()
+      } catch (error) {
+        throw clusterErrorFrom(error, 'invalid_option', `option 'password' could not be fetched: ${reasonOf(error)}`)
+      }
+    if (typeof password === 'string' && password !== '') return password
+    // An empty one is an unset variable of the environment, and would open the mesh to everybody.
+    const received = password === '' ? 'an empty one' : typeof password
+    throw clusterError(
+      'invalid_option',
+      `option 'password' is required while clustering is enabled, received ${received}`,
+    )
   }
 
   /** Idempotent. Waits for what is in flight, then ends both servers. What was not acknowledged stays in the outbox. */

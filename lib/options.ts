@@ -10,7 +10,7 @@ export type ClusterOptions = {
   configFile: string
   /** The database. */
   host: Host
-  /** Of the cluster user, or a function that fetches it. Needed when clustering is enabled; never written to a log. */
+  /** Of the cluster user, or a function that fetches it, at `open` and for `renewPassword`. Needed when clustering is enabled; never written to a log. */
   password?: string | (() => Promise<string>) | undefined
   /** Another network than NATS; then no server is run and `password` and `natsServer` are not used. */
   mesh?: Mesh

@@ -101,6 +101,8 @@ export interface Mesh {
   open(node: string, routes: Routes, listener: MeshListener): Promise<void>
   /** Idempotent; ends everything this mesh started. */
   close(): Promise<void>
+  /** Where there is a password: asks for it again. Resolves when another one is in effect. */
+  renewPassword?(): Promise<void>
   /** Resolves when the new routes are in effect. */
   setRoutes(routes: Routes): Promise<void>
 

@@ -7,7 +7,8 @@ import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from
 export type ConnectionOptions = {
   port: number
   user: string
-  password: string
+  /** Asked for at every attempt to connect: it may have been renewed. */
+  password(): string
   name: string
   /** Called with false when the connection is lost and with true when it is back. */
   changed(up: boolean): void
@@ -79,8 +80,7 @@ export class Connection {
   static async open({ port, user, password, name, changed }: ConnectionOptions): Promise<Connection> {
     const nats = await connect({
       servers: `127.0.0.1:${port}`,
-      user,
-      pass: password,
+      authenticator: () => ({ user, pass: password() }),
       name,
       timeout: CONNECT_TIMEOUT,
       reconnect: true,

@@ -249,11 +249,11 @@ export class NatsMesh implements Mesh {
   }
 
   async #probeHub(signal: AbortSignal): Promise<void> {
-    const { ports, user, password } = this.#settings!
+    const { ports, user } = this.#settings!
     this.#hubConnection ??= await Connection.open({
       port: ports.hub,
       user: adminOf(user),
-      password,
+      password: () => this.#settings!.password,
       name: `enmesh ${this.#node}`,
       changed: () => {},
     })
@@ -261,11 +261,11 @@ export class NatsMesh implements Mesh {
   }
 
   async #probeLeaf(signal: AbortSignal): Promise<void> {
-    const { ports, user, password } = this.#settings!
+    const { ports, user } = this.#settings!
     this.#leafConnection ??= await Connection.open({
       port: ports.leaf,
       user,
-      password,
+      password: () => this.#settings!.password,
       name: `enmesh ${this.#node}`,
       changed: (up) => {
         if (!up) this.#leafDown('our connection to the leaf server was lost')
@@ -411,6 +411,20 @@ export class NatsMesh implements Mesh {
       this.#logger.warn({ reason: reasonOf(error) }, 'the new certificates may not be in use yet')
     })
     await this.#routing
+  }
+
+  /** Another one than before holds from now on: both servers are started anew with it, one after the other. */
+  async renewPassword(): Promise<void> {
+    const turn = this.#routing.then(async () => {
+      const password = await this.#options.password()
+      if (this.#state === 'stopped' || password === this.#settings!.password) return
+      this.#settings = { ...this.#settings!, password }
+      await this.#hub?.restart(this.#hubText(this.#routes.hub))
+      await this.#leaf?.restart(this.#leafText())
+      this.#logger.info({}, 'the password of the cluster was renewed')
+    })
+    this.#routing = turn.catch(() => {})
+    return turn
   }
 
   async #hubLoadTime(signal: AbortSignal): Promise<string> {
