@@ -305,7 +305,7 @@ test('a host that was asleep makes its connections anew: what waits in the old o
   const node = await cluster.start('node1', { tables })
   const states = () => node.seen('mesh:state').map(({ state }) => state)
   // As SIGSTOP would, for the one that it hits.
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000)
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_000)
   await eventually('it is connected again', () => /connected,disconnected,connected$/.test(states().join()))
   await node.host.write('a', insert('dog', { id: 'a' }))
 })

@@ -17,7 +17,9 @@ export type ConnectionOptions = {
 const CONNECT_TIMEOUT = 2_000
 /** ms between two looks at the time, and how late one may be before we were asleep: stopped, or kept from our sockets. */
 const AWAKE_INTERVAL = 500
-const ASLEEP = 2_000
+const ASLEEP = 1_000
+/** ms between two connections made anew for that: who sleeps again and again must get something done in between. */
+const AWAKE_AT_LEAST = 5_000
 
 const codes: Record<string, MeshError['code']> = {
   [ErrorCode.NoResponders]: 'no_responders',
@@ -102,9 +104,13 @@ export class Connection {
    */
   #stayAwake(): NodeJS.Timeout {
     let last = performance.now()
+    let renewed = Number.NEGATIVE_INFINITY
     const timer = setInterval(() => {
       const now = performance.now()
-      if (now - last > AWAKE_INTERVAL + ASLEEP) this.nats.reconnect().catch(() => {})
+      if (now - last > AWAKE_INTERVAL + ASLEEP && now - renewed > AWAKE_AT_LEAST) {
+        renewed = now
+        this.nats.reconnect().catch(() => {})
+      }
       last = now
     }, AWAKE_INTERVAL)
     return timer.unref()
