@@ -132,7 +132,7 @@ export class Subscriber {
     const { source, quarantine } = this.#options
     const { sequence: applied, gaps } = this.#cursor.checkpoint
     const last = Math.max(this.#last, applied)
-    const waiting = last > applied && this.#behindSince !== undefined ? performance.now() - this.#behindSince : 0
+    const waiting = last > applied && this.#behindSince !== undefined ? Date.now() - this.#behindSince : 0
     return {
       source,
       state: this.#state,
@@ -407,7 +407,7 @@ export class Subscriber {
   /** The stream is known to go as far as `last`. */
   #reaches(last: number): void {
     this.#last = Math.max(this.#last, last)
-    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= performance.now()
+    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= Date.now()
   }
 
   #showProgress(): void {
