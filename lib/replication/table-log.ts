@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
 import { formatLabel, type Incarnation, parseLabel, withPurge } from './stream-label.ts'
-import { idOf } from './wire.ts'
+import { epochOf, idOf } from './wire.ts'
 
 /** One table's part of a transaction on its way into the stream. */
 export type Part = {
@@ -107,7 +107,7 @@ export class TableLog {
     const current = incarnations.findLast((each) => each.last === undefined)
     const last = state.lastSequence
     if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#foreign) {
-      this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), last)
+      this.#ids = await this.#idsBetween(Math.max(known.sequence + 1, state.firstSequence), last, known.epoch)
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#begin(current.epoch, last)
     else {
@@ -136,8 +136,11 @@ export class TableLog {
     this.#last = last
   }
 
-  /** What the stream holds that we have no acknowledgement of: at most what was in flight. */
-  async #idsBetween(from: number, to: number): Promise<Map<number, string>> {
+  /**
+   * What the stream holds that we have no acknowledgement of: at most what was in flight. What is not of our epoch is
+   * somebody else's, whatever its id: other tables have parts of the same transactions.
+   */
+  async #idsBetween(from: number, to: number, epoch: string): Promise<Map<number, string>> {
     const { mesh, table, node, requestTimeout: timeout, window } = this.#options
     const ids = new Map<number, string>()
     if (to < from) return ids
@@ -147,7 +150,7 @@ export class TableLog {
     try {
       for (let sequence = from - 1; sequence < to; ) {
         for (const entry of await reader.next()) {
-          ids.set(entry.sequence, idOf(entry))
+          ids.set(entry.sequence, epochOf(entry) === epoch ? idOf(entry) : `a message of '${epochOf(entry)}'`)
           sequence = entry.sequence
         }
       }

@@ -111,6 +111,15 @@ describe('what is sent', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(memory.stored, ['a@2', 'b@3'])
   })
 
+  it('nor takes it for its own by the id: another table may have a part of the same transaction', async (test) => {
+    const { leaf, memory, writer } = await writing(test)
+    await leaf.foreign(dog, 'a')
+    writer.push('a')
+    await writer.stored('a')
+    assert.deepEqual(await leaf.ids(dog), ['a', 'a'])
+    assert.deepEqual(memory.stored, ['a@2'])
+  })
+
   it('is no more than the window', async (test) => {
     const { leaf, memory } = await writing(test)
     const writer = new Writer(leaf, memory, { window: 2 })
