@@ -56,7 +56,9 @@ const received = (node: TestNode, from: TestNode) => node.host.from(from.name, '
 async function editStreams({ configFile }: NodeFiles, streams: object): Promise<void> {
   const config = parse(await readFile(configFile, 'utf8'))
   config.clustering.leafServer.streams = streams
-  await writeFile(configFile, stringify(config))
+  // At once: an empty file in between would be rejected, and that is told.
+  await writeFile(`${configFile}.new`, stringify(config))
+  await rename(`${configFile}.new`, configFile)
 }
 
 const limitsOf = async (cluster: TestCluster, node: TestNode, table = 'dog') => {
