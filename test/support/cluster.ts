@@ -275,9 +275,9 @@ export class TestCluster {
     return { ...files, child }
   }
 
-  /** A NATS client of the cluster's user on a node's leaf, beside the module. */
-  async client({ ports }: Pick<TestNode, 'ports'>): Promise<NatsConnection> {
-    const client = await clientOf(ports)
+  /** A NATS client of the cluster's user beside the module: on a node's leaf, where its streams are, or on its hub, where the others are. */
+  async client({ ports }: Pick<TestNode, 'ports'>, server: ServerKind = 'leaf'): Promise<NatsConnection> {
+    const client = await clientOf(ports[server])
     this.#clients.push(client)
     return client
   }
@@ -309,7 +309,7 @@ export async function killed(child: ChildProcess): Promise<void> {
 /** Resolves when each of these nodes sees each other in the network, and has its requests answered. */
 export async function allMet(nodes: readonly TestNode[]): Promise<void> {
   for (const node of nodes) {
-    const client = await clientOf(node.ports)
+    const client = await clientOf(node.ports.hub)
     try {
       for (const { name } of nodes) {
         await eventually(`${node.name} sees ${name}`, async () => {
@@ -374,8 +374,8 @@ export const reading = (node: TestNode, other: TestNode, table: string, timeout?
     timeout,
   )
 
-const clientOf = ({ leaf }: NodePorts): Promise<NatsConnection> =>
-  connect({ servers: `127.0.0.1:${leaf}`, user: clusterUser, pass: clusterPassword, waitOnFirstConnect: true })
+const clientOf = (port: number): Promise<NatsConnection> =>
+  connect({ servers: `127.0.0.1:${port}`, user: clusterUser, pass: clusterPassword, waitOnFirstConnect: true })
 
 /** The stream of a table on the client's node; undefined when there is none. */
 export async function streamInfo(
@@ -394,7 +394,7 @@ export async function streamInfo(
  */
 export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promise<void> {
   const clients = new Map<string, NatsConnection>()
-  for (const { name, ports } of nodes) clients.set(name, await clientOf(ports))
+  for (const { name, ports } of nodes) clients.set(name, await clientOf(ports.leaf))
   const ends = async () => {
     const found = new Map<string, number>()
     for (const node of nodes)

@@ -21,8 +21,10 @@ async function start(test: TestContext, maxMessages = 10) {
   }
   const closed: PullReader[] = []
   const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }
-  const jetStream = new JetStream(() => server.connection)
-  const reader = await PullReader.open(server.connection, jetStream, source, 5, options)
+  const { connection } = server
+  const jetStream = new JetStream(() => connection)
+  const consumers = { create: jetStream.createConsumer.bind(jetStream) }
+  const reader = await PullReader.open({ connection, jetStream, consumers }, source, 5, options)
   test.after(() => reader.close())
   const [inbox] = server.subscriptions
   let delivery = 0

@@ -106,14 +106,39 @@ export function hubConfiguration(
   )
 }
 
-/** What other nodes must not reach on our leaf: writing our subjects, and every JetStream call that alters or destroys. */
-const denied = (domain: string) => [
-  'txn.>',
-  '$JS.API.>',
-  ...['CREATE', 'UPDATE', 'DELETE', 'PURGE', 'RESTORE', 'SNAPSHOT'].map((verb) => `$JS.${domain}.API.STREAM.${verb}.>`),
-  `$JS.${domain}.API.STREAM.MSG.DELETE.>`,
-  `$JS.${domain}.API.CONSUMER.DURABLE.CREATE.>`,
+/** On a leaf, of those who come from the mesh: our own connection to other nodes. */
+export const meshUserOf = (user: string) => `${user}-mesh`
+
+/**
+ * All that other nodes can reach of our streams: reading them. The streams lie in an account of their own, which is not linked
+ * with other nodes; from the one that is, these calls of the JetStream API lead there, and only their answers lead back. So
+ * nothing that anybody sends, or has the server send, can end up in a stream. What would alter or destroy one is not
+ * among them, nor is making a consumer: whoever makes it says what it sends, and whereto (see `consumers.ts`).
+ */
+const READING: { call: string; many?: true }[] = [
+  { call: 'INFO' },
+  { call: 'STREAM.INFO.*' },
+  { call: 'STREAM.MSG.GET.*' },
+  { call: 'CONSUMER.MSG.NEXT.*.*', many: true },
+  { call: 'CONSUMER.DELETE.*.*' },
 ]
+
+const leafAccounts = (settings: ServerSettings) => ({
+  SYS: users(settings).SYS,
+  HDB: {
+    ...users(settings).HDB,
+    jetstream: 'enabled',
+    exports: READING.map(({ call, many }) => ({
+      service: `$JS.API.${call}`,
+      accounts: ['MESH'],
+      ...(many ? { response_type: 'stream' } : {}),
+    })),
+  },
+  MESH: {
+    users: [{ user: meshUserOf(settings.user), password: settings.password }],
+    imports: READING.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
+  },
+})
 
 /** Where our own hub listens for leafnodes; what listens everywhere is reached by loopback. */
 export const homeOf = ({ listen, ports }: ServerSettings): Route => ({
@@ -132,14 +157,15 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
       withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route),
     ),
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
-    ...(account === 'HDB' ? { deny_imports: denied(domain) } : {}),
+    // Who asks no node in particular must not have an answer of all.
+    ...(account === 'MESH' ? { deny_imports: ['$JS.API.>'] } : {}),
   })
   return JSON.stringify(
     {
       ...shared(settings, domain, ports.leaf, pidFile),
-      accounts: { SYS: users(settings).SYS, HDB: { ...users(settings).HDB, jetstream: 'enabled' } },
+      accounts: leafAccounts(settings),
       jetstream: { store_dir: settings.storeFolder, domain, max_file_store: MAX_FILE_STORE },
-      leafnodes: { reconnect: 1, remotes: [remote('SYS', adminOf(user)), remote('HDB', user)] },
+      leafnodes: { reconnect: 1, remotes: [remote('SYS', adminOf(user)), remote('MESH', user)] },
     },
     null,
     2,

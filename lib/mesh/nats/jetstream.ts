@@ -56,27 +56,33 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
 const has = ({ config }: StreamInfo, wanted: Record<string, unknown>) =>
   Object.entries(wanted).every(([key, value]) => String(config[key]) === String(value))
 
+/** Where a consumer begins: with a sequence, or the first message at or after a time (ms since 1970). */
+export type ConsumerStart = { sequence: number } | { time: number }
+/** `before`: the sequence it does not deliver any more. */
+export type Consumer = { name: string; before: number }
+
 export class JetStream {
-  readonly #connection: () => Connection
+  readonly #connection: (node: string) => Connection
   /** The last change of each of our streams. The server takes whole configurations: two at once would undo each other. */
   readonly #changes = new Map<string, Promise<unknown>>()
 
-  constructor(connection: () => Connection) {
+  /** `connection` gives the one that leads to a node's streams. */
+  constructor(connection: (node: string) => Connection) {
     this.#connection = connection
   }
 
   /** One API call in a node's domain. Rejects as `request`, not_found, or refused with the server's text. */
   async call<T>(node: string, verb: string, body: object | undefined, options: RequestOptions): Promise<T> {
     const subject = `$JS.${leafName(node)}.API.${verb}`
-    const answer = await this.#connection().request(subject, body ? JSON.stringify(body) : '', options)
+    const answer = await this.#connection(node).request(subject, body ? JSON.stringify(body) : '', options)
     const result = answer.json<T & { error?: ApiError }>()
     if (result.error) throw apiError(result.error)
     return result
   }
 
-  /** Is JetStream up in this domain? */
-  async ping(node: string, options: RequestOptions): Promise<void> {
-    await this.call(node, 'INFO', undefined, options)
+  /** Answers while JetStream is up in this domain. */
+  async info(node: string, options: RequestOptions): Promise<{ streams: number; consumers: number }> {
+    return this.call(node, 'INFO', undefined, options)
   }
 
   async stream(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
@@ -191,15 +197,12 @@ export class JetStream {
   }
 
   /** An ephemeral consumer without acknowledgements: the position is the database's business, not the server's. */
-  async createConsumer(
-    source: Source,
-    start: { opt_start_seq: number } | { opt_start_time: string },
-    options: RequestOptions,
-  ): Promise<{ name: string; delivered: { stream_seq: number } }> {
+  async createConsumer(source: Source, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
     const stream = streamName(source)
     const config = {
-      ...start,
-      deliver_policy: 'opt_start_seq' in start ? 'by_start_sequence' : 'by_start_time',
+      ...('sequence' in start
+        ? { deliver_policy: 'by_start_sequence', opt_start_seq: start.sequence }
+        : { deliver_policy: 'by_start_time', opt_start_time: new Date(start.time).toISOString() }),
       ack_policy: 'none',
       replay_policy: 'instant',
       max_deliver: -1,
@@ -208,7 +211,9 @@ export class JetStream {
       inactive_threshold: INACTIVE_AFTER * NANOSECONDS,
     }
     const body = { stream_name: stream, config }
-    return this.call(source.node, `CONSUMER.CREATE.${stream}`, body, options)
+    type Created = { name: string; delivered: { stream_seq: number } }
+    const { name, delivered } = await this.call<Created>(source.node, `CONSUMER.CREATE.${stream}`, body, options)
+    return { name, before: delivered.stream_seq }
   }
 
   async deleteConsumer(source: Source, name: string, options: RequestOptions): Promise<void> {

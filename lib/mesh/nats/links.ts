@@ -1,16 +1,19 @@
 // The links between our hub and others, tried out: on both accounts, and from both ends.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from '../../logger.ts'
 import type { Member } from '../mesh.ts'
 import type { Connection } from './connection.ts'
+import { serve } from './service.ts'
 
 export type LinksOptions = {
   node: string
-  /** To our leaf. Throws while that is down. */
+  /** To other nodes. Throws while that is down. */
   connection(): Connection
   members(options: { timeout: number }): Promise<Member[]>
   /** Nobody waits for links any more. */
   stopped(): boolean
+  logger: Logger
 }
 
 /** A node whose hub ours is linked with; `answers`: that hub hears ours. */
@@ -23,7 +26,11 @@ const CALM = 60
 const PROBE_TIMEOUT = 250
 const MUTUAL_TIMEOUT = 600
 
+/** Each of them has all hubs asked. */
+const MOST_PROBES = { requests: 200, bytes: 64 * 1024 }
+
 const HEARD = 'heard'
+const text = new TextDecoder()
 const subjectOf = (node: string) => `enmesh.probe.${node}`
 
 export class Links {
@@ -35,8 +42,9 @@ export class Links {
 
   /** Answers those who try their links with us. */
   serve(): void {
-    const { connection, node } = this.#options
-    connection().subscribe(subjectOf(node), (message) => void this.#answer(message.string(), message))
+    const { connection, node, logger } = this.#options
+    const handler = (data: Uint8Array) => this.#answer(text.decode(data))
+    serve({ connection: connection(), subject: subjectOf(node), handler, most: MOST_PROBES, logger })
   }
 
   /** How many there are, by our hub's own account, and the nodes behind them that do not hear us or we not them. */
@@ -84,12 +92,12 @@ export class Links {
     }
   }
 
-  async #answer(asker: string, message: { respond(data: string): unknown }): Promise<void> {
-    if (asker === '') return void message.respond(HEARD)
+  async #answer(asker: string): Promise<string> {
+    if (asker === '') return HEARD
     const [answer, members] = await Promise.all([
       this.#probe(asker, '', PROBE_TIMEOUT),
       this.#options.members({ timeout: PROBE_TIMEOUT }).catch(() => []),
     ])
-    message.respond(answer !== undefined && members.some(({ node }) => node === asker) ? HEARD : 'deaf')
+    return answer !== undefined && members.some(({ node }) => node === asker) ? HEARD : 'deaf'
   }
 }

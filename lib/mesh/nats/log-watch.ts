@@ -27,7 +27,7 @@ export class LogWatch {
     if (refusal) this.#tell(refusal.peer, refusal.reason, text)
     else if ((level === 'ERR' || level === 'FTL') && !this.#repeated(text)) this.#logger.warn({ server }, text)
     else this.#logger.debug({ server }, text)
-    const leaf = server === 'leaf' && /^(\S+:\d+) - lid\S* - Leafnode connection created for account: HDB/.exec(text)
+    const leaf = server === 'leaf' && /^(\S+:\d+) - lid\S* - Leafnode connection created for account: MESH/.exec(text)
     if (!leaf) return
     this.leafRemote = leaf[1]
     this.#linked()

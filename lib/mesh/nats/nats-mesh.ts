@@ -33,10 +33,13 @@ import {
   hubName,
   leafConfiguration,
   leafName,
+  MAX_PAYLOAD,
   MAX_STORED,
+  meshUserOf,
   type ServerSettings,
 } from './configuration.ts'
 import { Connection } from './connection.ts'
+import { Consumers } from './consumers.ts'
 import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { Links } from './links.ts'
@@ -44,6 +47,7 @@ import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { NatsServer } from './server.ts'
+import { serve } from './service.ts'
 import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError, setAside } from './store-health.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
@@ -65,6 +69,8 @@ const HOME_GRACE = 3_000
 const RISE_INTERVAL = 20
 /** The same while its disk is full. */
 const ROOM_INTERVAL = 500
+/** What other nodes may ask of us at once. */
+const MOST_REQUESTS = { requests: 1_000, bytes: 2 * MAX_PAYLOAD }
 const portKeys = {
   cluster: 'clustering.hubServer.cluster.network.port',
   leafNodes: 'clustering.hubServer.leafNodes.network.port',
@@ -76,7 +82,12 @@ export class NatsMesh implements Mesh {
   readonly maxPayload = MAX_STORED
   readonly #options: NatsMeshOptions
   readonly #logger: Logger
-  readonly #jetStream = new JetStream(() => this.#connected(this.#leafConnection))
+  readonly #jetStream = new JetStream((node) => this.#connectionTo(node))
+  readonly #consumers = new Consumers({
+    node: () => this.#node,
+    jetStream: this.#jetStream,
+    mesh: () => this.#connected(this.#meshConnection),
+  })
   readonly #readers = new Set<PullReader>()
   #node = ''
   #routes: Routes = { hub: [], leaf: [] }
@@ -92,7 +103,9 @@ export class NatsMesh implements Mesh {
   #leaf: NatsServer | undefined
   #hubRoutes: HubRoutes | undefined
   #hubConnection: Connection | undefined
-  #leafConnection: Connection | undefined
+  /** Both to our leaf: to our streams, and to other nodes. */
+  #storeConnection: Connection | undefined
+  #meshConnection: Connection | undefined
   #appender: Appender | undefined
   #log: LogWatch | undefined
   #limits: StreamLimits = {}
@@ -118,7 +131,7 @@ export class NatsMesh implements Mesh {
   }
 
   get session(): string {
-    return this.#leafConnection?.serverId ?? ''
+    return this.#storeConnection?.serverId ?? ''
   }
 
   // --- life -------------------------------------------------------------------------------------------------------------
@@ -157,9 +170,10 @@ export class NatsMesh implements Mesh {
     const stopped = () => this.#state === 'stopped'
     const links = new Links({
       node,
-      connection: () => this.#connected(this.#leafConnection),
+      connection: () => this.#connected(this.#meshConnection),
       members: (options) => this.members(options),
       stopped,
+      logger: this.#logger,
     })
     this.#hubRoutes = new HubRoutes({
       hub: this.#hub,
@@ -174,8 +188,9 @@ export class NatsMesh implements Mesh {
       await this.#hub.start(this.#hubText(routes.hub))
       await this.#leaf.start(this.#leafText())
       await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
-      this.#appender = new Appender(this.#connected(this.#leafConnection), node)
+      this.#appender = new Appender(this.#connected(this.#storeConnection), node)
       links.serve()
+      this.#consumers.serve(this.#logger)
     } catch (error) {
       await this.close()
       throw error
@@ -194,7 +209,7 @@ export class NatsMesh implements Mesh {
     this.#certificates?.close()
     for (const reader of this.#readers) reader.lose('the mesh is closed')
     this.#appender?.close()
-    await Promise.all([this.#hubConnection?.close(), this.#leafConnection?.close()])
+    await Promise.all([this.#hubConnection, this.#storeConnection, this.#meshConnection].map((each) => each?.close()))
     // The leaf first: it would look for another hub.
     await this.#leaf?.stop()
     await this.#hub?.stop()
@@ -248,30 +263,25 @@ export class NatsMesh implements Mesh {
     })
   }
 
+  #connect(port: number, user: string, changed: (up: boolean) => void): Promise<Connection> {
+    const password = () => this.#settings!.password
+    return Connection.open({ port, user, password, name: `enmesh ${this.#node}`, changed })
+  }
+
   async #probeHub(signal: AbortSignal): Promise<void> {
     const { ports, user } = this.#settings!
-    this.#hubConnection ??= await Connection.open({
-      port: ports.hub,
-      user: adminOf(user),
-      password: () => this.#settings!.password,
-      name: `enmesh ${this.#node}`,
-      changed: () => {},
-    })
+    this.#hubConnection ??= await this.#connect(ports.hub, adminOf(user), () => {})
     await this.#hubLoadTime(signal)
   }
 
   async #probeLeaf(signal: AbortSignal): Promise<void> {
     const { ports, user } = this.#settings!
-    this.#leafConnection ??= await Connection.open({
-      port: ports.leaf,
-      user,
-      password: () => this.#settings!.password,
-      name: `enmesh ${this.#node}`,
-      changed: (up) => {
-        if (!up) this.#leafDown('our connection to the leaf server was lost')
-        else if (this.#appender) this.#leafUp()
-      },
-    })
+    const changed = (up: boolean) => {
+      if (!up) this.#leafDown('our connection to the leaf server was lost')
+      else if (this.#appender) this.#leafUp()
+    }
+    this.#storeConnection ??= await this.#connect(ports.leaf, user, changed)
+    this.#meshConnection ??= await this.#connect(ports.leaf, meshUserOf(user), changed)
     await this.#checkStore({ timeout: PROBE_TIMEOUT, signal })
     if (this.#state !== 'connected') return
     const full = await fullDisk(this.#settings!.storeFolder)
@@ -298,8 +308,9 @@ export class NatsMesh implements Mesh {
     this.#damaged.clear()
   }
 
-  #checkStore(options: RequestOptions): Promise<void> {
-    return checkStore(this.#jetStream, this.#node, this.#appender?.written, options)
+  async #checkStore(options: RequestOptions): Promise<void> {
+    this.#connected(this.#meshConnection)
+    await checkStore(this.#jetStream, this.#node, this.#appender?.written, options)
   }
 
   #leafDown(reason: string): void {
@@ -450,33 +461,34 @@ export class NatsMesh implements Mesh {
     return connection
   }
 
+  /** To our own streams, or to those of other nodes. */
+  #connectionTo(node: string): Connection {
+    return this.#connected(node === this.#node ? this.#storeConnection : this.#meshConnection)
+  }
+
   async request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
-    return (await this.#connected(this.#leafConnection).request(requestSubject(node), data, options)).data
+    return (await this.#connected(this.#meshConnection).request(requestSubject(node), data, options)).data
   }
 
   serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void {
-    const answer = async (data: Uint8Array, respond: (data: Uint8Array) => void) => {
-      try {
-        respond(await handler(data))
-      } catch (error) {
-        this.#logger.warn({ reason: reasonOf(error) }, 'a request of another node could not be answered')
-      }
-    }
     // In no queue group: a hub (2.9.10) that drops a route while it reads its configuration anew keeps the route's members for
     // ever, and hands every second request to the dead one.
     this.#served?.unsubscribe()
-    this.#served = this.#connected(this.#leafConnection).subscribe(
-      requestSubject(this.#node),
-      (message) => void answer(message.data, (data) => message.respond(data)),
-    )
+    this.#served = serve({
+      connection: this.#connected(this.#meshConnection),
+      subject: requestSubject(this.#node),
+      handler,
+      most: MOST_REQUESTS,
+      logger: this.#logger,
+    })
   }
 
   announce(data: Uint8Array): void {
-    if (this.#state === 'connected') this.#leafConnection?.publish(ANNOUNCE, data)
+    if (this.#state === 'connected') this.#meshConnection?.publish(ANNOUNCE, data)
   }
 
   listen(handler: (data: Uint8Array) => void): void {
-    this.#connected(this.#leafConnection).subscribe(ANNOUNCE, (message) => handler(message.data))
+    this.#connected(this.#meshConnection).subscribe(ANNOUNCE, (message) => handler(message.data))
   }
 
   // --- our own streams --------------------------------------------------------------------------------------------------
@@ -560,16 +572,19 @@ export class NatsMesh implements Mesh {
   }
 
   async sequenceAt(source: Source, time: number, options: RequestOptions): Promise<number> {
-    const start = { opt_start_time: new Date(time).toISOString() }
-    const { name, delivered } = await this.#jetStream.createConsumer(source, start, options)
+    const { name, before } = await this.#consumers.create(source, { time }, options)
     this.#jetStream.deleteConsumer(source, name, options).catch(() => {})
-    return delivered.stream_seq + 1
+    return before + 1
   }
 
   async read(source: Source, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader> {
-    const connection = this.#connected(this.#leafConnection)
+    const access = {
+      connection: this.#connectionTo(source.node),
+      jetStream: this.#jetStream,
+      consumers: this.#consumers,
+    }
     const closed = (reader: PullReader) => this.#readers.delete(reader)
-    const reader = await PullReader.open(connection, this.#jetStream, source, sequence, { ...options, closed })
+    const reader = await PullReader.open(access, source, sequence, { ...options, closed })
     if (!reader.lost) this.#readers.add(reader)
     return reader
   }

@@ -4,6 +4,7 @@ import type { Msg } from 'nats'
 import { type Entry, type Headers, MeshError, type Reader, type RequestOptions, type Source } from '../mesh.ts'
 import { leafName, MAX_PAYLOAD } from './configuration.ts'
 import type { Connection } from './connection.ts'
+import type { Consumers } from './consumers.ts'
 import { type JetStream, streamName } from './jetstream.ts'
 
 /** A request for messages stays with the server this long, in ms, before it is made again. */
@@ -17,10 +18,11 @@ const PULL_BYTES = 4 * 1024 * 1024
 const PENDING_MESSAGES = 'Nats-Pending-Messages'
 
 export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
+/** What leads to a stream: the connection to its node, and who makes consumers there. */
+export type Access = { connection: Connection; jetStream: JetStream; consumers: Pick<Consumers, 'create'> }
 
 export class PullReader implements Reader {
-  readonly #connection: Connection
-  readonly #jetStream: JetStream
+  readonly #access: Access
   readonly #source: Source
   readonly #options: ReaderOptions
   readonly #inbox: string
@@ -35,25 +37,18 @@ export class PullReader implements Reader {
   #wake: (() => void) | undefined
   #deadline: NodeJS.Timeout | undefined
 
-  private constructor(connection: Connection, jetStream: JetStream, source: Source, options: ReaderOptions) {
-    this.#connection = connection
-    this.#jetStream = jetStream
+  private constructor(access: Access, source: Source, options: ReaderOptions) {
+    this.#access = access
     this.#source = source
     this.#options = options
-    this.#inbox = connection.inbox()
+    this.#inbox = access.connection.inbox()
   }
 
-  static async open(
-    connection: Connection,
-    jetStream: JetStream,
-    source: Source,
-    sequence: number,
-    options: ReaderOptions,
-  ): Promise<PullReader> {
-    const reader = new PullReader(connection, jetStream, source, options)
-    const { name } = await jetStream.createConsumer(source, { opt_start_seq: Math.max(sequence, 1) }, options)
+  static async open(access: Access, source: Source, sequence: number, options: ReaderOptions): Promise<PullReader> {
+    const reader = new PullReader(access, source, options)
+    const { name } = await access.consumers.create(source, { sequence: Math.max(sequence, 1) }, options)
     reader.#consumer = name
-    reader.#subscription = connection.subscribe(reader.#inbox, (message) => reader.#receive(message))
+    reader.#subscription = access.connection.subscribe(reader.#inbox, (message) => reader.#receive(message))
     reader.#pull()
     return reader
   }
@@ -88,7 +83,7 @@ export class PullReader implements Reader {
     this.#subscription?.unsubscribe()
     this.#options.closed(this)
     this.#wake?.()
-    this.#jetStream.deleteConsumer(this.#source, this.#consumer, { timeout: DELETE_TIMEOUT }).catch(() => {
+    this.#access.jetStream.deleteConsumer(this.#source, this.#consumer, { timeout: DELETE_TIMEOUT }).catch(() => {
       // Its server drops it by itself when nobody asks it for anything.
     })
   }
@@ -103,7 +98,7 @@ export class PullReader implements Reader {
     this.#large = false
     const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes }
     try {
-      this.#connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
+      this.#access.connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
     } catch (error) {
       return this.lose(String(error))
     }

@@ -19,7 +19,7 @@ export async function checkStore(
   written: TableName | undefined,
   options: RequestOptions,
 ): Promise<void> {
-  await jetStream.ping(node, options)
+  await jetStream.info(node, options)
   if (written) await jetStream.stream({ node, ...written }, options)
 }
 
