@@ -209,3 +209,21 @@ for (const [name, clientOf] of attackers)
     assert.deepEqual(node2.seen('replication:gap'), [])
     assert.deepEqual(node2.seen('replication:quarantined'), [])
   })
+
+test('the system account tells of servers, and leads to no stream', async (t) => {
+  const { node1, node2, streams } = await scene(t)
+  const before = await streams()
+  const client = await connect({ servers: `127.0.0.1:${node2.ports.hub}`, user: admin.user, pass: admin.password })
+  t.after(() => client.close())
+  const ask = (subject: string) =>
+    client.request(subject, '', { timeout: PATIENCE, noMux: true }).then(
+      () => 'answered',
+      (error: Error) => error.message,
+    )
+  assert.equal(await ask('$SYS.REQ.SERVER.PING'), 'answered')
+  for (const prefix of ['$JS.API', '$JS.node1-leaf.API'])
+    for (const call of ['ACCOUNT.PURGE.HDB', 'ACCOUNT.PURGE.MESH', 'SERVER.REMOVE', 'INFO', 'STREAM.NAMES'])
+      assert.match(await ask(`${prefix}.${call}`), REFUSED, call)
+  await quiet([node1, node2])
+  assert.deepEqual(await streams(), before)
+})

@@ -17,7 +17,7 @@ async function start(test: TestContext, maxMessages = 10) {
     const [, verb] = /API\.(\w+\.\w+)/.exec(subject)!
     called.push(verb!)
     if (verb === 'CONSUMER.CREATE') created.push(body.config as Record<string, unknown>)
-    return { name: 'c1' }
+    return { name: 'c1', delivered: { stream_seq: 4 } }
   }
   const closed: PullReader[] = []
   const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }
@@ -111,6 +111,16 @@ describe('a reader', () => {
     assert.deepEqual([closed, server.subscriptions], [[reader], []])
     reader.close()
     assert.deepEqual([closed.length, called], [1, ['CONSUMER.CREATE', 'CONSUMER.DELETE']])
+  })
+
+  it('is lost with what it did not ask for, or no consumer sent: it holds no more than there is room for', async (test) => {
+    for (const forge of ['more', 'x', '$JS.ACK.s.c1.1.NaN.7.1.0', '$JS.ACK.s.c1.1.5'] as const) {
+      const { server, reader, deliver } = await start(test, 2)
+      if (forge === 'more') deliver([5, 6, 7])
+      else server.deliver(server.subscriptions[0]!, { reply: forge, data: Buffer.from('forged') })
+      assert.equal(reader.lost, true, forge)
+      await assert.rejects(reader.next(), { code: 'reader_lost' })
+    }
   })
 
   it('whose waiting is in vain is told', async (test) => {

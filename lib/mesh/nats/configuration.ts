@@ -157,8 +157,8 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
       withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route),
     ),
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
-    // Who asks no node in particular must not have an answer of all.
-    ...(account === 'MESH' ? { deny_imports: ['$JS.API.>'] } : {}),
+    // Calls without a domain are for whoever they reach; and the system account has some that remove all there is (2.10).
+    deny_imports: [account === 'SYS' ? '$JS.>' : '$JS.API.>'],
   })
   return JSON.stringify(
     {

@@ -1,7 +1,7 @@
 // Reading a stream of any node: a pull consumer without acknowledgements, asked for as much as there is room for.
 
 import type { Msg } from 'nats'
-import { type Entry, type Headers, MeshError, type Reader, type RequestOptions, type Source } from '../mesh.ts'
+import { type Entry, MeshError, type Reader, type RequestOptions, type Source } from '../mesh.ts'
 import { leafName, MAX_PAYLOAD } from './configuration.ts'
 import type { Connection } from './connection.ts'
 import type { Consumers } from './consumers.ts'
@@ -116,8 +116,11 @@ export class PullReader implements Reader {
   #receive(message: Msg): void {
     const code = message.headers?.code
     if (code) return this.#status(code, message)
+    const entry = entryOf(message)
+    // Somebody else's, who has found our inbox.
+    if (!entry || this.#outstanding <= 0) return this.lose('a message came that was not asked for')
     this.#outstanding--
-    this.#buffer.push(entryOf(message))
+    this.#buffer.push(entry)
     this.#wake?.()
   }
 
@@ -133,17 +136,16 @@ export class PullReader implements Reader {
   }
 }
 
-/** `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]` */
-function entryOf(message: Msg): Entry {
-  const tokens = message.reply!.split('.')
+/**
+ * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
+ * servers without domain and account. Undefined for what no consumer sent.
+ */
+function entryOf({ reply = '', data, headers: received }: Msg): Entry | undefined {
+  const tokens = reply.split('.')
   const first = tokens.length > 9 ? 7 : 5
+  const [sequence, delivery, time] = tokens.slice(first, first + 3).map(Number)
+  if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(delivery) || !Number.isFinite(time)) return undefined
   const headers: Record<string, string> = {}
-  if (message.headers) for (const [key, values] of message.headers) headers[key] = values[0] ?? ''
-  return {
-    data: message.data,
-    headers: headers as Headers,
-    sequence: Number(tokens[first]),
-    delivery: Number(tokens[first + 1]),
-    time: Number(tokens[first + 2]) / 1e6,
-  }
+  if (received) for (const [key, values] of received) headers[key] = values[0] ?? ''
+  return { data, headers, sequence: sequence!, delivery: delivery!, time: time! / 1e6 }
 }
