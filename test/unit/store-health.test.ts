@@ -29,7 +29,7 @@ function answering(answers: Partial<Record<'ping' | 'stream' | 'hasMessage', unk
     if (answers[name] instanceof Error) throw answers[name]
     return answers[name]
   }
-  const jetStream = { ping: answer('ping'), stream: answer('stream'), hasMessage: answer('hasMessage') }
+  const jetStream = { info: answer('info'), stream: answer('stream'), hasMessage: answer('hasMessage') }
   return { asked, jetStream: jetStream as unknown as JetStream }
 }
 
@@ -37,13 +37,13 @@ describe('a healthy store', () => {
   it('answers itself, and for a stream that is written', async () => {
     const { asked, jetStream } = answering({})
     await checkStore(jetStream, 'node1', undefined, options)
-    assert.deepEqual(asked, ['ping'])
+    assert.deepEqual(asked, ['info'])
     await checkStore(jetStream, 'node1', dog, options)
-    assert.deepEqual(asked, ['ping', 'ping', 'stream'])
+    assert.deepEqual(asked, ['info', 'info', 'stream'])
   })
 
   it('is none when either is silent', async () => {
-    for (const silent of [{ ping: refusal }, { stream: refusal }])
+    for (const silent of [{ info: refusal }, { stream: refusal }])
       await assert.rejects(checkStore(answering(silent).jetStream, 'node1', dog, options), { code: 'timeout' })
   })
 })
