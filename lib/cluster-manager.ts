@@ -35,6 +35,7 @@ import {
   type ResponseOf,
 } from './operations/index.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './options.ts'
+import { ownFolder } from './own-folder.ts'
 import { Agreement, type RevisionOf } from './peers/agreement.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
@@ -290,6 +291,7 @@ export class ClusterManager extends SafeEmitter {
     const node = manifest.nodeName
     this.#inEffect = manifest
     const mesh = this.#options.mesh ?? this.#natsMesh()
+    await ownFolder(this.#folder)
     const quarantine = await Quarantine.open({
       folder: join(this.#folder, 'quarantine'),
       maxMessages: this.#options.maxQuarantined,

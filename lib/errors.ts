@@ -176,6 +176,12 @@ export const errors = {
     false,
     'A PEM file that this process may read; the key must be that of the certificate.',
   ),
+  folder_unusable: entry(
+    500,
+    (folder: string, reason: string) => `The folder ${folder} cannot be used: ${reason}`,
+    false,
+    'Name a folder of the user that the database runs as, which no other user may write.',
+  ),
   server_failed: entry(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,

@@ -1,6 +1,7 @@
 // Changes of the manifest written into the text of the configuration file. Only the items concerned are touched: every
 // other line, comments, blank lines and spelling included, stays as it is, byte for byte.
 
+import { isDeepStrictEqual } from 'node:util'
 import { Document, isMap, isScalar } from 'yaml'
 import { editChunks, listPaths, lists, pairAt } from './config-blocks.ts'
 import { columnOf, hasRange, indented, lineEnd, putBelow, replaceLines, replaceValue, styleOf } from './config-lines.ts'
@@ -77,10 +78,10 @@ const textOf = ({ config }: ConfigText, list: List): string =>
   config ? JSON.stringify(listOf(config.manifest, list)) : ''
 
 /** Everything a file says but that list: the other lists, the settings, and what is the host's. */
-function othersOf(text: ConfigText, list: List): string {
+function othersOf(text: ConfigText, list: List): unknown[] {
   const others = lists.filter((name) => name !== list).map((name) => textOf(text, name))
   const { nodeName, enabled } = text.config?.manifest ?? {}
-  return JSON.stringify([others, nodeName, enabled, text.config?.settings, { ...(text.tree as object), clustering: 0 }])
+  return [others, nodeName, enabled, text.config?.settings, { ...(text.tree as object), clustering: 0 }]
 }
 
 function editList(config: ConfigText, list: List, changes: readonly Change[]): ConfigText {
@@ -100,7 +101,8 @@ function editWhole(config: ConfigText, list: List, target: ReadonlyMap<string, I
   const attempt = (write: () => string): ConfigText | undefined => {
     try {
       const edited = new ConfigText(config.toDisk(write()))
-      return textOf(edited, list) === wanted && othersOf(edited, list) === others ? edited : undefined
+      const isMeant = textOf(edited, list) === wanted && isDeepStrictEqual(othersOf(edited, list), others)
+      return isMeant ? edited : undefined
     } catch {
       return undefined
     }

@@ -26,7 +26,8 @@ const keepNumbers = (tags: Tags): Tags =>
   })
 
 const parseYaml = (text: string, lines: LineCounter): Document.Parsed<ParsedNode> =>
-  parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers })
+  // 'error': what is odd in the host's part would be told as a warning of the process.
+  parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers, logLevel: 'error' })
 
 /** What is known of a text that we wrote ourselves, so that it need not be read again. */
 type Known = { readonly config: Config; readonly blocks: Blocks }

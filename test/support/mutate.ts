@@ -103,3 +103,85 @@ export function nearlyBytes(values: readonly Uint8Array[]): fc.Arbitrary<Uint8Ar
       return Uint8Array.from(bytes)
     })
 }
+
+/** What YAML makes something else of. */
+const snippets = [
+  ...[
+    '{',
+    '}',
+    '[',
+    ']',
+    ':',
+    '- ',
+    '? ',
+    '|',
+    '>',
+    '#',
+    '&a ',
+    '*a',
+    '<<: *a',
+    '!!binary ',
+    '!x ',
+    '---',
+    '...',
+    '%YAML 1.1',
+  ],
+  ...[
+    '\t',
+    '\u0000',
+    '\ud800',
+    '\ufeff',
+    '\r',
+    '"',
+    "'",
+    '\\',
+    ',',
+    'null',
+    '~',
+    '.nan',
+    '0x1F',
+    '1e999',
+    '=',
+    'yes',
+    '{}',
+    '[]',
+  ],
+  ...[
+    '__proto__: { polluted: true }',
+    'constructor: null',
+    '&a [*a, *a]',
+    '"\\u0000"',
+    '12345678901234567890',
+    '../..',
+  ],
+]
+
+/** Texts of one of these with up to five of their lines changed, moved, doubled, indented otherwise, or cut off. */
+export function nearlyText(texts: readonly string[]): fc.Arbitrary<string> {
+  const change = fc.record({
+    line: fc.nat(),
+    at: fc.nat(),
+    how: fc.constantFrom('insert', 'replace', 'remove', 'double', 'move', 'indent', 'outdent', 'cut'),
+    snippet: fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...snippets) }, { weight: 1, arbitrary: fc.string() }),
+  })
+  return fc
+    .tuple(fc.constantFrom(...texts), fc.array(change, { minLength: 1, maxLength: 5 }))
+    .map(([text, changes]) => {
+      let lines = text.split('\n')
+      for (const { line, at, how, snippet } of changes) {
+        const number = line % lines.length
+        const whole = lines[number] ?? ''
+        const place = at % (whole.length + 1)
+        if (how === 'insert') lines[number] = whole.slice(0, place) + snippet + whole.slice(place)
+        else if (how === 'replace') lines[number] = `${whole.replace(/:.*$/, '')}: ${snippet}`
+        else if (how === 'remove') lines.splice(number, 1)
+        else if (how === 'double') lines.splice(number, 0, whole)
+        else if (how === 'move') lines.splice(at % lines.length, 0, ...lines.splice(number, 1))
+        else if (how === 'indent') lines[number] = ' '.repeat(1 + (at % 4)) + whole
+        else if (how === 'outdent') lines[number] = whole.slice(Math.min(at % 4, whole.search(/\S|$/)))
+        else lines = [...lines.slice(0, number), whole.slice(0, place)]
+        if (lines.length === 0) lines = ['']
+      }
+      return lines.join('\n')
+    })
+}

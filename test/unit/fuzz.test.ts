@@ -1,17 +1,23 @@
-// Nearly valid input by the ten thousand, and with `npm run test:long` by the hundred thousand: bodies of operations, bytes
-// of other nodes. Whatever comes is taken or refused with an error of ours, and a refusal changes nothing.
+// Nearly valid input by the ten thousand, and with `npm run test:long` by the hundred thousand: bodies of operations, the
+// configuration file, bytes of other nodes. Whatever comes is taken or refused with an error of ours, and a refusal changes nothing.
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ClusterError } from '../../lib/errors.ts'
 import type { Transaction, Write } from '../../lib/host.ts'
+import { defaultText } from '../../lib/manifest/config.ts'
+import { editConfig } from '../../lib/manifest/config-edit.ts'
+import { ConfigText } from '../../lib/manifest/config-text.ts'
+import { diff } from '../../lib/manifest/diff.ts'
+import { addRoutes, type Manifest, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { execute } from '../../lib/operations/index.ts'
 import * as protocol from '../../lib/peers/protocol.ts'
 import * as wire from '../../lib/replication/wire.ts'
 import { isLong } from '../support/long.ts'
-import { nearly, nearlyBytes } from '../support/mutate.ts'
+import { nearly, nearlyBytes, nearlyText } from '../support/mutate.ts'
 import { seedOf } from '../support/random.ts'
 import { openContext, superUser } from './operations-context.ts'
 
@@ -75,6 +81,63 @@ describe('the body of an operation', { timeout: 900_000 }, () => {
       await assert.rejects(execute(context, each, caller), { code: 'forbidden' })
     })
     await fc.assert(property, { seed, numRuns: numRuns / 10 })
+  })
+})
+
+describe('the configuration file', { timeout: 900_000 }, () => {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const sample = /```yaml\n(rootPath[^`]*)```/.exec(readme)![1]!
+  const anchored = `dog: &dog { database: dev, table: dog, publish: true, subscribe: true }
+clustering:
+  enabled: true
+  nodeName: node1
+  user: u
+  nodes:
+  - name: node2
+    subscriptions: [*dog]
+  - { name: "node3", subscriptions: [{ <<: *dog, table: cat }] }
+other: [1, 2, *dog]
+`
+  const files = [defaultText, sample, anchored, sample.replaceAll('\n', '\r\n'), `\ufeff${anchored}`]
+  const changed = (manifest: Manifest): Manifest => {
+    const { manifest: routed } = addRoutes(manifest, 'hub', [{ host: 'new.example', port: 1 }])
+    return setSubscriptions(routed, 'new', [{ database: 'dev', table: 'dog', publish: true, subscribe: false }])
+  }
+
+  it('is read or told where it is wrong, and what we write into it is what we read then, and nothing else', (test) => {
+    const outcomes = { read: 0, wrong: 0, written: 0, left: 0 }
+    const property = fc.property(nearlyText(files), (onDisk) => {
+      const text = new ConfigText(onDisk)
+      if (!text.config) {
+        outcomes.wrong++
+        assert.ok(text.problems.length > 0)
+        for (const { line = 1, column = 1, message } of text.problems) {
+          assert.ok(line >= 1 && column >= 1 && line <= onDisk.split('\n').length + 1, `line ${line}, column ${column}`)
+          assert.ok(typeof message === 'string' && message !== '')
+        }
+        return
+      }
+      outcomes.read++
+      const wanted = changed(text.config.manifest)
+      let edited: ConfigText
+      try {
+        edited = editConfig(text, diff(text.config.manifest, wanted))
+      } catch (error) {
+        outcomes.left++
+        assert.ok(error instanceof Error && error.constructor === Error, String((error as Error)?.stack ?? error))
+        return
+      }
+      outcomes.written++
+      const again = new ConfigText(edited.onDisk)
+      assert.deepEqual([again.problems, again.config?.manifest], [[], wanted])
+      const { clustering: _, ...others } = text.tree as Record<string, unknown>
+      const { clustering: __, ...same } = again.tree as Record<string, unknown>
+      assert.deepEqual(same, others)
+    })
+    fc.assert(property, { seed, numRuns })
+    test.diagnostic(JSON.stringify(outcomes))
+    assert.ok(outcomes.written > numRuns / 20 && outcomes.wrong > numRuns / 20)
+    assert.equal(({} as { polluted?: boolean }).polluted, undefined)
   })
 })
 

@@ -22,7 +22,7 @@ const stateOf = (messages: number, firstSequence: number, lastSequence: number):
 })
 
 /** A JetStream that answers what it is told to, and notes what it was asked. */
-function answering(answers: Partial<Record<'ping' | 'stream' | 'hasMessage', unknown>>) {
+function answering(answers: Partial<Record<'info' | 'stream' | 'hasMessage', unknown>>) {
   const asked: string[] = []
   const answer = (name: keyof typeof answers) => async () => {
     asked.push(name)

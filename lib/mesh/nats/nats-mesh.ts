@@ -1,10 +1,10 @@
 // The mesh on NATS: a hub and a leaf of our own, a connection to each, and the streams on the leaf.
 
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silent } from '../../logger.ts'
+import { ownFolder } from '../../own-folder.ts'
 import {
   type Expected,
   type Member,
@@ -143,8 +143,8 @@ export class NatsMesh implements Mesh {
     this.#become('connecting')
     this.#binary = await findBinary(this.#options.natsServer)
     const { folder, storeFolder = join(folder, 'leaf') } = this.#options
-    await mkdir(folder, { recursive: true, mode: 0o700 })
-    await mkdir(storeFolder, { recursive: true, mode: 0o700 })
+    await ownFolder(folder)
+    await ownFolder(storeFolder)
     this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
     const { tls } = this.#settings
     if (tls)
