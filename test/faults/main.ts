@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { compileAll } from '../support/program.ts'
 import { seedOf } from '../support/random.ts'
+import { leaksIn } from '../support/secrets.ts'
 import { choose, type FaultKind, faultKinds } from './faults.ts'
 import { prepareMachine } from './machine.ts'
 import { Report } from './report.ts'
@@ -90,6 +91,7 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
     await end()
   }
   if (stopped) return
+  for (const leak of await leaksIn(folder)) report.violation(`a secret was written to ${leak}`)
   const failed = report.violations.length > 0
   if (failed) report.say(`\nFAILED. Repeat it: ${command}`)
   if (failed || keep) report.say(`What every node and its servers wrote is in ${folder}`)

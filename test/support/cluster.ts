@@ -9,11 +9,22 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { inspect } from 'node:util'
 import { connect, type NatsConnection, type StreamInfo } from 'nats'
 import { stringify } from 'yaml'
-import { ClusterError, ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
+import {
+  ClusterError,
+  ClusterManager,
+  type ClusterOptions,
+  type EventName,
+  type Logger,
+  type Payload,
+} from '../../lib/index.ts'
 import { MemoryHost } from './memory-host.ts'
 import { programArguments } from './program.ts'
+import { clusterPassword, isTelling, leaksIn } from './secrets.ts'
+
+export { clusterPassword }
 
 // Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
 // down would sooner or later be given the very port that the server wants back. Each process has a block of its own, and
@@ -53,10 +64,15 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
-/** A folder of its own, removed by the returned function. */
+/** A folder of its own, removed by the returned function, which rejects when a secret was written there for others to read. */
 export async function temporaryFolder(): Promise<[path: string, remove: () => Promise<void>]> {
   const path = await mkdtemp(join(tmpdir(), 'enmesh-'))
-  return [path, () => rm(path, { recursive: true, force: true, maxRetries: 5 })]
+  const remove = async () => {
+    const leaks = await leaksIn(path)
+    await rm(path, { recursive: true, force: true, maxRetries: 5 })
+    if (leaks.length > 0) throw new Error(`secrets were written to ${leaks.join(', ')}`)
+  }
+  return [path, remove]
 }
 
 /** Resolves with what `probe` gives as soon as that is neither undefined nor false; rejects after `timeout` ms with what was awaited. */
@@ -77,13 +93,6 @@ export async function eventually<T>(
 export type NodePorts = { cluster: number; leafNodes: number; hub: number; leaf: number }
 export type ServerKind = 'hub' | 'leaf'
 export const clusterUser = 'cluster_user'
-/**
- * Another one for each run of a file, handed to its child processes: a port that one run gives back may be the next one's, and
- * their nodes must not take each other for their own.
- */
-process.env.TEST_CLUSTER_PASSWORD ??= `cluster pass:word/${process.pid}`
-export const clusterPassword = process.env.TEST_CLUSTER_PASSWORD
-
 /** The clustering section of a node's file. */
 export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = [], more: object = {}) => ({
   enabled: true,
@@ -182,6 +191,8 @@ export class TestCluster {
   readonly #folders: string[] = []
   readonly #removals: (() => Promise<void>)[] = []
   readonly #clients: NatsConnection[] = []
+  /** Log lines and events that told a secret. */
+  readonly #told: string[] = []
 
   /** A scope that ends with the test. */
   static for(t: Pick<TestContext, 'after'>): TestCluster {
@@ -211,9 +222,14 @@ export class TestCluster {
     const { configFile } = files
     const host = new MemoryHost(tables, { outbox })
     const events = new Map<EventName, unknown[]>(eventNames.map((each) => [each, []]))
+    const logger = this.#listening(options.logger)
     const open = async () => {
-      node.cluster = await ClusterManager.open({ configFile, host, password: clusterPassword, ...options })
-      for (const each of eventNames) node.cluster.on(each, (payload: unknown) => void events.get(each)!.push(payload))
+      node.cluster = await ClusterManager.open({ configFile, host, password: clusterPassword, ...options, logger })
+      for (const each of eventNames)
+        node.cluster.on(each, (payload: unknown) => {
+          this.#hear(each, payload)
+          events.get(each)!.push(payload)
+        })
       host.stamp = () => node.cluster.stamp()
       host.publish = (transaction) => node.cluster.publish(transaction)
     }
@@ -248,6 +264,21 @@ export class TestCluster {
     await open()
     this.nodes.push(node)
     return node
+  }
+
+  #hear(...said: unknown[]): void {
+    const text = inspect(said, { depth: 8, maxStringLength: null })
+    if (isTelling(text)) this.#told.push(text)
+  }
+
+  #listening(logger?: Logger): Logger {
+    const hear =
+      (level: keyof Logger) =>
+      (details: object, text: string): void => {
+        this.#hear(details, text)
+        logger?.[level](details, text)
+      }
+    return { debug: hear('debug'), info: hear('info'), warn: hear('warn'), error: hear('error') }
   }
 
   /** Nodes with these names, each routed to the first. */
@@ -296,6 +327,7 @@ export class TestCluster {
     for (const remove of this.#removals) await remove()
     const failure = closed.find((result) => result.status === 'rejected')
     if (failure) throw failure.reason
+    if (this.#told.length > 0) throw new Error(`secrets were told: ${this.#told[0]}`)
   }
 }
 

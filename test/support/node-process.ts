@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { clusteringOf, clusterPassword, freePorts, type NodePorts } from './cluster.ts'
 import { programArguments } from './program.ts'
+import { isTelling } from './secrets.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
@@ -31,6 +32,8 @@ export class NodeProcess {
   #pid = 0
   /** What it wrote to stderr, for the message of a failure. */
   #errors: string[] = []
+  /** A line of its output that told a secret. */
+  #told: string | undefined
 
   private constructor(name: string, folder: string, ports: NodePorts, apiPort: number) {
     this.name = name
@@ -85,6 +88,10 @@ export class NodeProcess {
     })
     this.#child = child
     this.#errors = []
+    for (const input of [child.stdout!, child.stderr!])
+      createInterface({ input }).on('line', (line) => {
+        if (isTelling(line)) this.#told ??= line
+      })
     createInterface({ input: child.stderr! }).on('line', (line) => {
       this.#errors.push(line)
       if (this.#errors.length > 50) this.#errors.shift()
@@ -143,6 +150,7 @@ export class NodeProcess {
     await this.stop().catch(() => {})
     const servers = await this.serverPids()
     for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.folder)) kill(pid)
+    if (this.#told !== undefined) throw new Error(`${this.name} told a secret: ${this.#told}`)
   }
 
   /** One operation over HTTP. */

@@ -1,0 +1,32 @@
+// The net that looks for secrets in what the suite writes: what it lets through, and what not.
+
+import assert from 'node:assert/strict'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { temporaryFolder } from '../support/cluster.ts'
+import { clusterPassword, isTelling, leaksIn } from '../support/secrets.ts'
+
+const route = `nats-route://u:${encodeURIComponent(clusterPassword)}@127.0.0.1`
+
+test('a secret is found wherever others can read it, and the folder is not removed in silence', async () => {
+  const [folder, remove] = await temporaryFolder()
+  const clustering = join(folder, 'clustering')
+  await mkdir(clustering)
+  const files: [name: string, text: string, mode: number][] = [
+    ['clustering/hub.json', route, 0o600],
+    ['clustering/leaf.json', route, 0o644],
+    ['clustering/agreements.json', clusterPassword, 0o600],
+    ['host.yaml', `users: [${clusterPassword}]\nclustering:\n  enabled: true\n`, 0o644],
+    ['told.yaml', `clustering:\n  password: ${clusterPassword}\n`, 0o600],
+    ['log', `dialling ${route}`, 0o600],
+    ['key.pem', '-----BEGIN PRIVATE KEY-----', 0o644],
+    ['copy', '-----BEGIN PRIVATE KEY-----', 0o644],
+    ['harmless', 'nothing', 0o644],
+  ]
+  for (const [name, text, mode] of files) await writeFile(join(folder, name), text, { mode })
+  const leaks = ['clustering/agreements.json', 'clustering/leaf.json', 'copy', 'log', 'told.yaml']
+  assert.deepEqual((await leaksIn(folder)).sort(), leaks)
+  await assert.rejects(remove(), /secrets were written to /)
+  assert.deepEqual([isTelling(`x ${clusterPassword}`), isTelling(route), isTelling('x')], [true, true, false])
+})
