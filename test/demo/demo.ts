@@ -1,12 +1,16 @@
 // The main job, to watch: three database nodes that cluster and replicate, judged from outside, over HTTP.
 
 import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { Authority } from '../support/authority.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 import { admin, NodeProcess } from '../support/node-process.ts'
 import { Story } from './story.ts'
 
-const { values } = parseArgs({ options: { keep: { type: 'boolean', default: false } } })
+const { values } = parseArgs({
+  options: { keep: { type: 'boolean', default: false }, tls: { type: 'boolean', default: false } },
+})
 const story = new Story()
 const [folder, remove] = await temporaryFolder()
 const nodes: NodeProcess[] = []
@@ -26,10 +30,14 @@ const others = (node: NodeProcess) => nodes.filter((other) => other !== node)
 async function play(): Promise<void> {
   const [first, second, third] = nodes as [NodeProcess, NodeProcess, NodeProcess]
 
-  await story.step('three nodes start, each a database process with its own hub and leaf nats-server', async () => {
-    const lines = await Promise.all(nodes.map((node) => node.start()))
-    return lines
-  })
+  const secure = values.tls ? ', and TLS between them' : ''
+  await story.step(
+    `three nodes start, each a database process with its own hub and leaf nats-server${secure}`,
+    async () => {
+      const lines = await Promise.all(nodes.map((node) => node.start()))
+      return lines
+    },
+  )
 
   await story.step('cluster_set_routes: node2 and node3 learn where node1 is, and the mesh is whole', async () => {
     for (const node of [second, third])
@@ -163,7 +171,11 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => void end().finally(() => process.exit(130)))
 
 try {
-  for (const name of ['node1', 'node2', 'node3']) nodes.push(await NodeProcess.create(folder, name))
+  const authority = values.tls ? await Authority.create() : undefined
+  for (const name of ['node1', 'node2', 'node3']) {
+    const tls = await authority?.issue(join(folder, name, 'tls'), name)
+    nodes.push(await NodeProcess.create(folder, name, tls && { tls }))
+  }
   await play()
   story.end('three nodes replicated one table in every direction, lost one of them, and are equal again, row for row')
   if (values.keep) {

@@ -94,14 +94,19 @@ export type NodePorts = { cluster: number; leafNodes: number; hub: number; leaf:
 export type ServerKind = 'hub' | 'leaf'
 export const clusterUser = 'cluster_user'
 /** The clustering section of a node's file. */
-export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = [], more: object = {}) => ({
+export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = [], more: { tls?: object } = {}) => ({
   enabled: true,
   nodeName: name,
   user: clusterUser,
   hubServer: {
     cluster: {
       name: 'harperdb',
-      network: { port: ports.cluster, routes: routes.map((port) => ({ host: '127.0.0.1', port })) },
+      network: {
+        // With certificates it would listen everywhere.
+        ...(more.tls ? { host: '127.0.0.1' } : {}),
+        port: ports.cluster,
+        routes: routes.map((port) => ({ host: '127.0.0.1', port })),
+      },
     },
     leafNodes: { network: { port: ports.leafNodes } },
     network: { port: ports.hub },
