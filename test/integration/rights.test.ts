@@ -227,3 +227,27 @@ test('the system account tells of servers, and leads to no stream', async (t) =>
   await quiet([node1, node2])
   assert.deepEqual(await streams(), before)
 })
+
+test('a flood of whatever can be asked or told interrupts at most, and ends with who sends it', async (t) => {
+  const { cluster, node1, node2 } = await scene(t)
+  const client = await cluster.client(node2, 'hub')
+  const reading = JSON.stringify({ database: 'dev', table: 'dog', start: { sequence: 1 } })
+  const inbox = client.subscribe('flooded.>', { callback: () => {} })
+  for (let round = 0; round < 100; round++) {
+    for (let each = 0; each < 100; each++) {
+      const reply = `flooded.${round}.${each}`
+      client.publish('node1.__request__', text.encode(`garbage ${each}`), { reply })
+      client.publish('enmesh.heartbeat', text.encode(`garbage ${each}`))
+      client.publish('$JS.node1-leaf.API.INFO', '', { reply })
+      if (each % 10 > 0) continue
+      client.publish('enmesh.consumer.node1', text.encode(reading), { reply })
+      client.publish('enmesh.probe.node1', 'nobody', { reply })
+    }
+    await client.flush()
+  }
+  await node1.host.write('behind', insert('dog', { id: 'behind' }))
+  await eventually('it arrives', () => node2.host.from('node1', 'dog').some(({ id }) => id === 'behind'))
+  inbox.unsubscribe()
+  await quiet([node1, node2])
+  assert.deepEqual(node2.seen('replication:gap'), [])
+})

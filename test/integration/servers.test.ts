@@ -1,7 +1,7 @@
 // The two servers of a node: started, kept to ourselves, refused, killed, hung, orphaned, reloaded and stopped.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -191,6 +191,26 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
 })
 
 describe('who is kept out', () => {
+  test('in a store of somebody else', {
+    skip: process.getuid?.() !== 0 && 'only root may give a folder away',
+  }, async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    const text = await readFile(files.configFile, 'utf8')
+    await writeFile(files.configFile, text.replace('  leafServer:\n', '$&    streams: { path: store }\n'))
+    const path = join(files.folder, 'store')
+    await mkdir(path)
+    await chown(path, 12_345, 12_345)
+    await assert.rejects(cluster.open(files), {
+      code: 'folder_unusable',
+      message: new RegExp(`folder ${path} .*belongs to`),
+    })
+    assert.deepEqual(await readdir(path), [])
+    for (const kind of kinds) assert.equal(await serverPid(files, kind), undefined)
+    await chown(path, 0, 0)
+    await cluster.open(files)
+  })
+
   test('a node with another password: both sides say so, and nothing flows', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables })
