@@ -8,7 +8,7 @@ import type { Consumers } from './consumers.ts'
 import { type JetStream, streamName } from './jetstream.ts'
 
 /** A request for messages stays with the server this long, in ms, before it is made again. */
-const PULL_EXPIRES = 30_000
+const PULL_EXPIRES = 60_000
 /** How much longer than that an answer may take before the reader counts as lost. */
 const PULL_GRACE = 5_000
 const DELETE_TIMEOUT = 2_000
