@@ -10,6 +10,8 @@ import { serve } from './service.ts'
 /** Of all our streams together: each takes about 130 KB of our leaf's memory. */
 const MOST_CONSUMERS = 20_000
 const TIMEOUT = 2_000
+/** ms after which they are counted again, instead of those being added that we made since. */
+const COUNT_AGAIN = 1_000
 const MOST_ASKING = { requests: 10_000, bytes: 16 * 1024 * 1024 }
 /** Bytes: names of a database and a table. */
 const MOST_BYTES = 64 * 1024
@@ -30,6 +32,8 @@ type Answer = Consumer | { error: MeshErrorCode; reason: string }
 
 export class Consumers {
   readonly #options: ConsumersOptions
+  #counted: { at: number; consumers: Promise<number> } | undefined
+  #madeSince = 0
 
   constructor(options: ConsumersOptions) {
     this.#options = options
@@ -66,10 +70,25 @@ export class Consumers {
     if (!wanted) throw new MeshError('refused', 'this is no request for a consumer')
     const { node, jetStream } = this.#options
     const options = { timeout: TIMEOUT }
-    const { consumers } = await jetStream.info(node(), options)
+    const consumers = await this.#count()
     if (consumers >= MOST_CONSUMERS) throw new MeshError('refused', `there are ${consumers} consumers already`)
     const { database, table, start } = wanted
+    this.#madeSince++
     return jetStream.createConsumer({ node: node(), database, table }, start, options)
+  }
+
+  async #count(): Promise<number> {
+    const now = performance.now()
+    if (!this.#counted || now - this.#counted.at > COUNT_AGAIN) {
+      const { node, jetStream } = this.#options
+      const consumers = jetStream.info(node(), { timeout: TIMEOUT }).then((info) => info.consumers)
+      consumers.catch(() => {
+        this.#counted = undefined
+      })
+      this.#counted = { at: now, consumers }
+      this.#madeSince = 0
+    }
+    return (await this.#counted.consumers) + this.#madeSince
   }
 }
 
