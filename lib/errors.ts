@@ -120,8 +120,8 @@ export const errors = {
   ),
   transaction_too_large: entry(
     413,
-    (bytes: number, limit: number) =>
-      `The transaction takes ${bytes} bytes for one table, more than the ${limit} a message may have`,
+    (size: string, limit: number) =>
+      `The transaction takes ${size} for one table, more than the ${limit} a message may have`,
     false,
     'Split the transaction into smaller ones.',
   ),

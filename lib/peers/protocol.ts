@@ -3,6 +3,7 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import { isCostly } from '../decoding-cost.ts'
 
 /** Three of them must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
@@ -105,7 +106,7 @@ const MOST_BYTES = 16 * 1024 * 1024
 
 const packed = <T>(read: (value: unknown) => T | undefined) => {
   return (data: Uint8Array): T | undefined => {
-    if (data.byteLength > MOST_BYTES) return undefined
+    if (data.byteLength > MOST_BYTES || isCostly(data)) return undefined
     try {
       return read(packr.unpack(data))
     } catch {

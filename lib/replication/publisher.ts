@@ -1,6 +1,7 @@
 // From the outbox to the streams of our leaf: in the order of commit, each table in its own stream, all acknowledged.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import { isCostly, MOST_VALUES } from '../decoding-cost.ts'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host, Published, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
@@ -10,7 +11,7 @@ import { type Metrics, publishCounters } from './metrics.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
 import { OwnStreams } from './own-streams.ts'
 import type { Position } from './table-log.ts'
-import { encode, encodeHeaders, isHeaderValue, isReplicable, splitByTable } from './wire.ts'
+import { encode, encodeHeaders, isReplicable, isTransactionId, splitByTable } from './wire.ts'
 
 export type PublisherOptions = {
   mesh: Mesh
@@ -47,7 +48,7 @@ const WAITERS_PER_QUEUED = 10
 /** New transactions after which a pass over the outbox ends and the next begins behind it: what it removed need not be remembered longer. */
 const PASS = 10_000
 /** Room that headers and the server's own framing take of the largest message. */
-const HEADER_ROOM = 4_096
+const HEADER_ROOM = 64 * 1024
 
 export class Publisher {
   readonly #options: PublisherOptions
@@ -235,12 +236,16 @@ export class Publisher {
     const { mesh, node } = this.#options
     const limit = mesh.maxPayload - HEADER_ROOM
     try {
-      if (!isHeaderValue(transaction.id)) throw new Error('its id must not contain line breaks')
+      if (!isTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
       const parts = splitByTable(transaction)
         .filter(({ table }) => isReplicable(table))
         .map(({ table, writes }) => ({ table, data: encode(transaction, writes, node) }))
       const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
-      return largest > limit ? clusterError('transaction_too_large', largest, limit) : parts
+      if (largest > limit) return clusterError('transaction_too_large', `${largest} bytes`, limit)
+      // Whoever reads it would refuse it.
+      if (parts.some(({ data }) => isCostly(data)))
+        return clusterError('transaction_too_large', 'more values', MOST_VALUES)
+      return parts
     } catch (error) {
       return clusterErrorFrom(error, 'invalid_request', `a transaction cannot be encoded: ${reasonOf(error)}`)
     }

@@ -12,7 +12,7 @@ import type { Checkpoint, Source } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import type { Entry } from '../mesh/mesh.ts'
 import { writeWhole } from '../whole-file.ts'
-import { inRanges } from './seen.ts'
+import { inRanges, rangesOf } from './seen.ts'
 
 /** A message in quarantine. */
 export type QuarantinedMessage = {
@@ -142,7 +142,7 @@ export class Quarantine {
   /** Drops what the checkpoint does not hold to be set aside. */
   async reconcile(source: Source, aside: Checkpoint['aside']): Promise<void> {
     for (const message of this.list(source))
-      if (!inRanges(aside?.[message.epoch] ?? [], message.sequence)) await this.remove(message)
+      if (!inRanges(rangesOf(aside, message.epoch), message.sequence)) await this.remove(message)
   }
 
   #note({ data, headers: _, id, ...content }: FileContent, file: string): void {

@@ -9,6 +9,19 @@ export type Seen = NonNullable<Checkpoint['seen']>
  * which last-writer-wins makes harmless.
  */
 const MAX_RANGES = 512
+/** The same for epochs of an origin, and for origins: nodes that are made up must not fill the database. */
+const MAX_EPOCHS = 64
+const MAX_ORIGINS = 1_024
+
+/** Names come from other nodes: `constructor` is one like any other. */
+const own = <T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined =>
+  record && Object.hasOwn(record, key) ? record[key] : undefined
+
+/** With `key` as the last of at most `most`. */
+function withLast<T>(record: Readonly<Record<string, T>> | undefined, key: string, value: T, most: number) {
+  const others = Object.entries(record ?? {}).filter(([name]) => name !== key)
+  return Object.fromEntries([...others.slice(Math.max(0, others.length - most + 1)), [key, value]])
+}
 
 /** The ranges with `from..to` added; neighbours and overlaps joined, in order. The given array is not changed. */
 export function addRange(ranges: readonly Range[], from: number, to: number): Range[] {
@@ -38,15 +51,17 @@ export const removeSequence = (ranges: readonly Range[], sequence: number): Rang
 
 type ByEpoch = NonNullable<Checkpoint['aside']>
 
+export const rangesOf = (ranges: ByEpoch | undefined, epoch: string): readonly Range[] => own(ranges, epoch) ?? []
+
 export const withSequence = (ranges: ByEpoch = {}, epoch: string, sequence: number): ByEpoch => ({
   ...ranges,
-  [epoch]: addRange(ranges[epoch] ?? [], sequence, sequence),
+  [epoch]: addRange(rangesOf(ranges, epoch), sequence, sequence),
 })
 
 /** Undefined when nothing is left. */
 export function withoutSequence(ranges: ByEpoch = {}, epoch: string, sequence: number): ByEpoch | undefined {
-  const { [epoch]: ofEpoch = [], ...others } = ranges
-  const left = removeSequence(ofEpoch, sequence)
+  const { [epoch]: _, ...others } = ranges
+  const left = removeSequence(rangesOf(ranges, epoch), sequence)
   const result = left.length > 0 ? { ...others, [epoch]: left } : others
   return Object.keys(result).length > 0 ? result : undefined
 }
@@ -66,7 +81,7 @@ export function inRanges(ranges: readonly Range[], sequence: number): boolean {
 }
 
 export const hasSeen = (seen: Seen | undefined, origin: string, epoch: string, sequence: number): boolean =>
-  inRanges(seen?.[origin]?.[epoch] ?? [], sequence)
+  inRanges(rangesOf(own(seen, origin), epoch), sequence)
 
 /** What a batch adds to `seen`: runs of neighbours are joined before they are noted. */
 export class Notes {
@@ -101,11 +116,13 @@ export class Notes {
   #note(): void {
     if (!this.#run) return
     const { origin, epoch, from, to } = this.#run
-    const ofOrigin = this.#seen?.[origin]
-    this.#seen = {
-      ...this.#seen,
-      [origin]: { ...ofOrigin, [epoch]: addRange(ofOrigin?.[epoch] ?? [], from, to).slice(-MAX_RANGES) },
-    }
+    const ofOrigin = own(this.#seen, origin)
+    const ranges = addRange(rangesOf(ofOrigin, epoch), from, to).slice(-MAX_RANGES)
+    // Nearly always it is there.
+    this.#seen =
+      ofOrigin && Object.hasOwn(ofOrigin, epoch)
+        ? { ...this.#seen, [origin]: { ...ofOrigin, [epoch]: ranges } }
+        : withLast(this.#seen, origin, withLast(ofOrigin, epoch, ranges, MAX_EPOCHS), MAX_ORIGINS)
     this.#run = undefined
   }
 }

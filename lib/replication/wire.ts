@@ -3,6 +3,7 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import { isCostly, MOST_VALUES } from '../decoding-cost.ts'
 import { reasonOf } from '../errors.ts'
 import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from '../host.ts'
 import { tableKey } from '../manifest/manifest.ts'
@@ -37,16 +38,19 @@ const WriteType = Type.Object({
   records: Type.Optional(Type.Array(Type.Object({}))),
   hash_values: Type.Optional(Type.Array(KeyType)),
 })
+/** They become headers when the transaction is handed on: `HEADER_ROOM` in the publisher has room for the longest. */
+const ONE_LINE = '^[^\\r\\n]{1,4096}$'
+const NodeType = Type.String({ pattern: '^[^\\s,]{1,255}$' })
 const EnvelopeType = Type.Object({
   __origin: Type.Object({
     timestamp: Type.Number(),
-    node_name: Type.String({ minLength: 1 }),
+    node_name: NodeType,
     user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
-    epoch: Type.Optional(Type.String()),
+    epoch: Type.Optional(Type.String({ pattern: ONE_LINE })),
     sequence: Type.Optional(Type.Integer({ minimum: 1 })),
-    path: Type.Optional(Type.Array(Type.String())),
+    path: Type.Optional(Type.Array(NodeType, { maxItems: 64 })),
   }),
-  id: Type.Optional(Type.String({ minLength: 1 })),
+  id: Type.Optional(Type.String({ pattern: ONE_LINE })),
   stamp: Type.Optional(Type.String()),
   more: Type.Optional(Type.Array(Type.Object({}))),
 })
@@ -109,8 +113,8 @@ export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: 
 /** The transaction's id as the message's headers tell it. */
 export const idOf = ({ headers }: Entry): string => headers[HEADER.id] ?? ''
 
-/** What would break a header apart. */
-export const isHeaderValue = (text: string): boolean => !/[\r\n]/.test(text)
+/** One line, and short enough for what is added to it where it is handed on. */
+export const isTransactionId = (text: string): boolean => /^[^\r\n]{1,1024}$/.test(text)
 
 /** The epoch a message was stored in; '' when its writer has none. */
 export const epochOf = ({ headers }: Entry): string => headers[HEADER.epoch] ?? ''
@@ -144,6 +148,7 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
 }
 
 function unpack(data: Uint8Array): Envelope {
+  if (isCostly(data)) throw new WireError(`it holds more than ${MOST_VALUES} values`)
   let value: unknown
   try {
     value = packr.unpack(data)

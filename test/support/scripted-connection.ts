@@ -41,7 +41,7 @@ export class ScriptedConnection {
 
   async request(subject: string, data: string, _: RequestOptions) {
     const answer = await this.serve(subject, data === '' ? {} : JSON.parse(data))
-    return { json: () => structuredClone(answer) as unknown, data: Buffer.from(JSON.stringify(answer)) }
+    return { data: Buffer.from(JSON.stringify(answer)) }
   }
 
   /** A message to whoever subscribed to this subject, or to all below it. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Notes } from '../../lib/replication/seen.ts'
+import { hasSeen, Notes, rangesOf, withoutSequence, withSequence } from '../../lib/replication/seen.ts'
 import { formatLabel, parseLabel } from '../../lib/replication/stream-label.ts'
 
 describe('what was seen of one epoch', () => {
@@ -12,6 +12,41 @@ describe('what was seen of one epoch', () => {
     notes.add('node1', 'e2', 1)
     const { e1 = [], e2 } = notes.result()!.node1!
     assert.deepEqual([e1.length, e1.at(-1), e2], [512, [1200, 1200], [[1, 1]]])
+  })
+})
+
+describe('names that other nodes make up', () => {
+  const odd = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', '7']
+
+  it('are names like any other', () => {
+    const notes = new Notes(undefined)
+    for (const origin of odd)
+      for (const epoch of odd) {
+        assert.equal(notes.has(origin, epoch, 1), false, `${origin} ${epoch}`)
+        notes.add(origin, epoch, 1, 3)
+        assert.equal(notes.has(origin, epoch, 3), true)
+      }
+    const seen = notes.result()
+    for (const origin of odd)
+      for (const epoch of odd)
+        assert.deepEqual([hasSeen(seen, origin, epoch, 2), hasSeen(seen, origin, epoch, 4)], [true, false])
+    assert.equal(hasSeen({}, '__proto__', 'constructor', 1), false)
+    for (const epoch of odd) {
+      const aside = withSequence(undefined, epoch, 5)
+      assert.deepEqual(rangesOf(aside, epoch), [[5, 5]])
+      assert.equal(withoutSequence(aside, epoch, 5), undefined)
+      assert.deepEqual(withoutSequence({ e1: [[1, 1]] }, epoch, 5), { e1: [[1, 1]] })
+    }
+    assert.equal(({} as { e1?: unknown }).e1, undefined)
+  })
+
+  it('do not fill the database: of origins, and of epochs of one, the newest are kept', () => {
+    const notes = new Notes(undefined)
+    for (let number = 1; number <= 2_000; number++) notes.add(`node${number}`, 'e1', 1)
+    for (let number = 1; number <= 100; number++) notes.add('node1999', `f${number}`, 1)
+    const seen = notes.result()!
+    assert.deepEqual([Object.keys(seen).length, Object.keys(seen.node1999!).length], [1_024, 64])
+    assert.deepEqual([hasSeen(seen, 'node2000', 'e1', 1), hasSeen(seen, 'node1999', 'f100', 1)], [true, true])
   })
 })
 

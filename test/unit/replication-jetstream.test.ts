@@ -68,6 +68,16 @@ describe('a stream', () => {
     assert.deepEqual([firstSequence, lastSequence], [10, 9])
   })
 
+  it('whose server answers without end, or in no JSON, is not believed', async () => {
+    const server = new ScriptedConnection()
+    const jetStream = new JetStream(() => server.connection)
+    server.serve = () => ({ description: 'x'.repeat(4 * 1024 * 1024) })
+    await assert.rejects(jetStream.stream(source, options), { code: 'refused', message: /is not read/ })
+    assert.equal(await jetStream.hasMessage(source, 1, options), true)
+    Object.assign(server, { request: async () => ({ data: Buffer.from('<html>') }) })
+    await assert.rejects(jetStream.stream(source, options), { code: 'refused', message: /no JSON/ })
+  })
+
   it('that is missing is none', async () => {
     const { jetStream } = start()
     assert.equal(await jetStream.stream(source, options), undefined)

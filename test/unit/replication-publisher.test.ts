@@ -361,12 +361,30 @@ describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
 })
 
 describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
+  it('is what nobody could read: more values than anybody decodes, an id that is no line', async (test) => {
+    const leaf = await MemoryLeaf.open(test)
+    const { publish } = over(test, leaf, new ScriptedHost())
+    const values = Array.from({ length: 4_200_000 }, () => 1)
+    const [many, empty, long, longest] = publish(
+      transaction('many', ['dog'], { values }),
+      transaction(''),
+      transaction('x'.repeat(1_025)),
+      transaction('x'.repeat(1_024)),
+    )
+    await assert.rejects(many!, {
+      code: 'transaction_too_large',
+      message: /takes more values .* more than the 4194304/,
+    })
+    for (const bad of [empty, long]) await assert.rejects(bad!, { code: 'invalid_request', message: /its id/ })
+    await longest
+  })
+
   it('stays in the outbox, is told once, and what follows passes it by', async (test) => {
     const leaf = await MemoryLeaf.open(test)
-    Object.assign(leaf.overrides, { maxPayload: 10_000 })
+    Object.assign(leaf.overrides, { maxPayload: 100_000 })
     const host = new ScriptedHost()
     const { publisher, publish } = over(test, leaf, host)
-    const large = transaction('large', ['dog'], { text: 'x'.repeat(10_000) })
+    const large = transaction('large', ['dog'], { text: 'x'.repeat(100_000) })
     const broken = transaction('line\nbreak')
     const [before, first, second, after] = publish(transaction('before'), large, broken, transaction('after'))
     await assert.rejects(first!, { code: 'transaction_too_large' })

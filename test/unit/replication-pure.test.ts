@@ -185,6 +185,25 @@ describe('the wire format', () => {
     )
   })
 
+  it('refuses names that would break a header apart, or fill one, wherever they stand', () => {
+    const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1] }]
+    const origin = { node: 'node3', epoch: 'e3', sequence: 9, path: ['node3'] }
+    const good = { id: 't1', stamp, writes, origin }
+    const read = (transaction: Transaction) => () => decode(source, entryOf(transaction, writes))
+    assert.doesNotThrow(read({ ...good, origin: { ...origin, node: '__proto__', epoch: 'constructor' } }))
+    for (const name of ['a\r\nb', 'a\nb', 'a,b', 'a b', '', 'n'.repeat(256)])
+      for (const bad of [{ node: name }, { path: ['node3', name] }]) {
+        const wire = encode({ ...good, origin: { ...origin, ...bad } }, writes, 'node1')
+        const entry = { data: wire, headers: {}, sequence: 1, delivery: 1, time: 0 }
+        assert.throws(() => decode(source, entry), WireError, JSON.stringify(bad).slice(0, 60))
+      }
+    for (const id of ['a\nb', 'x'.repeat(4_097)]) {
+      const entry = { data: encode({ ...good, id }, writes, 'node1'), headers: {}, sequence: 1, delivery: 1, time: 0 }
+      assert.throws(() => decode(source, entry), WireError)
+    }
+    assert.throws(read({ ...good, origin: { ...origin, path: Array.from({ length: 65 }, () => 'n') } }), WireError)
+  })
+
   it('splits a transaction by table, in the order in which the tables occur', () => {
     const cat = { database: 'dev', table: 'cat' }
     const writes: Write[] = [dog, cat, dog].map((table, id) => ({ operation: 'insert', ...table, records: [{ id }] }))

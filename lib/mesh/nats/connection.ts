@@ -43,6 +43,19 @@ export const encodeHeaders = (values: Headers) => {
   return encoded
 }
 
+/** Bytes of the longest answer of a server that is read: ours to a list of streams takes a fraction of it. */
+const MOST_JSON = 4 * 1024 * 1024
+
+/** What a server, or whoever poses as one, answered. Throws for what is no JSON, or would take long to be read. */
+export function jsonOf<T>({ data }: Pick<Msg, 'data'>, most = MOST_JSON): T {
+  if (data.byteLength > most) throw new MeshError('refused', `an answer of ${data.byteLength} bytes is not read`)
+  try {
+    return JSON.parse(Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString()) as T
+  } catch (error) {
+    throw new MeshError('refused', 'an answer is no JSON', { cause: error })
+  }
+}
+
 /** Settles as `work` does, or rejects with `code` as soon as the signal says so. */
 export async function abortable<T>(
   work: Promise<T>,

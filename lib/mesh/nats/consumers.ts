@@ -3,7 +3,7 @@
 
 import type { Logger } from '../../logger.ts'
 import { MeshError, type MeshErrorCode, type RequestOptions, type Source, type TableName } from '../mesh.ts'
-import { asMeshError, type Connection } from './connection.ts'
+import { asMeshError, type Connection, jsonOf } from './connection.ts'
 import type { Consumer, ConsumerStart, JetStream } from './jetstream.ts'
 import { serve } from './service.ts'
 
@@ -58,7 +58,7 @@ export class Consumers {
     const wanted: Wanted = { database: source.database, table: source.table, start }
     try {
       const answer = await mesh().request(subjectOf(source.node), JSON.stringify(wanted), options)
-      return consumerIn(answer.json<unknown>())
+      return consumerIn(jsonOf<unknown>(answer))
     } catch (error) {
       if (!(error instanceof MeshError) || error.code !== 'no_responders') throw asMeshError(error)
       return jetStream.createConsumer(source, start, options)

@@ -9,14 +9,16 @@ import {
   type StreamState,
   type TableName,
 } from '../mesh.ts'
-import { leafName } from './configuration.ts'
-import type { Connection } from './connection.ts'
+import { leafName, MAX_PAYLOAD } from './configuration.ts'
+import { type Connection, jsonOf } from './connection.ts'
 
 const NANOSECONDS = 1e9
 /** The least the server takes: order is kept by expected sequences, not by remembering ids. */
 const DUPLICATE_WINDOW = 0.1 * NANOSECONDS
 /** A consumer whose reader is gone is dropped by its server after this many seconds. */
 const INACTIVE_AFTER = 90
+
+const MESSAGE = 'STREAM.MSG.GET.'
 
 const STREAM_NOT_FOUND = 10059
 const CONSUMER_NOT_FOUND = 10014
@@ -75,7 +77,8 @@ export class JetStream {
   async call<T>(node: string, verb: string, body: object | undefined, options: RequestOptions): Promise<T> {
     const subject = `$JS.${leafName(node)}.API.${verb}`
     const answer = await this.#connection(node).request(subject, body ? JSON.stringify(body) : '', options)
-    const result = answer.json<T & { error?: ApiError }>()
+    // Our own server answers with a whole message.
+    const result = jsonOf<T & { error?: ApiError }>(answer, verb.startsWith(MESSAGE) ? 2 * MAX_PAYLOAD : undefined)
     if (result.error) throw apiError(result.error)
     return result
   }
@@ -93,7 +96,7 @@ export class JetStream {
   /** Can this message be read? */
   async hasMessage(source: Source, seq: number, options: RequestOptions): Promise<boolean> {
     try {
-      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options)
+      await this.call(source.node, `${MESSAGE}${streamName(source)}`, { seq }, options)
       return true
     } catch (error) {
       if (error instanceof MeshError && error.code === 'not_found') return false

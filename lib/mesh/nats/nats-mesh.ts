@@ -38,7 +38,7 @@ import {
   meshUserOf,
   type ServerSettings,
 } from './configuration.ts'
-import { Connection } from './connection.ts'
+import { Connection, jsonOf } from './connection.ts'
 import { Consumers } from './consumers.ts'
 import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
@@ -442,7 +442,7 @@ export class NatsMesh implements Mesh {
     const connection = this.#connected(this.#hubConnection)
     const subject = `$SYS.REQ.SERVER.${connection.serverId}.VARZ`
     const answer = await connection.request(subject, '', { timeout: PROBE_TIMEOUT, signal })
-    return answer.json<{ data: { config_load_time: string } }>().data.config_load_time
+    return jsonOf<{ data: { config_load_time: string } }>(answer).data.config_load_time
   }
 
   #hubText(routes: readonly Route[]): string {

@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Member, RequestOptions, Route } from '../mesh.ts'
 import { hubName } from './configuration.ts'
-import { abortable, type Connection } from './connection.ts'
+import { abortable, type Connection, jsonOf } from './connection.ts'
 
 type Part = {
   server: { name: string; id: string }
@@ -29,7 +29,7 @@ export async function members(connection: Connection, node: string, options: Req
   })
   const subscription = connection.subscribe(inbox, (message) => {
     if (message.headers?.code) return
-    const { server, statsz, data } = message.json<Part>()
+    const { server, statsz, data } = jsonOf<Part>(message)
     if (!server.name.endsWith(HUB)) return
     const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
     if (statsz) hub.statsz = statsz
