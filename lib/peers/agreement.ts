@@ -63,6 +63,12 @@ const COMPARE_AFTER = { first: 1_000, most: 10_000 }
 /** Tables in one request to the other node; each request has its own time-out. */
 const PAGE = 100
 
+/**
+ * Subscriptions, removed ones too, up to which other nodes may add some: made up nodes and tables must not fill the disk. What
+ * is asked for here, or written into the file, is not counted against it.
+ */
+const MOST_REGISTERS = 100_000
+
 /** A subscription as it is to be, or not to be, from its revision on. */
 type Change = Register & { readonly startTime?: string | undefined }
 
@@ -317,8 +323,9 @@ export class Agreement {
       await this.#take(node, gone, 'peer', true)
       return `Successfully removed '${node}' from manifest`
     }
-    await this.#prepare(subscriptions, await this.#tables())
     const named = subscriptions.map((each) => toChange(each, revision))
+    this.#checkRoom(node, named)
+    await this.#prepare(subscriptions, await this.#tables())
     const ended = () => (replace ? this.#othersOf(node, named).map((each) => ({ ...removed(each), revision })) : [])
     await this.#take(node, () => [...named, ...ended()], 'peer')
     return operation === 'add_node' ? `Successfully added '${node}' to manifest` : `Successfully updated '${node}'`
@@ -346,6 +353,10 @@ export class Agreement {
   /** Entries of the other node: those that win and can be taken over are. */
   async #merge(node: string, entries: readonly Entry[]): Promise<void> {
     const changes: Change[] = []
+    this.#checkRoom(
+      node,
+      entries.map((entry) => toChange(entry, entry.revision)),
+    )
     const tables: Tables = entries.length > 0 ? await this.#tables() : new Map()
     for (const entry of entries) {
       const change = toChange(entry, entry.revision)
@@ -354,6 +365,13 @@ export class Agreement {
         changes.push(change)
     }
     await this.#take(node, () => changes, 'peer', true)
+  }
+
+  #checkRoom(node: string, changes: readonly Change[]): void {
+    const { registers } = this.#options
+    const fresh = changes.filter((each) => !registers.get(node, each)).length
+    if (fresh > 0 && registers.size + fresh > MOST_REGISTERS)
+      throw new Error(`there are ${registers.size} subscriptions already, and ${fresh} would be too many`)
   }
 
   /** Is it newer than what is held here? Of two values of one revision the larger name's wins, on both nodes. */

@@ -32,6 +32,7 @@ export class Registers {
   readonly #path: string | undefined
   readonly #logger: Logger
   readonly #nodes = new Map<string, Map<string, Register>>()
+  #size = 0
   /** The manifest that was taken over last. */
   #noted: Manifest | undefined
   #writing: Promise<void> | undefined
@@ -62,6 +63,11 @@ export class Registers {
     return [...this.#nodes.keys()]
   }
 
+  /** How many there are, of all nodes, removed ones too. */
+  get size(): number {
+    return this.#size
+  }
+
   of(node: string): Register[] {
     return [...(this.#nodes.get(node)?.values() ?? [])]
   }
@@ -73,7 +79,9 @@ export class Registers {
   set(node: string, register: Register): void {
     const ofNode = this.#nodes.get(node) ?? new Map<string, Register>()
     this.#nodes.set(node, ofNode)
+    const before = ofNode.size
     ofNode.set(tableKey(register), register)
+    this.#size += ofNode.size - before
     this.#save()
   }
 

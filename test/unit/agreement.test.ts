@@ -11,8 +11,8 @@ import type { Registers } from '../../lib/peers/registers.ts'
 const settled = () => new Promise((resolve) => setImmediate(resolve))
 
 /** With one node, `node2`, whose tables are asked for with `describe`; it and the database count. */
-function open(describe: () => Promise<never[]>) {
-  const asked = { there: 0, here: 0 }
+function open(describe: () => Promise<never[]>, size = 0) {
+  const asked = { there: 0, here: 0, made: 0 }
   let manifest: Manifest = emptyManifest
   const agreement = new Agreement({
     node: 'node1',
@@ -21,7 +21,9 @@ function open(describe: () => Promise<never[]>) {
         asked.here++
         return []
       },
-      createTable: async () => {},
+      createTable: async () => {
+        asked.made++
+      },
     } as never,
     peers: {
       describe: () => {
@@ -32,7 +34,7 @@ function open(describe: () => Promise<never[]>) {
       isUp: () => true,
     } as never,
     streams: { ensure: async () => {}, place: async () => {}, displace: async () => {} },
-    registers: { of: () => [], get: () => undefined, set: () => {} } as unknown as Registers,
+    registers: { of: () => [], get: () => undefined, set: () => {}, size } as unknown as Registers,
     stamp: () => '1',
     witness: () => true,
     manifest: () => manifest,
@@ -71,6 +73,23 @@ it('a comparison that failed is made again: soon, then twice as late each time, 
   test.mock.timers.tick(1_000)
   await settled()
   assert.equal(asked.there, times + 3, 'after one that succeeded it begins anew')
+})
+
+it('what other nodes ask for ends at a hundred thousand subscriptions: nothing of the request is taken over or made', async () => {
+  const { agreement, asked, manifest } = open(async () => [], 99_999)
+  const subscription = { schema: 'dev', table: 'a', publish: true, subscribe: true, hash_attribute: 'id' }
+  const request = { node_name: 'node2', revision: '1' }
+  const entry = { ...subscription, removed: true, revision: '1' }
+  const two = [subscription, { ...subscription, table: 'b' }]
+  const entries = [entry, { ...entry, table: 'b' }]
+  await assert.rejects(agreement.answer({ ...request, operation: 'add_node', subscriptions: two }), /would be too many/)
+  await assert.rejects(
+    agreement.answer({ ...request, operation: 'compare_node', entries, range: { from: '' } }),
+    /would be too many/,
+  )
+  assert.deepEqual([asked.made, manifest().nodes], [0, []])
+  await agreement.answer({ ...request, operation: 'add_node', subscriptions: [subscription] })
+  assert.equal(asked.made, 1)
 })
 
 it('however many tables another node compares, the database is asked once what it has, and once for the answer', async () => {
