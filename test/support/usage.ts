@@ -1,0 +1,35 @@
+// What processes use, as Linux tells it.
+
+import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** Of `/proc`, a second: the same on every Linux. */
+const TICKS = 100
+
+/** Seconds of processor time that a process has used. */
+export async function usedBy(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  // What stands before the last bracket is its name, whatever that contains.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / TICKS
+}
+
+/** MB that a process holds in memory. */
+export async function residentOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8')
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1_024
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, each) => total + each, 0)
+
+export const residentOfAll = async (pids: readonly number[]) => sum(await Promise.all(pids.map(residentOf)))
+
+/** Percent of one core that each of these groups of processes uses in the next `ms`. */
+export async function sharesOf(groups: readonly (readonly number[])[], ms: number): Promise<number[]> {
+  const used = () => Promise.all(groups.map(async (pids) => sum(await Promise.all(pids.map(usedBy)))))
+  const [before, started] = [await used(), performance.now()]
+  await delay(ms)
+  const after = await used()
+  const seconds = (performance.now() - started) / 1_000
+  return after.map((each, index) => (100 * (each - before[index]!)) / seconds)
+}
