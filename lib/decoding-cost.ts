@@ -1,5 +1,5 @@
 // What a MessagePack message of somebody else's would make of itself in memory, told before it is decoded: a few megabytes of
-// empty maps are gigabytes of objects, and most of a minute.
+// empty maps are gigabytes of objects, and a hundred bytes of pointers a circle.
 
 /** In values; an array or a map counts as some. At most about half a gigabyte, and a second or two. */
 export const MOST_VALUES = 4 * 1024 * 1024
@@ -7,17 +7,19 @@ const CONTAINER = 8
 
 /** Bytes of the numbers from 0xca on. */
 const NUMBERS = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8]
-/** Extensions that hold bytes, whatever their size: big integers, typed arrays, times. The others may hold messages again. */
-const BYTES: ReadonlySet<number> = new Set([0x42, 0x74, 0xff])
+/** Extensions that we write. Undefined, big integers, typed arrays and times hold bytes; of sets, errors and patterns each byte may be a value. */
+const PLAIN: ReadonlySet<number> = new Set([0x00, 0x42, 0x74, 0xff])
+const NESTED: ReadonlySet<number> = new Set([0x73, 0x65, 0x78])
+/** Never used in MessagePack; decoders have uses of their own for it. */
+const UNUSED = 0xc1
 
-/** Would decoding these bytes make more than `most` values? Bytes that are no MessagePack may go either way. */
-export function isCostly(data: Uint8Array, most = MOST_VALUES): boolean {
-  // However they are made up.
-  if (data.byteLength * CONTAINER <= most) return false
+/** Why these bytes are not to be decoded; undefined when they may be. Bytes that are no MessagePack may go either way. */
+export function decodingFault(data: Uint8Array, most = MOST_VALUES): string | undefined {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   const end = data.byteLength
   let at = 0
   let cost = 0
+  let unknown: number | undefined
   /** A length of so many bytes, at `at`. */
   const length = (bytes: number): number => {
     const place = at
@@ -27,10 +29,11 @@ export function isCostly(data: Uint8Array, most = MOST_VALUES): boolean {
   }
   const extension = (size: number) => {
     const type = length(1)
-    cost += BYTES.has(type) ? 0 : size
+    if (NESTED.has(type)) cost += size * CONTAINER
+    else if (!PLAIN.has(type)) unknown = type
     at += size
   }
-  while (at < end && cost <= most) {
+  while (at < end && cost <= most && unknown === undefined) {
     const token = data[at++]!
     cost++
     if (token <= 0x7f || token >= 0xe0) continue
@@ -44,6 +47,8 @@ export function isCostly(data: Uint8Array, most = MOST_VALUES): boolean {
     else if (token >= 0xca) at += NUMBERS[token - 0xca]!
     else if (token >= 0xc7) extension(length(2 ** (token - 0xc7)))
     else if (token >= 0xc4) at += length(2 ** (token - 0xc4))
+    else if (token === UNUSED) unknown = token
   }
-  return cost > most
+  if (unknown !== undefined) return `it has an extension that is not used here, ${unknown}`
+  return cost > most ? `it holds more than ${most} values` : undefined
 }

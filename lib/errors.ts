@@ -180,7 +180,7 @@ export const errors = {
     500,
     (folder: string, reason: string) => `The folder ${folder} cannot be used: ${reason}`,
     false,
-    'Name a folder of the user that the database runs as, which no other user may write.',
+    'Name a folder of the user that the database runs as, which no other user may write. One below it that is missing is made.',
   ),
   server_failed: entry(
     500,

@@ -36,7 +36,7 @@ export type ClusterOptions = {
   maxBatchBytes?: number
   /** Messages in quarantine, of all sources together, 0 to 1,000,000, default 1,000. When it is full a subscription stalls at the next one. */
   maxQuarantined?: number
-  /** The same in bytes of messages, 0 to 2^31, default 256 MB; they lie on disk. */
+  /** The same in bytes of the files they lie in, 0 to 2^31, default 256 MB: a third more than the messages. */
   maxQuarantinedBytes?: number
 }
 

@@ -22,9 +22,12 @@ export async function ownFolder(path: string): Promise<void> {
   // Elsewhere files have no such owners.
   if (self === undefined) return
   const refuse = (reason: string) => clusterError('folder_unusable', path, reason)
-  for (const { uid } of await Promise.all([lstat(path), stat(path)]))
+  const found = await Promise.all([stat(path), lstat(path)])
+  for (const { uid } of found)
     if (uid !== self && uid !== 0) throw refuse(`it belongs to another user (${uid}, this process runs as ${self})`)
-  const { uid, mode } = await stat(path)
-  if (uid === self && mode & OTHERS_AND_GROUP_WRITE) await chmod(path, mode & 0o7777 & ~OTHERS_AND_GROUP_WRITE)
+  const [{ uid, mode }] = found
+  // A file system without modes of its own refuses, and says who may write by how it is mounted.
+  if (uid === self && mode & OTHERS_AND_GROUP_WRITE)
+    await chmod(path, mode & 0o7777 & ~OTHERS_AND_GROUP_WRITE).catch(() => {})
   else if (mode & OTHERS_WRITE) throw refuse('every user may write there')
 }

@@ -25,7 +25,7 @@ const notInNodeNames = /[\s\u0000-\u001f\u007f-\u009f/.,*>]/u
 const notInTokens = /[\s\u0000-\u001f\u007f-\u009f.*>]/u
 
 /** A node's name is part of subjects, server names and domains. */
-export const isNodeName = (name: string): boolean => name !== '' && !notInNodeNames.test(name)
+export const isNodeName = (name: string): boolean => name !== '' && name.length <= 255 && !notInNodeNames.test(name)
 
 /** Can a database or table of that name be part of a subject, and so be replicated? */
 export const isToken = (name: string): boolean => name !== '' && !notInTokens.test(name)

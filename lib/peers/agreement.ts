@@ -64,10 +64,11 @@ const COMPARE_AFTER = { first: 1_000, most: 10_000 }
 const PAGE = 100
 
 /**
- * Subscriptions, removed ones too, up to which other nodes may add some: made up nodes and tables must not fill the disk. What
- * is asked for here, or written into the file, is not counted against it.
+ * Up to which other nodes may add subscriptions, and have tables made here: made up ones must not fill the disk. What is asked
+ * for here, or written into the file, may go beyond.
  */
 const MOST_REGISTERS = 100_000
+const MOST_TABLES = 20_000
 
 /** A subscription as it is to be, or not to be, from its revision on. */
 type Change = Register & { readonly startTime?: string | undefined }
@@ -87,6 +88,8 @@ export class Agreement {
   readonly #comparing = new Map<string, Promise<void>>()
   /** Nodes of which something changed while they were being compared with. */
   readonly #again = new Set<string>()
+  /** Tables made for other nodes. */
+  #made = 0
   #closed = false
 
   constructor(options: AgreementOptions) {
@@ -324,7 +327,7 @@ export class Agreement {
       return `Successfully removed '${node}' from manifest`
     }
     const named = subscriptions.map((each) => toChange(each, revision))
-    this.#checkRoom(node, named)
+    if (this.#withRoom(node, named).length < named.length) throw new Error('there are too many subscriptions already')
     await this.#prepare(subscriptions, await this.#tables())
     const ended = () => (replace ? this.#othersOf(node, named).map((each) => ({ ...removed(each), revision })) : [])
     await this.#take(node, () => [...named, ...ended()], 'peer')
@@ -353,13 +356,9 @@ export class Agreement {
   /** Entries of the other node: those that win and can be taken over are. */
   async #merge(node: string, entries: readonly Entry[]): Promise<void> {
     const changes: Change[] = []
-    this.#checkRoom(
-      node,
-      entries.map((entry) => toChange(entry, entry.revision)),
-    )
     const tables: Tables = entries.length > 0 ? await this.#tables() : new Map()
-    for (const entry of entries) {
-      const change = toChange(entry, entry.revision)
+    const named = entries.map((entry) => ({ ...toChange(entry, entry.revision), entry }))
+    for (const { entry, ...change } of this.#withRoom(node, named)) {
       const believed = this.#options.witness(entry.revision)
       if (believed && this.#wins(node, change) && (change.removed || (await this.#canTake(entry, tables))))
         changes.push(change)
@@ -367,11 +366,17 @@ export class Agreement {
     await this.#take(node, () => changes, 'peer', true)
   }
 
-  #checkRoom(node: string, changes: readonly Change[]): void {
-    const { registers } = this.#options
-    const fresh = changes.filter((each) => !registers.get(node, each)).length
-    if (fresh > 0 && registers.size + fresh > MOST_REGISTERS)
-      throw new Error(`there are ${registers.size} subscriptions already, and ${fresh} would be too many`)
+  /** Those there is room for, the oldest removed ones making it; what is known needs none. */
+  #withRoom<T extends TableName>(node: string, subscriptions: readonly T[]): T[] {
+    const { registers, logger } = this.#options
+    const isKnown = (each: T) => registers.get(node, each) !== undefined
+    const fresh = subscriptions.filter((each) => !isKnown(each)).length
+    if (fresh === 0 || registers.makeRoom(fresh, MOST_REGISTERS)) return [...subscriptions]
+    logger.warn(
+      { node, fresh, held: registers.size },
+      'there are too many subscriptions to take over more of this node',
+    )
+    return subscriptions.filter(isKnown)
   }
 
   /** Is it newer than what is held here? Of two values of one revision the larger name's wins, on both nodes. */
@@ -399,7 +404,7 @@ export class Agreement {
       }
       await commit(
         (current) => {
-          const taken = winning()
+          const taken = cause === 'peer' ? this.#withRoom(node, winning()) : winning()
           for (const each of taken) revisions.set(tableKey(each), each.revision)
           this.#confirm(node, taken)
           return mergeSubscriptions(current, node, taken, dropEmpty)
@@ -455,6 +460,9 @@ export class Agreement {
       if (!local && primaryKey) {
         const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
         const made = { database, table, primaryKey, attributes: names }
+        // Requests that come together know nothing of each other's tables yet.
+        if (here.size >= MOST_TABLES || this.#made >= MOST_TABLES) throw new Error('there are too many tables already')
+        this.#made++
         await host.createTable(made)
         here.set(tableKey(made), made)
       }

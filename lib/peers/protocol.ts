@@ -3,12 +3,14 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { isCostly } from '../decoding-cost.ts'
+import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
 
 /** Three of them must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
 /** Subscriptions in one request; ours come in pages of far fewer. */
 const MOST = 10_000
+/** Streams in one heartbeat. */
+const MOST_STREAMS = 100_000
 
 const SubscriptionType = Type.Object({
   schema: NameType,
@@ -81,7 +83,9 @@ const HeartbeatType = Type.Object({
   /** Of the server of its streams. */
   session: Type.String({ maxLength: 1_000 }),
   /** Database, table, epoch, last sequence of each stream that grew lately. */
-  streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Number()])),
+  streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Integer({ minimum: 0 })]), {
+    maxItems: MOST_STREAMS,
+  }),
 })
 
 export type WireSubscription = Type.Static<typeof SubscriptionType>
@@ -93,7 +97,7 @@ export type StatusMessage = Type.Static<typeof StatusType>
 export type TablesMessage = Type.Static<typeof TablesType>
 export type Heartbeat = Type.Static<typeof HeartbeatType>
 
-const packr = new Packr({ useRecords: false, mapsAsObjects: true })
+const packr = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: false })
 
 export const encode = (value: Request | Response | Heartbeat): Uint8Array => packr.pack(value)
 
@@ -104,9 +108,9 @@ const reader = <T>(validator: { Check(value: unknown): boolean }) => {
 /** Of what is decoded at all: unpacked it takes several times as much. */
 const MOST_BYTES = 16 * 1024 * 1024
 
-const packed = <T>(read: (value: unknown) => T | undefined) => {
+const packed = <T>(read: (value: unknown) => T | undefined, most = MOST_VALUES) => {
   return (data: Uint8Array): T | undefined => {
-    if (data.byteLength > MOST_BYTES || isCostly(data)) return undefined
+    if (data.byteLength > MOST_BYTES || decodingFault(data, most)) return undefined
     try {
       return read(packr.unpack(data))
     } catch {
@@ -116,7 +120,8 @@ const packed = <T>(read: (value: unknown) => T | undefined) => {
 }
 
 export const decodeRequest = packed(reader<Request>(Compile(RequestType)))
-export const decodeResponse = packed(reader<Response>(Compile(ResponseType)))
+/** We asked for it: the attributes of all tables of a large node are many. */
+export const decodeResponse = packed(reader<Response>(Compile(ResponseType)), 4 * MOST_VALUES)
 export const decodeHeartbeat = packed(reader<Heartbeat>(Compile(HeartbeatType)))
 export const readStatus = reader<StatusMessage>(Compile(StatusType))
 export const readEntries = reader<Entry[]>(Compile(Type.Array(EntryType)))

@@ -68,6 +68,26 @@ export class Registers {
     return this.#size
   }
 
+  /** Makes room for so many more, so that there are at most `most`: by forgetting what was removed, the oldest first. False when that is not enough. */
+  makeRoom(more: number, most: number): boolean {
+    if (this.#size + more <= most) return true
+    const gone = [...this.#nodes].flatMap(([node, registers]) =>
+      [...registers.values()].filter(({ removed }) => removed).map((register) => ({ node, register })),
+    )
+    if (this.#size - gone.length + more > most) return false
+    gone.sort((a, b) => (a.register.revision < b.register.revision ? -1 : 1))
+    for (const { node, register } of gone.slice(0, this.#size + more - most)) this.#forget(node, register)
+    this.#save()
+    return true
+  }
+
+  #forget(node: string, table: TableName): void {
+    const ofNode = this.#nodes.get(node)
+    if (!ofNode?.delete(tableKey(table))) return
+    this.#size--
+    if (ofNode.size === 0) this.#nodes.delete(node)
+  }
+
   of(node: string): Register[] {
     return [...(this.#nodes.get(node)?.values() ?? [])]
   }

@@ -4,6 +4,7 @@
 import type { Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
 import type { ReplicationCounters } from './metrics.ts'
 import { hasSeen, Notes, withoutSequence, withSequence } from './seen.ts'
+import { idOfPart } from './wire.ts'
 
 /** Where a subscription is in its source: what a subscriber moves. What was seen and set aside is kept here. */
 export type Place = Omit<Checkpoint, 'seen' | 'aside' | 'gaps'>
@@ -166,7 +167,7 @@ export class Applier {
    * gives each an id of its own.
    */
   #handOn(source: Source, { sequence: _, origin, id, ...transaction }: RemoteTransaction): Transaction {
-    const own = origin.path.length === 0 ? `${id}:${source.database}.${source.table}` : id
+    const own = origin.path.length === 0 ? idOfPart(id, source) : id
     return { ...transaction, id: own, origin: { ...origin, path: [...origin.path, this.#options.node] } }
   }
 }

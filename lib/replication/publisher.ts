@@ -1,7 +1,7 @@
 // From the outbox to the streams of our leaf: in the order of commit, each table in its own stream, all acknowledged.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { isCostly, MOST_VALUES } from '../decoding-cost.ts'
+import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host, Published, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
@@ -49,6 +49,8 @@ const WAITERS_PER_QUEUED = 10
 const PASS = 10_000
 /** Room that headers and the server's own framing take of the largest message. */
 const HEADER_ROOM = 64 * 1024
+/** What a transaction may grow by on its way, where it is handed on: in bytes, and in values. */
+const GROWTH = { bytes: 64 * 1024, values: 1_024 }
 
 export class Publisher {
   readonly #options: PublisherOptions
@@ -234,7 +236,9 @@ export class Publisher {
   /** The messages, one a table, or why there can be none. */
   #encode(transaction: Transaction): { table: TableName; data: Uint8Array }[] | ClusterError {
     const { mesh, node } = this.#options
-    const limit = mesh.maxPayload - HEADER_ROOM
+    const growth = transaction.origin ? { bytes: 0, values: 0 } : GROWTH
+    const limit = mesh.maxPayload - HEADER_ROOM - growth.bytes
+    const values = MOST_VALUES - growth.values
     try {
       if (!isTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
       const parts = splitByTable(transaction)
@@ -243,8 +247,8 @@ export class Publisher {
       const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
       if (largest > limit) return clusterError('transaction_too_large', `${largest} bytes`, limit)
       // Whoever reads it would refuse it.
-      if (parts.some(({ data }) => isCostly(data)))
-        return clusterError('transaction_too_large', 'more values', MOST_VALUES)
+      if (parts.some(({ data }) => decodingFault(data, values)))
+        return clusterError('transaction_too_large', 'more values', values)
       return parts
     } catch (error) {
       return clusterErrorFrom(error, 'invalid_request', `a transaction cannot be encoded: ${reasonOf(error)}`)

@@ -3,7 +3,7 @@
 // released, so that a file without a place in the checkpoint is a leftover.
 
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
@@ -59,7 +59,8 @@ const sameSource = (a: Source, b: Source) => a.node === b.node && a.database ===
 
 export class Quarantine {
   readonly #options: QuarantineOptions
-  readonly #messages = new Map<string, { message: QuarantinedMessage; file: string }>()
+  readonly #messages = new Map<string, { message: QuarantinedMessage; file: string; size: number }>()
+  /** Of the files. */
   #bytes = 0
 
   private constructor(options: QuarantineOptions) {
@@ -76,7 +77,7 @@ export class Quarantine {
       if (!name.endsWith('.json')) await rm(file, { force: true }).catch(() => {})
       else
         try {
-          quarantine.#note(await read(file), file)
+          quarantine.#note(await read(file), file, (await stat(file)).size)
         } catch (error) {
           logger.warn({ file, reason: reasonOf(error) }, 'a message in quarantine cannot be read')
         }
@@ -101,8 +102,6 @@ export class Quarantine {
     const { folder, maxMessages, maxBytes } = this.#options
     const { sequence } = entry
     if (this.#messages.has(keyOf({ source, epoch, sequence }))) return
-    if (this.#messages.size >= maxMessages || this.#bytes + entry.data.byteLength > maxBytes)
-      throw new Error(`the quarantine is full (${this.#messages.size} messages, ${this.#bytes} bytes): ${reason}`)
     const content: FileContent = {
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
@@ -117,9 +116,13 @@ export class Quarantine {
     // Names of nodes and tables are no names of files.
     const name = createHash('sha256').update(keyOf(content)).digest('hex').slice(0, 32)
     const file = join(folder, `${name}.json`)
+    const text = JSON.stringify(content)
+    const size = Buffer.byteLength(text)
+    if (this.#messages.size >= maxMessages || this.#bytes + size > maxBytes)
+      throw new Error(`the quarantine is full (${this.#messages.size} messages, ${this.#bytes} bytes): ${reason}`)
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    await writeWhole(file, JSON.stringify(content))
-    this.#note(content, file)
+    await writeWhole(file, text)
+    this.#note(content, file, size)
   }
 
   /** As it was received, but for the number of its delivery. Undefined when it is not here. */
@@ -135,7 +138,7 @@ export class Quarantine {
     const known = this.#messages.get(key)
     if (!known) return
     this.#messages.delete(key)
-    this.#bytes -= known.message.bytes
+    this.#bytes -= known.size
     await rm(known.file, { force: true })
   }
 
@@ -145,11 +148,11 @@ export class Quarantine {
       if (!inRanges(rangesOf(aside, message.epoch), message.sequence)) await this.remove(message)
   }
 
-  #note({ data, headers: _, id, ...content }: FileContent, file: string): void {
+  #note({ data, headers: _, id, ...content }: FileContent, file: string, size: number): void {
     const bytes = Buffer.byteLength(data, 'base64')
     const message: QuarantinedMessage = { ...content, ...(id === undefined ? {} : { id }), bytes }
-    this.#messages.set(keyOf(message), { message, file })
-    this.#bytes += bytes
+    this.#messages.set(keyOf(message), { message, file, size })
+    this.#bytes += size
   }
 }
 

@@ -10,8 +10,8 @@ export type Seen = NonNullable<Checkpoint['seen']>
  */
 const MAX_RANGES = 512
 /** The same for epochs of an origin, and for origins: nodes that are made up must not fill the database. */
-const MAX_EPOCHS = 64
-const MAX_ORIGINS = 1_024
+const MAX_EPOCHS = 8
+const MAX_ORIGINS = 256
 
 /** Names come from other nodes: `constructor` is one like any other. */
 const own = <T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined =>

@@ -1,9 +1,10 @@
 // Transactions as messages and back: HarperDB 4.x's MessagePack map and headers, our own additions as extra keys.
 
+import { createHash } from 'node:crypto'
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { isCostly, MOST_VALUES } from '../decoding-cost.ts'
+import { decodingFault } from '../decoding-cost.ts'
 import { reasonOf } from '../errors.ts'
 import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from '../host.ts'
 import { tableKey } from '../manifest/manifest.ts'
@@ -23,6 +24,8 @@ const MAX_CHAIN = 32
 const packr = new Packr({
   useRecords: false,
   mapsAsObjects: true,
+  // Pointers of others may go in circles.
+  structuredClone: false,
   useBigIntExtension: true,
   copyBuffers: true,
   encodeUndefinedAsNil: false,
@@ -39,23 +42,28 @@ const WriteType = Type.Object({
   hash_values: Type.Optional(Type.Array(KeyType)),
 })
 /** They become headers when the transaction is handed on: `HEADER_ROOM` in the publisher has room for the longest. */
-const ONE_LINE = '^[^\\r\\n]{1,4096}$'
+const MOST_ID = 1_024
+const MOST_EPOCH = 64
+const MOST_PASSED = 64
+const oneLine = (most: number) => `^[^\\r\\n]{1,${most}}$`
 const NodeType = Type.String({ pattern: '^[^\\s,]{1,255}$' })
+const PathType = Type.Array(NodeType, { maxItems: MOST_PASSED })
 const EnvelopeType = Type.Object({
   __origin: Type.Object({
     timestamp: Type.Number(),
     node_name: NodeType,
     user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
-    epoch: Type.Optional(Type.String({ pattern: ONE_LINE })),
+    epoch: Type.Optional(Type.String({ pattern: oneLine(MOST_EPOCH) })),
     sequence: Type.Optional(Type.Integer({ minimum: 1 })),
-    path: Type.Optional(Type.Array(NodeType, { maxItems: 64 })),
+    path: Type.Optional(PathType),
   }),
-  id: Type.Optional(Type.String({ pattern: ONE_LINE })),
+  id: Type.Optional(Type.String({ pattern: oneLine(MOST_ID) })),
   stamp: Type.Optional(Type.String()),
   more: Type.Optional(Type.Array(Type.Object({}))),
 })
 const write = Compile(WriteType)
 const envelope = Compile(EnvelopeType)
+const passed = Compile(PathType)
 
 type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
 type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
@@ -110,14 +118,23 @@ export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: 
   return values
 }
 
-/** The transaction's id as the message's headers tell it. */
-export const idOf = ({ headers }: Entry): string => headers[HEADER.id] ?? ''
+const bounded = (value: string | undefined, most: number): string =>
+  value !== undefined && value.length <= most ? value : ''
 
-/** One line, and short enough for what is added to it where it is handed on. */
-export const isTransactionId = (text: string): boolean => /^[^\r\n]{1,1024}$/.test(text)
+/** The transaction's id as the message's headers tell it; '' when they do not, or it is no id of ours. */
+export const idOf = ({ headers }: Entry): string => bounded(headers[HEADER.id], MOST_ID)
+
+const transactionId = new RegExp(oneLine(MOST_ID))
+export const isTransactionId = (text: string): boolean => transactionId.test(text)
+
+/** The first node that hands on a part of a transaction gives it an id of its own, which must not be longer than any. */
+export function idOfPart(id: string, { database, table }: TableName): string {
+  const whole = `${id}:${database}.${table}`
+  return whole.length <= MOST_ID ? whole : createHash('sha256').update(whole).digest('hex')
+}
 
 /** The epoch a message was stored in; '' when its writer has none. */
-export const epochOf = ({ headers }: Entry): string => headers[HEADER.epoch] ?? ''
+export const epochOf = ({ headers }: Entry): string => bounded(headers[HEADER.epoch], MOST_EPOCH)
 
 /** Throws WireError for what is no transaction of the source's table. */
 export function decode(source: Source, entry: Entry): RemoteTransaction {
@@ -128,6 +145,7 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
   const { __origin: from, more = [] } = message
   const writes = [...chain, ...more].map((each) => fromWire(source, each))
   const path = from.path ?? (entry.headers[HEADER.passed] ?? '').split(',').filter((name) => name !== '')
+  if (!passed.Check(path)) throw new WireError('the nodes it passed are none')
   const direct = from.node_name === source.node
   const origin: Origin = {
     node: from.node_name,
@@ -138,7 +156,7 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
       : {}),
   }
   return {
-    id: message.id ?? entry.headers[HEADER.id] ?? `${source.node}:${entry.sequence}`,
+    id: message.id ?? (idOf(entry) || `${source.node}:${entry.sequence}`),
     stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(from.timestamp)), 0, from.node_name),
     ...(from.user ? { user: from.user } : {}),
     writes: writes.filter((each) => each !== undefined),
@@ -148,7 +166,8 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
 }
 
 function unpack(data: Uint8Array): Envelope {
-  if (isCostly(data)) throw new WireError(`it holds more than ${MOST_VALUES} values`)
+  const fault = decodingFault(data)
+  if (fault) throw new WireError(fault)
   let value: unknown
   try {
     value = packr.unpack(data)

@@ -4,11 +4,12 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Packr } from 'msgpackr'
-import { isCostly } from '../../lib/decoding-cost.ts'
+import { decodingFault } from '../../lib/decoding-cost.ts'
 import * as protocol from '../../lib/peers/protocol.ts'
 import * as wire from '../../lib/replication/wire.ts'
 import { seedOf } from '../support/random.ts'
 
+const isCostly = (data: Uint8Array, most?: number) => decodingFault(data, most) !== undefined
 const seed = seedOf()
 console.log(`SEED=${seed}`)
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, useBigIntExtension: true, moreTypes: true })
@@ -62,7 +63,7 @@ describe('what a message would cost', () => {
     fc.assert(property, { seed, numRuns: 5_000 })
   })
 
-  it('of half a megabyte is never too much, and of large rows neither', () => {
+  it('of half a megabyte of values is never too much, and of large rows neither', () => {
     assert.equal(isCostly(bomb(512 * 1024, 0x80)), false)
     const row = Object.fromEntries(Array.from({ length: 10 }, (_, index) => [`attribute${index}`, 'some text of it']))
     assert.equal(isCostly(packr.pack(Array.from({ length: 100_000 }, () => row))), false)
@@ -78,6 +79,28 @@ describe('what a message would cost', () => {
     hidden.writeUInt32BE(size - 6, 1)
     hidden[5] = 0x73
     assert.equal(isCostly(hidden), true)
+  })
+
+  it('is too much for any extension that is not ours, however small: pointers, records, bundled texts', () => {
+    for (const type of [0x62, 0x69, 0x70, 0x72, 0x01, 0xfe])
+      for (const data of [
+        [0xd4, type, 0],
+        [0xc7, 1, type, 0],
+        [0x91, 0xd6, type, 0, 0, 0, 0],
+      ])
+        assert.match(decodingFault(Uint8Array.from(data)) ?? '', /extension that is not used here/, `${data}`)
+    assert.match(decodingFault(Uint8Array.from([0x91, 0xc1])) ?? '', /extension that is not used here/)
+    const values = [undefined, 2n ** 70n, new Float64Array(2), new Date(0), new Set([1]), /x/, new Error('x')]
+    for (const value of values) assert.equal(decodingFault(packr.pack(value)), undefined, String(value))
+  })
+
+  it('is not even looked at for a circle: pointers are not followed', () => {
+    const circle: Record<string, unknown> = { operation: 'insert', schema: 'dev', table: 'dog', records: [] }
+    circle.next = circle
+    const data = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: true }).pack(circle)
+    const entry = { data, headers: {}, sequence: 1, delivery: 1, time: 0 }
+    assert.throws(() => wire.decode({ node: 'node1', database: 'dev', table: 'dog' }, entry), { name: 'WireError' })
+    assert.equal(protocol.decodeResponse(data), undefined)
   })
 
   it('is looked at before anything of another node is decoded', () => {

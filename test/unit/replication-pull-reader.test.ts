@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
+import { headers } from 'nats'
 import type { Headers } from '../../lib/mesh/mesh.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
@@ -111,6 +112,18 @@ describe('a reader', () => {
     assert.deepEqual([closed, server.subscriptions], [[reader], []])
     reader.close()
     assert.deepEqual([closed.length, called], [1, ['CONSUMER.CREATE', 'CONSUMER.DELETE']])
+  })
+
+  it('believes no headers that are longer than any of ours', async (test) => {
+    const { server, reader } = await start(test)
+    for (const [delivery, length] of [10, 70_000].entries()) {
+      const values = headers()
+      values.set('epoch', 'e'.repeat(length))
+      const reply = `$JS.ACK.s.c1.1.${5 + delivery}.${delivery + 1}.1700000000000000000.0`
+      server.deliver(server.subscriptions[0]!, { reply, data: Buffer.from('data'), headers: values })
+    }
+    const [short, long] = await reader.next()
+    assert.deepEqual([short?.headers, long?.headers], [{ epoch: 'e'.repeat(10) }, {}])
   })
 
   it('is lost with what it did not ask for, or no consumer sent: it holds no more than there is room for', async (test) => {

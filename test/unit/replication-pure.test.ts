@@ -8,7 +8,17 @@ import type { Entry } from '../../lib/mesh/mesh.ts'
 import { Clock, compareStamps, makeStamp, stampTime } from '../../lib/replication/clock.ts'
 import { addRange, inRanges, Notes } from '../../lib/replication/seen.ts'
 import { epochBehind, formatLabel, parseLabel, whyGone, withPurge } from '../../lib/replication/stream-label.ts'
-import { decode, encode, encodeHeaders, isReplicable, splitByTable, WireError } from '../../lib/replication/wire.ts'
+import {
+  decode,
+  encode,
+  encodeHeaders,
+  epochOf,
+  idOf,
+  idOfPart,
+  isReplicable,
+  splitByTable,
+  WireError,
+} from '../../lib/replication/wire.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
@@ -197,11 +207,28 @@ describe('the wire format', () => {
         const entry = { data: wire, headers: {}, sequence: 1, delivery: 1, time: 0 }
         assert.throws(() => decode(source, entry), WireError, JSON.stringify(bad).slice(0, 60))
       }
-    for (const id of ['a\nb', 'x'.repeat(4_097)]) {
+    for (const id of ['a\nb', 'x'.repeat(1_025)]) {
       const entry = { data: encode({ ...good, id }, writes, 'node1'), headers: {}, sequence: 1, delivery: 1, time: 0 }
       assert.throws(() => decode(source, entry), WireError)
     }
     assert.throws(read({ ...good, origin: { ...origin, path: Array.from({ length: 65 }, () => 'n') } }), WireError)
+  })
+
+  it('knows an epoch and an id by their length too, and gives parts ids that are no longer', () => {
+    const entry = (epoch: string, id: string): Entry => ({
+      data: new Uint8Array(),
+      headers: { epoch, 'Nats-Msg-Id': id },
+      sequence: 1,
+      delivery: 1,
+      time: 0,
+    })
+    const [e, i] = ['e'.repeat(64), 'i'.repeat(1_024)]
+    assert.deepEqual([epochOf(entry(e, i)), idOf(entry(e, i))], [e, i])
+    assert.deepEqual([epochOf(entry(`${e}e`, i)), idOf(entry(e, `${i}i`))], ['', ''])
+    assert.equal(idOfPart('t1', dog), 't1:dev.dog')
+    const long = idOfPart(i, dog)
+    assert.match(long, /^[0-9a-f]{64}$/)
+    assert.notEqual(idOfPart(i, { ...dog, table: 'cat' }), long)
   })
 
   it('splits a transaction by table, in the order in which the tables occur', () => {

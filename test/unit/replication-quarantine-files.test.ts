@@ -21,7 +21,7 @@ const entry = (sequence: number, bytes = 10): Entry => ({
 async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {}) {
   const [folder, remove] = await temporaryFolder()
   test.after(remove)
-  const options = { folder, maxMessages: 3, maxBytes: 100, logger: silent, ...bounds }
+  const options = { folder, maxMessages: 3, maxBytes: 100_000, logger: silent, ...bounds }
   return { folder, options, quarantine: await Quarantine.open(options) }
 }
 
@@ -31,22 +31,30 @@ describe('the quarantine', () => {
   it('holds no more messages than it may', async (test) => {
     const { quarantine } = await start(test)
     for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
-    await assert.rejects(quarantine.put(source, 'e1', entry(4), 'bad'), /full \(3 messages, 30 bytes\): bad/)
+    await assert.rejects(quarantine.put(source, 'e1', entry(4), 'bad'), /full \(3 messages, \d+ bytes\): bad/)
     await quarantine.remove({ source, epoch: 'e1', sequence: 2 })
     await quarantine.put(source, 'e1', entry(4), 'bad')
     assert.deepEqual(sequences(quarantine), [1, 3, 4])
   })
 
   it('nor more bytes, also after a start, and has room again for what is removed', async (test) => {
+    // As files, of a third more than their data.
     const { options, quarantine } = await start(test)
-    await quarantine.put(source, 'e1', entry(1, 60), 'bad')
-    await assert.rejects(quarantine.put(source, 'e1', entry(2, 41), 'bad'), /full/)
-    await quarantine.put(source, 'e1', entry(3, 40), 'bad')
+    await quarantine.put(source, 'e1', entry(1, 40_000), 'bad')
+    await assert.rejects(quarantine.put(source, 'e1', entry(2, 40_000), 'bad'), /full/)
+    await quarantine.put(source, 'e1', entry(3, 30_000), 'bad')
     const again = await Quarantine.open(options)
-    await assert.rejects(again.put(source, 'e1', entry(4, 1), 'bad'), /full/)
+    await assert.rejects(again.put(source, 'e1', entry(4, 10_000), 'bad'), /full/)
     await again.remove({ source, epoch: 'e1', sequence: 1 })
-    await again.put(source, 'e1', entry(4, 60), 'bad')
+    await again.put(source, 'e1', entry(4, 40_000), 'bad')
     assert.deepEqual(sequences(again), [3, 4])
+  })
+
+  it('counts headers and reasons too', async (test) => {
+    const { quarantine } = await start(test)
+    const wordy = { ...entry(1), headers: { said: 'x'.repeat(100_000) } }
+    await assert.rejects(quarantine.put(source, 'e1', wordy, 'bad'), /full/)
+    await assert.rejects(quarantine.put(source, 'e1', entry(1), 'bad'.repeat(40_000)), /full/)
   })
 
   it('holds a message once, however often it is put there, and gives it back as it was', async (test) => {

@@ -9,9 +9,12 @@ import { serve } from './service.ts'
 
 /** Of all our streams together: each takes about 130 KB of our leaf's memory. */
 const MOST_CONSUMERS = 20_000
-const TIMEOUT = 2_000
 /** ms after which they are counted again, instead of those being added that we made since. */
 const COUNT_AGAIN = 1_000
+/** Made at once: our leaf makes some 1,500 a second, one after the other. */
+const AT_ONCE = 50
+/** ms: who asked waits no longer. */
+const TIMEOUT = 5_000
 const MOST_ASKING = { requests: 10_000, bytes: 16 * 1024 * 1024 }
 /** Bytes: names of a database and a table. */
 const MOST_BYTES = 64 * 1024
@@ -33,7 +36,10 @@ type Answer = Consumer | { error: MeshErrorCode; reason: string }
 export class Consumers {
   readonly #options: ConsumersOptions
   #counted: { at: number; consumers: Promise<number> } | undefined
-  #madeSince = 0
+  /** Made since they were counted, or being made. */
+  #made = 0
+  #making = 0
+  readonly #waiting: (() => void)[] = []
 
   constructor(options: ConsumersOptions) {
     this.#options = options
@@ -66,29 +72,50 @@ export class Consumers {
   }
 
   async #answer(data: Uint8Array): Promise<Consumer> {
+    const askedAt = performance.now()
     const wanted = data.byteLength <= MOST_BYTES ? wantedIn(text.decode(data)) : undefined
     if (!wanted) throw new MeshError('refused', 'this is no request for a consumer')
-    const { node, jetStream } = this.#options
-    const options = { timeout: TIMEOUT }
-    const consumers = await this.#count()
-    if (consumers >= MOST_CONSUMERS) throw new MeshError('refused', `there are ${consumers} consumers already`)
-    const { database, table, start } = wanted
-    this.#madeSince++
-    return jetStream.createConsumer({ node: node(), database, table }, start, options)
+    while (this.#making >= AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    this.#making++
+    try {
+      // One that nobody waits for any more would stay until its server notices.
+      if (performance.now() - askedAt > TIMEOUT) throw new MeshError('timeout', 'too many were asked for at once')
+      return await this.#make(wanted)
+    } finally {
+      this.#making--
+      this.#waiting.shift()?.()
+    }
   }
 
-  async #count(): Promise<number> {
-    const now = performance.now()
-    if (!this.#counted || now - this.#counted.at > COUNT_AGAIN) {
-      const { node, jetStream } = this.#options
-      const consumers = jetStream.info(node(), { timeout: TIMEOUT }).then((info) => info.consumers)
-      consumers.catch(() => {
-        this.#counted = undefined
-      })
-      this.#counted = { at: now, consumers }
-      this.#madeSince = 0
+  async #make({ database, table, start }: Wanted): Promise<Consumer> {
+    const { node, jetStream } = this.#options
+    const counted = await this.#count()
+    if (counted + this.#made >= MOST_CONSUMERS)
+      throw new MeshError('refused', `there are ${counted + this.#made} consumers already`)
+    this.#made++
+    try {
+      return await jetStream.createConsumer({ node: node(), database, table }, start, { timeout: TIMEOUT })
+    } catch (error) {
+      this.#made--
+      throw error
     }
-    return (await this.#counted.consumers) + this.#madeSince
+  }
+
+  #count(): Promise<number> {
+    const now = performance.now()
+    if (this.#counted && now - this.#counted.at < COUNT_AGAIN) return this.#counted.consumers
+    const { node, jetStream } = this.#options
+    const before = this.#made
+    const consumers = jetStream.info(node(), { timeout: TIMEOUT }).then((info) => {
+      // What was made before it was asked is among those it counts.
+      this.#made = Math.max(0, this.#made - before)
+      return info.consumers
+    })
+    consumers.catch(() => {
+      this.#counted = undefined
+    })
+    this.#counted = { at: now, consumers }
+    return consumers
   }
 }
 
@@ -97,11 +124,14 @@ const refusal = (error: unknown): Answer => {
   return { error: code, reason: message }
 }
 
+const REASONS: ReadonlySet<unknown> = new Set<MeshErrorCode>(['not_found', 'timeout', 'disconnected'])
+
 /** What was answered, not believed before it is looked at. */
 function consumerIn(answer: unknown): Consumer {
   const { name, before, error, reason } = (answer ?? {}) as Record<string, unknown>
-  if (error !== undefined) throw new MeshError(error === 'not_found' ? 'not_found' : 'refused', String(reason))
-  if (typeof name !== 'string' || !/^\w+$/.test(name) || !Number.isSafeInteger(before))
+  if (error !== undefined)
+    throw new MeshError(REASONS.has(error) ? (error as MeshErrorCode) : 'refused', String(reason).slice(0, 1_000))
+  if (typeof name !== 'string' || !/^\w{1,64}$/.test(name) || !Number.isSafeInteger(before))
     throw new MeshError('refused', 'this is no answer to a request for a consumer')
   return { name, before: before as number }
 }

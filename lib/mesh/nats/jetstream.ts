@@ -18,8 +18,6 @@ const DUPLICATE_WINDOW = 0.1 * NANOSECONDS
 /** A consumer whose reader is gone is dropped by its server after this many seconds. */
 const INACTIVE_AFTER = 90
 
-const MESSAGE = 'STREAM.MSG.GET.'
-
 const STREAM_NOT_FOUND = 10059
 const CONSUMER_NOT_FOUND = 10014
 const MESSAGE_NOT_FOUND = 10037
@@ -74,11 +72,16 @@ export class JetStream {
   }
 
   /** One API call in a node's domain. Rejects as `request`, not_found, or refused with the server's text. */
-  async call<T>(node: string, verb: string, body: object | undefined, options: RequestOptions): Promise<T> {
+  async call<T>(
+    node: string,
+    verb: string,
+    body: object | undefined,
+    options: RequestOptions,
+    most?: number,
+  ): Promise<T> {
     const subject = `$JS.${leafName(node)}.API.${verb}`
     const answer = await this.#connection(node).request(subject, body ? JSON.stringify(body) : '', options)
-    // Our own server answers with a whole message.
-    const result = jsonOf<T & { error?: ApiError }>(answer, verb.startsWith(MESSAGE) ? 2 * MAX_PAYLOAD : undefined)
+    const result = jsonOf<T & { error?: ApiError }>(answer, most)
     if (result.error) throw apiError(result.error)
     return result
   }
@@ -96,7 +99,8 @@ export class JetStream {
   /** Can this message be read? */
   async hasMessage(source: Source, seq: number, options: RequestOptions): Promise<boolean> {
     try {
-      await this.call(source.node, `${MESSAGE}${streamName(source)}`, { seq }, options)
+      // The answer has all of it.
+      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options, 2 * MAX_PAYLOAD)
       return true
     } catch (error) {
       if (error instanceof MeshError && error.code === 'not_found') return false

@@ -1,17 +1,27 @@
 // Who is in the mesh, asked of the servers themselves through the system account: hubs answer even when their database hangs.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
 import type { Member, RequestOptions, Route } from '../mesh.ts'
 import { hubName } from './configuration.ts'
 import { abortable, type Connection, jsonOf } from './connection.ts'
 
-type Part = {
-  server: { name: string; id: string }
-  statsz?: { routes?: { name?: string }[] }
-  data?: { cluster?: { urls?: string[] } }
-}
+const PartType = Type.Object({
+  server: Type.Object({ name: Type.String({ maxLength: 1_000 }) }),
+  statsz: Type.Optional(
+    Type.Object({ routes: Type.Optional(Type.Array(Type.Object({ name: Type.Optional(Type.String()) }))) }),
+  ),
+  data: Type.Optional(
+    Type.Object({ cluster: Type.Optional(Type.Object({ urls: Type.Optional(Type.Array(Type.String())) })) }),
+  ),
+})
+type Part = Type.Static<typeof PartType>
+const schema = Compile(PartType)
 type Hub = { name: string; responseTime: number; statsz?: Part['statsz']; varz?: Part['data'] }
 
+/** Names that somebody makes up end somewhere. */
+const MOST_HUBS = 2_000
 const HUB = hubName('')
 const nodeOf = (server: string) => server.slice(0, -HUB.length)
 
@@ -29,8 +39,10 @@ export async function members(connection: Connection, node: string, options: Req
   })
   const subscription = connection.subscribe(inbox, (message) => {
     if (message.headers?.code) return
-    const { server, statsz, data } = jsonOf<Part>(message)
-    if (!server.name.endsWith(HUB)) return
+    const part = jsonOf<unknown>(message)
+    if (!schema.Check(part)) return
+    const { server, statsz, data } = part as Part
+    if (!server.name.endsWith(HUB) || (hubs.size >= MOST_HUBS && !hubs.has(server.name))) return
     const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
     if (statsz) hub.statsz = statsz
     if (data) hub.varz = data

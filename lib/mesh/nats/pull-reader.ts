@@ -15,6 +15,9 @@ const DELETE_TIMEOUT = 2_000
 /** Bytes that one request may bring; a message larger than that is asked for alone. */
 const PULL_BYTES = 4 * 1024 * 1024
 
+/** Characters of a message's headers: ours have far fewer, and those of a message that has more are not believed. */
+const MOST_HEADERS = 64 * 1024
+
 const PENDING_MESSAGES = 'Nats-Pending-Messages'
 
 export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
@@ -146,6 +149,16 @@ function entryOf({ reply = '', data, headers: received }: Msg): Entry | undefine
   const [sequence, delivery, time] = tokens.slice(first, first + 3).map(Number)
   if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(delivery) || !Number.isFinite(time)) return undefined
   const headers: Record<string, string> = {}
-  if (received) for (const [key, values] of received) headers[key] = values[0] ?? ''
-  return { data, headers, sequence: sequence!, delivery: delivery!, time: time! / 1e6 }
+  let size = 0
+  for (const [key, values] of received ?? []) {
+    headers[key] = values[0] ?? ''
+    size += key.length + headers[key].length
+  }
+  return {
+    data,
+    headers: size <= MOST_HEADERS ? headers : {},
+    sequence: sequence!,
+    delivery: delivery!,
+    time: time! / 1e6,
+  }
 }
