@@ -3,33 +3,50 @@
 import type { Host } from '../../lib/index.ts'
 import { type NodeOptions, TestCluster, type TestNode } from '../support/cluster.ts'
 
-const open = new Set<TestCluster>()
+const open = new Set<Scene>()
 
 /** Ends what any scene has started: for whoever is interrupted. */
-export const closeAll = (): Promise<unknown> => Promise.allSettled([...open].map((cluster) => cluster.close()))
+export const closeAll = (): Promise<unknown> => Promise.allSettled([...open].map((scene) => scene.close()))
 
-/** What `work` yields; the nodes that it starts end with it. */
-export async function* scene<T>(work: (cluster: TestCluster) => AsyncIterable<T>): AsyncGenerator<T> {
-  const cluster = new TestCluster()
-  open.add(cluster)
+export class Scene extends TestCluster {
+  readonly #afterwards: (() => Promise<unknown>)[] = []
+
+  /** To be done when the nodes have ended. */
+  afterwards(work: () => Promise<unknown>): void {
+    this.#afterwards.push(work)
+  }
+
+  override async close(): Promise<void> {
+    try {
+      await super.close()
+    } finally {
+      for (const work of this.#afterwards.splice(0)) await work()
+    }
+  }
+}
+
+/** What `play` yields; all that it starts ends with it. */
+export async function* playing<T>(play: (scene: Scene) => AsyncIterable<T>): AsyncGenerator<T> {
+  const scene = new Scene()
+  open.add(scene)
   try {
-    yield* work(cluster)
+    yield* play(scene)
   } finally {
-    await cluster.close()
-    open.delete(cluster)
+    await scene.close()
+    open.delete(scene)
   }
 }
 
 /** Nodes `node1` and so on, one for each of these databases, each routed to the first. */
 export async function startNodes(
-  cluster: TestCluster,
+  scene: Scene,
   hosts: readonly Host[],
   options: NodeOptions = {},
-): Promise<TestNode[]> {
+): Promise<[TestNode, TestNode, ...TestNode[]]> {
   const nodes: TestNode[] = []
   for (const [index, host] of hosts.entries()) {
     const routes = nodes.slice(0, 1).map(({ ports }) => ports.cluster)
-    nodes.push(await cluster.start(`node${index + 1}`, { ...options, routes, options: { host } }))
+    nodes.push(await scene.start(`node${index + 1}`, { ...options, routes, options: { host } }))
   }
-  return nodes
+  return nodes as [TestNode, TestNode, ...TestNode[]]
 }

@@ -2,17 +2,15 @@
 
 import { headers } from 'nats'
 import { leafName } from '../../lib/mesh/nats/configuration.ts'
-import type { TestCluster, TestNode } from '../support/cluster.ts'
+import type { TestNode } from '../support/cluster.ts'
 import { atLeast, type Comparison, type Contender, compare } from './compare.ts'
 import { flow, rateOf } from './flow.ts'
-import { scene, startNodes } from './nodes.ts'
+import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
-import { emptyStream, makeStream, RawPublisher, storeClient, WINDOW } from './raw-client.ts'
+import { emptyStream, makeStream, RawPublisher, sending, storeClient, WINDOW } from './raw-client.ts'
 import type { Part, PartOptions, Row } from './report.ts'
-import { messageOf, nextId, sizes, transactionsOf } from './transactions.ts'
+import { CALLS, messageOf, nextId, publishing, sizes, transactionsOf } from './transactions.ts'
 
-/** Calls of `publish` under way: twice what the module has in flight, so that it never waits for them. */
-const CALLS = 2 * WINDOW
 const tables = { ours: 'dog', inbox: 'inbox', core: 'core', js: 'js' }
 const windows = [1, 32, 256]
 /** Messages between two flushes. */
@@ -32,8 +30,8 @@ const comparisons = (ours: string): Comparison[] => {
   ]
 }
 
-async function contendersOf(cluster: TestCluster, node: TestNode, size: number, options: PartOptions) {
-  const client = await storeClient(cluster, node)
+async function contendersOf(scene: Scene, node: TestNode, size: number, options: PartOptions) {
+  const client = await storeClient(scene, node)
   const raw = await RawPublisher.open(client, node.name, tables.inbox)
   await makeStream(client, node.name, tables.core)
   await makeStream(client, node.name, tables.js)
@@ -57,15 +55,8 @@ async function contendersOf(cluster: TestCluster, node: TestNode, size: number, 
     },
   })
   const contenders: Contender[] = [
-    emptying(tables.ours, 'ours', () =>
-      flow((settled, failed) => void node.cluster.publish(transaction()).then(settled, failed), {
-        window: CALLS,
-        seconds,
-      }),
-    ),
-    emptying(tables.inbox, oneInbox, () =>
-      flow((settled, failed) => raw.send(message, settled, failed), { window: WINDOW, seconds }),
-    ),
+    emptying(tables.ours, 'ours', () => flow(publishing(node.cluster, transaction), { window: CALLS, seconds })),
+    emptying(tables.inbox, oneInbox, () => flow(sending(raw, message), { window: WINDOW, seconds })),
     emptying(tables.core, core, async () => {
       const end = performance.now() + seconds * 1_000
       let sent = 0
@@ -89,10 +80,10 @@ async function contendersOf(cluster: TestCluster, node: TestNode, size: number, 
   return { contenders, bytes: message.byteLength }
 }
 
-async function* rowsOf(cluster: TestCluster, options: PartOptions): AsyncIterable<Row> {
-  const [node] = await startNodes(cluster, [new NullHost(Object.values(tables))])
+async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
+  const [node] = await startNodes(scene, [new NullHost(Object.values(tables))])
   for (const { on, size } of sizes) {
-    const { contenders, bytes } = await contendersOf(cluster, node!, size, options)
+    const { contenders, bytes } = await contendersOf(scene, node, size, options)
     yield* await compare(contenders, comparisons('ours'), { on, entries: bytes }, options)
   }
 }
@@ -105,5 +96,5 @@ export const publish: Part = {
     'cpu us: processor time of this process for each transaction.',
   ],
   columns: ['what', 'on', 'limit is', 'message bytes'],
-  run: (options) => scene((cluster) => rowsOf(cluster, options)),
+  run: (options) => playing((scene) => rowsOf(scene, options)),
 }

@@ -4,6 +4,7 @@ import { createInbox, headers, type Msg, type NatsConnection } from 'nats'
 import { leafName, meshUserOf } from '../../lib/mesh/nats/configuration.ts'
 import { streamName, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterUser, type TestCluster, type TestNode } from '../support/cluster.ts'
+import type { Send } from './flow.ts'
 import { nextId } from './transactions.ts'
 
 /** As the module's `publishWindow`. */
@@ -18,9 +19,8 @@ const STORED = '{"stream"'.charCodeAt(2)
 const tableOf = (table: string) => ({ database: 'dev', table })
 
 /** A client in the account of a node's streams, and one in that of the mesh. */
-export const storeClient = (cluster: TestCluster, node: TestNode) => cluster.client(node, 'leaf')
-export const meshClient = (cluster: TestCluster, node: TestNode) =>
-  cluster.client(node, 'leaf', meshUserOf(clusterUser))
+export const storeClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf')
+export const meshClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf', meshUserOf(clusterUser))
 
 /** A stream as the module makes it, for a table that nobody else writes. Resolves with its last sequence. */
 export async function makeStream(client: NatsConnection, node: string, table: string): Promise<number> {
@@ -85,6 +85,12 @@ export class RawPublisher {
     else this.#failed(new Error(`not stored: ${message.headers?.code ?? message.string()}`))
   }
 }
+
+/** Sends the same bytes again and again, as a flow asks for them. */
+export const sending =
+  (publisher: RawPublisher, data: Uint8Array): Send =>
+  (settled, failed) =>
+    publisher.send(data, settled, failed)
 
 export type RawReaderOptions = {
   /** Whose mesh user's connection it is does not matter: the stream is `node`'s. */

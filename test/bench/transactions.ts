@@ -2,6 +2,7 @@
 
 import type { ClusterManager, Transaction } from '../../lib/index.ts'
 import { encode } from '../../lib/replication/wire.ts'
+import type { Send } from './flow.ts'
 
 /** Bytes of a row. */
 export const sizes = [
@@ -31,6 +32,15 @@ export function transactionsOf(cluster: ClusterManager, table: string, size: num
     writes: [{ operation: 'upsert', database: 'dev', table, records: [row()] }],
   })
 }
+
+/** Publishes them, as a flow asks for them. */
+export const publishing =
+  (cluster: ClusterManager, next: () => Transaction): Send =>
+  (settled, failed) =>
+    void cluster.publish(next()).then(settled, failed)
+
+/** Calls of `publish` under way in a flow: more than the module has in flight by default, so that it need not wait for them. */
+export const CALLS = 2_048
 
 /** One message's bytes. */
 export function messageOf(cluster: ClusterManager, table: string, size: number): Uint8Array {
