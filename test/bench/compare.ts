@@ -93,7 +93,7 @@ export function rowOf(identity: Omit<Row, 'figures' | 'failed'>, figures: () => 
 }
 
 /** A figure that has a bound of its own, beside the same without what is measured. */
-export const bounded = (ours: number, without: number | undefined, target: Target): Row['figures'] => ({
+export const bounded = (ours: number, without?: number, target?: Target): Row['figures'] => ({
   ours,
   without: without ?? '-',
   ...judged(ours, target),

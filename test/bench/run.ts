@@ -8,12 +8,14 @@ import { reasonOf } from './compare.ts'
 import { control } from './control.ts'
 import { endToEnd } from './end-to-end.ts'
 import { fanOut } from './fan-out.ts'
+import { idle } from './idle.ts'
 import { latency } from './latency.ts'
 import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
 import { type Part, type Row, tableWriter, toJson } from './report.ts'
+import { startUp } from './start-up.ts'
 
-const parts: readonly Part[] = [control, publish, endToEnd, latency, catchUp, fanOut]
+const parts: readonly Part[] = [control, publish, endToEnd, latency, catchUp, fanOut, idle, startUp]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
