@@ -14,8 +14,9 @@ import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
 import { type Part, type Row, tableWriter, toJson } from './report.ts'
 import { startUp } from './start-up.ts'
+import { status } from './status.ts'
 
-const parts: readonly Part[] = [control, publish, endToEnd, latency, catchUp, fanOut, idle, startUp]
+const parts: readonly Part[] = [control, publish, endToEnd, latency, catchUp, fanOut, idle, startUp, status]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
