@@ -16,7 +16,7 @@ const rawName = 'raw pull'
 const LOOK = 20
 const MEGABYTE = 2 ** 20
 /** Of a million transactions each. */
-const MOST_ROUNDS = 3
+const MOST_ROUNDS = 2
 
 /** What takes in `count` transactions, from the first on; `begin` sets it going. Memory is the most of this process meanwhile. */
 async function taking(count: number, counter: Counter, begin: () => Promise<unknown>): Promise<Figures> {
@@ -82,7 +82,6 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
   await reading(two, one, table, 120_000)
 
-  // The connection of the module ends with its node: that of the raw client is to another node's leaf for as long.
   const contenders = [ours(two, hosts[1], back, backlog), raw(await meshClient(scene, two), one, backlog)]
   const rounds = Math.min(options.rounds, MOST_ROUNDS)
   const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })

@@ -1,12 +1,13 @@
 // From one node's `publish` to another's applied, beside the plain client through the same four servers.
 
 import { subscribe, type TestNode } from '../support/cluster.ts'
+import { arriving, rawArriving } from './arrival.ts'
 import { atLeast, type Contender, compare } from './compare.ts'
-import { Counter, flow, rateOf } from './flow.ts'
+import { type Counter, flow } from './flow.ts'
 import { CountingLmdbHost } from './lmdb.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
-import { emptyStream, meshClient, RawPublisher, RawReader, sending, storeClient, WINDOW } from './raw-client.ts'
+import { WINDOW } from './raw-client.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 import { CALLS, messageOf, publishing, rowsOf, transactionsOf } from './transactions.ts'
 
@@ -18,44 +19,9 @@ const OUTBOX = 15_000
 const rawName = 'raw publish, raw pull'
 const what = 'publish to applied, tx/s'
 
-/** Publishes on the first node's leaf, and reads on the second's. */
-async function rawContender(scene: Scene, nodes: readonly TestNode[], seconds: number): Promise<Contender> {
-  const [one, two] = nodes as [TestNode, TestNode]
-  const client = await storeClient(scene, one)
-  const publisher = await RawPublisher.open(client, one.name, 'raw')
-  const received = new Counter()
-  const reader = { client: await meshClient(scene, two), node: one.name, table: 'raw', take: () => received.add(1) }
-  await RawReader.open(reader)
-  const message = messageOf(one.cluster, table, SIZE)
-  return {
-    name: rawName,
-    run: async () => {
-      const { count } = received
-      const figures = await rateOf(async () => {
-        const sent = await flow(sending(publisher, message), { window: WINDOW, seconds })
-        await received.reach(count + sent)
-        return sent
-      })
-      await emptyStream(client, 'raw')
-      return figures
-    },
-  }
-}
-
-/** Ours: `send` gives the number of transactions once they are acknowledged. */
-const contender = (name: string, one: TestNode, applied: Counter, send: () => Promise<number>): Contender => ({
-  name,
-  run: async () => {
-    const { count } = applied
-    const figures = await rateOf(async () => {
-      const sent = await send()
-      await applied.reach(count + sent)
-      return sent
-    })
-    await one.cluster.purgeStream({ database: 'dev', table })
-    return figures
-  },
-})
+/** Ours: `send` resolves with a number of transactions, once they are acknowledged. */
+const contender = (name: string, one: TestNode, applied: Counter, send: () => Promise<number>): Contender =>
+  arriving(name, { at: [applied], send, empty: () => one.cluster.purgeStream({ database: 'dev', table }) })
 
 async function* onNoDatabase(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const { seconds } = options
@@ -66,7 +32,7 @@ async function* onNoDatabase(scene: Scene, options: PartOptions): AsyncIterable<
   const ours = contender('ours', one, hosts[1].applied, () =>
     flow(publishing(one.cluster, next), { window: CALLS, seconds }),
   )
-  const contenders = [ours, await rawContender(scene, [one, two], seconds)]
+  const contenders = [ours, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
   const entries = messageOf(one.cluster, table, SIZE).byteLength
   const comparison = { what, figure: 'rate', ours: 'ours', limit: rawName, target: atLeast(0.8) }
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
@@ -96,7 +62,7 @@ async function* onLmdb(scene: Scene, options: PartOptions): AsyncIterable<Row> {
       seconds,
     })
   })
-  const contenders = [outbox, commits, await rawContender(scene, [one, two], seconds)]
+  const contenders = [outbox, commits, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
   const entries = messageOf(one.cluster, table, SIZE).byteLength
   const of = (ours: string, more: object) => ({ what, figure: 'rate', ours, limit: rawName, ...more })
   const comparisons = [of('outbox', { target: atLeast(0.5) }), of('commits', { what: 'commit to applied, tx/s' })]

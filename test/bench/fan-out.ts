@@ -2,8 +2,9 @@
 
 import type { NatsConnection } from 'nats'
 import { subscribe, type TestNode } from '../support/cluster.ts'
+import { arriving, rawArriving } from './arrival.ts'
 import { type Contender, compare } from './compare.ts'
-import { Counter, flow, rateOf } from './flow.ts'
+import { Counter, flow } from './flow.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import { emptyStream, meshClient, RawPublisher, RawReader, sending, storeClient, WINDOW } from './raw-client.ts'
@@ -16,57 +17,15 @@ const rawTable = 'raw'
 const rawFan = 'raw publish, 3 pulls'
 const rawRing = 'raw, handed on'
 
-/** Sends, and waits until all of it is there `at` the last ones; then `empty` makes room. */
-const arriving = (
-  name: string,
-  at: readonly Counter[],
-  send: () => Promise<number>,
-  empty: () => Promise<unknown>,
-): Contender => ({
-  name,
-  run: async () => {
-    const before = at.map(({ count }) => count)
-    const figures = await rateOf(async () => {
-      const sent = await send()
-      await Promise.all(at.map((each, index) => each.reach(before[index]! + sent)))
-      return sent
-    })
-    await empty()
-    return figures
-  },
-})
-
 /** Everything that the first node publishes, at these databases. */
 function ours(nodes: readonly TestNode[], at: readonly NullHost[], seconds: number): Contender {
   const { cluster } = nodes[0]!
   const send = publishing(cluster, transactionsOf(cluster, table, SIZE))
-  const counters = at.map(({ applied }) => applied)
-  return arriving(
-    'ours',
-    counters,
-    () => flow(send, { window: CALLS, seconds }),
-    () => Promise.all(nodes.map((node) => node.cluster.purgeStream({ database: 'dev', table }))),
-  )
-}
-
-async function rawFanOut(scene: Scene, nodes: readonly TestNode[], seconds: number): Promise<Contender> {
-  const [one, ...others] = nodes as [TestNode, ...TestNode[]]
-  const client = await storeClient(scene, one)
-  const publisher = await RawPublisher.open(client, one.name, rawTable)
-  const at: Counter[] = []
-  for (const other of others) {
-    const counter = new Counter()
-    at.push(counter)
-    const reader = { client: await meshClient(scene, other), node: one.name, table: rawTable }
-    await RawReader.open({ ...reader, take: () => counter.add(1) })
-  }
-  const send = sending(publisher, messageOf(one.cluster, table, SIZE))
-  return arriving(
-    rawFan,
-    at,
-    () => flow(send, { window: WINDOW, seconds }),
-    () => emptyStream(client, rawTable),
-  )
+  return arriving('ours', {
+    at: at.map(({ applied }) => applied),
+    send: () => flow(send, { window: CALLS, seconds }),
+    empty: () => Promise.all(nodes.map((node) => node.cluster.purgeStream({ database: 'dev', table }))),
+  })
 }
 
 /** Puts into the stream of `to` all that is in that of `from`, no more in flight than the window allows. */
@@ -101,12 +60,11 @@ async function rawAround(scene: Scene, nodes: readonly TestNode[], seconds: numb
   const reader = { client: await meshClient(scene, one), node: three.name, table: rawTable }
   await RawReader.open({ ...reader, take: () => back.add(1) })
   const send = sending(publisher, messageOf(one.cluster, table, SIZE))
-  return arriving(
-    rawRing,
-    [back],
-    () => flow(send, { window: WINDOW, seconds }),
-    () => Promise.all(clients.map((client) => emptyStream(client, rawTable))),
-  )
+  return arriving(rawRing, {
+    at: [back],
+    send: () => flow(send, { window: WINDOW, seconds }),
+    empty: () => Promise.all(clients.map((client) => emptyStream(client, rawTable))),
+  })
 }
 
 const hostsFor = (count: number) => Array.from({ length: count }, () => new NullHost([table]))
@@ -118,7 +76,7 @@ async function* fanRows(scene: Scene, options: PartOptions): AsyncIterable<Row> 
   for (const other of others) await subscribe(one, other, { [table]: 'publish' })
   const contenders = [
     ours(nodes.slice(0, 1), hosts.slice(1), options.seconds),
-    await rawFanOut(scene, nodes, options.seconds),
+    await rawArriving(scene, rawFan, { from: one, to: others, size: SIZE, seconds: options.seconds }),
   ]
   const comparison = { what: '1 to 3 nodes, tx/s', figure: 'rate', ours: 'ours', limit: rawFan }
   const entries = messageOf(one.cluster, table, SIZE).byteLength

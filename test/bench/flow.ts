@@ -2,8 +2,8 @@
 
 import type { Figures } from './compare.ts'
 
-/** ms that what is under way when a flow ends has to arrive. */
-const SETTLE_TIMEOUT = 60_000
+/** ms in which something must have arrived. */
+const PATIENCE = 30_000
 
 export type FlowOptions = {
   /** Most that are sent and not settled. */
@@ -16,25 +16,27 @@ export type FlowOptions = {
 /** Both are the same functions for all of a flow. */
 export type Send = (settled: () => void, failed: (error: unknown) => void) => void
 
-/** Resolves with how many were sent, once all are settled. */
+/** Resolves with how many were sent, once all are settled. Rejects when one fails, or none is settled for a while. */
 export function flow(send: Send, { window, seconds = Infinity, count = Infinity }: FlowOptions): Promise<number> {
   return new Promise((resolve, reject) => {
     const end = performance.now() + seconds * 1_000
     let underWay = 0
     let sent = 0
     let over = false
+    const finish = (how: () => void) => {
+      if (over) return
+      over = true
+      stalled.end()
+      how()
+    }
     const settled = () => {
       underWay--
       fill()
     }
-    const failed = (error: unknown) => {
-      over = true
-      clearTimeout(timer)
-      reject(error)
-    }
-    const timer = setTimeout(
-      () => failed(new Error(`${underWay} of ${sent} transactions were never acknowledged`)),
-      (Number.isFinite(seconds) ? seconds * 1_000 : 0) + SETTLE_TIMEOUT,
+    const failed = (error: unknown) => finish(() => reject(error))
+    const stalled = watching(
+      () => sent - underWay,
+      (done) => failed(new Error(`${done} of ${sent} transactions were acknowledged, and then no more`)),
     )
     const fill = () => {
       while (!over && underWay < window && sent < count && performance.now() < end) {
@@ -42,13 +44,25 @@ export function flow(send: Send, { window, seconds = Infinity, count = Infinity 
         sent++
         send(settled, failed)
       }
-      if (over || underWay > 0) return
-      over = true
-      clearTimeout(timer)
-      resolve(sent)
+      if (underWay === 0) finish(() => resolve(sent))
     }
     fill()
   })
+}
+
+/** Calls back once when what is counted has not grown for a while. */
+function watching(counted: () => number, stalled: (count: number) => void): { end(): void } {
+  let before = counted()
+  const timer = setInterval(() => {
+    const now = counted()
+    if (now > before) {
+      before = now
+      return
+    }
+    clearInterval(timer)
+    stalled(now)
+  }, PATIENCE)
+  return { end: () => clearInterval(timer) }
 }
 
 /** What arrived so far, and waiting for it. */
@@ -66,19 +80,14 @@ export class Counter {
   reach(count: number): Promise<void> {
     if (this.count >= count) return Promise.resolve()
     return new Promise((resolve, reject) => {
-      let before = this.count
-      const timer = setInterval(() => {
-        if (this.count > before) {
-          before = this.count
-          return
-        }
-        clearInterval(timer)
-        reject(new Error(`${this.count} of ${count} transactions arrived, and no more within ${SETTLE_TIMEOUT} ms`))
-      }, SETTLE_TIMEOUT)
+      const stalled = watching(
+        () => this.count,
+        (arrived) => reject(new Error(`${arrived} of ${count} transactions arrived, and then no more`)),
+      )
       this.#wanted = count
       this.#wake = () => {
         this.#wanted = Number.POSITIVE_INFINITY
-        clearInterval(timer)
+        stalled.end()
         resolve()
       }
     })

@@ -1,13 +1,24 @@
 // Real nodes for the length of a scene, and their end, whatever happens.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Host } from '../../lib/index.ts'
 import { type NodeOptions, TestCluster, type TestNode } from '../support/cluster.ts'
 
 const open = new Set<Scene>()
+let interrupted = false
+/** ms in which a node whose start was under way has its servers. */
+const START = 1_000
 
-/** Ends what any scene has started: for whoever is interrupted. */
-export const closeAll = (): Promise<unknown> => Promise.allSettled([...open].map((scene) => scene.close()))
+/** Ends what any scene has started, and lets none begin: for whoever is interrupted. */
+export async function closeAll(): Promise<void> {
+  interrupted = true
+  const close = () => Promise.allSettled([...open].map((scene) => scene.close()))
+  await close()
+  if (open.size > 0) await delay(START)
+  await close()
+}
 
+/** Nodes, and what else is to end with them. */
 export class Scene extends TestCluster {
   readonly #afterwards: (() => Promise<unknown>)[] = []
 
@@ -27,6 +38,7 @@ export class Scene extends TestCluster {
 
 /** What `play` yields; all that it starts ends with it. */
 export async function* playing<T>(play: (scene: Scene) => AsyncIterable<T>): AsyncGenerator<T> {
+  if (interrupted) throw new Error('interrupted')
   const scene = new Scene()
   open.add(scene)
   try {

@@ -24,7 +24,7 @@ const { values, positionals } = parseArgs({
     json: { type: 'boolean', default: false },
     entries: { type: 'string', default: '100,1000,10000' },
     on: { type: 'string', default: '' },
-    rounds: { type: 'string', default: '7' },
+    rounds: { type: 'string', default: '5' },
     'warm-up': { type: 'string', default: '1000' },
     seconds: { type: 'string', default: '1' },
     samples: { type: 'string', default: '500' },
