@@ -50,8 +50,8 @@ async function* onLmdb(scene: Scene, options: PartOptions): AsyncIterable<Row> {
     name: 'outbox',
     run: async () => {
       const count = Math.ceil(OUTBOX * seconds)
-      const held = (await hosts[0].fill(one.cluster, table, SIZE, count)).values()
-      const send = publishing(one.cluster, () => held.next().value!)
+      const filled = (await hosts[0].fill(one.cluster, table, SIZE, count)).values()
+      const send = publishing(one.cluster, () => filled.next().value!)
       return contender('outbox', one, applied, () => flow(send, { window: CALLS, count })).run()
     },
   }

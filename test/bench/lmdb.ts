@@ -36,26 +36,20 @@ export class CountingLmdbHost extends LmdbHost {
     this.applied.add(batch.transactions.length)
   }
 
-  /** From now on commits are stamped by this manager, and published unless `held`. */
-  serve(cluster: ClusterManager, { held = false } = {}): void {
+  /** From now on commits are stamped and published by this manager. */
+  serve(cluster: ClusterManager): void {
     this.database.stamp = () => cluster.stamp()
-    this.database.publish = async (transaction) => {
-      if (!held) await cluster.publish(transaction)
-    }
+    this.database.publish = (transaction) => cluster.publish(transaction)
   }
 
-  /** Commits transactions of one row, without publishing them; resolves with them. */
+  /** Commits transactions of one row, which stay in the outbox for now; resolves with them. */
   async fill(cluster: ClusterManager, table: string, size: number, count: number): Promise<Transaction[]> {
-    const held: Transaction[] = []
-    this.serve(cluster, { held: true })
-    const { publish } = this.database
-    this.database.publish = (transaction) => {
-      held.push(transaction)
-      return publish(transaction)
-    }
+    const filled: Transaction[] = []
+    this.database.stamp = () => cluster.stamp()
+    this.database.publish = async (transaction) => void filled.push(transaction)
     const row = rowsOf(size)
     await flow((settled, failed) => void this.commit(table, row()).then(settled, failed), { window: 1_000, count })
-    return held
+    return filled
   }
 
   commit(table: string, row: { id: string; text: string }): Promise<unknown> {
