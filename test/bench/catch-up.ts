@@ -30,8 +30,7 @@ async function taking(count: number, counter: Counter, begin: () => Promise<unkn
   }, LOOK)
   try {
     const first = counter.reach(before + 1).then(() => performance.now())
-    await begin()
-    const started = await first
+    const [started] = await Promise.all([first, begin()])
     const taken = counter.count - before
     await counter.reach(before + count)
     const seconds = (performance.now() - started) / 1_000
@@ -53,11 +52,13 @@ function ours(two: TestNode, host: NullHost, back: () => void, backlog: number):
   }
 }
 
-function raw(client: Awaited<ReturnType<typeof meshClient>>, one: TestNode, backlog: number): Contender {
+/** With a connection of its own each time: the servers it leads to are started anew by ours. */
+function raw(scene: Scene, [one, two]: readonly [TestNode, TestNode, ...TestNode[]], backlog: number): Contender {
   return {
     name: rawName,
     run: async () => {
       const received = new Counter()
+      const client = await meshClient(scene, two)
       let reader: RawReader | undefined
       try {
         return await taking(backlog, received, async () => {
@@ -65,6 +66,7 @@ function raw(client: Awaited<ReturnType<typeof meshClient>>, one: TestNode, back
         })
       } finally {
         reader?.close()
+        await client.close()
       }
     },
   }
@@ -73,7 +75,8 @@ function raw(client: Awaited<ReturnType<typeof meshClient>>, one: TestNode, back
 async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const { backlog } = options
   const hosts = [new NullHost([table]), new NullHost([table])] as const
-  const [one, two] = await startNodes(scene, hosts)
+  const nodes = await startNodes(scene, hosts)
+  const [one, two] = nodes
   await subscribe(one, two, { [table]: 'publish' })
   await one.cluster.publish(transactionsOf(one.cluster, table, SIZE)())
   await hosts[1].applied.reach(1)
@@ -82,7 +85,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
   await reading(two, one, table, 120_000)
 
-  const contenders = [ours(two, hosts[1], back, backlog), raw(await meshClient(scene, two), one, backlog)]
+  const contenders = [ours(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
   const rounds = Math.min(options.rounds, MOST_ROUNDS)
   const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })
   const comparisons = [

@@ -3,7 +3,7 @@
 import { createInbox, headers, type Msg, type NatsConnection } from 'nats'
 import { leafName, meshUserOf } from '../../lib/mesh/nats/configuration.ts'
 import { streamName, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
-import { clusterUser, type TestCluster, type TestNode } from '../support/cluster.ts'
+import { clusterUser, eventually, type TestCluster, type TestNode } from '../support/cluster.ts'
 import type { Send } from './flow.ts'
 import { nextId } from './transactions.ts'
 
@@ -120,7 +120,10 @@ export class RawReader {
   /** Rejects when the owner of the stream makes no consumer of it. */
   static async open(options: RawReaderOptions, sequence = 1): Promise<RawReader> {
     const request = JSON.stringify({ ...tableOf(options.table), start: { sequence } })
-    const answer = await options.client.request(`enmesh.consumer.${options.node}`, request, { timeout: 5_000 })
+    // What a mesh that was just linked loses is asked again.
+    const answer = await eventually(`${options.node} makes a consumer`, () =>
+      options.client.request(`enmesh.consumer.${options.node}`, request, { timeout: 1_000 }).catch(() => undefined),
+    )
     const { name, reason } = answer.json<{ name?: string; reason?: string }>()
     if (name === undefined) throw new Error(`no consumer was made: ${reason}`)
     return new RawReader(options, name)
