@@ -196,6 +196,7 @@ export const control: Part = {
     'An edit takes 175 ms of waiting (75 for a slow writer, 100 to see the file lie still); cpu is without waiting.',
     '1,000 nodes with 10 tables each are the 10,000 subscriptions, 10 a node. us/entry: microseconds for each entry.',
   ],
+  columns: ['operation', 'on', 'entries are', 'entries'],
   async *run(options) {
     for (const place of places.filter(({ on }) => on.includes(options.on)))
       for (const entries of place.lists)

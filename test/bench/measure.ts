@@ -62,7 +62,7 @@ export async function measure<T>(
 let collect: (() => void) | undefined
 
 /** Bytes in use when all garbage is collected. */
-async function bytesInUse(): Promise<number> {
+export async function bytesInUse(): Promise<number> {
   if (!collect) {
     setFlagsFromString('--expose-gc')
     collect = runInNewContext('gc') as () => void

@@ -1,5 +1,7 @@
 // What a benchmark found: rows of figures, as JSON or as tables for people.
 
+export type Figure = number | string | boolean
+
 /** One measurement. The names of the figures say their units; a measurement that failed has none, and the reason. */
 export type Row = {
   /** What ran it: `disabled`, `memory mesh`, ... */
@@ -8,7 +10,7 @@ export type Row = {
   readonly list: string
   readonly entries: number
   readonly what: string
-  readonly figures: Readonly<Record<string, number>>
+  readonly figures: Readonly<Record<string, Figure>>
   readonly failed?: string
 }
 
@@ -17,6 +19,8 @@ export type Part = {
   readonly name: string
   /** Lines for whoever reads the tables: what the words in them mean. */
   readonly legend: readonly string[]
+  /** Heads of the columns `what`, `on`, `list` and `entries`. */
+  readonly columns: readonly [string, string, string, string]
   run(options: PartOptions): AsyncIterable<Row>
 }
 
@@ -29,10 +33,21 @@ export type PartOptions = {
   readonly rounds: number
   /** ms of rounds before those that count, at least one round. */
   readonly warmUp: number
+  /** For how long each round of a flow of transactions is fed. */
+  readonly seconds: number
+  /** Transactions of each round that go alone, one after the other. */
+  readonly samples: number
+  /** Transactions that lie in a stream before it is caught up with. */
+  readonly backlog: number
+  /** Tables that are subscribed to and idle. */
+  readonly subscriptions: number
 }
 
 const numberText = (value: number): string =>
   value.toLocaleString('en-US', { maximumFractionDigits: value < 10 ? 2 : value < 100 ? 1 : 0 })
+
+const figureText = (figure: Figure): string =>
+  typeof figure === 'number' ? numberText(figure) : typeof figure === 'string' ? figure : figure ? 'yes' : 'NO'
 
 const cells = (identity: readonly string[], figures: readonly string[]) =>
   [
@@ -43,15 +58,16 @@ const cells = (identity: readonly string[], figures: readonly string[]) =>
     .trimEnd()
 
 /** Lines of a table, each as soon as there is its row; a head wherever the rows begin to have other figures. */
-export function tableWriter(write: (line: string) => void): (row: Row) => void {
+export function tableWriter(columns: Part['columns'], write: (line: string) => void): (row: Row) => void {
+  const [operation, place, kind, number] = columns
   let titles = ''
   return ({ what, on, list, entries, figures, failed }) => {
     const names = Object.keys(figures)
     const identity = [what, on, list]
     if (failed !== undefined) return write(cells(identity, [numberText(entries), ` failed: ${failed}`]))
-    if (titles !== names.join()) write(`\n${cells(['operation', 'on', 'entries are'], ['entries', ...names])}`)
+    if (titles !== names.join()) write(`\n${cells([operation, place, kind], [number, ...names])}`)
     titles = names.join()
-    write(cells(identity, [entries, ...Object.values(figures)].map(numberText)))
+    write(cells(identity, [entries, ...Object.values(figures)].map(figureText)))
   }
 }
 

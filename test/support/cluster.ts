@@ -311,9 +311,16 @@ export class TestCluster {
     return { ...files, child }
   }
 
-  /** A NATS client of the cluster's user beside the module: on a node's leaf, where its streams are, or on its hub, where the others are. */
-  async client({ ports }: Pick<TestNode, 'ports'>, server: ServerKind = 'leaf'): Promise<NatsConnection> {
-    const client = await clientOf(ports[server])
+  /**
+   * A NATS client of the cluster's user, or of another, beside the module: on a node's leaf, where its streams are, or on its
+   * hub, where the others are.
+   */
+  async client(
+    { ports }: Pick<TestNode, 'ports'>,
+    server: ServerKind = 'leaf',
+    user: string = clusterUser,
+  ): Promise<NatsConnection> {
+    const client = await clientOf(ports[server], user)
     this.#clients.push(client)
     return client
   }
@@ -411,8 +418,8 @@ export const reading = (node: TestNode, other: TestNode, table: string, timeout?
     timeout,
   )
 
-const clientOf = (port: number): Promise<NatsConnection> =>
-  connect({ servers: `127.0.0.1:${port}`, user: clusterUser, pass: clusterPassword, waitOnFirstConnect: true })
+const clientOf = (port: number, user: string = clusterUser): Promise<NatsConnection> =>
+  connect({ servers: `127.0.0.1:${port}`, user, pass: clusterPassword, waitOnFirstConnect: true })
 
 /** The stream of a table on the client's node; undefined when there is none. */
 export async function streamInfo(

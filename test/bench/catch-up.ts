@@ -1,0 +1,109 @@
+// A backlog: what a node that was away does when it is back, beside a plain client that reads the same stream.
+
+import { reading, subscribe, type TestNode } from '../support/cluster.ts'
+import { atLeast, type Contender, compare, type Figures } from './compare.ts'
+import { Counter, flow } from './flow.ts'
+import { playing, type Scene, startNodes } from './nodes.ts'
+import { NullHost } from './null-host.ts'
+import { meshClient, RawReader } from './raw-client.ts'
+import type { Part, PartOptions, Row } from './report.ts'
+import { CALLS, publishing, transactionsOf } from './transactions.ts'
+
+const SIZE = 200
+const table = 'dog'
+const rawName = 'raw pull'
+/** ms between two looks at the memory. */
+const LOOK = 20
+const MEGABYTE = 2 ** 20
+/** Of a million transactions each. */
+const MOST_ROUNDS = 2
+
+/** What takes in `count` transactions, from the first on; `begin` sets it going. Memory is the most of this process meanwhile. */
+async function taking(count: number, counter: Counter, begin: () => Promise<unknown>): Promise<Figures> {
+  const before = counter.count
+  const cpuBefore = process.cpuUsage()
+  const peak = { heap: 0, rss: 0 }
+  const look = setInterval(() => {
+    const { heapUsed, rss } = process.memoryUsage()
+    peak.heap = Math.max(peak.heap, heapUsed / MEGABYTE)
+    peak.rss = Math.max(peak.rss, rss / MEGABYTE)
+  }, LOOK)
+  try {
+    const first = counter.reach(before + 1).then(() => performance.now())
+    const [started] = await Promise.all([first, begin()])
+    const taken = counter.count - before
+    await counter.reach(before + count)
+    const seconds = (performance.now() - started) / 1_000
+    const { user, system } = process.cpuUsage(cpuBefore)
+    return { rate: (count - taken) / seconds, cpu: (user + system) / count, ...peak }
+  } finally {
+    clearInterval(look)
+  }
+}
+
+function ours(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
+  return {
+    name: 'ours',
+    run: async () => {
+      await two.cluster.close()
+      back()
+      return taking(backlog, host.applied, () => two.reopen())
+    },
+  }
+}
+
+/** With a connection of its own each time: the servers it leads to are started anew by ours. */
+function raw(scene: Scene, [one, two]: readonly [TestNode, TestNode, ...TestNode[]], backlog: number): Contender {
+  return {
+    name: rawName,
+    run: async () => {
+      const received = new Counter()
+      const client = await meshClient(scene, two)
+      let reader: RawReader | undefined
+      try {
+        return await taking(backlog, received, async () => {
+          reader = await RawReader.open({ client, node: one.name, table, take: () => received.add(1) })
+        })
+      } finally {
+        reader?.close()
+        await client.close()
+      }
+    },
+  }
+}
+
+async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
+  const { backlog } = options
+  const hosts = [new NullHost([table]), new NullHost([table])] as const
+  const nodes = await startNodes(scene, hosts)
+  const [one, two] = nodes
+  await subscribe(one, two, { [table]: 'publish' })
+  await one.cluster.publish(transactionsOf(one.cluster, table, SIZE)())
+  await hosts[1].applied.reach(1)
+  const back = hosts[1].remember()
+  const next = transactionsOf(one.cluster, table, SIZE)
+  await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
+  await reading(two, one, table, 120_000)
+
+  const contenders = [ours(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
+  const rounds = Math.min(options.rounds, MOST_ROUNDS)
+  const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })
+  const comparisons = [
+    { ...of('catch-up, tx/s', 'rate'), target: atLeast(0.8) },
+    of('peak heap, MB', 'heap'),
+    of('peak RSS, MB', 'rss'),
+  ]
+  const entries = backlog
+  yield* await compare(contenders, comparisons, { on: 'no database', entries }, { ...options, rounds, warmUp: 0 })
+}
+
+export const catchUp: Part = {
+  name: 'catch-up',
+  legend: [
+    `A backlog of transactions of ${SIZE} bytes on another node, from the first that arrives to the last; at most ${MOST_ROUNDS} rounds and no`,
+    'warm-up. The raw client reads the same stream, as bounded as ours. Memory is the most of this process meanwhile, which',
+    'runs the other node as well; the garbage of the one is there when the other begins.',
+  ],
+  columns: ['what', 'on', 'limit is', 'transactions'],
+  run: (options) => playing((scene) => rowsOf(scene, options)),
+}

@@ -1,0 +1,118 @@
+// What subscriptions cost on which nothing happens: memory of the process that subscribes, and processor time of all.
+
+import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { ClusterError } from '../../lib/index.ts'
+import { eventually, type SpawnedNode, serverPid, type TestNode } from '../support/cluster.ts'
+import { below, bounded } from './compare.ts'
+import { bytesInUse } from './measure.ts'
+import { playing, type Scene } from './nodes.ts'
+import { NullHost } from './null-host.ts'
+import type { Part, PartOptions, Row } from './report.ts'
+
+/** Seconds: readers ask anew every 30, heartbeats come every few. */
+const WATCHED = { without: 10, subscribed: 30 }
+/** ms for what follows from a change to be over. */
+const SETTLE = 2_000
+const SUBSCRIBE_TIMEOUT = 120_000
+/** Of `/proc`, a second: the same on every Linux. */
+const TICKS = 100
+
+type Shares = { subscriber: number; publisher: number; servers: number }
+
+/** Seconds of processor time that a process has used. */
+async function usedBy(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  // What stands before the last bracket is its name, whatever that contains.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / TICKS
+}
+
+/** Percent of one core, over so many seconds in which nothing is done. */
+async function watch(subscriber: TestNode, publisher: SpawnedNode, watched: number): Promise<Shares> {
+  const servers: number[] = []
+  for (const node of [subscriber, publisher])
+    for (const kind of ['hub', 'leaf'] as const)
+      servers.push(await eventually(`the ${kind} of ${node.name}`, () => serverPid(node, kind)))
+  const used = async () => {
+    const { user, system } = process.cpuUsage()
+    const ofServers = await Promise.all(servers.map(usedBy))
+    return [
+      (user + system) / 1e6,
+      await usedBy(publisher.child.pid!),
+      ofServers.reduce((sum, each) => sum + each, 0),
+    ] as const
+  }
+  await delay(SETTLE)
+  const started = performance.now()
+  const before = await used()
+  await delay(watched * 1_000)
+  const after = await used()
+  const seconds = (performance.now() - started) / 1_000
+  const [mine, theirs, four] = after.map((each, index) => (100 * (each - before[index]!)) / seconds)
+  return { subscriber: mine!, publisher: theirs!, servers: four! }
+}
+
+/** Resolves when all of them are read, and have nothing left to read. */
+async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly string[]): Promise<void> {
+  const subscriptions = tables.map((table) => ({ database: 'dev', table, publish: false, subscribe: true }))
+  await eventually(
+    `${node.name} agrees with ${other.name}`,
+    () =>
+      node.cluster.updateNode({ node_name: other.name, subscriptions }).catch((error: unknown) => {
+        if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
+        throw error
+      }),
+    SUBSCRIBE_TIMEOUT,
+  )
+  await eventually(
+    'all are read',
+    async () => {
+      await delay(100)
+      const all = node.cluster.subscriptions()
+      return all.length === tables.length && all.every(({ state }) => state === 'live')
+    },
+    SUBSCRIBE_TIMEOUT,
+  )
+}
+
+async function* rowsOf(scene: Scene, { subscriptions }: PartOptions): AsyncIterable<Row> {
+  const tables = Array.from({ length: subscriptions }, (_, index) => `table${index}`)
+  // In a process of its own: what is measured here is the side that subscribes.
+  const publisher = await scene.spawn('publisher')
+  const subscriber = await scene.start('subscriber', {
+    routes: [publisher.ports.cluster],
+    options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT },
+  })
+  const without = await watch(subscriber, publisher, WATCHED.without)
+  const memory = await bytesInUse()
+  const started = performance.now()
+  await subscribeTo(subscriber, publisher, tables)
+  const seconds = (performance.now() - started) / 1_000
+  const found = await watch(subscriber, publisher, WATCHED.subscribed)
+  const bytes = (await bytesInUse()) - memory
+
+  const row = (what: string, list: string, figures: Row['figures']): Row => ({
+    what,
+    on: 'no database',
+    list,
+    entries: subscriptions,
+    figures,
+  })
+  yield row('memory a subscription, KB', 'subscriber', bounded(bytes / subscriptions / 1_024, undefined, below(20)))
+  yield row('cpu, % of a core', 'subscriber', bounded(found.subscriber, without.subscriber, below(1)))
+  yield row('cpu, % of a core', 'publisher', bounded(found.publisher, without.publisher, below(1)))
+  yield row('cpu, % of a core', 'four servers', bounded(found.servers, without.servers, below(3)))
+  yield row('until all are live, s', 'subscriber', bounded(seconds))
+}
+
+export const idle: Part = {
+  name: 'idle',
+  legend: [
+    'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process, the publisher',
+    `one of its own. Processor time is that of ${WATCHED.subscribed} s, in which each reader asks anew once; without: of the same nodes before`,
+    'they subscribe. Memory: the heap, all garbage collected.',
+  ],
+  columns: ['what', 'on', 'of', 'subscriptions'],
+  run: (options) => playing((scene) => rowsOf(scene, options)),
+}

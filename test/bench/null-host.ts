@@ -1,0 +1,52 @@
+// A database that does nothing: it counts what it is handed and keeps the checkpoints. It has no outbox.
+
+import type { Batch, Checkpoint, Host, Source, TableDescription } from '../../lib/index.ts'
+import { Counter } from './flow.ts'
+
+const keyOf = ({ node, database, table }: Source) => `${node}.${database}.${table}`
+
+export class NullHost implements Host {
+  readonly applied = new Counter()
+  readonly #tables: Map<string, TableDescription>
+  readonly #checkpoints = new Map<string, Checkpoint>()
+
+  /** Tables of the database `dev`. */
+  constructor(tables: readonly string[] = []) {
+    this.#tables = new Map(
+      tables.map((table) => [table, { database: 'dev', table, primaryKey: 'id', attributes: ['id'] }]),
+    )
+  }
+
+  info() {
+    return { version: '1.0.0' }
+  }
+
+  async describe(): Promise<TableDescription[]> {
+    return [...this.#tables.values()]
+  }
+
+  async createTable(table: TableDescription): Promise<void> {
+    this.#tables.set(table.table, table)
+  }
+
+  async apply({ source, transactions, checkpoint }: Batch): Promise<void> {
+    this.#checkpoints.set(keyOf(source), checkpoint)
+    this.applied.add(transactions.length)
+  }
+
+  async checkpoint(source: Source): Promise<Checkpoint | undefined> {
+    return this.#checkpoints.get(keyOf(source))
+  }
+
+  async forget(source: Source): Promise<void> {
+    this.#checkpoints.delete(keyOf(source))
+  }
+
+  /** All checkpoints as they are; the returned function brings them back. */
+  remember(): () => void {
+    const kept = new Map(this.#checkpoints)
+    return () => {
+      for (const [key, checkpoint] of kept) this.#checkpoints.set(key, checkpoint)
+    }
+  }
+}

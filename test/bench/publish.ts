@@ -1,0 +1,100 @@
+// Publishing on one node, every transaction acknowledged, beside what the client can do on the same leaf server.
+
+import { headers } from 'nats'
+import { leafName } from '../../lib/mesh/nats/configuration.ts'
+import type { TestNode } from '../support/cluster.ts'
+import { atLeast, type Comparison, type Contender, compare } from './compare.ts'
+import { flow, rateOf } from './flow.ts'
+import { playing, type Scene, startNodes } from './nodes.ts'
+import { NullHost } from './null-host.ts'
+import { emptyStream, makeStream, RawPublisher, sending, storeClient, WINDOW } from './raw-client.ts'
+import type { Part, PartOptions, Row } from './report.ts'
+import { CALLS, messageOf, nextId, publishing, sizes, transactionsOf } from './transactions.ts'
+
+const tables = { ours: 'dog', inbox: 'inbox', core: 'core', js: 'js' }
+const windows = [1, 32, 256]
+/** Messages between two flushes. */
+const CORE_BATCH = 1_000
+
+const oneInbox = 'raw client, one inbox'
+const core = 'core publish, flush'
+const jsPublish = (window: number) => `js.publish, ${window}`
+
+const comparisons = (ours: string): Comparison[] => {
+  const against = (limit: string) => ({ what: 'publish, tx/s', figure: 'rate', ours, limit })
+  return [
+    { ...against(oneInbox), target: atLeast(0.7) },
+    against(core),
+    ...windows.slice(0, -1).map((window) => against(jsPublish(window))),
+    { ...against(jsPublish(windows.at(-1)!)), target: atLeast(4) },
+  ]
+}
+
+async function contendersOf(scene: Scene, node: TestNode, size: number, options: PartOptions) {
+  const client = await storeClient(scene, node)
+  const raw = await RawPublisher.open(client, node.name, tables.inbox)
+  await makeStream(client, node.name, tables.core)
+  await makeStream(client, node.name, tables.js)
+  const { seconds } = options
+  const transaction = transactionsOf(node.cluster, tables.ours, size)
+  const message = messageOf(node.cluster, tables.ours, size)
+  const subjectIn = (table: string) => `txn.dev.${table}.${leafName(node.name)}`
+  const identified = () => {
+    const values = headers()
+    values.set('Nats-Msg-Id', nextId())
+    values.set('origin', node.name)
+    return { headers: values }
+  }
+  const jetStream = client.jetstream()
+  const emptying = (table: string, name: string, work: () => Promise<number>): Contender => ({
+    name,
+    run: async () => {
+      const figures = await rateOf(work)
+      await emptyStream(client, table)
+      return figures
+    },
+  })
+  const contenders: Contender[] = [
+    emptying(tables.ours, 'ours', () => flow(publishing(node.cluster, transaction), { window: CALLS, seconds })),
+    emptying(tables.inbox, oneInbox, () => flow(sending(raw, message), { window: WINDOW, seconds })),
+    emptying(tables.core, core, async () => {
+      const end = performance.now() + seconds * 1_000
+      let sent = 0
+      while (performance.now() < end) {
+        for (let count = 0; count < CORE_BATCH; count++) client.publish(subjectIn(tables.core), message, identified())
+        sent += CORE_BATCH
+        await client.flush()
+      }
+      return sent
+    }),
+    ...windows.map((window) =>
+      emptying(tables.js, jsPublish(window), () =>
+        flow(
+          (settled, failed) =>
+            void jetStream.publish(subjectIn(tables.js), message, identified()).then(settled, failed),
+          { window, seconds },
+        ),
+      ),
+    ),
+  ]
+  return { contenders, bytes: message.byteLength }
+}
+
+async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
+  const [node] = await startNodes(scene, [new NullHost(Object.values(tables))])
+  for (const { on, size } of sizes) {
+    const { contenders, bytes } = await contendersOf(scene, node, size, options)
+    yield* await compare(contenders, comparisons('ours'), { on, entries: bytes }, options)
+  }
+}
+
+export const publish: Part = {
+  name: 'publish',
+  legend: [
+    'Transactions of one row of that size, acknowledged by the leaf; a host without an outbox. All in one process. The raw',
+    `client sends the very message and headers of ours, ${WINDOW.toLocaleString('en-US')} in flight as ours. Ratios are medians of the rounds' ratios.`,
+    'cpu us: processor time of this process for each transaction.',
+  ],
+  columns: ['what', 'on', 'limit is', 'message bytes'],
+  run: (options) => playing((scene) => rowsOf(scene, options)),
+}

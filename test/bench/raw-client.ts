@@ -1,0 +1,159 @@
+// The limit: the plain `nats` client on the same servers, doing what has to be done and nothing else, within the same bounds.
+
+import { createInbox, headers, type Msg, type NatsConnection } from 'nats'
+import { leafName, meshUserOf } from '../../lib/mesh/nats/configuration.ts'
+import { streamName, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
+import { clusterUser, eventually, type TestCluster, type TestNode } from '../support/cluster.ts'
+import type { Send } from './flow.ts'
+import { nextId } from './transactions.ts'
+
+/** As the module's `publishWindow`. */
+export const WINDOW = 1_024
+/** As the module's `maxBatch`, twice, and its readers' bytes in one request. */
+const MOST_MESSAGES = 1_000
+const PULL_BYTES = 4 * 1024 * 1024
+const PULL_EXPIRES = 30_000
+/** What an acknowledgement begins with, unless it is a refusal. */
+const STORED = '{"stream"'.charCodeAt(2)
+
+const tableOf = (table: string) => ({ database: 'dev', table })
+
+/** A client in the account of a node's streams, and one in that of the mesh. */
+export const storeClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf')
+export const meshClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf', meshUserOf(clusterUser))
+
+/** A stream as the module makes it, for a table that nobody else writes. Resolves with its last sequence. */
+export async function makeStream(client: NatsConnection, node: string, table: string): Promise<number> {
+  const manager = await client.jetstreamManager()
+  const name = streamName(tableOf(table))
+  const subjects = [subjectOf(node, tableOf(table))]
+  const { state } = await manager.streams.add({ name, subjects, duplicate_window: 100_000_000 })
+  return state.last_seq
+}
+
+export async function emptyStream(client: NatsConnection, table: string): Promise<void> {
+  const manager = await client.jetstreamManager()
+  await manager.streams.purge(streamName(tableOf(table)))
+}
+
+/** The module's headers, of a message that follows another. */
+function headersOf(node: string, id: string, before: string, sequence: number) {
+  const values = headers()
+  values.set('Nats-Msg-Id', id)
+  values.set('origin', node)
+  values.set('epoch', '0123456789abcdef')
+  values.set('Nats-Expected-Last-Sequence', String(sequence))
+  if (before !== '') values.set('Nats-Expected-Last-Msg-Id', before)
+  return values
+}
+
+/** The one writer of a stream: all acknowledgements on one inbox. */
+export class RawPublisher {
+  readonly #client: NatsConnection
+  readonly #node: string
+  readonly #subject: string
+  readonly #inbox = createInbox()
+  #sequence: number
+  #before = ''
+  #settled = () => {}
+  #failed: (error: unknown) => void = () => {}
+
+  private constructor(client: NatsConnection, node: string, table: string, sequence: number) {
+    this.#client = client
+    this.#node = node
+    this.#sequence = sequence
+    this.#subject = subjectOf(node, tableOf(table))
+    client.subscribe(this.#inbox, { callback: (_, message) => this.#acknowledged(message) })
+  }
+
+  static async open(client: NatsConnection, node: string, table: string): Promise<RawPublisher> {
+    return new RawPublisher(client, node, table, await makeStream(client, node, table))
+  }
+
+  /** The functions are those of the flow, or of the one message under way. */
+  send(data: Uint8Array, settled: () => void, failed: (error: unknown) => void): void {
+    this.#settled = settled
+    this.#failed = failed
+    const id = nextId()
+    const values = headersOf(this.#node, id, this.#before, this.#sequence++)
+    this.#before = id
+    this.#client.publish(this.#subject, data, { reply: this.#inbox, headers: values })
+  }
+
+  #acknowledged(message: Msg): void {
+    if (message.data[2] === STORED) this.#settled()
+    else this.#failed(new Error(`not stored: ${message.headers?.code ?? message.string()}`))
+  }
+}
+
+/** Sends the same bytes again and again, as a flow asks for them. */
+export const sending =
+  (publisher: RawPublisher, data: Uint8Array): Send =>
+  (settled, failed) =>
+    publisher.send(data, settled, failed)
+
+export type RawReaderOptions = {
+  /** Whose mesh user's connection it is does not matter: the stream is `node`'s. */
+  client: NatsConnection
+  node: string
+  table: string
+  take(message: Msg): void
+  /** Asked before more is asked for; `refill` when it may be otherwise by now. */
+  hasRoom?(): boolean
+}
+
+/** A pull consumer without acknowledgements on another node's stream, bounded as the module's readers are. */
+export class RawReader {
+  readonly #options: RawReaderOptions
+  readonly #subscription: { unsubscribe(): void }
+  readonly #inbox = createInbox()
+  readonly #consumer: string
+  #outstanding = 0
+
+  private constructor(options: RawReaderOptions, consumer: string) {
+    this.#options = options
+    this.#consumer = consumer
+    this.#subscription = options.client.subscribe(this.#inbox, { callback: (_, message) => this.#receive(message) })
+    this.refill()
+  }
+
+  /** Rejects when the owner of the stream makes no consumer of it. */
+  static async open(options: RawReaderOptions, sequence = 1): Promise<RawReader> {
+    const request = JSON.stringify({ ...tableOf(options.table), start: { sequence } })
+    // What a mesh that was just linked loses is asked again.
+    const answer = await eventually(`${options.node} makes a consumer`, () =>
+      options.client.request(`enmesh.consumer.${options.node}`, request, { timeout: 1_000 }).catch(() => undefined),
+    )
+    const { name, reason } = answer.json<{ name?: string; reason?: string }>()
+    if (name === undefined) throw new Error(`no consumer was made: ${reason}`)
+    return new RawReader(options, name)
+  }
+
+  refill(): void {
+    const { client, hasRoom } = this.#options
+    if (this.#outstanding > MOST_MESSAGES / 2 || hasRoom?.() === false) return
+    const batch = MOST_MESSAGES - this.#outstanding
+    this.#outstanding += batch
+    const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes: PULL_BYTES }
+    client.publish(this.#call('MSG.NEXT'), JSON.stringify(body), { reply: this.#inbox })
+  }
+
+  close(): void {
+    const { client } = this.#options
+    this.#subscription.unsubscribe()
+    client.publish(this.#call('DELETE'))
+  }
+
+  #call(name: string): string {
+    const { node, table } = this.#options
+    return `$JS.${leafName(node)}.API.CONSUMER.${name}.${streamName(tableOf(table))}.${this.#consumer}`
+  }
+
+  /** Messages keep their stream's subject; a status has ours, and ends a request: what it did not bring is asked for again. */
+  #receive(message: Msg): void {
+    const isMessage = message.subject !== this.#inbox
+    this.#outstanding -= isMessage ? 1 : Number(message.headers?.get('Nats-Pending-Messages') || 0)
+    if (isMessage) this.#options.take(message)
+    if (this.#outstanding <= MOST_MESSAGES / 2) this.refill()
+  }
+}
