@@ -3,7 +3,7 @@
 import type { Host, Published, Transaction } from '../host.ts'
 
 export interface Outbox {
-  unpublished(after?: { id: string; stamp: string }): AsyncIterable<Transaction>
+  unpublished(after?: { id: string; stamp: string }): AsyncIterable<Transaction> | Iterable<Transaction>
   published(progress: Published[], through?: { id: string; stamp: string }, except?: string[]): Promise<void>
   publishedUpTo(database: string, table: string): Promise<Published | undefined>
   /** Hands over what was just committed; a host's outbox has it already. */
@@ -16,15 +16,15 @@ export interface Outbox {
 class MemoryOutbox implements Outbox {
   #transactions = new Map<string, Transaction>()
 
-  async *unpublished(): AsyncIterable<Transaction> {
+  add(transaction: Transaction): void {
+    this.#transactions.set(transaction.id, transaction)
+  }
+
+  *unpublished(): Iterable<Transaction> {
     for (const [id, transaction] of this.#transactions) {
       this.#transactions.delete(id)
       yield transaction
     }
-  }
-
-  add(transaction: Transaction): void {
-    this.#transactions.set(transaction.id, transaction)
   }
 
   drop(id: string): void {

@@ -48,15 +48,7 @@ export class OwnStreams {
   }
 
   push(table: TableName, part: Part): void {
-    const stream = this.#streamOf(table)
-    const { stored } = part
-    stream.log.push({
-      ...part,
-      stored: (position) => {
-        stream.grownAt = performance.now()
-        stored(position)
-      },
-    })
+    this.#streamOf(table).log.push(part)
   }
 
   /** Everything is looked at again. */
@@ -118,6 +110,9 @@ export class OwnStreams {
         recall: () => recall(table),
         remember: (position) => remember(table, position),
         interrupted: (error) => void this.#interrupted(stream, error),
+        grown: () => {
+          stream.grownAt = performance.now()
+        },
       }),
     }
     this.#streams.set(key, stream)

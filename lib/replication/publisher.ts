@@ -3,15 +3,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
-import type { Host, Published, Transaction } from '../host.ts'
+import type { Host, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
 import { type Metrics, publishCounters } from './metrics.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
+import { type OutgoingPart, type Sender, Ticket } from './outgoing.ts'
 import { OwnStreams } from './own-streams.ts'
 import type { Position } from './table-log.ts'
-import { encode, encodeHeaders, isReplicable, isTransactionId, splitByTable } from './wire.ts'
+import { encode, isReplicable, isTransactionId, splitByTable } from './wire.ts'
 
 export type PublisherOptions = {
   mesh: Mesh
@@ -29,8 +30,6 @@ export type PublisherOptions = {
   requestTimeout: number
 }
 
-/** A transaction on its way. `open`: parts that are not yet stored. */
-type Ticket = { id: string; stamp: string; bytes: number; open: number; positions: Published[] }
 type Waiter = {
   promise: Promise<void>
   resolve(): void
@@ -52,23 +51,30 @@ const HEADER_ROOM = 64 * 1024
 /** What a transaction may grow by on its way, where it is handed on: in bytes, and in values. */
 const GROWTH = { bytes: 64 * 1024, values: 1_024 }
 
-export class Publisher {
+export class Publisher implements Sender {
+  readonly node: string
   readonly #options: PublisherOptions
   readonly #outbox: Outbox
   readonly #streams: OwnStreams
   /** What was read from the outbox and not yet removed from it, in its order. */
   readonly #tickets = new Map<string, Ticket>()
   readonly #waiters = new Map<string, Waiter>()
+  /** Of those who wait, the transactions that were not read from the outbox yet. */
+  readonly #unread = new Set<string>()
   /** Transactions that cannot be sent, by id: they stay in the outbox. */
   readonly #refused = new Map<string, ClusterError>()
   /** What the host removed while a pass is under way, which may still show it. */
   readonly #removed = new Set<string>()
+  /** Tables that were written, by key; undefined for those that cannot be replicated. */
+  readonly #tables = new Map<string, TableName | undefined>()
   readonly #timer: NodeJS.Timeout
   readonly #counters = publishCounters()
   #queuedBytes = 0
   /** The last transaction read from the outbox. */
   #cursor: { id: string; stamp: string } | undefined
   #pass = 0
+  /** New transactions of this pass so far. */
+  #read = 0
   #woken = false
   #reading: Promise<void> | undefined
   #confirming: Promise<void> | undefined
@@ -77,6 +83,7 @@ export class Publisher {
 
   constructor(options: PublisherOptions) {
     this.#options = options
+    this.node = options.node
     this.#outbox = outboxOf(options.host)
     this.#streams = new OwnStreams({
       ...options,
@@ -105,7 +112,9 @@ export class Publisher {
       settle = { resolve, reject }
     })
     const deadline = performance.now() + this.#options.timeout
-    this.#waiters.set(transaction.id, { ...settle, promise, deadline, pass: this.#pass + 1 })
+    const { resolve, reject } = settle
+    this.#waiters.set(transaction.id, { promise, resolve, reject, deadline, pass: this.#pass + 1 })
+    this.#unread.add(transaction.id)
     this.#outbox.add(transaction)
     this.wake()
     return promise
@@ -172,20 +181,20 @@ export class Publisher {
   async #readOutbox(): Promise<void> {
     this.#woken = false
     const pass = ++this.#pass
-    let read = 0
+    this.#read = 0
     try {
-      for await (const transaction of this.#outbox.unpublished(this.#cursor)) {
-        // A host may ignore the cursor, or start anew when that transaction has left.
-        const { id } = transaction
-        const known = this.#tickets.has(id) || this.#refused.has(id) || this.#removed.has(id)
-        if (!known) await this.#admit(transaction)
-        if (this.#closed) return
-        this.#cursor = { id, stamp: transaction.stamp }
-        // What is known is no part of that: a host that shows it each time would never be read beyond it.
-        if (known || ++read < PASS) continue
-        this.#woken = true
-        return
-      }
+      const found = this.#outbox.unpublished(this.#cursor)
+      // What lies in memory is taken without a pause between two.
+      if (Symbol.iterator in found) {
+        for (const each of found) {
+          if (this.#isFull && !this.#isKnown(each)) await this.#room()
+          if (!this.#take(each)) return
+        }
+      } else
+        for await (const each of found) {
+          if (this.#isFull && !this.#isKnown(each)) await this.#room()
+          if (!this.#take(each)) return
+        }
     } catch (error) {
       this.#options.logger.error({ reason: reasonOf(error) }, 'the outbox could not be read, trying again')
       this.#woken = true
@@ -195,42 +204,55 @@ export class Publisher {
       this.#removed.clear()
     }
     // What a whole pass has not met was sent and removed before it was asked for.
-    for (const [id, waiter] of this.#waiters) {
+    for (const id of this.#unread) {
       const refused = this.#refused.get(id)
-      if (refused) this.#settle(id, (each) => each.reject(refused))
-      else if (waiter.pass <= pass && !this.#tickets.has(id)) this.#settle(id, (each) => each.resolve())
+      if (refused) this.#settle(id, (waiter) => waiter.reject(refused))
+      else if (this.#waiters.get(id)!.pass <= pass && !this.#tickets.has(id))
+        this.#settle(id, (waiter) => waiter.resolve())
     }
   }
 
-  /** Waits for room, then queues every part behind what its table has queued already. */
-  async #admit(transaction: Transaction): Promise<void> {
-    const { maxQueued, maxQueuedBytes, node } = this.#options
-    while (!this.#closed && (this.#tickets.size >= maxQueued || this.#queuedBytes >= maxQueuedBytes))
+  #isKnown({ id }: Transaction): boolean {
+    return this.#tickets.has(id) || this.#refused.has(id) || this.#removed.has(id)
+  }
+
+  get #isFull(): boolean {
+    const { maxQueued, maxQueuedBytes } = this.#options
+    return !this.#closed && (this.#tickets.size >= maxQueued || this.#queuedBytes >= maxQueuedBytes)
+  }
+
+  async #room(): Promise<void> {
+    while (this.#isFull)
       await new Promise<void>((resolve) => {
         this.#roomWanted = resolve
       })
-    if (this.#closed) return
-    const { id, stamp } = transaction
-    const ticket: Ticket = { id, stamp, bytes: 0, open: 0, positions: [] }
+  }
+
+  /** What was read, if it is new; false when this pass is to end with it. */
+  #take(transaction: Transaction): boolean {
+    // A host may ignore the cursor, or start anew when that transaction has left.
+    const known = this.#isKnown(transaction)
+    if (this.#closed) return false
+    if (!known) this.#admit(transaction)
+    this.#cursor = { id: transaction.id, stamp: transaction.stamp }
+    // What is known is no part of that: a host that shows it each time would never be read beyond it.
+    if (known || ++this.#read < PASS) return true
+    this.#woken = true
+    return false
+  }
+
+  /** Queues every part behind what its table has queued already. */
+  #admit(transaction: Transaction): void {
+    const { id } = transaction
+    const ticket = new Ticket(transaction)
     this.#tickets.set(id, ticket)
+    this.#unread.delete(id)
     const encoded = this.#encode(transaction)
     if (encoded instanceof ClusterError) this.#refuse(id, encoded)
-    const parts = encoded instanceof ClusterError ? [] : encoded
-    if (parts.length === 0) return this.#finish(ticket)
-    ticket.open = parts.length
-    for (const { data } of parts) ticket.bytes += data.byteLength
+    else for (const { table, data } of encoded) ticket.add(this, transaction, table, data)
     this.#queuedBytes += ticket.bytes
-    for (const { table, data } of parts)
-      this.#streams.push(table, {
-        id,
-        data,
-        headers: (epoch) => encodeHeaders(transaction, node, epoch),
-        stored: (position) => {
-          this.#counters.messages++
-          this.#counters.bytes += data.byteLength
-          this.#stored(ticket, table, position)
-        },
-      })
+    if (ticket.open === 0) this.allStored(ticket)
+    else for (const part of ticket.parts) this.#streams.push(part.table, part)
   }
 
   /** The messages, one a table, or why there can be none. */
@@ -241,9 +263,11 @@ export class Publisher {
     const values = MOST_VALUES - growth.values
     try {
       if (!isTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
-      const parts = splitByTable(transaction)
-        .filter(({ table }) => isReplicable(table))
-        .map(({ table, writes }) => ({ table, data: encode(transaction, writes, node) }))
+      const parts: { table: TableName; data: Uint8Array }[] = []
+      for (const { table, writes } of splitByTable(transaction)) {
+        const replicated = this.#tableOf(table)
+        if (replicated) parts.push({ table: replicated, data: encode(transaction, writes, node) })
+      }
       const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
       if (largest > limit) return clusterError('transaction_too_large', `${largest} bytes`, limit)
       // Whoever reads it would refuse it.
@@ -253,6 +277,16 @@ export class Publisher {
     } catch (error) {
       return clusterErrorFrom(error, 'invalid_request', `a transaction cannot be encoded: ${reasonOf(error)}`)
     }
+  }
+
+  /** Always the same object for a table; undefined when it cannot be replicated. */
+  #tableOf(table: TableName): TableName | undefined {
+    const key = tableKey(table)
+    const known = this.#tables.get(key)
+    if (known || this.#tables.has(key)) return known
+    const found = isReplicable(table) ? table : undefined
+    this.#tables.set(key, found)
+    return found
   }
 
   /** It stays in the outbox, reported, and what follows passes it by. */
@@ -265,13 +299,13 @@ export class Publisher {
 
   // --- out: stored, told to the host, forgotten -------------------------------------------------------------------------
 
-  #stored(ticket: Ticket, table: TableName, position: Position): void {
-    ticket.positions.push({ ...table, ...position, id: ticket.id })
-    if (--ticket.open === 0) this.#finish(ticket)
+  partStored({ data }: OutgoingPart): void {
+    this.#counters.messages++
+    this.#counters.bytes += data.byteLength
   }
 
-  #finish(ticket: Ticket): void {
-    if (ticket.positions.length > 0) this.#counters.transactions++
+  allStored(ticket: Ticket): void {
+    if (ticket.parts.length > 0) this.#counters.transactions++
     this.#queuedBytes -= ticket.bytes
     this.#settle(ticket.id, (waiter) => waiter.resolve())
     this.#confirmSoon()
@@ -301,11 +335,12 @@ export class Publisher {
       }
       const through = whole.at(-1)
       if (!through) return
-      const progress = new Map<string, Published>()
-      for (const ticket of whole) for (const position of ticket.positions) progress.set(tableKey(position), position)
+      const last = new Map<TableName, OutgoingPart>()
+      for (const { parts } of whole) for (const part of parts) last.set(part.table, part)
       try {
         const { id, stamp } = through
-        await this.#outbox.published([...progress.values()], { id, stamp }, [...this.#refused.keys()])
+        const progress = [...last.values()].map(({ published }) => published)
+        await this.#outbox.published(progress, { id, stamp }, [...this.#refused.keys()])
         for (const { id } of whole) {
           this.#tickets.delete(id)
           if (this.#reading) this.#removed.add(id)
@@ -323,6 +358,7 @@ export class Publisher {
     const waiter = this.#waiters.get(id)
     if (!waiter) return
     this.#waiters.delete(id)
+    this.#unread.delete(id)
     how(waiter)
   }
 

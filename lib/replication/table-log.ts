@@ -31,6 +31,8 @@ export type TableLogOptions = {
   remember(position: Position): Promise<void>
   /** Sending stopped: the stream has to be looked at before it can go on. */
   interrupted(error: MeshError): void
+  /** The stream has more of the queue than before. */
+  grown?(): void
 }
 
 /**
@@ -231,6 +233,7 @@ export class TableLog {
 
   /** Tells every part that the stream is known to hold. */
   #settle(): void {
+    const before = this.#stored
     while (this.#ready && this.#stored < this.#last && this.queued > 0) {
       const part = this.#queue[this.#head]!
       const id = this.#ids.get(this.#stored + 1)
@@ -248,6 +251,7 @@ export class TableLog {
       }
       part.stored({ epoch: this.#epoch, sequence: this.#stored })
     }
+    if (this.#stored > before) this.#options.grown?.()
   }
 
   #fail(error: MeshError | undefined): void {

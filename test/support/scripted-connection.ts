@@ -2,7 +2,7 @@
 
 import { headers, type Msg } from 'nats'
 import type { Headers, RequestOptions } from '../../lib/mesh/mesh.ts'
-import type { Connection } from '../../lib/mesh/nats/connection.ts'
+import type { Connection, PublishOptions } from '../../lib/mesh/nats/connection.ts'
 
 export type Sent = { subject: string; data: string; reply: string; headers: Headers }
 
@@ -28,10 +28,10 @@ export class ScriptedConnection {
     return `_INBOX.${++this.#inboxes}`
   }
 
-  publish(subject: string, data: Uint8Array | string, options: { reply?: string; headers?: Headers } = {}): void {
+  publish(subject: string, data: Uint8Array | string, options: PublishOptions = {}): void {
     if (this.refusal) throw this.refusal
-    const { reply = '', headers = {} } = options
-    this.sent.push({ subject, data: Buffer.from(data).toString(), reply, headers })
+    const { reply = '', headers, more } = options
+    this.sent.push({ subject, data: Buffer.from(data).toString(), reply, headers: { ...headers, ...more } })
   }
 
   subscribe(subject: string, callback: (message: Msg) => void): { unsubscribe(): void } {

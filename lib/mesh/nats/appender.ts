@@ -56,11 +56,11 @@ export class Appender {
     try {
       this.#connection.publish(subjectOf(this.#node, table), message.data, {
         reply: this.#inbox + token,
-        headers: {
-          ...message.headers,
-          [EXPECTED_SEQUENCE]: String(expected.sequence),
-          ...(expected.id === undefined ? {} : { [EXPECTED_ID]: expected.id }),
-        },
+        headers: message.headers,
+        more:
+          expected.id === undefined
+            ? { [EXPECTED_SEQUENCE]: `${expected.sequence}` }
+            : { [EXPECTED_SEQUENCE]: `${expected.sequence}`, [EXPECTED_ID]: expected.id },
       })
     } catch (error) {
       const reason = asMeshError(error)

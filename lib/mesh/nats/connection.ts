@@ -37,17 +37,28 @@ export const asMeshError = (error: unknown): MeshError => {
   return new MeshError(code ?? 'refused', message, { cause: error })
 }
 
+/** `more`: headers that are added to the others. */
+export type PublishOptions = { reply?: string; headers?: Headers; more?: Headers }
+
 /** What the client asks of headers when it sends them. Its own check every key and value, and take longer than all the rest. */
-const encodeHeaders = (values: Headers): MsgHdrs => {
-  let text = 'NATS/1.0\r\n'
-  for (const key in values) {
-    const value = values[key]!
-    if (value.includes('\n') || value.includes('\r'))
-      throw new MeshError('refused', `the header ${key} has several lines`)
-    text += `${key}: ${value}\r\n`
+class SentHeaders {
+  readonly #bytes: Uint8Array
+
+  constructor(...all: (Headers | undefined)[]) {
+    let text = 'NATS/1.0\r\n'
+    for (const values of all)
+      for (const key in values) {
+        const value = values[key]!
+        if (value.includes('\n') || value.includes('\r'))
+          throw new MeshError('refused', `the header ${key} has several lines`)
+        text += `${key}: ${value}\r\n`
+      }
+    this.#bytes = Buffer.from(`${text}\r\n`)
   }
-  const bytes = Buffer.from(`${text}\r\n`)
-  return { encode: () => bytes } as object as MsgHdrs
+
+  encode(): Uint8Array {
+    return this.#bytes
+  }
 }
 
 /** Bytes of the longest answer of a server that is read: ours to a list of streams takes a fraction of it. */
@@ -172,12 +183,11 @@ export class Connection {
     })
   }
 
-  publish(subject: string, data: Uint8Array | string, options?: { reply?: string; headers?: Headers }): void {
+  publish(subject: string, data: Uint8Array | string, options: PublishOptions = {}): void {
     this.#check()
-    this.nats.publish(subject, data, {
-      ...(options?.reply ? { reply: options.reply } : {}),
-      ...(options?.headers ? { headers: encodeHeaders(options.headers) } : {}),
-    })
+    const { reply = '', headers, more } = options
+    if (!headers) return this.nats.publish(subject, data, { reply })
+    this.nats.publish(subject, data, { reply, headers: new SentHeaders(headers, more) as object as MsgHdrs })
   }
 
   /** Messages to `callback`, whose errors end nothing (a callback that throws would leave the connection deaf). */
