@@ -89,23 +89,19 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
 
 /** One table's part of a transaction; `node` is ours, the origin unless the transaction says otherwise. */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
-  const { id, stamp, user, origin } = transaction
-  const [head, ...rest] = joinRuns(writes).map(toWire)
-  const chain = rest
-    .splice(0, MAX_CHAIN)
-    .reduceRight<WireWrite | undefined>((next, each) => link(each, next), undefined)
-  return packr.pack({
-    ...link(head!, chain),
-    __origin: {
-      timestamp: stampTime(stamp),
-      user: user ?? null,
-      node_name: origin?.node ?? node,
-      ...(origin ? { epoch: origin.epoch, sequence: origin.sequence, path: origin.path } : {}),
-    },
-    id,
-    stamp,
-    ...(rest.length > 0 ? { more: rest } : {}),
-  })
+  const { id, stamp, user = null, origin } = transaction
+  const [head, ...rest] = joinRuns(writes)
+  const message: Record<string, unknown> = toWire(head!)
+  const chain = rest.splice(0, MAX_CHAIN).reduceRight<WireWrite | undefined>(linked, undefined)
+  if (chain) message.next = chain
+  const timestamp = stampTime(stamp)
+  message.__origin = origin
+    ? { timestamp, user, node_name: origin.node, epoch: origin.epoch, sequence: origin.sequence, path: origin.path }
+    : { timestamp, user, node_name: node }
+  message.id = id
+  message.stamp = stamp
+  if (rest.length > 0) message.more = rest.map(toWire)
+  return packr.pack(message)
 }
 
 export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: string): Headers {
@@ -194,15 +190,15 @@ function fromWire(source: Source, value: unknown): Write | undefined {
   return { ...named, records: (records ?? []) as Record<string, unknown>[] }
 }
 
-const toWire = ({ operation, database, table, records, ids }: Write): WireWrite => ({
-  operation,
-  schema: database,
-  table,
-  ...(records ? { records } : {}),
-  ...(ids ? { hash_values: ids } : {}),
-})
+function toWire({ operation, database, table, records, ids }: Write): WireWrite {
+  const wire: WireWrite = { operation, schema: database, table }
+  if (records) wire.records = records as object[]
+  if (ids) wire.hash_values = ids as Key[]
+  return wire
+}
 
-const link = (each: WireWrite, next: WireWrite | undefined): WireWrite => (next ? { ...each, next } : each)
+const linked = (next: WireWrite | undefined, each: Write): WireWrite =>
+  next ? { ...toWire(each), next } : toWire(each)
 
 /** Neighbouring writes of one kind become one: the same in effect, and much smaller than a chain of single rows. */
 function joinRuns(writes: readonly Write[]): Write[] {
