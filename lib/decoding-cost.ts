@@ -13,27 +13,18 @@ const NESTED: ReadonlySet<number> = new Set([0x73, 0x65, 0x78])
 /** Never used in MessagePack; decoders have uses of their own for it. */
 const UNUSED = 0xc1
 
+/** A length of 1, 2 or 4 bytes; what lies beyond the end counts as 0. */
+function lengthAt(data: Uint8Array, at: number, bytes: number): number {
+  let length = 0
+  for (let place = at; place < at + bytes; place++) length = length * 256 + (data[place] ?? 0)
+  return length
+}
+
 /** Why these bytes are not to be decoded; undefined when they may be. Bytes that are no MessagePack may go either way. */
 export function decodingFault(data: Uint8Array, most = MOST_VALUES): string | undefined {
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   const end = data.byteLength
-  let at = 0
   let cost = 0
-  let unknown: number | undefined
-  /** A length of so many bytes, at `at`. */
-  const length = (bytes: number): number => {
-    const place = at
-    at += bytes
-    if (at > end) return end
-    return bytes === 1 ? view.getUint8(place) : bytes === 2 ? view.getUint16(place) : view.getUint32(place)
-  }
-  const extension = (size: number) => {
-    const type = length(1)
-    if (NESTED.has(type)) cost += size * CONTAINER
-    else if (!PLAIN.has(type)) unknown = type
-    at += size
-  }
-  while (at < end && cost <= most && unknown === undefined) {
+  for (let at = 0; at < end && cost <= most; ) {
     const token = data[at++]!
     cost++
     if (token <= 0x7f || token >= 0xe0) continue
@@ -42,13 +33,21 @@ export function decodingFault(data: Uint8Array, most = MOST_VALUES): string | un
     else if (token >= 0xdc) {
       at += token % 2 === 0 ? 2 : 4
       cost += CONTAINER - 1
-    } else if (token >= 0xd9) at += length(2 ** (token - 0xd9))
-    else if (token >= 0xd4) extension(2 ** (token - 0xd4))
-    else if (token >= 0xca) at += NUMBERS[token - 0xca]!
-    else if (token >= 0xc7) extension(length(2 ** (token - 0xc7)))
-    else if (token >= 0xc4) at += length(2 ** (token - 0xc4))
-    else if (token === UNUSED) unknown = token
+    } else if (token >= 0xca && token <= 0xd3) at += NUMBERS[token - 0xca]!
+    else if (token >= 0xd9 || (token >= 0xc4 && token <= 0xc6)) {
+      const bytes = 2 ** (token - (token >= 0xd9 ? 0xd9 : 0xc4))
+      at += bytes + lengthAt(data, at, bytes)
+    } else if (token >= 0xc7) {
+      // An extension, of a size that the token tells, or that follows it.
+      const bytes = token >= 0xd4 ? 0 : 2 ** (token - 0xc7)
+      const size = bytes === 0 ? 2 ** (token - 0xd4) : lengthAt(data, at, bytes)
+      const type = data[at + bytes] ?? 0
+      if (NESTED.has(type)) cost += size * CONTAINER
+      else if (!PLAIN.has(type)) return unused(type)
+      at += bytes + 1 + size
+    } else if (token === UNUSED) return unused(token)
   }
-  if (unknown !== undefined) return `it has an extension that is not used here, ${unknown}`
   return cost > most ? `it holds more than ${most} values` : undefined
 }
+
+const unused = (type: number) => `it has an extension that is not used here, ${type}`

@@ -7,9 +7,16 @@ const MAX_COUNTER = 0xffffff
 /** Negative when `a` is older than `b`, positive when newer, 0 when they are the same stamp. */
 export const compareStamps = (a: Stamp, b: Stamp): number => (a < b ? -1 : a > b ? 1 : 0)
 
+/** A transaction's stamp is asked for its time several times in a row. */
+let latest = { stamp: '', time: Number.NaN }
+
 /** Milliseconds since 1970 of a stamp; NaN when the text is no stamp. */
-export const stampTime = (stamp: Stamp): number =>
-  /^[0-9a-f]{12}-[0-9a-f]{6}-./.test(stamp) ? Number.parseInt(stamp.slice(0, 12), 16) : Number.NaN
+export function stampTime(stamp: Stamp): number {
+  if (stamp === latest.stamp) return latest.time
+  const isStamp = /^[0-9a-f]{12}-[0-9a-f]{6}-./.test(stamp)
+  latest = { stamp, time: isStamp ? Number.parseInt(stamp.slice(0, 12), 16) : Number.NaN }
+  return latest.time
+}
 
 /** The stamp of that time; the lowest of its millisecond unless a counter is given. */
 export const makeStamp = (time: number, counter: number, node: string): Stamp =>

@@ -139,7 +139,13 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
   for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next)
     chain.push(each)
   const { __origin: from, more = [] } = message
-  const writes = [...chain, ...more].map((each) => fromWire(source, each))
+  const writes: Write[] = []
+  for (const each of [...chain, ...more]) {
+    // The first was checked with its envelope.
+    if (each !== message && !write.Check(each)) throw new WireError('one of its writes is none')
+    const found = fromWire(source, each as WireWrite)
+    if (found) writes.push(found)
+  }
   const path = from.path ?? (entry.headers[HEADER.passed] ?? '').split(',').filter((name) => name !== '')
   if (!passed.Check(path)) throw new WireError('the nodes it passed are none')
   const direct = from.node_name === source.node
@@ -155,7 +161,7 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
     id: message.id ?? (idOf(entry) || `${source.node}:${entry.sequence}`),
     stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(from.timestamp)), 0, from.node_name),
     ...(from.user ? { user: from.user } : {}),
-    writes: writes.filter((each) => each !== undefined),
+    writes,
     origin,
     sequence: entry.sequence,
   }
@@ -179,15 +185,14 @@ function unpack(data: Uint8Array): Envelope {
 const OPERATIONS: ReadonlySet<string> = new Set<Write['operation']>(['insert', 'update', 'upsert', 'delete'])
 
 /** Undefined for what is no write of rows (define_schema and the like). */
-function fromWire(source: Source, value: unknown): Write | undefined {
-  if (!write.Check(value)) throw new WireError('one of its writes is none')
-  const { operation, schema, table, records, hash_values } = value as WireWrite
+function fromWire(source: Source, value: WireWrite): Write | undefined {
+  const { operation, schema, table, records, hash_values } = value
   if (schema !== source.database || table !== source.table)
     throw new WireError(`it is for '${schema}.${table}', in the stream of '${source.database}.${source.table}'`)
   if (!OPERATIONS.has(operation)) return undefined
-  const named = { operation: operation as Write['operation'], database: schema, table }
-  if (operation === 'delete') return { ...named, ids: (hash_values ?? []) as Key[] }
-  return { ...named, records: (records ?? []) as Record<string, unknown>[] }
+  if (operation === 'delete') return { operation, database: schema, table, ids: (hash_values ?? []) as Key[] }
+  const kind = operation as Exclude<Write['operation'], 'delete'>
+  return { operation: kind, database: schema, table, records: (records ?? []) as Record<string, unknown>[] }
 }
 
 function toWire({ operation, database, table, records, ids }: Write): WireWrite {

@@ -9,6 +9,8 @@ import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const source = { node: 'node2', database: 'dev', table: 'dog' }
+/** A message keeps it, wherever it is delivered. */
+const subject = 'txn.dev.dog.node2-leaf'
 
 async function start(test: TestContext, maxMessages = 10) {
   const server = new ScriptedConnection()
@@ -34,7 +36,7 @@ async function start(test: TestContext, maxMessages = 10) {
     for (const sequence of sequences) {
       const names = domain ? 'node2-leaf.ACC.s.c1' : 's.c1'
       const reply = `$JS.ACK.${names}.1.${sequence}.${++delivery}.1700000000000000000.0${domain ? '.token' : ''}`
-      server.deliver(inbox!, { reply, data: Buffer.from(`${sequence}`) })
+      server.deliver(inbox!, { subject, reply, data: Buffer.from(`${sequence}`) })
     }
   }
   const status = (code: number, description: string, more: Headers = {}) =>
@@ -120,17 +122,20 @@ describe('a reader', () => {
       const values = headers()
       values.set('epoch', 'e'.repeat(length))
       const reply = `$JS.ACK.s.c1.1.${5 + delivery}.${delivery + 1}.1700000000000000000.0`
-      server.deliver(server.subscriptions[0]!, { reply, data: Buffer.from('data'), headers: values })
+      server.deliver(server.subscriptions[0]!, { subject, reply, data: Buffer.from('data'), headers: values })
     }
     const [short, long] = await reader.next()
     assert.deepEqual([short?.headers, long?.headers], [{ epoch: 'e'.repeat(10) }, {}])
   })
 
   it('is lost with what it did not ask for, or no consumer sent: it holds no more than there is room for', async (test) => {
+    const { server, reader } = await start(test)
+    server.deliver(server.subscriptions[0]!, { reply: '$JS.ACK.s.c1.1.5.1.0.0', data: Buffer.from('forged') })
+    assert.equal(reader.lost, true, 'to our inbox')
     for (const forge of ['more', 'x', '$JS.ACK.s.c1.1.NaN.7.1.0', '$JS.ACK.s.c1.1.5'] as const) {
       const { server, reader, deliver } = await start(test, 2)
       if (forge === 'more') deliver([5, 6, 7])
-      else server.deliver(server.subscriptions[0]!, { reply: forge, data: Buffer.from('forged') })
+      else server.deliver(server.subscriptions[0]!, { subject, reply: forge, data: Buffer.from('forged') })
       assert.equal(reader.lost, true, forge)
       await assert.rejects(reader.next(), { code: 'reader_lost' })
     }

@@ -15,9 +15,10 @@ const DELETE_TIMEOUT = 2_000
 /** Bytes that one request may bring; a message larger than that is asked for alone. */
 const PULL_BYTES = 4 * 1024 * 1024
 
-/** Characters of a message's headers: ours have far fewer, and those of a message that has more are not believed. */
+/** Bytes of a message's headers: ours have far fewer, and those of a message that has more are not believed. */
 const MOST_HEADERS = 64 * 1024
 
+const NOT_ASKED_FOR = 'a message came that was not asked for'
 const PENDING_MESSAGES = 'Nats-Pending-Messages'
 
 export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
@@ -117,21 +118,23 @@ export class PullReader implements Reader {
   }
 
   #receive(message: Msg): void {
-    const code = message.headers?.code
-    if (code) return this.#status(code, message)
+    // A status comes to our inbox; a message keeps the subject of its stream.
+    if (message.subject === this.#inbox) return this.#status(message)
     const entry = entryOf(message)
     // Somebody else's, who has found our inbox.
-    if (!entry || this.#outstanding <= 0) return this.lose('a message came that was not asked for')
+    if (!entry || this.#outstanding <= 0) return this.lose(NOT_ASKED_FOR)
     this.#outstanding--
     this.#buffer.push(entry)
     this.#wake?.()
   }
 
-  #status(code: number, message: Msg): void {
+  #status(message: Msg): void {
+    const code = message.headers?.code ?? 0
     const unanswered = Number(message.headers?.get(PENDING_MESSAGES) || Number.NaN)
     const description = message.headers?.description ?? ''
     // 408 expired, 409 no room for the next within max_bytes: that request is over, what it did not bring may be asked for again.
     const full = code === 409 && /maxbytes/i.test(description)
+    if (code === 0) return this.lose(NOT_ASKED_FOR)
     if (!(code === 408 || full) || Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
     this.#outstanding -= unanswered
     this.#large = full
@@ -143,22 +146,43 @@ export class PullReader implements Reader {
  * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
  * servers without domain and account. Undefined for what no consumer sent.
  */
-function entryOf({ reply = '', data, headers: received }: Msg): Entry | undefined {
-  const tokens = reply.split('.')
+function entryOf(message: Msg): Entry | undefined {
+  const tokens = (message.reply ?? '').split('.')
   const first = tokens.length > 9 ? 7 : 5
-  const [sequence, delivery, time] = tokens.slice(first, first + 3).map(Number)
+  const sequence = Number(tokens[first])
+  const delivery = Number(tokens[first + 1])
+  const time = Number(tokens[first + 2])
   if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(delivery) || !Number.isFinite(time)) return undefined
+  return { data: message.data, headers: headersIn(message), sequence, delivery, time: time / 1e6 }
+}
+
+/** What the client has of a message that it has not looked into yet. */
+type Received = { _rdata?: Uint8Array; _msg?: { hdr?: number } }
+
+/**
+ * None when they are longer than any of ours. Out of the bytes: the client checks each key and value anew, which costs more than
+ * all else that is done with a message.
+ */
+function headersIn(message: Msg): Record<string, string> {
   const headers: Record<string, string> = {}
-  let size = 0
-  for (const [key, values] of received ?? []) {
-    headers[key] = values[0] ?? ''
-    size += key.length + headers[key].length
+  const { _rdata: bytes, _msg: { hdr: length = -1 } = {} } = message as Received
+  if (bytes === undefined) {
+    let size = 0
+    for (const [key, [value = '']] of message.headers ?? []) {
+      headers[key] = value
+      size += key.length + value.length
+    }
+    return size <= MOST_HEADERS ? headers : {}
   }
-  return {
-    data,
-    headers: size <= MOST_HEADERS ? headers : {},
-    sequence: sequence!,
-    delivery: delivery!,
-    time: time! / 1e6,
+  if (length <= 0 || length > MOST_HEADERS) return headers
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, length).toString()
+  for (let at = text.indexOf('\r\n') + 2; at > 1 && at < text.length; ) {
+    const end = text.indexOf('\r\n', at)
+    const colon = text.indexOf(':', at)
+    if (end < 0 || colon < 0 || colon > end) break
+    const key = text.slice(at, colon)
+    headers[key] ??= text.slice(colon + 1, end).trim()
+    at = end + 2
   }
+  return headers
 }
