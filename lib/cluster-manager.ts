@@ -158,12 +158,13 @@ export class ClusterManager extends SafeEmitter {
    * clustering is disabled. Rejects backlog_full when that takes longer than `publishTimeout` (the outbox still has it and
    * it will be sent), transaction_too_large, invalid_request, closed.
    */
-  async publish(transaction: Transaction): Promise<void> {
-    if (this.#state !== 'open') throw clusterError('closed')
-    const { id, stamp, writes } = transaction
-    if (typeof id !== 'string' || id === '' || Number.isNaN(stampTime(stamp)) || !Array.isArray(writes))
-      throw clusterError('invalid_request', 'a transaction has an id, a stamp that cluster.stamp() gave, and writes')
-    await this.#service?.publisher.publish(transaction)
+  publish(transaction: Transaction): Promise<void> {
+    if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
+    const { id, stamp = '', writes } = (transaction ?? {}) as Partial<Transaction>
+    if (typeof id === 'string' && id !== '' && !Number.isNaN(stampTime(stamp)) && Array.isArray(writes))
+      return this.#service?.publisher.publish(transaction) ?? Promise.resolve()
+    const text = 'a transaction has an id, a stamp that cluster.stamp() gave, and writes'
+    return Promise.reject(clusterError('invalid_request', text))
   }
 
   /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */

@@ -54,6 +54,7 @@ export class TableLog {
   #ready = false
   /** Answers to what was sent before the last look at the stream are void. */
   #generation = 0
+  #acknowledged = this.#answers()
   #draining: (() => void) | undefined
   #paused = false
   #scheduled = false
@@ -216,18 +217,22 @@ export class TableLog {
       // What is in flight ahead of it must be what it follows, not what somebody else put there.
       const ahead = this.#sent > 0 ? this.#queue[this.#head + this.#sent - 1] : undefined
       const expected = ahead ? { sequence, id: ahead.id } : { sequence }
-      const generation = this.#generation
       this.#sent++
-      const message = { data: part.data, headers: part.headers(this.#epoch) }
-      mesh.append(table, message, expected, (error, sequence) => {
-        if (generation !== this.#generation) return
-        if (error || sequence !== this.#stored + 1) return this.#fail(error)
-        this.#last = sequence
-        this.#sent--
-        this.#settle()
-        if (this.#sent === 0) this.#drained()
-        this.#pump()
-      })
+      mesh.append(table, { data: part.data, headers: part.headers(this.#epoch) }, expected, this.#acknowledged)
+    }
+  }
+
+  /** Of this generation: after the next look there is another. */
+  #answers(): (error: MeshError | undefined, sequence: number) => void {
+    const generation = this.#generation
+    return (error, sequence) => {
+      if (generation !== this.#generation) return
+      if (error || sequence !== this.#stored + 1) return this.#fail(error)
+      this.#last = sequence
+      this.#sent--
+      this.#settle()
+      if (this.#sent === 0) this.#drained()
+      this.#pump()
     }
   }
 
@@ -262,6 +267,7 @@ export class TableLog {
   #interrupt(): void {
     this.#ready = false
     this.#generation++
+    this.#acknowledged = this.#answers()
     this.#sent = 0
     this.#drained()
   }
