@@ -70,6 +70,9 @@ const PAGE = 100
 const MOST_REGISTERS = 100_000
 const MOST_TABLES = 20_000
 
+/** Tables that something is asked about at once: each is a round or two to a server. */
+const AT_ONCE = 32
+
 /** A subscription as it is to be, or not to be, from its revision on. */
 type Change = Register & { readonly startTime?: string | undefined }
 
@@ -109,7 +112,7 @@ export class Agreement {
     const agreed = settled.map((each) => each.wanted)
     if (settled.length === 0 && (wanted.length > 0 || !options.replace)) return { agreed, skipped }
     await this.#checkWritable()
-    for (const { wanted: each } of settled) await streams.ensure(each)
+    await forEach(settled, (each) => streams.ensure(each.wanted))
     const revision = stamp()
     const ended = () => (options.replace ? this.#othersOf(node, agreed) : [])
     const changes = () => [...agreed.map((each) => ({ ...each, removed: false })), ...ended().map(removed)]
@@ -272,11 +275,15 @@ export class Agreement {
     const theirs = byKey(await peers.describe(node, options))
     const ours = await this.#tables()
     const entries = registers.of(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
-    for (const entry of entries.filter(({ removed }) => !removed)) {
+    const held = entries.filter(({ removed }) => !removed)
+    for (const entry of held) {
       const there = theirs.get(tableKey(entry))
       if (!ours.has(tableKey(entry)) && there) await host.createTable(there)
-      if (entry.publish) await streams.ensure(entry)
     }
+    await forEach(
+      held.filter(({ publish }) => publish),
+      (entry) => streams.ensure(entry),
+    )
     // Each page is about everything from its first table up to the first of the next one, whether we know it or not.
     const pages = entries.length > 0 ? pagesOf(entries) : [[]]
     for (const [index, page] of pages.entries()) {
@@ -397,11 +404,11 @@ export class Agreement {
     const revisionOf = (_: string, table: TableName) => revisions.get(tableKey(table)) ?? stamp()
     const placed: TableName[] = []
     try {
-      for (const { database, table, subscribe, startTime } of winning()) {
-        if (!subscribe) continue
+      const wanted = winning().filter(({ subscribe }) => subscribe)
+      await forEach(wanted, async ({ database, table, startTime }) => {
         placed.push({ database, table })
         await streams.place({ node, database, table }, startTime)
-      }
+      })
       await commit(
         (current) => {
           const taken = cause === 'peer' ? this.#withRoom(node, winning()) : winning()
@@ -466,8 +473,8 @@ export class Agreement {
         await host.createTable(made)
         here.set(tableKey(made), made)
       }
-      await streams.ensure({ database, table })
     }
+    await forEach(subscriptions, ({ schema: database, table }) => streams.ensure({ database, table }))
   }
 }
 
@@ -475,6 +482,14 @@ export class Agreement {
 const wasDeclined = (error: unknown): boolean =>
   error instanceof ClusterError &&
   (error.code === 'remote_refused' || (error.cause instanceof MeshError && error.cause.code === 'no_responders'))
+
+/** So many at once; rejects as the first that failed, when all that were begun have ended. */
+async function forEach<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
+  for (let from = 0; from < items.length; from += AT_ONCE) {
+    const results = await Promise.allSettled(items.slice(from, from + AT_ONCE).map(work))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+  }
+}
 
 const byKey = (tables: readonly TableDescription[]): Tables => new Map(tables.map((table) => [tableKey(table), table]))
 
