@@ -473,7 +473,7 @@ export class NatsMesh implements Mesh {
   serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void {
     // In no queue group: a hub (2.9.10) that drops a route while it reads its configuration anew keeps the route's members for
     // ever, and hands every second request to the dead one.
-    this.#served?.unsubscribe()
+    const before = this.#served
     this.#served = serve({
       connection: this.#connected(this.#meshConnection),
       subject: requestSubject(this.#node),
@@ -481,6 +481,8 @@ export class NatsMesh implements Mesh {
       most: MOST_REQUESTS,
       logger: this.#logger,
     })
+    // After it, so that others find somebody at any moment.
+    before?.unsubscribe()
   }
 
   announce(data: Uint8Array): void {
