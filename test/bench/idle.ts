@@ -1,56 +1,29 @@
 // What subscriptions cost on which nothing happens: memory of the process that subscribes, and processor time of all.
 
-import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError } from '../../lib/index.ts'
-import { eventually, type SpawnedNode, serverPid, type TestNode } from '../support/cluster.ts'
+import { eventually, type SpawnedNode, serversOf, type TestNode } from '../support/cluster.ts'
+import { sharesOf } from '../support/usage.ts'
 import { below, bounded } from './compare.ts'
 import { bytesInUse } from './measure.ts'
 import { playing, type Scene } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 
-/** Seconds: readers ask anew every 30, heartbeats come every few. */
-const WATCHED = { without: 10, subscribed: 30 }
+/** Seconds: readers ask anew every 60, heartbeats come every one. */
+const WATCHED = { without: 10, subscribed: 60 }
 /** ms for what follows from a change to be over. */
 const SETTLE = 2_000
 const SUBSCRIBE_TIMEOUT = 120_000
-/** Of `/proc`, a second: the same on every Linux. */
-const TICKS = 100
-
 type Shares = { subscriber: number; publisher: number; servers: number }
-
-/** Seconds of processor time that a process has used. */
-async function usedBy(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  // What stands before the last bracket is its name, whatever that contains.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
-}
 
 /** Percent of one core, over so many seconds in which nothing is done. */
 async function watch(subscriber: TestNode, publisher: SpawnedNode, watched: number): Promise<Shares> {
-  const servers: number[] = []
-  for (const node of [subscriber, publisher])
-    for (const kind of ['hub', 'leaf'] as const)
-      servers.push(await eventually(`the ${kind} of ${node.name}`, () => serverPid(node, kind)))
-  const used = async () => {
-    const { user, system } = process.cpuUsage()
-    const ofServers = await Promise.all(servers.map(usedBy))
-    return [
-      (user + system) / 1e6,
-      await usedBy(publisher.child.pid!),
-      ofServers.reduce((sum, each) => sum + each, 0),
-    ] as const
-  }
+  const pids = await serversOf([subscriber, publisher])
   await delay(SETTLE)
-  const started = performance.now()
-  const before = await used()
-  await delay(watched * 1_000)
-  const after = await used()
-  const seconds = (performance.now() - started) / 1_000
-  const [mine, theirs, four] = after.map((each, index) => (100 * (each - before[index]!)) / seconds)
-  return { subscriber: mine!, publisher: theirs!, servers: four! }
+  const groups = [[process.pid], [publisher.child.pid!], pids]
+  const [mine = 0, theirs = 0, four = 0] = await sharesOf(groups, watched * 1_000)
+  return { subscriber: mine, publisher: theirs, servers: four }
 }
 
 /** Resolves when all of them are read, and have nothing left to read. */

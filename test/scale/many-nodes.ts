@@ -1,10 +1,9 @@
 // So many nodes on this machine, all in this process but for their servers, each replicating one table with each other.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { eventually, subscriptionsOf, TestCluster, type TestNode } from '../support/cluster.ts'
+import { eventually, serversOf, subscriptionsOf, TestCluster, type TestNode } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { residentOf, residentOfAll, sharesOf } from '../support/usage.ts'
-import { serversOf } from './many-tables.ts'
 
 const PATIENCE = 300_000
 const SETTLE = 3_000

@@ -1,23 +1,15 @@
 // Two nodes, one in this process and one of its own, and so many tables that each reads of the other.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { eventually, type NodeFiles, quiet, type ServerKind, serverPid, TestCluster } from '../support/cluster.ts'
+import { eventually, quiet, serversOf, TestCluster } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { residentOf, residentOfAll, sharesOf } from '../support/usage.ts'
 
 const PATIENCE = 300_000
 /** ms without anything to do, before and while it is looked at what that costs. */
 const SETTLE = 3_000
-const WATCHED = 20_000
-
-export const serversOf = async (nodes: readonly NodeFiles[]): Promise<number[]> =>
-  Promise.all(
-    nodes.flatMap((node) =>
-      (['hub', 'leaf'] satisfies ServerKind[]).map((kind) =>
-        eventually(`the ${kind} of ${node.name} runs`, () => serverPid(node, kind)),
-      ),
-    ),
-  )
+/** Readers ask anew once a minute. */
+const WATCHED = { before: 20_000, after: 60_000 }
 
 export async function manyTables(count: number): Promise<Record<string, number>> {
   const cluster = new TestCluster()
@@ -28,7 +20,7 @@ export async function manyTables(count: number): Promise<Record<string, number>>
     const [node1, node2] = await cluster.startAll(['node1', 'node2'], { tables, options })
     const servers = await serversOf([node1!, node2!])
     await eventually('they meet', () => node1!.cluster.network().then(({ nodes }) => nodes.length === 2))
-    const [idleBefore = 0, serversBefore = 0] = await sharesOf([[process.pid], servers], WATCHED)
+    const [idleBefore = 0, serversBefore = 0] = await sharesOf([[process.pid], servers], WATCHED.before)
     const memoryBefore = await residentOf(process.pid)
     const serverMemory = await residentOfAll(servers)
 
@@ -45,7 +37,7 @@ export async function manyTables(count: number): Promise<Record<string, number>>
     const live = (performance.now() - started) / 1_000
 
     await delay(SETTLE)
-    const [idle = 0, idleServers = 0] = await sharesOf([[process.pid], servers], WATCHED)
+    const [idle = 0, idleServers = 0] = await sharesOf([[process.pid], servers], WATCHED.after)
     const memory = await residentOf(process.pid)
     const wroteAt = performance.now()
     await Promise.all(names.map((name) => node1!.host.write(`first of ${name}`, insert(name, { id: 1 }))))

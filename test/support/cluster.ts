@@ -140,6 +140,16 @@ export async function serverPid(
   return command.includes(join(folder, 'clustering', `${server}.json`)) ? pid : undefined
 }
 
+/** Process ids of both servers of each of these nodes; waits for those that are being started. */
+export const serversOf = (nodes: readonly NodeFiles[]): Promise<number[]> =>
+  Promise.all(
+    nodes.flatMap((node) =>
+      (['hub', 'leaf'] as const).map((kind) =>
+        eventually(`the ${kind} of ${node.name} runs`, () => serverPid(node, kind)),
+      ),
+    ),
+  )
+
 const eventNames = [
   'manifest:changed',
   'route:added',

@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 const TICKS = 100
 
 /** Seconds of processor time that a process has used. */
-export async function usedBy(pid: number): Promise<number> {
+async function usedBy(pid: number): Promise<number> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
   // What stands before the last bracket is its name, whatever that contains.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')

@@ -1,4 +1,4 @@
-// The mesh on NATS: a hub and a leaf of our own, a connection to each, and the streams on the leaf.
+// The mesh on NATS: a hub and a leaf of our own, our connections to them, and the streams on the leaf.
 
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
