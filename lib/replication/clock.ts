@@ -18,9 +18,17 @@ export function stampTime(stamp: Stamp): number {
   return latest.time
 }
 
+/** A time stands in many stamps in a row. */
+let written = { time: Number.NaN, text: '' }
+
+function timeText(time: number): string {
+  if (time !== written.time) written = { time, text: time.toString(16).padStart(12, '0') }
+  return written.text
+}
+
 /** The stamp of that time; the lowest of its millisecond unless a counter is given. */
 export const makeStamp = (time: number, counter: number, node: string): Stamp =>
-  `${time.toString(16).padStart(12, '0')}-${counter.toString(16).padStart(6, '0')}-${node}`
+  `${timeText(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
 
 export class Clock {
   readonly #node: string

@@ -1,6 +1,7 @@
 // Where the publisher reads what is to be sent: the host's outbox, or memory for a host that keeps none.
 
 import type { Host, Published, Transaction } from '../host.ts'
+import { Fifo } from './fifo.ts'
 
 export interface Outbox {
   unpublished(after?: { id: string; stamp: string }): AsyncIterable<Transaction> | Iterable<Transaction>
@@ -8,27 +9,30 @@ export interface Outbox {
   publishedUpTo(database: string, table: string): Promise<Published | undefined>
   /** Hands over what was just committed; a host's outbox has it already. */
   add(transaction: Transaction): void
-  /** Gives up what has not been read yet, where nothing else keeps it. */
+  /** Gives up what was handed over and has not been read yet, where nothing else keeps it. */
   drop(id: string): void
 }
 
 /** What dies with the process is lost: the README says so. */
 class MemoryOutbox implements Outbox {
-  #transactions = new Map<string, Transaction>()
+  readonly #transactions = new Fifo<Transaction>()
+  /** Ids of those among them that are given up. */
+  readonly #dropped = new Set<string>()
 
   add(transaction: Transaction): void {
-    this.#transactions.set(transaction.id, transaction)
+    this.#transactions.push(transaction)
   }
 
   *unpublished(): Iterable<Transaction> {
-    for (const [id, transaction] of this.#transactions) {
-      this.#transactions.delete(id)
-      yield transaction
+    for (;;) {
+      const transaction = this.#transactions.shift()
+      if (!transaction) return
+      if (this.#dropped.size === 0 || !this.#dropped.delete(transaction.id)) yield transaction
     }
   }
 
   drop(id: string): void {
-    this.#transactions.delete(id)
+    this.#dropped.add(id)
   }
 
   async published(): Promise<void> {}

@@ -1,6 +1,7 @@
 // A transaction on its way from the outbox to the streams: one part a table, and when all of them are there.
 
-import type { Published, Transaction } from '../host.ts'
+import type { ClusterError } from '../errors.ts'
+import type { Origin, Published, Transaction } from '../host.ts'
 import type { Headers, TableName } from '../mesh/mesh.ts'
 import type { Part, Position } from './table-log.ts'
 import { encodeHeaders } from './wire.ts'
@@ -12,25 +13,49 @@ export interface Sender {
   allStored(ticket: Ticket): void
 }
 
+/** A call of `publish` under way. */
+export class Waiter {
+  readonly promise: Promise<void>
+  readonly deadline: number
+  /** A pass over the outbox that began after this one was asked for. */
+  readonly pass: number
+  resolve!: () => void
+  reject!: (error: ClusterError) => void
+
+  constructor(deadline: number, pass: number) {
+    this.deadline = deadline
+    this.pass = pass
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve
+      this.reject = reject
+    })
+  }
+}
+
 export class Ticket {
   readonly id: string
   readonly stamp: string
-  readonly parts: OutgoingPart[] = []
+  readonly origin: Origin | undefined
+  /** Who is told when all of it is stored, or that it takes too long. */
+  waiter: Waiter | undefined
+  parts: readonly OutgoingPart[] = []
   bytes = 0
   /** Parts that are not yet stored. */
   open = 0
 
-  constructor({ id, stamp }: Transaction) {
+  /** The transaction itself is not kept: what is on its way may be much. */
+  constructor({ id, stamp, origin }: Transaction, waiter?: Waiter) {
     this.id = id
     this.stamp = stamp
+    this.origin = origin
+    this.waiter = waiter
   }
 
-  add(sender: Sender, transaction: Transaction, table: TableName, data: Uint8Array): OutgoingPart {
-    const part = new OutgoingPart(sender, this, transaction, table, data)
-    this.parts.push(part)
-    this.bytes += data.byteLength
-    this.open++
-    return part
+  /** All there are, once. */
+  hold(parts: readonly OutgoingPart[]): void {
+    this.parts = parts
+    for (const { data } of parts) this.bytes += data.byteLength
+    this.open = parts.length
   }
 }
 
@@ -39,13 +64,11 @@ export class OutgoingPart implements Part {
   readonly table: TableName
   readonly #sender: Sender
   readonly #ticket: Ticket
-  readonly #transaction: Transaction
   #position: Position | undefined
 
-  constructor(sender: Sender, ticket: Ticket, transaction: Transaction, table: TableName, data: Uint8Array) {
+  constructor(sender: Sender, ticket: Ticket, table: TableName, data: Uint8Array) {
     this.#sender = sender
     this.#ticket = ticket
-    this.#transaction = transaction
     this.table = table
     this.data = data
   }
@@ -55,7 +78,7 @@ export class OutgoingPart implements Part {
   }
 
   headers(epoch: string): Headers {
-    return encodeHeaders(this.#transaction, this.#sender.node, epoch)
+    return encodeHeaders(this.#ticket, this.#sender.node, epoch)
   }
 
   stored(position: Position): void {

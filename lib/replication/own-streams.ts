@@ -4,8 +4,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Published } from '../host.ts'
 import type { Logger } from '../logger.ts'
-import { tableKey } from '../manifest/manifest.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import { TableMap } from '../table-map.ts'
 import { type Part, type Position, TableLog } from './table-log.ts'
 
 export type OwnStreamsOptions = {
@@ -40,7 +40,7 @@ const ANNOUNCE_FOR = 30_000
 
 export class OwnStreams {
   readonly #options: OwnStreamsOptions
-  readonly #streams = new Map<string, Stream>()
+  readonly #streams = new TableMap<Stream>()
   #closed = false
 
   constructor(options: OwnStreamsOptions) {
@@ -92,9 +92,10 @@ export class OwnStreams {
   }
 
   #streamOf(table: TableName): Stream {
-    const key = tableKey(table)
-    const known = this.#streams.get(key)
-    if (known) return known
+    return this.#streams.get(table, this.#makeStream)
+  }
+
+  readonly #makeStream = (table: TableName): Stream => {
     const { mesh, node, window, requestTimeout, recall, remember } = this.#options
     const stream: Stream = {
       table,
@@ -115,7 +116,6 @@ export class OwnStreams {
         },
       }),
     }
-    this.#streams.set(key, stream)
     void this.#synchronize(stream)
     return stream
   }

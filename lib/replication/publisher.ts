@@ -3,13 +3,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
-import type { Host, Transaction } from '../host.ts'
+import type { Host, Transaction, Write } from '../host.ts'
 import type { Logger } from '../logger.ts'
-import { tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
+import { TableMap } from '../table-map.ts'
 import { type Metrics, publishCounters } from './metrics.ts'
 import { type Outbox, outboxOf } from './outbox.ts'
-import { type OutgoingPart, type Sender, Ticket } from './outgoing.ts'
+import { OutgoingPart, type Sender, Ticket, Waiter } from './outgoing.ts'
 import { OwnStreams } from './own-streams.ts'
 import type { Position } from './table-log.ts'
 import { encode, isReplicable, isTransactionId, splitByTable } from './wire.ts'
@@ -28,15 +28,6 @@ export type PublisherOptions = {
   timeout: number
   /** ms for each request to our leaf. */
   requestTimeout: number
-}
-
-type Waiter = {
-  promise: Promise<void>
-  resolve(): void
-  reject(error: ClusterError): void
-  deadline: number
-  /** A pass over the outbox that began after this one was asked for. */
-  pass: number
 }
 
 /** ms that `close` waits for acknowledgements. */
@@ -58,18 +49,20 @@ export class Publisher implements Sender {
   readonly #streams: OwnStreams
   /** What was read from the outbox and not yet removed from it, in its order. */
   readonly #tickets = new Map<string, Ticket>()
-  readonly #waiters = new Map<string, Waiter>()
-  /** Of those who wait, the transactions that were not read from the outbox yet. */
-  readonly #unread = new Set<string>()
+  /** Who waits for a transaction that was not read from the outbox yet. */
+  readonly #unread = new Map<string, Waiter>()
   /** Transactions that cannot be sent, by id: they stay in the outbox. */
   readonly #refused = new Map<string, ClusterError>()
   /** What the host removed while a pass is under way, which may still show it. */
   readonly #removed = new Set<string>()
-  /** Tables that were written, by key; undefined for those that cannot be replicated. */
-  readonly #tables = new Map<string, TableName | undefined>()
+  /** Tables that were written, always the same object for each; undefined for those that cannot be replicated. */
+  readonly #tables = new TableMap<TableName | undefined>()
   readonly #timer: NodeJS.Timeout
   readonly #counters = publishCounters()
   #queuedBytes = 0
+  /** Calls of `publish` that wait, and until when none of them is late. */
+  #waiting = 0
+  #noneLate = Number.POSITIVE_INFINITY
   /** The last transaction read from the outbox. */
   #cursor: { id: string; stamp: string } | undefined
   #pass = 0
@@ -102,22 +95,22 @@ export class Publisher implements Sender {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     const refused = this.#refused.get(transaction.id)
     if (refused) return Promise.reject(refused)
-    const known = this.#waiters.get(transaction.id)
+    const ticket = this.#tickets.get(transaction.id)
+    if (ticket?.open === 0) return Promise.resolve()
+    const known = ticket ? ticket.waiter : this.#unread.get(transaction.id)
     if (known) return known.promise
-    if (this.#tickets.get(transaction.id)?.open === 0) return Promise.resolve()
-    if (this.#waiters.size >= WAITERS_PER_QUEUED * this.#options.maxQueued)
-      return Promise.reject(this.#backlogFull(`${this.#waiters.size} transactions wait already`))
-    let settle!: Pick<Waiter, 'resolve' | 'reject'>
-    const promise = new Promise<void>((resolve, reject) => {
-      settle = { resolve, reject }
-    })
-    const deadline = performance.now() + this.#options.timeout
-    const { resolve, reject } = settle
-    this.#waiters.set(transaction.id, { promise, resolve, reject, deadline, pass: this.#pass + 1 })
-    this.#unread.add(transaction.id)
-    this.#outbox.add(transaction)
-    this.wake()
-    return promise
+    if (this.#waiting >= WAITERS_PER_QUEUED * this.#options.maxQueued)
+      return Promise.reject(this.#backlogFull(`${this.#waiting} transactions wait already`))
+    const waiter = new Waiter(performance.now() + this.#options.timeout, this.#pass + 1)
+    this.#waiting++
+    if (this.#noneLate > waiter.deadline) this.#noneLate = waiter.deadline
+    if (ticket) ticket.waiter = waiter
+    else {
+      this.#unread.set(transaction.id, waiter)
+      this.#outbox.add(transaction)
+      this.wake()
+    }
+    return waiter.promise
   }
 
   /** What came from other nodes, put into the host's outbox with its apply. */
@@ -129,11 +122,7 @@ export class Publisher implements Sender {
   /** There may be something new in the outbox. */
   wake(): void {
     this.#woken = true
-    if (this.#closed) return
-    this.#reading ??= this.#readOutbox().finally(() => {
-      this.#reading = undefined
-      if (this.#woken) this.wake()
-    })
+    this.#reading ??= this.#readWhileWoken()
   }
 
   /** The mesh is back: every stream is looked at again, and the outbox. */
@@ -158,7 +147,7 @@ export class Publisher implements Sender {
   }
 
   metrics(): Metrics['publish'] {
-    const gauges = { queued: this.#tickets.size, queuedBytes: this.#queuedBytes, waiting: this.#waiters.size }
+    const gauges = { queued: this.#tickets.size, queuedBytes: this.#queuedBytes, waiting: this.#waiting }
     return { ...this.#counters, ...gauges }
   }
 
@@ -173,10 +162,20 @@ export class Publisher implements Sender {
     const inFlight = () => [...this.#tickets.values()].some(({ open }) => open > 0)
     while (inFlight() && this.#options.mesh.state === 'connected' && performance.now() < end) await delay(5)
     await this.#confirming
-    for (const id of [...this.#waiters.keys()]) this.#settle(id, (waiter) => waiter.reject(clusterError('closed')))
+    for (const [id] of this.#unread) this.#settle(this.#takeUnread(id), clusterError('closed'))
+    for (const [, ticket] of this.#tickets) this.#settleTicket(ticket, clusterError('closed'))
   }
 
   // --- in: passes over what lies behind the cursor ----------------------------------------------------------------------
+
+  async #readWhileWoken(): Promise<void> {
+    while (this.#woken && !this.#closed) {
+      // What is published in the same turn is read in the same pass.
+      await Promise.resolve()
+      await this.#readOutbox()
+    }
+    this.#reading = undefined
+  }
 
   async #readOutbox(): Promise<void> {
     this.#woken = false
@@ -204,11 +203,9 @@ export class Publisher implements Sender {
       this.#removed.clear()
     }
     // What a whole pass has not met was sent and removed before it was asked for.
-    for (const id of this.#unread) {
+    for (const [id, waiter] of this.#unread) {
       const refused = this.#refused.get(id)
-      if (refused) this.#settle(id, (waiter) => waiter.reject(refused))
-      else if (this.#waiters.get(id)!.pass <= pass && !this.#tickets.has(id))
-        this.#settle(id, (waiter) => waiter.resolve())
+      if (refused || waiter.pass <= pass) this.#settle(this.#takeUnread(id), refused)
     }
   }
 
@@ -244,31 +241,31 @@ export class Publisher implements Sender {
   /** Queues every part behind what its table has queued already. */
   #admit(transaction: Transaction): void {
     const { id } = transaction
-    const ticket = new Ticket(transaction)
+    const ticket = new Ticket(transaction, this.#takeUnread(id))
     this.#tickets.set(id, ticket)
-    this.#unread.delete(id)
-    const encoded = this.#encode(transaction)
-    if (encoded instanceof ClusterError) this.#refuse(id, encoded)
-    else for (const { table, data } of encoded) ticket.add(this, transaction, table, data)
+    const parts = this.#partsOf(ticket, transaction)
+    if (parts instanceof ClusterError) this.#refuse(ticket, parts)
+    else ticket.hold(parts)
     this.#queuedBytes += ticket.bytes
     if (ticket.open === 0) this.allStored(ticket)
     else for (const part of ticket.parts) this.#streams.push(part.table, part)
   }
 
   /** The messages, one a table, or why there can be none. */
-  #encode(transaction: Transaction): { table: TableName; data: Uint8Array }[] | ClusterError {
+  #partsOf(ticket: Ticket, transaction: Transaction): OutgoingPart[] | ClusterError {
     const { mesh, node } = this.#options
     const growth = transaction.origin ? { bytes: 0, values: 0 } : GROWTH
     const limit = mesh.maxPayload - HEADER_ROOM - growth.bytes
     const values = MOST_VALUES - growth.values
+    const packed = ({ table, writes }: { table: TableName; writes: readonly Write[] }): OutgoingPart[] => {
+      const replicated = this.#tables.get(table, replicable)
+      return replicated ? [new OutgoingPart(this, ticket, replicated, encode(transaction, writes, node))] : []
+    }
     try {
       if (!isTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
-      const parts: { table: TableName; data: Uint8Array }[] = []
-      for (const { table, writes } of splitByTable(transaction)) {
-        const replicated = this.#tableOf(table)
-        if (replicated) parts.push({ table: replicated, data: encode(transaction, writes, node) })
-      }
-      const largest = Math.max(0, ...parts.map(({ data }) => data.byteLength))
+      const split = splitByTable(transaction)
+      const parts = split.length === 1 ? packed(split[0]!) : split.flatMap(packed)
+      const largest = parts.reduce((most, { data }) => Math.max(most, data.byteLength), 0)
       if (largest > limit) return clusterError('transaction_too_large', `${largest} bytes`, limit)
       // Whoever reads it would refuse it.
       if (parts.some(({ data }) => decodingFault(data, values)))
@@ -279,22 +276,13 @@ export class Publisher implements Sender {
     }
   }
 
-  /** Always the same object for a table; undefined when it cannot be replicated. */
-  #tableOf(table: TableName): TableName | undefined {
-    const key = tableKey(table)
-    const known = this.#tables.get(key)
-    if (known || this.#tables.has(key)) return known
-    const found = isReplicable(table) ? table : undefined
-    this.#tables.set(key, found)
-    return found
-  }
-
   /** It stays in the outbox, reported, and what follows passes it by. */
-  #refuse(id: string, error: ClusterError): void {
+  #refuse(ticket: Ticket, error: ClusterError): void {
+    const { id } = ticket
     this.#options.logger.error({ id, reason: error.message }, 'a transaction cannot be replicated')
     this.#refused.set(id, error)
     this.#counters.refused++
-    this.#settle(id, (waiter) => waiter.reject(error))
+    this.#settleTicket(ticket, error)
   }
 
   // --- out: stored, told to the host, forgotten -------------------------------------------------------------------------
@@ -307,7 +295,7 @@ export class Publisher implements Sender {
   allStored(ticket: Ticket): void {
     if (ticket.parts.length > 0) this.#counters.transactions++
     this.#queuedBytes -= ticket.bytes
-    this.#settle(ticket.id, (waiter) => waiter.resolve())
+    this.#settleTicket(ticket)
     this.#confirmSoon()
   }
 
@@ -354,23 +342,44 @@ export class Publisher implements Sender {
     }
   }
 
-  #settle(id: string, how: (waiter: Waiter) => void): void {
-    const waiter = this.#waiters.get(id)
-    if (!waiter) return
-    this.#waiters.delete(id)
-    this.#unread.delete(id)
-    how(waiter)
+  // --- those who wait ---------------------------------------------------------------------------------------------------
+
+  #takeUnread(id: string): Waiter | undefined {
+    const waiter = this.#unread.get(id)
+    if (waiter) this.#unread.delete(id)
+    return waiter
   }
 
-  /** All wait equally long: the oldest are at the front. */
+  #settleTicket(ticket: Ticket, error?: ClusterError): void {
+    const { waiter } = ticket
+    ticket.waiter = undefined
+    this.#settle(waiter, error)
+  }
+
+  #settle(waiter: Waiter | undefined, error?: ClusterError): void {
+    if (!waiter) return
+    this.#waiting--
+    if (error) waiter.reject(error)
+    else waiter.resolve()
+  }
+
   #expire(): void {
     const now = performance.now()
+    if (now < this.#noneLate) return
     const { timeout, mesh } = this.#options
-    for (const [id, waiter] of this.#waiters) {
-      if (waiter.deadline > now) return
-      this.#outbox.drop(id)
-      this.#settle(id, () => waiter.reject(this.#backlogFull(`${timeout} ms have passed, the mesh is ${mesh.state}`)))
+    this.#noneLate = Number.POSITIVE_INFINITY
+    const isLate = ({ deadline }: Waiter) => {
+      if (deadline > now) this.#noneLate = Math.min(this.#noneLate, deadline)
+      return deadline <= now
     }
+    const late = () => this.#backlogFull(`${timeout} ms have passed, the mesh is ${mesh.state}`)
+    for (const [id, waiter] of this.#unread) {
+      if (!isLate(waiter)) continue
+      this.#outbox.drop(id)
+      this.#settle(this.#takeUnread(id), late())
+    }
+    for (const ticket of this.#tickets.values())
+      if (ticket.waiter && isLate(ticket.waiter)) this.#settleTicket(ticket, late())
   }
 
   #backlogFull(reason: string): ClusterError {
@@ -378,3 +387,5 @@ export class Publisher implements Sender {
     return clusterError('backlog_full', reason)
   }
 }
+
+const replicable = (table: TableName): TableName | undefined => (isReplicable(table) ? table : undefined)

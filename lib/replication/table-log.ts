@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
+import { Fifo } from './fifo.ts'
 import { formatLabel, type Incarnation, parseLabel, withPurge } from './stream-label.ts'
 import { epochOf, idOf } from './wire.ts'
 
@@ -41,10 +42,9 @@ export type TableLogOptions = {
  */
 export class TableLog {
   readonly #options: TableLogOptions
-  /** Not yet known to be stored, oldest first, from `#head` on; the one at `#head + i` has the sequence `#stored + 1 + i`. */
-  #queue: Part[] = []
-  #head = 0
-  /** How many behind `#head` are in flight. */
+  /** Not yet known to be stored; the one behind `i` others has the sequence `#stored + 1 + i`. */
+  readonly #queue = new Fifo<Part>()
+  /** How many of them, the oldest, are in flight. */
   #sent = 0
   /** The last sequence whose part we have seen and told. */
   #stored = 0
@@ -74,7 +74,7 @@ export class TableLog {
   }
 
   get queued(): number {
-    return this.#queue.length - this.#head
+    return this.#queue.length
   }
 
   /** Where the stream is; epoch '' before the first look at it. */
@@ -212,10 +212,10 @@ export class TableLog {
   #pump(): void {
     const { mesh, table, window } = this.#options
     while (this.#ready && !this.#paused && this.#sent < Math.min(window, this.queued)) {
-      const part = this.#queue[this.#head + this.#sent]!
+      const part = this.#queue.at(this.#sent)!
       const sequence = this.#stored + this.#sent
       // What is in flight ahead of it must be what it follows, not what somebody else put there.
-      const ahead = this.#sent > 0 ? this.#queue[this.#head + this.#sent - 1] : undefined
+      const ahead = this.#sent > 0 ? this.#queue.at(this.#sent - 1) : undefined
       const expected = ahead ? { sequence, id: ahead.id } : { sequence }
       this.#sent++
       mesh.append(table, { data: part.data, headers: part.headers(this.#epoch) }, expected, this.#acknowledged)
@@ -240,20 +240,16 @@ export class TableLog {
   #settle(): void {
     const before = this.#stored
     while (this.#ready && this.#stored < this.#last && this.queued > 0) {
-      const part = this.#queue[this.#head]!
+      const part = this.#queue.at(0)!
       const id = this.#ids.get(this.#stored + 1)
       if (id !== undefined && id !== part.id) {
         // The database was restored, or somebody else wrote here: nothing of the queue is stored.
         this.#foreign = true
         return this.#fail(new MeshError('wrong_sequence', `the stream holds ${id} where ${part.id} was to be`))
       }
-      this.#ids.delete(this.#stored + 1)
-      this.#head++
+      if (id !== undefined) this.#ids.delete(this.#stored + 1)
+      this.#queue.shift()
       this.#stored++
-      if (this.#head >= 1024 && this.#head * 2 >= this.#queue.length) {
-        this.#queue = this.#queue.slice(this.#head)
-        this.#head = 0
-      }
       part.stored({ epoch: this.#epoch, sequence: this.#stored })
     }
     if (this.#stored > before) this.#options.grown?.()

@@ -76,7 +76,7 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
   const first = writes[0]
   if (!first) return []
   if (writes.every(({ database, table }) => database === first.database && table === first.table))
-    return [{ table: { database: first.database, table: first.table }, writes }]
+    return [{ table: first, writes }]
   const parts = new Map<string, { table: TableName; writes: Write[] }>()
   for (const each of writes) {
     const key = tableKey(each)
@@ -90,28 +90,25 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
 /** One table's part of a transaction; `node` is ours, the origin unless the transaction says otherwise. */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, stamp, user = null, origin } = transaction
-  const [head, ...rest] = joinRuns(writes)
-  const message: Record<string, unknown> = toWire(head!)
-  const chain = rest.splice(0, MAX_CHAIN).reduceRight<WireWrite | undefined>(linked, undefined)
-  if (chain) message.next = chain
+  const runs = joinRuns(writes)
+  const message: Record<string, unknown> = toWire(runs[0]!)
+  if (runs.length > 1) message.next = runs.slice(1, 1 + MAX_CHAIN).reduceRight<WireWrite | undefined>(linked, undefined)
   const timestamp = stampTime(stamp)
   message.__origin = origin
     ? { timestamp, user, node_name: origin.node, epoch: origin.epoch, sequence: origin.sequence, path: origin.path }
     : { timestamp, user, node_name: node }
   message.id = id
   message.stamp = stamp
-  if (rest.length > 0) message.more = rest.map(toWire)
+  if (runs.length > 1 + MAX_CHAIN) message.more = runs.slice(1 + MAX_CHAIN).map(toWire)
   return packr.pack(message)
 }
 
-export function encodeHeaders({ id, origin }: Transaction, node: string, epoch: string): Headers {
-  const values: Record<string, string> = {
-    [HEADER.id]: id,
-    [HEADER.origin]: origin?.node ?? node,
-    [HEADER.epoch]: epoch,
-  }
-  if (origin) values[HEADER.passed] = [...origin.path, node].join(',')
-  return values
+type Identity = { readonly id: string; readonly origin?: Origin | undefined }
+
+export function encodeHeaders({ id, origin }: Identity, node: string, epoch: string): Headers {
+  // Those of `HEADER`, as a literal: this happens for each message.
+  if (!origin) return { 'Nats-Msg-Id': id, origin: node, epoch }
+  return { 'Nats-Msg-Id': id, origin: origin.node, epoch, transacted_nodes: [...origin.path, node].join(',') }
 }
 
 const bounded = (value: string | undefined, most: number): string =>

@@ -4,7 +4,6 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { Appender } from '../../lib/mesh/nats/appender.ts'
-import { standingTime } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -61,6 +60,25 @@ describe('an append', () => {
     assert.deepEqual(answers, ['two 2', 'one 1', 'three wrong_sequence', 'four wrong_sequence', 'five not_found'])
   })
 
+  it('is stored where the acknowledgement says, in whatever form', (test) => {
+    const { server, answers, append } = start(test)
+    const bodies = [
+      '{"stream":"s","seq":1234567}',
+      '{"stream":"s", "domain":"a-leaf", "seq":8}',
+      '{"stream":"s","seq":9,"duplicate":true}',
+      '{"error":{"code":400,"err_code":10071},"seq":5}',
+      '{"stream":"s","sequence":}',
+      '6}',
+      '',
+    ]
+    for (const [index, body] of bodies.entries()) {
+      append(`${index}`)
+      server.deliver(server.sent[index]!.reply, { data: Buffer.from(body) })
+    }
+    const wanted = ['0 1234567', '1 8', '2 9', '3 wrong_sequence', '4 refused', '5 refused', '6 refused']
+    assert.deepEqual(answers, wanted)
+  })
+
   it('that cannot be sent is answered later, not during the call', async (test) => {
     const { server, answers, append } = start(test)
     server.refusal = new MeshError('disconnected')
@@ -72,18 +90,13 @@ describe('an append', () => {
 
   it('without an answer fails after a while, and all behind it', (test) => {
     test.mock.timers.enable({ apis: ['setInterval'] })
-    const pass = standingTime(test)
-    const tick = (ms: number) => {
-      pass(ms)
-      test.mock.timers.tick(ms)
-    }
     const { answers, append, acknowledge } = start(test)
     append('one')
-    tick(3_000)
+    test.mock.timers.tick(3_000)
     append('two')
-    tick(1_999)
+    test.mock.timers.tick(1_999)
     assert.deepEqual(answers, [])
-    tick(2_000)
+    test.mock.timers.tick(2_000)
     assert.deepEqual(answers, ['one timeout', 'two timeout'])
     acknowledge(1, { seq: 2 })
     assert.equal(answers.length, 2)
