@@ -64,9 +64,11 @@ export class Clock {
     return stampTime(stamp) <= this.#now() + this.#maxDrift
   }
 
-  /** From now on, stamps are higher than this one. A stamp that `accepts` refuses is ignored. */
-  merge(stamp: Stamp): void {
-    if (this.accepts(stamp)) this.#raise(stamp)
+  /** From now on, stamps are higher than this one, if `accepts` takes it: that is what it returns. */
+  merge(stamp: Stamp): boolean {
+    const accepted = this.accepts(stamp)
+    if (accepted) this.#raise(stamp)
+    return accepted
   }
 
   /** As `merge`, for a stamp of our own that the database holds: believed however far ahead it is. */

@@ -86,7 +86,8 @@ export const hasSeen = (seen: Seen | undefined, origin: string, epoch: string, s
 /** What a batch adds to `seen`: runs of neighbours are joined before they are noted. */
 export class Notes {
   #seen: Seen | undefined
-  #run: { origin: string; epoch: string; from: number; to: number } | undefined
+  /** With the ranges that were noted before. */
+  #run: { origin: string; epoch: string; from: number; to: number; ranges: readonly Range[] } | undefined
 
   constructor(seen: Seen | undefined) {
     this.#seen = seen
@@ -97,14 +98,15 @@ export class Notes {
     if (run && run.origin === origin && run.epoch === epoch && from === run.to + 1) run.to = to
     else {
       this.#note()
-      this.#run = { origin, epoch, from, to }
+      this.#run = { origin, epoch, from, to, ranges: rangesOf(own(this.#seen, origin), epoch) }
     }
   }
 
   has(origin: string, epoch: string, sequence: number): boolean {
     const run = this.#run
-    if (run && run.origin === origin && run.epoch === epoch && sequence >= run.from && sequence <= run.to) return true
-    return hasSeen(this.#seen, origin, epoch, sequence)
+    const isOfRun = run !== undefined && run.origin === origin && run.epoch === epoch
+    if (isOfRun && sequence >= run.from && sequence <= run.to) return true
+    return inRanges(isOfRun ? run.ranges : rangesOf(own(this.#seen, origin), epoch), sequence)
   }
 
   /** A new value; what did not change is shared with the one given. */
@@ -117,7 +119,7 @@ export class Notes {
     if (!this.#run) return
     const { origin, epoch, from, to } = this.#run
     const ofOrigin = own(this.#seen, origin)
-    const ranges = addRange(rangesOf(ofOrigin, epoch), from, to).slice(-MAX_RANGES)
+    const ranges = addRange(this.#run.ranges, from, to).slice(-MAX_RANGES)
     // Nearly always it is there.
     this.#seen =
       ofOrigin && Object.hasOwn(ofOrigin, epoch)

@@ -197,7 +197,6 @@ export class Subscriber {
         outcome.kept.push(message.sequence)
         continue
       }
-      clock.merge(transaction.stamp)
       const applied = await applier.release(source, message, transaction, message.id !== undefined)
       await quarantine.remove(message)
       outcome.applied.push(message.sequence)
@@ -278,7 +277,7 @@ export class Subscriber {
    * of the sequence alone is a hole in the stream: those transactions are gone.
    */
   async #take(entries: Entry[], state: StreamState): Promise<void> {
-    const { maxBatch, maxBatchBytes, clock, counters } = this.#options
+    const { maxBatch, maxBatchBytes, counters } = this.#options
     const { signal } = this.#attempt
     this.#reaches(entries.at(-1)!.sequence)
     let pending = this.#nothingPending()
@@ -321,7 +320,6 @@ export class Subscriber {
       }
       // The oldest that is not applied.
       if (pending.bytes === 0) this.#behindSince = entry.time
-      clock.merge(transaction.stamp)
       pending.transactions.push(transaction)
       pending.bytes += entry.data.byteLength
       moved(pending.place, entry, epoch)
@@ -335,14 +333,14 @@ export class Subscriber {
     return { transactions: [], bytes: 0, place }
   }
 
-  /** What an entry says, or why it cannot be taken. */
+  /** What an entry says, which our clock has noted then, or why it cannot be taken. */
   #read(
     entry: Entry,
   ): { transaction: RemoteTransaction; fault?: undefined } | { transaction?: RemoteTransaction; fault: string } {
     const { source, clock, applier } = this.#options
     try {
       const transaction = decode(source, entry)
-      if (clock.accepts(transaction.stamp) || applier.knows(source, transaction)) return { transaction }
+      if (clock.merge(transaction.stamp) || applier.knows(source, transaction)) return { transaction }
       // It would win over everything until then.
       const fault = `its stamp ${transaction.stamp} is too far in the future: one of the two clocks is wrong`
       return { transaction, fault }

@@ -132,36 +132,35 @@ export const epochOf = ({ headers }: Entry): string => bounded(headers[HEADER.ep
 /** Throws WireError for what is no transaction of the source's table. */
 export function decode(source: Source, entry: Entry): RemoteTransaction {
   const message = unpack(entry.data)
-  const chain: unknown[] = []
-  for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next)
-    chain.push(each)
-  const { __origin: from, more = [] } = message
   const writes: Write[] = []
-  for (const each of [...chain, ...more]) {
+  const add = (value: unknown) => {
     // The first was checked with its envelope.
-    if (each !== message && !write.Check(each)) throw new WireError('one of its writes is none')
-    const found = fromWire(source, each as WireWrite)
+    if (value !== message && !write.Check(value)) throw new WireError('one of its writes is none')
+    const found = fromWire(source, value as WireWrite)
     if (found) writes.push(found)
   }
-  const path = from.path ?? (entry.headers[HEADER.passed] ?? '').split(',').filter((name) => name !== '')
-  if (!passed.Check(path)) throw new WireError('the nodes it passed are none')
-  const direct = from.node_name === source.node
-  const origin: Origin = {
-    node: from.node_name,
-    path,
-    ...(direct ? { epoch: epochOf(entry), sequence: entry.sequence } : {}),
-    ...(!direct && from.epoch !== undefined && from.sequence !== undefined
-      ? { epoch: from.epoch, sequence: from.sequence }
-      : {}),
-  }
-  return {
+  for (let each: unknown = message; each !== undefined && each !== null; each = (each as WireWrite).next) add(each)
+  if (message.more) for (const each of message.more) add(each)
+  const { user, timestamp, node_name } = message.__origin
+  const transaction: RemoteTransaction = {
     id: message.id ?? (idOf(entry) || `${source.node}:${entry.sequence}`),
-    stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(from.timestamp)), 0, from.node_name),
-    ...(from.user ? { user: from.user } : {}),
+    stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(timestamp)), 0, node_name),
     writes,
-    origin,
+    origin: originOf(source, entry, message),
     sequence: entry.sequence,
   }
+  if (user) transaction.user = user
+  return transaction
+}
+
+/** Of what comes from its origin itself, the stream tells the place. */
+function originOf(source: Source, entry: Entry, { __origin: from }: Envelope): Origin {
+  const { node_name: node, epoch, sequence } = from
+  const header = entry.headers[HEADER.passed]
+  const path = from.path ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
+  if (path.length > 0 && !passed.Check(path)) throw new WireError('the nodes it passed are none')
+  if (node === source.node) return { node, path, epoch: epochOf(entry), sequence: entry.sequence }
+  return epoch !== undefined && sequence !== undefined ? { node, path, epoch, sequence } : { node, path }
 }
 
 function unpack(data: Uint8Array): Envelope {

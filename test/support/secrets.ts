@@ -1,7 +1,7 @@
 // The secrets that tests use, and whether anybody wrote them where others could read them.
 
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { basename, join, relative } from 'node:path'
 
 /**
  * Another one for each run of a file, handed to its child processes: a port that one run gives back may be the next one's, and
@@ -37,8 +37,12 @@ async function isLeak(path: string): Promise<boolean> {
 
 /** Files below that tell a secret to whoever can read them, or that nobody should need. */
 export async function leaksIn(folder: string): Promise<string[]> {
-  const names = await readdir(folder, { recursive: true }).catch(() => [])
+  // With types, so that links to folders elsewhere are not followed.
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])
   const found: string[] = []
-  for (const name of names) if (await isLeak(join(folder, name))) found.push(name)
+  for (const entry of entries) {
+    const path = join(entry.parentPath, entry.name)
+    if (await isLeak(path)) found.push(relative(folder, path))
+  }
   return found
 }

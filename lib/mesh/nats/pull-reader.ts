@@ -35,6 +35,8 @@ export class PullReader implements Reader {
   #buffer: Entry[] = []
   /** Messages asked for and not yet received. */
   #outstanding = 0
+  /** How the replies of our messages begin, up to what tells them apart. */
+  #prefix = ''
   /** The next message did not fit in a request. */
   #large = false
   #lost: MeshError | undefined
@@ -120,7 +122,7 @@ export class PullReader implements Reader {
   #receive(message: Msg): void {
     // A status comes to our inbox; a message keeps the subject of its stream.
     if (message.subject === this.#inbox) return this.#status(message)
-    const entry = entryOf(message)
+    const entry = this.#entryOf(message)
     // Somebody else's, who has found our inbox.
     if (!entry || this.#outstanding <= 0) return this.lose(NOT_ASKED_FOR)
     this.#outstanding--
@@ -140,20 +142,46 @@ export class PullReader implements Reader {
     this.#large = full
     this.#pull()
   }
+
+  /**
+   * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
+   * servers without domain and account. Undefined for what no consumer sent.
+   */
+  #entryOf(message: Msg): Entry | undefined {
+    const reply = message.reply ?? ''
+    if (this.#prefix === '' || !reply.startsWith(this.#prefix)) {
+      const tokens = reply.split('.')
+      this.#prefix = tokens
+        .slice(0, tokens.length > 9 ? 6 : 4)
+        .map((token) => `${token}.`)
+        .join('')
+    }
+    const [deliveries, stream, consumer, time] = dotsBehind(reply, this.#prefix.length)
+    const sequence = Number(reply.slice(deliveries + 1, stream))
+    const delivery = Number(reply.slice(stream + 1, consumer))
+    const nanoseconds = Number(reply.slice(consumer + 1, time))
+    if (time < 0 || !(sequence > 0) || !Number.isSafeInteger(sequence)) return undefined
+    if (!Number.isSafeInteger(delivery) || !Number.isFinite(nanoseconds)) return undefined
+    return { data: message.data, headers: headersIn(message), sequence, delivery, time: nanoseconds / 1e6 }
+  }
 }
 
-/**
- * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
- * servers without domain and account. Undefined for what no consumer sent.
- */
-function entryOf(message: Msg): Entry | undefined {
-  const tokens = (message.reply ?? '').split('.')
-  const first = tokens.length > 9 ? 7 : 5
-  const sequence = Number(tokens[first])
-  const delivery = Number(tokens[first + 1])
-  const time = Number(tokens[first + 2])
-  if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(delivery) || !Number.isFinite(time)) return undefined
-  return { data: message.data, headers: headersIn(message), sequence, delivery, time: time / 1e6 }
+/** Where the next four dots are; the last is -1 when there are fewer. */
+function dotsBehind(text: string, at: number): [number, number, number, number] {
+  const first = text.indexOf('.', at)
+  const second = first < 0 ? -1 : text.indexOf('.', first + 1)
+  const third = second < 0 ? -1 : text.indexOf('.', second + 1)
+  return [first, second, third, third < 0 ? -1 : text.indexOf('.', third + 1)]
+}
+
+/** Headers that were for the server that stored the message. */
+const EXPECTED = 'Nats-Expected-'
+/** Those of ours, of different lengths: a text that is there already need not be made anew for each message. */
+const KEYS = ['Nats-Msg-Id', 'origin', 'epoch', 'transacted_nodes']
+
+function keyIn(text: string, at: number, end: number): string {
+  for (const key of KEYS) if (key.length === end - at && text.startsWith(key, at)) return key
+  return text.slice(at, end)
 }
 
 /** What the client has of a message that it has not looked into yet. */
@@ -180,8 +208,7 @@ function headersIn(message: Msg): Record<string, string> {
     const end = text.indexOf('\r\n', at)
     const colon = text.indexOf(':', at)
     if (end < 0 || colon < 0 || colon > end) break
-    const key = text.slice(at, colon)
-    headers[key] ??= text.slice(colon + 1, end).trim()
+    if (!text.startsWith(EXPECTED, at)) headers[keyIn(text, at, colon)] ??= text.slice(colon + 1, end).trim()
     at = end + 2
   }
   return headers
