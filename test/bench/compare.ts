@@ -22,6 +22,9 @@ export type Comparison = {
   readonly target?: Target
 }
 
+/** A database server is long past them: until the compiler has settled, whoever runs more code seems slower. */
+const WARM_UP_ROUNDS = 3
+
 type Found = { readonly rounds: Figures[]; failed?: string }
 
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
@@ -29,7 +32,7 @@ export const reasonOf = (error: unknown): string => (error instanceof Error ? er
 /** A contender that fails is measured no further; the others are. */
 async function inTurn(contenders: readonly Contender[], options: PartOptions): Promise<Map<string, Found>> {
   const found = new Map<string, Found>(contenders.map(({ name }) => [name, { rounds: [] }]))
-  const uncounted = options.warmUp > 0 ? 1 : 0
+  const uncounted = options.warmUp > 0 ? WARM_UP_ROUNDS : 0
   for (let round = 0; round < uncounted + options.rounds; round++)
     for (const { name, run } of contenders) {
       const its = found.get(name)!

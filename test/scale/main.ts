@@ -34,5 +34,5 @@ async function table(title: string, all: number, measure: (count: number) => Pro
   }
 }
 
-await table('Tables between two nodes, both ways, in one configure_cluster', tables, manyTables)
-await table('Nodes in a full mesh, one table each way', nodes, manyNodes)
+await table('Tables between two nodes, both ways, in one configure_cluster', tables, (count) => manyTables(count))
+await table('Nodes in a full mesh, one table each way', nodes, (count) => manyNodes(count))

@@ -11,7 +11,8 @@ const WATCHED = 20_000
 
 const seconds = (since: number) => (performance.now() - since) / 1_000
 
-export async function manyNodes(count: number): Promise<Record<string, number>> {
+/** `watched`: ms for which it is looked at what idling costs. */
+export async function manyNodes(count: number, watched = WATCHED): Promise<Record<string, number>> {
   const cluster = new TestCluster()
   try {
     const names = Array.from({ length: count }, (_, index) => `node${index + 1}`)
@@ -55,9 +56,9 @@ export async function manyNodes(count: number): Promise<Record<string, number>> 
     await eventually('a write of each arrives on all', () => nodes.every(arrived), PATIENCE)
     const spread = seconds(since)
 
-    await delay(SETTLE)
+    await delay(Math.min(SETTLE, watched))
     const servers = await serversOf(nodes)
-    const [idle = 0, idleServers = 0] = await sharesOf([[process.pid], servers], WATCHED)
+    const [idle = 0, idleServers = 0] = await sharesOf([[process.pid], servers], watched)
     return {
       'started, s': started,
       'mesh whole, s': whole,
