@@ -16,7 +16,8 @@
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
-import { type ClusterEventSource, type ClusterEvents, type EventName, readOnly, SafeEmitter } from './events.ts'
+import { type ClusterEventSource, readOnly } from './event-source.ts'
+import { type ClusterEvents, type EventName, SafeEmitter } from './events.ts'
 import type { Source, Stamp, Transaction } from './host.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
@@ -469,7 +470,7 @@ export class ClusterManager extends SafeEmitter {
 
   /** Idempotent. Waits for what is in flight, then ends both servers. What was not acknowledged stays in the outbox. */
   close(): Promise<void> {
-    this.#closing ??= this.#close()
+    this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
   }
 

@@ -44,27 +44,6 @@ export type Payload<Name extends EventName> = ClusterEvents[Name][0]
 type Listener = (...args: unknown[]) => unknown
 type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
 
-/** The events of a manager without `emit`: what a plugin is handed. */
-export interface ClusterEventSource {
-  on<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
-  once<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
-  off<Name extends EventName>(event: Name, listener: ListenerOf<Name>): this
-}
-
-/** That side of an emitter, frozen. */
-export function readOnly(emitter: SafeEmitter): ClusterEventSource {
-  const source: ClusterEventSource = {
-    on: (event, listener) => chained(() => emitter.on(event, listener)),
-    once: (event, listener) => chained(() => emitter.once(event, listener)),
-    off: (event, listener) => chained(() => emitter.off(event, listener)),
-  }
-  const chained = (call: () => unknown) => {
-    call()
-    return source
-  }
-  return Object.freeze(source)
-}
-
 /**
  * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:failed` and stops
  * neither the others nor whoever emits. Payloads are frozen.
@@ -72,6 +51,16 @@ export function readOnly(emitter: SafeEmitter): ClusterEventSource {
 export class SafeEmitter extends EventEmitter<ClusterEvents> {
   /** The wrapper of each listener by event, so that `off` finds it. */
   readonly #wrappers = new Map<EventName, WeakMap<Listener, Listener>>()
+  readonly #ended = new AbortController()
+
+  /** Aborted once nothing is emitted any more. */
+  get ended(): AbortSignal {
+    return this.#ended.signal
+  }
+
+  protected end(): void {
+    this.#ended.abort()
+  }
 
   override on<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
     return super.on(event, this.#guard(event, listener) as never, context)

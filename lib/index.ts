@@ -2,8 +2,8 @@
 
 export { ClusterManager, type ClusterState, type QuarantineControl } from './cluster-manager.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
+export type { AwaitOptions, ClusterEventSource, ListenOptions } from './event-source.ts'
 export type {
-  ClusterEventSource,
   ClusterEvents,
   EventName,
   GapReason,

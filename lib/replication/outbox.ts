@@ -1,7 +1,7 @@
 // Where the publisher reads what is to be sent: the host's outbox, or memory for a host that keeps none.
 
+import { Fifo } from '../fifo.ts'
 import type { Host, Published, Transaction } from '../host.ts'
-import { Fifo } from './fifo.ts'
 
 export interface Outbox {
   unpublished(after?: { id: string; stamp: string }): AsyncIterable<Transaction> | Iterable<Transaction>

@@ -1,9 +1,9 @@
 // One table's own stream, as its only writer sees it: what is queued, what is in flight, what is stored, in which epoch.
 
 import { randomUUID } from 'node:crypto'
+import { Fifo } from '../fifo.ts'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
-import { Fifo } from './fifo.ts'
 import { formatLabel, type Incarnation, parseLabel, withPurge } from './stream-label.ts'
 import { epochOf, idOf } from './wire.ts'
 

@@ -443,12 +443,18 @@ describe('two nodes', () => {
         message: "Successfully purged table 'dev.streamless'",
       })
       await assert.rejects(node1.cluster.purgeStream({ database: 'dev', table: 'no-such' }), {
+        code: 'table_not_found',
         statusCode: 400,
         message: "Table 'no-such' does not exist",
       })
       await assert.rejects(node1.cluster.purgeStream({ database: 'nowhere', table: 'no-such' }), {
+        code: 'database_not_found',
         statusCode: 400,
         message: "Database 'nowhere' does not exist. Table 'no-such' does not exist",
+      })
+      await assert.rejects(node1.cluster.purgeStream({ database: 'dev', table: 'a b' }), {
+        code: 'name_not_replicable',
+        statusCode: 400,
       })
     })
   })

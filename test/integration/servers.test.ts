@@ -132,6 +132,24 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
     })
   })
 
+  test('with a binary that starts no server', async (t) => {
+    const cluster = TestCluster.for(t)
+    const files = await cluster.prepare('node1')
+    const natsServer = join(files.folder, 'broken-server')
+    const lines = [
+      '#!/bin/sh',
+      '[ "$1" = --version ] && echo "nats-server: v2.9.10" && exit',
+      'echo "[1] [FTL] no luck" >&2; exit 1',
+    ]
+    await writeFile(natsServer, `${lines.join('\n')}\n`, { mode: 0o755 })
+    await assert.rejects(cluster.open(files, { options: { natsServer } }), {
+      code: 'server_failed',
+      statusCode: 500,
+      message: /^The (hub|leaf) server did not start: .*no luck/,
+    })
+    for (const kind of kinds) assert.equal(await serverPid(files, kind), undefined)
+  })
+
   const keys: Record<keyof NodePorts, string> = {
     cluster: 'clustering.hubServer.cluster.network.port',
     leafNodes: 'clustering.hubServer.leafNodes.network.port',

@@ -8,6 +8,12 @@ export async function accepted(): Promise<void> {
   const cluster = await ClusterManager.open({ configFile: 'config.yaml', host, password: async () => 'secret' })
   cluster.on('node:updated', ({ node, previous, cause }) => [node.name, previous.subscriptions, cause satisfies string])
   cluster.events.once('replication:gap', ({ source, from, to, reason }) => [source.node, to - from, reason])
+  const up = await cluster.events.next('peer:up', {
+    where: ({ node }) => node !== '',
+    signal: AbortSignal.timeout(1_000),
+  })
+  up.node satisfies string
+  for await (const { state, source } of cluster.events.iterate('subscription:state')) [state, source.node]
   const answer: ResponseOf<'cluster_set_routes'> = await cluster.setRoutes({
     server: 'hub',
     routes: [{ host: '10.0.0.2', port: 9932 }],
@@ -44,6 +50,8 @@ export async function refused(cluster: ClusterManager): Promise<void> {
   await ClusterManager.open({ configFile: 'config.yaml' })
   // @ts-expect-error: plugins cannot emit
   cluster.events.emit('peer:up', { node: 'node2' })
+  // @ts-expect-error: no such event
+  await cluster.events.next('node:exploded')
   // @ts-expect-error: no such code
   new ClusterError('nothing_like_it', 'text')
 }

@@ -27,6 +27,7 @@ declare global {
   const requestBody: unknown
   const cluster: ClusterManager
   const source: Source
+  const stopping: AbortController
   const hostOne: Host
   const hostTwo: Host
 }

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { readOnly, SafeEmitter } from '../../lib/events.ts'
+import { readOnly } from '../../lib/event-source.ts'
+import { SafeEmitter } from '../../lib/events.ts'
 
 const payload = { node: 'node2' }
 
@@ -66,4 +67,95 @@ test('payloads are frozen, and a plugin cannot emit', () => {
   emitter.emit('peer:up', { ...payload })
   assert.ok(frozen)
   assert.equal('emit' in events, false)
+})
+
+class EndingEmitter extends SafeEmitter {
+  override end(): void {
+    super.end()
+  }
+}
+
+test('on listens until its signal aborts', () => {
+  const emitter = new SafeEmitter()
+  const heard: string[] = []
+  const ending = new AbortController()
+  const events = readOnly(emitter)
+  events.on('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
+  emitter.emit('peer:up', { node: 'before' })
+  ending.abort()
+  events.on('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
+  emitter.emit('peer:up', { node: 'after' })
+  assert.deepEqual(heard, ['before'])
+  assert.equal(emitter.listenerCount('peer:up'), 0)
+})
+
+test('next is the first that is wanted, the end of its signal, or the end of the manager', async () => {
+  const emitter = new EndingEmitter()
+  const events = readOnly(emitter)
+  const wanted = events.next('peer:up', { where: ({ node }) => node === 'node3' })
+  for (const node of ['node2', 'node3', 'node3']) emitter.emit('peer:up', { node })
+  assert.deepEqual(await wanted, { node: 'node3' })
+  const ending = new AbortController()
+  const aborted = events.next('peer:up', { signal: ending.signal })
+  ending.abort(new Error('enough'))
+  await assert.rejects(aborted, { message: 'enough' })
+  await assert.rejects(events.next('peer:up', { signal: ending.signal }), { message: 'enough' })
+  const throwing = events.next('peer:up', {
+    where: () => {
+      throw new Error('no such place')
+    },
+  })
+  emitter.emit('peer:up', { ...payload })
+  await assert.rejects(throwing, { message: 'no such place' })
+  const last = events.next('peer:up')
+  emitter.end()
+  await assert.rejects(last, { code: 'closed' })
+  await assert.rejects(events.next('peer:up'), { code: 'closed' })
+  assert.equal(emitter.listenerCount('peer:up'), 0)
+})
+
+test('an iteration loses nothing while one is dealt with, and ends with break, the signal, or the manager', async () => {
+  const emitter = new EndingEmitter()
+  const events = readOnly(emitter)
+  const emit = (...nodes: string[]) => {
+    for (const node of nodes) emitter.emit('peer:up', { node })
+  }
+  const heard: string[] = []
+  const iteration = events.iterate('peer:up')
+  emit('1', '2')
+  for await (const { node } of iteration) {
+    heard.push(node)
+    if (node === '1') emit('3', '4')
+    if (node === '3') break
+  }
+  assert.deepEqual(heard, ['1', '2', '3'])
+  assert.deepEqual(await iteration.next(), { value: undefined, done: true })
+
+  const ending = new AbortController()
+  const aborted = events.iterate('peer:up', { signal: ending.signal })
+  emit('5')
+  ending.abort(new Error('enough'))
+  emit('6')
+  assert.deepEqual(await aborted.next(), { value: { node: '5' }, done: false })
+  await assert.rejects(aborted.next(), { message: 'enough' })
+  assert.equal((await aborted.next()).done, true)
+
+  const flooded = events.iterate('peer:up')
+  const full = events.iterate('peer:up')
+  for (let count = 0; count < 20_000; count++) emit(`${count}`)
+  let taken = 0
+  await assert.rejects(async () => {
+    for await (const _ of full) taken++
+  }, RangeError)
+  assert.equal(taken, 10_000)
+  await flooded.return?.()
+  assert.equal((await flooded.next()).done, true)
+
+  const last = events.iterate('peer:up')
+  emit('7')
+  const [seven, over, more] = [last.next(), last.next(), last.next()]
+  emitter.end()
+  assert.deepEqual(await seven, { value: { node: '7' }, done: false })
+  assert.deepEqual([(await over).done, (await more).done], [true, true])
+  assert.equal(emitter.listenerCount('peer:up'), 0)
 })

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { Fifo } from '../../lib/replication/fifo.ts'
+import { Fifo } from '../../lib/fifo.ts'
 import { TableMap } from '../../lib/table-map.ts'
 
 it('a queue gives what it was given, however long it is and whenever it is cut', () => {

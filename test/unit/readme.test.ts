@@ -1,8 +1,9 @@
 // The README's examples are those that the compiler has seen: test/types/readme-*.ts.
 
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { test } from 'node:test'
+import { errors } from '../../lib/errors.ts'
 
 const read = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8')
 /** Line breaks and the columns of comments are the reader's; the formatter has its own. */
@@ -12,10 +13,37 @@ test('the examples of the README are the compiled ones', async () => {
   const readme = await read('README.md')
   const examples = [...readme.matchAll(/^```ts\n(.*?)^```/gms)].map((match) => words(match[1]!))
   const compiled = await Promise.all(
-    ['embed', 'quarantine', 'testing'].map(async (name) => {
+    ['embed', 'events', 'quarantine', 'testing'].map(async (name) => {
       const [, example = ''] = /^\/\/[^\n]*\n(.*)^export /ms.exec(await read(`test/types/readme-${name}.ts`)) ?? []
       return words(example.replace('../../lib/index.ts', 'enmesh').replace('../../lib/testing.ts', 'enmesh/testing'))
     }),
   )
   assert.deepEqual(compiled, examples)
+})
+
+test('the table of errors is the one of the code', async () => {
+  const [, table = ''] = /^## Errors\n.*?^\|---.*?\n(.*?)\n\n/ms.exec(await read('README.md')) ?? []
+  const rows = Object.entries(errors).map(
+    ([code, { statusCode, retry, hint }]) => `| \`${code}\` | ${statusCode} | ${retry ? 'yes' : 'no'} | ${hint} |`,
+  )
+  assert.deepEqual(table.split('\n'), rows)
+})
+
+test('each error is raised somewhere, and has a test', async () => {
+  const sources = async (folder: string) => {
+    const names = await readdir(new URL(`../../${folder}`, import.meta.url), { recursive: true })
+    return Promise.all(names.filter((name) => name.endsWith('.ts')).map((name) => read(`${folder}/${name}`)))
+  }
+  const [lib, tests] = await Promise.all([sources('lib'), sources('test')])
+  for (const code of Object.keys(errors)) {
+    const raised = new RegExp(`(clusterError|clusterErrorFrom|ClusterError)\\((\\w+, )?'${code}'|'${code}',`)
+    assert.ok(
+      lib.some((text) => raised.test(text)),
+      `${code} is raised nowhere`,
+    )
+    assert.ok(
+      tests.some((text) => text.includes(`'${code}'`) || text.includes(`code: "${code}"`)),
+      `${code} has no test`,
+    )
+  }
 })
