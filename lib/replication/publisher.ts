@@ -183,11 +183,12 @@ export class Publisher implements Sender {
     this.#read = 0
     try {
       const found = this.#outbox.unpublished(this.#cursor)
-      // What lies in memory is taken without a pause between two.
+      // What lies in memory is taken without a pause between two, and stays there until there is room: it may be given up meanwhile.
       if (Symbol.iterator in found) {
+        if (this.#isFull) await this.#room()
         for (const each of found) {
-          if (this.#isFull && !this.#isKnown(each)) await this.#room()
           if (!this.#take(each)) return
+          if (this.#isFull) await this.#room()
         }
       } else
         for await (const each of found) {

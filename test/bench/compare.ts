@@ -95,9 +95,9 @@ export function rowOf(identity: Omit<Row, 'figures' | 'failed'>, figures: () => 
   }
 }
 
-/** A figure that has a bound of its own. With one `without` what is measured, the bound is that of what it adds. */
+/** A figure that has a bound of its own, beside the same without what is measured. */
 export const bounded = (ours: number, without?: number, target?: Target): Row['figures'] => ({
   ours,
   without: without ?? '-',
-  ...judged(ours - (without ?? 0), target),
+  ...judged(ours, target),
 })

@@ -84,7 +84,7 @@ export const idle: Part = {
   legend: [
     'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process, the publisher',
     `one of its own. Processor time is that of ${WATCHED.subscribed} s, in which each reader asks anew once; without: of the same nodes before`,
-    'they subscribe; the target is about the difference. Memory: the heap, all garbage collected.',
+    'they subscribe. Memory: the heap, all garbage collected.',
   ],
   columns: ['what', 'on', 'of', 'subscriptions'],
   run: (options) => playing((scene) => rowsOf(scene, options)),

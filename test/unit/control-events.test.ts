@@ -321,3 +321,19 @@ describe('listeners', () => {
       assert.equal('emit' in cluster.events, false)
     }))
 })
+
+it('who iterates and who awaits is told when the manager is closed', async () => {
+  const heard: string[] = []
+  let iterated: Promise<void> | undefined
+  let awaited: Promise<unknown> | undefined
+  await withManager(async (cluster) => {
+    const added = cluster.events.iterate('route:added')
+    iterated = (async () => {
+      for await (const { route } of added) heard.push(route.host)
+    })()
+    awaited = assert.rejects(cluster.events.next('node:removed'), { code: 'closed' })
+    await cluster.setRoutes({ server: 'hub', routes: [route('b'), route('c')] })
+  })
+  await Promise.all([iterated, awaited])
+  assert.deepEqual(heard, ['b', 'c'])
+})

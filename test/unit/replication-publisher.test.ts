@@ -325,12 +325,15 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     const host = new MemoryHost([], { outbox: false })
     const { publisher } = over(test, leaf, host, { timeout: 200, maxQueued: 1 })
     leaf.held = true
-    // The second is next, and waits for room.
+    // The second waits for room, and the third behind it.
     const all = ['sent', 'next', 'unread'].map((id) => publisher.publish(transaction(id)))
     for (const each of all) await assert.rejects(each, { code: 'backlog_full' })
     await leaf.release()
     await publisher.publish(transaction('later'))
-    assert.deepEqual(await leaf.ids(dog), ['sent', 'next', 'later'])
+    assert.deepEqual(await leaf.ids(dog), ['sent', 'later'])
+    // As its error said: once more, and it is stored once.
+    await publisher.publish(transaction('next'))
+    assert.deepEqual(await leaf.ids(dog), ['sent', 'later', 'next'])
   })
 })
 
