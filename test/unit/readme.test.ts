@@ -1,7 +1,7 @@
 // The README's examples are those that the compiler has seen: test/types/readme-*.ts.
 
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { errors } from '../../lib/errors.ts'
 
@@ -27,23 +27,4 @@ test('the table of errors is the one of the code', async () => {
     ([code, { statusCode, retry, hint }]) => `| \`${code}\` | ${statusCode} | ${retry ? 'yes' : 'no'} | ${hint} |`,
   )
   assert.deepEqual(table.split('\n'), rows)
-})
-
-test('each error is raised somewhere, and has a test', async () => {
-  const sources = async (folder: string) => {
-    const names = await readdir(new URL(`../../${folder}`, import.meta.url), { recursive: true })
-    return Promise.all(names.filter((name) => name.endsWith('.ts')).map((name) => read(`${folder}/${name}`)))
-  }
-  const [lib, tests] = await Promise.all([sources('lib'), sources('test')])
-  for (const code of Object.keys(errors)) {
-    const raised = new RegExp(`(clusterError|clusterErrorFrom|ClusterError)\\((\\w+, )?'${code}'`)
-    assert.ok(
-      lib.some((text) => raised.test(text)),
-      `${code} is raised nowhere`,
-    )
-    assert.ok(
-      tests.some((text) => text.includes(`'${code}'`) || text.includes(`code: "${code}"`)),
-      `${code} has no test`,
-    )
-  }
 })

@@ -1,0 +1,196 @@
+// Every code in the table of errors can happen: each is provoked through what the package exports, and arrives as the table
+// has it. The compiler demands an entry for each.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { ClusterError, type ClusterOptions, type ErrorCode, errors } from '../../lib/index.ts'
+import { TestCluster } from '../support/cluster.ts'
+import { insert } from '../support/memory-host.ts'
+import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
+
+const superUser = { superUser: true }
+const withNode2 = { node_name: 'node2', subscriptions: both }
+const route = { host: '127.0.0.1', port: 12345 }
+
+/** A manager on a network in memory. */
+const alone = (test: TestContext, options?: MemoryNodeOptions) => new Scene(test).start('node1', options)
+
+/** Two that know nothing of each other yet; the options are those of the first. */
+async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
+  const scene = new Scene(test)
+  const node1 = await scene.start('node1', { options })
+  const node2 = await scene.start('node2')
+  return { network: scene.network, node1, node2 }
+}
+
+const never = new Promise<never>(() => {})
+
+const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
+  // --- the request ------------------------------------------------------------------------------------------------------
+
+  async forbidden(test) {
+    const { cluster } = await alone(test)
+    return cluster.execute({ operation: 'cluster_status' }, { superUser: false })
+  },
+  async operation_missing(test) {
+    const { cluster } = await alone(test)
+    return cluster.execute({}, superUser)
+  },
+  async operation_unknown(test) {
+    const { cluster } = await alone(test)
+    return cluster.execute({ operation: 'cluster_dance' }, superUser)
+  },
+  async clustering_disabled(test) {
+    const { cluster } = await alone(test, { clustering: { enabled: false } })
+    return cluster.network()
+  },
+  async invalid_request(test) {
+    const { cluster } = await alone(test)
+    return cluster.execute({ operation: 'add_node', node_name: 'node2' }, superUser)
+  },
+  async name_not_replicable(test) {
+    const { cluster } = await alone(test)
+    return cluster.purgeStream({ ...dog, table: 'hot.dog' })
+  },
+  async table_not_found(test) {
+    const { cluster } = await alone(test)
+    return cluster.purgeStream({ ...dog, table: 'unicorn' })
+  },
+  async database_not_found(test) {
+    const { cluster } = await alone(test)
+    return cluster.purgeStream({ ...dog, database: 'prod' })
+  },
+  async node_not_found(test) {
+    const { cluster } = await alone(test)
+    return cluster.removeNode({ node_name: 'node2' })
+  },
+  async subscription_not_found(test) {
+    const { cluster } = await alone(test)
+    return cluster.quarantine.replay({ node: 'node2', ...dog })
+  },
+  async transaction_too_large(test) {
+    const { host, mesh } = await alone(test)
+    return host.write('large', insert('dog', { id: 'large', text: 'x'.repeat(mesh.maxPayload) }))
+  },
+  async closed(test) {
+    const { cluster } = await alone(test)
+    await cluster.close()
+    return cluster.status()
+  },
+
+  // --- the other node ---------------------------------------------------------------------------------------------------
+
+  async node_exists(test) {
+    const { node1 } = await pair(test)
+    await node1.cluster.addNode(withNode2)
+    return node1.cluster.addNode(withNode2)
+  },
+  async node_not_listening(test) {
+    const { network, node1 } = await pair(test)
+    network.cut('node2')
+    return node1.cluster.addNode(withNode2)
+  },
+  async node_timeout(test) {
+    const { node1, node2 } = await pair(test, { requestTimeout: 100 })
+    // Its servers answer, its database does not. Were the network silent, it would be taken for gone.
+    node2.host.describe = () => never
+    return node1.cluster.addNode(withNode2)
+  },
+  async remote_refused(test) {
+    const { node1, node2 } = await pair(test)
+    await writeFile(node2.configFile, 'clustering: {')
+    return node1.cluster.addNode(withNode2)
+  },
+  async aborted(test) {
+    const { node1, node2 } = await pair(test)
+    const caller = new AbortController()
+    node2.host.describe = () => {
+      caller.abort()
+      return never
+    }
+    return node1.cluster.addNode(withNode2, { signal: caller.signal })
+  },
+
+  // --- what this node stands on -----------------------------------------------------------------------------------------
+
+  async mesh_unavailable(test) {
+    const { network, node1 } = await pair(test)
+    network.drop('node1')
+    return node1.cluster.addNode(withNode2)
+  },
+  async backlog_full(test) {
+    const { network, node1 } = await pair(test, { publishTimeout: 100 })
+    network.drop('node1')
+    return node1.write(['late'])
+  },
+  async internal(test) {
+    const { cluster, host } = await alone(test)
+    host.describe = () => Promise.reject(new Error('the disk of the database is broken'))
+    return cluster.purgeStream(dog)
+  },
+  async config_rejected(test) {
+    const { cluster, configFile } = await alone(test)
+    await writeFile(configFile, 'clustering: {')
+    return cluster.setRoutes({ server: 'hub', routes: [route] })
+  },
+
+  // --- opening ----------------------------------------------------------------------------------------------------------
+
+  invalid_option: (test) => alone(test, { options: { requestTimeout: 0 } }),
+  node_name_missing: (test) => alone(test, { clustering: { nodeName: null } }),
+  async config_locked(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1', { clustering: { enabled: false } })
+    await cluster.open(files)
+    return cluster.open(files)
+  },
+  async config_unwritable(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1')
+    return cluster.open({ ...files, configFile: join(files.folder, 'none', 'config.yaml') })
+  },
+  async folder_unusable(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1')
+    await writeFile(join(files.folder, 'clustering'), 'a file, where our folder is to be')
+    return cluster.open(files)
+  },
+  nats_server_missing: (test) =>
+    TestCluster.for(test).start('node1', { options: { natsServer: '/no/such/nats-server' } }),
+  tls_invalid(test) {
+    const [certificate, certificateAuthority, privateKey] = ['none.pem', 'authority.pem', 'key.pem']
+    const tls = { certificate, certificateAuthority, privateKey }
+    return TestCluster.for(test).start('node1', { clustering: { tls } })
+  },
+  // Node has a version that is new enough, and cannot run the configuration of a server.
+  server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
+  async port_taken(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1')
+    const taken = createServer((socket) => socket.destroy()).listen(files.ports.hub, '127.0.0.1')
+    test.after(() => taken.close())
+    await once(taken, 'listening')
+    return cluster.open(files)
+  },
+}
+
+describe('every error can happen, and is what the table says', { timeout: 60_000 }, () => {
+  for (const code of Object.keys(errors) as ErrorCode[])
+    it(code, async (test) => {
+      const error = await provoke[code](test).then(
+        () => assert.fail('nothing was rejected'),
+        (reason: unknown) => reason,
+      )
+      assert.ok(error instanceof ClusterError, String(error))
+      const { statusCode, retry, hint } = errors[code]
+      assert.deepEqual(
+        { code: error.code, statusCode: error.statusCode, retry: error.retry, hint: error.hint },
+        { code, statusCode, retry, hint },
+      )
+      assert.notEqual(error.message, '')
+    })
+})
