@@ -1,7 +1,6 @@
 // The other nodes as we know them: asking and answering them, and noticing who is there.
 
 import { randomUUID } from 'node:crypto'
-import { platform, uptime } from 'node:process'
 import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host, TableDescription } from '../host.ts'
 import type { Logger } from '../logger.ts'
@@ -201,7 +200,7 @@ export class Peers {
     switch (request.operation) {
       case 'cluster_status':
         return {
-          uptime: formatUptime(uptime()),
+          uptime: formatUptime(process.uptime()),
           ports: { clustering: clusteringPort, ...(operationsApiPort ? { operations_api: operationsApiPort } : {}) },
           system_info: this.#systemInfo(),
         }
@@ -218,7 +217,7 @@ export class Peers {
   }
 
   #systemInfo(): SystemInfo {
-    return { hdb_version: this.#options.host.info().version, node_version: process.version, platform }
+    return { hdb_version: this.#options.host.info().version, node_version: process.version, platform: process.platform }
   }
 
   // --- heartbeats -------------------------------------------------------------------------------------------------------

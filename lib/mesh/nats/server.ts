@@ -61,9 +61,20 @@ async function ended(pid: number): Promise<boolean> {
 
 // Servers that outlive a host which ends without closing would hold its ports and its store.
 const running = new Set<ChildProcess>()
-process.on('exit', () => {
+const endRunning = () => {
   for (const child of running) child.kill('SIGTERM')
-})
+}
+
+// Listens only while there are any: importing us changes nothing in the host's process.
+function track(child: ChildProcess): void {
+  if (running.size === 0) process.on('exit', endRunning)
+  running.add(child)
+  const forget = () => {
+    if (running.delete(child) && running.size === 0) process.off('exit', endRunning)
+  }
+  child.once('exit', forget)
+  child.once('error', forget)
+}
 
 export class NatsServer {
   readonly #options: ServerOptions
@@ -169,10 +180,8 @@ export class NatsServer {
       env,
     })
     this.#child = child
-    running.add(child)
-    child.once('exit', () => running.delete(child))
+    track(child)
     child.once('error', (error) => {
-      running.delete(child)
       this.#lastError = reasonOf(error)
     })
     const failed = new AbortController()
