@@ -104,7 +104,11 @@ export class ClusterManager extends SafeEmitter {
     this.#store = store
     this.#unlock = unlock
     this.#inEffect = store.manifest
-    this.#clock = new Clock(store.manifest.nodeName || 'local', options.maxClockDrift)
+    this.#clock = new Clock(
+      store.manifest.nodeName || 'local',
+      options.maxClockDrift,
+      options.mesh?.timers.now.bind(options.mesh.timers),
+    )
     const { stamp } = options.host.info()
     if (stamp) this.#clock.resume(stamp)
   }
@@ -385,6 +389,7 @@ export class ClusterManager extends SafeEmitter {
       manifest: () => this.manifest,
       commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
       isReplicable,
+      timers: mesh.timers,
     })
     this.#service = { mesh, publisher, replicator, peers, agreement, registers, quarantine }
     await mesh.setLimits(settings.streams)

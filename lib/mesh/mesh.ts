@@ -3,6 +3,7 @@
 
 import type { Source } from '../host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
+import type { Timers } from '../timers.ts'
 
 export type { Route, Routes, Source }
 export type TableName = { database: string; table: string }
@@ -96,6 +97,8 @@ export interface Mesh {
   readonly session: string
   /** Largest message that a stream can store, in bytes, headers included. */
   readonly maxPayload: number
+  /** The time that everybody who uses this mesh goes by. */
+  readonly timers: Timers
 
   /** Resolves when connected. Rejects with a ClusterError when that cannot be: missing binary, taken port. */
   open(node: string, routes: Routes, listener: MeshListener): Promise<void>

@@ -14,6 +14,7 @@ import {
 } from '../manifest/manifest.ts'
 import { isNodeName } from '../manifest/names.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
+import type { Timers } from '../timers.ts'
 import { asClusterError, type Peers } from './peers.ts'
 import type { Entry, Request, WireSubscription } from './protocol.ts'
 import { readEntries } from './protocol.ts'
@@ -56,6 +57,7 @@ export type AgreementOptions = {
   commit(change: (current: Manifest) => Manifest, cause: Cause, revisionOf?: RevisionOf): Promise<unknown>
   isReplicable(table: TableName): boolean
   logger: Logger
+  timers: Timers
 }
 
 /** ms after which a node that could not be compared with is asked again: twice as long each time. */
@@ -84,8 +86,8 @@ type Settled = { wanted: Wanted; table: TableDescription; missingHere: boolean }
 
 export class Agreement {
   readonly #options: AgreementOptions
-  /** Nodes to be compared with when they are met, and when they are asked again. */
-  readonly #due = new Map<string, NodeJS.Timeout>()
+  /** Nodes to be compared with when they are met, and how that is forgotten. */
+  readonly #due = new Map<string, () => void>()
   /** ms that each of them waits next. */
   readonly #patience = new Map<string, number>()
   readonly #comparing = new Map<string, Promise<void>>()
@@ -251,7 +253,7 @@ export class Agreement {
       this.#again.add(node)
       return before
     }
-    clearTimeout(this.#due.get(node))
+    this.#due.get(node)?.()
     this.#due.delete(node)
     const work = this.#compare(node)
       .then(() => void this.#patience.delete(node))
@@ -301,17 +303,18 @@ export class Agreement {
 
   #compareLater(node: string): void {
     if (this.#closed) return
-    clearTimeout(this.#due.get(node))
+    this.#due.get(node)?.()
     const wait = this.#patience.get(node) ?? COMPARE_AFTER.first
     this.#patience.set(node, Math.min(2 * wait, COMPARE_AFTER.most))
-    const timer = setTimeout(() => void this.compare(node), wait)
-    timer.unref()
-    this.#due.set(node, timer)
+    this.#due.set(
+      node,
+      this.#options.timers.after(wait, () => void this.compare(node)),
+    )
   }
 
   close(): void {
     this.#closed = true
-    for (const timer of this.#due.values()) clearTimeout(timer)
+    for (const forget of this.#due.values()) forget()
     this.#due.clear()
   }
 

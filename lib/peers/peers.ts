@@ -5,6 +5,7 @@ import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../
 import type { Host, TableDescription } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import type { Timers } from '../timers.ts'
 import {
   decodeHeartbeat,
   decodeRequest,
@@ -80,28 +81,30 @@ const MOST_TWINS = 100
 export class Peers {
   readonly #options: PeersOptions
   readonly #instance = randomUUID()
-  readonly #started = Date.now()
+  readonly #timers: Timers
+  readonly #started: number
   /** Processes that share a name with another, which was told. */
   readonly #twins = new Set<string>()
   readonly #heard = new Map<string, Heard>()
   readonly #up = new Set<string>()
-  #timer: NodeJS.Timeout | undefined
+  #silence: (() => void) | undefined
 
   constructor(options: PeersOptions) {
     this.#options = options
+    this.#timers = options.mesh.timers
+    this.#started = this.#timers.now()
   }
 
   start(): void {
     const { mesh } = this.#options
     mesh.serve((data) => this.#answer(data))
     mesh.listen((data) => this.#hear(data))
-    this.#timer = setInterval(() => this.beat(), HEARTBEAT)
-    this.#timer.unref()
+    this.#silence = this.#timers.every(HEARTBEAT, () => this.beat())
     this.beat()
   }
 
   close(): void {
-    clearInterval(this.#timer)
+    this.#silence?.()
   }
 
   isUp(node: string): boolean {
@@ -159,10 +162,10 @@ export class Peers {
 
   /** Rejects aborted; anything else that fails is a status. */
   async status(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerStatus> {
-    const started = performance.now()
+    const started = this.#timers.elapsed()
     try {
       const message = await this.ask(node, { operation: 'cluster_status' }, { operation: 'cluster_status', ...options })
-      const latency = Math.round(performance.now() - started)
+      const latency = Math.round(this.#timers.elapsed() - started)
       const { uptime: up, ports, system_info } = readStatus(message) ?? {}
       return {
         status: 'open',
@@ -234,7 +237,7 @@ export class Peers {
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
-    const now = performance.now()
+    const now = this.#timers.elapsed()
     for (const [each, { at }] of this.#heard) {
       if (now - at > SILENCE && this.#up.delete(each)) this.#options.listener.down(each)
       if (now - at > FORGOTTEN) this.#heard.delete(each)
@@ -250,7 +253,7 @@ export class Peers {
     if (relayed) return
     const known = this.#heard.get(node)
     if (!known && this.#heard.size >= MOST_NODES) return
-    const heard: Heard = { at: performance.now(), session, instance, started }
+    const heard: Heard = { at: this.#timers.elapsed(), session, instance, started }
     this.#heard.set(node, heard)
     if (known) heard.other = known.instance === instance ? known.other : { ...known, other: undefined }
     if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)

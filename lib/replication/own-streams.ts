@@ -81,7 +81,8 @@ export class OwnStreams {
 
   /** Where those are that grew lately. */
   recent(): (TableName & Position)[] {
-    const since = performance.now() - ANNOUNCE_FOR
+    const { mesh } = this.#options
+    const since = mesh.timers.elapsed() - ANNOUNCE_FOR
     return [...this.#streams.values()]
       .filter(({ log, grownAt }) => log.position.epoch !== '' && grownAt >= since)
       .map(({ table, log }) => ({ ...table, ...log.position }))
@@ -99,7 +100,7 @@ export class OwnStreams {
     const { mesh, node, window, requestTimeout, recall, remember } = this.#options
     const stream: Stream = {
       table,
-      grownAt: performance.now(),
+      grownAt: mesh.timers.elapsed(),
       reason: 'not yet looked at',
       interrupted: { at: -1, times: 0 },
       log: new TableLog({
@@ -112,7 +113,7 @@ export class OwnStreams {
         remember: (position) => remember(table, position),
         interrupted: (error) => void this.#interrupted(stream, error),
         grown: () => {
-          stream.grownAt = performance.now()
+          stream.grownAt = mesh.timers.elapsed()
         },
       }),
     }

@@ -57,7 +57,7 @@ export class Publisher implements Sender {
   readonly #removed = new Set<string>()
   /** Tables that were written, always the same object for each; undefined for those that cannot be replicated. */
   readonly #tables = new TableMap<TableName | undefined>()
-  readonly #timer: NodeJS.Timeout
+  readonly #forget: () => void
   readonly #counters = publishCounters()
   #queuedBytes = 0
   /** Calls of `publish` that wait, and until when none of them is late. */
@@ -86,8 +86,7 @@ export class Publisher implements Sender {
         this.#counters.retries++
       },
     })
-    this.#timer = setInterval(() => this.#expire(), 100)
-    this.#timer.unref()
+    this.#forget = options.mesh.timers.every(100, () => this.#expire())
   }
 
   /** Resolves when our leaf has every part. Rejects backlog_full, transaction_too_large, closed. */
@@ -101,7 +100,7 @@ export class Publisher implements Sender {
     if (known) return known.promise
     if (this.#waiting >= WAITERS_PER_QUEUED * this.#options.maxQueued)
       return Promise.reject(this.#backlogFull(`${this.#waiting} transactions wait already`))
-    const waiter = new Waiter(performance.now() + this.#options.timeout, this.#pass + 1)
+    const waiter = new Waiter(this.#options.mesh.timers.elapsed() + this.#options.timeout, this.#pass + 1)
     this.#waiting++
     if (this.#noneLate > waiter.deadline) this.#noneLate = waiter.deadline
     if (ticket) ticket.waiter = waiter
@@ -153,7 +152,7 @@ export class Publisher implements Sender {
 
   async close(): Promise<void> {
     this.#closed = true
-    clearInterval(this.#timer)
+    this.#forget()
     this.#streams.close()
     this.#roomWanted?.()
     await this.#reading
@@ -365,7 +364,7 @@ export class Publisher implements Sender {
   }
 
   #expire(): void {
-    const now = performance.now()
+    const now = this.#options.mesh.timers.elapsed()
     if (now < this.#noneLate) return
     const { timeout, mesh } = this.#options
     this.#noneLate = Number.POSITIVE_INFINITY

@@ -91,7 +91,7 @@ export class Replicator {
       const last = state.lastSequence
       let place: Place = { epoch: epochBehind(label, last), sequence: last }
       if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), Date.now()), options)
+        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
         const sequence = Math.min(first - 1, last)
         place = { epoch: epochBehind(label, sequence), sequence, startTime, replayUntil: last }
       }

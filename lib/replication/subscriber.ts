@@ -129,10 +129,10 @@ export class Subscriber {
   }
 
   status(): SubscriptionStatus {
-    const { source, quarantine } = this.#options
+    const { source, quarantine, mesh } = this.#options
     const { sequence: applied, gaps } = this.#cursor.checkpoint
     const last = Math.max(this.#last, applied)
-    const waiting = last > applied && this.#behindSince !== undefined ? Date.now() - this.#behindSince : 0
+    const waiting = last > applied && this.#behindSince !== undefined ? mesh.timers.now() - this.#behindSince : 0
     return {
       source,
       state: this.#state,
@@ -158,7 +158,7 @@ export class Subscriber {
   suspect(): void {
     const { sequence } = this.#cursor.checkpoint
     const { at, patience } = sequence === this.#suspicion.sequence ? this.#suspicion : { at: 0, patience: 0 }
-    const now = performance.now()
+    const now = this.#options.mesh.timers.elapsed()
     if (now - at < patience) return
     const isBehind = this.#last > sequence
     if (isBehind && patience > 1_000) {
@@ -373,19 +373,19 @@ export class Subscriber {
 
   /** What the host refuses is tried again, without end: nothing is skipped by itself. Rejects when stopped meanwhile. */
   async #untilDone(sequence: number, work: () => Promise<void>): Promise<void> {
-    const { source, counters, restoreTable, logger } = this.#options
+    const { source, counters, restoreTable, logger, mesh } = this.#options
     for (let attempts = 1; ; attempts++) {
-      const started = performance.now()
-      const slow = setInterval(() => {
-        const seconds = Math.round((performance.now() - started) / 1_000)
+      const started = mesh.timers.elapsed()
+      const forget = mesh.timers.every(SLOW_APPLY, () => {
+        const seconds = Math.round((mesh.timers.elapsed() - started) / 1_000)
         this.#stalled(sequence, `the database has not answered for ${seconds} s`, attempts)
-      }, SLOW_APPLY)
+      })
       try {
         return await work()
       } catch (error) {
         if (!this.#stopped) this.#stalled(sequence, reasonOf(error), attempts)
       } finally {
-        clearInterval(slow)
+        forget()
       }
       counters.retries++
       // Dropped, perhaps, since it was agreed on.
@@ -405,7 +405,7 @@ export class Subscriber {
   /** The stream is known to go as far as `last`. */
   #reaches(last: number): void {
     this.#last = Math.max(this.#last, last)
-    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= Date.now()
+    if (this.#last > this.#cursor.checkpoint.sequence) this.#behindSince ??= this.#options.mesh.timers.now()
   }
 
   #showProgress(): void {
@@ -425,9 +425,13 @@ export class Subscriber {
 
   /** At most `ms`, less when nudged or stopped. */
   async #pause(ms: number): Promise<void> {
-    const woken = new AbortController()
-    this.#wake = () => woken.abort()
-    await delay(ms, undefined, { signal: woken.signal }).catch(() => {})
+    await new Promise<void>((resolve) => {
+      const forget = this.#options.mesh.timers.after(ms, resolve)
+      this.#wake = () => {
+        forget()
+        resolve()
+      }
+    })
     this.#wake = undefined
   }
 }

@@ -1,7 +1,7 @@
 // The judgement at the end: from what every node holds, its journal and what it reported, everything that must not be.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { Attributes } from '../host/merge.ts'
+import type { Attributes } from '../../lib/merge-row.ts'
 import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
 import { type Commit, isOwn, originOf, tableAfter } from './writes.ts'

@@ -2,9 +2,9 @@
 // and says what else the transaction did: so a node's own rows are the whole list of what was committed there.
 
 import type { Stamp } from '../../lib/host.ts'
+import type { Attributes } from '../../lib/merge-row.ts'
 import type { Database } from '../host/database.ts'
 import type { LocalTransaction } from '../host/local-transaction.ts'
-import type { Attributes } from '../host/merge.ts'
 
 export const DATABASE = 'dev'
 export const TABLES = ['dog', 'cat'] as const

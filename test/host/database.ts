@@ -12,9 +12,9 @@ import type {
   Transaction,
 } from '../../lib/host.ts'
 import { type Logger, silent } from '../../lib/logger.ts'
+import type { Attributes } from '../../lib/merge-row.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
-import type { Attributes } from './merge.ts'
 import { Outbox } from './outbox.ts'
 import { Rows } from './rows.ts'
 import { Storage } from './storage.ts'

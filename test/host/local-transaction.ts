@@ -2,9 +2,9 @@
 
 import { randomUUID } from 'node:crypto'
 import type { Key, Stamp, Transaction, Write } from '../../lib/host.ts'
+import type { Attributes } from '../../lib/merge-row.ts'
 import { badRequest } from './errors.ts'
 import { isMissing } from './keys.ts'
-import type { Attributes } from './merge.ts'
 import type { Rows } from './rows.ts'
 
 /** Primary keys: of the records written, and of those passed over. */

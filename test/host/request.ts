@@ -1,8 +1,8 @@
 // What data operations read out of a JSON body, with HarperDB's names and texts. Nothing in a body is believed.
 
 import type { Key } from '../../lib/host.ts'
+import type { Attributes } from '../../lib/merge-row.ts'
 import { badRequest } from './errors.ts'
-import type { Attributes } from './merge.ts'
 
 export type Body = Record<string, unknown>
 

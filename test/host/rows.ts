@@ -1,7 +1,7 @@
 // The rows of all tables, to be read.
 
+import type { Attributes } from '../../lib/merge-row.ts'
 import { rowKey, tableRange } from './keys.ts'
-import type { Attributes } from './merge.ts'
 import type { Storage } from './storage.ts'
 import { TableEditor } from './table-editor.ts'
 import type { Tables } from './tables.ts'

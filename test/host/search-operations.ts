@@ -1,7 +1,7 @@
 // search_by_id, search_by_value and the two SELECTs that we know: reading only, without indexes.
 
+import type { Attributes } from '../../lib/merge-row.ts'
 import { badRequest } from './errors.ts'
-import type { Attributes } from './merge.ts'
 import type { Operation, Operations } from './operations.ts'
 import { readAny, readAttributes, readDatabase, readIds, readTable, readText, required } from './request.ts'
 

@@ -3,8 +3,8 @@
 import { mkdir } from 'node:fs/promises'
 import { type DatabaseOptions, open, type Database as Store } from 'lmdb'
 import type { Transaction } from '../../lib/host.ts'
+import type { Row } from '../../lib/merge-row.ts'
 import { HostError } from './errors.ts'
-import type { Row } from './merge.ts'
 
 /**
  * What makes values come back as they went in: typed arrays and sets (`moreTypes`), integers beyond 64 bits, objects as they

@@ -1,7 +1,7 @@
 // Changing rows of one table inside a write transaction: merges changes in, and keeps the table's count and attributes true.
 
+import { type Attributes, mergeRow, type Row, type RowChange } from '../../lib/merge-row.ts'
 import { rowKey } from './keys.ts'
-import { type Attributes, type Change, merge, type Row } from './merge.ts'
 import type { Storage } from './storage.ts'
 import { checkAttribute, type Table, type Tables } from './tables.ts'
 
@@ -22,11 +22,11 @@ export class TableEditor {
     return this.#read(this.#key(key))?.record !== undefined
   }
 
-  merge(key: unknown, change: Change): void {
+  merge(key: unknown, change: RowChange): void {
     const at = this.#key(key)
     if (change.operation !== 'delete') this.#learn(change.record)
     const before = this.#read(at)
-    const after = merge(before, change)
+    const after = mergeRow(before, change)
     if (after === before) return
     this.#storage.rows.put(at, after)
     this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)

@@ -3,12 +3,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { TestContext } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { connect, type NatsConnection, type StreamInfo } from 'nats'
 import { stringify } from 'yaml'
@@ -20,49 +18,12 @@ import {
   type Logger,
   type Payload,
 } from '../../lib/index.ts'
+import { eventually, freePorts } from '../../lib/testing.ts'
 import { MemoryHost } from './memory-host.ts'
 import { programArguments } from './program.ts'
 import { clusterPassword, isTelling, leaksIn } from './secrets.ts'
 
-export { clusterPassword }
-
-// Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
-// down would sooner or later be given the very port that the server wants back. Each process has a block of its own, and
-// holds its first port for as long as it lives.
-const FIRST_PORT = 10_000
-const BLOCK = 200
-const BLOCKS = 110
-let ownBlock: Promise<number> | undefined
-let portsGiven = 0
-
-const listening = (server: Server, port: number) =>
-  new Promise<boolean>((resolve) => {
-    server.once('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => resolve(true))
-  })
-
-async function reserveBlock(): Promise<number> {
-  for (let number = process.pid; ; number++) {
-    const first = FIRST_PORT + (number % BLOCKS) * BLOCK
-    const guard = createServer().unref()
-    if (await listening(guard, first)) return first
-  }
-}
-
-/** Ports that nobody listens on, all different. */
-export async function freePorts(count: number): Promise<number[]> {
-  ownBlock ??= reserveBlock()
-  const first = await ownBlock
-  const ports: number[] = []
-  while (ports.length < count) {
-    const port = first + 1 + (portsGiven++ % (BLOCK - 1))
-    const server = createServer()
-    if (!(await listening(server, port))) continue
-    await new Promise((resolve) => server.close(resolve))
-    ports.push(port)
-  }
-  return ports
-}
+export { clusterPassword, eventually, freePorts }
 
 /** A folder of its own, removed by the returned function, which rejects when a secret was written there for others to read. */
 export async function temporaryFolder(): Promise<[path: string, remove: () => Promise<void>]> {
@@ -73,21 +34,6 @@ export async function temporaryFolder(): Promise<[path: string, remove: () => Pr
     if (leaks.length > 0) throw new Error(`secrets were written to ${leaks.join(', ')}`)
   }
   return [path, remove]
-}
-
-/** Resolves with what `probe` gives as soon as that is neither undefined nor false; rejects after `timeout` ms with what was awaited. */
-export async function eventually<T>(
-  what: string | (() => string),
-  probe: () => T | undefined | false | Promise<T | undefined | false>,
-  timeout = 15_000,
-): Promise<T> {
-  const end = Date.now() + timeout
-  for (;;) {
-    const value = await probe()
-    if (value !== undefined && value !== false) return value
-    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
-    await delay(10)
-  }
 }
 
 export type NodePorts = { cluster: number; leafNodes: number; hub: number; leaf: number }

@@ -7,6 +7,7 @@ import { silent } from '../../lib/logger.ts'
 import { emptyManifest, type Manifest } from '../../lib/manifest/manifest.ts'
 import { Agreement } from '../../lib/peers/agreement.ts'
 import type { Registers } from '../../lib/peers/registers.ts'
+import { systemTimers } from '../../lib/timers.ts'
 
 const settled = () => new Promise((resolve) => setImmediate(resolve))
 
@@ -15,6 +16,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
   const asked = { there: 0, here: 0, made: 0 }
   let manifest: Manifest = emptyManifest
   const agreement = new Agreement({
+    timers: systemTimers,
     node: 'node1',
     host: {
       describe: async () => {

@@ -3,33 +3,33 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { type Attributes, mergeRow, type Row, type RowChange } from '../../lib/merge-row.ts'
 import { makeStamp } from '../../lib/replication/clock.ts'
-import { type Attributes, type Change, merge, type Row } from '../host/merge.ts'
 
-type Step = { operation: Change['operation']; record: Attributes }
+type Step = { operation: RowChange['operation']; record: Attributes }
 
 const at = (time: number) => makeStamp(time, 0, 'node1')
-const put = (time: number, record: Attributes): Change => ({
+const put = (time: number, record: Attributes): RowChange => ({
   operation: 'put',
   stamp: at(time),
   record: { id: 1, ...record },
 })
-const update = (time: number, record: Attributes): Change => ({
+const update = (time: number, record: Attributes): RowChange => ({
   operation: 'update',
   stamp: at(time),
   record: { id: 1, ...record },
 })
-const remove = (time: number): Change => ({ operation: 'delete', stamp: at(time) })
+const remove = (time: number): RowChange => ({ operation: 'delete', stamp: at(time) })
 
-const arrive = (changes: Change[]): Attributes | undefined =>
-  changes.reduce<Row | undefined>((row, change) => merge(row, change), undefined)?.record
+const arrive = (changes: RowChange[]): Attributes | undefined =>
+  changes.reduce<Row | undefined>((row, change) => mergeRow(row, change), undefined)?.record
 
 const permutations = <T>(items: T[]): T[][] =>
   items.length < 2
     ? [items]
     : items.flatMap((item, i) => permutations(items.toSpliced(i, 1)).map((rest) => [item, ...rest]))
 
-function always(changes: Change[], expected: Attributes | undefined): void {
+function always(changes: RowChange[], expected: Attributes | undefined): void {
   for (const order of permutations(changes)) assert.deepEqual(arrive(order), expected, JSON.stringify(order))
 }
 
@@ -64,9 +64,9 @@ test('attributes named like the members of an object are attributes', () => {
 })
 
 test('a change that comes too late gives the same row back', () => {
-  const row = merge(undefined, put(5, { a: 1 }))
-  assert.equal(merge(row, update(4, { a: 2 })), row)
-  assert.equal(merge(row, remove(4)), row)
+  const row = mergeRow(undefined, put(5, { a: 1 }))
+  assert.equal(mergeRow(row, update(4, { a: 2 })), row)
+  assert.equal(mergeRow(row, remove(4)), row)
 })
 
 // A record names some of four attributes; values tell the steps apart.
@@ -92,7 +92,7 @@ const arrivals = transactions
     }),
   )
 
-function naive(changes: Change[]): Attributes | undefined {
+function naive(changes: RowChange[]): Attributes | undefined {
   let record: Attributes | undefined
   for (const change of changes) {
     if (change.operation === 'delete') record = undefined

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Entry, Mesh, MeshError, Reader } from '../../lib/mesh/mesh.ts'
-import { MemoryNetwork, type MemoryNetworkOptions } from '../../lib/testing.ts'
+import { MemoryNetwork, type MemoryNetworkOptions, TestClock } from '../../lib/testing.ts'
 import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } from '../support/mesh-contract.ts'
 
 async function openOn(network: MemoryNetwork, node: string): Promise<OpenMesh> {
@@ -252,7 +252,7 @@ describe('drop and restore', () => {
 
 describe('loseDisk', () => {
   it('makes the streams anew, with another created, and readers are lost', async (t) => {
-    const { network, one, two } = await three(t, { now: () => 1_000 })
+    const { network, one, two } = await three(t, { clock: new TestClock({ start: 1_000, stopped: true }) })
     await append(one.mesh, 0, 3)
     const before = await one.mesh.ensureStream(dog, '')
     const reader = await two.mesh.read(dogs, 4, reading)
@@ -329,10 +329,10 @@ describe('order', () => {
 
 describe('the network', () => {
   it('stamps what is stored with its clock', async (t) => {
-    let now = 1_000
-    const { one } = await three(t, { now: () => now })
+    const clock = new TestClock({ start: 1_000, stopped: true })
+    const { one } = await three(t, { clock })
     await append(one.mesh, 0, 1)
-    now = 2_000
+    await clock.advance(1_000)
     await append(one.mesh, 1, 1)
     const reader = await one.mesh.read(dogs, 1, reading)
     assert.deepEqual(

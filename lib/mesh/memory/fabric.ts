@@ -1,5 +1,6 @@
 // What the meshes of one network have in common: who is there, who reaches whom, and the disks.
 
+import type { Timers } from '../../timers.ts'
 import type { Route } from '../mesh.ts'
 import { Disk } from './disk.ts'
 import type { Wires } from './wires.ts'
@@ -28,15 +29,15 @@ export type Way = 'open' | 'silent' | 'none'
 
 export class Fabric {
   readonly wires: Wires
-  readonly now: () => number
+  readonly timers: Timers
   /** By address, which is the node's name; of a second node of one name it is another. */
   readonly #stations = new Map<string, Station>()
   readonly #disks = new Map<string, Disk>()
   #count = 0
 
-  constructor(wires: Wires, now: () => number) {
+  constructor(wires: Wires, timers: Timers) {
     this.wires = wires
-    this.now = now
+    this.timers = timers
   }
 
   /** The address that this station has from now on. */
@@ -93,7 +94,7 @@ export class Fabric {
   }
 
   disk(address: string): Disk {
-    const disk = this.#disks.get(address) ?? new Disk(this.now)
+    const disk = this.#disks.get(address) ?? new Disk(this.timers.now.bind(this.timers))
     this.#disks.set(address, disk)
     return disk
   }

@@ -1,5 +1,6 @@
 // One node's mesh in memory: what it asks of others and of its own streams travels as messages over the network's wires.
 
+import type { Timers } from '../../timers.ts'
 import {
   type Entry,
   type Expected,
@@ -28,7 +29,8 @@ import { existing } from './stream.ts'
 export class MemoryMesh implements Mesh {
   readonly maxPayload = MAX_PAYLOAD
   readonly #fabric: Fabric
-  readonly #calls = new Calls()
+  readonly timers: Timers
+  readonly #calls: Calls
   readonly #readers = new Set<MemoryReader>()
   readonly #hearers: ((data: Uint8Array) => void)[] = []
   #node = ''
@@ -42,6 +44,8 @@ export class MemoryMesh implements Mesh {
 
   constructor(fabric: Fabric) {
     this.#fabric = fabric
+    this.timers = fabric.timers
+    this.#calls = new Calls(fabric.timers)
   }
 
   get state(): MeshState {
@@ -203,7 +207,7 @@ export class MemoryMesh implements Mesh {
   }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
-    const created = () => `${new Date(this.#fabric.now()).toISOString().slice(0, -1)}${this.#fabric.unique()}Z`
+    const created = () => `${new Date(this.timers.now()).toISOString().slice(0, -1)}${this.#fabric.unique()}Z`
     return this.#ask(this.#node, {}, (disk) => disk.ensure(table, description, created).state)
   }
 

@@ -1,5 +1,6 @@
 // A network in one process: as many nodes as wanted, no servers, and every fault at hand.
 
+import { systemTimers, type Timers } from '../../timers.ts'
 import type { Mesh } from '../mesh.ts'
 import type { Disk } from './disk.ts'
 import { Fabric } from './fabric.ts'
@@ -13,8 +14,8 @@ export type MemoryNetworkOptions = {
    * first. In either case, what one node sends to another keeps its order.
    */
   seed?: number
-  /** The clock that stored messages are stamped with, ms since 1970. Default: `Date.now`. */
-  now?: () => number
+  /** The time of this network, and of every manager in it: a `TestClock`. Default: the system's. */
+  clock?: Timers
 }
 
 export type FaultOptions = {
@@ -32,9 +33,9 @@ export class MemoryNetwork {
   readonly #fabric: Fabric
   #closed = false
 
-  constructor({ seed, now = Date.now }: MemoryNetworkOptions = {}) {
-    this.#wires = new Wires(seed === undefined ? undefined : randomNumbers(seed))
-    this.#fabric = new Fabric(this.#wires, now)
+  constructor({ seed, clock = systemTimers }: MemoryNetworkOptions = {}) {
+    this.#wires = new Wires(clock, seed === undefined ? undefined : randomNumbers(seed))
+    this.#fabric = new Fabric(this.#wires, clock)
   }
 
   /** For one node. Its streams are those of the node of the same name before it. */

@@ -1,5 +1,7 @@
 // What joins the nodes pair by pair: messages on it arrive in the order in which they were sent, or are lost with a cut.
 
+import type { Timers } from '../../timers.ts'
+
 /** `told`: both ends know; `silent`: messages vanish and nobody is told. */
 export type Cut = 'told' | 'silent'
 
@@ -19,16 +21,19 @@ type Wire = {
 type Token = { wire: Wire; generation: number }
 
 export class Wires {
+  readonly #timers: Timers
   readonly #random: (() => number) | undefined
   readonly #wires = new Map<string, Wire>()
   /** Nodes that are cut from all, those too that come later. */
   readonly #alone = new Map<string, Cut>()
-  readonly #timers = new Set<NodeJS.Timeout>()
+  /** What forgets the deliveries to come. */
+  readonly #delayed = new Set<() => void>()
   #tokens: Token[] = []
   #scheduled = false
 
   /** With `random`, it draws whose turn it is among the wires that have something to deliver; else what was sent first goes first. */
-  constructor(random?: () => number) {
+  constructor(timers: Timers, random?: () => number) {
+    this.#timers = timers
     this.#random = random
   }
 
@@ -51,11 +56,11 @@ export class Wires {
     wire.queue.push(deliver)
     const token = { wire, generation: wire.generation }
     if (wire.delay === 0) return this.#ready(token)
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer)
+    const forget = this.#timers.after(wire.delay, () => {
+      this.#delayed.delete(forget)
       this.#ready(token)
-    }, wire.delay)
-    this.#timers.add(timer)
+    })
+    this.#delayed.add(forget)
   }
 
   /** `b` missing: `a` from all. Returns the pairs of which this is told. */
@@ -93,8 +98,8 @@ export class Wires {
 
   close(): void {
     for (const wire of this.#wires.values()) this.#lose(wire)
-    for (const timer of this.#timers) clearTimeout(timer)
-    this.#timers.clear()
+    for (const forget of this.#delayed) forget()
+    this.#delayed.clear()
   }
 
   #between(a: string, b: string): Wire {

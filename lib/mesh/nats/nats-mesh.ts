@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silent } from '../../logger.ts'
 import { ownFolder } from '../../own-folder.ts'
+import { systemTimers } from '../../timers.ts'
 import {
   type Expected,
   type Member,
@@ -80,6 +81,7 @@ const portKeys = {
 
 export class NatsMesh implements Mesh {
   readonly maxPayload = MAX_STORED
+  readonly timers = systemTimers
   readonly #options: NatsMeshOptions
   readonly #logger: Logger
   readonly #jetStream = new JetStream((node) => this.#connectionTo(node))

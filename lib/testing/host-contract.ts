@@ -1,0 +1,500 @@
+// What every Host must hold to, as cases that any test runner can run, or none.
+
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import type {
+  Batch,
+  Checkpoint,
+  Host,
+  Key,
+  Published,
+  RemoteTransaction,
+  Source,
+  Stamp,
+  Transaction,
+  Write,
+} from '../host.ts'
+import { makeStamp } from '../replication/clock.ts'
+
+/** A database of its own for one case, open and empty. */
+export type HostUnderTest = {
+  host: Host
+  /** The record as users of the database read it; undefined when there is none. */
+  read(
+    database: string,
+    table: string,
+    key: Key,
+  ): Record<string, unknown> | undefined | Promise<Record<string, unknown> | undefined>
+  /** Commits these writes locally, as a transaction of its own with this stamp, data and outbox entry in one. Needed when the host has an outbox. */
+  commit?(writes: Write[], stamp: Stamp): unknown
+  /** The database is closed, or its process killed, and opened again: the host that it has then. Missing: those cases are left out. */
+  reopen?(): Host | Promise<Host>
+  /** After the case, whatever came of it. */
+  close?(): void | Promise<void>
+}
+
+/** `run` rejects with an AssertionError when the host does otherwise, and as the host does when that fails. */
+export type ContractCase = { name: string; run(): Promise<void> }
+
+type Case = (scene: Scene) => Promise<void>
+
+const dog = { database: 'dev', table: 'dog' }
+const cat = { database: 'dev', table: 'cat' }
+const from = (node: string, table = dog): Source => ({ node, ...table })
+const at = (time: number, node = 'node2'): Stamp => makeStamp(1_700_000_000_000 + time, 0, node)
+
+const insert = (record: object, table = dog): Write => ({
+  operation: 'insert',
+  ...table,
+  records: [record as Record<string, unknown>],
+})
+const update = (record: object): Write => ({ ...insert(record), operation: 'update' })
+const upsert = (record: object): Write => ({ ...insert(record), operation: 'upsert' })
+const remove = (id: Key): Write => ({ operation: 'delete', ...dog, ids: [id] })
+
+/** One database, and the batches that it is handed. */
+class Scene {
+  readonly under: HostUnderTest
+  host: Host
+  #sequence = 0
+  readonly #names = new Map<string, string>()
+
+  constructor(under: HostUnderTest) {
+    this.under = under
+    this.host = under.host
+  }
+
+  async tables(...tables: { database: string; table: string }[]): Promise<void> {
+    for (const table of tables) await this.host.createTable({ ...table, primaryKey: 'id', attributes: ['id', 'name'] })
+  }
+
+  transaction(stamp: Stamp, ...writes: Write[]): RemoteTransaction {
+    const sequence = ++this.#sequence
+    return {
+      id: `tx-${sequence}-${randomUUID()}`,
+      stamp,
+      writes,
+      sequence,
+      origin: { node: 'node2', epoch: 'e', sequence, path: [] },
+    }
+  }
+
+  batch(transactions: RemoteTransaction[], more: Partial<Batch> = {}): Batch {
+    return { source: from('node2'), transactions, checkpoint: { epoch: 'e', sequence: this.#sequence }, ...more }
+  }
+
+  /** One transaction, applied as a batch of its own. */
+  apply(stamp: Stamp, ...writes: Write[]): Promise<void> {
+    return this.host.apply(this.batch([this.transaction(stamp, ...writes)]))
+  }
+
+  async has(expected: object | undefined, key: Key = 1, table = dog): Promise<void> {
+    const record = await this.under.read(table.database, table.table, key)
+    // What a database adds of its own to a record is its business.
+    if (expected === undefined || record === undefined) return assert.equal(record, expected, `record ${String(key)}`)
+    for (const [name, value] of Object.entries(expected)) assert.deepEqual(record[name], value, `attribute ${name}`)
+  }
+
+  async lacks(attribute: string, key: Key = 1): Promise<void> {
+    const record = await this.under.read(dog.database, dog.table, key)
+    assert.ok(record?.[attribute] === undefined || record[attribute] === null, `attribute ${attribute} is gone`)
+  }
+
+  async outbox(after?: { id: string; stamp: Stamp }): Promise<Transaction[]> {
+    const found: Transaction[] = []
+    for await (const each of this.host.unpublished!(after)) found.push(each)
+    return found
+  }
+
+  /** Resolves with what lies in the outbox for it, which `named` calls by this name. */
+  async commit(name: string, ...writes: Write[]): Promise<Transaction> {
+    const { commit } = this.under
+    assert.ok(commit, "a host with an outbox is tested with 'commit'")
+    const stamp = at(++this.#sequence, 'node1')
+    await commit.call(this.under, writes, stamp)
+    const transaction = (await this.outbox()).at(-1)
+    assert.ok(transaction, 'what was committed is in the outbox')
+    assert.equal(transaction.stamp, stamp, 'it has the stamp that it was committed with')
+    this.#names.set(transaction.id, name)
+    return transaction
+  }
+
+  named(transactions: readonly Transaction[]): string[] {
+    return transactions.map(({ id }) => this.#names.get(id) ?? id)
+  }
+
+  async reopen(): Promise<void> {
+    this.host = await this.under.reopen!()
+  }
+}
+
+const checkpoint: Checkpoint = {
+  epoch: 'e1',
+  sequence: 7,
+  lastId: 'tx-7',
+  seen: {
+    node3: {
+      'epoch of node3': [
+        [1, 5],
+        [9, 9],
+      ],
+    },
+  },
+  startTime: '2026-01-02T03:04:05.000Z',
+  replayUntil: 9,
+  aside: { e1: [[3, 3]] },
+  gaps: { count: 2, lost: 40 },
+}
+
+const cases: Record<string, Case> = {
+  'info tells a version': async ({ host }) => {
+    assert.equal(typeof host.info().version, 'string')
+  },
+  'createTable makes a table and its database, and does nothing when it is there': async (scene) => {
+    await scene.tables(dog, cat)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex' }))
+    await scene.tables(dog)
+    await scene.has({ id: 1, name: 'Rex' })
+    const described = (await scene.host.describe()).filter(({ database }) => database === 'dev')
+    assert.deepEqual(described.map(({ table, primaryKey }) => [table, primaryKey]).sort(), [
+      ['cat', 'id'],
+      ['dog', 'id'],
+    ])
+    for (const { attributes } of described) assert.ok(Array.isArray(attributes), 'attributes are a list of names')
+  },
+  'apply inserts, updates, upserts and deletes': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex', age: 3 }), insert({ id: 2, name: 'Ida' }))
+    await scene.has({ id: 1, name: 'Rex', age: 3 })
+    await scene.apply(at(2), update({ id: 1, age: 4 }))
+    await scene.has({ id: 1, name: 'Rex', age: 4 })
+    await scene.apply(at(3), upsert({ id: 1, name: 'Max' }))
+    await scene.has({ id: 1, name: 'Max' })
+    await scene.lacks('age')
+    await scene.apply(at(4), remove(1))
+    await scene.has(undefined)
+    await scene.has({ id: 2, name: 'Ida' }, 2)
+  },
+  'an update of a record that is not there makes it': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), update({ id: 1, name: 'Rex' }))
+    await scene.has({ id: 1, name: 'Rex' })
+  },
+  'the writes of a transaction are done in their order': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex' }), remove(1), insert({ id: 1, name: 'Max' }))
+    await scene.has({ id: 1, name: 'Max' })
+  },
+  'keys that are numbers and keys that are text are different': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), insert({ id: 1, name: 'number' }), insert({ id: '1', name: 'text' }))
+    await scene.has({ name: 'number' }, 1)
+    await scene.has({ name: 'text' }, '1')
+  },
+  'values come back as they were': async (scene) => {
+    await scene.tables(dog)
+    const record = {
+      id: 1,
+      text: 'ä 𝄞 \u0000 "',
+      none: null,
+      no: false,
+      real: 0.1,
+      big: 2 ** 53 - 1,
+      list: [1, [2, {}]],
+      deep: { a: { b: [] } },
+    }
+    await scene.apply(at(1), insert(record))
+    await scene.has(record)
+  },
+  'an older insert or upsert does not undo a newer one': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(2), upsert({ id: 1, name: 'new' }))
+    await scene.apply(at(1), upsert({ id: 1, name: 'old' }))
+    await scene.apply(at(1), insert({ id: 1, name: 'old' }))
+    await scene.has({ id: 1, name: 'new' })
+  },
+  'equal times are decided by the node’s name, in whatever order they arrive': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1, 'node3'), upsert({ id: 1, name: 'node3' }))
+    await scene.apply(at(1, 'node2'), upsert({ id: 1, name: 'node2' }))
+    await scene.apply(at(1, 'node2'), upsert({ id: 2, name: 'node2' }))
+    await scene.apply(at(1, 'node3'), upsert({ id: 2, name: 'node3' }))
+    await scene.has({ name: 'node3' }, 1)
+    await scene.has({ name: 'node3' }, 2)
+  },
+  'a delete wins over what is older and arrives later, of a record that was never there too': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(5), remove(1))
+    await scene.apply(at(4), insert({ id: 1, name: 'Rex' }))
+    await scene.apply(at(3), update({ id: 1, name: 'Rex' }))
+    await scene.has(undefined)
+    await scene.apply(at(6), insert({ id: 1, name: 'Max' }))
+    await scene.has({ id: 1, name: 'Max' })
+  },
+  'an older delete does not undo a newer write': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(2), insert({ id: 1, name: 'Rex' }))
+    await scene.apply(at(1), remove(1))
+    await scene.has({ id: 1, name: 'Rex' })
+  },
+  'updates of different attributes both survive, whichever comes first': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex', age: 3 }))
+    await scene.apply(at(3), update({ id: 1, age: 4 }))
+    await scene.apply(at(2), update({ id: 1, name: 'Max', age: 9 }))
+    await scene.has({ id: 1, name: 'Max', age: 4 })
+  },
+  'an older insert that comes late fills in what newer updates have not set': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(2), update({ id: 1, age: 4 }))
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex', age: 3 }))
+    await scene.has({ id: 1, name: 'Rex', age: 4 })
+  },
+  'every order of arrival gives the same record': async (scene) => {
+    await scene.tables(dog)
+    const writes: [number, Write][] = [
+      [1, insert({ id: 0, a: 1, b: 1, c: 1 })],
+      [2, update({ id: 0, a: 2, b: 2 })],
+      [3, remove(0)],
+      [4, update({ id: 0, c: 4 })],
+      [5, upsert({ id: 0, b: 5 })],
+      [6, update({ id: 0, a: 6 })],
+    ]
+    const orders = permutations(writes.map((_, index) => index)).filter((_, index) => index % 24 === 0)
+    for (const [number, order] of orders.entries()) {
+      const key = 100 + number
+      for (const index of order) {
+        const [time, write] = writes[index]!
+        const { records, ids, ...rest } = write
+        const mine: Write = {
+          ...rest,
+          ...(ids ? { ids: [key] } : { records: records!.map((each) => ({ ...each, id: key })) }),
+        }
+        await scene.apply(at(time), mine)
+      }
+      await scene.has({ id: key, a: 6, b: 5 }, key)
+      await scene.lacks('c', key)
+    }
+  },
+  'a batch that comes again changes nothing': async (scene) => {
+    await scene.tables(dog)
+    const batch = scene.batch([
+      scene.transaction(at(1), insert({ id: 1, name: 'Rex' })),
+      scene.transaction(at(2), update({ id: 1, age: 3 })),
+    ])
+    await scene.host.apply(batch)
+    await scene.host.apply(batch)
+    await scene.has({ id: 1, name: 'Rex', age: 3 })
+  },
+  'a checkpoint comes back as it was stored, of each source its own': async (scene) => {
+    await scene.tables(dog, cat)
+    assert.equal(await scene.host.checkpoint(from('node2')), undefined)
+    await scene.host.apply(scene.batch([], { checkpoint }))
+    await scene.host.apply(scene.batch([], { source: from('node3'), checkpoint: { epoch: 'x', sequence: 1 } }))
+    await scene.host.apply(scene.batch([], { source: from('node2', cat), checkpoint: { epoch: 'y', sequence: 2 } }))
+    assert.deepEqual(await scene.host.checkpoint(from('node2')), checkpoint)
+    assert.deepEqual(await scene.host.checkpoint(from('node3')), { epoch: 'x', sequence: 1 })
+    assert.deepEqual(await scene.host.checkpoint(from('node2', cat)), { epoch: 'y', sequence: 2 })
+    await scene.host.apply(scene.batch([], { checkpoint: { epoch: 'e1', sequence: 8 } }))
+    assert.deepEqual(await scene.host.checkpoint(from('node2')), { epoch: 'e1', sequence: 8 })
+  },
+  'forget drops that checkpoint, and no other; a second time too': async (scene) => {
+    await scene.tables(dog)
+    await scene.host.apply(scene.batch([], { checkpoint }))
+    await scene.host.apply(scene.batch([], { source: from('node3'), checkpoint }))
+    await scene.host.forget(from('node2'))
+    await scene.host.forget(from('node2'))
+    assert.equal(await scene.host.checkpoint(from('node2')), undefined)
+    assert.deepEqual(await scene.host.checkpoint(from('node3')), checkpoint)
+  },
+  'a batch that is refused leaves nothing: no rows, no checkpoint, nothing in the outbox': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex' }))
+    const before = await scene.host.checkpoint(from('node2'))
+    const missing = { database: 'dev', table: 'table_that_is_not_there' }
+    const transactions = [
+      scene.transaction(at(2), update({ id: 1, name: 'Max' }), insert({ id: 2, name: 'Ida' })),
+      scene.transaction(at(3), insert({ id: 3 }, missing)),
+    ]
+    const republish = scene.host.unpublished ? { republish: [transactions[0]!] } : {}
+    await assert.rejects(
+      async () => scene.host.apply(scene.batch(transactions, republish)),
+      (error) => error !== undefined,
+      'a write to a table that does not exist is refused',
+    )
+    await scene.has({ id: 1, name: 'Rex' })
+    await scene.has(undefined, 2)
+    assert.deepEqual(await scene.host.checkpoint(from('node2')), before)
+    if (scene.host.unpublished) assert.deepEqual(await scene.outbox(), [])
+  },
+}
+
+const durableCases: Record<string, Case> = {
+  'what was applied is there after a restart: rows, tombstones, stamps, checkpoint, tables': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(5), insert({ id: 1, name: 'Rex' }), remove(2))
+    await scene.host.apply(scene.batch([], { checkpoint }))
+    await scene.reopen()
+    await scene.has({ id: 1, name: 'Rex' })
+    assert.deepEqual(await scene.host.checkpoint(from('node2')), checkpoint)
+    assert.ok((await scene.host.describe()).some(({ database, table }) => database === 'dev' && table === 'dog'))
+    await scene.apply(at(4), upsert({ id: 1, name: 'old' }), insert({ id: 2 }))
+    await scene.has({ id: 1, name: 'Rex' })
+    await scene.has(undefined, 2)
+  },
+  'info tells the highest stamp, of what was applied and, with an outbox, of what was committed here': async (
+    scene,
+  ) => {
+    await scene.tables(dog)
+    await scene.apply(at(50), insert({ id: 1 }))
+    await scene.apply(at(40), insert({ id: 2 }))
+    await scene.reopen()
+    assert.ok((scene.host.info().stamp ?? '') >= at(50), `${scene.host.info().stamp} is below ${at(50)}`)
+  },
+}
+
+const outboxCases: Record<string, Case> = {
+  'what is committed here is in the outbox as it is, in the order of the commits': async (scene) => {
+    await scene.tables(dog, cat)
+    assert.deepEqual(await scene.outbox(), [])
+    const writes: Write[][] = [
+      [insert({ id: 1, name: 'Rex' }), insert({ id: 1 }, cat)],
+      [update({ id: 1, name: 'Max' })],
+      [remove(1)],
+    ]
+    for (const [index, each] of writes.entries()) await scene.commit(String(index), ...each)
+    const found = await scene.outbox()
+    assert.deepEqual(scene.named(found), ['0', '1', '2'])
+    assert.deepEqual(
+      found.map((each) => each.writes),
+      writes,
+    )
+    assert.equal(new Set(found.map(({ id }) => id)).size, 3, 'each has an id of its own')
+    await scene.has(undefined)
+  },
+  'unpublished reads on behind a transaction': async (scene) => {
+    await scene.tables(dog)
+    const transactions = []
+    for (const id of ['one', 'two', 'three']) transactions.push(await scene.commit(id, insert({ id })))
+    // A host may ignore it, and then begins anew.
+    const found = scene.named(await scene.outbox(transactions[0]))
+    assert.ok(['two,three', 'one,two,three'].includes(found.join()), `behind 'one' comes ${found}`)
+  },
+  'reading the outbox and committing do not wait for each other': async (scene) => {
+    await scene.tables(dog)
+    await scene.commit('one', insert({ id: 1 }))
+    const reading = scene.host.unpublished!()[Symbol.asyncIterator]()
+    assert.deepEqual(scene.named([(await reading.next()).value!]), ['one'])
+    await scene.commit('two', insert({ id: 2 }))
+    await reading.return?.()
+    assert.deepEqual(scene.named(await scene.outbox()), ['one', 'two'])
+  },
+  'published empties it up to a transaction and keeps how far each table is': async (scene) => {
+    await scene.tables(dog, cat)
+    for (const id of ['one', 'two', 'three', 'four']) await scene.commit(id, insert({ id }))
+    const [one, two, three] = await scene.outbox()
+    const progress = (table: typeof dog, sequence: number, id: string): Published => ({
+      ...table,
+      epoch: 'e',
+      sequence,
+      id,
+    })
+    assert.equal(await scene.host.publishedUpTo!('dev', 'dog'), undefined)
+    await scene.host.published!([progress(dog, 1, 'one'), progress(cat, 9, 'x')], one)
+    assert.deepEqual(scene.named(await scene.outbox()), ['two', 'three', 'four'])
+    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress(dog, 1, 'one'))
+    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'cat'), progress(cat, 9, 'x'))
+    await scene.host.published!([progress(dog, 5, 'five')])
+    assert.deepEqual(
+      scene.named(await scene.outbox()),
+      ['two', 'three', 'four'],
+      'without a transaction nothing leaves',
+    )
+    await scene.host.published!([progress(dog, 3, 'three')], three, [two!.id])
+    assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'what is excepted stays')
+    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress(dog, 3, 'three'))
+    await scene.host.published!([progress(dog, 3, 'three')], one)
+    assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'one that has left empties nothing')
+  },
+  'what is to be handed on is put behind what is there, with its origin': async (scene) => {
+    await scene.tables(dog)
+    await scene.commit('one', insert({ id: 1 }))
+    const { sequence, ...transaction } = scene.transaction(at(1), insert({ id: 2 }))
+    const republish: Transaction[] = [
+      { ...transaction, id: 'handed on', origin: { node: 'node2', epoch: 'e', sequence, path: ['node2'] } },
+    ]
+    await scene.host.apply(scene.batch([{ ...transaction, sequence }], { republish }))
+    const found = await scene.outbox()
+    assert.deepEqual(scene.named(found), ['one', 'handed on'])
+    assert.deepEqual(found[1]!.origin, republish[0]!.origin)
+    assert.equal(found[1]!.stamp, transaction.stamp)
+  },
+  'a commit here and one from elsewhere are decided by their stamps': async (scene) => {
+    await scene.tables(dog)
+    await scene.commit('one', insert({ id: 1, name: 'here' }))
+    await scene.apply(at(0), upsert({ id: 1, name: 'older' }))
+    await scene.has({ id: 1, name: 'here' })
+    await scene.apply(at(1_000), upsert({ id: 1, name: 'newer' }))
+    await scene.has({ id: 1, name: 'newer' })
+    assert.deepEqual(scene.named(await scene.outbox()), ['one'], 'what was applied is not sent back')
+  },
+}
+
+const durableOutboxCases: Record<string, Case> = {
+  'the outbox and how far each table is outlive a restart': async (scene) => {
+    await scene.tables(dog)
+    const one = await scene.commit('one', insert({ id: 1 }))
+    await scene.commit('two', insert({ id: 2 }))
+    const progress: Published = { ...dog, epoch: 'e', sequence: 1, id: 'one' }
+    await scene.host.published!([progress], one)
+    await scene.reopen()
+    assert.deepEqual(scene.named(await scene.outbox()), ['two'])
+    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress)
+    await scene.commit('three', insert({ id: 3 }))
+    assert.deepEqual(scene.named(await scene.outbox()), ['two', 'three'])
+  },
+}
+
+const permutations = <T>(items: readonly T[]): T[][] =>
+  items.length < 2
+    ? [[...items]]
+    : items.flatMap((item, index) => permutations(items.toSpliced(index, 1)).map((rest) => [item, ...rest]))
+
+/**
+ * One case each, every one on a database that `create` makes: `for (const { name, run } of hostContract(create)) test(name, run)`.
+ * Cases of an outbox pass by a host without one, those of a restart one without `reopen`.
+ */
+export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
+  const group = (group: Record<string, Case>, applies: (under: HostUnderTest) => boolean): ContractCase[] =>
+    Object.entries(group).map(([name, work]) => ({
+      name,
+      run: async () => {
+        const under = await create()
+        try {
+          if (applies(under)) await work(new Scene(under))
+        } finally {
+          await under.close?.()
+        }
+      },
+    }))
+  const hasOutbox = ({ host }: HostUnderTest) => host.unpublished !== undefined
+  const isDurable = ({ reopen }: HostUnderTest) => reopen !== undefined
+  return [
+    ...group(cases, () => true),
+    ...group(durableCases, isDurable),
+    ...group(outboxCases, hasOutbox),
+    ...group(durableOutboxCases, (under) => hasOutbox(under) && isDurable(under)),
+  ]
+}
+
+/** All cases, without a runner. Rejects with an AggregateError of those that failed; each message begins with the name of the case. */
+export async function checkHost(create: () => HostUnderTest | Promise<HostUnderTest>): Promise<void> {
+  const failures: Error[] = []
+  for (const { name, run } of hostContract(create))
+    await run().catch((error) => failures.push(new Error(`${name}: ${(error as Error).message}`, { cause: error })))
+  if (failures.length > 0)
+    throw new AggregateError(
+      failures,
+      `the host fails ${failures.length} cases: ${failures.map((each) => each.message).join('; ')}`,
+    )
+}

@@ -1,0 +1,178 @@
+// A database in memory, ready to be mounted: tables, rows, an outbox, checkpoints; the last writer wins, attribute by attribute.
+
+import { randomUUID } from 'node:crypto'
+import type {
+  Batch,
+  Checkpoint,
+  Host,
+  Key,
+  Published,
+  Source,
+  Stamp,
+  TableDescription,
+  Transaction,
+  Write,
+} from '../host.ts'
+import { mergeRow, type Row, rowChanges } from '../merge-row.ts'
+
+export type MemoryHostOptions = {
+  /** There from the start; the primary key is `id` unless it is named. */
+  tables?: readonly { database: string; table: string; primaryKey?: string; attributes?: string[] }[]
+  /** Default true. Without one it loses, as such hosts do, what lies between its commit and the acknowledgement of our leaf when it dies. */
+  outbox?: boolean
+}
+
+/** What a host needs of the manager it is mounted in. */
+export type Mount = { stamp(): Stamp; publish(transaction: Transaction): Promise<void> }
+
+const keyOf = (...parts: unknown[]) =>
+  JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+
+/**
+ * What it holds outlives the manager: mounted in the next one it is the same database after a restart. What is changed of what it
+ * gave away, or was given, is not changed in it.
+ */
+export class MemoryHost implements Host {
+  /** Ids of the remote transactions in the order in which they were applied. */
+  readonly applied: string[] = []
+  /** What is committed here and not yet confirmed, oldest first. */
+  outbox: Transaction[] = []
+  /** Asked before a batch is applied; what it throws, or rejects with, refuses the batch. */
+  beforeApply: ((batch: Batch) => void | Promise<void>) | undefined
+  /** What it holds, by the names and keys as JSON. */
+  readonly tables = new Map<string, TableDescription>()
+  readonly rows = new Map<string, Map<string, Row>>()
+  readonly checkpoints = new Map<string, Checkpoint>()
+  readonly progress = new Map<string, Published>()
+  readonly #hasOutbox: boolean
+  #highest: Stamp = ''
+  #mount: Mount | undefined
+
+  constructor({ tables = [], outbox = true }: MemoryHostOptions = {}) {
+    this.#hasOutbox = outbox
+    for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
+      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
+    if (!outbox) Object.assign(this, { unpublished: undefined, published: undefined, publishedUpTo: undefined })
+  }
+
+  // --- as its users see it ----------------------------------------------------------------------------------------------
+
+  /** From now on it can commit: the manager that it was opened with. */
+  mount(cluster: Mount): this {
+    this.#mount = cluster
+    return this
+  }
+
+  /** The record with this key; undefined when there is none. */
+  get(database: string, table: string, key: Key): Record<string, unknown> | undefined {
+    const record = this.rows.get(keyOf(database, table))?.get(keyOf(key))?.record
+    return record && structuredClone(record)
+  }
+
+  /** All records of a table, sorted by key. */
+  records(database: string, table: string): Record<string, unknown>[] {
+    const rows = [...(this.rows.get(keyOf(database, table)) ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
+    return rows.flatMap(([, { record }]) => (record ? [structuredClone(record)] : []))
+  }
+
+  insert(database: string, table: string, ...records: Record<string, unknown>[]): Promise<void> {
+    return this.commit({ operation: 'insert', database, table, records })
+  }
+
+  /** Sets these attributes; each record holds its primary key. */
+  update(database: string, table: string, ...records: Record<string, unknown>[]): Promise<void> {
+    return this.commit({ operation: 'update', database, table, records })
+  }
+
+  delete(database: string, table: string, ...ids: Key[]): Promise<void> {
+    return this.commit({ operation: 'delete', database, table, ids })
+  }
+
+  /** One transaction, here at once. Resolves when our leaf has it; rejects as `publish` of the manager does: it is committed here all the same. */
+  commit(...writes: Write[]): Promise<void> {
+    const mount = this.#mount
+    if (!mount) return Promise.reject(new Error('mount(cluster) comes before the first commit'))
+    const transaction = { id: randomUUID(), stamp: mount.stamp(), writes: structuredClone(writes) }
+    this.commitAs(transaction)
+    return mount.publish(transaction)
+  }
+
+  /** The local half of `commit`, with an id and a stamp of the caller's. */
+  commitAs(transaction: Transaction): void {
+    for (const write of transaction.writes) this.#tableOf(write)
+    for (const write of transaction.writes) this.#write(transaction.stamp, write)
+    if (this.#hasOutbox) this.outbox.push(transaction)
+  }
+
+  // --- as the module sees it --------------------------------------------------------------------------------------------
+
+  info(): { version: string; stamp?: Stamp } {
+    return { version: '1.0.0', ...(this.#highest && { stamp: this.#highest }) }
+  }
+
+  async describe(): Promise<TableDescription[]> {
+    return structuredClone([...this.tables.values()])
+  }
+
+  async createTable(table: TableDescription): Promise<void> {
+    const key = keyOf(table.database, table.table)
+    if (!this.tables.has(key)) this.tables.set(key, structuredClone(table))
+  }
+
+  async apply(batch: Batch): Promise<void> {
+    await this.beforeApply?.(batch)
+    const { source, transactions, checkpoint, republish = [] } = batch
+    // All or nothing: whatever can be refused is refused before anything is written.
+    for (const { writes } of transactions) for (const write of writes) this.#tableOf(write)
+    for (const { id, stamp, writes } of transactions) {
+      this.applied.push(id)
+      for (const write of writes) this.#write(stamp, write)
+    }
+    this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
+    if (this.#hasOutbox) this.outbox.push(...structuredClone(republish))
+  }
+
+  async checkpoint({ node, database, table }: Source): Promise<Checkpoint | undefined> {
+    return structuredClone(this.checkpoints.get(keyOf(node, database, table)))
+  }
+
+  async forget({ node, database, table }: Source): Promise<void> {
+    this.checkpoints.delete(keyOf(node, database, table))
+  }
+
+  async *unpublished(after?: { id: string }): AsyncIterable<Transaction> {
+    // What was read last is near the end, what is published next near the start.
+    const from = after ? this.outbox.findLastIndex(({ id }) => id === after.id) + 1 : 0
+    yield* this.outbox.slice(from)
+  }
+
+  async published(progress: Published[], through?: { id: string }, except: string[] = []): Promise<void> {
+    for (const each of progress) this.progress.set(keyOf(each.database, each.table), each)
+    if (!through) return
+    const end = this.outbox.findIndex(({ id }) => id === through.id) + 1
+    const kept = this.outbox.slice(0, end).filter(({ id }) => except.includes(id))
+    this.outbox = [...kept, ...this.outbox.slice(end)]
+  }
+
+  async publishedUpTo(database: string, table: string): Promise<Published | undefined> {
+    return this.progress.get(keyOf(database, table))
+  }
+
+  /** Throws when there is no such table. */
+  #tableOf({ database, table }: Write): TableDescription {
+    const found = this.tables.get(keyOf(database, table))
+    if (!found) throw new Error(`Table '${database}.${table}' does not exist`)
+    return found
+  }
+
+  #write(stamp: Stamp, write: Write): void {
+    const { database, table, primaryKey, attributes } = this.#tableOf(write)
+    if (stamp > this.#highest) this.#highest = stamp
+    const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, Row>()
+    this.rows.set(keyOf(database, table), rows)
+    for (const record of write.records ?? [])
+      for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
+    for (const { key, change } of rowChanges(write, stamp, primaryKey))
+      rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change))
+  }
+}

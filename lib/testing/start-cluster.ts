@@ -1,0 +1,247 @@
+// Whole clusters for tests: managers on real servers, or on a network in memory, each with a database in memory.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { ClusterManager } from '../cluster-manager.ts'
+import type { ClusterError } from '../errors.ts'
+import type { Host } from '../host.ts'
+import type { MemoryNetwork } from '../mesh/memory/network.ts'
+import type { ClusterOptions } from '../options.ts'
+import { eventually } from './eventually.ts'
+import { MemoryHost, type MemoryHostOptions } from './memory-host.ts'
+import { freePorts } from './ports.ts'
+
+export type StartOptions<H extends Host = MemoryHost> = {
+  /** Without servers: all nodes on this network. Default: two nats-servers a node, on free ports of 127.0.0.1. */
+  network?: MemoryNetwork
+  /** On every node from the start. Each node is subscribed to those of every other, both ways, unless `subscribe` is false. */
+  tables?: MemoryHostOptions['tables']
+  subscribe?: boolean
+  /** The database of a node. Default: a `MemoryHost` with `tables`. */
+  host?: (name: string) => H | Promise<H>
+  /** Of each manager: its bounds and time-outs, `natsServer`, `logger`. */
+  options?: Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
+  /** ms until the cluster must be whole, default 30,000. */
+  timeout?: number
+}
+
+const USER = 'cluster_user'
+const PASSWORD = 'of-a-cluster-for-tests'
+
+/** One node; what it has on disk and in its database outlives `stop`. */
+export class ClusterNode<H extends Host = MemoryHost> {
+  readonly name: string
+  readonly host: H
+  readonly folder: string
+  readonly configFile: string
+  /** The hub's port for other hubs: what a route to this node names. None on a network in memory. */
+  readonly port: number | undefined
+  readonly #open: () => Promise<ClusterManager>
+  #cluster: ClusterManager | undefined
+
+  constructor(
+    files: Pick<ClusterNode<H>, 'name' | 'host' | 'folder' | 'configFile' | 'port'>,
+    open: () => Promise<ClusterManager>,
+  ) {
+    this.name = files.name
+    this.host = files.host
+    this.folder = files.folder
+    this.configFile = files.configFile
+    this.port = files.port
+    this.#open = open
+  }
+
+  /** The manager. Throws while the node is stopped. */
+  get cluster(): ClusterManager {
+    if (!this.#cluster) throw new Error(`${this.name} is stopped`)
+    return this.#cluster
+  }
+
+  get isRunning(): boolean {
+    return this.#cluster !== undefined
+  }
+
+  /** Opens the manager, on what was there before. Does nothing while it is open. */
+  async start(): Promise<void> {
+    if (this.#cluster) return
+    this.#cluster = await this.#open()
+    if (this.host instanceof MemoryHost) this.host.mount(this.#cluster)
+  }
+
+  /** Closes the manager, and with it the servers. */
+  async stop(): Promise<void> {
+    const cluster = this.#cluster
+    this.#cluster = undefined
+    await cluster?.close()
+  }
+}
+
+/** What `startCluster` gives: `await using`, or `close`, ends everything and removes the folders. */
+export class TestingCluster<H extends Host = MemoryHost> {
+  readonly nodes: readonly ClusterNode<H>[]
+  readonly #folder: string
+
+  constructor(nodes: readonly ClusterNode<H>[], folder: string) {
+    this.nodes = nodes
+    this.#folder = folder
+  }
+
+  /** Throws when there is none of this name. */
+  node(name: string): ClusterNode<H> {
+    const found = this.nodes.find((each) => each.name === name)
+    if (!found) throw new Error(`no node '${name}' among ${this.nodes.map((each) => each.name).join(', ')}`)
+    return found
+  }
+
+  /**
+   * Resolves when every outbox is empty and every node that runs has applied what the others that run have published. Rejects
+   * after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
+   */
+  async settled(timeout = 15_000): Promise<void> {
+    let unrest = ''
+    const running = this.nodes.filter((node) => node.isRunning)
+    const isSettled = async () => {
+      for (const { name, host } of running)
+        for await (const { id } of host.unpublished?.() ?? []) {
+          unrest = `transaction ${id} is in the outbox of ${name}`
+          return false
+        }
+      for (const { name, cluster } of running)
+        for (const { source, state, applied, error = '' } of cluster.subscriptions()) {
+          const { node, database, table } = source
+          const owner = running.find((each) => each.name === node)
+          if (!owner) continue
+          const last = (await owner.host.publishedUpTo?.(database, table))?.sequence ?? 0
+          unrest = `${name} is ${state} at ${applied} of ${last} of ${database}.${table} of ${node} ${error}`
+          if (state !== 'live' || applied < last) return false
+        }
+      return true
+    }
+    await eventually(() => `the cluster settles: ${unrest}`, isSettled, timeout)
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    const closed = await Promise.allSettled(this.nodes.map((node) => node.stop()))
+    await rm(this.#folder, { recursive: true, force: true, maxRetries: 5 })
+    const failure = closed.find((result) => result.status === 'rejected')
+    if (failure) throw failure.reason
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/**
+ * Nodes `node1`, `node2` and so on, or of the names given, linked with each other, with a password of their own. Resolves when all know
+ * each other and, with `tables`, every subscription is live. Whatever was started is ended when it rejects: as
+ * `ClusterManager.open` does, and with an Error after `timeout`.
+ */
+export async function startCluster<H extends Host = MemoryHost>(
+  nodes: number | readonly string[],
+  options: StartOptions<H> = {},
+): Promise<TestingCluster<H>> {
+  const names = typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => `node${index + 1}`) : nodes
+  if (names.length === 0 || !names.every((name) => typeof name === 'string' && name !== ''))
+    throw new TypeError(`'nodes' must be a number from 1 on, or names, received ${String(nodes)}`)
+  const { network, tables = [], subscribe = true, timeout = 30_000 } = options
+  const folder = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
+  const host = options.host ?? (() => new MemoryHost({ tables }) as Host as H)
+  const open = (configFile: string, host: H) => () =>
+    ClusterManager.open({
+      password: PASSWORD,
+      ...options.options,
+      configFile,
+      host,
+      ...(network ? { mesh: network.mesh() } : {}),
+    })
+  const made: ClusterNode<H>[] = []
+  const cluster = new TestingCluster(made, folder)
+  try {
+    for (const name of names) {
+      const ports = network ? undefined : await freePorts(4)
+      const own = await mkdtemp(join(folder, `${name}-`))
+      const configFile = join(own, 'config.yaml')
+      await writeFile(configFile, configOf(name, ports, made[0]?.port), { mode: 0o600 })
+      const database = await host(name)
+      made.push(
+        new ClusterNode(
+          { name, host: database, folder: own, configFile, port: ports?.[0] },
+          open(configFile, database),
+        ),
+      )
+    }
+    const [first, ...others] = made
+    await first!.start()
+    await Promise.all(others.map((node) => node.start()))
+    await allMet(made, timeout)
+    if (subscribe && tables.length > 0) await subscribeAll(made, tables, timeout)
+    return cluster
+  } catch (error) {
+    await cluster.close().catch(() => {})
+    throw error
+  }
+}
+
+/** The section of a node's file; the first node is the one that the others have a route to. */
+function configOf(name: string, ports: readonly number[] | undefined, first: number | undefined): string {
+  const lines = ['clustering:', '  enabled: true', `  nodeName: ${JSON.stringify(name)}`, `  user: ${USER}`]
+  if (!ports) return [...lines, ''].join('\n')
+  const [cluster, leafNodes, hub, leaf] = ports
+  return [
+    ...lines,
+    '  hubServer:',
+    '    cluster:',
+    '      network:',
+    `        port: ${cluster}`,
+    ...(first === undefined ? [] : ['        routes:', `          - { host: 127.0.0.1, port: ${first} }`]),
+    `    leafNodes: { network: { port: ${leafNodes} } }`,
+    `    network: { port: ${hub} }`,
+    `  leafServer: { network: { port: ${leaf} } }`,
+    '',
+  ].join('\n')
+}
+
+/** Each is seen in the network by each. */
+async function allMet(nodes: readonly ClusterNode<Host>[], timeout: number): Promise<void> {
+  for (const { name, cluster } of nodes) {
+    let seen: string[] = []
+    await eventually(
+      () => `${name} sees all ${nodes.length} nodes, it sees ${seen.join(', ')}`,
+      async () => {
+        const network = await cluster.network({ timeout: 500 })
+        seen = network.nodes.map((each) => each.name)
+        return seen.length >= nodes.length
+      },
+      timeout,
+    )
+  }
+}
+
+async function subscribeAll(
+  nodes: readonly ClusterNode<Host>[],
+  tables: NonNullable<MemoryHostOptions['tables']>,
+  timeout: number,
+): Promise<void> {
+  const subscriptions = tables.map(({ database, table }) => ({ database, table, publish: true, subscribe: true }))
+  // A node that is seen may not listen yet.
+  for (const [index, { name, cluster }] of nodes.entries())
+    for (const other of nodes.slice(0, index))
+      await eventually(
+        `${name} agrees with ${other.name}`,
+        () =>
+          cluster.updateNode({ node_name: other.name, subscriptions }).catch((error) => {
+            if ((error as ClusterError).code !== 'node_not_listening') throw error
+            return undefined
+          }),
+        timeout,
+      )
+  for (const { name, cluster } of nodes)
+    await eventually(
+      `all subscriptions of ${name} are live`,
+      () => cluster.subscriptions().every(({ state }) => state === 'live'),
+      timeout,
+    )
+}

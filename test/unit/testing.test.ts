@@ -1,0 +1,263 @@
+// What the package gives to tests: the contract of hosts, whole clusters on a network in memory, the clock that a test turns.
+
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { describe, it, type TestContext } from 'node:test'
+import { ClusterError } from '../../lib/index.ts'
+import {
+  checkHost,
+  type HostUnderTest,
+  hostContract,
+  MemoryHost,
+  MemoryNetwork,
+  type StartOptions,
+  startCluster,
+  TestClock,
+} from '../../lib/testing.ts'
+import { Database } from '../host/database.ts'
+import { LmdbHost } from '../host/lmdb-host.ts'
+import { temporaryFolder } from '../support/cluster.ts'
+
+const dogs = [{ database: 'dev', table: 'dog' }]
+
+/** In memory a restart is the same database, mounted anew. */
+function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTest {
+  const host = make()
+  return {
+    host,
+    read: (database, table, key) => host.get(database, table, key),
+    commit: (writes, stamp) => host.commitAs({ id: randomUUID(), stamp, writes }),
+    reopen: () => host,
+  }
+}
+
+describe('the contract of hosts', () => {
+  describe('is kept by the host in memory', () => {
+    for (const { name, run } of hostContract(inMemory)) it(name, run)
+  })
+
+  it('and by one without an outbox', () => checkHost(() => inMemory(() => new MemoryHost({ outbox: false }))))
+
+  describe('is kept by the reference host', () => {
+    const create = async (): Promise<HostUnderTest> => {
+      const [folder, remove] = await temporaryFolder()
+      let database = await Database.open(folder)
+      return {
+        host: new LmdbHost(database, '1.0.0'),
+        read: (name, table, key) => database.get(name, table, key),
+        commit: (writes, stamp) => {
+          database.stamp = () => stamp
+          return database.transact('anybody', (transaction) => {
+            for (const { operation, database, table, records = [], ids = [] } of writes)
+              if (operation === 'delete') transaction.delete(database, table, ids)
+              else transaction[operation](database, table, records)
+          })
+        },
+        reopen: async () => {
+          await database.close()
+          database = await Database.open(folder)
+          return new LmdbHost(database, '1.0.0')
+        },
+        close: async () => {
+          await database.close()
+          await remove()
+        },
+      }
+    }
+    for (const { name, run } of hostContract(create)) it(name, run)
+  })
+
+  const mistakes: Record<string, (host: MemoryHost) => void> = {
+    'takes whatever comes last': (host) => {
+      const { apply } = host
+      let count = 0
+      host.apply = (batch) =>
+        apply.call(host, {
+          ...batch,
+          transactions: batch.transactions.map((each) => ({
+            ...each,
+            stamp: `ffffffffffff-${String(++count).padStart(6, '0')}-x`,
+          })),
+        })
+    },
+    'keeps no tombstones': (host) => {
+      const { apply } = host
+      host.apply = async (batch) => {
+        await apply.call(host, batch)
+        for (const rows of host.rows.values()) for (const [key, { record }] of rows) if (!record) rows.delete(key)
+      }
+    },
+    'stores a checkpoint before it can apply': (host) => {
+      const { apply } = host
+      host.apply = async (batch) => {
+        await apply.call(host, { ...batch, transactions: [] })
+        await apply.call(host, batch)
+      }
+    },
+    'keeps one checkpoint a node': (host) => {
+      host.checkpoint = async ({ node }) => [...host.checkpoints].findLast(([key]) => key.includes(node))?.[1]
+    },
+    'forgets nothing': (host) => {
+      host.forget = async () => {}
+    },
+    'keeps only part of a checkpoint': (host) => {
+      const { checkpoint } = host
+      host.checkpoint = async (source) => {
+        const found = await checkpoint.call(host, source)
+        return found && { epoch: found.epoch, sequence: found.sequence }
+      }
+    },
+    'drops what it is to hand on': (host) => {
+      const { apply } = host
+      host.apply = ({ republish: _, ...batch }) => apply.call(host, batch)
+    },
+    'removes too much from the outbox': (host) => {
+      host.published = async () => {
+        host.outbox = []
+      }
+    },
+    'sorts its outbox by id': (host) => {
+      const { commitAs } = host
+      host.commitAs = (transaction) => {
+        commitAs.call(host, transaction)
+        host.outbox.sort((a, b) => (a.id < b.id ? -1 : 1))
+      }
+    },
+    'loses everything at a restart': (host) => {
+      const { checkpoint } = host
+      let asked = 0
+      host.checkpoint = async (source) =>
+        ++asked > 0 && host.rows.size > 0 ? undefined : checkpoint.call(host, source)
+    },
+    'tells no stamp': (host) => {
+      host.info = () => ({ version: '1.0.0' })
+    },
+  }
+  for (const [name, spoil] of Object.entries(mistakes))
+    it(`is broken by one that ${name}`, async () => {
+      const create = () =>
+        inMemory(() => {
+          const host = new MemoryHost()
+          spoil(host)
+          return host
+        })
+      await assert.rejects(checkHost(create), (error: AggregateError) => error.errors.length > 0)
+    })
+})
+
+const cluster = async (t: TestContext, nodes: number | string[], options: StartOptions) => {
+  const started = await startCluster(nodes, options)
+  t.after(() => started.close())
+  return started
+}
+
+describe('a cluster in memory', () => {
+  it('is whole when it has started, and replicates', async (t) => {
+    const network = new MemoryNetwork()
+    const started = await cluster(t, 3, { network, tables: dogs })
+    const [one, two, three] = started.nodes
+    await one!.host.insert('dev', 'dog', { id: 1, name: 'Rex' })
+    await two!.host.insert('dev', 'dog', { id: 2, name: 'Ida' })
+    await started.settled()
+    await three!.host.update('dev', 'dog', { id: 1, age: 3 })
+    await started.settled()
+    for (const { host } of started.nodes)
+      assert.deepEqual(host.records('dev', 'dog'), [
+        { id: 1, name: 'Rex', age: 3 },
+        { id: 2, name: 'Ida' },
+      ])
+  })
+
+  it('has nodes that are cut off, stopped and started, and lose nothing', async (t) => {
+    const network = new MemoryNetwork()
+    const started = await cluster(t, ['a', 'b'], { network, tables: dogs })
+    const [a, b] = [started.node('a'), started.node('b')]
+    network.cut('a', 'b')
+    await a.host.insert('dev', 'dog', { id: 1 })
+    await b.host.insert('dev', 'dog', { id: 2 })
+    assert.equal(b.host.get('dev', 'dog', 1), undefined)
+    await b.stop()
+    await b.stop()
+    assert.throws(() => b.cluster, /b is stopped/)
+    network.heal()
+    await b.start()
+    await started.settled()
+    assert.deepEqual([a.host.records('dev', 'dog').length, b.host.records('dev', 'dog').length], [2, 2])
+    assert.throws(() => started.node('c'), /no node 'c' among a, b/)
+  })
+
+  it('says what it waits for in vain, and leaves nothing behind when it cannot start', async (t) => {
+    const network = new MemoryNetwork()
+    const started = await cluster(t, 2, { network, tables: dogs })
+    network.cut('node1', 'node2')
+    await started.nodes[0]!.host.insert('dev', 'dog', { id: 1 })
+    await assert.rejects(started.settled(50), /not within 50 ms: the cluster settles: node\d is/)
+    await assert.rejects(startCluster(0), TypeError)
+    await assert.rejects(startCluster(2, { network: new MemoryNetwork(), options: { maxBatch: 0 } }), {
+      code: 'invalid_option',
+    })
+  })
+})
+
+describe('the clock of a network', () => {
+  it('turned ahead, has a silent node down, a publish time out, and messages expire', async (t) => {
+    const clock = new TestClock()
+    const network = new MemoryNetwork({ clock })
+    const [one] = (await cluster(t, 2, { network, tables: dogs })).nodes
+    const { events } = one!.cluster
+    const down = events.next('peer:down')
+    network.cut('node1', 'node2', { silent: true })
+    await clock.advance(6_000)
+    assert.equal((await down).node, 'node2')
+    network.drop('node1')
+    const published = one!.host.insert('dev', 'dog', { id: 1 })
+    const [outcome] = await Promise.all([published.catch((error) => error), clock.advance(11_000)])
+    assert.ok(outcome instanceof ClusterError && outcome.code === 'backlog_full')
+    network.restore('node1')
+    network.heal()
+    const up = events.next('peer:up')
+    await clock.advance(2_000)
+    assert.equal((await up).node, 'node2')
+  })
+
+  it('stands still when it is to, and goes through what is due in order, each at its time', async () => {
+    const clock = new TestClock({ start: new Date('2026-01-01T00:00:00Z'), stopped: true })
+    const told: string[] = []
+    const tell = (name: string) => () => void told.push(`${name} at ${clock.elapsed()}`)
+    clock.after(30, tell('third'))
+    clock.after(10, tell('first'))
+    const forget = clock.every(20, tell('every'))
+    clock.after(20, () => clock.after(5, tell('set off')))
+    const forgotten = clock.after(15, tell('forgotten'))
+    forgotten()
+    assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00Z'))
+    await clock.advance(9)
+    assert.deepEqual(told, [])
+    await clock.advance(36)
+    assert.deepEqual(told, ['first at 10', 'every at 20', 'set off at 25', 'third at 30', 'every at 40'])
+    assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00.045Z'))
+    forget()
+    await clock.advance(1_000)
+    assert.equal(told.length, 5)
+    for (const wrong of [-1, Number.NaN, '5']) assert.throws(() => clock.advance(wrong as number), TypeError)
+    assert.throws(() => new TestClock({ start: new Date('never') }), TypeError)
+  })
+
+  it('goes on by itself unless it is stopped', async () => {
+    const clock = new TestClock()
+    const before = clock.elapsed()
+    await new Promise<void>((resolve) => clock.after(5, resolve))
+    assert.ok(clock.elapsed() - before >= 4.9)
+    let count = 0
+    await new Promise<void>((resolve) => {
+      clock.after(1_000, resolve)
+      const forget = clock.every(2, () => {
+        if (++count < 3) return
+        forget()
+        resolve()
+      })
+    })
+    assert.equal(count, 3)
+    await clock.advance(1_000)
+  })
+})
