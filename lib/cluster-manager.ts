@@ -15,9 +15,10 @@
 
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { tellChannel, traced } from './diagnostics.ts'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
 import { type ClusterEventSource, readOnly } from './event-source.ts'
-import { type ClusterEvents, type EventName, SafeEmitter } from './events.ts'
+import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events.ts'
 import type { Source, Stamp, Transaction } from './host.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
@@ -25,6 +26,7 @@ import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
 import { type Mesh, MeshError, type StreamLimits } from './mesh/mesh.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
+import { observe } from './meter.ts'
 import {
   type Caller,
   call,
@@ -40,6 +42,7 @@ import { ownFolder } from './own-folder.ts'
 import { Agreement, type RevisionOf } from './peers/agreement.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
+import { type Progress, ProgressReport } from './progress.ts'
 import { Clock, stampTime } from './replication/clock.ts'
 import type { Metrics } from './replication/metrics.ts'
 import { Publisher } from './replication/publisher.ts'
@@ -49,6 +52,15 @@ import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber
 import { isReplicable } from './replication/wire.ts'
 
 export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
+
+/** What may be looked at: safe to be handed out, nothing of it changes anything. */
+export interface ClusterView {
+  readonly state: ClusterState
+  readonly manifest: Manifest
+  readonly events: ClusterEventSource
+  subscriptions(): SubscriptionStatus[]
+  metrics(): Metrics | undefined
+}
 
 /** Everything that runs only while clustering is enabled. */
 type Service = {
@@ -77,6 +89,8 @@ export interface QuarantineControl {
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`: what plugins are handed. */
   readonly events: ClusterEventSource = readOnly(this)
+  /** What plugins are handed: frozen, it shows and listens, and that is all. */
+  readonly view: ClusterView = viewOf(this)
   /** Messages of other nodes that could not be taken: unreadable ones, and stamps more than `maxClockDrift` ahead. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
@@ -95,6 +109,8 @@ export class ClusterManager extends SafeEmitter {
   /** The manifest that mesh and subscribers follow, or are on their way to. */
   #inEffect: Manifest
   #closing: Promise<void> | undefined
+  /** Has the meter forget us. */
+  #unmeter: (() => void) | undefined
   /** Another process of our name was there first: this one takes no part until it is opened again. */
   #aside = false
 
@@ -111,6 +127,10 @@ export class ClusterManager extends SafeEmitter {
     )
     const { stamp } = options.host.info()
     if (stamp) this.#clock.resume(stamp)
+    for (const event of eventNames) {
+      const listener = options.on?.[event]
+      if (listener) this.on(event, listener as () => void)
+    }
   }
 
   /**
@@ -144,10 +164,14 @@ export class ClusterManager extends SafeEmitter {
     return this.#store.manifest
   }
 
-  /** Nobody can listen before `open` has resolved: what happens until then is told right after it, in order. */
+  /** Nobody can listen before `open` has resolved: what happens until then is told right after it, in order, but for how far it is. */
   override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
-    if (this.#state !== 'opening' && this.#early.length === 0) return super.emit(event, ...args)
-    this.#early.push(() => super.emit(event, ...args))
+    const tell = () => {
+      tellChannel(event, this.manifest.nodeName, args[0])
+      return super.emit(event, ...args)
+    }
+    if (event === 'progress' || (this.#state !== 'opening' && this.#early.length === 0)) return tell()
+    this.#early.push(tell)
     return false
   }
 
@@ -167,7 +191,11 @@ export class ClusterManager extends SafeEmitter {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
     const { id, stamp = '', writes } = (transaction ?? {}) as Partial<Transaction>
     if (typeof id === 'string' && id !== '' && !Number.isNaN(stampTime(stamp)) && Array.isArray(writes))
-      return this.#service?.publisher.publish(transaction) ?? Promise.resolve()
+      return traced(
+        'publish',
+        () => ({ node: this.manifest.nodeName, transaction }),
+        () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
+      )
     const text = 'a transaction has an id, a stamp that cluster.stamp() gave, and writes'
     return Promise.reject(clusterError('invalid_request', text))
   }
@@ -206,7 +234,8 @@ export class ClusterManager extends SafeEmitter {
 
   /** An operation as JSON, forwarded by the host with who asks for it. Rejects with a ClusterError. */
   execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
-    return this.#run(() => execute(this.#context(), request, caller, options))
+    const { operation } = (request ?? {}) as { operation?: unknown }
+    return this.#run(() => this.#traced(String(operation), () => execute(this.#context(), request, caller, options)))
   }
 
   /** `cluster_set_routes`: adds what neither list has; in effect when it resolves. */
@@ -234,7 +263,11 @@ export class ClusterManager extends SafeEmitter {
 
   #operation<Name extends OperationName>(name: Name) {
     return (body: RequestOf<Name> = {} as RequestOf<Name>, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
-      this.#run(() => call(this.#context(), name, body, options))
+      this.#run(() => this.#traced(name, () => call(this.#context(), name, body, options)))
+  }
+
+  #traced<T>(operation: string, work: () => Promise<T>): Promise<T> {
+    return traced('operation', () => ({ node: this.manifest.nodeName, operation }), work)
   }
 
   /** Answers when what the operation changed is in effect. */
@@ -285,6 +318,7 @@ export class ClusterManager extends SafeEmitter {
       },
     })
     if (this.manifest.enabled) await this.#startService()
+    this.#unmeter = this.#options.meter && observe(this.#options.meter, this.manifest.nodeName, () => this.metrics())
     this.#state = 'open'
     setImmediate(() => {
       for (const tell of this.#early.splice(0)) tell()
@@ -296,7 +330,13 @@ export class ClusterManager extends SafeEmitter {
     const { settings, manifest } = this.#store
     const node = manifest.nodeName
     this.#inEffect = manifest
+    const step = (step: string, done: number) => this.emit('progress', { task: 'open', step, done, total: 3 })
+    step('state', 0)
     const mesh = this.#options.mesh ?? this.#natsMesh()
+    const reporting = (task: Pick<Progress, 'task' | 'step' | 'node'>) => {
+      const report = new ProgressReport(mesh.timers, (progress) => this.emit('progress', progress), task)
+      return (done: number, total: number) => report.update(done, total)
+    }
     await ownFolder(this.#folder)
     const quarantine = await Quarantine.open({
       folder: join(this.#folder, 'quarantine'),
@@ -323,6 +363,7 @@ export class ClusterManager extends SafeEmitter {
       clock: this.#clock,
       quarantine,
       logger,
+      progress: () => reporting({ task: 'catch-up' }),
       requestTimeout,
       maxBatch,
       maxBatchBytes,
@@ -390,8 +431,10 @@ export class ClusterManager extends SafeEmitter {
       commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
       isReplicable,
       timers: mesh.timers,
+      progress: (node, step) => reporting({ task: 'configure', node, step }),
     })
     this.#service = { mesh, publisher, replicator, peers, agreement, registers, quarantine }
+    step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(node, manifest.routes, {
       state: (state, reason) => {
@@ -408,8 +451,10 @@ export class ClusterManager extends SafeEmitter {
         this.emit('peer:refused', { node: peer, reason })
       },
     })
+    step('subscriptions', 2)
     peers.start()
     await replicator.follow(this.manifest)
+    step('subscriptions', 3)
   }
 
   /** Whoever edits the file by hand hears no events: they look in the log. */
@@ -485,6 +530,7 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
+    this.#unmeter?.()
     await this.#store.close()
     if (this.#service) {
       await this.#service.publisher.close()
@@ -572,4 +618,18 @@ export class ClusterManager extends SafeEmitter {
     this.#refuse(this.manifest.nodeName, reason)
     await this.#endService(this.#service)
   }
+}
+
+function viewOf(manager: ClusterManager): ClusterView {
+  return Object.freeze({
+    get state() {
+      return manager.state
+    },
+    get manifest() {
+      return manager.manifest
+    },
+    events: manager.events,
+    subscriptions: () => manager.subscriptions(),
+    metrics: () => manager.metrics(),
+  })
 }

@@ -5,6 +5,7 @@ import type { Source } from './host.ts'
 import type { Problem } from './manifest/config-file.ts'
 import type { Cause, Change, Manifest, Node, Route, ServerName } from './manifest/manifest.ts'
 import type { MeshState } from './mesh/mesh.ts'
+import type { Progress } from './progress.ts'
 
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
@@ -33,12 +34,36 @@ export type ClusterEvents = {
   'replication:stalled': [{ source: Source; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: Source; sequence: number; error: string }]
   'mesh:state': [{ state: MeshState; reason?: string }]
-  progress: [{ task: string; done: number; total?: number; rate?: number }]
+  /** Of work that takes more than a quarter of a second, four times a second at most; `done` reaches `total` at its end. */
+  progress: [Progress]
   /** A listener threw or rejected. */
   'listener:failed': [{ event: string; error: unknown }]
 }
 
 export type EventName = keyof ClusterEvents
+const names: Record<EventName, true> = {
+  'manifest:changed': true,
+  'route:added': true,
+  'route:removed': true,
+  'node:added': true,
+  'node:updated': true,
+  'node:removed': true,
+  'config:rejected': true,
+  'config:missing': true,
+  'peer:up': true,
+  'peer:down': true,
+  'peer:refused': true,
+  'subscription:state': true,
+  'replication:applied': true,
+  'replication:gap': true,
+  'replication:stalled': true,
+  'replication:quarantined': true,
+  'mesh:state': true,
+  progress: true,
+  'listener:failed': true,
+}
+/** All there are. */
+export const eventNames = Object.keys(names) as readonly EventName[]
 export type Payload<Name extends EventName> = ClusterEvents[Name][0]
 
 type Listener = (...args: unknown[]) => unknown

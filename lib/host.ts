@@ -1,5 +1,7 @@
 // The port to the database: what it gives us, and the transactions that pass between it and us.
 
+import type { TraceContext } from './trace-context.ts'
+
 /**
  * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
  * millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
@@ -44,6 +46,8 @@ export type Transaction = {
   stamp: Stamp
   user?: string
   writes: Write[]
+  /** W3C trace context, when the host gives one; an invalid one is left out. Kept in the outbox, and given to whoever applies. */
+  trace?: TraceContext
   /** Only on transactions that we handed to the host for republishing; kept in the outbox as it is. */
   origin?: Origin
 }

@@ -1,9 +1,11 @@
 // What `ClusterManager.open` takes: each option's meaning, unit, range, default and consequence, and its check.
 
 import { clusterError } from './errors.ts'
+import { type ClusterEvents, type EventName, eventNames } from './events.ts'
 import type { Host } from './host.ts'
 import { type Logger, silent } from './logger.ts'
 import type { Mesh } from './mesh/mesh.ts'
+import type { Meter } from './meter.ts'
 
 export type ClusterOptions = {
   /** Path of the host's YAML file; created, with our section, when missing. Watched for edits while open. */
@@ -18,6 +20,10 @@ export type ClusterOptions = {
   natsServer?: string
   /** Pino-shaped. Default: silent. */
   logger?: Logger
+  /** Listeners from before `open` resolves: `progress` is told to them while it is being opened, anything else right after it. */
+  on?: { readonly [Name in EventName]?: (...args: ClusterEvents[Name]) => void }
+  /** Of OpenTelemetry, or anything like it: told of the metrics whenever it collects. Default: none. */
+  meter?: Meter
   /** ms that another node has to answer, 100 to 600,000, default 5,000. Operations that need it wait this long at most for each request. */
   requestTimeout?: number
   /** ms that `publish` waits for our leaf, 100 to 600,000, default 10,000; then it rejects backlog_full, and the outbox still has the transaction. */
@@ -59,6 +65,12 @@ export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
 const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'checkpoint', 'forget'] as const
+const METER_METHODS = [
+  'createObservableCounter',
+  'createObservableGauge',
+  'addBatchObservableCallback',
+  'removeBatchObservableCallback',
+] as const
 const OUTBOX_METHODS = ['unpublished', 'published', 'publishedUpTo'] as const
 
 /** Fills in the defaults. Throws invalid_option, naming the option and the value received. */
@@ -75,6 +87,13 @@ export function checkOptions(options: ClusterOptions): CheckedOptions {
     throw wrong('host', `with all of ${OUTBOX_METHODS.join(', ')} or none`, `only ${outbox.join(', ')}`)
   if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
     throw wrong('password', 'a string or a function', typeof password)
+  for (const [event, listener] of Object.entries(options.on ?? {})) {
+    if (!(eventNames as readonly string[]).includes(event)) throw wrong('on', `listeners by event`, event)
+    if (typeof listener !== 'function') throw wrong(`on.${event}`, 'a function', listener)
+  }
+  for (const name of METER_METHODS)
+    if (options.meter && typeof options.meter[name] !== 'function')
+      throw wrong(`meter.${name}`, 'a function', options.meter[name])
   const checked = {} as Record<NumberName, number>
   for (const [name, { min, max, default: otherwise }] of Object.entries(numbers) as [
     NumberName,

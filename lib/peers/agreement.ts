@@ -58,6 +58,8 @@ export type AgreementOptions = {
   isReplicable(table: TableName): boolean
   logger: Logger
   timers: Timers
+  /** How many tables of so many are done; nothing of what is over at once. */
+  progress(node: string, step: 'streams' | 'agreement' | 'start'): (done: number, total: number) => void
 }
 
 /** ms after which a node that could not be compared with is asked again: twice as long each time. */
@@ -108,18 +110,24 @@ export class Agreement {
    * nothing has changed on this side then. Commits nothing when all are skipped.
    */
   async subscribe(node: string, wanted: readonly Wanted[], options: AgreeOptions): Promise<Outcome> {
-    const { host, peers, streams, stamp } = this.#options
+    const { host, peers, streams, stamp, progress } = this.#options
     const [theirs, ours] = await Promise.all([peers.describe(node, options), host.describe()])
     const { settled, skipped } = this.#settle(node, wanted, ours, theirs)
     const agreed = settled.map((each) => each.wanted)
     if (settled.length === 0 && (wanted.length > 0 || !options.replace)) return { agreed, skipped }
     await this.#checkWritable()
-    await forEach(settled, (each) => streams.ensure(each.wanted))
+    await forEach(settled, (each) => streams.ensure(each.wanted), progress(node, 'streams'))
     const revision = stamp()
     const ended = () => (options.replace ? this.#othersOf(node, agreed) : [])
     const changes = () => [...agreed.map((each) => ({ ...each, removed: false })), ...ended().map(removed)]
     await this.#orWithdraw(node, changes, options, async (ask) => {
-      for (const request of this.#requests(node, settled, revision, options)) await ask(request)
+      let told = 0
+      const telling = progress(node, 'agreement')
+      for (const request of this.#requests(node, settled, revision, options)) {
+        await ask(request)
+        told = Math.min(told + (request.subscriptions?.length ?? 0), settled.length)
+        telling(told, settled.length)
+      }
       for (const { table } of settled.filter((each) => each.missingHere)) await host.createTable(table)
       await this.#take(node, () => changes().map((each) => ({ ...each, revision })), 'api')
     })
@@ -401,17 +409,18 @@ export class Agreement {
    * not come about is taken back. With `dropEmpty` a node without subscriptions goes.
    */
   async #take(node: string, changes: () => readonly Change[], cause: Cause, dropEmpty = false): Promise<void> {
-    const { streams, commit, manifest, stamp } = this.#options
+    const { streams, commit, manifest, stamp, progress } = this.#options
     const winning = () => changes().filter((each) => this.#wins(node, each))
     const revisions = new Map<string, Stamp>()
     const revisionOf = (_: string, table: TableName) => revisions.get(tableKey(table)) ?? stamp()
     const placed: TableName[] = []
     try {
       const wanted = winning().filter(({ subscribe }) => subscribe)
-      await forEach(wanted, async ({ database, table, startTime }) => {
+      const place = async ({ database, table, startTime }: Change) => {
         placed.push({ database, table })
         await streams.place({ node, database, table }, startTime)
-      })
+      }
+      await forEach(wanted, place, progress(node, 'start'))
       await commit(
         (current) => {
           const taken = cause === 'peer' ? this.#withRoom(node, winning()) : winning()
@@ -487,10 +496,15 @@ const wasDeclined = (error: unknown): boolean =>
   (error.code === 'remote_refused' || (error.cause instanceof MeshError && error.cause.code === 'no_responders'))
 
 /** So many at once; rejects as the first that failed, when all that were begun have ended. */
-async function forEach<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
+async function forEach<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<unknown>,
+  report?: (done: number, total: number) => void,
+): Promise<void> {
   for (let from = 0; from < items.length; from += AT_ONCE) {
     const results = await Promise.allSettled(items.slice(from, from + AT_ONCE).map(work))
     for (const result of results) if (result.status === 'rejected') throw result.reason
+    report?.(Math.min(from + AT_ONCE, items.length), items.length)
   }
 }
 

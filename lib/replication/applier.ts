@@ -1,6 +1,7 @@
 // Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it
 // took. The checkpoints of the table's sources have their one owner here.
 
+import { traced } from '../diagnostics.ts'
 import type { Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
 import type { ReplicationCounters } from './metrics.ts'
 import { hasSeen, Notes, withoutSequence, withSequence } from './seen.ts'
@@ -114,11 +115,16 @@ export class Applier {
   }
 
   #step(source: Source, plan: (current: Checkpoint | undefined) => Step): Promise<number> {
-    const { host, republish, handOn, counters } = this.#options
+    const { host, node, republish, handOn, counters } = this.#options
     return this.#queue(async () => {
       const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
       const handedOn = republish ? transactions.map((each) => this.#handOn(source, each)) : []
-      await host.apply({ source, transactions, checkpoint, ...(handedOn.length > 0 && { republish: handedOn }) })
+      const batch = { source, transactions, checkpoint, ...(handedOn.length > 0 && { republish: handedOn }) }
+      await traced(
+        'apply',
+        () => ({ node, batch }),
+        () => host.apply(batch),
+      )
       if (handedOn.length > 0) handOn(handedOn)
       this.#checkpoints.set(source.node, checkpoint)
       if (transactions.length > 0) counters.batches++

@@ -1,4 +1,4 @@
-// What `cluster.metrics()` shows: counters since the manager was opened, and gauges of now.
+// What `cluster.metrics()` shows: counters since the manager was opened, and gauges of now; and the table by which meters are told of them.
 
 /** What a subscription counts, for all of a node together. */
 export type ReplicationCounters = {
@@ -41,8 +41,9 @@ export type Metrics = {
   apply: ReplicationCounters & {
     /** Subscriptions by state. */
     subscriptions: Record<'pending' | 'catching-up' | 'live' | 'stalled', number>
-    /** Transactions of all sources that are known of and not yet applied. */
+    /** Transactions of all sources that are known of and not yet applied, and for how many seconds the oldest of them has been waiting. */
     lag: number
+    lagSeconds: number
     /** Messages in quarantine. */
     quarantined: number
   }
@@ -67,3 +68,112 @@ export const publishCounters = (): PublishCounters => ({
   refused: 0,
   backlogFull: 0,
 })
+
+export type Metric = {
+  /** Of the instrument, by OpenTelemetry's conventions. */
+  readonly name: string
+  readonly kind: 'counter' | 'gauge'
+  readonly unit: string
+  readonly description: string
+  /** With an object, one value for each state. */
+  read(metrics: Metrics): number | Record<string, number>
+}
+
+const metric = (
+  kind: Metric['kind'],
+  name: string,
+  unit: string,
+  description: string,
+  read: Metric['read'],
+): Metric => ({ name: `enmesh.${name}`, kind, unit, description, read })
+
+/** All there are: the README has this table, and a test compares. */
+export const metricsTable: readonly Metric[] = [
+  metric(
+    'counter',
+    'publish.transactions',
+    '{transaction}',
+    'Acknowledged wholly by our leaf.',
+    (m) => m.publish.transactions,
+  ),
+  metric(
+    'counter',
+    'publish.messages',
+    '{message}',
+    'Acknowledged by our leaf, one for each table of a transaction.',
+    (m) => m.publish.messages,
+  ),
+  metric('counter', 'publish.bytes', 'By', 'Of those messages, without headers.', (m) => m.publish.bytes),
+  metric(
+    'counter',
+    'publish.retries',
+    '{retry}',
+    'Times that sending was interrupted and the stream looked at again.',
+    (m) => m.publish.retries,
+  ),
+  metric(
+    'counter',
+    'publish.refused',
+    '{transaction}',
+    'That can never be sent: they stay in the outbox.',
+    (m) => m.publish.refused,
+  ),
+  metric(
+    'counter',
+    'publish.backlog_full',
+    '{call}',
+    'Calls of publish that were not acknowledged in time.',
+    (m) => m.publish.backlogFull,
+  ),
+  metric(
+    'gauge',
+    'publish.queued',
+    '{transaction}',
+    'Read from the outbox and not yet confirmed to it.',
+    (m) => m.publish.queued,
+  ),
+  metric('gauge', 'publish.queued_bytes', 'By', 'Of those transactions.', (m) => m.publish.queuedBytes),
+  metric('gauge', 'publish.waiting', '{call}', 'Calls of publish that wait.', (m) => m.publish.waiting),
+  metric('counter', 'apply.transactions', '{transaction}', 'Applied.', (m) => m.apply.applied),
+  metric('counter', 'apply.batches', '{batch}', 'Database transactions that took them.', (m) => m.apply.batches),
+  metric('counter', 'apply.bytes', 'By', 'Of messages received and dealt with.', (m) => m.apply.bytes),
+  metric(
+    'counter',
+    'apply.duplicates',
+    '{transaction}',
+    'That came a second time, or were our own, and were not applied again.',
+    (m) => m.apply.duplicates,
+  ),
+  metric(
+    'counter',
+    'apply.retries',
+    '{batch}',
+    'That the database refused and that were tried again.',
+    (m) => m.apply.retries,
+  ),
+  metric(
+    'counter',
+    'apply.rereads',
+    '{consumer}',
+    'Made anew: after an outage, or because something was lost on the way.',
+    (m) => m.apply.rereads,
+  ),
+  metric(
+    'counter',
+    'apply.gaps',
+    '{gap}',
+    'Ranges of transactions that were gone before they were read.',
+    (m) => m.apply.gaps,
+  ),
+  metric('counter', 'apply.lost', '{transaction}', 'In those gaps.', (m) => m.apply.lost),
+  metric('gauge', 'apply.lag', '{transaction}', 'Known of and not yet applied.', (m) => m.apply.lag),
+  metric('gauge', 'apply.lag_time', 's', 'For which the oldest of them has been waiting.', (m) => m.apply.lagSeconds),
+  metric(
+    'gauge',
+    'apply.subscriptions',
+    '{subscription}',
+    'By enmesh.state: pending, catching-up, live, stalled.',
+    (m) => m.apply.subscriptions,
+  ),
+  metric('gauge', 'apply.quarantined', '{message}', 'Set aside.', (m) => m.apply.quarantined),
+]

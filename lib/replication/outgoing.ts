@@ -3,6 +3,7 @@
 import type { ClusterError } from '../errors.ts'
 import type { Origin, Published, Transaction } from '../host.ts'
 import type { Headers, TableName } from '../mesh/mesh.ts'
+import { type TraceContext, traceContext } from '../trace-context.ts'
 import type { Part, Position } from './table-log.ts'
 import { encodeHeaders } from './wire.ts'
 
@@ -36,6 +37,7 @@ export class Ticket {
   readonly id: string
   readonly stamp: string
   readonly origin: Origin | undefined
+  readonly trace: TraceContext | undefined
   /** Who is told when all of it is stored, or that it takes too long. */
   waiter: Waiter | undefined
   parts: readonly OutgoingPart[] = []
@@ -44,10 +46,11 @@ export class Ticket {
   open = 0
 
   /** The transaction itself is not kept: what is on its way may be much. */
-  constructor({ id, stamp, origin }: Transaction, waiter?: Waiter) {
+  constructor({ id, stamp, origin, trace }: Transaction, waiter?: Waiter) {
     this.id = id
     this.stamp = stamp
     this.origin = origin
+    this.trace = trace && traceContext(trace)
     this.waiter = waiter
   }
 

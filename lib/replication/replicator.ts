@@ -26,17 +26,24 @@ export type ReplicatorOptions = {
   handOn(transactions: Transaction[]): void
   /** Makes our table of a subscription if it was dropped. */
   restoreTable(source: Source): Promise<void>
+  /** How far catching up is, of transactions. */
+  progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
 }
+
+/** ms between two looks at how far catching up is. */
+const LOOK = 250
 
 const keyOf = ({ node, database, table }: Source) => JSON.stringify([node, database, table])
 
 /** The remote tables that these nodes are subscribed to for. */
 const sourcesOf = (nodes: Manifest['nodes']): Source[] =>
   nodes.flatMap(({ name, subscriptions }) =>
-    subscriptions.filter(({ subscribe }) => subscribe).map(({ database, table }) => ({ node: name, database, table })),
+    subscriptions
+      .filter(({ subscribe }) => subscribe)
+      .map(({ database, table }) => Object.freeze({ node: name, database, table })),
   )
 
 export class Replicator {
@@ -50,6 +57,8 @@ export class Replicator {
   #followed: Manifest['nodes'] = []
   /** Starts and ends happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve()
+  /** Ends looking at how far a catching up is. */
+  #unwatch: (() => void) | undefined
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -142,12 +151,14 @@ export class Replicator {
   metrics(): Metrics['apply'] {
     const subscriptions = { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }
     let lag = 0
+    let lagSeconds = 0
     for (const subscriber of this.#subscribers.values()) {
-      const { state, lag: behind } = subscriber.status()
+      const { state, lag: behind, lagSeconds: waiting } = subscriber.status()
       if (state !== 'ended') subscriptions[state]++
       lag += behind
+      lagSeconds = Math.max(lagSeconds, waiting)
     }
-    return { ...this.#counters, subscriptions, lag, quarantined: this.#options.quarantine.size }
+    return { ...this.#counters, subscriptions, lag, lagSeconds, quarantined: this.#options.quarantine.size }
   }
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
@@ -162,6 +173,7 @@ export class Replicator {
 
   /** Waits a bounded time for what the database is doing. */
   async close(): Promise<void> {
+    this.#unwatch?.()
     await this.#queue(async () => {
       await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
@@ -173,9 +185,42 @@ export class Replicator {
     return subscriber
   }
 
+  /**
+   * For as long as any subscription is behind by more than what was done between two looks on average: what comes while other things
+   * are applied is no catching up, and neither is what is over by the second look. One that is interrupted has no end.
+   */
+  #watch(): void {
+    if (this.#unwatch) return
+    const began = this.#counters.applied
+    const report = this.#options.progress()
+    let looks = 0
+    this.#unwatch = this.#options.mesh.timers.every(LOOK, () => {
+      const lag = { all: 0, catchingUp: 0 }
+      for (const { state, lag: behind } of this.status()) {
+        lag.all += behind
+        if (state === 'catching-up') lag.catchingUp += behind
+      }
+      const done = this.#counters.applied - began
+      const isBehind = lag.catchingUp > done / ++looks
+      if (isBehind && looks > 1) report(done, done + lag.catchingUp)
+      if (isBehind) return
+      if (lag.all === lag.catchingUp) report(done, done)
+      this.#unwatch?.()
+      this.#unwatch = undefined
+    })
+  }
+
   #start(key: string, source: Source): void {
+    const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      events: {
+        ...events,
+        state: (source, state, ...more) => {
+          if (state === 'catching-up') this.#watch()
+          events.state(source, state, ...more)
+        },
+      },
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,

@@ -10,6 +10,7 @@ import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from 
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
+import { type TraceContext, traceContext } from '../trace-context.ts'
 import { makeStamp, stampTime } from './clock.ts'
 
 /** What arrived is no transaction of this table. */
@@ -103,12 +104,18 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
   return packr.pack(message)
 }
 
-type Identity = { readonly id: string; readonly origin?: Origin | undefined }
+type Identity = {
+  readonly id: string
+  readonly origin?: Origin | undefined
+  /** Valid. */
+  readonly trace?: TraceContext | undefined
+}
 
-export function encodeHeaders({ id, origin }: Identity, node: string, epoch: string): Headers {
+export function encodeHeaders({ id, origin, trace }: Identity, node: string, epoch: string): Headers {
   // Those of `HEADER`, as a literal: this happens for each message.
-  if (!origin) return { 'Nats-Msg-Id': id, origin: node, epoch }
-  return { 'Nats-Msg-Id': id, origin: origin.node, epoch, transacted_nodes: [...origin.path, node].join(',') }
+  if (!origin && !trace) return { 'Nats-Msg-Id': id, origin: node, epoch }
+  const headers = { 'Nats-Msg-Id': id, origin: origin?.node ?? node, epoch, ...trace }
+  return origin ? { ...headers, transacted_nodes: [...origin.path, node].join(',') } : headers
 }
 
 const bounded = (value: string | undefined, most: number): string =>
@@ -150,6 +157,8 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
     sequence: entry.sequence,
   }
   if (user) transaction.user = user
+  const trace = entry.headers.traceparent === undefined ? undefined : traceContext(entry.headers)
+  if (trace) transaction.trace = trace
   return transaction
 }
 

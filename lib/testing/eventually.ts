@@ -14,11 +14,11 @@ export async function eventually<T>(
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   timeout = 15_000,
 ): Promise<T> {
-  const end = performance.now() + timeout
+  const end = Date.now() + timeout
   for (;;) {
     const value = await probe()
     if (value !== undefined && value !== false) return value
-    if (performance.now() > end)
+    if (Date.now() > end)
       throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
     await delay(PAUSE)
   }

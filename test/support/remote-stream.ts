@@ -5,6 +5,7 @@ import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from 
 import { makeStamp } from '../../lib/replication/clock.ts'
 import { formatLabel, type Incarnation } from '../../lib/replication/stream-label.ts'
 import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
+import { systemTimers } from '../../lib/timers.ts'
 import { eventually } from './cluster.ts'
 import { insert } from './memory-host.ts'
 
@@ -69,6 +70,7 @@ export class RemoteStream {
 
   /** As far as somebody who reads needs one. */
   readonly mesh = {
+    timers: systemTimers,
     streamState: async (_: unknown, { signal }: { signal?: AbortSignal }) => {
       this.asked++
       await this.obstacle?.(signal)

@@ -17,6 +17,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
   let manifest: Manifest = emptyManifest
   const agreement = new Agreement({
     timers: systemTimers,
+    progress: () => () => {},
     node: 'node1',
     host: {
       describe: async () => {

@@ -5,6 +5,7 @@ import { it, type TestContext } from 'node:test'
 import { silent } from '../../lib/logger.ts'
 import { Peers } from '../../lib/peers/peers.ts'
 import { decodeHeartbeat, encode } from '../../lib/peers/protocol.ts'
+import { systemTimers } from '../../lib/timers.ts'
 
 function open(test: TestContext) {
   const told: Record<string, string[]> = { up: [], down: [], twin: [], yielded: [] }
@@ -14,6 +15,7 @@ function open(test: TestContext) {
     logger: silent,
     positions: () => [],
     mesh: {
+      timers: systemTimers,
       session: 's',
       serve: () => {},
       listen: (handler: typeof hear) => {

@@ -26,7 +26,7 @@ const transaction = (
 }
 
 function start(options: Partial<ApplierOptions> = {}) {
-  const host = new MemoryHost()
+  const host = new MemoryHost([['dev', 'dog']])
   const handedOn: Transaction[] = []
   const applier = new Applier({
     host,

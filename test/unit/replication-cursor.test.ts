@@ -14,7 +14,7 @@ const { signal } = new AbortController()
 
 async function cursorAt(checkpoint?: Checkpoint) {
   const stream = new RemoteStream()
-  const host = new MemoryHost()
+  const host = new MemoryHost([['dev', 'dog']])
   const told: unknown[][] = []
   if (checkpoint) await host.apply({ source, transactions: [], checkpoint })
   const counters = replicationCounters()

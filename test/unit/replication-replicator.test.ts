@@ -30,7 +30,7 @@ class ForgetfulHost extends MemoryHost {
 async function start(test: TestContext) {
   const [folder, remove] = await temporaryFolder()
   const stream = new RemoteStream()
-  const host = new ForgetfulHost()
+  const host = new ForgetfulHost([['dev', 'dog']])
   const quarantine = await Quarantine.open({
     folder: join(folder, 'q'),
     maxMessages: 10,
@@ -48,6 +48,7 @@ async function start(test: TestContext) {
     republish: false,
     handOn() {},
     restoreTable: async () => {},
+    progress: () => () => {},
     requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,

@@ -20,7 +20,7 @@ import { RemoteStream, type ScriptedReader, source } from '../support/remote-str
 async function subscribe(test: TestContext, options: Partial<SubscriberOptions> = {}) {
   const [folder, remove] = await temporaryFolder()
   const stream = new RemoteStream()
-  const host = new MemoryHost()
+  const host = new MemoryHost([['dev', 'dog']])
   const clock = new Clock('node2', 300_000)
   const counters = replicationCounters()
   const told: string[] = []
