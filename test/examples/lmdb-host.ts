@@ -1,0 +1,135 @@
+// The README's host: a whole database on LMDB, from its users' commits to the outbox. Compiled, run and held to the contract by tests.
+
+import { randomUUID } from 'node:crypto'
+import { open } from 'lmdb'
+import {
+  type Batch,
+  type Checkpoint,
+  type ClusterManager,
+  type Host,
+  mergeRow,
+  type Published,
+  type Row,
+  rowChanges,
+  type Source,
+  type TableDescription,
+  type Transaction,
+  type Write,
+} from '../../lib/index.ts'
+
+type Place = { id: string }
+
+export class LmdbHost implements Host {
+  /** Set when the manager is open: a commit takes its stamp there. */
+  cluster: Pick<ClusterManager, 'stamp' | 'publish'> | undefined
+  readonly #root
+  readonly #tables // [database, table]: TableDescription
+  readonly #rows // [database, table, key]: Row, tombstones included
+  readonly #outbox // 1, 2, 3...: Transaction
+  readonly #state // ['checkpoint' or 'published', ...]: as it was given; 'stamp': the highest
+  readonly #positions = new Map<string, number>() // of what was read from the outbox, by id
+
+  constructor(path: string) {
+    this.#root = open({ path })
+    this.#tables = this.#root.openDB<TableDescription, string[]>('tables', {})
+    this.#rows = this.#root.openDB<Row, (string | number)[]>('rows', {})
+    this.#outbox = this.#root.openDB<Transaction, number>('outbox', {})
+    this.#state = this.#root.openDB<unknown, string | string[]>('state', {})
+  }
+
+  get(database: string, table: string, key: unknown) {
+    return this.#rows.get([database, table, key as string | number])?.record
+  }
+
+  /** What users of the database do: rows and outbox entry in one transaction, then `publish`. */
+  async commit(writes: Write[], stamp = () => this.cluster!.stamp()): Promise<Transaction> {
+    const transaction = await this.#root.childTransaction(() => {
+      const transaction = { id: randomUUID(), stamp: stamp(), writes } // the stamp inside: it orders commits
+      this.#write(transaction)
+      this.#append(transaction)
+      return transaction
+    })
+    this.cluster?.publish(transaction).catch(() => {}) // the outbox has it, whatever happens
+    return transaction
+  }
+
+  #write({ stamp, writes }: Transaction): void {
+    for (const write of writes) {
+      const { database, table } = write
+      const description = this.#tables.get([database, table])
+      if (!description) throw new Error(`Table '${database}.${table}' does not exist`)
+      for (const { key, change } of rowChanges(write, stamp, description.primaryKey)) {
+        const at = [database, table, key as string | number]
+        this.#rows.put(at, mergeRow(this.#rows.get(at), change)) // the last writer wins
+      }
+    }
+    if (stamp > ((this.#state.get('stamp') as string) ?? '')) this.#state.put('stamp', stamp)
+  }
+
+  #append(transaction: Transaction): void {
+    const [last = 0] = this.#outbox.getKeys({ reverse: true, limit: 1 })
+    this.#outbox.put(last + 1, transaction)
+  }
+
+  // --- Host ---------------------------------------------------------------------------------------------------------------
+
+  info() {
+    const stamp = this.#state.get('stamp') as string | undefined
+    return { version: '1.0.0', ...(stamp !== undefined && { stamp }) }
+  }
+
+  async describe() {
+    return [...this.#tables.getRange()].map(({ value }) => value)
+  }
+
+  async createTable(table: TableDescription) {
+    const key = [table.database, table.table]
+    if (!this.#tables.doesExist(key)) await this.#tables.put(key, table)
+  }
+
+  /** Rows, checkpoint and what is to be handed on in one transaction; a throw undoes all of it. */
+  async apply({ source, transactions, checkpoint, republish = [] }: Batch) {
+    await this.#root.childTransaction(() => {
+      for (const transaction of transactions) this.#write(transaction)
+      this.#state.put(checkpointKey(source), checkpoint)
+      for (const transaction of republish) this.#append(transaction)
+    })
+  }
+
+  async checkpoint(source: Source) {
+    return this.#state.get(checkpointKey(source)) as Checkpoint | undefined
+  }
+
+  async forget(source: Source) {
+    await this.#state.remove(checkpointKey(source))
+  }
+
+  async *unpublished(after?: Place) {
+    const start = ((after && this.#positions.get(after.id)) ?? 0) + 1
+    for (const position of [...this.#outbox.getKeys({ start })]) {
+      const transaction = this.#outbox.get(position)
+      if (!transaction) continue // removed meanwhile
+      this.#positions.set(transaction.id, position)
+      yield transaction
+    }
+  }
+
+  async published(progress: Published[], through?: Place, except: string[] = []) {
+    await this.#root.childTransaction(() => {
+      for (const each of progress) this.#state.put(['published', each.database, each.table], each)
+      const end = ((through && this.#positions.get(through.id)) ?? 0) + 1
+      for (const { key, value } of this.#outbox.getRange({ start: 0, end }))
+        if (!except.includes(value.id) && this.#positions.delete(value.id)) this.#outbox.remove(key)
+    })
+  }
+
+  async publishedUpTo(database: string, table: string) {
+    return this.#state.get(['published', database, table]) as Published | undefined
+  }
+
+  close() {
+    return this.#root.close()
+  }
+}
+
+const checkpointKey = ({ node, database, table }: Source) => ['checkpoint', node, database, table]
