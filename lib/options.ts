@@ -47,20 +47,26 @@ export type ClusterOptions = {
 }
 
 const MEGABYTE = 1024 * 1024
-const numbers = {
-  requestTimeout: { min: 100, max: 600_000, default: 5_000 },
-  publishTimeout: { min: 100, max: 600_000, default: 10_000 },
-  maxClockDrift: { min: 0, max: 86_400_000, default: 300_000 },
-  publishWindow: { min: 1, max: 65_536, default: 1_024 },
-  maxQueued: { min: 1, max: 1_000_000, default: 10_000 },
-  maxQueuedBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE },
-  maxBatch: { min: 1, max: 10_000, default: 500 },
-  maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE },
-  maxQuarantined: { min: 0, max: 1_000_000, default: 1_000 },
-  maxQuarantinedBytes: { min: 0, max: 2 ** 31, default: 256 * MEGABYTE },
+/** The README has this table, and a test compares. */
+export const bounds = {
+  requestTimeout: { min: 100, max: 600_000, default: 5_000, what: 'ms that another node has to answer a request' },
+  publishTimeout: { min: 100, max: 600_000, default: 10_000, what: 'ms that `publish` waits for our leaf' },
+  maxClockDrift: { min: 0, max: 86_400_000, default: 300_000, what: 'ms that another node’s clock may be ahead' },
+  publishWindow: { min: 1, max: 65_536, default: 1_024, what: 'messages of one table on their way to our leaf' },
+  maxQueued: {
+    min: 1,
+    max: 1_000_000,
+    default: 10_000,
+    what: 'transactions read from the outbox and not yet acknowledged',
+  },
+  maxQueuedBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE, what: 'the same in bytes' },
+  maxBatch: { min: 1, max: 10_000, default: 500, what: 'transactions in one call of `apply`' },
+  maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE, what: 'the same in bytes' },
+  maxQuarantined: { min: 0, max: 1_000_000, default: 1_000, what: 'messages that are set aside' },
+  maxQuarantinedBytes: { min: 0, max: 2 ** 31, default: 256 * MEGABYTE, what: 'the same in bytes' },
 } as const
 
-type NumberName = keyof typeof numbers
+type NumberName = keyof typeof bounds
 export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
@@ -95,9 +101,9 @@ export function checkOptions(options: ClusterOptions): CheckedOptions {
     if (options.meter && typeof options.meter[name] !== 'function')
       throw wrong(`meter.${name}`, 'a function', options.meter[name])
   const checked = {} as Record<NumberName, number>
-  for (const [name, { min, max, default: otherwise }] of Object.entries(numbers) as [
+  for (const [name, { min, max, default: otherwise }] of Object.entries(bounds) as [
     NumberName,
-    (typeof numbers)[NumberName],
+    (typeof bounds)[NumberName],
   ][]) {
     const value = options[name] ?? otherwise
     if (!Number.isInteger(value) || value < min || value > max)

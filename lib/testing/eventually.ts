@@ -18,8 +18,7 @@ export async function eventually<T>(
   for (;;) {
     const value = await probe()
     if (value !== undefined && value !== false) return value
-    if (Date.now() > end)
-      throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
+    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
     await delay(PAUSE)
   }
 }

@@ -1,38 +1,54 @@
-// The main job, to watch: three database nodes that cluster and replicate, judged from outside, over HTTP.
+// The main job, to watch: three database nodes that cluster and replicate, judged from outside, over HTTP. With `--mesh memory` the
+// same story in one process, without any server.
 
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { findBinary } from '../../lib/mesh/nats/binary.ts'
+import { MemoryNetwork } from '../../lib/testing.ts'
 import { Authority } from '../support/authority.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 import { admin, NodeProcess } from '../support/node-process.ts'
+import { MemoryNode } from './memory-node.ts'
 import { Story } from './story.ts'
 
 const { values } = parseArgs({
-  options: { keep: { type: 'boolean', default: false }, tls: { type: 'boolean', default: false } },
+  options: {
+    keep: { type: 'boolean', default: false },
+    tls: { type: 'boolean', default: false },
+    mesh: { type: 'string' },
+  },
 })
 const story = new Story()
+if (values.mesh !== undefined && values.mesh !== 'memory' && values.mesh !== 'nats') {
+  story.fail(new Error(`--mesh is 'nats' or 'memory', received '${values.mesh}'`))
+  process.exit(1)
+}
+const inMemory = values.mesh === 'memory' || (values.mesh === undefined && !(await hasNatsServer()))
 const [folder, remove] = await temporaryFolder()
-const nodes: NodeProcess[] = []
+const network = new MemoryNetwork()
+const nodes: DemoNode[] = []
 const dog = { database: 'dev', table: 'dog' }
 const both = { ...dog, publish: true, subscribe: true }
 
+type DemoNode = NodeProcess | MemoryNode
 type Route = { host: string; port: number }
 type Status = {
   connections: { node_name: string; status: string; latency_ms?: number; subscriptions: { table: string }[] }[]
 }
 type Network = { nodes: { name: string; response_time: number; connected_nodes: string[] }[] }
 
-const route = (node: NodeProcess): Route => ({ host: '127.0.0.1', port: node.ports.cluster })
-const insert = (node: NodeProcess, records: object[]) => node.operation({ operation: 'insert', ...dog, records })
-const others = (node: NodeProcess) => nodes.filter((other) => other !== node)
+const route = (node: DemoNode): Route => ({ host: '127.0.0.1', port: node.ports.cluster })
+const insert = (node: DemoNode, records: object[]) => node.operation({ operation: 'insert', ...dog, records })
+const others = (node: DemoNode) => nodes.filter((other) => other !== node)
 
 async function play(): Promise<void> {
-  const [first, second, third] = nodes as [NodeProcess, NodeProcess, NodeProcess]
+  const [first, second, third] = nodes as [DemoNode, DemoNode, DemoNode]
 
-  const secure = values.tls ? ', and TLS between them' : ''
   await story.step(
-    `three nodes start, each a database process with its own hub and leaf nats-server${secure}`,
+    inMemory
+      ? 'three nodes start, each a database with an HTTP API, in one process on a network in memory'
+      : `three nodes start, each a database process with its own hub and leaf nats-server${values.tls ? ', and TLS between them' : ''}`,
     async () => {
       const lines = await Promise.all(nodes.map((node) => node.start()))
       return lines
@@ -52,7 +68,7 @@ async function play(): Promise<void> {
   await story.step('set_node_replication on dev.dog, created on node1 alone', async () => {
     await first.operation({ operation: 'create_database', database: 'dev' })
     await first.operation({ operation: 'create_table', ...dog, primary_key: 'id' })
-    const replicate = (node: NodeProcess, other: NodeProcess) =>
+    const replicate = (node: DemoNode, other: DemoNode) =>
       node.operation<{ message: string }>({
         operation: 'set_node_replication',
         node_name: other.name,
@@ -81,7 +97,7 @@ async function play(): Promise<void> {
   })
 
   await story.step('a route by the API and one by hand, live: no server and no database is started again', async () => {
-    const before = await pids()
+    const before = await incarnations()
     await first.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(second)] })
     const text = await readFile(third.configFile, 'utf8')
     const line = new RegExp(`^( *)- host: 127.0.0.1\\n *port: ${first.ports.cluster}\\n`, 'm')
@@ -97,11 +113,15 @@ async function play(): Promise<void> {
       const routes = await third.operation<{ hub: Route[] }>({ operation: 'cluster_get_routes' })
       return routes.hub.length === 2 && routes
     })
-    story.check(JSON.stringify(await pids()) === JSON.stringify(before), 'the same nine processes as before')
-    return [`cluster_get_routes of node3: ${JSON.stringify(hub)}`, 'the same nine processes as before']
+    const same = inMemory ? 'the same three nodes as before' : 'the same nine processes as before'
+    story.check(JSON.stringify(await incarnations()) === JSON.stringify(before), same)
+    return [`cluster_get_routes of node3: ${JSON.stringify(hub)}`, same]
   })
 
-  await story.step('node3 is killed, database and servers, by SIGKILL; the others write on', async () => {
+  const killed = inMemory
+    ? 'node3 loses its network and is closed'
+    : 'node3 is killed, database and servers, by SIGKILL'
+  await story.step(`${killed}; the others write on`, async () => {
     await third.kill()
     const records = Array.from({ length: 1_000 }, (_, index) => ({ id: `late-${index}`, name: `dog ${index}` }))
     for (let index = 0; index < 1_000; index += 100) await insert(first, records.slice(index, index + 100))
@@ -133,12 +153,20 @@ async function play(): Promise<void> {
   })
 }
 
+/** Where there is none, the same story can be told without. */
+async function hasNatsServer(): Promise<boolean> {
+  return findBinary().then(
+    () => true,
+    () => false,
+  )
+}
+
 const compact = (value: object) => `  ${JSON.stringify(value)}`
 
 const describe = ({ node_name, status, subscriptions }: Status['connections'][0]) =>
   `${node_name}: ${status}, ${subscriptions.length} subscription(s)`
 
-const arrival = (node: NodeProcess, id: string) =>
+const arrival = (node: DemoNode, id: string) =>
   eventually(`${id} on ${node.name}`, async () => {
     const found = await node.operation<unknown[]>({
       operation: 'search_by_id',
@@ -160,10 +188,11 @@ async function equal(count: number): Promise<string> {
   return `${count} rows on each of the three, digest ${digest}`
 }
 
-const pids = async () => Promise.all(nodes.map(async (node) => [node.pid, await node.serverPids()]))
+const incarnations = () => Promise.all(nodes.map((node) => node.incarnation()))
 
 async function end(): Promise<void> {
   await Promise.all(nodes.map((node) => node.end()))
+  await network.close()
   await remove()
 }
 
@@ -171,10 +200,17 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => void end().finally(() => process.exit(130)))
 
 try {
+  if (inMemory && values.tls) throw new Error('--tls needs servers: leave out --mesh memory')
+  if (values.mesh === undefined && inMemory)
+    story.say('There is no nats-server on this machine: the nodes run on a network in memory instead (--mesh memory).')
   const authority = values.tls ? await Authority.create() : undefined
   for (const name of ['node1', 'node2', 'node3']) {
     const tls = await authority?.issue(join(folder, name, 'tls'), name)
-    nodes.push(await NodeProcess.create(folder, name, tls && { tls }))
+    const node = inMemory
+      ? await MemoryNode.create(folder, name, network)
+      : await NodeProcess.create(folder, name, tls && { tls })
+    node.onProgress = (progress) => story.draw(name, progress)
+    nodes.push(node)
   }
   await play()
   story.end('three nodes replicated one table in every direction, lost one of them, and are equal again, row for row')

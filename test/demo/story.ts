@@ -1,9 +1,14 @@
 // How the demo talks: numbered steps with their time, what was seen indented below, one line at the end.
 
+import type { Progress } from '../../lib/index.ts'
+
 const color = process.stdout.isTTY && !process.env.NO_COLOR
 const paint = (code: number, text: string) => (color ? `\u001b[${code}m${text}\u001b[0m` : text)
 
+const WIDTH = 24
+
 export class Story {
+  #isDrawn = false
   readonly #started = performance.now()
   #steps = 0
 
@@ -18,7 +23,21 @@ export class Story {
     )
   }
 
+  /** One line that the next takes the place of; on a terminal only. */
+  draw(who: string, { task, step, node, done, total, rate, remaining }: Progress): void {
+    if (!process.stdout.isTTY) return
+    const filled = total > 0 ? Math.round((WIDTH * done) / total) : WIDTH
+    const bar = `${'#'.repeat(filled)}${'.'.repeat(WIDTH - filled)}`
+    const speed = rate === undefined ? '' : `, ${Math.round(rate)} a second`
+    const rest = remaining === undefined ? '' : `, ${remaining.toFixed(1)} s left`
+    const what = [who, task, node, step].filter(Boolean).join(' ')
+    process.stdout.write(`\r\u001b[2K   ${bar} ${what}: ${done} of ${total}${speed}${rest}`)
+    this.#isDrawn = true
+  }
+
   say(...lines: string[]): void {
+    if (this.#isDrawn) process.stdout.write('\r\u001b[2K')
+    this.#isDrawn = false
     for (const line of lines) process.stdout.write(`   ${line.replaceAll('\n', '\n   ')}\n`)
   }
 

@@ -1,8 +1,11 @@
-// `npm run node -- --config FILE`: one node in the foreground, until SIGTERM or SIGINT.
+// `npm run node -- --config FILE`: one node in the foreground, until SIGTERM or SIGINT. With `--progress` it says how far it is with what
+// takes long, one JSON object a line.
 
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import type { Progress } from '../../lib/index.ts'
 import { HostError } from './errors.ts'
+import { stderrLogger } from './log.ts'
 import { startNode } from './node.ts'
 
 /** One line for people; what went wrong in detail is in the log lines before it. */
@@ -17,11 +20,13 @@ function fail(error: unknown): never {
   process.exit(1)
 }
 
-function configFile(): string {
-  const usage = 'npm run node -- --config FILE'
+function commandLine(): { configFile: string; showsProgress: boolean } {
+  const usage = 'npm run node -- --config FILE [--progress]'
   try {
-    const { values } = parseArgs({ options: { config: { type: 'string', short: 'c' } } })
-    if (values.config) return resolve(values.config)
+    const { values } = parseArgs({
+      options: { config: { type: 'string', short: 'c' }, progress: { type: 'boolean', default: false } },
+    })
+    if (values.config) return { configFile: resolve(values.config), showsProgress: values.progress }
   } catch (error) {
     throw new HostError(500, (error as Error).message, `Usage: ${usage}`)
   }
@@ -33,7 +38,9 @@ async function main(): Promise<void> {
   const told = new Promise<void>((stop) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop())
   })
-  const node = await startNode(configFile())
+  const { configFile, showsProgress } = commandLine()
+  const show = (progress: Progress) => void process.stdout.write(`${JSON.stringify(progress)}\n`)
+  const node = await startNode(configFile, stderrLogger, showsProgress ? { on: { progress: show } } : {})
   const name = node.cluster.manifest.nodeName || 'node'
   process.stdout.write(`${name} ready: ${node.url} (pid ${process.pid})\n`)
   await told

@@ -1,7 +1,7 @@
 // One node: database, cluster manager and HTTP API, put together from one YAML file. This is how a host mounts the module.
 
 import { join } from 'node:path'
-import { ClusterManager, type Logger } from '../../lib/index.ts'
+import { ClusterManager, type ClusterOptions, type Logger } from '../../lib/index.ts'
 import { readConfig } from './config.ts'
 import { Database } from './database.ts'
 import { HostError } from './errors.ts'
@@ -21,8 +21,12 @@ export type Node = {
   close(): Promise<void>
 }
 
-/** Rejects with HostError or ClusterError, with nothing left open. */
-export async function startNode(configFile: string, logger: Logger = stderrLogger): Promise<Node> {
+/** `options` are the manager's. Rejects with HostError or ClusterError, with nothing left open. */
+export async function startNode(
+  configFile: string,
+  logger: Logger = stderrLogger,
+  options: Pick<ClusterOptions, 'mesh' | 'on'> = {},
+): Promise<Node> {
   const config = await readConfig(configFile)
   const closers: (() => Promise<unknown>)[] = []
   let closing: Promise<void> | undefined
@@ -37,7 +41,13 @@ export async function startNode(configFile: string, logger: Logger = stderrLogge
     // The manager asks the host from the start; the database can give stamps only when the manager is there.
     const host = new LmdbHost(database, VERSION)
     const { clusterPassword: password } = config
-    const cluster = await ClusterManager.open({ configFile, host, logger, ...(password !== undefined && { password }) })
+    const cluster = await ClusterManager.open({
+      configFile,
+      host,
+      logger,
+      ...options,
+      ...(password !== undefined && { password }),
+    })
     closers.unshift(() => cluster.close())
     database.stamp = () => cluster.stamp()
     database.publish = (transaction) => cluster.publish(transaction)

@@ -2,14 +2,15 @@
 // kill nodes.
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
+import type { Progress } from '../../lib/index.ts'
 import { clusteringOf, clusterPassword, freePorts, type NodePorts } from './cluster.ts'
+import { admin, type Login, NodeClient } from './node-client.ts'
 import { programArguments } from './program.ts'
 import { isTelling } from './secrets.ts'
 
@@ -17,14 +18,11 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
 const STOP_TIMEOUT = 10_000
 
-export type Answer = { status: number; body: Record<string, unknown> }
-export type Login = { username: string; password: string }
-export const admin: Login = { username: 'admin', password: 'admin password' }
+export { type Answer, admin, canonical, type Login } from './node-client.ts'
 export const ordinary: Login = { username: 'reader', password: 'reader password' }
 const clusterUser: Login = { username: 'cluster_user', password: clusterPassword }
 
-export class NodeProcess {
-  readonly name: string
+export class NodeProcess extends NodeClient {
   readonly folder: string
   readonly ports: NodePorts
   readonly #apiPort: number
@@ -32,11 +30,13 @@ export class NodeProcess {
   #pid = 0
   /** What it wrote to stderr, for the message of a failure. */
   #errors: string[] = []
+  /** Told how far it is with what takes long. */
+  onProgress: ((progress: Progress) => void) | undefined
   /** A line of its output that told a secret. */
   #told: string | undefined
 
   private constructor(name: string, folder: string, ports: NodePorts, apiPort: number) {
-    this.name = name
+    super(name)
     this.folder = folder
     this.ports = ports
     this.#apiPort = apiPort
@@ -44,23 +44,9 @@ export class NodeProcess {
 
   /** A folder below `parent` with the one YAML file that a node needs; nothing is started. */
   static async create(parent: string, name: string, clustering: object = {}): Promise<NodeProcess> {
-    const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0, api = 0] = await freePorts(5)
-    const node = new NodeProcess(name, join(parent, name), { cluster, leafNodes, hub, leaf }, api)
-    await mkdir(node.folder, { recursive: true })
-    const config = {
-      rootPath: '.',
-      operationsApi: { network: { port: api } },
-      users: [
-        { ...admin, role: 'super_user' },
-        { ...ordinary, role: 'reader' },
-        { ...clusterUser, role: 'cluster_user' },
-      ],
-      clustering: clusteringOf(name, node.ports, [], clustering),
-    }
-    await writeFile(node.configFile, `# The whole configuration of ${name}.\n${stringify(config)}`)
-    return node
+    const { folder, ports, apiPort } = await nodeFiles(parent, name, clustering)
+    return new NodeProcess(name, folder, ports, apiPort)
   }
-
   get configFile(): string {
     return join(this.folder, 'config.yaml')
   }
@@ -80,12 +66,16 @@ export class NodeProcess {
 
   /** Resolves with the line that says it is ready. */
   async start(): Promise<string> {
-    const child = spawn(process.execPath, [...programArguments('host/main.ts'), '--config', this.configFile], {
-      cwd: root,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      // A group of its own, so that a terminal's Ctrl-C reaches only whoever started us.
-      detached: true,
-    })
+    const child = spawn(
+      process.execPath,
+      [...programArguments('host/main.ts'), '--config', this.configFile, ...(this.onProgress ? ['--progress'] : [])],
+      {
+        cwd: root,
+        stdio: ['ignore', 'pipe', 'pipe'],
+        // A group of its own, so that a terminal's Ctrl-C reaches only whoever started us.
+        detached: true,
+      },
+    )
     this.#child = child
     this.#errors = []
     for (const input of [child.stdout!, child.stderr!])
@@ -99,6 +89,7 @@ export class NodeProcess {
     const ready = await new Promise<string>((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error(this.#failure('was not ready in time'))), START_TIMEOUT)
       createInterface({ input: child.stdout! }).on('line', (line) => {
+        if (line.startsWith('{')) this.onProgress?.(JSON.parse(line))
         if (!line.includes(' ready: ')) return
         clearTimeout(timer)
         resolve(line)
@@ -139,6 +130,11 @@ export class NodeProcess {
     kill((await this.serverPids())[server])
   }
 
+  /** Changes when it, or one of its servers, is started again. */
+  async incarnation(): Promise<unknown> {
+    return [this.pid, await this.serverPids()]
+  }
+
   async serverPids(): Promise<{ hub: number; leaf: number }> {
     const read = async (server: string) =>
       Number(await readFile(join(this.folder, 'clustering', `${server}.pid`), 'utf8').catch(() => '0'))
@@ -152,59 +148,26 @@ export class NodeProcess {
     for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.folder)) kill(pid)
     if (this.#told !== undefined) throw new Error(`${this.name} told a secret: ${this.#told}`)
   }
-
-  /** One operation over HTTP. */
-  async request(body: object | string, login: Login | undefined = admin): Promise<Answer> {
-    const authorization = login && `Basic ${Buffer.from(`${login.username}:${login.password}`).toString('base64')}`
-    const response = await fetch(this.url, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...(authorization ? { authorization } : {}) },
-      body: typeof body === 'string' ? body : JSON.stringify(body),
-    })
-    return { status: response.status, body: (await response.json()) as Answer['body'] }
-  }
-
-  /** As `request`; rejects when the answer is no 200. */
-  async operation<T = Record<string, unknown>>(body: object): Promise<T> {
-    const answer = await this.request(body)
-    if (answer.status !== 200) throw new Error(`${this.name}: ${answer.status} ${JSON.stringify(answer.body)}`)
-    return answer.body as T
-  }
-
-  async rows(database: string, table: string): Promise<Record<string, unknown>[]> {
-    return this.operation<Record<string, unknown>[]>({
-      operation: 'search_by_value',
-      database,
-      table,
-      search_attribute: 'id',
-      search_value: '*',
-      get_attributes: ['*'],
-    })
-  }
-
-  async count(database: string, table: string): Promise<number> {
-    const [row] = await this.operation<{ c: number }[]>({
-      operation: 'sql',
-      sql: `SELECT count(*) AS c FROM ${database}.${table}`,
-    })
-    return row?.c ?? 0
-  }
-
-  /** Of all rows, whatever their order: equal on two nodes when the tables are. */
-  async digest(database: string, table: string): Promise<string> {
-    const lines = (await this.rows(database, table)).map(canonical).sort()
-    return createHash('sha256').update(lines.join('\n')).digest('hex').slice(0, 16)
-  }
 }
 
-/** JSON with the keys in order, without the times at which each node itself wrote a row. */
-export function canonical(row: Record<string, unknown>): string {
-  const { __createdtime__: _created, __updatedtime__: _updated, ...own } = row
-  return JSON.stringify(own, (_, value) =>
-    value && typeof value === 'object' && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : value,
-  )
+/** A folder below `parent` with the one YAML file that a node needs, and the ports that it names. */
+export async function nodeFiles(parent: string, name: string, clustering: object = {}) {
+  const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0, apiPort = 0] = await freePorts(5)
+  const ports: NodePorts = { cluster, leafNodes, hub, leaf }
+  const folder = join(parent, name)
+  await mkdir(folder, { recursive: true })
+  const config = {
+    rootPath: '.',
+    operationsApi: { network: { port: apiPort } },
+    users: [
+      { ...admin, role: 'super_user' },
+      { ...ordinary, role: 'reader' },
+      { ...clusterUser, role: 'cluster_user' },
+    ],
+    clustering: clusteringOf(name, ports, [], clustering),
+  }
+  await writeFile(join(folder, 'config.yaml'), `# The whole configuration of ${name}.\n${stringify(config)}`)
+  return { folder, ports, apiPort }
 }
 
 function kill(pid: number): void {

@@ -59,6 +59,9 @@ function installNatsServer() {
         .join(' ')
     : 'see https://nats.io/download'
   console.error(`nats-server (2.9 or later) is missing and could not be installed. Run: ${byHand}`)
+  // The demo has a way without: it says so, and goes it.
+  if (process.env.npm_lifecycle_event === 'predemo') return
+  console.error('Without it: npm run demo -- --mesh memory')
   process.exit(1)
 }
 

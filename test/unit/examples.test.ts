@@ -1,9 +1,15 @@
-// The README's host keeps the contract, replicates, and has lost nothing after a restart.
+// The README's examples do what it says of them: a host, a plugin, all means to observe, a test of a cluster.
 
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { type HostUnderTest, hostContract, MemoryNetwork, startCluster } from '../../lib/testing.ts'
+import pino from 'pino'
+import { type HostUnderTest, hostContract, MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
+import '../examples/cluster.test.ts'
 import { LmdbHost } from '../examples/lmdb-host.ts'
+import { openObserved } from '../examples/observing.ts'
+import { alarms } from '../examples/plugin.ts'
 import { eventually, temporaryFolder } from '../support/cluster.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -55,5 +61,68 @@ describe('the host on LMDB', () => {
     await cluster.settled()
     for (const { host } of cluster.nodes) assert.deepEqual(host.get('dev', 'dog', 7), { id: 7, name: 'Rex' })
     for (let id = 0; id < 2_500; id += 100) assert.ok(two!.host.get('dev', 'dog', id))
+  })
+})
+
+describe('the plugin', () => {
+  it('tells of a node that is gone, a database that refuses and a gap, until it is to stop', async (t) => {
+    const network = new MemoryNetwork()
+    const cluster = await startCluster(2, { network, tables: [dog] })
+    const stopping = new AbortController()
+    t.after(async () => {
+      stopping.abort()
+      await cluster.close()
+    })
+    const [one, two] = cluster.nodes
+    const told: string[] = []
+    alarms(two!.cluster.view, (text) => void told.push(text), stopping.signal)
+    two!.host.beforeApply = () => {
+      throw new Error('out of order')
+    }
+    await one!.host.insert('dev', 'dog', { id: 1 })
+    await eventually('it stalls', () => told.includes('dog of node1 does not move: out of order'))
+    two!.host.beforeApply = undefined
+    await cluster.settled()
+    network.cut('node1', 'node2')
+    await one!.host.insert('dev', 'dog', { id: 2 })
+    await one!.cluster.purgeStream({ database: 'dev', table: 'dog' })
+    network.heal()
+    await eventually('the gap is told', () => told.includes('dog: 2 to 2 are lost'))
+    await one!.stop()
+    await eventually('it is gone', () => told.includes('node1 is gone'))
+    stopping.abort()
+    const { length } = told
+    await one!.start()
+    await one!.stop()
+    assert.equal(told.length, length)
+  })
+})
+
+describe('observability', () => {
+  it('opens a manager that is logged, metered and traced', async (t) => {
+    const [folder, remove] = await temporaryFolder()
+    const lines: { msg: string }[] = []
+    const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
+    const network = new MemoryNetwork()
+    const cluster = await startCluster(1, { network })
+    const configFile = join(folder, 'config.yaml')
+    await writeFile(configFile, 'clustering: { enabled: true, nodeName: observed, user: somebody }\n')
+    const host = new MemoryHost({ tables: [dog] })
+    const manager = await openObserved({ configFile, host, mesh: network.mesh() }, log)
+    t.after(async () => {
+      await manager.close()
+      await cluster.close()
+      await remove()
+    })
+    assert.ok(lines.some(({ msg }) => msg === 'open'))
+    const [one] = cluster.nodes
+    await one!.host.createTable({ ...dog, primaryKey: 'id', attributes: ['id'] })
+    await eventually('they agree', () =>
+      one!.cluster
+        .updateNode({ node_name: 'observed', subscriptions: [{ ...dog, publish: true, subscribe: false }] })
+        .catch(() => undefined),
+    )
+    await one!.host.insert('dev', 'dog', { id: 1 })
+    await eventually('it is applied', () => lines.some(({ msg }) => msg === 'applied'))
   })
 })

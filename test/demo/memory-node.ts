@@ -1,0 +1,58 @@
+// A node of the demo without servers: the same database and HTTP API, in the demo's own process, on a network in memory.
+
+import type { Progress } from '../../lib/index.ts'
+import type { MemoryNetwork } from '../../lib/testing.ts'
+import { type Node, startNode } from '../host/node.ts'
+import type { NodePorts } from '../support/cluster.ts'
+import { NodeClient } from '../support/node-client.ts'
+import { nodeFiles } from '../support/node-process.ts'
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} }
+
+export class MemoryNode extends NodeClient {
+  readonly configFile: string
+  readonly ports: NodePorts
+  onProgress: ((progress: Progress) => void) | undefined
+  readonly #network: MemoryNetwork
+  #node: Node | undefined
+  #starts = 0
+
+  private constructor(name: string, network: MemoryNetwork, configFile: string, ports: NodePorts) {
+    super(name)
+    this.#network = network
+    this.configFile = configFile
+    this.ports = ports
+  }
+
+  static async create(parent: string, name: string, network: MemoryNetwork): Promise<MemoryNode> {
+    const { folder, ports } = await nodeFiles(parent, name)
+    return new MemoryNode(name, network, `${folder}/config.yaml`, ports)
+  }
+
+  get url(): string {
+    return this.#node!.url
+  }
+
+  async start(): Promise<string> {
+    const progress = (told: Progress) => this.onProgress?.(told)
+    this.#node = await startNode(this.configFile, quiet, { mesh: this.#network.mesh(), on: { progress } })
+    this.#starts++
+    return `${this.name} ready: ${this.url}`
+  }
+
+  /** As far as one process can show it: its network ends at once, and it is closed. */
+  async kill(): Promise<void> {
+    this.#network.drop(this.name)
+    await this.end()
+  }
+
+  async end(): Promise<void> {
+    await this.#node?.close()
+    this.#node = undefined
+  }
+
+  /** Changes when it is started again. */
+  async incarnation(): Promise<unknown> {
+    return this.#starts
+  }
+}

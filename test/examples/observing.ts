@@ -1,0 +1,24 @@
+// The README's observability, all means at once. Compiled and run by tests.
+
+import { subscribe, tracingChannel } from 'node:diagnostics_channel'
+import { metrics } from '@opentelemetry/api'
+import pino from 'pino'
+import { ClusterManager, type ClusterOptions, type Traced } from '../../lib/index.ts'
+
+export function openObserved(options: ClusterOptions, log = pino()) {
+  // From anywhere in the process, without the manager:
+  subscribe('enmesh:replication:gap', (message) => log.warn(message, 'transactions are lost'))
+  tracingChannel<string, Traced['apply'] & { error?: unknown }>('enmesh:apply').subscribe({
+    start: ({ batch }) => log.debug({ traces: batch.transactions.map(({ trace }) => trace?.traceparent) }, 'applying'),
+    asyncEnd: ({ node, batch }) => log.debug({ node, count: batch.transactions.length }, 'applied'),
+    error: ({ error }) => log.error(error, 'the database refused a batch'),
+    end() {},
+    asyncStart() {},
+  })
+  return ClusterManager.open({
+    ...options,
+    logger: log,
+    meter: metrics.getMeter('my-database'),
+    on: { progress: ({ task, done, total }) => log.info({ done, total }, task) },
+  })
+}

@@ -1,0 +1,43 @@
+// What a user of the package starts from: a cluster of real servers for tests, and the demo where there are no servers.
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { test } from 'node:test'
+import { promisify } from 'node:util'
+import { startCluster } from '../../lib/testing.ts'
+import { isRunning, serverPid } from '../support/cluster.ts'
+import { programArguments } from '../support/program.ts'
+
+const dog = { database: 'dev', table: 'dog' }
+
+test('startCluster runs real servers, replicates, restarts a node, and leaves nothing behind', async (t) => {
+  const cluster = await startCluster(3, { tables: [dog] })
+  t.after(() => cluster.close())
+  const [one, two, three] = cluster.nodes
+  await Promise.all(cluster.nodes.map(({ name, host }) => host.insert('dev', 'dog', { id: name })))
+  await cluster.settled()
+  await three!.stop()
+  await one!.host.update('dev', 'dog', { id: 'node2', name: 'Rex' })
+  await two!.host.delete('dev', 'dog', 'node1')
+  await three!.start()
+  await cluster.settled()
+  for (const { host } of cluster.nodes)
+    assert.deepEqual(host.records('dev', 'dog'), [{ id: 'node2', name: 'Rex' }, { id: 'node3' }])
+  const pids = await Promise.all(
+    cluster.nodes.flatMap((node) => (['hub', 'leaf'] as const).map((server) => serverPid(node, server))),
+  )
+  assert.ok(pids.every((pid) => pid !== undefined))
+  await cluster.close()
+  for (const pid of pids) assert.equal(await isRunning(pid!), false)
+  for (const { folder } of cluster.nodes) assert.equal(existsSync(folder), false)
+})
+
+test('the demo tells its story without servers where there are none', async () => {
+  const { stdout } = await promisify(execFile)(process.execPath, [...programArguments('demo/demo.ts')], {
+    env: { ...process.env, NATS_SERVER: '/nowhere/nats-server' },
+    timeout: 60_000,
+  })
+  assert.match(stdout, /There is no nats-server on this machine/)
+  assert.match(stdout, /Proved: three nodes replicated/)
+})
