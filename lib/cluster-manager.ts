@@ -16,7 +16,7 @@
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { tellChannel, traced } from './diagnostics.ts'
-import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from './errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
 import { type ClusterEventSource, readOnly } from './event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events.ts'
 import type { Source, Stamp, Transaction } from './host.ts'
@@ -43,24 +43,14 @@ import { Agreement, type RevisionOf } from './peers/agreement.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
 import { type Progress, ProgressReport } from './progress.ts'
-import { Clock, stampTime } from './replication/clock.ts'
+import { Clock } from './replication/clock.ts'
 import type { Metrics } from './replication/metrics.ts'
 import { Publisher } from './replication/publisher.ts'
 import { Quarantine, type QuarantinedMessage } from './replication/quarantine.ts'
 import { Replicator } from './replication/replicator.ts'
 import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
-import { isReplicable } from './replication/wire.ts'
-
-export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
-
-/** What may be looked at: safe to be handed out, nothing of it changes anything. */
-export interface ClusterView {
-  readonly state: ClusterState
-  readonly manifest: Manifest
-  readonly events: ClusterEventSource
-  subscriptions(): SubscriptionStatus[]
-  metrics(): Metrics | undefined
-}
+import { isReplicable, transactionIssues } from './replication/wire.ts'
+import { type ClusterState, type ClusterView, viewOf } from './view.ts'
 
 /** Everything that runs only while clustering is enabled. */
 type Service = {
@@ -135,8 +125,8 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Reads the configuration file, starts the servers if clustering is enabled, and resolves when this node can write its
-   * streams and be asked by others. Rejects invalid_option, config_rejected, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, server_failed; nothing is left running then.
+   * streams and be asked by others. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
+   * nats_server_missing, port_taken, tls_invalid, folder_unusable, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -189,15 +179,13 @@ export class ClusterManager extends SafeEmitter {
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
-    const { id, stamp = '', writes } = (transaction ?? {}) as Partial<Transaction>
-    if (typeof id === 'string' && id !== '' && !Number.isNaN(stampTime(stamp)) && Array.isArray(writes))
-      return traced(
-        'publish',
-        () => ({ node: this.manifest.nodeName, transaction }),
-        () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
-      )
-    const text = 'a transaction has an id, a stamp that cluster.stamp() gave, and writes'
-    return Promise.reject(clusterError('invalid_request', text))
+    const issues = transactionIssues(transaction)
+    if (issues) return Promise.reject(invalidRequest(issues))
+    return traced(
+      'publish',
+      () => ({ node: this.manifest.nodeName, transaction }),
+      () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
+    )
   }
 
   /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */
@@ -618,18 +606,4 @@ export class ClusterManager extends SafeEmitter {
     this.#refuse(this.manifest.nodeName, reason)
     await this.#endService(this.#service)
   }
-}
-
-function viewOf(manager: ClusterManager): ClusterView {
-  return Object.freeze({
-    get state() {
-      return manager.state
-    },
-    get manifest() {
-      return manager.manifest
-    },
-    events: manager.events,
-    subscriptions: () => manager.subscriptions(),
-    metrics: () => manager.metrics(),
-  })
 }

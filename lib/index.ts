@@ -1,6 +1,6 @@
 // The public surface of enmesh, and all of it.
 
-export { ClusterManager, type ClusterState, type ClusterView, type QuarantineControl } from './cluster-manager.ts'
+export { ClusterManager, type QuarantineControl } from './cluster-manager.ts'
 export type { Traced } from './diagnostics.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type { AwaitOptions, ClusterEventSource, ListenOptions } from './event-source.ts'
@@ -42,3 +42,4 @@ export { type Metric, metricsTable } from './replication/metrics.ts'
 export type { QuarantinedMessage } from './replication/quarantine.ts'
 export type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
 export { type TraceContext, traceContext } from './trace-context.ts'
+export type { ClusterState, ClusterView } from './view.ts'

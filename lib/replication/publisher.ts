@@ -2,7 +2,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
-import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { Host, Transaction, Write } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
@@ -272,7 +272,8 @@ export class Publisher implements Sender {
         return clusterError('transaction_too_large', 'more values', values)
       return parts
     } catch (error) {
-      return clusterErrorFrom(error, 'invalid_request', `a transaction cannot be encoded: ${reasonOf(error)}`)
+      const message = `a transaction cannot be encoded: ${reasonOf(error)}`
+      return new ClusterError('invalid_request', message, { cause: error, issues: [{ path: 'writes', message }] })
     }
   }
 

@@ -5,7 +5,7 @@ import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { decodingFault } from '../decoding-cost.ts'
-import { reasonOf } from '../errors.ts'
+import { type Issue, reasonOf } from '../errors.ts'
 import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from '../host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
@@ -125,6 +125,21 @@ const bounded = (value: string | undefined, most: number): string =>
 export const idOf = ({ headers }: Entry): string => bounded(headers[HEADER.id], MOST_ID)
 
 const transactionId = new RegExp(oneLine(MOST_ID))
+/** What keeps a host's transaction from being one, before its writes are looked at; undefined when nothing does. */
+export function transactionIssues(transaction: Transaction): Issue[] | undefined {
+  const { id, stamp, writes } = (transaction ?? {}) as { id?: unknown; stamp?: unknown; writes?: unknown }
+  const [hasId, hasStamp] = [
+    typeof id === 'string' && id !== '',
+    typeof stamp === 'string' && !Number.isNaN(stampTime(stamp)),
+  ]
+  if (hasId && hasStamp && Array.isArray(writes)) return undefined
+  const issues = []
+  if (!hasId) issues.push({ path: 'id', message: "'id' must be a text that is unique for ever" })
+  if (!hasStamp) issues.push({ path: 'stamp', message: "'stamp' must be one that cluster.stamp() gave" })
+  if (!Array.isArray(writes)) issues.push({ path: 'writes', message: "'writes' must be an array" })
+  return issues
+}
+
 export const isTransactionId = (text: string): boolean => transactionId.test(text)
 
 /** The first node that hands on a part of a transaction gives it an id of its own, which must not be longer than any. */

@@ -116,6 +116,8 @@ async function importOnly(tell, name) {
     'the variable': Object.keys(process.env),
     'an open': process.getActiveResourcesInfo(),
   })
+  // Assertions look at the terminal when they are loaded; that is Node's doing.
+  if (name.endsWith('/testing')) await import('node:assert')
   const before = look()
   await import(name)
   // The loader itself may have a file open for a moment.

@@ -6,8 +6,8 @@ import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
-import { ClusterError, type ClusterOptions, type ErrorCode, errors } from '../../lib/index.ts'
+import { describe, it, type TestContext, test } from 'node:test'
+import { ClusterError, type ClusterOptions, type ErrorCode, errors, type Transaction } from '../../lib/index.ts'
 import { TestCluster } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
@@ -193,4 +193,20 @@ describe('every error can happen, and is what the table says', { timeout: 60_000
       )
       assert.notEqual(error.message, '')
     })
+})
+
+test('a transaction that is none is told what it lacks, fault by fault', async (t) => {
+  const { cluster, host } = await alone(t)
+  const issues = (transaction: unknown) =>
+    cluster.publish(transaction as Transaction).then(
+      () => assert.fail('it was taken'),
+      (error: ClusterError) => error.issues?.map(({ path }) => path),
+    )
+  const stamp = cluster.stamp()
+  assert.deepEqual(await issues(undefined), ['id', 'stamp', 'writes'])
+  assert.deepEqual(await issues({ id: '', stamp, writes: [] }), ['id'])
+  assert.deepEqual(await issues({ id: 'one', stamp: 'now', writes: [] }), ['stamp'])
+  assert.deepEqual(await issues({ id: 'one', stamp, writes: {} }), ['writes'])
+  const unsendable = host.write('two\nlines', insert('dog', { id: 1 }))
+  await assert.rejects(unsendable, (error: ClusterError) => /its id/.test(error.issues?.[0]?.message ?? ''))
 })
