@@ -24,7 +24,12 @@ export interface ClusterEventSource {
     listener: (...args: ClusterEvents[Name]) => void,
     options?: ListenOptions,
   ): this
-  once<Name extends EventName>(event: Name, listener: (...args: ClusterEvents[Name]) => void): this
+  /** Calls it at the next one only. */
+  once<Name extends EventName>(
+    event: Name,
+    listener: (...args: ClusterEvents[Name]) => void,
+    options?: ListenOptions,
+  ): this
   off<Name extends EventName>(event: Name, listener: (...args: ClusterEvents[Name]) => void): this
   /** The first from now on. Rejects with the signal's reason, and `closed` when the manager is closed before. */
   next<Name extends EventName>(event: Name, options?: AwaitOptions<Name>): Promise<Payload<Name>>
@@ -41,14 +46,22 @@ export function readOnly(emitter: SafeEmitter): ClusterEventSource {
     call()
     return source
   }
+  const listen = <Name extends EventName>(
+    how: 'on' | 'once',
+    event: Name,
+    listener: (...args: ClusterEvents[Name]) => void,
+    signal: AbortSignal | undefined,
+  ) =>
+    chained(() => {
+      if (signal?.aborted) return
+      emitter[how](event, listener)
+      const forget = whenAborted(signal, () => emitter.off(event, listener))
+      // A signal may live much longer than what it would have ended.
+      if (how === 'once' && signal) emitter.once(event, forget)
+    })
   const source: ClusterEventSource = {
-    on: (event, listener, { signal } = {}) =>
-      chained(() => {
-        if (signal?.aborted) return
-        emitter.on(event, listener)
-        whenAborted(signal, () => emitter.off(event, listener))
-      }),
-    once: (event, listener) => chained(() => emitter.once(event, listener)),
+    on: (event, listener, { signal } = {}) => listen('on', event, listener, signal),
+    once: (event, listener, { signal } = {}) => listen('once', event, listener, signal),
     off: (event, listener) => chained(() => emitter.off(event, listener)),
     next: async (event, { signal, where } = {}) => {
       const events = new Events(emitter, event, signal)

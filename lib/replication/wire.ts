@@ -128,10 +128,8 @@ const transactionId = new RegExp(oneLine(MOST_ID))
 /** What keeps a host's transaction from being one, before its writes are looked at; undefined when nothing does. */
 export function transactionIssues(transaction: Transaction): Issue[] | undefined {
   const { id, stamp, writes } = (transaction ?? {}) as { id?: unknown; stamp?: unknown; writes?: unknown }
-  const [hasId, hasStamp] = [
-    typeof id === 'string' && id !== '',
-    typeof stamp === 'string' && !Number.isNaN(stampTime(stamp)),
-  ]
+  const hasId = typeof id === 'string' && id !== ''
+  const hasStamp = typeof stamp === 'string' && !Number.isNaN(stampTime(stamp))
   if (hasId && hasStamp && Array.isArray(writes)) return undefined
   const issues = []
   if (!hasId) issues.push({ path: 'id', message: "'id' must be a text that is unique for ever" })

@@ -21,7 +21,7 @@ function fail(error: unknown): never {
 }
 
 function commandLine(): { configFile: string; showsProgress: boolean } {
-  const usage = 'npm run node -- --config FILE [--progress]'
+  const usage = 'npm run node -- --config FILE'
   try {
     const { values } = parseArgs({
       options: { config: { type: 'string', short: 'c' }, progress: { type: 'boolean', default: false } },

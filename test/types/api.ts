@@ -8,6 +8,9 @@ export async function accepted(): Promise<void> {
   const cluster = await ClusterManager.open({ configFile: 'config.yaml', host, password: async () => 'secret' })
   cluster.on('node:updated', ({ node, previous, cause }) => [node.name, previous.subscriptions, cause satisfies string])
   cluster.events.once('replication:gap', ({ source, from, to, reason }) => [source.node, to - from, reason])
+  const { view } = cluster
+  view.events.once('peer:down', ({ node }) => node satisfies string, { signal: AbortSignal.timeout(1_000) })
+  view.metrics()?.apply.lagSeconds satisfies number | undefined
   const up = await cluster.events.next('peer:up', {
     where: ({ node }) => node !== '',
     signal: AbortSignal.timeout(1_000),
@@ -52,6 +55,12 @@ export async function refused(cluster: ClusterManager): Promise<void> {
   cluster.events.emit('peer:up', { node: 'node2' })
   // @ts-expect-error: no such event
   await cluster.events.next('node:exploded')
+  // @ts-expect-error: a view shows, and that is all
+  await cluster.view.close()
+  // @ts-expect-error: nor does it publish
+  await cluster.view.publish({ id: '1', stamp: cluster.stamp(), writes: [] })
+  // @ts-expect-error: no such event
+  await ClusterManager.open({ configFile: 'config.yaml', host, on: { 'node:exploded': () => {} } })
   // @ts-expect-error: no such code
   new ClusterError('nothing_like_it', 'text')
 }

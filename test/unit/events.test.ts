@@ -1,6 +1,7 @@
 // Listeners observe: whatever one of them does, the others hear and whoever emits goes on.
 
 import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
 import { test } from 'node:test'
 import { readOnly } from '../../lib/event-source.ts'
 import { SafeEmitter } from '../../lib/events.ts'
@@ -86,6 +87,22 @@ test('on listens until its signal aborts', () => {
   events.on('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
   emitter.emit('peer:up', { node: 'after' })
   assert.deepEqual(heard, ['before'])
+  assert.equal(emitter.listenerCount('peer:up'), 0)
+})
+
+test('once listens to one, or to none once its signal has aborted', () => {
+  const emitter = new SafeEmitter()
+  const heard: string[] = []
+  const ending = new AbortController()
+  const events = readOnly(emitter)
+  events.once('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
+  emitter.emit('peer:up', { node: 'first' })
+  emitter.emit('peer:up', { node: 'second' })
+  assert.equal(getEventListeners(ending.signal, 'abort').length, 0)
+  events.once('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
+  ending.abort()
+  emitter.emit('peer:up', { node: 'third' })
+  assert.deepEqual(heard, ['first'])
   assert.equal(emitter.listenerCount('peer:up'), 0)
 })
 
