@@ -1,7 +1,7 @@
 // Node's diagnostics_channel: the events, and what takes time, for observers of the process that never see the manager. Costs
 // one look while nobody has subscribed.
 
-import { channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel'
+import { type Channel, channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel'
 import type { EventName } from './events.ts'
 import type { Batch, Transaction } from './host.ts'
 
@@ -15,12 +15,14 @@ export type Traced = {
   apply: { node: string; batch: Batch }
 }
 
-const made = new Map<string, TracingChannel<string, object>>()
+// Kept, because Node forgets those that nobody listens to, and makes them anew each time.
+const spans = new Map<keyof Traced, TracingChannel<string, object>>()
+const channels = new Map<EventName, Channel>()
 
-function tracing(name: string): TracingChannel<string, object> {
-  const known = made.get(name) ?? tracingChannel<string, object>(`enmesh:${name}`)
-  made.set(name, known)
-  return known
+function made<Key, Value>(known: Map<Key, Value>, key: Key, make: () => Value): Value {
+  const value = make()
+  known.set(key, value)
+  return value
 }
 
 const isTraced = ({ start, asyncEnd, error }: TracingChannel<string, object>) =>
@@ -32,12 +34,12 @@ export function traced<Name extends keyof Traced, T>(
   context: () => Traced[Name],
   work: () => Promise<T>,
 ): Promise<T> {
-  const channels = tracing(name)
-  return isTraced(channels) ? channels.tracePromise(work, context()) : work()
+  const span = spans.get(name) ?? made(spans, name, () => tracingChannel<string, object>(`enmesh:${name}`))
+  return isTraced(span) ? span.tracePromise(work, context()) : work()
 }
 
-/** On `enmesh:<event>`: the payload, and `node`, the name of the node that tells it, as `teller`. */
+/** On `enmesh:<event>`: the payload, and `teller`, the name of the node that tells it. */
 export function tellChannel(event: EventName, teller: string, payload: object): void {
-  const told = channel(`enmesh:${event}`)
+  const told = channels.get(event) ?? made(channels, event, () => channel(`enmesh:${event}`))
   if (told.hasSubscribers) told.publish({ teller, ...payload })
 }
