@@ -24,7 +24,7 @@ import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
-import { type Mesh, MeshError, type StreamLimits } from './mesh/mesh.ts'
+import { type Mesh, MeshError, type MeshState, type StreamLimits } from './mesh/mesh.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
 import { observe } from './meter.ts'
 import {
@@ -186,6 +186,16 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
     )
+  }
+
+  /** Of the mesh; undefined while clustering is disabled. */
+  get meshState(): MeshState | undefined {
+    return this.#service?.mesh.state
+  }
+
+  /** The nodes of the manifest, in its order, and whether each is heard. */
+  peers(): { node: string; up: boolean }[] {
+    return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
   }
 
   /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */

@@ -1,7 +1,7 @@
 // The events of a manager as a plugin is handed them: listened to, awaited or iterated, never emitted.
 
 import { clusterError } from './errors.ts'
-import type { ClusterEvents, EventName, Payload, SafeEmitter } from './events.ts'
+import { type ClusterEvents, type EventName, eventNames, type Payload, type SafeEmitter } from './events.ts'
 import { Fifo } from './fifo.ts'
 
 /** Payloads that an iteration holds while whoever iterates is busy. */
@@ -40,29 +40,49 @@ export interface ClusterEventSource {
   iterate<Name extends EventName>(event: Name, options?: ListenOptions): AsyncIterableIterator<Payload<Name>>
 }
 
-/** That side of an emitter, frozen. */
+type Registration = { readonly listener: unknown; end(): void }
+
+/** That side of an emitter, frozen. What is registered through it is told by itself: no `this`, and nobody else's registration ends with it. */
 export function readOnly(emitter: SafeEmitter): ClusterEventSource {
-  const chained = (call: () => unknown) => {
-    call()
-    return source
-  }
+  const registrations = new Map<EventName, Set<Registration>>()
   const listen = <Name extends EventName>(
     how: 'on' | 'once',
     event: Name,
     listener: (...args: ClusterEvents[Name]) => void,
-    signal: AbortSignal | undefined,
-  ) =>
-    chained(() => {
-      if (signal?.aborted) return
-      emitter[how](event, listener)
-      const forget = whenAborted(signal, () => emitter.off(event, listener))
-      // A signal may live much longer than what it would have ended.
-      if (how === 'once' && signal) emitter.once(event, forget)
-    })
+    { signal }: ListenOptions = {},
+  ) => {
+    checkEvent(event)
+    if (typeof listener !== 'function')
+      throw new TypeError(`a listener must be a function, received ${String(listener)}`)
+    checkSignal(signal)
+    if (signal?.aborted) return source
+    const own = registrations.get(event) ?? new Set()
+    registrations.set(event, own)
+    const told = (...args: ClusterEvents[Name]) => {
+      if (how === 'once') registration.end()
+      return listener(...args)
+    }
+    const registration: Registration = {
+      listener,
+      end() {
+        emitter.off(event, told)
+        own.delete(registration)
+        forget()
+      },
+    }
+    own.add(registration)
+    emitter.on(event, told)
+    const forget = whenAborted(signal, () => registration.end())
+    return source
+  }
   const source: ClusterEventSource = {
-    on: (event, listener, { signal } = {}) => listen('on', event, listener, signal),
-    once: (event, listener, { signal } = {}) => listen('once', event, listener, signal),
-    off: (event, listener) => chained(() => emitter.off(event, listener)),
+    on: (event, listener, options) => listen('on', event, listener, options),
+    once: (event, listener, options) => listen('once', event, listener, options),
+    off(event, listener) {
+      for (const registration of [...(registrations.get(event) ?? [])])
+        if (registration.listener === listener) registration.end()
+      return source
+    },
     next: async (event, { signal, where } = {}) => {
       const events = new Events(emitter, event, signal)
       for await (const payload of events) if (where?.(payload) ?? true) return payload
@@ -73,11 +93,36 @@ export function readOnly(emitter: SafeEmitter): ClusterEventSource {
   return Object.freeze(source)
 }
 
+/** A name that is none would be waited for without end. */
+function checkEvent(event: string): void {
+  if (!(eventNames as readonly string[]).includes(event)) throw new TypeError(`there is no event '${event}'`)
+}
+
+function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new TypeError(`'signal' must be an AbortSignal, received ${String(signal)}`)
+}
+
+/** What is to be done when a signal aborts: one listener each, however much there is, because Node warns of more than ten. */
+const pending = new WeakMap<AbortSignal, Set<() => void>>()
+
 /** Calls back once, at once if that is so already. What it returns has it forgotten. */
 function whenAborted(signal: AbortSignal | undefined, work: () => void): () => void {
-  if (signal?.aborted) work()
-  else signal?.addEventListener('abort', work, { once: true })
-  return () => signal?.removeEventListener('abort', work)
+  if (!signal) return () => {}
+  if (signal.aborted) {
+    work()
+    return () => {}
+  }
+  const known = pending.get(signal)
+  const works = known ?? new Set()
+  works.add(work)
+  if (!known) {
+    pending.set(signal, works)
+    signal.addEventListener('abort', () => [...works].forEach((each) => void (works.delete(each) && each())), {
+      once: true,
+    })
+  }
+  return () => void works.delete(work)
 }
 
 type Taker<T> = { resolve(result: IteratorResult<T, undefined>): void; reject(error: unknown): void }
@@ -92,6 +137,8 @@ class Events<Name extends EventName> implements AsyncIterableIterator<Payload<Na
   #fault: { error: unknown } | undefined
 
   constructor(emitter: SafeEmitter, event: Name, signal: AbortSignal | undefined) {
+    checkEvent(event)
+    checkSignal(signal)
     const listener = (...[payload]: ClusterEvents[Name]) => this.#add(payload)
     emitter.on(event, listener)
     this.#forget = [() => emitter.off(event, listener)]

@@ -135,7 +135,9 @@ export class SafeEmitter extends EventEmitter<ClusterEvents> {
       function (this: unknown, ...args: unknown[]) {
         try {
           const result = inner.apply(this, args)
-          if (result instanceof Promise) result.catch(failed)
+          // Of whatever kind of promise.
+          if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function')
+            Promise.resolve(result).catch(failed)
         } catch (error) {
           failed(error)
         }

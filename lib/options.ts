@@ -15,15 +15,15 @@ export type ClusterOptions = {
   /** Of the cluster user, or a function that fetches it, at `open` and for `renewPassword`. Needed when clustering is enabled; never written to a log. */
   password?: string | (() => Promise<string>) | undefined
   /** Another network than NATS; then no server is run and `password` and `natsServer` are not used. */
-  mesh?: Mesh
+  mesh?: Mesh | undefined
   /** Path of the nats-server binary. Default: NATS_SERVER in the environment, then the PATH. */
-  natsServer?: string
+  natsServer?: string | undefined
   /** Pino-shaped. Default: silent. */
-  logger?: Logger
+  logger?: Logger | undefined
   /** Listeners from before `open` resolves: `progress` is told to them while it is being opened, anything else right after it. */
   on?: { readonly [Name in EventName]?: (...args: ClusterEvents[Name]) => void }
   /** Of OpenTelemetry, or anything like it: told of the metrics whenever it collects. Default: none. */
-  meter?: Meter
+  meter?: Meter | undefined
   /** ms that another node has to answer, 100 to 600,000, default 5,000. Operations that need it wait this long at most for each request. */
   requestTimeout?: number
   /** ms that `publish` waits for our leaf, 100 to 600,000, default 10,000; then it rejects backlog_full, and the outbox still has the transaction. */
@@ -71,6 +71,17 @@ export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
 const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'checkpoint', 'forget'] as const
+const OPTION_NAMES = [
+  'configFile',
+  'host',
+  'password',
+  'mesh',
+  'natsServer',
+  'logger',
+  'on',
+  'meter',
+  ...Object.keys(bounds),
+] as const
 const METER_METHODS = [
   'createObservableCounter',
   'createObservableGauge',
@@ -80,10 +91,18 @@ const METER_METHODS = [
 const OUTBOX_METHODS = ['unpublished', 'published', 'publishedUpTo'] as const
 
 /** Fills in the defaults. Throws invalid_option, naming the option and the value received. */
-export function checkOptions(options: ClusterOptions): CheckedOptions {
+export function checkOptions(options: ClusterOptions = {} as ClusterOptions): CheckedOptions {
   const wrong = (name: string, expected: string, value: unknown) =>
-    clusterError('invalid_option', `option '${name}' must be ${expected}, received ${String(value)}`)
-  const { configFile, host, password } = options
+    clusterError(
+      'invalid_option',
+      `option '${name}' must be ${expected}, received ${typeof value === 'string' ? `'${value}'` : String(value)}`,
+    )
+  for (const name of Object.keys(options))
+    if (!(OPTION_NAMES as readonly string[]).includes(name))
+      throw clusterError('invalid_option', `there is no option '${name}'`)
+  const { configFile, host, password, logger } = options
+  for (const name of ['debug', 'info', 'warn', 'error'] as const)
+    if (logger && typeof logger[name] !== 'function') throw wrong(`logger.${name}`, 'a function', logger[name])
   if (typeof configFile !== 'string' || configFile === '') throw wrong('configFile', 'a path', configFile)
   if (typeof host !== 'object' || host === null) throw wrong('host', 'a Host', host)
   for (const name of HOST_METHODS)

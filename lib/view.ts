@@ -2,6 +2,7 @@
 
 import type { ClusterEventSource } from './event-source.ts'
 import type { Manifest } from './manifest/manifest.ts'
+import type { MeshState } from './mesh/mesh.ts'
 import type { Metrics } from './replication/metrics.ts'
 import type { SubscriptionStatus } from './replication/subscriber.ts'
 
@@ -14,6 +15,10 @@ export interface ClusterView {
   /** The wanted state, frozen. */
   readonly manifest: Manifest
   readonly events: ClusterEventSource
+  /** Of our own mesh; undefined while clustering is disabled. */
+  readonly meshState: MeshState | undefined
+  /** The nodes of the manifest, in its order, and whether each is heard. */
+  peers(): { node: string; up: boolean }[]
   /** One entry a remote table, as of now. */
   subscriptions(): SubscriptionStatus[]
   /** As of now; undefined while clustering is disabled. */
@@ -28,7 +33,11 @@ export function viewOf(manager: ClusterView): ClusterView {
     get manifest() {
       return manager.manifest
     },
+    get meshState() {
+      return manager.meshState
+    },
     events: manager.events,
+    peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
     metrics: () => manager.metrics(),
   })

@@ -67,6 +67,8 @@ type AskOptions = { operation: string; signal?: AbortSignal | undefined }
 type Heard = { at: number; session: string; instance: string; started: number; other?: Heard | undefined }
 
 const HEARTBEAT = 1_000
+/** ms between two greetings of nodes that were not known. */
+const GREET_AFTER = 50
 /** ms for the hubs to say who is there. */
 const MEMBERS_TIMEOUT = 500
 /** One was missed, in ms. */
@@ -88,6 +90,9 @@ export class Peers {
   readonly #heard = new Map<string, Heard>()
   readonly #up = new Set<string>()
   #silence: (() => void) | undefined
+  /** Ends waiting to greet again. */
+  #greeting: (() => void) | undefined
+  #isGreetingAgain = false
 
   constructor(options: PeersOptions) {
     this.#options = options
@@ -105,6 +110,7 @@ export class Peers {
 
   close(): void {
     this.#silence?.()
+    this.#greeting?.()
   }
 
   isUp(node: string): boolean {
@@ -199,7 +205,8 @@ export class Peers {
   }
 
   async #respond(request: Request): Promise<Response['message']> {
-    const { host, clusteringPort, operationsApiPort, agree } = this.#options
+    const { host, clusteringPort, agree } = this.#options
+    const operationsApiPort = this.#options.operationsApiPort ?? host.info().operationsApiPort
     switch (request.operation) {
       case 'cluster_status':
         return {
@@ -253,6 +260,7 @@ export class Peers {
     if (relayed) return
     const known = this.#heard.get(node)
     if (!known && this.#heard.size >= MOST_NODES) return
+    if (!known) this.#greet()
     const heard: Heard = { at: this.#timers.elapsed(), session, instance, started }
     this.#heard.set(node, heard)
     if (known) heard.other = known.instance === instance ? known.other : { ...known, other: undefined }
@@ -265,6 +273,20 @@ export class Peers {
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+  }
+
+  /** Who is new has not heard us either. Many who come at once are greeted together, the first of them at once. */
+  #greet(): void {
+    if (this.#greeting) {
+      this.#isGreetingAgain = true
+      return
+    }
+    this.#isGreetingAgain = false
+    this.#greeting = this.#timers.after(GREET_AFTER, () => {
+      this.#greeting = undefined
+      if (this.#isGreetingAgain) this.#greet()
+    })
+    this.beat()
   }
 
   /** Of two processes of one name, the later one stops (of two at once, the larger id); never for one message that was long on its way. */

@@ -206,6 +206,17 @@ const cases: Record<string, Case> = {
     await scene.apply(at(1), insert(record))
     await scene.has(record)
   },
+  'so do times, bytes and integers beyond 2^53': async (scene) => {
+    await scene.tables(dog)
+    const bytes = Uint8Array.of(0, 255, 128)
+    const record = { id: 1, at: new Date(1_700_000_000_123), big: 2n ** 60n, bytes }
+    await scene.apply(at(1), insert(record))
+    if (scene.under.reopen) await scene.reopen()
+    await scene.has({ at: record.at, big: record.big })
+    const stored = (await scene.under.read('dev', 'dog', 1))?.bytes
+    assert.ok(stored instanceof Uint8Array, 'bytes are bytes')
+    assert.deepEqual([...stored], [...bytes])
+  },
   'an older insert or upsert does not undo a newer one': async (scene) => {
     await scene.tables(dog)
     await scene.apply(at(2), upsert({ id: 1, name: 'new' }))

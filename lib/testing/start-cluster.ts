@@ -12,6 +12,8 @@ import { eventually } from './eventually.ts'
 import { MemoryHost, type MemoryHostOptions } from './memory-host.ts'
 import { freePorts } from './ports.ts'
 
+type ManagerOptions = Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
+
 export type StartOptions<H extends Host = MemoryHost> = {
   /** Without servers: all nodes on this network. Default: two nats-servers a node, on free ports of 127.0.0.1. */
   network?: MemoryNetwork
@@ -21,7 +23,7 @@ export type StartOptions<H extends Host = MemoryHost> = {
   /** The database of a node. Default: a `MemoryHost` with `tables`. */
   host?: (name: string) => H | Promise<H>
   /** Of each manager: its bounds and time-outs, `natsServer`, `logger`. */
-  options?: Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
+  options?: ManagerOptions | ((name: string) => ManagerOptions)
   /** ms until the cluster must be whole, default 30,000. */
   timeout?: number
 }
@@ -149,10 +151,12 @@ export async function startCluster<H extends Host = MemoryHost>(
   const { network, tables = [], subscribe = true, timeout = 30_000 } = options
   const folder = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
   const host = options.host ?? (() => new MemoryHost({ tables }) as Host as H)
-  const open = (configFile: string, host: H) => () =>
+  const managerOptions = (name: string) =>
+    typeof options.options === 'function' ? options.options(name) : options.options
+  const open = (name: string, configFile: string, host: H) => () =>
     ClusterManager.open({
       password: PASSWORD,
-      ...options.options,
+      ...managerOptions(name),
       configFile,
       host,
       ...(network ? { mesh: network.mesh() } : {}),
@@ -169,7 +173,7 @@ export async function startCluster<H extends Host = MemoryHost>(
       made.push(
         new ClusterNode(
           { name, host: database, folder: own, configFile, port: ports?.[0] },
-          open(configFile, database),
+          open(name, configFile, database),
         ),
       )
     }
@@ -240,8 +244,8 @@ async function subscribeAll(
       )
   for (const { name, cluster } of nodes)
     await eventually(
-      `all subscriptions of ${name} are live`,
-      () => cluster.subscriptions().every(({ state }) => state === 'live'),
+      `${name} hears the others, and all its subscriptions are live`,
+      () => cluster.peers().every(({ up }) => up) && cluster.subscriptions().every(({ state }) => state === 'live'),
       timeout,
     )
 }

@@ -8,10 +8,11 @@ import { ClusterManager, type ClusterOptions, type Traced } from '../../lib/inde
 export function openObserved(options: ClusterOptions, log = pino()) {
   // From anywhere in the process, without the manager:
   subscribe('enmesh:replication:gap', (message) => log.warn(message, 'transactions are lost'))
-  tracingChannel<string, Traced['apply'] & { error?: unknown }>('enmesh:apply').subscribe({
-    start: ({ batch }) => log.debug({ traces: batch.transactions.map(({ trace }) => trace?.traceparent) }, 'applying'),
-    asyncEnd: ({ node, batch }) => log.debug({ node, count: batch.transactions.length }, 'applied'),
-    error: ({ error }) => log.error(error, 'the database refused a batch'),
+  const batchOf = (message: unknown) => (message as Traced['apply']).batch.transactions
+  tracingChannel('enmesh:apply').subscribe({
+    start: (message) => log.debug({ traces: batchOf(message).map(({ trace }) => trace?.traceparent) }, 'applying'),
+    asyncEnd: (message) => log.debug({ count: batchOf(message).length }, 'applied'),
+    error: (message) => log.error(message, 'the database refused a batch'),
     end() {},
     asyncStart() {},
   })

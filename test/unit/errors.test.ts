@@ -7,9 +7,16 @@ import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext, test } from 'node:test'
-import { ClusterError, type ClusterOptions, type ErrorCode, errors, type Transaction } from '../../lib/index.ts'
+import {
+  ClusterError,
+  ClusterManager,
+  type ClusterOptions,
+  type ErrorCode,
+  errors,
+  type Transaction,
+} from '../../lib/index.ts'
 import { TestCluster } from '../support/cluster.ts'
-import { insert } from '../support/memory-host.ts'
+import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
 
 const superUser = { superUser: true }
@@ -209,4 +216,17 @@ test('a transaction that is none is told what it lacks, fault by fault', async (
   assert.deepEqual(await issues({ id: 'one', stamp, writes: {} }), ['writes'])
   const unsendable = host.write('two\nlines', insert('dog', { id: 1 }))
   await assert.rejects(unsendable, (error: ClusterError) => /its id/.test(error.issues?.[0]?.message ?? ''))
+})
+
+test('options that are none are told by name', async () => {
+  const file = { configFile: 'config.yaml', host: new MemoryHost() }
+  const open = (options: object) => ClusterManager.open(options as ClusterOptions)
+  for (const [options, message] of [
+    [{ ...file, requestTimout: 5 }, "there is no option 'requestTimout'"],
+    [{ ...file, logger: { warn() {}, error() {} } }, "option 'logger.debug' must be a function, received undefined"],
+    [{ ...file, requestTimeout: '5' }, "option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
+    [{}, "option 'configFile' must be a path, received undefined"],
+  ] as const)
+    await assert.rejects(open(options), { code: 'invalid_option', message })
+  await assert.rejects((ClusterManager.open as () => Promise<unknown>)(), { code: 'invalid_option' })
 })

@@ -98,12 +98,68 @@ test('once listens to one, or to none once its signal has aborted', () => {
   events.once('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
   emitter.emit('peer:up', { node: 'first' })
   emitter.emit('peer:up', { node: 'second' })
-  assert.equal(getEventListeners(ending.signal, 'abort').length, 0)
   events.once('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
   ending.abort()
   emitter.emit('peer:up', { node: 'third' })
   assert.deepEqual(heard, ['first'])
   assert.equal(emitter.listenerCount('peer:up'), 0)
+})
+
+test('a listener of a plugin has no way to the manager, and its registration is its own', () => {
+  const emitter = new SafeEmitter()
+  const events = readOnly(emitter)
+  const heard: string[] = []
+  const kept = () => heard.push('kept')
+  emitter.on('peer:up', kept)
+  let self: unknown = 'not called'
+  events.once('peer:up', function (this: unknown) {
+    self = this
+  })
+  const shared = () => heard.push('shared')
+  const [one, two] = [new AbortController(), new AbortController()]
+  events.on('peer:up', shared, { signal: one.signal })
+  events.on('peer:up', shared, { signal: two.signal })
+  events.off('peer:up', undefined as never)
+  events.off('peer:up', kept)
+  one.abort()
+  emitter.emit('peer:up', { node: 'node2' })
+  assert.equal(self, undefined)
+  assert.deepEqual(heard.sort(), ['kept', 'shared'])
+  events.off('peer:up', shared)
+  emitter.emit('peer:up', { node: 'node2' })
+  assert.deepEqual(heard.sort(), ['kept', 'kept', 'shared'])
+})
+
+test('what is no event, no function or no signal is refused, and one signal may end much', async () => {
+  const events = readOnly(new SafeEmitter())
+  const warnings: Error[] = []
+  const warned = (warning: Error) => void warnings.push(warning)
+  process.on('warning', warned)
+  for (const wrong of [
+    () => events.on('peer:gone' as never, () => {}),
+    () => events.on('peer:up', {} as never),
+    () => events.once('peer:up', undefined as never),
+    () => events.on('peer:up', () => {}, { signal: 'text' as never }),
+    () => events.iterate('peer:gone' as never),
+  ])
+    assert.throws(wrong, TypeError)
+  await assert.rejects(events.next('peer:gone' as never), TypeError)
+  const { signal } = new AbortController()
+  for (let count = 0; count < 20; count++) events.on('peer:up', () => {}, { signal })
+  assert.ok(getEventListeners(signal, 'abort').length <= 1)
+  await new Promise((resolve) => setImmediate(resolve))
+  process.off('warning', warned)
+  assert.deepEqual(warnings, [])
+})
+
+test('a listener that gives a promise of another kind, which rejects, is told as well', async () => {
+  const emitter = new SafeEmitter()
+  const failed = readOnly(emitter).next('listener:failed')
+  // biome-ignore lint/suspicious/noThenProperty: that is what is tested
+  const thenable = { then: (_: unknown, reject: (error: Error) => void) => reject(new Error('not now')) }
+  emitter.on('peer:up', () => thenable as never)
+  emitter.emit('peer:up', { node: 'node2' })
+  assert.equal((await failed).event, 'peer:up')
 })
 
 test('next is the first that is wanted, the end of its signal, or the end of the manager', async () => {

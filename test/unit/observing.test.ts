@@ -47,7 +47,16 @@ describe('the view', () => {
     const view: ClusterView = one.cluster.view
     assert.equal(view.state, 'open')
     assert.equal(view.manifest, one.cluster.manifest)
-    assert.deepEqual(Object.keys(view).sort(), ['events', 'manifest', 'metrics', 'state', 'subscriptions'])
+    assert.deepEqual(Object.keys(view).sort(), [
+      'events',
+      'manifest',
+      'meshState',
+      'metrics',
+      'peers',
+      'state',
+      'subscriptions',
+    ])
+    assert.deepEqual([view.meshState, view.peers()], ['connected', [{ node: 'node2', up: true }]])
     assert.ok(Object.isFrozen(view))
     assert.deepEqual(loose(view.manifest), [])
     const status = view.subscriptions()

@@ -97,7 +97,7 @@ test('the table of metrics is the one of the code', async () => {
 })
 
 test('the sample of a configuration has every key there is, and opens a manager', async (t) => {
-  const [, yaml = ''] = /^```yaml\n(.*?)^```/ms.exec(await read('README.md')) ?? []
+  const [, yaml = ''] = /^```yaml\n(rootPath.*?)^```/ms.exec(await read('README.md')) ?? []
   for (const path of Object.values(settingPaths))
     assert.notEqual(parseDocument(yaml).getIn(path.split('.')), undefined, `${path} is in the sample`)
   const [folder, remove] = await temporaryFolder()

@@ -186,6 +186,20 @@ describe('a cluster in memory', () => {
     assert.throws(() => started.node('c'), /no node 'c' among a, b/)
   })
 
+  it('is whole only when each hears each, so that one that is cut off at once is down', async (t) => {
+    const clock = new TestClock()
+    const network = new MemoryNetwork({ clock })
+    const [one, two] = (await cluster(t, 2, { network, tables: dogs })).nodes
+    network.cut('node1', 'node2')
+    const down = Promise.all([one, two].map((node) => node!.cluster.events.next('peer:down')))
+    await clock.advance(6_000)
+    assert.deepEqual(
+      (await down).map(({ node }) => node),
+      ['node2', 'node1'],
+    )
+    assert.deepEqual(one!.cluster.view.peers(), [{ node: 'node2', up: false }])
+  })
+
   it('says what it waits for in vain, and leaves nothing behind when it cannot start', async (t) => {
     const network = new MemoryNetwork()
     const started = await cluster(t, 2, { network, tables: dogs })
