@@ -88,10 +88,13 @@ export class MemoryHost implements Host {
     return this.commit({ operation: 'delete', database, table, ids })
   }
 
-  /** One transaction, here at once. Resolves when our leaf has it; rejects as `publish` of the manager does: it is committed here all the same. */
-  commit(...writes: Write[]): Promise<void> {
+  /**
+   * One transaction, here at once. Resolves when our leaf has it; rejects as `publish` of the manager does, and it is committed here all the
+   * same; rejects, and nothing is committed, for what is no write to a table that is there.
+   */
+  async commit(...writes: Write[]): Promise<void> {
     const mount = this.#mount
-    if (!mount) return Promise.reject(new Error('mount(cluster) comes before the first commit'))
+    if (!mount) throw new Error('mount(cluster) comes before the first commit')
     const transaction = { id: randomUUID(), stamp: mount.stamp(), writes: structuredClone(writes) }
     this.commitAs(transaction)
     return mount.publish(transaction)
@@ -99,7 +102,7 @@ export class MemoryHost implements Host {
 
   /** The local half of `commit`, with an id and a stamp of the caller's. */
   commitAs(transaction: Transaction): void {
-    for (const write of transaction.writes) this.#tableOf(write)
+    for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
     for (const write of transaction.writes) this.#write(transaction.stamp, write)
     if (this.#hasOutbox) this.outbox.push(transaction)
   }
@@ -175,4 +178,14 @@ export class MemoryHost implements Host {
     for (const { key, change } of rowChanges(write, stamp, primaryKey))
       rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change))
   }
+}
+
+/** Throws a TypeError. */
+function checkWrite({ operation, records = [], ids = [] }: Write, { table, primaryKey }: TableDescription): void {
+  const isKey = (value: unknown) => ['string', 'number', 'bigint'].includes(typeof value)
+  if (!['insert', 'update', 'upsert', 'delete'].includes(operation))
+    throw new TypeError(`there is no operation '${operation}'`)
+  if (!Array.isArray(records) || !records.every((record) => isKey(record?.[primaryKey])))
+    throw new TypeError(`each record of '${table}' is an object with its primary key '${primaryKey}'`)
+  if (!Array.isArray(ids) || !ids.every(isKey)) throw new TypeError(`ids of '${table}' are text or numbers`)
 }

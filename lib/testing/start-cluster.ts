@@ -20,7 +20,9 @@ export type StartOptions<H extends Host = MemoryHost> = {
   /** On every node from the start. Each node is subscribed to those of every other, both ways, unless `subscribe` is false. */
   tables?: MemoryHostOptions['tables']
   subscribe?: boolean
-  /** The database of a node. Default: a `MemoryHost` with `tables`. */
+  /** Keys of the section `clustering` of a node's file, beside `hubServer`: `republishMessages`, `leafServer.streams`. */
+  clustering?: (name: string) => Record<string, unknown>
+  /** The database of a node; its method `mount`, if it has one, is given the manager at each start. Default: a `MemoryHost` with `tables`. */
   host?: (name: string) => H | Promise<H>
   /** Of each manager: its bounds and time-outs, `natsServer`, `logger`. */
   options?: ManagerOptions | ((name: string) => ManagerOptions)
@@ -68,7 +70,8 @@ export class ClusterNode<H extends Host = MemoryHost> {
   async start(): Promise<void> {
     if (this.#cluster) return
     this.#cluster = await this.#open()
-    if (this.host instanceof MemoryHost) this.host.mount(this.#cluster)
+    const { mount } = this.host as { mount?: (cluster: ClusterManager) => unknown }
+    if (typeof mount === 'function') mount.call(this.host, this.#cluster)
   }
 
   /** Closes the manager, and with it the servers. */
@@ -109,18 +112,24 @@ export class TestingCluster<H extends Host = MemoryHost> {
           unrest = `transaction ${id} is in the outbox of ${name}`
           return false
         }
-      for (const { name, cluster } of running)
+      for (const { name, cluster, host } of running)
         for (const { source, state, applied, error = '' } of cluster.subscriptions()) {
           const { node, database, table } = source
           const owner = running.find((each) => each.name === node)
           if (!owner) continue
-          const last = (await owner.host.publishedUpTo?.(database, table))?.sequence ?? 0
+          const { sequence: last = 0, epoch } = (await owner.host.publishedUpTo?.(database, table)) ?? {}
+          // The same number in another incarnation of the stream is another place.
+          const isElsewhere = last > 0 && (await host.checkpoint(source))?.epoch !== epoch
           unrest = `${name} is ${state} at ${applied} of ${last} of ${database}.${table} of ${node} ${error}`
-          if (state !== 'live' || applied < last) return false
+          if (state !== 'live' || applied < last || isElsewhere) return false
         }
       return true
     }
-    await eventually(() => `the cluster settles: ${unrest}`, isSettled, timeout)
+    await eventually(
+      () => `the cluster settles: ${unrest}`,
+      async () => (await isSettled()) && isSettled(),
+      timeout,
+    )
   }
 
   /** Idempotent. */
@@ -168,7 +177,7 @@ export async function startCluster<H extends Host = MemoryHost>(
       const ports = network ? undefined : await freePorts(4)
       const own = await mkdtemp(join(folder, `${name}-`))
       const configFile = join(own, 'config.yaml')
-      await writeFile(configFile, configOf(name, ports, made[0]?.port), { mode: 0o600 })
+      await writeFile(configFile, configOf(name, ports, made[0]?.port, options.clustering?.(name)), { mode: 0o600 })
       const database = await host(name)
       made.push(
         new ClusterNode(
@@ -190,9 +199,20 @@ export async function startCluster<H extends Host = MemoryHost>(
 }
 
 /** The section of a node's file; the first node is the one that the others have a route to. */
-function configOf(name: string, ports: readonly number[] | undefined, first: number | undefined): string {
-  const lines = ['clustering:', '  enabled: true', `  nodeName: ${JSON.stringify(name)}`, `  user: ${USER}`]
-  if (!ports) return [...lines, ''].join('\n')
+function configOf(
+  name: string,
+  ports: readonly number[] | undefined,
+  first: number | undefined,
+  { leafServer = {}, ...more }: { leafServer?: object; [key: string]: unknown } = {},
+): string {
+  const lines = [
+    'clustering:',
+    '  enabled: true',
+    `  nodeName: ${JSON.stringify(name)}`,
+    `  user: ${USER}`,
+    ...Object.entries(more).map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`),
+  ]
+  if (!ports) return [...lines, `  leafServer: ${JSON.stringify(leafServer)}`, ''].join('\n')
   const [cluster, leafNodes, hub, leaf] = ports
   return [
     ...lines,
@@ -203,7 +223,7 @@ function configOf(name: string, ports: readonly number[] | undefined, first: num
     ...(first === undefined ? [] : ['        routes:', `          - { host: 127.0.0.1, port: ${first} }`]),
     `    leafNodes: { network: { port: ${leafNodes} } }`,
     `    network: { port: ${hub} }`,
-    `  leafServer: { network: { port: ${leaf} } }`,
+    `  leafServer: ${JSON.stringify({ network: { port: leaf }, ...leafServer })}`,
     '',
   ].join('\n')
 }
@@ -235,11 +255,19 @@ async function subscribeAll(
     for (const other of nodes.slice(0, index))
       await eventually(
         `${name} agrees with ${other.name}`,
-        () =>
-          cluster.updateNode({ node_name: other.name, subscriptions }).catch((error) => {
+        async () => {
+          // A node that is seen may not listen yet.
+          const answer = await cluster.updateNode({ node_name: other.name, subscriptions }).catch((error) => {
             if ((error as ClusterError).code !== 'node_not_listening') throw error
             return undefined
-          }),
+          })
+          const { skipped } = answer ?? {}
+          if (!skipped) return false
+          if (skipped.length === 0) return true
+          throw new Error(
+            `no table ${skipped.map(({ table }) => table).join(', ')} on ${name} or ${other.name}: their hosts lack it`,
+          )
+        },
         timeout,
       )
   for (const { name, cluster } of nodes)

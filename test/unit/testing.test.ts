@@ -6,6 +6,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { ClusterError } from '../../lib/index.ts'
 import {
   checkHost,
+  eventually,
   type HostUnderTest,
   hostContract,
   MemoryHost,
@@ -198,6 +199,53 @@ describe('a cluster in memory', () => {
       ['node2', 'node1'],
     )
     assert.deepEqual(one!.cluster.view.peers(), [{ node: 'node2', up: false }])
+  })
+
+  it('waits for another incarnation of a stream, takes keys of the file, and mounts a host of one’s own', async (t) => {
+    class OwnHost extends MemoryHost {
+      mounts = 0
+      override mount(...args: Parameters<MemoryHost['mount']>): this {
+        this.mounts++
+        return super.mount(...args)
+      }
+    }
+    const network = new MemoryNetwork()
+    const started = await startCluster(3, {
+      network,
+      tables: dogs,
+      subscribe: false,
+      host: () => new OwnHost({ tables: dogs }),
+      clustering: () => ({ republishMessages: true, leafServer: { streams: { maxMsgs: 100 } } }),
+    })
+    t.after(() => started.close())
+    const [one, two, three] = started.nodes
+    const subscriptions = [{ ...dogs[0]!, publish: true, subscribe: true }]
+    for (const other of [one, three]) await two!.cluster.updateNode({ node_name: other!.name, subscriptions })
+    for (let id = 0; id < 5; id++) await one!.host.insert('dev', 'dog', { id })
+    await eventually('handed on', () => three!.host.records('dev', 'dog').length === 5)
+    network.loseDisk('node1')
+    await one!.host.insert('dev', 'dog', { id: 7 })
+    await started.settled()
+    assert.ok(two!.host.get('dev', 'dog', 7))
+    await three!.stop()
+    await three!.start()
+    assert.equal(three!.host.mounts, 2)
+  })
+
+  it('refuses tables that no host has, and writes that are none', async () => {
+    const network = new MemoryNetwork()
+    const empty = startCluster(2, { network, tables: dogs, host: () => new MemoryHost() })
+    await assert.rejects(empty, /no table dog on node2 or node1: their hosts lack it/)
+    const host = new MemoryHost({ tables: dogs }).mount({ stamp: () => '0', publish: async () => {} })
+    for (const wrong of [
+      () => host.insert('dev', 'dog', [{ id: 1 }] as never),
+      () => host.insert('dev', 'dog', { name: 'Rex' }),
+      () => host.delete('dev', 'dog', [1] as never),
+      () => host.commit({ operation: 'put', ...dogs[0]!, records: [] } as never),
+    ])
+      await assert.rejects(wrong(), TypeError)
+    await assert.rejects(host.insert('dev', 'cat', { id: 1 }), /does not exist/)
+    assert.deepEqual([host.outbox, host.records('dev', 'dog')], [[], []])
   })
 
   it('says what it waits for in vain, and leaves nothing behind when it cannot start', async (t) => {
