@@ -468,7 +468,7 @@ export class ClusterManager extends SafeEmitter {
   }
 
   #natsMesh(): Mesh {
-    const { configFile, natsServer, logger } = this.#options
+    const { configFile, natsServer, serverEnvironment, logger } = this.#options
     const { settings } = this.#store
     const { user, tls } = settings
     if (!user)
@@ -494,7 +494,10 @@ export class ClusterManager extends SafeEmitter {
       logLevel: settings.logLevel,
       folder: this.#folder,
       storeFolder: settings.streams.path && inFolder(settings.streams.path),
+      sync: settings.streams.sync,
+      routeCompression: settings.routeCompression,
       natsServer,
+      serverEnvironment,
       logger,
     })
   }

@@ -18,6 +18,8 @@ export type ClusterOptions = {
   mesh?: Mesh | undefined
   /** Path of the nats-server binary. Default: NATS_SERVER in the environment, then the PATH. */
   natsServer?: string | undefined
+  /** Environment variables for both nats-server processes, such as GOMEMLIMIT and GOMAXPROCS. They get nothing else of this process's environment but PATH. */
+  serverEnvironment?: Readonly<Record<string, string>> | undefined
   /** Pino-shaped. Default: silent. */
   logger?: Logger | undefined
   /** Listeners from before `open` resolves: `progress` is told to them while it is being opened, anything else right after it. */
@@ -77,6 +79,7 @@ const OPTION_NAMES = [
   'password',
   'mesh',
   'natsServer',
+  'serverEnvironment',
   'logger',
   'on',
   'meter',
@@ -112,6 +115,11 @@ export function checkOptions(options: ClusterOptions = {} as ClusterOptions): Ch
     throw wrong('host', `with all of ${OUTBOX_METHODS.join(', ')} or none`, `only ${outbox.join(', ')}`)
   if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
     throw wrong('password', 'a string or a function', typeof password)
+  for (const [name, value] of Object.entries(options.serverEnvironment ?? {})) {
+    if (!/^[A-Za-z_]\w*$/.test(name)) throw wrong('serverEnvironment', 'an object of environment variables', name)
+    if (typeof value !== 'string' || value.includes('\0'))
+      throw wrong(`serverEnvironment.${name}`, 'a string without null characters', typeof value)
+  }
   for (const [event, listener] of Object.entries(options.on ?? {})) {
     if (!(eventNames as readonly string[]).includes(event)) throw wrong('on', `listeners by event`, event)
     if (typeof listener !== 'function') throw wrong(`on.${event}`, 'a function', listener)

@@ -51,6 +51,15 @@ export const kinds = {
     'an integer, 1 or more, or null',
     toNumber,
   ),
+  /** As nats-server reads it. */
+  syncInterval: named(
+    "'always' or a duration such as '10s', '500ms' or '1m30s'",
+    (value) => value === 'always' || /^(?=.*[1-9])(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(value),
+  ),
+  routeCompression: kind(
+    Type.Enum(['off', 'accept', 's2_auto', 's2_fast', 's2_better', 's2_best']),
+    'one of off, accept, s2_auto, s2_fast, s2_better, s2_best',
+  ),
   logLevel: kind(Type.Enum(['error', 'warn', 'info', 'debug', 'trace']), 'one of error, warn, info, debug, trace'),
   host: named('a host name or an IP address', isHost),
   nodeName: named("a node name, without blanks, '/', ',', '.', '*' or '>'", isNodeName),

@@ -12,6 +12,8 @@ export type Settings = {
   /** Hand on what came from other nodes. */
   readonly republishMessages: boolean
   readonly clusterName: string
+  /** Compression of what hubs send each other, as nats-server names it. Ignored, with a warning, before nats-server 2.10. */
+  readonly routeCompression: string | undefined
   /** The address the hub listens on for other hubs; undefined: all. */
   readonly clusterHost: string | undefined
   readonly ports: { readonly cluster: number; readonly leafNodes: number; readonly hub: number; readonly leaf: number }
@@ -24,6 +26,8 @@ export type Settings = {
     readonly maxMsgs?: number
     /** Folder of the leaf's store. */
     readonly path?: string
+    /** How often the leaf syncs its store to disk: `always`, or a duration such as `10s`. Ignored, with a warning, before nats-server 2.10. */
+    readonly sync?: string
   }
   /** Absent without certificates. */
   readonly tls?: {
@@ -49,6 +53,7 @@ export const settingPaths = {
   logLevel: 'clustering.logLevel',
   republishMessages: 'clustering.republishMessages',
   clusterName: 'clustering.hubServer.cluster.name',
+  routeCompression: 'clustering.hubServer.cluster.compression',
   clusterHost: 'clustering.hubServer.cluster.network.host',
   'ports.cluster': 'clustering.hubServer.cluster.network.port',
   'ports.leafNodes': 'clustering.hubServer.leafNodes.network.port',
@@ -59,6 +64,7 @@ export const settingPaths = {
   'streams.maxBytes': 'clustering.leafServer.streams.maxBytes',
   'streams.maxMsgs': 'clustering.leafServer.streams.maxMsgs',
   'streams.path': 'clustering.leafServer.streams.path',
+  'streams.sync': 'clustering.leafServer.streams.sync',
   'tls.certificate': 'clustering.tls.certificate',
   'tls.certificateAuthority': 'clustering.tls.certificateAuthority',
   'tls.privateKey': 'clustering.tls.privateKey',
@@ -106,6 +112,7 @@ export function readSettings(root: Place): Settings {
     logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
     republishMessages: at('republishMessages').read(kinds.flag) ?? false,
     clusterName: at('clusterName').read(kinds.token) ?? 'harperdb',
+    routeCompression: at('routeCompression').read(kinds.routeCompression),
     clusterHost: at('clusterHost').read(kinds.host),
     ports: Object.freeze(ports),
     operationsApiPort: hosts.at(settingPaths.operationsApiPort).read(kinds.port),
@@ -115,6 +122,7 @@ export function readSettings(root: Place): Settings {
         maxBytes: at('streams.maxBytes').read(kinds.count),
         maxMsgs: at('streams.maxMsgs').read(kinds.count),
         path: at('streams.path').read(kinds.text),
+        sync: at('streams.sync').read(kinds.syncInterval),
       }),
     ),
     ...(isSecure && { tls: Object.freeze({ certificate, certificateAuthority, privateKey, ...tls }) }),

@@ -20,7 +20,7 @@ async function start(test: TestContext, maxMessages = 10) {
     const [, verb] = /API\.(\w+\.\w+)/.exec(subject)!
     called.push(verb!)
     if (verb === 'CONSUMER.CREATE') created.push(body.config as Record<string, unknown>)
-    return { name: 'c1', delivered: { stream_seq: 4 } }
+    return { name: 'c1', delivered: { stream_seq: 4 }, num_pending: 1 }
   }
   const closed: PullReader[] = []
   const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }

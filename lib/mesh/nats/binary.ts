@@ -3,14 +3,12 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
+import { isAtLeast, type Version } from './versions.ts'
 
-export type Binary = { path: string; version: readonly [major: number, minor: number] }
+export type Binary = { path: string; version: Version }
 
-const OLDEST = [2, 9] as const
+const OLDEST_SUPPORTED: Version = [2, 9, 0]
 const run = promisify(execFile)
-
-export const atLeast = ({ version }: Binary, major: number, minor: number): boolean =>
-  version[0] > major || (version[0] === major && version[1] >= minor)
 
 /** The binary to use and its version. Rejects nats_server_missing. */
 export async function findBinary(option?: string): Promise<Binary> {
@@ -22,10 +20,10 @@ export async function findBinary(option?: string): Promise<Binary> {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'
     throw clusterErrorFrom(error, 'nats_server_missing', missing ? `'${path}' was not found` : reasonOf(error))
   }
-  const match = /v?(\d+)\.(\d+)\.\d+/.exec(text)
+  const match = /v?(\d+)\.(\d+)\.(\d+)/.exec(text)
   if (!match) throw clusterError('nats_server_missing', `'${path} --version' answered '${text.trim()}'`)
-  const binary: Binary = { path, version: [Number(match[1]), Number(match[2])] }
-  if (!atLeast(binary, ...OLDEST))
-    throw clusterError('nats_server_missing', `'${path}' is ${match[0]}, older than ${OLDEST.join('.')}`)
+  const binary: Binary = { path, version: [Number(match[1]), Number(match[2]), Number(match[3])] }
+  if (!isAtLeast(binary.version, OLDEST_SUPPORTED))
+    throw clusterError('nats_server_missing', `'${path}' is ${match[0]}, older than 2.9`)
   return binary
 }

@@ -1,6 +1,7 @@
 // The configuration files of a node's two servers, as pure functions of the node's settings. JSON is what they are written in.
 
 import type { Route } from '../mesh.ts'
+import { supports, type Version } from './versions.ts'
 
 export type Tls = {
   /** Absolute paths of PEM files. */
@@ -25,6 +26,10 @@ export type ServerSettings = {
   tls?: Tls | undefined
   logLevel: string
   storeFolder: string
+  /** How often the leaf syncs its store to disk: a duration as nats-server reads it (`10s`), or `always`. Default: the server's, 2 minutes. */
+  sync?: string | undefined
+  /** Compression between hubs: `off`, `accept`, `s2_auto`, `s2_fast`, `s2_better` or `s2_best`. Default: the server's, `accept`. */
+  routeCompression?: string | undefined
 }
 
 /**
@@ -36,6 +41,8 @@ const MAX_FILE_STORE = Number.MAX_SAFE_INTEGER
 export const MAX_PAYLOAD = 64 * 1024 * 1024
 /** The server's file store takes a record beyond 32 MiB and can never read it again. */
 export const MAX_STORED = 32 * 1024 * 1024 - 1024
+/** Messages and bytes that a stream may have queued before it drops more (status 429). The publisher bounds what is in flight, to less. */
+const INGEST_LIMIT = { max_buffered_msgs: 1_000_000, max_buffered_size: 4 * 1024 ** 3 }
 
 export const hubName = (node: string) => `${node}-hub`
 export const leafName = (node: string) => `${node}-leaf`
@@ -74,27 +81,32 @@ const users = ({ user, password }: ServerSettings) => ({
   HDB: { users: [{ user, password }] },
 })
 
-/** The hub: joins the other hubs by routes, listens for leafnodes, stores nothing. `pooling`: does this version know `pool_size`? */
+/** The hub: joins the other hubs by routes, listens for leafnodes, stores nothing. Keys by version: see `versions.ts`. */
 export function hubConfiguration(
   settings: ServerSettings,
   routes: readonly Route[],
   pidFile: string,
-  pooling: boolean,
+  version: Version,
 ): string {
-  const { user, password, ports, tls, listen } = settings
+  const { user, password, ports, tls, listen, routeCompression } = settings
   const secure = tls ? { tls: tlsBlock(tls) } : {}
   return JSON.stringify(
     {
       ...shared(settings, hubName(settings.node), ports.hub, pidFile),
       accounts: users(settings),
-      // Gossip would move a leaf to another node's hub at its first hiccup, and it would not come home.
-      leafnodes: { listen: address({ host: listen, port: ports.leafNodes }), no_advertise: true, ...secure },
+      leafnodes: {
+        listen: address({ host: listen, port: ports.leafNodes }),
+        // Advertised hubs tempt a leaf away from its own hub when the connection is interrupted.
+        ...(supports(version, 'advertisesLeafNodes') ? {} : { no_advertise: true }),
+        ...(supports(version, 'leafNodeCompression') ? { compression: 'off' } : {}),
+        ...secure,
+      },
       cluster: {
         name: settings.clusterName,
         listen: address({ host: listen, port: ports.cluster }),
         no_advertise: true,
-        // With pooled routes one node with a bad password costs every hub half a core.
-        ...(pooling ? { pool_size: -1 } : {}),
+        ...(supports(version, 'routePools') ? { pool_size: -1 } : {}),
+        ...(routeCompression && supports(version, 'routeCompression') ? { compression: routeCompression } : {}),
         // Without it a node with a wrong password joins.
         authorization: { user, password, timeout: 2 },
         ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
@@ -147,8 +159,13 @@ export const homeOf = ({ listen, ports }: ServerSettings): Route => ({
 })
 
 /** The leaf: JetStream in a domain of its own, connected to our hub, or to a fallback while that is gone. */
-export function leafConfiguration(settings: ServerSettings, fallbacks: readonly Route[], pidFile: string): string {
-  const { user, password, ports, tls } = settings
+export function leafConfiguration(
+  settings: ServerSettings,
+  fallbacks: readonly Route[],
+  pidFile: string,
+  version: Version,
+): string {
+  const { user, password, ports, tls, sync } = settings
   const domain = leafName(settings.node)
   const remote = (account: string, name: string) => ({
     account,
@@ -157,6 +174,8 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
       withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route),
     ),
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
+    ...(supports(version, 'ignoresDiscoveredServers') ? { ignore_discovered_servers: true } : {}),
+    ...(supports(version, 'leafNodeCompression') ? { compression: 'off' } : {}),
     // Calls without a domain are for whoever they reach; and the system account has some that remove all there is (2.10).
     deny_imports: [account === 'SYS' ? '$JS.>' : '$JS.API.>'],
   })
@@ -164,7 +183,13 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
     {
       ...shared(settings, domain, ports.leaf, pidFile),
       accounts: leafAccounts(settings),
-      jetstream: { store_dir: settings.storeFolder, domain, max_file_store: MAX_FILE_STORE },
+      jetstream: {
+        store_dir: settings.storeFolder,
+        domain,
+        max_file_store: MAX_FILE_STORE,
+        ...(sync && supports(version, 'syncInterval') ? { sync_interval: sync } : {}),
+        ...(supports(version, 'ingestLimit') ? INGEST_LIMIT : {}),
+      },
       leafnodes: { reconnect: 1, remotes: [remote('SYS', adminOf(user)), remote('MESH', user)] },
     },
     null,

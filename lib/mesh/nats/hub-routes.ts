@@ -5,13 +5,13 @@ import type { Logger } from '../../logger.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 import type { Links } from './links.ts'
-import type { NatsServer } from './server.ts'
+import type { Configuration, NatsServer } from './server.ts'
 
 export type HubRoutesOptions = {
   hub: NatsServer
   links: Links
   /** The hub's configuration with these routes. */
-  configuration(routes: readonly Route[]): string
+  configuration(routes: readonly Route[]): Configuration
   /** When the hub read its configuration last, by its own account. */
   loadTime(signal: AbortSignal): Promise<string>
   logger: Logger

@@ -52,6 +52,8 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
   max_msgs: maxMsgs,
 })
 
+type ConsumerInfo = { name: string; delivered: { stream_seq: number }; num_pending: number }
+
 /** Has the stream all that is wanted, as the server tells it? */
 const has = ({ config }: StreamInfo, wanted: Record<string, unknown>) =>
   Object.entries(wanted).every(([key, value]) => String(config[key]) === String(value))
@@ -203,8 +205,24 @@ export class JetStream {
     await this.call(source.node, `STREAM.PURGE.${streamName(source)}`, body, options)
   }
 
-  /** An ephemeral consumer without acknowledgements: the position is the database's business, not the server's. */
+  /**
+   * An ephemeral consumer without acknowledgements: the position is the database's business, not the server's. A start beyond
+   * the end is moved to the end, as 2.9 does by itself; later servers would wait for that very sequence.
+   */
   async createConsumer(source: Source, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
+    const { name, delivered, num_pending } = await this.#createConsumer(source, start, options)
+    if (num_pending > 0 || !('sequence' in start)) return { name, before: delivered.stream_seq }
+    const info = await this.#info(source, options)
+    const end = (info?.state.last_seq ?? 0) + 1
+    if (start.sequence <= end) return { name, before: delivered.stream_seq }
+    this.deleteConsumer(source, name, options).catch(() => {
+      // Its server deletes it after `INACTIVE_AFTER`.
+    })
+    const moved = await this.#createConsumer(source, { sequence: end }, options)
+    return { name: moved.name, before: moved.delivered.stream_seq }
+  }
+
+  async #createConsumer(source: Source, start: ConsumerStart, options: RequestOptions): Promise<ConsumerInfo> {
     const stream = streamName(source)
     const config = {
       ...('sequence' in start
@@ -217,10 +235,7 @@ export class JetStream {
       num_replicas: 1,
       inactive_threshold: INACTIVE_AFTER * NANOSECONDS,
     }
-    const body = { stream_name: stream, config }
-    type Created = { name: string; delivered: { stream_seq: number } }
-    const { name, delivered } = await this.call<Created>(source.node, `CONSUMER.CREATE.${stream}`, body, options)
-    return { name, before: delivered.stream_seq }
+    return this.call(source.node, `CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, options)
   }
 
   async deleteConsumer(source: Source, name: string, options: RequestOptions): Promise<void> {

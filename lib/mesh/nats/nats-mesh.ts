@@ -24,7 +24,7 @@ import {
   type TableName,
 } from '../mesh.ts'
 import { Appender } from './appender.ts'
-import { atLeast, type Binary, findBinary } from './binary.ts'
+import { findBinary } from './binary.ts'
 import { Certificates } from './certificates.ts'
 import {
   address,
@@ -41,15 +41,17 @@ import {
 } from './configuration.ts'
 import { Connection, jsonOf } from './connection.ts'
 import { Consumers } from './consumers.ts'
+import { FailBack } from './fail-back.ts'
 import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { Links } from './links.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
-import { NatsServer } from './server.ts'
+import { type Configuration, NatsServer } from './server.ts'
 import { serve } from './service.ts'
 import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError, setAside } from './store-health.ts'
+import { isAtLeast, versionText } from './versions.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
   /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
@@ -57,6 +59,8 @@ export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'pas
   storeFolder?: string | undefined
   password(): Promise<string>
   natsServer?: string | undefined
+  /** Variables for both servers, beside PATH. */
+  serverEnvironment?: Readonly<Record<string, string>> | undefined
   logger?: Logger
 }
 
@@ -64,8 +68,6 @@ const ADMIN_TIMEOUT = 5_000
 /** ms that `open` waits for the leaf to be linked with its hub: without that the node runs, alone. */
 const LINK_TIMEOUT = 3_000
 const PROBE_TIMEOUT = 2_000
-/** ms that the leaf may sit at a fallback while its own hub is there, before it is started anew to come home. */
-const HOME_GRACE = 3_000
 /** ms between two looks at a leaf that is there and not yet fit for use. */
 const RISE_INTERVAL = 20
 /** The same while its disk is full. */
@@ -84,6 +86,7 @@ export class NatsMesh implements Mesh {
   readonly timers = systemTimers
   readonly #options: NatsMeshOptions
   readonly #logger: Logger
+  readonly #failBack: FailBack
   readonly #jetStream = new JetStream((node) => this.#connectionTo(node))
   readonly #consumers = new Consumers({
     node: () => this.#node,
@@ -98,7 +101,6 @@ export class NatsMesh implements Mesh {
   /** Why the hub cannot be started, while that is so. */
   #noHub: string | undefined
   #listener: MeshListener | undefined
-  #binary: Binary | undefined
   #settings: ServerSettings | undefined
   #certificates: Certificates | undefined
   #hub: NatsServer | undefined
@@ -118,7 +120,6 @@ export class NatsMesh implements Mesh {
   readonly #sound = new Map<string, string>()
   readonly #faulty = new Map<string, string>()
   readonly #damaged = new Set<string>()
-  #homeCheck: NodeJS.Timeout | undefined
   #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
   #routing: Promise<unknown> = Promise.resolve()
@@ -126,6 +127,13 @@ export class NatsMesh implements Mesh {
   constructor(options: NatsMeshOptions) {
     this.#options = options
     this.#logger = options.logger ?? silent
+    this.#failBack = new FailBack({
+      home: () => homeOf(this.#settings!),
+      remote: () => this.#log?.leafRemote,
+      isHubUp: () => this.#state !== 'stopped' && this.#noHub === undefined,
+      restart: () => this.#restartLeaf(),
+      logger: this.#logger,
+    })
   }
 
   get state(): MeshState {
@@ -143,7 +151,7 @@ export class NatsMesh implements Mesh {
     this.#routes = routes
     this.#listener = listener
     this.#become('connecting')
-    this.#binary = await findBinary(this.#options.natsServer)
+    await findBinary(this.#options.natsServer)
     const { folder, storeFolder = join(folder, 'leaf') } = this.#options
     await ownFolder(folder)
     await ownFolder(storeFolder)
@@ -207,7 +215,7 @@ export class NatsMesh implements Mesh {
   async close(): Promise<void> {
     if (this.#state === 'stopped') return
     this.#become('stopped')
-    clearTimeout(this.#homeCheck)
+    this.#failBack.close()
     this.#certificates?.close()
     for (const reader of this.#readers) reader.lose('the mesh is closed')
     this.#appender?.close()
@@ -232,7 +240,8 @@ export class NatsMesh implements Mesh {
     return new NatsServer({
       kind,
       probe,
-      binary: this.#binary!.path,
+      findBinary: () => findBinary(this.#options.natsServer),
+      environment: this.#options.serverEnvironment,
       prepare: async () => {
         if (kind === 'leaf' && this.#distrusted) await this.#mendStore(this.#settings!.storeFolder)
       },
@@ -254,9 +263,10 @@ export class NatsMesh implements Mesh {
           else this.#hubMissing(`the hub server cannot be started: ${reason}`)
         },
         returned: () => {
+          this.#alignVersions()
           if (kind === 'hub') {
             this.#hubMissing(undefined)
-            return this.#comeHome()
+            return this.#failBack.schedule()
           }
           this.#distrusted = false
           void this.#leafUp()
@@ -369,6 +379,7 @@ export class NatsMesh implements Mesh {
 
   /** What other nodes' servers held for us went with the link; our readers ask anew. */
   #linked(): void {
+    this.#failBack.schedule()
     if (this.#state !== 'connected') return
     this.#loseReaders('the leaf server was linked anew')
     this.#listener?.linked()
@@ -378,19 +389,27 @@ export class NatsMesh implements Mesh {
     for (const reader of [...this.#readers]) reader.lose(reason)
   }
 
-  /** A leaf that fell back to another hub stays there by itself. */
-  #comeHome(): void {
-    clearTimeout(this.#homeCheck)
-    if (this.#routes.leaf.length === 0) return
-    this.#homeCheck = setTimeout(async () => {
-      const home = address(homeOf(this.#settings!))
-      if (this.#state === 'stopped' || !this.#log?.leafRemote || this.#log.leafRemote === home) return
-      this.#logger.info({ at: this.#log.leafRemote }, 'the leaf server is at a fallback, starting it anew to come home')
-      await this.#leaf?.restart(this.#leafText()).catch((error) => {
-        this.#logger.warn({ reason: reasonOf(error) }, 'the leaf server could not be started anew')
-      })
-    }, HOME_GRACE)
-    this.#homeCheck.unref()
+  async #restartLeaf(): Promise<void> {
+    await this.#leaf?.restart(this.#leafText()).catch((error) => {
+      this.#logger.warn({ reason: reasonOf(error) }, 'the leaf server could not be restarted')
+    })
+  }
+
+  /** After an upgrade of the binary the server that was restarted first has another version: the other one follows. */
+  #alignVersions(): void {
+    const turn = this.#routing.then(async () => {
+      const [hub, leaf] = [this.#hub?.version, this.#leaf?.version]
+      if (this.#state === 'stopped' || !hub || !leaf || versionText(hub) === versionText(leaf)) return
+      this.#logger.info(
+        { hub: versionText(hub), leaf: versionText(leaf) },
+        'restarting the server of the older version',
+      )
+      if (isAtLeast(hub, leaf)) await this.#restartLeaf()
+      else await this.#hub?.restart(this.#hubText(this.#routes.hub))
+    })
+    this.#routing = turn.catch((error) => {
+      this.#logger.warn({ reason: reasonOf(error) }, 'the hub server could not be restarted')
+    })
   }
 
   // --- routes -----------------------------------------------------------------------------------------------------------
@@ -447,13 +466,15 @@ export class NatsMesh implements Mesh {
     return jsonOf<{ data: { config_load_time: string } }>(answer).data.config_load_time
   }
 
-  #hubText(routes: readonly Route[]): string {
-    const { folder } = this.#options
-    return hubConfiguration(this.#settings!, routes, join(folder, 'hub.pid'), atLeast(this.#binary!, 2, 10))
+  #hubText(routes: readonly Route[]): Configuration {
+    const pidFile = join(this.#options.folder, 'hub.pid')
+    return (version) => hubConfiguration(this.#settings!, routes, pidFile, version)
   }
 
-  #leafText(): string {
-    return leafConfiguration(this.#settings!, this.#routes.leaf, join(this.#options.folder, 'leaf.pid'))
+  #leafText(): Configuration {
+    const pidFile = join(this.#options.folder, 'leaf.pid')
+    const { leaf } = this.#routes
+    return (version) => leafConfiguration(this.#settings!, leaf, pidFile, version)
   }
 
   // --- messages between nodes -------------------------------------------------------------------------------------------

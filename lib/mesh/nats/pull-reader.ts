@@ -134,12 +134,12 @@ export class PullReader implements Reader {
     const code = message.headers?.code ?? 0
     const unanswered = Number(message.headers?.get(PENDING_MESSAGES) || Number.NaN)
     const description = message.headers?.description ?? ''
-    // 408 expired, 409 no room for the next within max_bytes: that request is over, what it did not bring may be asked for again.
-    const full = code === 409 && /maxbytes/i.test(description)
     if (code === 0) return this.lose(NOT_ASKED_FOR)
-    if (!(code === 408 || full) || Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
-    this.#outstanding -= unanswered
-    this.#large = full
+    // Whatever its code, a status that counts what is pending ends one request (408 expired; 409 the next message exceeds
+    // max_bytes; from 2.10 on 409 the batch is complete). Any other ends the consumer.
+    if (Number.isNaN(unanswered)) return this.lose(`${code} ${description}`)
+    this.#outstanding = Math.max(0, this.#outstanding - unanswered)
+    this.#large ||= code === 409 && /exceeds maxbytes/i.test(description)
     this.#pull()
   }
 

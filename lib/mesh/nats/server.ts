@@ -7,7 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
 import { writeWhole } from '../../whole-file.ts'
+import type { Binary } from './binary.ts'
 import { isGone, serverArguments, serversOf } from './processes.ts'
+import { type Version, versionText } from './versions.ts'
 
 export type ServerEvents = {
   /** A line of the server's log, without its prefix. */
@@ -20,11 +22,17 @@ export type ServerEvents = {
   returned(): void
 }
 
+/** The text of a configuration file for a server of that version. */
+export type Configuration = (version: Version) => string
+
 export type ServerOptions = {
   /** `hub` or `leaf`, for texts. */
   kind: string
-  binary: string
+  /** Asked before each start: an upgrade may have replaced the binary. */
+  findBinary(): Promise<Binary>
   configFile: string
+  /** Variables for the process, beside PATH. */
+  environment?: Readonly<Record<string, string>> | undefined
   /** What is to be done before it is started, with none running. */
   prepare?(): Promise<void>
   /** Resolves when the server does its work; rejects or hangs when not. */
@@ -78,6 +86,8 @@ function track(child: ChildProcess): void {
 
 export class NatsServer {
   readonly #options: ServerOptions
+  #configuration: Configuration = () => ''
+  #version: Version | undefined
   #child: ChildProcess | undefined
   #stopping = false
   #lastError = ''
@@ -99,23 +109,33 @@ export class NatsServer {
     return this.#child?.pid
   }
 
-  /** Replaces what a killed host left behind, starts the process and resolves when it does its work. Rejects port_taken, server_failed. */
-  async start(configuration: string): Promise<void> {
+  /** Of the process that was started last. */
+  get version(): Version | undefined {
+    return this.#version
+  }
+
+  /**
+   * Replaces what a killed host left behind, starts the process and resolves when it does its work. Rejects port_taken,
+   * server_failed, nats_server_missing.
+   */
+  async start(configuration: Configuration): Promise<void> {
     await this.#replaceOrphans()
-    await writeWhole(this.#options.configFile, configuration)
+    this.#configuration = configuration
     await this.#launch()
     this.#watching = this.#watch()
   }
 
   /** Writes the configuration and has the running process read it. Whether it did, only the server itself can say. */
-  async reload(configuration: string): Promise<void> {
-    await writeWhole(this.#options.configFile, configuration)
+  async reload(configuration: Configuration): Promise<void> {
+    this.#configuration = configuration
+    await this.#writeConfiguration()
     this.#child?.kill('SIGHUP')
   }
 
-  /** Starts the process anew with this configuration; resolves when it does its work again. */
-  async restart(configuration: string): Promise<void> {
-    await writeWhole(this.#options.configFile, configuration)
+  /** Restarts the process with this configuration; resolves when it does its work again. */
+  async restart(configuration: Configuration): Promise<void> {
+    this.#configuration = configuration
+    await this.#writeConfiguration()
     const child = this.#child
     if (!child || this.#stopping) return
     const returned = new Promise<void>((resolve) => this.#returns.push(resolve))
@@ -126,6 +146,11 @@ export class NatsServer {
     const failed = await Promise.race([returned, timeout])
     late.abort()
     if (failed) throw this.#reason(this.#options.kind)
+  }
+
+  /** For the process that runs now; the next start finds out its version and writes it again. */
+  async #writeConfiguration(): Promise<void> {
+    if (this.#version) await writeWhole(this.#options.configFile, this.#configuration(this.#version))
   }
 
   async stop(): Promise<void> {
@@ -165,20 +190,24 @@ export class NatsServer {
 
   /** One attempt: spawn, and wait until the probe passes. */
   async #launch(): Promise<void> {
-    const { binary, configFile, probe, kind } = this.#options
+    const { findBinary, configFile, probe, kind, logger, environment } = this.#options
     if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT)))
       throw clusterError('server_failed', kind, `process ${this.#child.pid} before it does not end`)
     await this.#options.prepare?.()
+    const { path, version } = await findBinary()
+    if (this.#version && versionText(version) !== versionText(this.#version))
+      logger.info(
+        { server: kind, from: versionText(this.#version), to: versionText(version) },
+        'server version changed',
+      )
+    this.#version = version
+    await this.#writeConfiguration()
     if (this.#stopping) throw clusterError('closed')
     this.#lastError = ''
     // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
     // Nor does it need to know what the host's environment holds.
-    const env = { PATH: process.env.PATH }
-    const child = spawn(binary, serverArguments(configFile), {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      detached: true,
-      env,
-    })
+    const env = { PATH: process.env.PATH, ...environment }
+    const child = spawn(path, serverArguments(configFile), { stdio: ['ignore', 'ignore', 'pipe'], detached: true, env })
     this.#child = child
     track(child)
     child.once('error', (error) => {

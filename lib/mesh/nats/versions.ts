@@ -1,0 +1,45 @@
+// What differs between versions of nats-server: each configuration key that only some versions take, and why it is written.
+
+/** Of a nats-server binary, as `--version` prints it. */
+export type Version = readonly [major: number, minor: number, patch: number]
+
+export const versionText = (version: Version): string => version.join('.')
+
+export function isAtLeast(version: Version, minimum: Version): boolean {
+  const differing = version.findIndex((part, index) => part !== minimum[index])
+  return differing < 0 || version[differing]! > minimum[differing]!
+}
+
+type Feature = { readonly since: Version; readonly why: string }
+
+/** A server refuses to start on a key that it does not know: each is written from its version on. */
+export const FEATURES = {
+  routePools: {
+    since: [2, 10, 0],
+    why: '`cluster.pool_size`: pooled routes are on by default, and one node with a wrong password then costs every hub half a core',
+  },
+  leafNodeCompression: {
+    since: [2, 10, 0],
+    why: '`leafnodes.compression`: on by default, and its negotiation before authentication crashes servers (CVE-2026-33218 and others)',
+  },
+  routeCompression: { since: [2, 10, 0], why: '`cluster.compression`: an option of the configuration file' },
+  syncInterval: {
+    since: [2, 10, 0],
+    why: '`jetstream.sync_interval`: an option of the configuration file; before, two minutes, fixed',
+  },
+  ingestLimit: {
+    since: [2, 11, 0],
+    why: '`jetstream.max_buffered_msgs` and `max_buffered_size`: the default of 2.11, 10,000 messages, is less than `publishWindow` may be, and what exceeds it is dropped',
+  },
+  ignoresDiscoveredServers: {
+    since: [2, 14, 0],
+    why: '`ignore_discovered_servers`: keeps a leaf at its own hub although hubs advertise others',
+  },
+  advertisesLeafNodes: {
+    since: [2, 15, 0],
+    why: '`leafnodes.no_advertise` is left out: with it a hub sends no `leafnode_urls`, and older leaves refuse the connection ("attempted to connect to wrong port")',
+  },
+} as const satisfies Record<string, Feature>
+
+export const supports = (version: Version, feature: keyof typeof FEATURES): boolean =>
+  isAtLeast(version, FEATURES[feature].since)
