@@ -84,14 +84,60 @@ describe('a reader', () => {
     ])
   })
 
-  it('asks again for what a request that is over did not bring', async (test) => {
-    const { reader, deliver, status, batches } = await start(test)
-    deliver([5, 6])
-    await reader.next()
-    status(408, 'Request Timeout', unanswered(8))
-    assert.deepEqual(batches(), [10, 10])
-    assert.equal(reader.lost, false)
+  // Of the versions 2.9 to 2.15, as their servers send them.
+  const endOfRequest: [code: number, description: string][] = [
+    [408, 'Request Timeout'],
+    [408, 'Interest Expired'],
+    [409, 'Message Size Exceeds MaxBytes'],
+    [409, 'Batch Completed'],
+    [423, 'Nats-Wrong-Pin-Id'],
+  ]
+  for (const [code, description] of endOfRequest)
+    it(`requests again what is pending after the status ${code} ${description}`, async (test) => {
+      const { reader, deliver, status, pulls } = await start(test)
+      deliver([5, 6])
+      await reader.next()
+      status(code, description, unanswered(8))
+      assert.equal(pulls().length, 2)
+      assert.equal(reader.lost, false)
+      deliver([7])
+      assert.equal((await reader.next()).length, 1)
+    })
+
+  it('requests no more than it has room for when a status comes behind a complete batch', async (test) => {
+    const { reader, deliver, status, batches } = await start(test, 2)
+    for (const sequence of [5, 7, 9]) {
+      deliver([sequence, sequence + 1])
+      status(409, 'Batch Completed', unanswered(0))
+      assert.equal((await reader.next()).length, 2)
+    }
+    assert.deepEqual(batches(), [2, 2, 2, 2])
+    status(409, 'Batch Completed', unanswered(1_000))
+    assert.ok(
+      batches().every((batch) => batch <= 2),
+      'whatever a status claims',
+    )
   })
+
+  const endOfConsumer: [code: number, description: string][] = [
+    [400, 'Bad Request'],
+    [404, 'No Messages'],
+    [408, 'Requests Pending'],
+    [409, 'Consumer Deleted'],
+    [409, 'Consumer is push based'],
+    [409, 'Exceeded MaxRequestBatch of 5'],
+    [409, 'Exceeded MaxWaiting'],
+    [409, 'Leadership Change'],
+    [423, 'Nats-Pin-Id mismatch'],
+    [503, 'No Responders'],
+  ]
+  for (const [code, description] of endOfConsumer)
+    it(`is lost with the status ${code} ${description}, which counts nothing`, async (test) => {
+      const { reader, status } = await start(test)
+      status(code, description)
+      assert.equal(reader.lost, true)
+      await assert.rejects(reader.next(), { code: 'reader_lost' })
+    })
 
   it('asks for one alone that was too large for a request, and then as before', async (test) => {
     const { reader, deliver, status, pulls } = await start(test)
@@ -107,7 +153,7 @@ describe('a reader', () => {
   it('is lost with its consumer, with what lies unread, and has it deleted', async (test) => {
     const { server, reader, called, closed, deliver, status } = await start(test)
     deliver([5, 6])
-    status(409, 'Consumer Deleted', unanswered(8))
+    status(409, 'Consumer Deleted')
     await assert.rejects(reader.next(), { code: 'reader_lost' })
     deliver([7])
     await assert.rejects(reader.next(), { code: 'reader_lost' })

@@ -1,0 +1,47 @@
+// The versions of nats-server that this machine has: the selected one, and those that `npm run test:servers` has fetched.
+
+import { rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { findBinary } from '../../lib/mesh/nats/binary.ts'
+import { isAtLeast, type Version, versionText } from '../../lib/mesh/nats/versions.ts'
+
+const root = fileURLToPath(new URL('../../', import.meta.url))
+const cache = join(process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'), 'nats-server')
+
+export type ServerBinary = { path: string; version: Version; name: string }
+
+async function binary(path?: string): Promise<ServerBinary[]> {
+  try {
+    const found = await findBinary(path)
+    return [{ ...found, name: versionText(found.version) }]
+  } catch {
+    return []
+  }
+}
+
+/** One of each version, the oldest first. The selected binary, NATS_SERVER or that of the PATH, is among them. */
+export async function serverBinaries(): Promise<ServerBinary[]> {
+  const fetched = ['2.10', 'newest'].map((name) => binary(join(cache, name, 'nats-server')))
+  const found = (await Promise.all([binary(), binary('nats-server'), ...fetched])).flat()
+  const byVersion = new Map(found.map((each) => [each.name, each]))
+  return [...byVersion.values()].sort((a, b) => (isAtLeast(a.version, b.version) ? 1 : -1))
+}
+
+/** Why a test of several versions cannot run with these; false when it can. */
+export const needsSeveral = (binaries: readonly ServerBinary[]) =>
+  binaries.length < 2 && 'only one version of nats-server is here: npm run test:servers fetches others'
+
+/** A path that leads to one binary and then to another, as a package manager replaces a file. */
+export class ReplaceableBinary {
+  readonly path: string
+
+  constructor(folder: string) {
+    this.path = join(folder, 'nats-server')
+  }
+
+  async set({ path }: ServerBinary): Promise<void> {
+    await writeFile(`${this.path}.new`, `#!/bin/sh\nexec '${path}' "$@"\n`, { mode: 0o755 })
+    await rename(`${this.path}.new`, this.path)
+  }
+}
