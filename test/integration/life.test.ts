@@ -11,7 +11,9 @@ import { describe, type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { parse, stringify } from 'yaml'
+import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { NatsServer } from '../../lib/mesh/nats/server.ts'
+import { isAtLeast } from '../../lib/mesh/nats/versions.ts'
 import {
   eventually,
   isRunning,
@@ -293,7 +295,8 @@ describe('a store whose files went bad while it was closed', () => {
     for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
   }
 
-  // 2.9.10 goes on behind such a byte, and nobody can ever read what it stores there.
+  // 2.9.10 goes on behind such a byte, and nobody can ever read what it stores there. From 2.10 on a server that has no index
+  // any more cuts the message off, so that the first restart is enough.
   test('a byte of the last message, found once more before the server counts as started', async (t) => {
     const { replace } = NatsServer.prototype
     const reasons: string[] = []
@@ -302,7 +305,8 @@ describe('a store whose files went bad while it was closed', () => {
       replace.call(this, reason)
     })
     await survives(t, lastByte)
-    assert.equal(reasons.length, 3)
+    const { version } = await findBinary()
+    assert.equal(reasons.length, isAtLeast(version, [2, 10, 0]) ? 1 : 3)
   })
 })
 

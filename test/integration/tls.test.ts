@@ -185,6 +185,8 @@ describe('certificates that are replaced', () => {
       await Promise.all([node1.pid('hub'), node1.pid('leaf'), node2.pid('hub'), node2.pid('leaf')]),
       pids,
     )
+    const last = `w${written}`
+    await eventually('what is written with the new ones arrives', () => received(node2, node1).includes(last))
     await node1.kill('hub')
     await write(node2, 'back')
     writing.on = false

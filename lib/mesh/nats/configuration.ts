@@ -148,6 +148,8 @@ const leafAccounts = (settings: ServerSettings) => ({
   },
   MESH: {
     users: [{ user: meshUserOf(settings.user), password: settings.password }],
+    // The server maps its domain by itself when the leaf connects, and from 2.10 on forgets that at a reload.
+    mappings: { [`$JS.${leafName(settings.node)}.API.>`]: '$JS.API.>' },
     imports: READING.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
   },
 })
