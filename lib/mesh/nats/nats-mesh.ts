@@ -51,7 +51,7 @@ import { PullReader } from './pull-reader.ts'
 import { type Configuration, NatsServer } from './server.ts'
 import { serve } from './service.ts'
 import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError, setAside } from './store-health.ts'
-import { isAtLeast, versionText } from './versions.ts'
+import { ignoredSettings, isAtLeast, versionText } from './versions.ts'
 
 export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
   /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
@@ -151,7 +151,12 @@ export class NatsMesh implements Mesh {
     this.#routes = routes
     this.#listener = listener
     this.#become('connecting')
-    await findBinary(this.#options.natsServer)
+    const { version } = await findBinary(this.#options.natsServer)
+    for (const { key, since } of ignoredSettings(version, this.#options))
+      this.#logger.warn(
+        { key, version: versionText(version), since },
+        'this version of nats-server ignores a configuration key',
+      )
     const { folder, storeFolder = join(folder, 'leaf') } = this.#options
     await ownFolder(folder)
     await ownFolder(storeFolder)

@@ -43,3 +43,17 @@ export const FEATURES = {
 
 export const supports = (version: Version, feature: keyof typeof FEATURES): boolean =>
   isAtLeast(version, FEATURES[feature].since)
+
+/** Settings that servers of this version ignore: the key of the configuration file, and the version that takes it. */
+export function ignoredSettings(
+  version: Version,
+  settings: { readonly sync?: string | undefined; readonly routeCompression?: string | undefined },
+): { key: string; since: string }[] {
+  const needs: [key: string, value: string | undefined, feature: keyof typeof FEATURES][] = [
+    ['clustering.leafServer.streams.sync', settings.sync, 'syncInterval'],
+    ['clustering.hubServer.cluster.compression', settings.routeCompression, 'routeCompression'],
+  ]
+  return needs
+    .filter(([, value, feature]) => value !== undefined && !supports(version, feature))
+    .map(([key, , feature]) => ({ key, since: versionText(FEATURES[feature].since) }))
+}
