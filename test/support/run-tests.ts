@@ -1,18 +1,29 @@
-// Runs the whole suite with Node's own runner: every *.test.ts below test/unit and test/integration, or the files named. With
-// `--long` nothing is left to samples (test/support/long.ts).
+// `npm test`: runs the test files with Node's own runner. Usage: see `usage` below.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { readArguments } from './arguments.ts'
 import { compileAll } from './program.ts'
 
+const usage = `npm test -- [--unit | --integration | FILE...] [--long] [--counts FILE]
+  --unit         only test/unit
+  --integration  only test/integration
+  --long         full tests where a sample is the default (test/support/long.ts)
+  --counts FILE  also write the number of passed and failed tests to FILE, as JSON`
+
 const root = fileURLToPath(new URL('../../', import.meta.url))
-const isLong = process.argv.includes('--long')
-const named = process.argv.slice(2).filter((argument) => argument !== '--long')
+
+const { values, positionals: named } = readArguments(usage, {
+  unit: { type: 'boolean', default: false },
+  integration: { type: 'boolean', default: false },
+  long: { type: 'boolean', default: false },
+  counts: { type: 'string' },
+})
 
 const below = (folder: string) =>
   readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
@@ -20,11 +31,14 @@ const below = (folder: string) =>
     .map((name) => relative(root, join(root, folder, name)))
     .sort()
 
-/** These have hooks of their own for the whole process, or take long by themselves. */
+/** These install process-wide hooks, or are slow: each runs in a process of its own. */
 const ALONE = /\/(?:control|host)-/
 const GROUPS = 4
 
-/** Files of unit tests that import several others: loading us takes longer than most of them do. */
+/** Of a file on Node 20 and 22, of a test on later ones: one that hangs must not use up all the time that CI has. */
+const TIMEOUT_MS = 20 * 60_000
+
+/** Modules that import several unit tests each: loading the library takes longer than most of the tests. */
 async function grouped(files: string[], folder: string): Promise<string[]> {
   const groups = Array.from({ length: GROUPS }, (_, index) => files.filter((_, each) => each % GROUPS === index))
   return Promise.all(
@@ -37,34 +51,40 @@ async function grouped(files: string[], folder: string): Promise<string[]> {
   )
 }
 
-async function allFiles(folder: string): Promise<string[]> {
+async function unitFiles(folder: string): Promise<string[]> {
   const unit = below('test/unit')
-  const alone = unit.filter((file) => ALONE.test(file))
-  // What takes longest first: what is left for the end should be short.
+  const others = unit.filter((file) => !ALONE.test(file))
+  return [...unit.filter((file) => ALONE.test(file)), ...(await grouped(others, folder))]
+}
+
+async function chosenFiles(folder: string): Promise<string[]> {
+  if (named.length > 0) return named
+  const all = values.unit === values.integration
+  // Longest first, so that both processes are busy until the end.
   return [
-    ...below('test/integration'),
-    ...alone,
-    ...(await grouped(
-      unit.filter((file) => !ALONE.test(file)),
-      folder,
-    )),
+    ...(all || values.integration ? below('test/integration') : []),
+    ...(all || values.unit ? await unitFiles(folder) : []),
   ]
+}
+
+const reporters = ['--test-reporter=spec', '--test-reporter-destination=stdout']
+if (values.counts !== undefined) {
+  const counter = new URL('./count-reporter.mjs', import.meta.url).href
+  reporters.push(`--test-reporter=${counter}`, `--test-reporter-destination=${resolve(values.counts)}`)
 }
 
 const programs = await mkdtemp(join(await realpath(tmpdir()), 'enmesh-programs-'))
 try {
   await compileAll(join(programs, 'all'))
-  const files = named.length > 0 ? named : await allFiles(programs)
+  const files = await chosenFiles(programs)
   // Integration tests measure recovery in seconds on few cores: two files at a time.
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', '--test', '--test-concurrency=2', '--test-reporter=spec', ...files],
-    {
-      cwd: root,
-      stdio: 'inherit',
-      env: { ...process.env, TEST_PROGRAMS: join(programs, 'all'), ...(isLong && { LONG_TESTS: '1' }) },
-    },
-  )
+  const options = ['--import', 'tsx', '--test', '--test-concurrency=2', ...reporters]
+  if (!values.long) options.push(`--test-timeout=${TIMEOUT_MS}`)
+  const child = spawn(process.execPath, [...options, ...files], {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, TEST_PROGRAMS: join(programs, 'all'), ...(values.long && { LONG_TESTS: '1' }) },
+  })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
   const [code] = await once(child, 'exit')
   process.exitCode = code ?? 1
