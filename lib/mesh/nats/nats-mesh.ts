@@ -23,6 +23,7 @@ import {
   type StreamState,
   type TableName,
 } from '../mesh.ts'
+import { ExposureReport } from './advisories.ts'
 import { Appender } from './appender.ts'
 import { atLeast, type Binary, findBinary } from './binary.ts'
 import { Certificates } from './certificates.ts'
@@ -99,6 +100,7 @@ export class NatsMesh implements Mesh {
   #noHub: string | undefined
   #listener: MeshListener | undefined
   #binary: Binary | undefined
+  readonly #exposure: ExposureReport
   #settings: ServerSettings | undefined
   #certificates: Certificates | undefined
   #hub: NatsServer | undefined
@@ -126,6 +128,7 @@ export class NatsMesh implements Mesh {
   constructor(options: NatsMeshOptions) {
     this.#options = options
     this.#logger = options.logger ?? silent
+    this.#exposure = new ExposureReport(this.#logger)
   }
 
   get state(): MeshState {
@@ -148,6 +151,7 @@ export class NatsMesh implements Mesh {
     await ownFolder(folder)
     await ownFolder(storeFolder)
     this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
+    this.#exposure.update(this.#binary.version, this.#hubText(routes.hub))
     const { tls } = this.#settings
     if (tls)
       this.#certificates = await Certificates.open({
@@ -595,6 +599,11 @@ export class NatsMesh implements Mesh {
 
   members(options: RequestOptions): Promise<Member[]> {
     return members(this.#connected(this.#hubConnection), this.#node, options)
+  }
+
+  /** Known security holes of the nats-server in use that this configuration exposes, one sentence each. */
+  get warnings(): readonly string[] {
+    return this.#exposure.warnings
   }
 
   /** Process ids of our two servers, for tests that kill them. */
