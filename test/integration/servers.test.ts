@@ -1,11 +1,14 @@
 // The two servers of a node: started, kept to ourselves, refused, killed, hung, orphaned, reloaded and stopped.
 
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { promisify } from 'node:util'
 import { ClusterManager } from '../../lib/index.ts'
+import { exposuresOf, factsOf, isMaintained } from '../../lib/mesh/nats/advisories.ts'
 import {
   allMet,
   clusterPassword,
@@ -48,6 +51,26 @@ describe('open and close', () => {
     assert.deepEqual(
       node.seen('mesh:state').map(({ state }) => state),
       ['connecting', 'connected', 'stopped'],
+    )
+  })
+
+  test('a version of nats-server with known security holes is logged once', async (t) => {
+    const cluster = TestCluster.for(t)
+    const logged: [details: { version?: string; advisories?: string[] }, text: string][] = []
+    const ignore = () => {}
+    const warn = (details: object, text: string) => void logged.push([details, text])
+    const node = await cluster.start('node1', {
+      options: { logger: { debug: ignore, info: ignore, warn, error: ignore } },
+    })
+    const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
+    const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
+    const hub = await readFile(join(node.folder, 'clustering', 'hub.json'), 'utf8')
+    const advisories = exposuresOf(version, factsOf(hub)).map(({ id }) => id)
+    assert.deepEqual(
+      logged
+        .filter(([, text]) => text === 'this nats-server version has known security holes')
+        .map(([details]) => [details.version, details.advisories]),
+      advisories.length > 0 || !isMaintained(version) ? [[version.join('.'), advisories]] : [],
     )
   })
 

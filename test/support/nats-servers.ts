@@ -23,12 +23,10 @@ const APT_TIMEOUT_MS = 300_000
 const MAX_MIRRORS = 3
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-export const cacheDirectory = join(
-  process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'),
-  'nats-server',
-)
+const cacheDirectory = join(process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'), 'nats-server')
 
-const pathOf = ({ name }: NatsRelease) => join(cacheDirectory, name, 'nats-server')
+/** Where the binary of this release is, once it was fetched. */
+export const cachePath = ({ name }: NatsRelease) => join(cacheDirectory, name, 'nats-server')
 const isExecutable = (path: string) =>
   access(path, constants.X_OK).then(
     () => true,
@@ -131,7 +129,7 @@ async function fetchFrom(release: NatsRelease, address: string): Promise<void> {
     // apt started by root downloads lists as a user of its own, which must be able to enter.
     await chmod(folder, 0o755)
     const binary = await unpack(release.suite, address, folder)
-    const path = pathOf(release)
+    const path = cachePath(release)
     await mkdir(dirname(path), { recursive: true })
     // Renamed at the end: several runs may share the cache.
     const temporary = `${path}.${process.pid}`
@@ -157,7 +155,7 @@ async function fetchRelease(release: NatsRelease): Promise<void> {
 
 /** The binary from the cache, fetched first if it is not there or on `refresh`. Rejects with what to do by hand. */
 export async function natsBinary(release: NatsRelease, refresh: boolean): Promise<NatsBinary> {
-  const path = pathOf(release)
+  const path = cachePath(release)
   try {
     if (refresh || !(await isExecutable(path))) {
       process.stderr.write(`Fetching nats-server from Debian ${release.suite}\n`)

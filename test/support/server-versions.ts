@@ -2,12 +2,10 @@
 
 import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { isAtLeast, type Version, versionText } from '../../lib/mesh/nats/versions.ts'
 
-const root = fileURLToPath(new URL('../../', import.meta.url))
-const cache = join(process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'), 'nats-server')
+import { cachePath, natsReleases } from './nats-servers.ts'
 
 export type ServerBinary = { path: string; version: Version; name: string }
 
@@ -22,7 +20,7 @@ async function binary(path?: string): Promise<ServerBinary[]> {
 
 /** One of each version, the oldest first. The selected binary, NATS_SERVER or that of the PATH, is among them. */
 export async function serverBinaries(): Promise<ServerBinary[]> {
-  const fetched = ['2.10', 'newest'].map((name) => binary(join(cache, name, 'nats-server')))
+  const fetched = natsReleases.map((release) => binary(cachePath(release)))
   const found = (await Promise.all([binary(), binary('nats-server'), ...fetched])).flat()
   const byVersion = new Map(found.map((each) => [each.name, each]))
   return [...byVersion.values()].sort((a, b) => (isAtLeast(a.version, b.version) ? 1 : -1))

@@ -23,6 +23,7 @@ import {
   type StreamState,
   type TableName,
 } from '../mesh.ts'
+import { ExposureReport } from './advisories.ts'
 import { Appender } from './appender.ts'
 import { findBinary } from './binary.ts'
 import { Certificates } from './certificates.ts'
@@ -101,6 +102,7 @@ export class NatsMesh implements Mesh {
   /** Why the hub cannot be started, while that is so. */
   #noHub: string | undefined
   #listener: MeshListener | undefined
+  readonly #exposure: ExposureReport
   #settings: ServerSettings | undefined
   #certificates: Certificates | undefined
   #hub: NatsServer | undefined
@@ -134,6 +136,7 @@ export class NatsMesh implements Mesh {
       restart: () => this.#restartLeaf(),
       logger: this.#logger,
     })
+    this.#exposure = new ExposureReport(this.#logger)
   }
 
   get state(): MeshState {
@@ -473,7 +476,11 @@ export class NatsMesh implements Mesh {
 
   #hubText(routes: readonly Route[]): Configuration {
     const pidFile = join(this.#options.folder, 'hub.pid')
-    return (version) => hubConfiguration(this.#settings!, routes, pidFile, version)
+    return (version) => {
+      const text = hubConfiguration(this.#settings!, routes, pidFile, version)
+      this.#exposure.update(version, text)
+      return text
+    }
   }
 
   #leafText(): Configuration {
@@ -621,6 +628,11 @@ export class NatsMesh implements Mesh {
 
   members(options: RequestOptions): Promise<Member[]> {
     return members(this.#connected(this.#hubConnection), this.#node, options)
+  }
+
+  /** Known security holes of the nats-server in use that this configuration exposes, one sentence each. */
+  get warnings(): readonly string[] {
+    return this.#exposure.warnings
   }
 
   /** Process ids of our two servers, for tests that kill them. */
