@@ -50,6 +50,7 @@ import { Quarantine, type QuarantinedMessage } from './replication/quarantine.ts
 import { Replicator } from './replication/replicator.ts'
 import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
 import { isReplicable, transactionIssues } from './replication/wire.ts'
+import { SerialQueue } from './util/serial-queue.ts'
 import { type ClusterState, type ClusterView, viewOf } from './view.ts'
 
 /** Everything that runs only while clustering is enabled. */
@@ -95,7 +96,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #early: (() => void)[] = []
   #service: Service | undefined
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
-  #following: Promise<void> = Promise.resolve()
+  readonly #following = new SerialQueue()
   /** The manifest that mesh and subscribers follow, or are on their way to. */
   #inEffect: Manifest
   #closing: Promise<void> | undefined
@@ -276,7 +277,7 @@ export class ClusterManager extends SafeEmitter {
       // A server that does not come back is repaired for as long as we are open: nobody waits for that.
       const patience = new AbortController()
       const enough = delay(this.#options.requestTimeout, undefined, { signal: patience.signal }).catch(() => {})
-      await Promise.race([this.#following, enough])
+      await Promise.race([this.#following.idle(), enough])
       patience.abort()
       return answer
     } catch (error) {
@@ -538,7 +539,7 @@ export class ClusterManager extends SafeEmitter {
       await this.#endService(this.#service)
       await this.#service.registers.flush()
     }
-    await this.#following
+    await this.#following.idle()
     await this.#unlock()
     this.#state = 'closed'
   }
@@ -568,7 +569,7 @@ export class ClusterManager extends SafeEmitter {
     if (!service) return
     const failed = (error: unknown) =>
       this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
-    this.#following = this.#following.then(async () => {
+    void this.#following.run(async () => {
       // The newest: what was committed while others took effect comes with it.
       const { manifest } = this
       const { routes, nodes } = this.#inEffect
@@ -593,7 +594,7 @@ export class ClusterManager extends SafeEmitter {
     const service = this.#aside ? undefined : this.#service
     const failed = (error: unknown) =>
       logger.error({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
-    this.#following = this.#following.then(() => service?.mesh.setLimits(limits).catch(failed))
+    void this.#following.run(() => service?.mesh.setLimits(limits).catch(failed))
   }
 
   #peerUp(node: string): void {

@@ -2,6 +2,7 @@
 
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
 import { type Logger, silent } from '../logger.ts'
+import { SerialQueue } from '../util/serial-queue.ts'
 import { defaultText } from './config.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
@@ -52,7 +53,7 @@ export class ManifestStore {
   /** Does the file as it is ask for what only a restart brings? Then nothing is taken in from it. */
   #awaitsRestart = false
   #unreadable = false
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #queue = new SerialQueue()
   readonly #waiting: Request[] = []
   #removals: NodeJS.Timeout | undefined
   #closed = false
@@ -116,7 +117,7 @@ export class ManifestStore {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     return new Promise((resolve, reject) => {
       this.#waiting.push({ change, cause, note, resolve, reject })
-      void this.#enqueue(async () => {
+      void this.#queue.run(async () => {
         const waiting = this.#waiting.splice(0)
         while (waiting.length > 0) waiting.splice(0, await this.#commit(waiting))
       })
@@ -159,14 +160,8 @@ export class ManifestStore {
     this.#closed = true
     clearTimeout(this.#removals)
     await this.#file.close()
-    await this.#enqueue(async () => {})
+    await this.#queue.idle()
     clearTimeout(this.#removals)
-  }
-
-  #enqueue<T>(task: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(task)
-    this.#queue = result.catch(() => {})
-    return result
   }
 
   #swap(current: Manifest, changes: readonly Change[], cause: Cause, note?: unknown): Commit {
@@ -206,7 +201,7 @@ export class ManifestStore {
 
   /** The watcher saw something, or time has passed. */
   #look(options: { settled?: boolean } = {}): void {
-    void this.#enqueue(async () => {
+    void this.#queue.run(async () => {
       if (this.#closed) return
       await this.#takeEdits()
       if (options.settled) this.#takeRest()

@@ -3,6 +3,7 @@
 import { inspect } from 'node:util'
 import { clusterError, clusterErrorFrom } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
+import { KeyedMutex } from '../util/keyed-mutex.ts'
 import { compileBody, readBody } from './body.ts'
 import { configureCluster } from './configure-cluster.ts'
 import type { Operation, OperationContext, OperationOptions } from './context.ts'
@@ -11,7 +12,6 @@ import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
 import { purgeStream } from './purge.ts'
 import { deleteRoutes, getRoutes, setRoutes } from './routes.ts'
 import { clusterStatus } from './status.ts'
-import { Turns } from './turns.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
@@ -62,11 +62,11 @@ export type Caller = { superUser: boolean; username?: string }
 
 for (const { schema } of Object.values(operations)) compileBody(schema)
 
-const turnsOf = new WeakMap<ManifestStore, Turns>()
+const mutexes = new WeakMap<ManifestStore, KeyedMutex>()
 
-function turns(store: ManifestStore): Turns {
-  const known = turnsOf.get(store) ?? new Turns()
-  turnsOf.set(store, known)
+function mutexOf(store: ManifestStore): KeyedMutex {
+  const known = mutexes.get(store) ?? new KeyedMutex()
+  mutexes.set(store, known)
   return known
 }
 
@@ -94,7 +94,9 @@ export async function call<Name extends OperationName>(
   }
   const turn = operation.turn?.(request)
   try {
-    return await (turn ? turns(context.store).run(turn === 'all' ? undefined : turn.node, run, signal) : run())
+    if (!turn) return await run()
+    const mutex = mutexOf(context.store)
+    return await (turn === 'all' ? mutex.runExclusive(run, signal) : mutex.run(turn.node, run, signal))
   } catch (error) {
     // What has begun says itself what became of it.
     throw signal?.aborted && !begun ? clusterErrorFrom(error, 'aborted', name) : error

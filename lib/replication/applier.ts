@@ -3,6 +3,7 @@
 
 import { traced } from '../diagnostics.ts'
 import type { Checkpoint, Host, RemoteTransaction, Source, Transaction } from '../host.ts'
+import { SerialQueue } from '../util/serial-queue.ts'
 import type { ReplicationCounters } from './metrics.ts'
 import { hasSeen, Notes, withoutSequence, withSequence } from './seen.ts'
 import { idOfPart } from './wire.ts'
@@ -25,7 +26,7 @@ export class Applier {
   readonly #options: ApplierOptions
   /** The latest checkpoint of every source of this table, by node: together they know what was applied. */
   readonly #checkpoints = new Map<string, Checkpoint>()
-  #turn: Promise<unknown> = Promise.resolve()
+  readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
     this.#options = options
@@ -33,7 +34,7 @@ export class Applier {
 
   /** Reads the checkpoint that the database holds for this source. */
   recall(source: Source): Promise<Checkpoint | undefined> {
-    return this.#queue(async () => {
+    return this.#queue.run(async () => {
       const checkpoint = await this.#options.host.checkpoint(source)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
       return checkpoint
@@ -116,7 +117,7 @@ export class Applier {
 
   #step(source: Source, plan: (current: Checkpoint | undefined) => Step): Promise<number> {
     const { host, node, republish, handOn, counters } = this.#options
-    return this.#queue(async () => {
+    return this.#queue.run(async () => {
       const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
       const handedOn = republish ? transactions.map((each) => this.#handOn(source, each)) : []
       const batch = { source, transactions, checkpoint, ...(handedOn.length > 0 && { republish: handedOn }) }
@@ -131,13 +132,6 @@ export class Applier {
       counters.applied += transactions.length
       return transactions.length
     })
-  }
-
-  /** One after the other. */
-  #queue<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work)
-    this.#turn = turn.catch(() => {})
-    return turn
   }
 
   /** All that the source holds up to `place` is passed; what is new of it is to be applied. */

@@ -5,6 +5,7 @@ import type { Checkpoint, Host, Source, Transaction } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { Mesh, TableName } from '../mesh/mesh.ts'
+import { SerialQueue } from '../util/serial-queue.ts'
 import { Applier, type Place } from './applier.ts'
 import type { Clock } from './clock.ts'
 import { type Metrics, replicationCounters } from './metrics.ts'
@@ -56,7 +57,7 @@ export class Replicator {
   /** Of the manifest that was followed last. */
   #followed: Manifest['nodes'] = []
   /** Starts and ends happen one after the other. */
-  #turn: Promise<unknown> = Promise.resolve()
+  readonly #queue = new SerialQueue()
   /** Ends looking at how far a catching up is. */
   #unwatch: (() => void) | undefined
 
@@ -66,7 +67,7 @@ export class Replicator {
 
   /** Starts what is subscribed now and ends what no longer is; a subscription that stays is not touched, a node that is the same object not looked at. */
   follow({ nodes }: Manifest): Promise<void> {
-    return this.#queue(async () => {
+    return this.#queue.run(async () => {
       const before = new Set(this.#followed)
       const same = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
       const wanted = new Map(
@@ -86,7 +87,7 @@ export class Replicator {
    * the host do.
    */
   place(source: Source, startTime?: string): Promise<void> {
-    return this.#queue(async () => {
+    return this.#queue.run(async () => {
       const { mesh, requestTimeout } = this.#options
       const applier = this.#applierOf(source)
       const settled = (known: Checkpoint | undefined) =>
@@ -118,7 +119,7 @@ export class Replicator {
 
   /** Takes back what `place` stored for a subscription that did not come about. */
   async displace(source: Source): Promise<void> {
-    await this.#queue(async () => {
+    await this.#queue.run(async () => {
       if (!this.#subscribers.has(keyOf(source))) await this.#forget(source)
     })
   }
@@ -174,7 +175,7 @@ export class Replicator {
   /** Waits a bounded time for what the database is doing. */
   async close(): Promise<void> {
     this.#unwatch?.()
-    await this.#queue(async () => {
+    await this.#queue.run(async () => {
       await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
   }
@@ -263,11 +264,5 @@ export class Replicator {
     const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
     this.#appliers.set(key, applier)
     return applier
-  }
-
-  #queue<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work)
-    this.#turn = turn.catch(() => {})
-    return turn
   }
 }

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { Fifo } from '../fifo.ts'
 import type { Published } from '../host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../mesh/mesh.ts'
+import { SerialQueue } from '../util/serial-queue.ts'
 import { formatLabel, type Incarnation, parseLabel, withPurge } from './stream-label.ts'
 import { epochOf, idOf } from './wire.ts'
 
@@ -58,7 +59,7 @@ export class TableLog {
   #draining: (() => void) | undefined
   #paused = false
   #scheduled = false
-  #turn: Promise<unknown> = Promise.resolve()
+  readonly #turns = new SerialQueue()
   /** Ids of what the stream held beyond our knowledge when we last looked. */
   #ids = new Map<number, string>()
   /** The stream holds what is not ours: it goes on in a new incarnation. */
@@ -182,7 +183,7 @@ export class TableLog {
 
   /** Runs `work` with nothing in flight; one after the other. */
   #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(async () => {
+    return this.#turns.run(async () => {
       this.#paused = true
       try {
         if (this.#sent > 0)
@@ -195,8 +196,6 @@ export class TableLog {
         this.#pump()
       }
     })
-    this.#turn = turn.catch(() => {})
-    return turn
   }
 
   /** The client writes to its socket once a turn: what is pushed in one turn goes out together. */

@@ -23,7 +23,10 @@ const APT_TIMEOUT_MS = 300_000
 const MAX_MIRRORS = 3
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
-export const cacheDirectory = join(process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'), 'nats-server')
+export const cacheDirectory = join(
+  process.env.ENMESH_CACHE || join(root, 'node_modules', '.cache', 'enmesh'),
+  'nats-server',
+)
 
 /** Where the binary of this release is, once it was fetched. */
 export const cachePath = ({ name }: NatsRelease) => join(cacheDirectory, name, 'nats-server')

@@ -93,6 +93,7 @@ describe('reading the configuration', () => {
       logLevel: 'error',
       republishMessages: false,
       clusterName: 'harperdb',
+      routeCompression: undefined,
       clusterHost: undefined,
       ports: { cluster: 9932, leafNodes: 9931, hub: 9930, leaf: 9940 },
       operationsApiPort: undefined,
@@ -112,12 +113,12 @@ clustering:
   logLevel: debug
   republishMessages: "true"
   hubServer:
-    cluster: { name: mine, network: { host: 10.0.0.1, port: "1", routes: [ { host: a, port: "12345" }, { host: A, port: 12345 } ] } }
+    cluster: { name: mine, compression: s2_fast, network: { host: 10.0.0.1, port: "1", routes: [ { host: a, port: "12345" }, { host: A, port: 12345 } ] } }
     leafNodes: { network: { port: 2 } }
     network: { port: 3 }
   leafServer:
     network: { port: 4, routes: [ { host: "[::1]", port: 7 } ] }
-    streams: { maxAge: 3600, maxBytes: 1000, maxMsgs: 10, path: /streams, maxConsumeMsgs: 100 }
+    streams: { maxAge: 3600, maxBytes: 1000, maxMsgs: 10, path: /streams, sync: 1m30s, maxConsumeMsgs: 100 }
   tls: { certificate: c, certificateAuthority: ca, privateKey: k, insecure: false, verify: false }
   nodes:
     - name: node2
@@ -138,10 +139,11 @@ clustering:
       logLevel: 'debug',
       republishMessages: true,
       clusterName: 'mine',
+      routeCompression: 's2_fast',
       clusterHost: '10.0.0.1',
       ports: { cluster: 1, leafNodes: 2, hub: 3, leaf: 4 },
       operationsApiPort: 9925,
-      streams: { maxAge: 3600, maxBytes: 1000, maxMsgs: 10, path: '/streams' },
+      streams: { maxAge: 3600, maxBytes: 1000, maxMsgs: 10, path: '/streams', sync: '1m30s' },
       tls: { certificate: 'c', certificateAuthority: 'ca', privateKey: 'k', insecure: false, verify: false },
       rootPath: '/data',
     })

@@ -21,7 +21,7 @@ function start(consumers = 0) {
   store.serve = (subject, body) => {
     if (subject.endsWith('.INFO')) return { consumers }
     created.push(body.config as Record<string, unknown>)
-    return { name: 'c1', delivered: { stream_seq: 4 } }
+    return { name: 'c1', delivered: { stream_seq: 4 }, num_pending: 1 }
   }
   const connection = (node: string) => (node === 'node1' ? store : mesh).connection
   const made = new Consumers({
@@ -112,7 +112,7 @@ describe('a consumer of another node', () => {
     mesh.serve = (subject) => {
       if (subject.startsWith('enmesh.')) throw new MeshError('no_responders')
       assert.match(subject, /^\$JS\.node2-leaf\.API\.CONSUMER\.CREATE\./)
-      return { name: 'plain', delivered: { stream_seq: 0 } }
+      return { name: 'plain', delivered: { stream_seq: 0 }, num_pending: 1 }
     }
     assert.deepEqual(await consumers.create(source, { sequence: 1 }, options), { name: 'plain', before: 0 })
   })

@@ -1,6 +1,7 @@
 // The JetStream API of any node's domain: names, requests, answers. Nothing here keeps state.
 
 import { createHash } from 'node:crypto'
+import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import {
   MeshError,
   type RequestOptions,
@@ -66,7 +67,7 @@ export type Consumer = { name: string; before: number }
 export class JetStream {
   readonly #connection: (node: string) => Connection
   /** The last change of each of our streams. The server takes whole configurations: two at once would undo each other. */
-  readonly #changes = new Map<string, Promise<unknown>>()
+  readonly #changes = new KeyedMutex()
 
   /** `connection` gives the one that leads to a node's streams. */
   constructor(connection: (node: string) => Connection) {
@@ -128,7 +129,7 @@ export class JetStream {
   ): Promise<StreamState> {
     const name = streamName(source)
     const kept = { subjects: [subjectOf(source.node, source)], ...limitsOf(limits) }
-    return this.#alone(name, async () => {
+    return this.#changes.run(name, async () => {
       const info = await this.#info(source, options)
       if (info) return stateOf(await this.#update(source.node, info, kept, options))
       const config = {
@@ -147,7 +148,7 @@ export class JetStream {
 
   async describeStream(source: Source, description: string, options: RequestOptions): Promise<void> {
     const name = streamName(source)
-    await this.#alone(name, async () => {
+    await this.#changes.run(name, async () => {
       const info = await this.call<StreamInfo>(source.node, `STREAM.INFO.${name}`, undefined, options)
       await this.#update(source.node, info, { description }, options)
     })
@@ -159,7 +160,7 @@ export class JetStream {
     const others = (await this.#list(node, options)).filter((info) => isOfTable(info) && !has(info, wanted))
     const failures: unknown[] = []
     for (const { config } of others) {
-      const change = this.#alone(config.name, async () => {
+      const change = this.#changes.run(config.name, async () => {
         const info = await this.call<StreamInfo>(node, `STREAM.INFO.${config.name}`, undefined, options)
         await this.#update(node, info, wanted, options)
       })
@@ -186,19 +187,6 @@ export class JetStream {
   async #update(node: string, info: StreamInfo, wanted: object, options: RequestOptions): Promise<StreamInfo> {
     if (has(info, { ...wanted })) return info
     return this.call<StreamInfo>(node, `STREAM.UPDATE.${info.config.name}`, { ...info.config, ...wanted }, options)
-  }
-
-  #alone<T>(name: string, work: () => Promise<T>): Promise<T> {
-    const turn = (this.#changes.get(name) ?? Promise.resolve()).then(work)
-    const settled = turn.then(
-      () => {},
-      () => {},
-    )
-    this.#changes.set(name, settled)
-    settled.then(() => {
-      if (this.#changes.get(name) === settled) this.#changes.delete(name)
-    })
-    return turn
   }
 
   async purge(source: Source, body: { keep?: number; seq?: number }, options: RequestOptions): Promise<void> {

@@ -6,6 +6,7 @@ import { reasonOf } from '../../errors.ts'
 import { type Logger, silent } from '../../logger.ts'
 import { ownFolder } from '../../own-folder.ts'
 import { systemTimers } from '../../timers.ts'
+import { SerialQueue } from '../../util/serial-queue.ts'
 import {
   type Expected,
   type Member,
@@ -124,7 +125,7 @@ export class NatsMesh implements Mesh {
   readonly #damaged = new Set<string>()
   #served: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
-  #routing: Promise<unknown> = Promise.resolve()
+  readonly #routing = new SerialQueue()
 
   constructor(options: NatsMeshOptions) {
     this.#options = options
@@ -405,7 +406,7 @@ export class NatsMesh implements Mesh {
 
   /** After an upgrade of the binary the server that was restarted first has another version: the other one follows. */
   #alignVersions(): void {
-    const turn = this.#routing.then(async () => {
+    const turn = this.#routing.run(async () => {
       const [hub, leaf] = [this.#hub?.version, this.#leaf?.version]
       if (this.#state === 'stopped' || !hub || !leaf || versionText(hub) === versionText(leaf)) return
       this.#logger.info(
@@ -415,7 +416,7 @@ export class NatsMesh implements Mesh {
       if (isAtLeast(hub, leaf)) await this.#restartLeaf()
       else await this.#hub?.restart(this.#hubText(this.#routes.hub))
     })
-    this.#routing = turn.catch((error) => {
+    turn.catch((error) => {
       this.#logger.warn({ reason: reasonOf(error) }, 'the hub server could not be restarted')
     })
   }
@@ -423,9 +424,7 @@ export class NatsMesh implements Mesh {
   // --- routes -----------------------------------------------------------------------------------------------------------
 
   setRoutes(routes: Routes): Promise<void> {
-    const turn = this.#routing.then(() => this.#applyRoutes(routes))
-    this.#routing = turn.catch(() => {})
-    return turn
+    return this.#routing.run(() => this.#applyRoutes(routes))
   }
 
   async #applyRoutes(routes: Routes): Promise<void> {
@@ -441,21 +440,20 @@ export class NatsMesh implements Mesh {
 
   /** Both servers take new ones while running: whoever connects from now on is met with them. */
   async #readCertificates(): Promise<void> {
-    const turn = this.#routing.then(async () => {
+    const turn = this.#routing.run(async () => {
       if (this.#state === 'stopped') return
       const { hub } = this.#routes
       await this.#hubRoutes?.change(hub, hub)
       await this.#leaf?.reload(this.#leafText())
     })
-    this.#routing = turn.catch((error) => {
+    await turn.catch((error) => {
       this.#logger.warn({ reason: reasonOf(error) }, 'the new certificates may not be in use yet')
     })
-    await this.#routing
   }
 
   /** Another one than before holds from now on: both servers are started anew with it, one after the other. */
   async renewPassword(): Promise<void> {
-    const turn = this.#routing.then(async () => {
+    return this.#routing.run(async () => {
       const password = await this.#options.password()
       if (this.#state === 'stopped' || password === this.#settings!.password) return
       this.#settings = { ...this.#settings!, password }
@@ -463,8 +461,6 @@ export class NatsMesh implements Mesh {
       await this.#leaf?.restart(this.#leafText())
       this.#logger.info({}, 'the password of the cluster was renewed')
     })
-    this.#routing = turn.catch(() => {})
-    return turn
   }
 
   async #hubLoadTime(signal: AbortSignal): Promise<string> {

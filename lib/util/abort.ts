@@ -1,6 +1,6 @@
 // Waiting that an AbortSignal ends.
 
-/** As `work`, unless the signal comes first: then it rejects with its reason, at once. Leaves no listener behind. */
+/** Settles as `work` does, or rejects with the signal's reason as soon as it aborts. Leaves no listener behind. */
 export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
   return new Promise<T>((resolve, reject) => {
