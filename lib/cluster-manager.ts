@@ -25,6 +25,7 @@ import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
 import { type Mesh, MeshError, type MeshState, type StreamLimits } from './mesh/mesh.ts'
+import { passwordFault, userFault } from './mesh/nats/credentials.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
 import { observe } from './meter.ts'
 import {
@@ -477,6 +478,8 @@ export class ClusterManager extends SafeEmitter {
         this.#store.file,
         "'clustering.user' is required while clustering is enabled",
       )
+    const fault = userFault(user)
+    if (fault) throw clusterError('config_rejected', this.#store.file, `'clustering.user' ${fault}`)
     const inFolder = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
@@ -507,7 +510,11 @@ export class ClusterManager extends SafeEmitter {
       } catch (error) {
         throw clusterErrorFrom(error, 'invalid_option', `option 'password' could not be fetched: ${reasonOf(error)}`)
       }
-    if (typeof password === 'string' && password !== '') return password
+    if (typeof password === 'string' && password !== '') {
+      const fault = passwordFault(password)
+      if (fault) throw clusterError('invalid_option', `option 'password' ${fault}`)
+      return password
+    }
     // An empty one is an unset variable of the environment, and would open the mesh to everybody.
     const received = password === '' ? 'an empty one' : typeof password
     throw clusterError(

@@ -1,4 +1,4 @@
-// The configuration files of a node's two servers, as pure functions of the node's settings. JSON is what they are written in.
+// The configuration files of a node's two servers, as pure functions of the node's settings: JSON, with the server's own escapes.
 
 import type { Route } from '../mesh.ts'
 
@@ -40,6 +40,15 @@ export const MAX_STORED = 32 * 1024 * 1024 - 1024
 export const hubName = (node: string) => `${node}-hub`
 export const leafName = (node: string) => `${node}-leaf`
 export const adminOf = (user: string) => `${user}-admin`
+
+/**
+ * Of JSON's escapes nats-server reads \", \\, \n, \r and \t only, and has \xXX for the others (`lexStringEscape` in conf/lex.go). Nothing
+ * else has a meaning inside quotes: no variable, no comment, no include.
+ */
+const withServerEscapes = (json: string): string =>
+  json.replace(/\\(?:u00(..)|(.))/g, (whole, code: string | undefined, letter: string) =>
+    code ? `\\x${code}` : letter === 'b' ? '\\x08' : letter === 'f' ? '\\x0c' : whole,
+  )
 
 const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
@@ -83,7 +92,7 @@ export function hubConfiguration(
 ): string {
   const { user, password, ports, tls, listen } = settings
   const secure = tls ? { tls: tlsBlock(tls) } : {}
-  return JSON.stringify(
+  const json = JSON.stringify(
     {
       ...shared(settings, hubName(settings.node), ports.hub, pidFile),
       accounts: users(settings),
@@ -104,6 +113,7 @@ export function hubConfiguration(
     null,
     2,
   )
+  return withServerEscapes(json)
 }
 
 /** On a leaf, of those who come from the mesh: our own connection to other nodes. */
@@ -160,7 +170,7 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
     // Calls without a domain are for whoever they reach; and the system account has some that remove all there is (2.10).
     deny_imports: [account === 'SYS' ? '$JS.>' : '$JS.API.>'],
   })
-  return JSON.stringify(
+  const json = JSON.stringify(
     {
       ...shared(settings, domain, ports.leaf, pidFile),
       accounts: leafAccounts(settings),
@@ -170,4 +180,5 @@ export function leafConfiguration(settings: ServerSettings, fallbacks: readonly 
     null,
     2,
   )
+  return withServerEscapes(json)
 }
