@@ -14,6 +14,7 @@ import {
   type MeshListener,
   type MeshState,
   type Message,
+  type NameCheck,
   type Reader,
   type RequestOptions,
   type Route,
@@ -45,6 +46,7 @@ import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { Links } from './links.ts'
 import { LogWatch } from './log-watch.ts'
+import { unsupportedName } from './name-support.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { NatsServer } from './server.ts'
@@ -138,12 +140,18 @@ export class NatsMesh implements Mesh {
 
   // --- life -------------------------------------------------------------------------------------------------------------
 
+  async nameCheck(): Promise<NameCheck> {
+    this.#binary ??= await findBinary(this.#options.natsServer)
+    const { version } = this.#binary
+    return (name) => unsupportedName(name, version)
+  }
+
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
     this.#node = node
     this.#routes = routes
     this.#listener = listener
     this.#become('connecting')
-    this.#binary = await findBinary(this.#options.natsServer)
+    this.#binary ??= await findBinary(this.#options.natsServer)
     const { folder, storeFolder = join(folder, 'leaf') } = this.#options
     await ownFolder(folder)
     await ownFolder(storeFolder)
