@@ -23,8 +23,10 @@ import type { Source, Stamp, Transaction } from './host.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
+import { tokenFault } from './manifest/names.ts'
 import { type Commit, ManifestStore } from './manifest/store.ts'
-import { type Mesh, MeshError, type MeshState, type StreamLimits } from './mesh/mesh.ts'
+import { type Mesh, MeshError, type MeshState, type NameCheck, type StreamLimits } from './mesh/mesh.ts'
+import { passwordFault, userFault } from './mesh/nats/credentials.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
 import { observe } from './meter.ts'
 import {
@@ -49,13 +51,15 @@ import { Publisher } from './replication/publisher.ts'
 import { Quarantine, type QuarantinedMessage } from './replication/quarantine.ts'
 import { Replicator } from './replication/replicator.ts'
 import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
-import { isReplicable, transactionIssues } from './replication/wire.ts'
+import { transactionIssues } from './replication/wire.ts'
 import { SerialQueue } from './util/serial-queue.ts'
 import { type ClusterState, type ClusterView, viewOf } from './view.ts'
 
 /** Everything that runs only while clustering is enabled. */
 type Service = {
   mesh: Mesh
+  /** Why a node, database or table of that name cannot take part in the cluster. */
+  nameFault: NameCheck
   publisher: Publisher
   replicator: Replicator
   peers: Peers
@@ -292,13 +296,13 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger } = this.#options
     const store = this.#store
     // The operations check that clustering is enabled before they touch what runs only then.
-    const { mesh, agreement, peers, publisher, replicator } = this.#service ?? ({} as Service)
+    const { mesh, nameFault, agreement, peers, publisher, replicator } = this.#service ?? ({} as Service)
     const streams = publisher && {
       purge: (database: string, table: string, options: { keep?: number; before?: number }) =>
         publisher.purge({ database, table }, options),
       losses: (source: Source) => replicator.losses(source),
     }
-    return { store, host, logger, mesh, agreement, peers, streams }
+    return { store, host, logger, mesh, nameFault, agreement, peers, streams }
   }
 
   // --- life -------------------------------------------------------------------------------------------------------------
@@ -332,6 +336,9 @@ export class ClusterManager extends SafeEmitter {
     const step = (step: string, done: number) => this.emit('progress', { task: 'open', step, done, total: 3 })
     step('state', 0)
     const mesh = this.#options.mesh ?? this.#natsMesh()
+    const unsupported = await mesh.nameCheck?.()
+    const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
+    this.#store.restrictNames(nameFault)
     const reporting = (task: Pick<Progress, 'task' | 'step' | 'node'>) => {
       const report = new ProgressReport(mesh.timers, (progress) => this.emit('progress', progress), task)
       return (done: number, total: number) => report.update(done, total)
@@ -428,11 +435,11 @@ export class ClusterManager extends SafeEmitter {
       },
       manifest: () => this.manifest,
       commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
-      isReplicable,
+      nameFault,
       timers: mesh.timers,
       progress: (node, step) => reporting({ task: 'configure', node, step }),
     })
-    this.#service = { mesh, publisher, replicator, peers, agreement, registers, quarantine }
+    this.#service = { mesh, nameFault, publisher, replicator, peers, agreement, registers, quarantine }
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(node, manifest.routes, {
@@ -478,6 +485,8 @@ export class ClusterManager extends SafeEmitter {
         this.#store.file,
         "'clustering.user' is required while clustering is enabled",
       )
+    const fault = userFault(user)
+    if (fault) throw clusterError('config_rejected', this.#store.file, `'clustering.user' ${fault}`)
     const inFolder = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
@@ -511,7 +520,11 @@ export class ClusterManager extends SafeEmitter {
       } catch (error) {
         throw clusterErrorFrom(error, 'invalid_option', `option 'password' could not be fetched: ${reasonOf(error)}`)
       }
-    if (typeof password === 'string' && password !== '') return password
+    if (typeof password === 'string' && password !== '') {
+      const fault = passwordFault(password)
+      if (fault) throw clusterError('invalid_option', `option 'password' ${fault}`)
+      return password
+    }
     // An empty one is an unset variable of the environment, and would open the mesh to everybody.
     const received = password === '' ? 'an empty one' : typeof password
     throw clusterError(

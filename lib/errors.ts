@@ -127,8 +127,7 @@ export const errors = {
   ),
   name_not_replicable: entry(
     400,
-    (name: string) =>
-      `'${name}' cannot be replicated: a name must not contain blanks, control characters, '.', '*' or '>'`,
+    (name: string, reason: string) => `'${name}' cannot be replicated: ${reason}`,
     false,
     'Rename the database or table.',
   ),

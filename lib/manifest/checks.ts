@@ -64,7 +64,7 @@ export const kinds = {
   host: named('a host name or an IP address', isHost),
   nodeName: named("a node name, without blanks, '/', ',', '.', '*' or '>'", isNodeName),
   token: named(
-    "a name that can be replicated: not empty, without blanks, control characters, '.', '*' or '>'",
+    "a name that can be replicated: not empty, without blanks, control characters, '.', '*' or '>', at most 255 characters",
     isToken,
   ),
 } as const

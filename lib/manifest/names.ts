@@ -20,12 +20,28 @@ export function isHost(host: string): boolean {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
-const notInNodeNames = /[\s\u0000-\u001f\u007f-\u009f/.,*>]/u
+const notInNodeNames = /[\s\u0000-\u001f\u007f-\u009f/.,*>\p{Surrogate}]/u
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
 const notInTokens = /[\s\u0000-\u001f\u007f-\u009f.*>]/u
+const loneSurrogate = /\p{Surrogate}/u
+
+/** Why a node, database or table cannot have this name; undefined if it can. */
+export type NameCheck = (name: string) => string | undefined
+
+/** Three names of this length, in any script, fit into the 4096 bytes that a line of the NATS protocol may have. */
+const MAX_LENGTH = 255
 
 /** A node's name is part of subjects, server names and domains. */
-export const isNodeName = (name: string): boolean => name !== '' && name.length <= 255 && !notInNodeNames.test(name)
+export const isNodeName = (name: string): boolean =>
+  name !== '' && name.length <= MAX_LENGTH && !notInNodeNames.test(name)
+
+/** Why a database or table of that name cannot be part of a subject, and so not be replicated; undefined if it can. */
+export function tokenFault(name: string): string | undefined {
+  if (name === '' || notInTokens.test(name))
+    return "a name must not contain blanks, control characters, '.', '*' or '>'"
+  if (loneSurrogate.test(name)) return 'a name must be valid Unicode'
+  return name.length > MAX_LENGTH ? `a name must have at most ${MAX_LENGTH} characters` : undefined
+}
 
 /** Can a database or table of that name be part of a subject, and so be replicated? */
-export const isToken = (name: string): boolean => name !== '' && !notInTokens.test(name)
+export const isToken = (name: string): boolean => tokenFault(name) === undefined

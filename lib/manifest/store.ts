@@ -6,9 +6,11 @@ import { SerialQueue } from '../util/serial-queue.ts'
 import { defaultText } from './config.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
+import { nameProblems } from './config-names.ts'
 import { ConfigText, type Problem, problemText } from './config-text.ts'
 import { diff, withoutRemovals } from './diff.ts'
 import { type Cause, type Change, type Manifest, share } from './manifest.ts'
+import type { NameCheck } from './names.ts'
 import { haveOtherLimits, needRestart, type Settings } from './settings.ts'
 import { type Commit, planSteps, type Request, type Step } from './store-steps.ts'
 
@@ -54,6 +56,8 @@ export class ManifestStore {
   #awaitsRestart = false
   #unreadable = false
   readonly #queue = new SerialQueue()
+  /** What the network that the manifest runs on has against a name. */
+  #nameFault: NameCheck = () => undefined
   readonly #waiting: Request[] = []
   #removals: NodeJS.Timeout | undefined
   #closed = false
@@ -93,6 +97,13 @@ export class ManifestStore {
 
   get settings(): Settings {
     return this.#settings
+  }
+
+  /** From now on a name that `nameFault` has a reason against is a fault of the file. Throws config_rejected when the file has one. */
+  restrictNames(nameFault: NameCheck): void {
+    this.#nameFault = nameFault
+    const problems = nameProblems(this.#good, nameFault)
+    if (problems.length > 0) throw rejection(this.#file, problems)
   }
 
   /** Absolute path. */
@@ -248,6 +259,11 @@ export class ManifestStore {
     }
     if (config.manifest.enabled && config.manifest.nodeName === '') {
       this.#reject([text.problem(['clustering', 'nodeName'], 'is missing while clustering is enabled')])
+      return
+    }
+    const problems = nameProblems(text, this.#nameFault)
+    if (problems.length > 0) {
+      this.#reject(problems)
       return
     }
     this.#problems = []

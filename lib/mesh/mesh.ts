@@ -3,9 +3,10 @@
 
 import type { Source } from '../host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
+import type { NameCheck } from '../manifest/names.ts'
 import type { Timers } from '../timers.ts'
 
-export type { Route, Routes, Source }
+export type { NameCheck, Route, Routes, Source }
 export type TableName = { database: string; table: string }
 
 /**
@@ -100,6 +101,8 @@ export interface Mesh {
   /** The time that everybody who uses this mesh goes by. */
   readonly timers: Timers
 
+  /** Names that this network cannot carry although they are valid; absent: it carries all. May be called before `open`, and rejects as that does. */
+  nameCheck?(): Promise<NameCheck>
   /** Resolves when connected. Rejects with a ClusterError when that cannot be: missing binary, taken port. */
   open(node: string, routes: Routes, listener: MeshListener): Promise<void>
   /** Idempotent; ends everything this mesh started. */

@@ -7,7 +7,7 @@ import type { Outcome } from '../peers/agreement.ts'
 import { withRule } from './body.ts'
 import type { Operation, OperationContext, OperationOptions } from './context.ts'
 import {
-  checkNotOwn,
+  checkNode,
   checkReplicable,
   nodeName,
   type SubscriptionResponse,
@@ -94,10 +94,10 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
   method: 'configureCluster',
   schema: configureClusterSchema,
   enabledOnly: true,
-  checkNames({ connections }, ownName) {
+  checkNames({ connections }, rules) {
     for (const [index, { node_name }] of connections.entries())
-      checkNotOwn(node_name, ownName, `connections[${index}].node_name`)
-    for (const { subscriptions } of connections) checkReplicable(toWanted(subscriptions))
+      checkNode(node_name, rules, `connections[${index}].node_name`)
+    for (const { subscriptions } of connections) checkReplicable(toWanted(subscriptions), rules.nameFault)
   },
   turn: () => 'all',
   async handler(context, request, options) {

@@ -4,7 +4,7 @@ import type { TSchema } from 'typebox'
 import type { Host, Source } from '../host.ts'
 import type { Logger } from '../logger.ts'
 import type { ManifestStore } from '../manifest/store.ts'
-import type { Mesh } from '../mesh/mesh.ts'
+import type { Mesh, NameCheck } from '../mesh/mesh.ts'
 import type { AgreeOptions, Outcome, Wanted } from '../peers/agreement.ts'
 import type { PeerStatus } from '../peers/peers.ts'
 
@@ -15,6 +15,8 @@ export interface OperationContext {
   readonly host: Host
   readonly mesh: Mesh
   readonly logger: Logger
+  /** Why a node, database or table of that name cannot take part in the cluster, by the rules of names and of the network. */
+  readonly nameFault: NameCheck
   readonly agreement: {
     /**
      * Negotiates with the node, creates tables, commits the manifest. Rejects with node_not_listening, node_timeout or
@@ -40,6 +42,9 @@ export interface OperationContext {
 
 export type OperationOptions = { signal?: AbortSignal | undefined }
 
+/** What names in a body are checked by. */
+export type NameRules = { readonly ownName: string; readonly nameFault: NameCheck }
+
 /** One operation of the contract. */
 export type Operation<Request, Response> = {
   /** Name of the manager's method. */
@@ -49,7 +54,7 @@ export type Operation<Request, Response> = {
   /** Refused while clustering is disabled. */
   readonly enabledOnly: boolean
   /** Names that the body may hold but this node cannot serve; throws. Runs before anything of the manifest is looked at. */
-  readonly checkNames?: (request: Request, ownName: string) => void
+  readonly checkNames?: (request: Request, rules: NameRules) => void
   /** Requests about one node run one after the other: its name; 'all' for every node. */
   readonly turn?: (request: Request) => { node: string } | 'all'
   readonly handler: (context: OperationContext, request: Request, options: OperationOptions) => Promise<Response>

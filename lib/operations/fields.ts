@@ -3,9 +3,11 @@
 import { type Static, Type } from 'typebox'
 import { clusterError, type Issue, invalidRequest } from '../errors.ts'
 import { tableKey } from '../manifest/manifest.ts'
-import { isHost, isNodeName, isToken } from '../manifest/names.ts'
+import { isHost, isNodeName } from '../manifest/names.ts'
+import type { NameCheck } from '../mesh/mesh.ts'
 import type { Wanted } from '../peers/agreement.ts'
 import { withRule } from './body.ts'
+import type { NameRules } from './context.ts'
 import { isDateTime, toUtc } from './time.ts'
 
 // typebox enforces a refinement only when it is given a function that makes its text.
@@ -106,10 +108,20 @@ export const toResponse = ({ database, table, publish, subscribe, startTime }: W
   ...(startTime === undefined ? {} : { start_time: startTime }),
 })
 
-/** Throws name_not_replicable for the first name that is no part of a subject. */
-export function checkReplicable(tables: Iterable<{ database: string; table: string }>): void {
+/** Throws name_not_replicable for the first name that `nameFault` has a reason against. */
+export function checkReplicable(tables: Iterable<{ database: string; table: string }>, nameFault: NameCheck): void {
   for (const { database, table } of tables)
-    for (const text of [database, table]) if (!isToken(text)) throw clusterError('name_not_replicable', text)
+    for (const text of [database, table]) {
+      const reason = nameFault(text)
+      if (reason) throw clusterError('name_not_replicable', text, reason)
+    }
+}
+
+/** Throws when the node is this one, or has a name that cannot take part. */
+export function checkNode(node: string, { ownName, nameFault }: NameRules, path = 'node_name'): void {
+  checkNotOwn(node, ownName, path)
+  const reason = nameFault(node)
+  if (reason) throw invalidRequest([{ path, message: `'${path}' invalid, ${reason}` }])
 }
 
 /** Throws when a node is asked to cluster with itself. */

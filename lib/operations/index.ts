@@ -84,7 +84,7 @@ export async function call<Name extends OperationName>(
   const { manifest } = context.store
   if (operation.enabledOnly && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
-  operation.checkNames?.(request, manifest.nodeName)
+  operation.checkNames?.(request, { ownName: manifest.nodeName, nameFault: context.nameFault })
   const { signal } = options
   let begun = false
   const run = async () => {

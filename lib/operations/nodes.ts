@@ -5,8 +5,9 @@ import { clusterError } from '../errors.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Outcome } from '../peers/agreement.ts'
 import { withRule } from './body.ts'
-import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import type { NameRules, Operation, OperationContext, OperationOptions } from './context.ts'
 import {
+  checkNode,
   checkNotOwn,
   checkReplicable,
   mustAgree,
@@ -54,9 +55,9 @@ export function outcomeText({ agreed, skipped }: Outcome, verb: 'create' | 'upda
 
 type NodeRequest = { node_name: string; subscriptions: SubscriptionRequest[] }
 
-const checkNames = ({ node_name, subscriptions }: NodeRequest, ownName: string): void => {
-  checkNotOwn(node_name, ownName)
-  checkReplicable(toWanted(subscriptions))
+const checkNames = ({ node_name, subscriptions }: NodeRequest, rules: NameRules): void => {
+  checkNode(node_name, rules)
+  checkReplicable(toWanted(subscriptions), rules.nameFault)
 }
 const turn = ({ node_name }: NodeRequest) => ({ node: node_name })
 
@@ -114,7 +115,7 @@ export const removeNode: Operation<RemoveNodeRequest, RemoveNodeResponse> = {
   method: 'removeNode',
   schema: removeNodeSchema,
   enabledOnly: true,
-  checkNames: (request, ownName) => checkNotOwn(removedName(request), ownName),
+  checkNames: (request, { ownName }) => checkNotOwn(removedName(request), ownName),
   turn: (request) => ({ node: removedName(request) }),
   async handler({ store, agreement }, request, { signal }) {
     const node = removedName(request)

@@ -2,6 +2,7 @@
 
 import { type Static, Type } from 'typebox'
 import { clusterError } from '../errors.ts'
+import { tokenFault } from '../manifest/names.ts'
 import { withRule } from './body.ts'
 import type { Operation } from './context.ts'
 import { checkReplicable, databaseFields, databaseOf, databasesAgree } from './fields.ts'
@@ -28,7 +29,8 @@ export const purgeStream: Operation<PurgeStreamRequest, PurgeStreamResponse> = {
   method: 'purgeStream',
   schema: purgeStreamSchema,
   enabledOnly: true,
-  checkNames: (request) => checkReplicable([{ database: databaseOf(request), table: request.table }]),
+  // A stream that no other node can read is written all the same, and can be purged.
+  checkNames: (request) => checkReplicable([{ database: databaseOf(request), table: request.table }], tokenFault),
   async handler({ host, streams }, request) {
     const { table, options: { keep, seq } = {} } = request
     const database = databaseOf(request)

@@ -13,7 +13,7 @@ import {
   tableKey,
 } from '../manifest/manifest.ts'
 import { isNodeName } from '../manifest/names.ts'
-import { MeshError, type TableName } from '../mesh/mesh.ts'
+import { MeshError, type NameCheck, type TableName } from '../mesh/mesh.ts'
 import type { Timers } from '../timers.ts'
 import { asClusterError, type Peers } from './peers.ts'
 import type { Entry, Request, WireSubscription } from './protocol.ts'
@@ -55,7 +55,8 @@ export type AgreementOptions = {
   witness(revision: Stamp): boolean
   manifest(): Manifest
   commit(change: (current: Manifest) => Manifest, cause: Cause, revisionOf?: RevisionOf): Promise<unknown>
-  isReplicable(table: TableName): boolean
+  /** Why a node, database or table of that name cannot take part in the cluster. */
+  nameFault: NameCheck
   logger: Logger
   timers: Timers
   /** How many tables of so many are done; nothing of what is over at once. */
@@ -330,12 +331,14 @@ export class Agreement {
 
   /** What another node asks of us. Resolves with the message of success; rejects with the reason of the refusal. */
   async answer(request: Request): Promise<unknown> {
-    const { node: self, registers, stamp, witness } = this.#options
+    const { node: self, registers, stamp, witness, nameFault } = this.#options
     const { operation, node_name: node, subscriptions = [], replace = false } = request
     // From a node that shows no revision the last request received wins.
     const { revision = stamp() } = request
     if (!node) throw new Error("'node_name' is required")
     if (!isNodeName(node)) throw new Error("'node_name' invalid, must not contain ., * or >")
+    const fault = nameFault(node)
+    if (fault) throw new Error(`'node_name' invalid, ${fault}`)
     if (node === self) throw clusterError('remote_refused', self, 'there are two nodes of this name')
     if (!witness(revision)) throw new Error('the request comes from too far in the future: are the clocks right?')
     if (operation === 'compare_node') return this.#compared(node, request)
@@ -469,9 +472,10 @@ export class Agreement {
 
   /** The tables exist here, and so do their streams; those that are made join `here`. */
   async #prepare(subscriptions: readonly WireSubscription[], here: Tables): Promise<void> {
-    const { host, streams, isReplicable } = this.#options
+    const { host, streams, nameFault } = this.#options
     for (const { schema: database, table, hash_attribute: primaryKey, attributes = [] } of subscriptions) {
-      if (!isReplicable({ database, table })) throw clusterError('name_not_replicable', `${database}.${table}`)
+      const fault = nameFault(database) ?? nameFault(table)
+      if (fault) throw clusterError('name_not_replicable', `${database}.${table}`, fault)
       const local = here.get(tableKey({ database, table }))
       if (local && primaryKey && local.primaryKey !== primaryKey)
         throw new Error(`the primary key of '${database}.${table}' is '${local.primaryKey}' here, not '${primaryKey}'`)

@@ -175,7 +175,7 @@ export async function startCluster<H extends Host = MemoryHost>(
   try {
     for (const name of names) {
       const ports = network ? undefined : await freePorts(4)
-      const own = await mkdtemp(join(folder, `${name}-`))
+      const own = await mkdtemp(join(folder, `${name.slice(0, 50)}-`))
       const configFile = join(own, 'config.yaml')
       await writeFile(configFile, configOf(name, ports, made[0]?.port, options.clustering?.(name)), { mode: 0o600 })
       const database = await host(name)

@@ -1,4 +1,4 @@
-// The cluster's password is renewed while everything runs.
+// User names and passwords of every kind; the cluster's password is renewed while everything runs.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -78,4 +78,80 @@ test('a password that cannot be fetched leaves everything as it was', async (t) 
   }
   assert.equal(await node.pid('leaf'), leaf)
   await node.host.write('a', insert('dog', { id: 'a' }))
+})
+
+const range = (from: number, to: number) =>
+  Array.from({ length: to - from + 1 }, (_, index) => String.fromCodePoint(from + index)).join('')
+
+/** Texts that mean something else in a configuration file of nats-server, in a URL, or on a line of the protocol. */
+const credentials: Record<string, string> = {
+  'control characters': range(0, 31),
+  'printable ASCII characters': range(32, 126),
+  'letters of other scripts': '\u007f\u0080ü日本語😀\u2028\ufeff\ufffd',
+  'the name of a variable': '$PATH',
+  'a number with a suffix': '1k',
+  'an escape': '\\x41\\u0041\\n\\',
+  'the longest in ASCII': 'x'.repeat(512),
+  'the longest in escapes': '<\u0001'.repeat(73),
+}
+
+for (const [kind, text] of Object.entries(credentials))
+  test(`nodes with ${kind} as user name and password replicate with each other`, async (t) => {
+    const cluster = TestCluster.for(t)
+    const password = kind.startsWith('the longest') ? text + text : text
+    const nodes = await cluster.startAll(['node1', 'node2'], {
+      tables,
+      clustering: { user: text },
+      options: { password },
+    })
+    const [node1, node2] = nodes as [TestNode, TestNode]
+    await eventually('each sees the other', async () =>
+      (await Promise.all(nodes.map((node) => node.cluster.network()))).every((network) => network.nodes.length === 2),
+    )
+    await subscribe(node1, node2, { dog: 'both' })
+    for (const node of nodes) await node.host.write(`of ${node.name}`, insert('dog', { id: node.name }))
+    await eventually('both rows arrive', () =>
+      [received(node2, node1), received(node1, node2)].every((ids) => ids.length === 1),
+    )
+    assert.deepEqual([node1.seen('peer:refused'), node2.seen('peer:refused')], [[], []])
+  })
+
+/** What nats-server cannot work with, and what is said about it. */
+const unusable: [password: string, message: RegExp][] = [
+  ['$2a$11$', /has the form of a bcrypt hash/],
+  ['$2y$05$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234', /has the form of a bcrypt hash/],
+  ['secret\ud83d', /must be valid Unicode/],
+  ['secret'.repeat(171), /must have at most 1024 bytes as JSON, it has 1026$/],
+]
+
+test('a password that nats-server cannot work with is refused, at open and when it is renewed, and is not printed', async (t) => {
+  const cluster = TestCluster.for(t)
+  let current = clusterPassword
+  const node = await cluster.start('node1', { tables, options: { password: async () => current } })
+  const leaf = await node.pid('leaf')
+  for (const [password, message] of unusable) {
+    const refusal = (error: { code: string; message: string }) => {
+      assert.equal(error.code, 'invalid_option')
+      assert.match(error.message, message)
+      assert.ok(!error.message.includes(password) && !error.message.includes('secret'), error.message)
+      return true
+    }
+    await assert.rejects(cluster.start('node2', { options: { password } }), refusal)
+    current = password
+    await assert.rejects(node.cluster.renewPassword(), refusal)
+  }
+  assert.equal(await node.pid('leaf'), leaf)
+  current = credentials['control characters']!
+  await node.cluster.renewPassword()
+  assert.notEqual(await node.pid('leaf'), leaf)
+  await node.host.write('a', insert('dog', { id: 'a' }))
+})
+
+test('a user name that nats-server cannot work with is refused', async (t) => {
+  const cluster = TestCluster.for(t)
+  for (const [user, message] of [
+    ['x'.repeat(513), /'clustering.user' must have at most 512 bytes as JSON, it has 513$/],
+    ['x\ud83d', /'clustering.user' must be valid Unicode/],
+  ] as const)
+    await assert.rejects(cluster.start('node1', { clustering: { user } }), { code: 'config_rejected', message })
 })

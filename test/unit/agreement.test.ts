@@ -49,7 +49,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
     commit: async (change: (current: Manifest) => Manifest) => {
       manifest = change(manifest)
     },
-    isReplicable: () => true,
+    nameFault: () => undefined,
     logger: silent,
   })
   return { agreement, asked, manifest: () => manifest }

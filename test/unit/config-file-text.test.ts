@@ -174,7 +174,8 @@ clustering:
     - 5
 `)
     assert.equal(config, undefined)
-    const token = "a name that can be replicated: not empty, without blanks, control characters, '.', '*' or '>'"
+    const token =
+      "a name that can be replicated: not empty, without blanks, control characters, '.', '*' or '>', at most 255 characters"
     assert.deepEqual(
       problems.map(({ line, column, path, message }) => `${line}:${column} ${path} ${message}`),
       [

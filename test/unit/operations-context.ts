@@ -4,8 +4,9 @@ import type { TestContext } from 'node:test'
 import type { Source, TableDescription } from '../../lib/host.ts'
 import { silent } from '../../lib/logger.ts'
 import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
+import { tokenFault } from '../../lib/manifest/names.ts'
 import type { ManifestStore } from '../../lib/manifest/store.ts'
-import type { Member } from '../../lib/mesh/mesh.ts'
+import type { Member, NameCheck } from '../../lib/mesh/mesh.ts'
 import type { OperationContext, PeerStatus } from '../../lib/operations/context.ts'
 import type { AgreeOptions, Outcome, Wanted } from '../../lib/peers/agreement.ts'
 import { openStore } from './store-fixture.ts'
@@ -24,6 +25,8 @@ export class World {
   /** Asking a node waits for this. */
   gates = new Map<string, Promise<void>>()
   unreachable = new Set<string>()
+  /** What the network has against a name. */
+  unsupported: NameCheck = () => undefined
   peers = new Map<string, PeerStatus>()
   /** By node and table. */
   losses = new Map<string, { gaps: number; lost: number }>()
@@ -66,6 +69,7 @@ export async function openContext(test: TestContext, text = enabledText) {
       },
     },
     logger: silent,
+    nameFault: (name: string) => tokenFault(name) ?? world.unsupported(name),
     agreement: {
       subscribe: (node: string, wanted: readonly Wanted[], options: AgreeOptions) =>
         world.subscribe(store, node, wanted, options),

@@ -1,4 +1,4 @@
-// The configuration files of a node's two servers, as pure functions of the node's settings. JSON is what they are written in.
+// The configuration files of a node's two servers, as pure functions of the node's settings: JSON, with the server's own escapes.
 
 import type { Route } from '../mesh.ts'
 import { supports, type Version } from './versions.ts'
@@ -48,6 +48,15 @@ export const hubName = (node: string) => `${node}-hub`
 export const leafName = (node: string) => `${node}-leaf`
 export const adminOf = (user: string) => `${user}-admin`
 
+/**
+ * Of JSON's escapes nats-server reads \", \\, \n, \r and \t only, and has \xXX for the others (`lexStringEscape` in conf/lex.go). Nothing
+ * else has a meaning inside quotes: no variable, no comment, no include.
+ */
+const withServerEscapes = (json: string): string =>
+  json.replace(/\\(?:u00(..)|(.))/g, (whole, code: string | undefined, letter: string) =>
+    code ? `\\x${code}` : letter === 'b' ? '\\x08' : letter === 'f' ? '\\x0c' : whole,
+  )
+
 const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
 
@@ -90,7 +99,7 @@ export function hubConfiguration(
 ): string {
   const { user, password, ports, tls, listen, routeCompression } = settings
   const secure = tls ? { tls: tlsBlock(tls) } : {}
-  return JSON.stringify(
+  const json = JSON.stringify(
     {
       ...shared(settings, hubName(settings.node), ports.hub, pidFile),
       accounts: users(settings),
@@ -116,6 +125,7 @@ export function hubConfiguration(
     null,
     2,
   )
+  return withServerEscapes(json)
 }
 
 /** On a leaf, of those who come from the mesh: our own connection to other nodes. */
@@ -181,7 +191,7 @@ export function leafConfiguration(
     // Calls without a domain are for whoever they reach; and the system account has some that remove all there is (2.10).
     deny_imports: [account === 'SYS' ? '$JS.>' : '$JS.API.>'],
   })
-  return JSON.stringify(
+  const json = JSON.stringify(
     {
       ...shared(settings, domain, ports.leaf, pidFile),
       accounts: leafAccounts(settings),
@@ -197,4 +207,5 @@ export function leafConfiguration(
     null,
     2,
   )
+  return withServerEscapes(json)
 }

@@ -15,6 +15,7 @@ import {
   type MeshListener,
   type MeshState,
   type Message,
+  type NameCheck,
   type Reader,
   type RequestOptions,
   type Route,
@@ -48,6 +49,7 @@ import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { Links } from './links.ts'
 import { LogWatch } from './log-watch.ts'
+import { unsupportedName } from './name-support.ts'
 import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
 import { type Configuration, NatsServer } from './server.ts'
@@ -149,6 +151,11 @@ export class NatsMesh implements Mesh {
   }
 
   // --- life -------------------------------------------------------------------------------------------------------------
+
+  async nameCheck(): Promise<NameCheck> {
+    const { version } = await findBinary(this.#options.natsServer)
+    return (name) => unsupportedName(name, version)
+  }
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
     this.#node = node
