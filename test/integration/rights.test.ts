@@ -2,12 +2,14 @@
 // ours, and from a hub or a leaf that is none of ours and keeps to no rule.
 
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { promisify } from 'node:util'
 import { connect, headers, type NatsConnection, StringCodec } from 'nats'
+import { exposuresOf, factsOf } from '../../lib/mesh/nats/advisories.ts'
 import {
   clusterPassword,
   clusterUser,
@@ -224,6 +226,28 @@ test('the system account tells of servers, and leads to no stream', async (t) =>
   for (const prefix of ['$JS.API', '$JS.node1-leaf.API'])
     for (const call of ['ACCOUNT.PURGE.HDB', 'ACCOUNT.PURGE.MESH', 'SERVER.REMOVE', 'INFO', 'STREAM.NAMES'])
       assert.match(await ask(`${prefix}.${call}`), REFUSED, call)
+  await quiet([node1, node2])
+  assert.deepEqual(await streams(), before)
+})
+
+/** The server of another node publishes the event of a trace itself: what we deny its peers must hold for that, too. */
+test('a message trace does not reach the administration of streams', async (t) => {
+  const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
+  const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
+  const { node1, node2, streams } = await scene(t)
+  const facts = factsOf(await readFile(join(node1.folder, 'clustering', 'hub.json'), 'utf8'))
+  if (exposuresOf(version, facts).some(({ id }) => id === 'CVE-2026-58254'))
+    return t.skip('this version is affected by CVE-2026-58254')
+  const before = await streams()
+  const client = await connect({ servers: `127.0.0.1:${node2.ports.hub}`, user: admin.user, pass: admin.password })
+  t.after(() => client.close())
+  for (const account of ['HDB', 'MESH']) {
+    const traced = headers()
+    traced.set('Nats-Trace-Dest', `$JS.API.ACCOUNT.PURGE.${account}`)
+    await client
+      .request('$SYS.REQ.SERVER.PING', '', { timeout: PATIENCE, noMux: true, headers: traced })
+      .catch(() => {})
+  }
   await quiet([node1, node2])
   assert.deepEqual(await streams(), before)
 })

@@ -54,7 +54,7 @@ export const ADVISORIES: readonly Advisory[] = [
     exposure: 'A subscription before authentication crashes the hub.',
   },
   {
-    // The advisory does not name compression. Without it the hub demands CONNECT first: 2.10.27 survives, as does 2.9.10.
+    // The advisory does not name compression. Without it the hub demands CONNECT first: 2.10.27 survives.
     id: 'CVE-2026-33218',
     note: '2026-10',
     affected: [
@@ -91,7 +91,9 @@ export const ADVISORIES: readonly Advisory[] = [
     exposure: 'A second INFO before authentication crashes the hub.',
   },
   {
-    // Message tracing began with 2.11. The 2.11 branch has no fix.
+    // A leaf publishes the event of a traced message to any subject, `deny_imports` or not: in the system account also to the call
+    // that removes all streams of an account. Measured: 2.11.17, 2.12.11 and 2.14.2 lose them; 2.12.12, 2.12.15 and 2.15.1 do not.
+    // Message tracing began with 2.11, whose branch has no fix.
     id: 'CVE-2026-58254',
     note: '2026-20',
     affected: [
@@ -106,10 +108,11 @@ export const ADVISORIES: readonly Advisory[] = [
     ],
     ports: ['leafnodes', 'cluster'],
     needs: 'password',
-    exposure: 'Trace events reach subjects that the leaf denies to other nodes.',
+    exposure: 'A message with a trace header deletes the streams of other nodes.',
   },
   {
-    // Measured on 2.9.10 and 2.10.27: one request ends servers of other nodes, too. Branches below 2.12 have no fix.
+    // Measured: 2.9.10, 2.10.27, 2.11.17, 2.12.11 and 2.14.2 crash, often with the servers of other nodes; 2.12.12, 2.12.15 and
+    // 2.15.1 do not. Branches below 2.12 have no fix.
     id: 'GHSA-q59r-vq66-pxc2',
     note: '2026-28',
     affected: [
