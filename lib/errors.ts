@@ -161,7 +161,7 @@ export const errors = {
     500,
     (reason: string) => `No usable nats-server: ${reason}`,
     false,
-    'Install nats-server 2.9 or later (Debian: apt-get install nats-server; macOS: brew install nats-server), or name the binary in the option `natsServer` or in NATS_SERVER.',
+    'Install nats-server, best 2.14.3 or later, at least 2.9 (macOS: brew install nats-server; Debian, Docker: README, "Which nats-server"), or name the binary in the option `natsServer` or in NATS_SERVER.',
   ),
   port_taken: entry(
     500,
