@@ -15,11 +15,12 @@
 
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { tellChannel, traced } from './diagnostics.ts'
+import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
+import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
-import { type ClusterEventSource, readOnly } from './event-source.ts'
-import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events.ts'
-import type { Source, Stamp, Transaction } from './host.ts'
+import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
+import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
+import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
@@ -28,7 +29,10 @@ import { type Commit, ManifestStore } from './manifest/store.ts'
 import { type Mesh, MeshError, type MeshState, type NameCheck, type StreamLimits } from './mesh/mesh.ts'
 import { passwordFault, userFault } from './mesh/nats/credentials.ts'
 import { NatsMesh } from './mesh/nats/nats-mesh.ts'
-import { observe } from './meter.ts'
+import { publishToChannel, traced } from './observe/diagnostics.ts'
+import { observeMetrics } from './observe/meter.ts'
+import type { Metrics } from './observe/metrics.ts'
+import { type Progress, ProgressReport } from './observe/progress.ts'
 import {
   type Caller,
   call,
@@ -39,21 +43,17 @@ import {
   type RequestOf,
   type ResponseOf,
 } from './operations/index.ts'
-import { type CheckedOptions, type ClusterOptions, checkOptions } from './options.ts'
-import { ownFolder } from './own-folder.ts'
-import { Agreement, type RevisionOf } from './peers/agreement.ts'
+import { Negotiator, type RevisionOf } from './peers/negotiator.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
-import { type Progress, ProgressReport } from './progress.ts'
-import { Clock } from './replication/clock.ts'
-import type { Metrics } from './replication/metrics.ts'
-import { Publisher } from './replication/publisher.ts'
-import { Quarantine, type QuarantinedMessage } from './replication/quarantine.ts'
-import { Replicator } from './replication/replicator.ts'
-import type { ReplayOutcome, SubscriptionStatus } from './replication/subscriber.ts'
+import { Publisher } from './replication/publish/publisher.ts'
+import { Quarantine, type QuarantinedMessage } from './replication/subscribe/quarantine.ts'
+import { Replicator } from './replication/subscribe/replicator.ts'
+import type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { HybridClock } from './util/hybrid-clock.ts'
+import { ensurePrivateDirectory } from './util/private-directory.ts'
 import { SerialQueue } from './util/serial-queue.ts'
-import { type ClusterState, type ClusterView, viewOf } from './view.ts'
 
 /** Everything that runs only while clustering is enabled. */
 type Service = {
@@ -63,7 +63,7 @@ type Service = {
   publisher: Publisher
   replicator: Replicator
   peers: Peers
-  agreement: Agreement
+  negotiator: Negotiator
   registers: Registers
   quarantine: Quarantine
 }
@@ -71,19 +71,19 @@ type Service = {
 /** Looking after what could not be taken. */
 export interface QuarantineControl {
   /** Of one remote table, or of all, in the order of their sequences. */
-  list(source?: Source): QuarantinedMessage[]
+  list(source?: RemoteTable): QuarantinedMessage[]
   /**
    * Applies what can be taken by now: of these sequences, or of all; the rest is kept. Rejects subscription_not_found,
    * clustering_disabled, closed, internal (the host refused: what was applied before stays applied).
    */
-  replay(source: Source, sequences?: readonly number[]): Promise<ReplayOutcome>
+  replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome>
   /** Gives them up: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */
-  discard(source: Source, sequences?: readonly number[]): Promise<number[]>
+  discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]>
 }
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`: what plugins are handed. */
-  readonly events: ClusterEventSource = readOnly(this)
+  readonly events: ClusterEventSource = createEventSource(this)
   /** What plugins are handed: frozen, it shows and listens, and that is all. */
   readonly view: ClusterView = viewOf(this)
   /** Messages of other nodes that could not be taken: unreadable ones, and stamps more than `maxClockDrift` ahead. */
@@ -94,36 +94,36 @@ export class ClusterManager extends SafeEmitter {
   }
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
-  readonly #clock: Clock
+  readonly #clock: HybridClock
   readonly #unlock: () => Promise<void>
   #state: ClusterState = 'opening'
-  readonly #early: (() => void)[] = []
+  readonly #queuedEvents: (() => void)[] = []
   #service: Service | undefined
   /** What follows from the commits so far: routes in effect, subscribers started and ended. Never rejects. */
-  readonly #following = new SerialQueue()
+  readonly #reconciling = new SerialQueue()
   /** The manifest that mesh and subscribers follow, or are on their way to. */
-  #inEffect: Manifest
+  #reconciledManifest: Manifest
   #closing: Promise<void> | undefined
   /** Has the meter forget us. */
-  #unmeter: (() => void) | undefined
+  #stopMetering: (() => void) | undefined
   /** Another process of our name was there first: this one takes no part until it is opened again. */
-  #aside = false
+  #stoodDown = false
 
   private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
     this.#options = options
     this.#store = store
     this.#unlock = unlock
-    this.#inEffect = store.manifest
-    this.#clock = new Clock(
+    this.#reconciledManifest = store.manifest
+    this.#clock = new HybridClock(
       store.manifest.nodeName || 'local',
       options.maxClockDrift,
       options.mesh?.timers.now.bind(options.mesh.timers),
     )
-    const { stamp } = options.host.info()
-    if (stamp) this.#clock.resume(stamp)
+    const { timestamp } = options.host.info()
+    if (timestamp) this.#clock.resume(timestamp)
     for (const event of eventNames) {
-      const listener = options.on?.[event]
+      const listener = options.listeners?.[event]
       if (listener) this.on(event, listener as () => void)
     }
   }
@@ -131,7 +131,7 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file, starts the servers if clustering is enabled, and resolves when this node can write its
    * streams and be asked by others. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, folder_unusable, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -161,25 +161,25 @@ export class ClusterManager extends SafeEmitter {
 
   /** Nobody can listen before `open` has resolved: what happens until then is told right after it, in order, but for how far it is. */
   override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
-    const tell = () => {
-      tellChannel(event, this.manifest.nodeName, args[0])
+    const deliver = () => {
+      publishToChannel(event, this.manifest.nodeName, args[0])
       return super.emit(event, ...args)
     }
-    if (event === 'progress' || (this.#state !== 'opening' && this.#early.length === 0)) return tell()
-    this.#early.push(tell)
+    if (event === 'progress' || (this.#state !== 'opening' && this.#queuedEvents.length === 0)) return deliver()
+    this.#queuedEvents.push(deliver)
     return false
   }
 
   // --- transactions -----------------------------------------------------------------------------------------------------
 
   /** To be taken inside the database's write transaction, and stored with the rows; higher than every stamp given or applied before. */
-  stamp(): Stamp {
-    return this.#clock.stamp()
+  timestamp(): Timestamp {
+    return this.#clock.timestamp()
   }
 
   /**
    * Call it after every commit, in the order of commit. Resolves when our leaf has acknowledged every part; at once when
-   * clustering is disabled. Rejects backlog_full when that takes longer than `publishTimeout` (the outbox still has it and
+   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (the outbox still has it and
    * it will be sent), transaction_too_large, invalid_request, closed.
    */
   publish(transaction: Transaction): Promise<void> {
@@ -219,10 +219,10 @@ export class ClusterManager extends SafeEmitter {
    * Asks for the cluster's password again (option `password`, a function then) and takes up another one: both servers are
    * started anew, transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
    */
-  renewPassword(): Promise<void> {
+  rotatePassword(): Promise<void> {
     return this.#run(async () => {
       if (!this.#service) throw clusterError('clustering_disabled')
-      await this.#service.mesh.renewPassword?.()
+      await this.#service.mesh.rotatePassword?.()
     })
   }
 
@@ -279,10 +279,10 @@ export class ClusterManager extends SafeEmitter {
     try {
       const answer = await work()
       // A server that does not come back is repaired for as long as we are open: nobody waits for that.
-      const patience = new AbortController()
-      const enough = delay(this.#options.requestTimeout, undefined, { signal: patience.signal }).catch(() => {})
-      await Promise.race([this.#following.idle(), enough])
-      patience.abort()
+      const expiry = new AbortController()
+      const expired = delay(this.#options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
+      await Promise.race([this.#reconciling.idle(), expired])
+      expiry.abort()
       return answer
     } catch (error) {
       if (error instanceof ClusterError) throw error
@@ -296,35 +296,36 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger } = this.#options
     const store = this.#store
     // The operations check that clustering is enabled before they touch what runs only then.
-    const { mesh, nameFault, agreement, peers, publisher, replicator } = this.#service ?? ({} as Service)
+    const { mesh, nameFault, negotiator, peers, publisher, replicator } = this.#service ?? ({} as Service)
     const streams = publisher && {
       purge: (database: string, table: string, options: { keep?: number; before?: number }) =>
         publisher.purge({ database, table }, options),
-      losses: (source: Source) => replicator.losses(source),
+      losses: (source: RemoteTable) => replicator.losses(source),
     }
-    return { store, host, logger, mesh, nameFault, agreement, peers, streams }
+    return { store, host, logger, mesh, nameFault, negotiator, peers, streams }
   }
 
   // --- life -------------------------------------------------------------------------------------------------------------
 
   async #start(): Promise<void> {
     this.#store.listen({
-      committed: (commit) => this.#follow(commit),
-      limited: ({ streams }) => this.#limit(streams),
+      committed: (commit) => this.#onCommit(commit),
+      limitsChanged: ({ streams }) => this.#applyLimits(streams),
       rejected: (problems) => {
-        this.#logFile('an edit of the configuration file is not taken in', problems)
+        this.#logConfigProblems('an edit of the configuration file is not taken in', problems)
         this.emit('config:rejected', { problems })
       },
       missing: (problems) => {
-        this.#logFile('the configuration file is gone', problems)
+        this.#logConfigProblems('the configuration file is gone', problems)
         this.emit('config:missing', { problems })
       },
     })
     if (this.manifest.enabled) await this.#startService()
-    this.#unmeter = this.#options.meter && observe(this.#options.meter, this.manifest.nodeName, () => this.metrics())
+    this.#stopMetering =
+      this.#options.meter && observeMetrics(this.#options.meter, this.manifest.nodeName, () => this.metrics())
     this.#state = 'open'
     setImmediate(() => {
-      for (const tell of this.#early.splice(0)) tell()
+      for (const deliver of this.#queuedEvents.splice(0)) deliver()
     })
   }
 
@@ -332,10 +333,10 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
     const { settings, manifest } = this.#store
     const node = manifest.nodeName
-    this.#inEffect = manifest
+    this.#reconciledManifest = manifest
     const step = (step: string, done: number) => this.emit('progress', { task: 'open', step, done, total: 3 })
     step('state', 0)
-    const mesh = this.#options.mesh ?? this.#natsMesh()
+    const mesh = this.#options.mesh ?? this.#createNatsMesh()
     const unsupported = await mesh.nameCheck?.()
     const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
     this.#store.restrictNames(nameFault)
@@ -343,26 +344,26 @@ export class ClusterManager extends SafeEmitter {
       const report = new ProgressReport(mesh.timers, (progress) => this.emit('progress', progress), task)
       return (done: number, total: number) => report.update(done, total)
     }
-    await ownFolder(this.#folder)
+    await ensurePrivateDirectory(this.#directory)
     const quarantine = await Quarantine.open({
-      folder: join(this.#folder, 'quarantine'),
+      directory: join(this.#directory, 'quarantine'),
       maxMessages: this.#options.maxQuarantined,
       maxBytes: this.#options.maxQuarantinedBytes,
       logger,
     })
-    const registers = await Registers.open(join(this.#folder, 'agreements.json'), manifest, this.#clock, logger)
+    const registers = await Registers.open(join(this.#directory, 'agreements.json'), manifest, this.#clock, logger)
     const publisher = new Publisher({
       mesh,
       host,
       node,
       logger,
       window: this.#options.publishWindow,
-      maxQueued: this.#options.maxQueued,
-      maxQueuedBytes: this.#options.maxQueuedBytes,
+      maxInFlight: this.#options.maxInFlight,
+      maxInFlightBytes: this.#options.maxInFlightBytes,
       timeout: this.#options.publishTimeout,
       requestTimeout,
     })
-    const replicator = new Replicator({
+    const replicator: Replicator = new Replicator({
       mesh,
       host,
       node,
@@ -373,9 +374,9 @@ export class ClusterManager extends SafeEmitter {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
-      republish: settings.republishMessages,
-      handOn: (transactions) => publisher.handOn(transactions),
-      restoreTable: (source) => agreement.restoreTable(source),
+      relayEnabled: settings.republishMessages,
+      relay: (transactions) => publisher.relay(transactions),
+      restoreTable: (source) => negotiator.restoreTable(source),
       events: {
         state: (source, state, previous, error) =>
           this.emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
@@ -403,33 +404,33 @@ export class ClusterManager extends SafeEmitter {
       requestTimeout,
       clusteringPort: settings.ports.cluster,
       operationsApiPort: settings.operationsApiPort,
-      agree: (request) => agreement.answer(request),
-      positions: () => publisher.recent(),
+      negotiate: (request) => negotiator.handleRequest(request),
+      positions: () => publisher.recentPositions(),
       listener: {
-        up: (name) => this.#peerUp(name),
-        down: (name) => this.#ifKnown(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
+        up: (name) => this.#onPeerUp(name),
+        down: (name) => this.#ifInManifest(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
         returned: (name, restarted) => {
-          replicator.reread(name, restarted)
-          agreement.met(name)
+          replicator.restart(name, restarted)
+          negotiator.onPeerUp(name)
         },
-        twin: (name) => this.#refuse(name, 'two processes take part in the cluster under this name'),
-        yielded: () => void this.#stepAside(),
-        streams: (name, positions) => replicator.announced(name, positions),
+        duplicate: (name) => this.#reportRejected(name, 'two processes take part in the cluster under this name'),
+        superseded: () => void this.#standDown(),
+        streams: (name, positions) => replicator.onPeerPositions(name, positions),
       },
     })
-    const agreement = new Agreement({
+    const negotiator: Negotiator = new Negotiator({
       node,
       host,
       logger,
       peers,
-      streams: {
-        ensure: (table) => publisher.ensure(table),
-        place: (source, startTime) => replicator.place(source, startTime),
-        displace: (source) => replicator.displace(source),
+      starts: {
+        ensureStream: (table) => publisher.ensure(table),
+        setStart: (source, startTime) => replicator.setStart(source, startTime),
+        clearStart: (source) => replicator.clearStart(source),
       },
       registers,
-      stamp: () => this.#clock.stamp(),
-      witness: (revision) => {
+      timestamp: () => this.#clock.timestamp(),
+      observe: (revision) => {
         this.#clock.merge(revision)
         return revision === '' || this.#clock.accepts(revision)
       },
@@ -439,7 +440,7 @@ export class ClusterManager extends SafeEmitter {
       timers: mesh.timers,
       progress: (node, step) => reporting({ task: 'configure', node, step }),
     })
-    this.#service = { mesh, nameFault, publisher, replicator, peers, agreement, registers, quarantine }
+    this.#service = { mesh, nameFault, publisher, replicator, peers, negotiator, registers, quarantine }
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(node, manifest.routes, {
@@ -448,34 +449,34 @@ export class ClusterManager extends SafeEmitter {
         if (state !== 'connected') return
         // The first time too: what was committed and not acknowledged before we were opened.
         publisher.resume()
-        replicator.reread()
-        peers.beat()
+        replicator.restart()
+        peers.sendHeartbeat()
       },
-      linked: () => peers.beat(),
-      refused: (peer, reason) => {
+      linked: () => peers.sendHeartbeat(),
+      rejected: (peer, reason) => {
         logger.error({ peer, reason }, 'somebody was kept out of the mesh, or we were')
-        this.emit('peer:refused', { node: peer, reason })
+        this.emit('connection:rejected', { node: peer, reason })
       },
     })
     step('subscriptions', 2)
     peers.start()
-    await replicator.follow(this.manifest)
+    await replicator.reconcile(this.manifest)
     step('subscriptions', 3)
   }
 
   /** Whoever edits the file by hand hears no events: they look in the log. */
-  #logFile(message: string, problems: readonly Problem[]): void {
+  #logConfigProblems(message: string, problems: readonly Problem[]): void {
     const { configFile: file, logger } = this.#options
     logger.warn({ file, problems: problems.map(problemText) }, message)
   }
 
   /** Where the servers' state and the revisions lie. */
-  get #folder(): string {
+  get #directory(): string {
     const { rootPath = '.' } = this.#store.settings
     return join(resolve(dirname(this.#options.configFile), rootPath), 'clustering')
   }
 
-  #natsMesh(): Mesh {
+  #createNatsMesh(): Mesh {
     const { configFile, natsServer, serverEnvironment, logger } = this.#options
     const { settings } = this.#store
     const { user, tls } = settings
@@ -487,7 +488,7 @@ export class ClusterManager extends SafeEmitter {
       )
     const fault = userFault(user)
     if (fault) throw clusterError('config_rejected', this.#store.file, `'clustering.user' ${fault}`)
-    const inFolder = (path: string) => resolve(dirname(configFile), path)
+    const fromConfigDirectory = (path: string) => resolve(dirname(configFile), path)
     return new NatsMesh({
       user,
       password: () => this.#password(),
@@ -497,13 +498,13 @@ export class ClusterManager extends SafeEmitter {
       ports: settings.ports,
       tls: tls && {
         ...tls,
-        certificate: inFolder(tls.certificate),
-        certificateAuthority: inFolder(tls.certificateAuthority),
-        privateKey: inFolder(tls.privateKey),
+        certificate: fromConfigDirectory(tls.certificate),
+        certificateAuthority: fromConfigDirectory(tls.certificateAuthority),
+        privateKey: fromConfigDirectory(tls.privateKey),
       },
       logLevel: settings.logLevel,
-      folder: this.#folder,
-      storeFolder: settings.streams.path && inFolder(settings.streams.path),
+      directory: this.#directory,
+      storeDirectory: settings.streams.path && fromConfigDirectory(settings.streams.path),
       sync: settings.streams.sync,
       routeCompression: settings.routeCompression,
       natsServer,
@@ -545,20 +546,20 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
-    this.#unmeter?.()
+    this.#stopMetering?.()
     await this.#store.close()
     if (this.#service) {
       await this.#service.publisher.close()
       await this.#endService(this.#service)
       await this.#service.registers.flush()
     }
-    await this.#following.idle()
+    await this.#reconciling.idle()
     await this.#unlock()
     this.#state = 'closed'
   }
 
-  async #endService({ agreement, peers, replicator, mesh }: Service): Promise<void> {
-    agreement.close()
+  async #endService({ negotiator, peers, replicator, mesh }: Service): Promise<void> {
+    negotiator.close()
     peers.close()
     await replicator.close()
     await mesh.close()
@@ -567,7 +568,7 @@ export class ClusterManager extends SafeEmitter {
   // --- what follows from a commit, and from other nodes coming and going -------------------------------------------------
 
   /** Events first, the whole before its parts; then the mesh and the subscribers follow. */
-  #follow({ previous, current, changes, cause, note }: Commit): void {
+  #onCommit({ previous, current, changes, cause, note }: Commit): void {
     this.emit('manifest:changed', { previous, current, changes, cause })
     for (const change of changes) {
       if (change.type === 'route:added') this.emit(change.type, { server: change.server, route: change.route, cause })
@@ -578,17 +579,17 @@ export class ClusterManager extends SafeEmitter {
         this.emit(change.type, { node: change.node, previous: change.previous, cause })
       else if (change.type === 'node:removed') this.emit(change.type, { node: change.node, cause })
     }
-    const service = this.#aside ? undefined : this.#service
+    const service = this.#stoodDown ? undefined : this.#service
     if (!service) return
     const failed = (error: unknown) =>
       this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
-    void this.#following.run(async () => {
+    void this.#reconciling.run(async () => {
       // The newest: what was committed while others took effect comes with it.
       const { manifest } = this
-      const { routes, nodes } = this.#inEffect
-      this.#inEffect = manifest
+      const { routes, nodes } = this.#reconciledManifest
+      this.#reconciledManifest = manifest
       if (manifest.routes !== routes) await service.mesh.setRoutes(manifest.routes).catch(failed)
-      if (manifest.nodes !== nodes) await service.replicator.follow(manifest).catch(failed)
+      if (manifest.nodes !== nodes) await service.replicator.reconcile(manifest).catch(failed)
     })
     for (const change of changes) {
       if (change.type === 'node:added' && service.peers.isUp(change.node.name))
@@ -596,41 +597,41 @@ export class ClusterManager extends SafeEmitter {
     }
     // What the other node has agreed to has its revision; anything else is a change made here, now, that it has yet to learn.
     const revisionOf = note as RevisionOf | undefined
-    const concerned = service.registers.note(current, revisionOf ?? (() => this.#clock.stamp()))
-    if (!revisionOf) for (const node of concerned) service.agreement.postpone(node)
+    const changedNodes = service.registers.sync(current, revisionOf ?? (() => this.#clock.timestamp()))
+    if (!revisionOf) for (const node of changedNodes) service.negotiator.scheduleCompare(node)
   }
 
   /** Not part of the manifest, so no event: what they delete, subscribers report as gaps. */
-  #limit(limits: StreamLimits): void {
+  #applyLimits(limits: StreamLimits): void {
     const { logger } = this.#options
     logger.info({ ...limits }, 'the limits of streams are others now')
-    const service = this.#aside ? undefined : this.#service
+    const service = this.#stoodDown ? undefined : this.#service
     const failed = (error: unknown) =>
       logger.error({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
-    void this.#following.run(() => service?.mesh.setLimits(limits).catch(failed))
+    void this.#reconciling.run(() => service?.mesh.setLimits(limits).catch(failed))
   }
 
-  #peerUp(node: string): void {
-    this.#ifKnown(node, () => {
+  #onPeerUp(node: string): void {
+    this.#ifInManifest(node, () => {
       this.emit('peer:up', { node })
     })
   }
 
-  #ifKnown(name: string, then: () => void): void {
-    if (findNode(this.manifest, name)) then()
+  #ifInManifest(name: string, callback: () => void): void {
+    if (findNode(this.manifest, name)) callback()
   }
 
-  #refuse(node: string, reason: string): void {
+  #reportRejected(node: string, reason: string): void {
     this.#options.logger.error({ node }, reason)
-    this.emit('peer:refused', { node, reason })
+    this.emit('connection:rejected', { node, reason })
   }
 
   /** No requests, no subscriptions, no servers. What is committed stays in the outbox; the manifest goes on. */
-  async #stepAside(): Promise<void> {
-    if (this.#aside || !this.#service) return
-    this.#aside = true
+  async #standDown(): Promise<void> {
+    if (this.#stoodDown || !this.#service) return
+    this.#stoodDown = true
     const reason = 'another process of this name was there first: this one takes no part until it is opened again'
-    this.#refuse(this.manifest.nodeName, reason)
+    this.#reportRejected(this.manifest.nodeName, reason)
     await this.#endService(this.#service)
   }
 }

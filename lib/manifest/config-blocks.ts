@@ -2,19 +2,19 @@
 // checks the lines it touches, and nothing else of the file. Only for files without anchors: with them nothing stands alone.
 
 import { isAlias, isMap, isNode, isScalar, isSeq, type Pair, parseDocument, visit } from 'yaml'
-import { Place } from './checks.ts'
 import { hubRoutesPath, leafRoutesPath, nodesPath, readConfig } from './config.ts'
 import { columnOf, hasRange, styleOf } from './config-lines.ts'
 import { type Block, cutBlock, itemsSpec, keyOfValue, linesOf } from './config-list.ts'
-import { type Item, type List, listOf } from './config-target.ts'
+import { ConfigNode } from './config-node.ts'
+import { type ListItem, type ListName, listOf } from './config-target.ts'
 import { ConfigText } from './config-text.ts'
 import { type Manifest, share } from './manifest.ts'
 
 export const lists = ['hub', 'leaf', 'nodes'] as const
-export const listPaths: Record<List, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
+export const listPaths: Record<ListName, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
 
 /** Those of the lists that are block lists with items. */
-export type Blocks = Readonly<Partial<Record<List, Block<string>>>>
+export type Blocks = Readonly<Partial<Record<ListName, Block<string>>>>
 
 /** The pair of that path, if no alias is on the way. */
 export function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
@@ -40,7 +40,7 @@ function hasAnchors({ document }: ConfigText): boolean {
 
 function blocksOf(config: ConfigText): Blocks {
   if (hasAnchors(config)) return {}
-  const blocks: Partial<Record<List, Block<string>>> = {}
+  const blocks: Partial<Record<ListName, Block<string>>> = {}
   for (const list of lists) {
     const value = pairAt(config, listPaths[list].split('.'))?.value
     if (!isSeq(value) || value.flow || !hasRange(value) || value.items.length === 0) continue
@@ -60,15 +60,15 @@ function readLines(text: string, column: number): { items: unknown[]; values: un
 }
 
 /** What a file with such a list, of a node of that name, says in it. */
-function itemsIn(list: List, values: unknown[], { nodeName }: Manifest): readonly Item[] {
+function itemsIn(list: ListName, values: unknown[], { nodeName }: Manifest): readonly ListItem[] {
   const path = listPaths[list].split('.').slice(1)
   const below = path.reduceRight<unknown>((tree, key) => ({ [key]: tree }), values)
-  const root = new Place({ clustering: { nodeName: nodeName || null, ...(below as object) } })
+  const root = new ConfigNode({ clustering: { nodeName: nodeName || null, ...(below as object) } })
   const { manifest } = readConfig(root)
   return root.faults.length === 0 ? listOf(manifest, list) : []
 }
 
-const withList = (manifest: Manifest, list: List, items: readonly Item[]): Manifest =>
+const withList = (manifest: Manifest, list: ListName, items: readonly ListItem[]): Manifest =>
   share(
     manifest,
     list === 'nodes'
@@ -77,42 +77,51 @@ const withList = (manifest: Manifest, list: List, items: readonly Item[]): Manif
   )
 
 /** The configuration with that list holding the target; undefined where its lines do not stand alone. */
-export function editChunks(config: ConfigText, list: List, target: ReadonlyMap<string, Item>): ConfigText | undefined {
-  const { text, config: said } = config
+export function editChunks(
+  config: ConfigText,
+  list: ListName,
+  target: ReadonlyMap<string, ListItem>,
+): ConfigText | undefined {
+  const { text, config: inFile } = config
   const blocks = config.blocks ?? blocksOf(config)
   const block = blocks[list]
-  if (!said || !block || target.size === 0) return undefined
+  if (!inFile || !block || target.size === 0) return undefined
   const { start, end, column } = block
-  const spec = itemsSpec(target, listOf(said.manifest, list), styleOf(text))
+  const spec = itemsSpec(target, listOf(inFile.manifest, list), styleOf(text))
   const chunks = new Map<string, string>()
-  const touched: [item: Item, lines: string][] = []
-  for (const [key, wanted] of target) {
+  const changed: [item: ListItem, lines: string][] = []
+  for (const [key, item] of target) {
     const old = block.chunks.get(key)
     let lines = old
-    if (old === undefined || !spec.same(key, wanted)) {
+    if (old === undefined || !spec.same(key, item)) {
       const chunk = old === undefined ? undefined : { text: old, base: 0, item: readLines(old, column).items[0] }
-      lines = linesOf(chunk, wanted, column, spec)
-      touched.push([wanted, lines])
+      lines = linesOf(chunk, item, column, spec)
+      changed.push([item, lines])
     }
     chunks.set(key, lines!)
   }
   // A surprise in the YAML must not reach the disk: what was meant is compared with what the new lines say.
-  const { values } = readLines(touched.map(([, lines]) => lines).join(''), column)
-  const meant = touched.map(([item]) => item)
-  if (meant.length > 0 && JSON.stringify(itemsIn(list, values, said.manifest)) !== JSON.stringify(meant))
+  const { values } = readLines(changed.map(([, lines]) => lines).join(''), column)
+  const expected = changed.map(([item]) => item)
+  if (expected.length > 0 && JSON.stringify(itemsIn(list, values, inFile.manifest)) !== JSON.stringify(expected))
     return undefined
 
-  const all = [...chunks.values()].join('')
-  const moved = all.length - (end - start)
-  const edited: Partial<Record<List, Block<string>>> = { [list]: { start, end: start + all.length, column, chunks } }
-  for (const other of lists) {
-    const held = blocks[other]
-    if (!held || other === list) continue
-    edited[other] = held.start < start ? held : { ...held, start: held.start + moved, end: held.end + moved }
+  const newText = [...chunks.values()].join('')
+  const shift = newText.length - (end - start)
+  const edited: Partial<Record<ListName, Block<string>>> = {
+    [list]: { start, end: start + newText.length, column, chunks },
   }
-  const manifest = withList(said.manifest, list, [...target.values()])
-  return new ConfigText(config.toDisk(text.slice(0, start) + all + text.slice(end)), {
-    config: { ...said, manifest },
+  for (const other of lists) {
+    const otherBlock = blocks[other]
+    if (!otherBlock || other === list) continue
+    edited[other] =
+      otherBlock.start < start
+        ? otherBlock
+        : { ...otherBlock, start: otherBlock.start + shift, end: otherBlock.end + shift }
+  }
+  const manifest = withList(inFile.manifest, list, [...target.values()])
+  return new ConfigText(config.toDisk(text.slice(0, start) + newText + text.slice(end)), {
+    config: { ...inFile, manifest },
     blocks: edited,
   })
 }

@@ -6,18 +6,18 @@ import { type FileHandle, open as openFile, readdir, readFile, stat, unlink } fr
 import { basename, dirname, join, resolve } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { clusterErrorFrom, reasonOf } from '../errors.ts'
-import { type Logger, silent } from '../logger.ts'
-import { codeOf, targetOf } from './links.ts'
+import { type Logger, silentLogger } from '../observe/logger.ts'
+import { errorCode, linkTarget } from './file-links.ts'
 
 export type { Problem } from './config-text.ts'
 
 /** Milliseconds from the last event of a file until it is read: a slow writer gives several. */
-const DEBOUNCE = 75
+const DEBOUNCE_MS = 75
 /** Milliseconds between two looks for what no event tells: a link on the way that leads elsewhere now, a folder of the network. */
-const LOOK = 1000
+const POLL_INTERVAL_MS = 1000
 
-const temporaryOf = (target: string, id: string) => join(dirname(target), `.${basename(target)}.${id}.tmp`)
-const isTemporaryOf = (target: string, name: string) =>
+const temporaryPath = (target: string, id: string) => join(dirname(target), `.${basename(target)}.${id}.tmp`)
+const isTemporaryPath = (target: string, name: string) =>
   name.startsWith(`.${basename(target)}.`) && /^\.[0-9a-f]{12}\.tmp$/.test(name.slice(basename(target).length + 1))
 
 /** As `previous` had them: the mode not narrowed by the umask, the owner as far as we may. */
@@ -27,9 +27,9 @@ async function keepAccess(handle: FileHandle, previous: { mode: number; uid: num
   await handle.chmod(previous.mode & 0o7777)
 }
 
-async function syncFolder(folder: string): Promise<void> {
+async function syncDirectory(directory: string): Promise<void> {
   // Some file systems cannot sync a folder; the file is in place all the same.
-  const handle = await openFile(folder, 'r').catch(() => undefined)
+  const handle = await openFile(directory, 'r').catch(() => undefined)
   await handle?.sync().catch(() => {})
   await handle?.close()
 }
@@ -39,9 +39,9 @@ export class ConfigFile {
   readonly #logger: Logger
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
-  #changed: (() => void) | undefined
+  #onChange: (() => void) | undefined
 
-  constructor(path: string, logger: Logger = silent) {
+  constructor(path: string, logger: Logger = silentLogger) {
     this.path = resolve(path)
     this.#logger = logger
   }
@@ -51,7 +51,7 @@ export class ConfigFile {
     try {
       return await readFile(this.path, 'utf8')
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined
+      if (errorCode(error) === 'ENOENT') return undefined
       throw error
     }
   }
@@ -63,9 +63,9 @@ export class ConfigFile {
   async replace(expected: string | undefined, text: string): Promise<boolean> {
     let temporary: string | undefined
     try {
-      const target = await targetOf(this.path)
+      const target = await linkTarget(this.path)
       const previous = await stat(target).catch(() => undefined)
-      temporary = temporaryOf(target, randomBytes(6).toString('hex'))
+      temporary = temporaryPath(target, randomBytes(6).toString('hex'))
       const handle = await openFile(temporary, 'wx', previous ? previous.mode & 0o777 : 0o644)
       try {
         if (previous) await keepAccess(handle, previous)
@@ -78,7 +78,7 @@ export class ConfigFile {
       if (this.#readNow() !== expected) return false
       renameSync(temporary, target)
       temporary = undefined
-      await syncFolder(dirname(target))
+      await syncDirectory(dirname(target))
       return true
     } catch (error) {
       throw clusterErrorFrom(error, 'config_unwritable', this.path, reasonOf(error))
@@ -89,31 +89,32 @@ export class ConfigFile {
 
   /** Removes what a process that was killed while it wrote has left. Only for who holds the lock. */
   async clean(): Promise<void> {
-    const target = await targetOf(this.path).catch(() => this.path)
+    const target = await linkTarget(this.path).catch(() => this.path)
     const names = await readdir(dirname(target)).catch(() => [])
-    for (const name of names) if (isTemporaryOf(target, name)) await unlink(join(dirname(target), name)).catch(() => {})
+    for (const name of names)
+      if (isTemporaryPath(target, name)) await unlink(join(dirname(target), name)).catch(() => {})
   }
 
-  /** Calls `changed` some milliseconds after the file was written, replaced, removed or created, by whomever. */
-  async watch(changed: () => void): Promise<void> {
+  /** Calls `onChange` some milliseconds after the file was written, replaced, removed or created, by whomever. */
+  async watch(onChange: () => void): Promise<void> {
     // The folder is watched, not the file: a file that is replaced or comes later is seen as well.
-    const target = await targetOf(this.path)
-    const folders = new Set([dirname(this.path), dirname(target)])
+    const target = await linkTarget(this.path)
+    const directories = new Set([dirname(this.path), dirname(target)])
     const files = new Set([this.path, target])
-    const watcher = watch([...folders], {
+    const watcher = watch([...directories], {
       depth: 0,
       ignoreInitial: true,
-      ignored: (path) => !folders.has(path) && !files.has(path),
+      ignored: (path) => !directories.has(path) && !files.has(path),
     })
     this.#watcher = watcher
-    this.#changed = () => {
+    this.#onChange = () => {
       clearTimeout(this.#timer)
-      this.#timer = setTimeout(changed, DEBOUNCE)
+      this.#timer = setTimeout(onChange, DEBOUNCE_MS)
     }
     watcher.on('all', (_, path) => {
-      if (files.has(path)) this.#changed?.()
+      if (files.has(path)) this.#onChange?.()
     })
-    watchFile(this.path, { interval: LOOK, persistent: false }, this.#changed)
+    watchFile(this.path, { interval: POLL_INTERVAL_MS, persistent: false }, this.#onChange)
     watcher.on('error', (error) =>
       this.#logger.error({ file: this.path, reason: reasonOf(error) }, 'The configuration file cannot be watched'),
     )
@@ -121,7 +122,7 @@ export class ConfigFile {
   }
 
   async close(): Promise<void> {
-    if (this.#changed) unwatchFile(this.path, this.#changed)
+    if (this.#onChange) unwatchFile(this.path, this.#onChange)
     await this.#watcher?.close()
     clearTimeout(this.#timer)
   }
@@ -130,7 +131,7 @@ export class ConfigFile {
     try {
       return readFileSync(this.path, 'utf8')
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') return undefined
+      if (errorCode(error) === 'ENOENT') return undefined
       throw error
     }
   }

@@ -13,11 +13,11 @@ import {
   type Slice,
   type Style,
 } from './config-lines.ts'
-import { type Item, itemKey } from './config-target.ts'
+import { itemKey, type ListItem } from './config-target.ts'
 import { type Subscription, sameSubscription, tableKey } from './manifest.ts'
 
 /** Thrown where lines cannot be exchanged: inside braces, behind an alias. */
-export class NoLines extends Error {}
+export class NotLineEditableError extends Error {}
 
 const plainSubscription = ({ database, table, publish, subscribe }: Subscription) => ({
   database,
@@ -27,26 +27,26 @@ const plainSubscription = ({ database, table, publish, subscribe }: Subscription
 })
 
 /** As the file has it. */
-export const plainItem = (item: Item): unknown => {
+export const plainItem = (item: ListItem): unknown => {
   if (!('name' in item)) return { host: item.host, port: item.port }
   const subscriptions = item.subscriptions.map(plainSubscription)
   return { name: item.name, subscriptions: subscriptions.length > 0 ? subscriptions : null }
 }
 
 /** What a list is to hold, and how its items are told apart and written. */
-export type Spec<T> = {
+export type ListSpec<T> = {
   readonly target: ReadonlyMap<string, T>
   readonly keyOf: (value: unknown) => string
   /** Does the file's item of that key say what is wanted already? */
-  readonly same: (key: string, wanted: T) => boolean
+  readonly same: (key: string, desired: T) => boolean
   /** The item's lines brought up to date; undefined when it must be written anew. */
-  readonly update: (slice: Slice, item: unknown, wanted: T) => string | undefined
+  readonly update: (slice: Slice, item: unknown, desired: T) => string | undefined
   readonly plain: (item: T) => unknown
   /** Lines of a new item, from column 0 on. */
   readonly create: (item: T) => string
 }
 
-const ended = (lines: string): string => (lines === '' || lines.endsWith('\n') ? lines : `${lines}\n`)
+const withLineEnd = (lines: string): string => (lines === '' || lines.endsWith('\n') ? lines : `${lines}\n`)
 const blankOrComment = /^(?:[ \t]*(?:#.*)?\n)*/
 
 const braces = (plain: unknown): string => {
@@ -71,28 +71,33 @@ export function cutBlock({ text, base }: Slice, list: Ranged & { items: unknown[
   const chunks = new Map<string, Chunk>()
   let end = start
   for (const [index, item] of list.items.entries()) {
-    if (!hasRange(item)) throw new NoLines()
+    if (!hasRange(item)) throw new NotLineEditableError()
     const to = lineEnd(text, Math.min(item.range[2], list.range[1]) - base)
     const key = keys[index]!
-    const lines = ended(text.slice(end, to))
-    const known = chunks.get(key)
+    const lines = withLineEnd(text.slice(end, to))
+    const previous = chunks.get(key)
     // Of duplicates in the file all stay or none, and an update makes them one.
-    chunks.set(key, known ? { ...known, text: known.text + lines } : { text: lines, base: base + end, item })
+    chunks.set(key, previous ? { ...previous, text: previous.text + lines } : { text: lines, base: base + end, item })
     end = to
   }
   return { start, end, column, chunks }
 }
 
 /** The lines of an item that the list is to hold; `chunk`: as it stands there now, unless it is new. */
-export function linesOf<T>(chunk: Chunk | undefined, wanted: T, column: number, spec: Spec<T>): string {
-  const updated = chunk && spec.update(chunk, chunk.item, wanted)
-  if (updated !== undefined) return ended(updated)
+export function linesOf<T>(chunk: Chunk | undefined, desired: T, column: number, spec: ListSpec<T>): string {
+  const updated = chunk && spec.update(chunk, chunk.item, desired)
+  if (updated !== undefined) return withLineEnd(updated)
   const above = chunk ? blankOrComment.exec(chunk.text)?.[0] : ''
-  return `${above}${indented(spec.create(wanted), column)}`
+  return `${above}${indented(spec.create(desired), column)}`
 }
 
 /** The text of a block list of that spec, in place of the one that stands there. */
-function editBlock<T>(slice: Slice, list: Ranged & { items: unknown[] }, values: readonly unknown[], spec: Spec<T>) {
+function editBlock<T>(
+  slice: Slice,
+  list: Ranged & { items: unknown[] },
+  values: readonly unknown[],
+  spec: ListSpec<T>,
+) {
   const { start, end, column, chunks } = cutBlock(slice, list, values.map(spec.keyOf))
   const lines = [...spec.target].map(([key, item]) => {
     const chunk = chunks.get(key)
@@ -102,10 +107,10 @@ function editBlock<T>(slice: Slice, list: Ranged & { items: unknown[] }, values:
 }
 
 /** The slice with the value of that pair made to hold the target. */
-export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: Style, spec: Spec<T>): string {
+export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: Style, spec: ListSpec<T>): string {
   const { text, base } = slice
   const { key, value } = pair
-  if (!hasRange(key) || !hasRange(value)) throw new NoLines()
+  if (!hasRange(key) || !hasRange(value)) throw new NotLineEditableError()
   const isEmpty = spec.target.size === 0
   const items = [...spec.target.values()]
   const put = () => {
@@ -113,7 +118,7 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
     return putBelow(slice, value, indented(items.map(spec.create).join(''), column))
   }
   if (isScalar(value) && value.value === null) return isEmpty ? text : put()
-  if (!isSeq(value)) throw new NoLines()
+  if (!isSeq(value)) throw new NotLineEditableError()
   if (value.flow) {
     if (isEmpty) return replaceValue(slice, value, 'null')
     return value.items.length === 0 ? put() : replaceValue(slice, value, braces(items.map(spec.plain)))
@@ -123,7 +128,7 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
   // The last item went: the value is null again, as it was before there was a list.
   const colon = text.indexOf(':', key.range[1] - base)
   const first = lineEnd(text, key.range[1] - base)
-  if (colon < 0 || colon >= first || first > value.range[0] - base) throw new NoLines()
+  if (colon < 0 || colon >= first || first > value.range[0] - base) throw new NotLineEditableError()
   return `${edited.slice(0, colon + 1)} null${edited.slice(colon + 1)}`
 }
 
@@ -134,13 +139,13 @@ const createSubscription = (subscription: Subscription): string => {
 }
 
 /** The directions put right where they stand. */
-function updateSubscription({ text, base }: Slice, item: unknown, wanted: Subscription): string | undefined {
+function updateSubscription({ text, base }: Slice, item: unknown, desired: Subscription): string | undefined {
   if (!isMap(item)) return undefined
   const edits: [Ranged, string][] = []
   for (const direction of ['publish', 'subscribe'] as const) {
     const value = item.get(direction, true)
     if (!isScalar(value) || !hasRange(value)) return undefined
-    edits.push([value, String(wanted[direction])])
+    edits.push([value, String(desired[direction])])
   }
   // From the end on, so that the places before stay true.
   edits.sort(([a], [b]) => b.range[0] - a.range[0])
@@ -149,13 +154,16 @@ function updateSubscription({ text, base }: Slice, item: unknown, wanted: Subscr
 
 const tableOf = (value: unknown) => tableKey(value as Subscription)
 
-const subscriptionsSpec = (wanted: readonly Subscription[], said: readonly Subscription[]): Spec<Subscription> => {
-  const held = new Map(said.map((subscription) => [tableKey(subscription), subscription]))
+const subscriptionsSpec = (
+  desired: readonly Subscription[],
+  inFile: readonly Subscription[],
+): ListSpec<Subscription> => {
+  const existing = new Map(inFile.map((subscription) => [tableKey(subscription), subscription]))
   return {
-    target: new Map(wanted.map((subscription) => [tableKey(subscription), subscription])),
+    target: new Map(desired.map((subscription) => [tableKey(subscription), subscription])),
     keyOf: tableOf,
     same(key, subscription) {
-      const old = held.get(key)
+      const old = existing.get(key)
       return old !== undefined && sameSubscription(old, subscription)
     },
     update: updateSubscription,
@@ -170,20 +178,24 @@ export const keyOfValue = (value: unknown): string => {
   return itemKey(name === undefined ? { host, port: Number(port) } : { name, subscriptions: [] })
 }
 
-/** The spec of one of the three lists; `held` is what the file says. */
-export function itemsSpec(target: ReadonlyMap<string, Item>, held: readonly Item[], style: Style): Spec<Item> {
-  const said = new Map(held.map((item) => [itemKey(item), item]))
+/** The spec of one of the three lists; `existing` is what the file says. */
+export function itemsSpec(
+  target: ReadonlyMap<string, ListItem>,
+  existing: readonly ListItem[],
+  style: Style,
+): ListSpec<ListItem> {
+  const inFile = new Map(existing.map((item) => [itemKey(item), item]))
   return {
     target,
     keyOf: keyOfValue,
-    same: (key, wanted) => said.get(key) === wanted,
-    update(slice, item, wanted) {
-      if (!('name' in wanted) || !isMap(item) || item.flow) return undefined
+    same: (key, desired) => inFile.get(key) === desired,
+    update(slice, item, desired) {
+      if (!('name' in desired) || !isMap(item) || item.flow) return undefined
       const pair = item.items.find(({ key }) => isScalar(key) && key.value === 'subscriptions')
-      const old = said.get(wanted.name)
+      const old = inFile.get(desired.name)
       if (!pair || !old || !('name' in old)) return undefined
       const values = isSeq(pair.value) ? (pair.value.toJSON() as unknown[]) : []
-      return editPair(slice, pair as Pair, values, style, subscriptionsSpec(wanted.subscriptions, old.subscriptions))
+      return editPair(slice, pair as Pair, values, style, subscriptionsSpec(desired.subscriptions, old.subscriptions))
     },
     plain: plainItem,
     create(item) {

@@ -1,9 +1,9 @@
 // The text of the configuration file: parsed into settings and manifest, with line and column of every fault.
 
 import { type Document, LineCounter, type ParsedNode, parseDocument, type Tags } from 'yaml'
-import { type Path, Place, pathText } from './checks.ts'
 import { type Config, readConfig } from './config.ts'
 import type { Blocks } from './config-blocks.ts'
+import { ConfigNode, type Path, pathText } from './config-node.ts'
 
 /** A fault of the configuration file. `line` and `column` count from 1; `path` as in `clustering.nodes[0].name`. */
 export type Problem = { line?: number; column?: number; path?: string; message: string }
@@ -30,7 +30,7 @@ const parseYaml = (text: string, lines: LineCounter): Document.Parsed<ParsedNode
   parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers, logLevel: 'error' })
 
 /** What is known of a text that we wrote ourselves, so that it need not be read again. */
-type Known = { readonly config: Config; readonly blocks: Blocks }
+type ParsedConfig = { readonly config: Config; readonly blocks: Blocks }
 
 /** One reading of the file. The text has line feeds only and no byte order mark; `onDisk` is what the file holds. */
 export class ConfigText {
@@ -45,11 +45,11 @@ export class ConfigText {
   #document: Document.Parsed<ParsedNode> | undefined
   #tree: { value: unknown } | undefined
 
-  constructor(onDisk: string, known?: Known) {
+  constructor(onDisk: string, parsed?: ParsedConfig) {
     this.onDisk = onDisk
     this.text = onDisk.replace(/^\uFEFF/, '').replaceAll('\r\n', '\n')
-    this.blocks = known?.blocks
-    const { config, problems } = known ? { config: known.config, problems: [] } : this.#read()
+    this.blocks = parsed?.blocks
+    const { config, problems } = parsed ? { config: parsed.config, problems: [] } : this.#read()
     this.config = config
     this.problems = problems
   }
@@ -74,9 +74,9 @@ export class ConfigText {
     return { config: undefined, problems: problems.toSorted((a, b) => a.line - b.line || a.column - b.column) }
   }
 
-  #root(problems: Problem[]): Place | undefined {
+  #root(problems: Problem[]): ConfigNode | undefined {
     try {
-      return new Place(this.tree)
+      return new ConfigNode(this.tree)
     } catch (error) {
       // An alias without its anchor, or one that would unfold without end.
       problems.push({ line: 1, column: 1, message: String(error) })
@@ -92,15 +92,15 @@ export class ConfigText {
 
   /** A problem with the place of that path in this text, or of what encloses it. */
   problem(path: Path, message: string): Problem & { line: number; column: number } {
-    let place = 0
+    let offset = 0
     for (let length = path.length; length > 0; length--) {
-      const offset = this.#offset(path.slice(0, length))
-      if (offset === undefined) continue
-      place = offset
+      const found = this.#offset(path.slice(0, length))
+      if (found === undefined) continue
+      offset = found
       break
     }
     const text = pathText(path)
-    return { ...this.#position(place), ...(text && { path: text }), message }
+    return { ...this.#position(offset), ...(text && { path: text }), message }
   }
 
   #position(offset: number): { line: number; column: number } {

@@ -1,11 +1,11 @@
 // The configuration file's content as values: settings and manifest, out of the tree that the YAML gives.
 
-import { kinds, type Place } from './checks.ts'
+import { type ConfigNode, kinds } from './config-node.ts'
 import {
   emptyManifest,
   type Manifest,
+  type ManifestNode,
   makeManifest,
-  type Node,
   type Route,
   routeKey,
   type Subscription,
@@ -19,12 +19,12 @@ export const hubRoutesPath = 'clustering.hubServer.cluster.network.routes'
 export const leafRoutesPath = 'clustering.leafServer.network.routes'
 export const nodesPath = 'clustering.nodes'
 
-function readRoutes(list: Place): Route[] {
+function readRoutes(list: ConfigNode): Route[] {
   // Of duplicates the first counts: HarperDB's own files may hold some.
   const routes = new Map<string, Route>()
   for (const item of list.items()) {
-    const host = item.at('host').need(kinds.host)
-    const port = item.at('port').need(kinds.port)
+    const host = item.at('host').require(kinds.host)
+    const port = item.at('port').require(kinds.port)
     if (host === undefined || port === undefined) continue
     const route = { host, port }
     if (!routes.has(routeKey(route))) routes.set(routeKey(route), route)
@@ -32,43 +32,43 @@ function readRoutes(list: Place): Route[] {
   return [...routes.values()]
 }
 
-function readSubscriptions(list: Place): Subscription[] {
+function readSubscriptions(list: ConfigNode): Subscription[] {
   const subscriptions: Subscription[] = []
   const named = new Set<string>()
   for (const item of list.items()) {
-    const database = item.at('database').need(kinds.token)
-    const table = item.at('table').need(kinds.token)
-    const publish = item.at('publish').need(kinds.flag)
-    const subscribe = item.at('subscribe').need(kinds.flag)
+    const database = item.at('database').require(kinds.token)
+    const table = item.at('table').require(kinds.token)
+    const publish = item.at('publish').require(kinds.flag)
+    const subscribe = item.at('subscribe').require(kinds.flag)
     if (database === undefined || table === undefined) continue
     const key = tableKey({ database, table })
-    if (named.has(key)) item.fault(`names the table '${database}.${table}' a second time`)
+    if (named.has(key)) item.addFault(`names the table '${database}.${table}' a second time`)
     named.add(key)
     if (publish !== undefined && subscribe !== undefined) subscriptions.push({ database, table, publish, subscribe })
   }
   return subscriptions
 }
 
-function readNodes(list: Place, ownName: string): Node[] {
-  const nodes = new Map<string, Node>()
+function readNodes(list: ConfigNode, localName: string): ManifestNode[] {
+  const nodes = new Map<string, ManifestNode>()
   for (const item of list.items()) {
-    const name = item.at('name').need(kinds.nodeName)
+    const name = item.at('name').require(kinds.nodeName)
     const subscriptions = readSubscriptions(item.at('subscriptions'))
     if (name === undefined) continue
-    if (name === ownName) item.at('name').fault(`must not be this node's own name, '${name}'`)
-    if (nodes.has(name)) item.at('name').fault(`names the node '${name}' a second time`)
+    if (name === localName) item.at('name').addFault(`must not be this node's own name, '${name}'`)
+    if (nodes.has(name)) item.at('name').addFault(`names the node '${name}' a second time`)
     nodes.set(name, { name, subscriptions })
   }
   return [...nodes.values()]
 }
 
 /** The whole file; what is wrong is added to the faults of `root`, and then the result means nothing. */
-export function readConfig(root: Place): Config {
+export function readConfig(root: ConfigNode): Config {
   const clustering = root.at('clustering')
   const settings = readSettings(root)
   // A half-saved file is valid YAML too: it must not look like one that takes everything away.
   if (clustering.unset) {
-    clustering.fault("the section 'clustering' is missing; for a node without clustering it says `enabled: false`")
+    clustering.addFault("the section 'clustering' is missing; for a node without clustering it says `enabled: false`")
     return { manifest: emptyManifest, settings }
   }
   const nodeName = clustering.at('nodeName').read(kinds.nodeName) ?? ''
@@ -82,7 +82,7 @@ export function readConfig(root: Place): Config {
 }
 
 /** A new file: clustering switched off, every key we read with its default. */
-export const defaultText = `# Clustering. Routes, nodes and the limits of streams may be edited while the database runs; the rest takes effect when it
+export const defaultConfigText = `# Clustering. Routes, nodes and the limits of streams may be edited while the database runs; the rest takes effect when it
 # is restarted.
 clustering:
   enabled: false

@@ -1,9 +1,9 @@
 // The difference between two manifests as a list of changes, and what a list of changes makes of a manifest.
 
 import {
-  type Change,
   type Manifest,
-  type Node,
+  type ManifestChange,
+  type ManifestNode,
   nodeKey,
   type Route,
   routeKey,
@@ -15,57 +15,57 @@ import {
 type Difference<T> = { removed: T[]; added: T[]; kept: [previous: T, current: T][]; order: string[] | undefined }
 
 /** How many items both lists have in common, the same objects, at their beginning and then at their end. */
-function inCommon<T>(previous: readonly T[], current: readonly T[]): { head: number; tail: number } {
-  const most = Math.min(previous.length, current.length)
+function commonEnds<T>(previous: readonly T[], current: readonly T[]): { head: number; tail: number } {
+  const shorter = Math.min(previous.length, current.length)
   let head = 0
-  while (head < most && previous[head] === current[head]) head++
+  while (head < shorter && previous[head] === current[head]) head++
   let tail = 0
-  while (tail < most - head && previous.at(-1 - tail) === current.at(-1 - tail)) tail++
+  while (tail < shorter - head && previous.at(-1 - tail) === current.at(-1 - tail)) tail++
   return { head, tail }
 }
 
 function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T) => string): Difference<T> {
   const result: Difference<T> = { removed: [], added: [], kept: [], order: undefined }
-  const { head, tail } = inCommon(previous, current)
+  const { head, tail } = commonEnds(previous, current)
   const byKey = (items: readonly T[]) =>
     new Map(items.slice(head, items.length - tail).map((item) => [key(item), item]))
   const before = byKey(previous)
   const after = byKey(current)
   // Removing and appending gives this order.
-  const reached: string[] = []
+  const resulting: string[] = []
   for (const [name, item] of before) {
     const counterpart = after.get(name)
     if (counterpart === undefined) result.removed.push(item)
     else {
       if (counterpart !== item) result.kept.push([item, counterpart])
-      reached.push(name)
+      resulting.push(name)
     }
   }
   for (const [name, item] of after) {
     if (before.has(name)) continue
     result.added.push(item)
-    reached.push(name)
+    resulting.push(name)
   }
-  const isInOrder = [...after.keys()].every((name, index) => name === reached[index])
+  const isInOrder = [...after.keys()].every((name, index) => name === resulting[index])
   if (!isInOrder || (tail > 0 && result.added.length > 0)) result.order = current.map(key)
   return result
 }
 
-function routeChanges(server: ServerName, previous: readonly Route[], current: readonly Route[]): Change[] {
+function routeChanges(server: ServerName, previous: readonly Route[], current: readonly Route[]): ManifestChange[] {
   const { removed, added, kept, order } = compare(previous, current, routeKey)
   // The same route spelt otherwise ('HOST', '[::1]'): the old spelling goes, the new one comes.
-  const respelt = kept.filter(([old, route]) => old.host !== route.host)
-  const changes: Change[] = []
-  for (const route of [...removed, ...respelt.map(([old]) => old)])
+  const rewritten = kept.filter(([old, route]) => old.host !== route.host)
+  const changes: ManifestChange[] = []
+  for (const route of [...removed, ...rewritten.map(([old]) => old)])
     changes.push({ type: 'route:removed', server, route })
-  for (const route of [...added, ...respelt.map(([, route]) => route)])
+  for (const route of [...added, ...rewritten.map(([, route]) => route)])
     changes.push({ type: 'route:added', server, route })
-  const keys = order ?? (respelt.length > 0 ? current.map(routeKey) : undefined)
+  const keys = order ?? (rewritten.length > 0 ? current.map(routeKey) : undefined)
   if (keys) changes.push({ type: 'order:changed', list: server, keys })
   return changes
 }
 
-const sameNode = (a: Node, b: Node): boolean =>
+const sameNode = (a: ManifestNode, b: ManifestNode): boolean =>
   a.subscriptions.length === b.subscriptions.length &&
   a.subscriptions.every((one, index) => {
     const other = b.subscriptions[index]
@@ -73,9 +73,9 @@ const sameNode = (a: Node, b: Node): boolean =>
   })
 
 /** What leads from `previous` to `current`: settings, routes of the hub, of the leaf, nodes; removals before additions. */
-export function diff(previous: Manifest, current: Manifest): Change[] {
+export function diff(previous: Manifest, current: Manifest): ManifestChange[] {
   if (previous === current) return []
-  const changes: Change[] = []
+  const changes: ManifestChange[] = []
   const { nodeName, enabled } = current
   if (nodeName !== previous.nodeName || enabled !== previous.enabled)
     changes.push({ type: 'settings:changed', nodeName, enabled })
@@ -91,10 +91,10 @@ export function diff(previous: Manifest, current: Manifest): Change[] {
 }
 
 /** Sorted by the places of their keys; what has none comes last, in its old order. */
-export function inOrder<T>(items: readonly T[], keys: readonly string[], key: (item: T) => string): T[] {
-  const places = new Map(keys.map((name, index) => [name, index]))
-  const place = (item: T) => places.get(key(item)) ?? keys.length
-  return items.toSorted((a, b) => place(a) - place(b))
+export function sortByKeys<T>(items: readonly T[], keys: readonly string[], key: (item: T) => string): T[] {
+  const ranks = new Map(keys.map((name, index) => [name, index]))
+  const rank = (item: T) => ranks.get(key(item)) ?? keys.length
+  return items.toSorted((a, b) => rank(a) - rank(b))
 }
 
 const withRoutes = (manifest: Manifest, server: ServerName, list: readonly Route[]): Manifest => ({
@@ -102,7 +102,7 @@ const withRoutes = (manifest: Manifest, server: ServerName, list: readonly Route
   routes: { ...manifest.routes, [server]: list },
 })
 
-function changed(manifest: Manifest, change: Change): Manifest {
+function applied(manifest: Manifest, change: ManifestChange): Manifest {
   const { nodes, routes } = manifest
   switch (change.type) {
     case 'settings:changed':
@@ -110,11 +110,11 @@ function changed(manifest: Manifest, change: Change): Manifest {
     case 'route:added':
       return withRoutes(manifest, change.server, [...routes[change.server], change.route])
     case 'route:removed': {
-      const gone = routeKey(change.route)
+      const removedKey = routeKey(change.route)
       return withRoutes(
         manifest,
         change.server,
-        routes[change.server].filter((route) => routeKey(route) !== gone),
+        routes[change.server].filter((route) => routeKey(route) !== removedKey),
       )
     }
     case 'node:added':
@@ -125,27 +125,28 @@ function changed(manifest: Manifest, change: Change): Manifest {
       return { ...manifest, nodes: nodes.filter((node) => node.name !== change.node.name) }
     case 'order:changed':
       return change.list === 'nodes'
-        ? { ...manifest, nodes: inOrder(nodes, change.keys, nodeKey) }
-        : withRoutes(manifest, change.list, inOrder(routes[change.list], change.keys, routeKey))
+        ? { ...manifest, nodes: sortByKeys(nodes, change.keys, nodeKey) }
+        : withRoutes(manifest, change.list, sortByKeys(routes[change.list], change.keys, routeKey))
   }
 }
 
 /** One change applied; the same manifest when it changes nothing. */
-export const applyChange = (manifest: Manifest, change: Change): Manifest => share(manifest, changed(manifest, change))
+export const applyChange = (manifest: Manifest, change: ManifestChange): Manifest =>
+  share(manifest, applied(manifest, change))
 
 function union<T>(
   current: readonly T[],
   target: readonly T[],
   key: (item: T) => string,
-  merge: (item: T, wanted: T) => T = (_, wanted) => wanted,
+  merge: (item: T, desired: T) => T = (_, desired) => desired,
 ): T[] {
-  const wanted = new Map(target.map((item) => [key(item), item]))
+  const desired = new Map(target.map((item) => [key(item), item]))
   const merged = current.map((item) => {
-    const counterpart = wanted.get(key(item))
-    wanted.delete(key(item))
+    const counterpart = desired.get(key(item))
+    desired.delete(key(item))
     return counterpart === undefined ? item : merge(item, counterpart)
   })
-  return [...merged, ...wanted.values()]
+  return [...merged, ...desired.values()]
 }
 
 /** `current` with everything that `target` adds or alters, and without anything it takes away. */
@@ -156,8 +157,8 @@ export const withoutRemovals = (current: Manifest, target: Manifest): Manifest =
       hub: union(current.routes.hub, target.routes.hub, routeKey),
       leaf: union(current.routes.leaf, target.routes.leaf, routeKey),
     },
-    nodes: union(current.nodes, target.nodes, nodeKey, (node, wanted) => ({
+    nodes: union(current.nodes, target.nodes, nodeKey, (node, desired) => ({
       name: node.name,
-      subscriptions: union(node.subscriptions, wanted.subscriptions, tableKey),
+      subscriptions: union(node.subscriptions, desired.subscriptions, tableKey),
     })),
   })

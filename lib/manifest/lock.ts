@@ -6,7 +6,7 @@ import { connect, createServer } from 'node:net'
 import { platform, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { clusterError } from '../errors.ts'
-import { entryOf, targetOf } from './links.ts'
+import { linkTarget, realEntry } from './file-links.ts'
 
 type Release = () => Promise<void>
 
@@ -16,16 +16,16 @@ type Release = () => Promise<void>
  */
 export async function lock(configFile: string): Promise<Release> {
   const path = resolve(configFile)
-  const entry = await entryOf(path)
-  const held: Release[] = []
+  const entry = await realEntry(path)
+  const acquired: Release[] = []
   const release = async () => {
-    for (const each of held.splice(0)) await each()
+    for (const each of acquired.splice(0)) await each()
   }
   try {
-    for (const name of new Set([await targetOf(path).catch(() => entry), entry])) {
-      const one = await take(name)
+    for (const name of new Set([await linkTarget(path).catch(() => entry), entry])) {
+      const one = await acquire(name)
       if (!one) throw clusterError('config_locked', path)
-      held.push(one)
+      acquired.push(one)
     }
     return release
   } catch (error) {
@@ -38,12 +38,12 @@ export async function lock(configFile: string): Promise<Release> {
  * Listens on a local socket named after the file. On Linux that name is no file and ends with the process; elsewhere it is
  * a file, and one that nobody listens on is left over from a process that was killed. Undefined when somebody listens.
  */
-async function take(file: string): Promise<Release | undefined> {
+async function acquire(file: string): Promise<Release | undefined> {
   const name = `enmesh-${createHash('sha256').update(file).digest('hex').slice(0, 32)}`
   const isAbstract = platform() === 'linux'
   const address = isAbstract ? `\0${name}` : join(tmpdir(), `${name}.sock`)
   const release = await listen(address)
-  if (release || isAbstract || (await answers(address))) return release
+  if (release || isAbstract || (await isAnswered(address))) return release
   await unlink(address).catch(() => {})
   return listen(address)
 }
@@ -60,7 +60,7 @@ function listen(address: string): Promise<Release | undefined> {
   })
 }
 
-function answers(address: string): Promise<boolean> {
+function isAnswered(address: string): Promise<boolean> {
   return new Promise((done) => {
     const socket = connect(address)
     socket.once('connect', () => {

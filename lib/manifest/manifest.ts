@@ -14,72 +14,72 @@ export type Subscription = {
   /** Theirs come here. */
   readonly subscribe: boolean
 }
-export type Node = { readonly name: string; readonly subscriptions: readonly Subscription[] }
+export type ManifestNode = { readonly name: string; readonly subscriptions: readonly Subscription[] }
 
 export type Manifest = {
   /** Our own name; '' only while clustering is disabled and none was set. */
   readonly nodeName: string
   readonly enabled: boolean
   readonly routes: Routes
-  readonly nodes: readonly Node[]
+  readonly nodes: readonly ManifestNode[]
 }
 
 /** One difference between two manifests. Applied in order to the first, they give the second. */
-export type Change =
+export type ManifestChange =
   | { readonly type: 'route:added'; readonly server: ServerName; readonly route: Route }
   | { readonly type: 'route:removed'; readonly server: ServerName; readonly route: Route }
-  | { readonly type: 'node:added'; readonly node: Node }
-  | { readonly type: 'node:updated'; readonly node: Node; readonly previous: Node }
-  | { readonly type: 'node:removed'; readonly node: Node }
+  | { readonly type: 'node:added'; readonly node: ManifestNode }
+  | { readonly type: 'node:updated'; readonly node: ManifestNode; readonly previous: ManifestNode }
+  | { readonly type: 'node:removed'; readonly node: ManifestNode }
   /** The same members in another order; `keys` are those of `routeKey`, or names of nodes. */
   | { readonly type: 'order:changed'; readonly list: ServerName | 'nodes'; readonly keys: readonly string[] }
   | { readonly type: 'settings:changed'; readonly nodeName: string; readonly enabled: boolean }
 
 /** Who asked for a change. */
-export type Cause = 'api' | 'file' | 'peer'
+export type ChangeCause = 'api' | 'file' | 'peer'
 
 /** Two routes are one when their keys are equal: hosts compare without regard to case, IPv6 with or without brackets. */
 export const routeKey = (route: Route): string => `${bareHost(route.host).toLowerCase()} ${route.port}`
-export const nodeKey = (node: Node): string => node.name
+export const nodeKey = (node: ManifestNode): string => node.name
 export const tableKey = (table: { database: string; table: string }): string =>
   JSON.stringify([table.database, table.table])
 
 export const sameSubscription = (a: Subscription, b: Subscription): boolean =>
   a.database === b.database && a.table === b.table && a.publish === b.publish && a.subscribe === b.subscribe
 
-export const findNode = (manifest: Manifest, name: string): Node | undefined =>
+export const findNode = (manifest: Manifest, name: string): ManifestNode | undefined =>
   manifest.nodes.find((node) => node.name === name)
 
-/** The list as a frozen one made of `make(item, its counterpart in previous)`; `previous` itself when all is the same. */
+/** The list as a frozen one made of `create(item, its counterpart in previous)`; `previous` itself when all is the same. */
 function shareList<T>(
   previous: readonly T[],
   items: readonly T[],
   key: (item: T) => string,
-  make: (item: T, counterpart: T | undefined) => T,
+  create: (item: T, counterpart: T | undefined) => T,
 ): readonly T[] {
   if (items === previous) return previous
   let counterparts: Map<string, T> | undefined
-  const made = items.map((item, index) => {
+  const shared = items.map((item, index) => {
     if (item === previous[index]) return item
     counterparts ??= new Map(
-      previous.filter((other, place) => other !== items[place]).map((other) => [key(other), other]),
+      previous.filter((other, otherIndex) => other !== items[otherIndex]).map((other) => [key(other), other]),
     )
-    return make(item, counterparts.get(key(item)))
+    return create(item, counterparts.get(key(item)))
   })
-  const same = made.length === previous.length && made.every((item, index) => item === previous[index])
-  return same ? previous : Object.freeze(made)
+  const same = shared.length === previous.length && shared.every((item, index) => item === previous[index])
+  return same ? previous : Object.freeze(shared)
 }
 
 const shareRoute = (route: Route, old: Route | undefined): Route =>
   old?.host === route.host && old.port === route.port ? old : Object.freeze({ host: route.host, port: route.port })
 
-const shareSubscription = (wanted: Subscription, old: Subscription | undefined): Subscription => {
-  if (old && sameSubscription(old, wanted)) return old
-  const { database, table, publish, subscribe } = wanted
+const shareSubscription = (desired: Subscription, old: Subscription | undefined): Subscription => {
+  if (old && sameSubscription(old, desired)) return old
+  const { database, table, publish, subscribe } = desired
   return Object.freeze({ database, table, publish, subscribe })
 }
 
-const shareNode = (node: Node, old: Node | undefined): Node => {
+const shareNode = (node: ManifestNode, old: ManifestNode | undefined): ManifestNode => {
   const subscriptions = shareList(old?.subscriptions ?? [], node.subscriptions, tableKey, shareSubscription)
   return old && old.subscriptions === subscriptions
     ? old
@@ -100,14 +100,14 @@ export function share(previous: Manifest, next: Manifest): Manifest {
   return Object.freeze({ nodeName, enabled, routes, nodes })
 }
 
-const none: readonly never[] = Object.freeze([])
+const emptyList: readonly never[] = Object.freeze([])
 
 /** A disabled node without a name, routes or nodes: where every manifest starts. */
 export const emptyManifest: Manifest = Object.freeze({
   nodeName: '',
   enabled: false,
-  routes: Object.freeze({ hub: none, leaf: none }),
-  nodes: none,
+  routes: Object.freeze({ hub: emptyList, leaf: emptyList }),
+  nodes: emptyList,
 })
 
 /** A manifest of its own, frozen. */
@@ -145,8 +145,8 @@ export function removeRoutes(
     const found = hub.delete(key) || leaf.delete(key)
     ;(found ? deleted : skipped).push(route)
   }
-  const left = { hub: [...hub.values()], leaf: [...leaf.values()] }
-  return { manifest: share(manifest, { ...manifest, routes: left }), deleted, skipped }
+  const remaining = { hub: [...hub.values()], leaf: [...leaf.values()] }
+  return { manifest: share(manifest, { ...manifest, routes: remaining }), deleted, skipped }
 }
 
 /**
@@ -160,15 +160,15 @@ export function setSubscriptions(
   options: { replace?: boolean } = {},
 ): Manifest {
   const index = manifest.nodes.findIndex((node) => node.name === nodeName)
-  const wanted = new Map(subscriptions.map((subscription) => [tableKey(subscription), subscription]))
-  const held = manifest.nodes[index]?.subscriptions ?? []
+  const desired = new Map(subscriptions.map((subscription) => [tableKey(subscription), subscription]))
+  const existing = manifest.nodes[index]?.subscriptions ?? []
   const merged = new Map<string, Subscription>()
-  for (const subscription of held) {
+  for (const subscription of existing) {
     const key = tableKey(subscription)
-    if (!options.replace || wanted.has(key)) merged.set(key, subscription)
+    if (!options.replace || desired.has(key)) merged.set(key, subscription)
   }
-  for (const [key, subscription] of wanted) merged.set(key, subscription)
-  const node: Node = { name: nodeName, subscriptions: [...merged.values()] }
+  for (const [key, subscription] of desired) merged.set(key, subscription)
+  const node: ManifestNode = { name: nodeName, subscriptions: [...merged.values()] }
   const nodes = index < 0 ? [...manifest.nodes, node] : manifest.nodes.with(index, node)
   return share(manifest, { ...manifest, nodes })
 }
@@ -183,12 +183,12 @@ export function mergeSubscriptions(
   changes: readonly SubscriptionChange[],
   dropEmpty = false,
 ): Manifest {
-  const gone = new Set(changes.filter(({ removed }) => removed).map(tableKey))
+  const removedKeys = new Set(changes.filter(({ removed }) => removed).map(tableKey))
   const kept = changes.filter(({ removed }) => !removed)
-  const held = findNode(manifest, nodeName)
-  if (!held && kept.length === 0) return manifest
+  const existing = findNode(manifest, nodeName)
+  if (!existing && kept.length === 0) return manifest
   const merged = kept.length > 0 ? setSubscriptions(manifest, nodeName, kept) : manifest
-  const subscriptions = findNode(merged, nodeName)!.subscriptions.filter((each) => !gone.has(tableKey(each)))
+  const subscriptions = findNode(merged, nodeName)!.subscriptions.filter((each) => !removedKeys.has(tableKey(each)))
   if (dropEmpty && subscriptions.length === 0) return removeNode(merged, nodeName)
   return setSubscriptions(merged, nodeName, subscriptions, { replace: true })
 }
@@ -198,5 +198,5 @@ export const removeNode = (manifest: Manifest, nodeName: string): Manifest =>
   share(manifest, { ...manifest, nodes: manifest.nodes.filter((node) => node.name !== nodeName) })
 
 /** With exactly these nodes, in this order; names must be unique. */
-export const replaceNodes = (manifest: Manifest, nodes: readonly Node[]): Manifest =>
+export const replaceNodes = (manifest: Manifest, nodes: readonly ManifestNode[]): Manifest =>
   share(manifest, { ...manifest, nodes })

@@ -1,7 +1,7 @@
 // What the configuration file says beside the manifest: ports, limits, certificates. The port of the operations API and the
 // limits of streams may change while a manager is open; all else takes effect only when one is opened.
 
-import { kinds, Place } from './checks.ts'
+import { ConfigNode, kinds } from './config-node.ts'
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 
@@ -76,21 +76,21 @@ export const settingPaths = {
 type SettingName = keyof typeof settingPaths
 
 /** The settings of a whole file, with HarperDB's defaults for what is unset. */
-export function readSettings(root: Place): Settings {
+export function readSettings(root: ConfigNode): Settings {
   const at = (name: SettingName) => root.at(settingPaths[name])
   // Faults of the host's own sections are the host's business: they are not told.
-  const hosts = new Place(root.value)
+  const hostSections = new ConfigNode(root.value)
   const ports = {
     cluster: at('ports.cluster').read(kinds.port) ?? 9932,
     leafNodes: at('ports.leafNodes').read(kinds.port) ?? 9931,
     hub: at('ports.hub').read(kinds.port) ?? 9930,
     leaf: at('ports.leaf').read(kinds.port) ?? 9940,
   }
-  const taken = new Set<number>()
+  const usedPorts = new Set<number>()
   for (const [name, port] of Object.entries(ports)) {
-    if (taken.has(port))
-      at(`ports.${name}` as SettingName).fault(`must be another port, ${port} is that of another server`)
-    taken.add(port)
+    if (usedPorts.has(port))
+      at(`ports.${name}` as SettingName).addFault(`must be another port, ${port} is that of another server`)
+    usedPorts.add(port)
   }
   const tlsFiles = {
     certificate: at('tls.certificate').read(kinds.text),
@@ -106,7 +106,7 @@ export function readSettings(root: Place): Settings {
   // Half of it would be no TLS at all, in silence.
   if (!isSecure && Object.values(tlsFiles).some((path) => path !== undefined))
     for (const name of ['certificate', 'certificateAuthority', 'privateKey'] as const)
-      if (at(`tls.${name}`).unset) at(`tls.${name}`).fault('is missing: TLS needs certificate, authority and key')
+      if (at(`tls.${name}`).unset) at(`tls.${name}`).addFault('is missing: TLS needs certificate, authority and key')
   return Object.freeze({
     user: at('user').read(kinds.text),
     logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
@@ -115,7 +115,7 @@ export function readSettings(root: Place): Settings {
     routeCompression: at('routeCompression').read(kinds.routeCompression),
     clusterHost: at('clusterHost').read(kinds.host),
     ports: Object.freeze(ports),
-    operationsApiPort: hosts.at(settingPaths.operationsApiPort).read(kinds.port),
+    operationsApiPort: hostSections.at(settingPaths.operationsApiPort).read(kinds.port),
     streams: Object.freeze(
       defined({
         maxAge: at('streams.maxAge').read(kinds.count),
@@ -126,7 +126,7 @@ export function readSettings(root: Place): Settings {
       }),
     ),
     ...(isSecure && { tls: Object.freeze({ certificate, certificateAuthority, privateKey, ...tls }) }),
-    rootPath: hosts.at(settingPaths.rootPath).read(kinds.text),
+    rootPath: hostSections.at(settingPaths.rootPath).read(kinds.text),
   })
 }
 
@@ -134,15 +134,15 @@ const settingOf = (settings: Settings, name: SettingName): unknown =>
   name.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], settings)
 
 const limits = ['streams.maxAge', 'streams.maxBytes', 'streams.maxMsgs'] as const satisfies SettingName[]
-const live: readonly SettingName[] = ['operationsApiPort', ...limits]
+const liveSettings: readonly SettingName[] = ['operationsApiPort', ...limits]
 
 const differs = (running: Settings, edited: Settings) => (name: SettingName) =>
   settingOf(running, name) !== settingOf(edited, name)
 
 /** Paths, in the file, of what differs and cannot change while a manager runs. */
-export const needRestart = (running: Settings, edited: Settings): string[] =>
+export const restartRequiredPaths = (running: Settings, edited: Settings): string[] =>
   (Object.keys(settingPaths) as SettingName[])
-    .filter((name) => !live.includes(name) && differs(running, edited)(name))
+    .filter((name) => !liveSettings.includes(name) && differs(running, edited)(name))
     .map((name) => settingPaths[name])
 
-export const haveOtherLimits = (running: Settings, edited: Settings): boolean => limits.some(differs(running, edited))
+export const limitsDiffer = (running: Settings, edited: Settings): boolean => limits.some(differs(running, edited))

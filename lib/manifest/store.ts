@@ -1,26 +1,26 @@
 // The one writer of the manifest: every change, whoever asks for it, goes through its queue into file and memory.
 
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
-import { type Logger, silent } from '../logger.ts'
+import { type Logger, silentLogger } from '../observe/logger.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
-import { defaultText } from './config.ts'
+import { type Commit, type CommitRequest, type CommitStep, planCommits } from './commit-plan.ts'
+import { defaultConfigText } from './config.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
 import { nameProblems } from './config-names.ts'
 import { ConfigText, type Problem, problemText } from './config-text.ts'
 import { diff, withoutRemovals } from './diff.ts'
-import { type Cause, type Change, type Manifest, share } from './manifest.ts'
+import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
 import type { NameCheck } from './names.ts'
-import { haveOtherLimits, needRestart, type Settings } from './settings.ts'
-import { type Commit, planSteps, type Request, type Step } from './store-steps.ts'
+import { limitsDiffer, restartRequiredPaths, type Settings } from './settings.ts'
 
-export type { Commit } from './store-steps.ts'
+export type { Commit } from './commit-plan.ts'
 
 /** Told after memory has changed, in the order of the commits. What these throw is logged. */
 export interface StoreListener {
   committed(commit: Commit): void
   /** The limits of streams are others now. */
-  limited(settings: Settings): void
+  limitsChanged(settings: Settings): void
   /** The file is bad, or asks for what needs a restart; the last good manifest stays. */
   rejected(problems: readonly Problem[]): void
   missing(problems: readonly Problem[]): void
@@ -30,13 +30,13 @@ export interface StoreListener {
  * Milliseconds that the file must lie still before what takes something away counts, be it an entry that is gone or a limit
  * that is lower: a half-saved file is valid YAML.
  */
-const REMOVAL_DELAY = 2000
+const REMOVAL_DELAY_MS = 2000
 /** Milliseconds between two looks at a file that may be half written. */
-const HALF_WRITTEN = 100
+const STABLE_READ_INTERVAL_MS = 100
 /** Times that an edit may come in between before a commit gives up. */
-const ATTEMPTS = 10
+const MAX_ATTEMPTS = 10
 
-const wait = (time: number) => new Promise<void>((done) => setTimeout(done, time))
+const delay = (ms: number) => new Promise<void>((done) => setTimeout(done, ms))
 
 const settingsPaths = { nodeName: 'clustering.nodeName', enabled: 'clustering.enabled' } as const
 
@@ -47,9 +47,9 @@ export class ManifestStore {
   #manifest: Manifest
   #settings: Settings
   /** The last reading without problems; a commit is written into it. */
-  #good: ConfigText
+  #lastValid: ConfigText
   /** What we saw last on disk, good or bad; undefined: no file. */
-  #seen: string | undefined
+  #onDisk: string | undefined
   /** Of the file as it is now; a commit must not overwrite it. */
   #problems: readonly Problem[] = []
   /** Does the file as it is ask for what only a restart brings? Then nothing is taken in from it. */
@@ -58,15 +58,15 @@ export class ManifestStore {
   readonly #queue = new SerialQueue()
   /** What the network that the manifest runs on has against a name. */
   #nameFault: NameCheck = () => undefined
-  readonly #waiting: Request[] = []
-  #removals: NodeJS.Timeout | undefined
+  readonly #waiting: CommitRequest[] = []
+  #removalTimer: NodeJS.Timeout | undefined
   #closed = false
 
   private constructor(file: ConfigFile, logger: Logger, good: ConfigText, manifest: Manifest, settings: Settings) {
     this.#file = file
     this.#logger = logger
-    this.#good = good
-    this.#seen = good.onDisk
+    this.#lastValid = good
+    this.#onDisk = good.onDisk
     this.#manifest = manifest
     this.#settings = settings
   }
@@ -76,18 +76,18 @@ export class ManifestStore {
    * config_rejected, node_name_missing (enabled without a name), or config_unwritable.
    */
   static async open(path: string, options: { logger?: Logger } = {}): Promise<ManifestStore> {
-    const logger = options.logger ?? silent
+    const logger = options.logger ?? silentLogger
     const file = new ConfigFile(path, logger)
     await file.clean()
-    if ((await readOrReject(file)) === undefined) await file.replace(undefined, defaultText)
-    const text = new ConfigText((await readOrReject(file)) ?? defaultText)
+    if ((await readOrReject(file)) === undefined) await file.replace(undefined, defaultConfigText)
+    const text = new ConfigText((await readOrReject(file)) ?? defaultConfigText)
     const { config } = text
-    if (!config) throw rejection(file, text.problems)
+    if (!config) throw configRejected(file, text.problems)
     if (config.manifest.enabled && config.manifest.nodeName === '') throw clusterError('node_name_missing', file.path)
     const store = new ManifestStore(file, logger, text, config.manifest, config.settings)
-    await file.watch(() => store.#look())
+    await file.watch(() => store.#checkFile())
     // What was edited before the watcher was ready.
-    store.#look()
+    store.#checkFile()
     return store
   }
 
@@ -102,8 +102,8 @@ export class ManifestStore {
   /** From now on a name that `nameFault` has a reason against is a fault of the file. Throws config_rejected when the file has one. */
   restrictNames(nameFault: NameCheck): void {
     this.#nameFault = nameFault
-    const problems = nameProblems(this.#good, nameFault)
-    if (problems.length > 0) throw rejection(this.#file, problems)
+    const problems = nameProblems(this.#lastValid, nameFault)
+    if (problems.length > 0) throw configRejected(this.#file, problems)
   }
 
   /** Absolute path. */
@@ -124,7 +124,7 @@ export class ManifestStore {
    * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
    * into it. A file that was deleted is written again as we last knew it, whole, with the change.
    */
-  commit(change: (current: Manifest) => Manifest, cause: Cause, note?: unknown): Promise<Commit> {
+  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, note?: unknown): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     return new Promise((resolve, reject) => {
       this.#waiting.push({ change, cause, note, resolve, reject })
@@ -136,14 +136,14 @@ export class ManifestStore {
   }
 
   /** As many from the first on as can be written together; resolves with their number, at least 1. */
-  async #commit(waiting: readonly Request[]): Promise<number> {
-    let steps: readonly Step[] = []
+  async #commit(waiting: readonly CommitRequest[]): Promise<number> {
+    let steps: readonly CommitStep[] = []
     try {
-      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-        await this.#takeEdits()
-        if (this.#problems.length > 0) throw rejection(this.#file, this.#problems)
-        steps = planSteps(this.#manifest, waiting)
-        if (await this.#write(steps.flatMap(({ changes }) => changes))) return this.#settle(steps)
+      for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        await this.#importEdits()
+        if (this.#problems.length > 0) throw configRejected(this.#file, this.#problems)
+        steps = planCommits(this.#manifest, waiting)
+        if (await this.#write(steps.flatMap(({ changes }) => changes))) return this.#completeSteps(steps)
       }
       throw clusterError('config_unwritable', this.file, 'somebody else keeps writing it')
     } catch (error) {
@@ -154,13 +154,15 @@ export class ManifestStore {
     }
   }
 
-  #settle(steps: readonly Step[]): number {
-    for (const { request, previous, current, changes, refusal } of steps) {
+  #completeSteps(steps: readonly CommitStep[]): number {
+    for (const { request, previous, current, changes, rejection } of steps) {
       const { cause, note, resolve, reject } = request
-      if (refusal) reject(refusal.reason)
+      if (rejection) reject(rejection.reason)
       else
         resolve(
-          changes.length === 0 ? { previous, current, changes, cause } : this.#swap(current, changes, cause, note),
+          changes.length === 0
+            ? { previous, current, changes, cause }
+            : this.#replaceManifest(current, changes, cause, note),
         )
     }
     return steps.length
@@ -169,24 +171,24 @@ export class ManifestStore {
   /** Idempotent; waits for commits under way. */
   async close(): Promise<void> {
     this.#closed = true
-    clearTimeout(this.#removals)
+    clearTimeout(this.#removalTimer)
     await this.#file.close()
     await this.#queue.idle()
-    clearTimeout(this.#removals)
+    clearTimeout(this.#removalTimer)
   }
 
-  #swap(current: Manifest, changes: readonly Change[], cause: Cause, note?: unknown): Commit {
+  #replaceManifest(current: Manifest, changes: readonly ManifestChange[], cause: ChangeCause, note?: unknown): Commit {
     const previous = this.#manifest
     this.#manifest = current
     const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause, note })
-    this.#tell((listener) => listener.committed(commit))
+    this.#notify((listener) => listener.committed(commit))
     return commit
   }
 
-  #tell(what: (listener: StoreListener) => void): void {
+  #notify(callback: (listener: StoreListener) => void): void {
     for (const listener of this.#listeners) {
       try {
-        what(listener)
+        callback(listener)
       } catch (error) {
         this.#logger.error({ reason: reasonOf(error) }, 'A listener of the manifest failed')
       }
@@ -194,41 +196,41 @@ export class ManifestStore {
   }
 
   /** False when the file was edited meanwhile. */
-  async #write(changes: readonly Change[]): Promise<boolean> {
+  async #write(changes: readonly ManifestChange[]): Promise<boolean> {
     if (changes.length === 0) return true
     let edited: ConfigText
     try {
-      edited = editConfig(this.#good, changes)
+      edited = editConfig(this.#lastValid, changes)
     } catch (error) {
       throw clusterError('config_unwritable', this.file, reasonOf(error))
     }
-    if (edited.onDisk !== this.#seen) {
-      if (!(await this.#file.replace(this.#seen, edited.onDisk))) return false
-      this.#seen = edited.onDisk
+    if (edited.onDisk !== this.#onDisk) {
+      if (!(await this.#file.replace(this.#onDisk, edited.onDisk))) return false
+      this.#onDisk = edited.onDisk
     }
-    this.#good = edited
+    this.#lastValid = edited
     return true
   }
 
   /** The watcher saw something, or time has passed. */
-  #look(options: { settled?: boolean } = {}): void {
+  #checkFile(options: { unchanged?: boolean } = {}): void {
     void this.#queue.run(async () => {
       if (this.#closed) return
-      await this.#takeEdits()
-      if (options.settled) this.#takeRest()
+      await this.#importEdits()
+      if (options.unchanged) this.#importRemovals()
     })
   }
 
   /** Reads the file and takes in what somebody else changed in it. */
-  async #takeEdits(): Promise<void> {
+  async #importEdits(): Promise<void> {
     let text: string | undefined
     try {
       text = await this.#file.read()
-      if (text === this.#seen && !this.#unreadable) return
+      if (text === this.#onDisk && !this.#unreadable) return
       // It may be half of a text, good or bad, or a file on its way to another: a commit into that would be lost with the
       // other half. Wait until it is the same twice.
-      for (let looks = 0; looks < ATTEMPTS; looks++) {
-        await wait(HALF_WRITTEN)
+      for (let reads = 0; reads < MAX_ATTEMPTS; reads++) {
+        await delay(STABLE_READ_INTERVAL_MS)
         const again = await this.#file.read()
         if (again === text) break
         text = again
@@ -238,20 +240,20 @@ export class ManifestStore {
       this.#unreadable = true
       return
     }
-    if (text === this.#seen && !this.#unreadable) return
+    if (text === this.#onDisk && !this.#unreadable) return
     this.#unreadable = false
-    clearTimeout(this.#removals)
-    this.#seen = text
+    clearTimeout(this.#removalTimer)
+    this.#onDisk = text
     if (text === undefined) {
       this.#problems = []
       const problems = [{ message: 'the file is missing; the manifest stays as it was' }]
-      this.#tell((listener) => listener.missing(problems))
+      this.#notify((listener) => listener.missing(problems))
       return
     }
-    this.#takeText(new ConfigText(text))
+    this.#importText(new ConfigText(text))
   }
 
-  #takeText(text: ConfigText): void {
+  #importText(text: ConfigText): void {
     const { config } = text
     if (!config) {
       this.#reject(text.problems)
@@ -267,8 +269,8 @@ export class ManifestStore {
       return
     }
     this.#problems = []
-    this.#good = text
-    const paths = needRestart(this.#settings, config.settings)
+    this.#lastValid = text
+    const paths = restartRequiredPaths(this.#settings, config.settings)
     for (const name of ['nodeName', 'enabled'] as const)
       if (config.manifest[name] !== this.#manifest[name]) paths.push(settingsPaths[name])
     this.#awaitsRestart = paths.length > 0
@@ -279,46 +281,46 @@ export class ManifestStore {
           'cannot change while the cluster manager is open: restart it; until then nothing of this edit takes effect',
         ),
       )
-      this.#tell((listener) => listener.rejected(problems))
+      this.#notify((listener) => listener.rejected(problems))
       return
     }
     this.#settings = Object.freeze({ ...config.settings, streams: this.#settings.streams })
-    this.#take(withoutRemovals(this.#manifest, config.manifest))
+    this.#importManifest(withoutRemovals(this.#manifest, config.manifest))
     // What is left to do is to take away, and to put in order.
-    if (diff(this.#manifest, config.manifest).length > 0 || haveOtherLimits(this.#settings, config.settings)) {
-      this.#removals = setTimeout(() => this.#look({ settled: true }), REMOVAL_DELAY)
+    if (diff(this.#manifest, config.manifest).length > 0 || limitsDiffer(this.#settings, config.settings)) {
+      this.#removalTimer = setTimeout(() => this.#checkFile({ unchanged: true }), REMOVAL_DELAY_MS)
     }
   }
 
-  #takeRest(): void {
-    if (this.#seen !== this.#good.onDisk || this.#awaitsRestart || this.#problems.length > 0) return
-    const { config } = this.#good
+  #importRemovals(): void {
+    if (this.#onDisk !== this.#lastValid.onDisk || this.#awaitsRestart || this.#problems.length > 0) return
+    const { config } = this.#lastValid
     if (!config) return
-    this.#take(config.manifest)
-    if (!haveOtherLimits(this.#settings, config.settings)) return
+    this.#importManifest(config.manifest)
+    if (!limitsDiffer(this.#settings, config.settings)) return
     this.#settings = config.settings
-    this.#tell((listener) => listener.limited(config.settings))
+    this.#notify((listener) => listener.limitsChanged(config.settings))
   }
 
-  #take(wanted: Manifest): void {
-    const current = share(this.#manifest, wanted)
+  #importManifest(desired: Manifest): void {
+    const current = share(this.#manifest, desired)
     const changes = diff(this.#manifest, current)
-    if (changes.length > 0) this.#swap(current, changes, 'file')
+    if (changes.length > 0) this.#replaceManifest(current, changes, 'file')
   }
 
   #reject(problems: readonly Problem[]): void {
     this.#problems = problems
-    this.#tell((listener) => listener.rejected(problems))
+    this.#notify((listener) => listener.rejected(problems))
   }
 }
 
-const rejection = (file: ConfigFile, problems: readonly Problem[]): ClusterError =>
+const configRejected = (file: ConfigFile, problems: readonly Problem[]): ClusterError =>
   clusterError('config_rejected', file.path, problems.map(problemText).join('; '))
 
 async function readOrReject(file: ConfigFile): Promise<string | undefined> {
   try {
     return await file.read()
   } catch (error) {
-    throw rejection(file, [{ message: `the file cannot be read: ${reasonOf(error)}` }])
+    throw configRejected(file, [{ message: `the file cannot be read: ${reasonOf(error)}` }])
   }
 }

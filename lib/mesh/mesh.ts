@@ -1,12 +1,12 @@
 // The port to the network between nodes: requests, announcements, and one append-only stream a table on each node.
 // Names are nodes and tables; subjects, domains and servers are the business of whoever implements this.
 
-import type { Source } from '../host.ts'
+import type { RemoteTable } from '../host/host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
 import type { NameCheck } from '../manifest/names.ts'
-import type { Timers } from '../timers.ts'
+import type { Timers } from '../util/timers.ts'
 
-export type { NameCheck, Route, Routes, Source }
+export type { NameCheck, RemoteTable, Route, Routes }
 export type TableName = { database: string; table: string }
 
 /**
@@ -30,7 +30,7 @@ export type MeshErrorCode =
   /** A reader that cannot go on; open another. */
   | 'reader_lost'
   /** Anything else the other side answered. */
-  | 'refused'
+  | 'rejected'
 
 export class MeshError extends Error {
   override readonly name = 'MeshError'
@@ -47,7 +47,7 @@ export type Headers = Readonly<Record<string, string>>
 export type Message = { data: Uint8Array; headers: Headers }
 
 /** What a stream's last message is to be: its sequence, 0 for none, and its `Nats-Msg-Id` header. */
-export type Expected = { sequence: number; id?: string }
+export type ExpectedLast = { sequence: number; id?: string }
 
 /** A stored message. `delivery` numbers what this reader was sent, from 1: a jump in it is a loss on the way, a jump in `sequence` alone a hole in the stream. */
 export type Entry = Message & { sequence: number; delivery: number; time: number }
@@ -85,7 +85,7 @@ export type MeshListener = {
   /** The same state again when the reason is another; `connected` with a reason: own streams can be written, other nodes not reached. */
   state(state: MeshState, reason?: string): void
   /** Somebody was kept out, or we were: wrong credentials, a second node of one name, a bad certificate. */
-  refused(peer: string, reason: string): void
+  rejected(peer: string, reason: string): void
   /** The way to the other nodes was made anew: what was asked of them before is forgotten. */
   linked(): void
 }
@@ -108,7 +108,7 @@ export interface Mesh {
   /** Idempotent; ends everything this mesh started. */
   close(): Promise<void>
   /** Where there is a password: asks for it again. Resolves when another one is in effect. */
-  renewPassword?(): Promise<void>
+  rotatePassword?(): Promise<void>
   /** Resolves when the new routes are in effect. */
   setRoutes(routes: Routes): Promise<void>
 
@@ -135,18 +135,18 @@ export interface Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: Expected,
+    expected: ExpectedLast,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void
   /** Remove all but the last `keep` messages, or all before `before`, or all. No stream: nothing happens. */
   purgeStream(table: TableName, options: { keep?: number | undefined; before?: number | undefined }): Promise<void>
 
   /** State of any node's stream, undefined when that node has none of this table. Rejects as `request`. */
-  streamState(source: Source, options: RequestOptions): Promise<StreamState | undefined>
+  streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined>
   /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is none. */
-  sequenceAt(source: Source, time: number, options: RequestOptions): Promise<number>
+  sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number>
   /** Read a stream from `sequence` on, holding at most `maxMessages` unread. Rejects as `request`, or not_found. */
-  read(source: Source, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>
+  read(source: RemoteTable, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>
 
   /** Every node whose hub answers within `timeout`, ours first, then by name. */
   members(options: RequestOptions): Promise<Member[]>

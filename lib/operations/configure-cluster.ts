@@ -2,8 +2,8 @@
 
 import { type Static, Type } from 'typebox'
 import { ClusterError, type ErrorCode, reasonOf } from '../errors.ts'
-import { findNode, type Manifest, type Node, replaceNodes, setSubscriptions } from '../manifest/manifest.ts'
-import type { Outcome } from '../peers/agreement.ts'
+import { findNode, type Manifest, type ManifestNode, replaceNodes, setSubscriptions } from '../manifest/manifest.ts'
+import type { SubscribeResult } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
 import type { Operation, OperationContext, OperationOptions } from './context.ts'
 import {
@@ -13,10 +13,10 @@ import {
   type SubscriptionResponse,
   subscription,
   toResponse,
-  toWanted,
+  toSubscriptionRequests,
 } from './fields.ts'
-import { outcomeText } from './nodes.ts'
-import { type Connection, type PlanEntry, planCluster } from './plan.ts'
+import { resultText } from './nodes.ts'
+import { type DesiredConnection, type PlanEntry, planCluster } from './plan.ts'
 
 const connection = Type.Object({
   node_name: nodeName(),
@@ -48,86 +48,90 @@ export type ConfigureClusterResponse = {
 const operation = 'configure_cluster'
 
 /** Failures of the other node; any other one is ours, and the caller's to know. */
-const remoteFailures: ReadonlySet<ErrorCode> = new Set(['node_not_listening', 'node_timeout', 'remote_refused'])
+const peerErrorCodes: ReadonlySet<ErrorCode> = new Set(['node_not_listening', 'node_timeout', 'peer_rejected'])
 
 /** Undefined when the other node failed. */
 async function configure(
-  { store, agreement, logger }: OperationContext,
-  { node, wanted }: Connection,
+  { store, negotiator, logger }: OperationContext,
+  { node, subscriptions }: DesiredConnection,
   { signal }: OperationOptions,
-): Promise<Outcome | undefined> {
+): Promise<SubscribeResult | undefined> {
   try {
-    const outcome = await agreement.subscribe(node, wanted, { operation, replace: true, signal })
+    const outcome = await negotiator.subscribe(node, subscriptions, { operation, replace: true, signal })
     // Nothing could be agreed, so nothing was committed: what the manifest held before goes all the same.
     if (outcome.agreed.length === 0 && findNode(store.manifest, node))
-      await agreement.remove(node, { operation, signal })
+      await negotiator.remove(node, { operation, signal })
     return outcome
   } catch (error) {
-    if (!(error instanceof ClusterError && remoteFailures.has(error.code))) throw error
+    if (!(error instanceof ClusterError && peerErrorCodes.has(error.code))) throw error
     logger.warn({ node, reason: reasonOf(error) }, 'Configured without an answer: its subscriptions are pending')
     return undefined
   }
 }
 
-async function remove({ agreement, logger }: OperationContext, node: string, { signal }: OperationOptions) {
-  const { reached } = await agreement.remove(node, { operation, signal })
+async function remove({ negotiator, logger }: OperationContext, node: string, { signal }: OperationOptions) {
+  const { reached } = await negotiator.remove(node, { operation, signal })
   if (!reached) logger.warn({ node }, 'Removed from the local manifest; the node could not be told yet')
 }
 
 /** The nodes in the order of the connections, others behind them; `pending` with what is wanted of them. */
-function settle(manifest: Manifest, connections: readonly Connection[], pending: readonly Connection[]): Manifest {
+function orderNodes(
+  manifest: Manifest,
+  connections: readonly DesiredConnection[],
+  pending: readonly DesiredConnection[],
+): Manifest {
   const all = pending.reduce(
-    (next, { node, wanted }) => setSubscriptions(next, node, wanted, { replace: true }),
+    (next, { node, subscriptions }) => setSubscriptions(next, node, subscriptions, { replace: true }),
     manifest,
   )
-  const left = new Map(all.nodes.map((node) => [node.name, node]))
-  const ordered: Node[] = []
+  const remaining = new Map(all.nodes.map((node) => [node.name, node]))
+  const ordered: ManifestNode[] = []
   for (const { node } of connections) {
-    const found = left.get(node)
+    const found = remaining.get(node)
     if (found) ordered.push(found)
-    left.delete(node)
+    remaining.delete(node)
   }
-  return replaceNodes(all, [...ordered, ...left.values()])
+  return replaceNodes(all, [...ordered, ...remaining.values()])
 }
 
 export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClusterResponse> = {
   method: 'configureCluster',
   schema: configureClusterSchema,
-  enabledOnly: true,
+  requiresEnabled: true,
   checkNames({ connections }, rules) {
     for (const [index, { node_name }] of connections.entries())
       checkNode(node_name, rules, `connections[${index}].node_name`)
-    for (const { subscriptions } of connections) checkReplicable(toWanted(subscriptions), rules.nameFault)
+    for (const { subscriptions } of connections) checkReplicable(toSubscriptionRequests(subscriptions), rules.nameFault)
   },
-  turn: () => 'all',
+  queue: () => 'all',
   async handler(context, request, options) {
     const { store } = context
     const connections = request.connections.map(({ node_name, subscriptions }) => ({
       node: node_name,
-      wanted: toWanted(subscriptions),
+      subscriptions: toSubscriptionRequests(subscriptions),
     }))
     if (request.dry_run)
       return { message: 'Cluster configuration planned.', plan: planCluster(store.manifest, connections) }
 
     const named = new Set(connections.map(({ node }) => node))
-    const gone = store.manifest.nodes.filter(({ name }) => !named.has(name))
+    const removedNodes = store.manifest.nodes.filter(({ name }) => !named.has(name))
     const [outcomes, removals] = await Promise.all([
       Promise.allSettled(connections.map((one) => configure(context, one, options))),
-      Promise.allSettled(gone.map(({ name }) => remove(context, name, options))),
+      Promise.allSettled(removedNodes.map(({ name }) => remove(context, name, options))),
     ])
-    const broken = [...outcomes, ...removals].find((result) => result.status === 'rejected')
-    if (broken) throw broken.reason
+    const failure = [...outcomes, ...removals].find((result) => result.status === 'rejected')
+    if (failure) throw failure.reason
 
     const answered = outcomes.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
     const pending = connections.filter((_, index) => !answered[index])
-    for (const { node } of pending) context.agreement.postpone(node)
-    await store.commit((current) => settle(current, connections, pending), 'api')
+    for (const { node } of pending) context.negotiator.scheduleCompare(node)
+    await store.commit((current) => orderNodes(current, connections, pending), 'api')
     const response: ConfigureClusterResponse = {
       message: 'Cluster successfully configured.',
       connections: connections.flatMap(({ node }, index) => {
         const outcome = answered[index]
         if (!outcome) return []
-        const message = outcomeText(outcome, 'create', `Successfully added '${node}' to manifest`)
+        const message = resultText(outcome, 'create', `Successfully added '${node}' to manifest`)
         const added = outcome.agreed.map(toResponse)
         return [{ node_name: node, subscriptions: { message, added, skipped: outcome.skipped.map(toResponse) } }]
       }),

@@ -5,7 +5,7 @@ import { clusterError, type Issue, invalidRequest } from '../errors.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isHost, isNodeName } from '../manifest/names.ts'
 import type { NameCheck } from '../mesh/mesh.ts'
-import type { Wanted } from '../peers/agreement.ts'
+import type { SubscriptionRequest } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
 import type { NameRules } from './context.ts'
 import { isDateTime, toUtc } from './time.ts'
@@ -67,7 +67,7 @@ const subscriptionFields = () =>
     publish: Type.Boolean(),
     start_time: Type.Optional(startTime),
   })
-export type SubscriptionRequest = Static<ReturnType<typeof subscriptionFields>>
+export type SubscriptionBody = Static<ReturnType<typeof subscriptionFields>>
 
 export const subscription = withRule(subscriptionFields(), databasesAgree)
 
@@ -87,20 +87,26 @@ export type SubscriptionResponse = {
 }
 
 /** The requests as the manifest has them; of a table named twice the last counts, once. */
-export function toWanted(requests: readonly SubscriptionRequest[]): Wanted[] {
-  const wanted = new Map<string, Wanted>()
+export function toSubscriptionRequests(requests: readonly SubscriptionBody[]): SubscriptionRequest[] {
+  const byTable = new Map<string, SubscriptionRequest>()
   for (const request of requests) {
     const { table, publish, subscribe, start_time: startTime } = request
     const subscription = { database: databaseOf(request), table, publish, subscribe }
-    wanted.set(
+    byTable.set(
       tableKey(subscription),
       startTime === undefined ? subscription : { ...subscription, startTime: toUtc(startTime, Date.now()) },
     )
   }
-  return [...wanted.values()]
+  return [...byTable.values()]
 }
 
-export const toResponse = ({ database, table, publish, subscribe, startTime }: Wanted): SubscriptionResponse => ({
+export const toResponse = ({
+  database,
+  table,
+  publish,
+  subscribe,
+  startTime,
+}: SubscriptionRequest): SubscriptionResponse => ({
   schema: database,
   table,
   publish,
@@ -118,13 +124,13 @@ export function checkReplicable(tables: Iterable<{ database: string; table: stri
 }
 
 /** Throws when the node is this one, or has a name that cannot take part. */
-export function checkNode(node: string, { ownName, nameFault }: NameRules, path = 'node_name'): void {
-  checkNotOwn(node, ownName, path)
+export function checkNode(node: string, { localName, nameFault }: NameRules, path = 'node_name'): void {
+  checkNotSelf(node, localName, path)
   const reason = nameFault(node)
   if (reason) throw invalidRequest([{ path, message: `'${path}' invalid, ${reason}` }])
 }
 
 /** Throws when a node is asked to cluster with itself. */
-export function checkNotOwn(node: string, ownName: string, path = 'node_name'): void {
-  if (node === ownName) throw invalidRequest([{ path, message: "'node_name' cannot be this nodes name" }])
+export function checkNotSelf(node: string, localName: string, path = 'node_name'): void {
+  if (node === localName) throw invalidRequest([{ path, message: "'node_name' cannot be this nodes name" }])
 }

@@ -15,7 +15,7 @@ import { clusterStatus } from './status.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
-export type { SubscriptionRequest, SubscriptionResponse } from './fields.ts'
+export type { SubscriptionBody, SubscriptionResponse } from './fields.ts'
 export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from './network.ts'
 export type {
   AddNodeRequest,
@@ -82,24 +82,24 @@ export async function call<Name extends OperationName>(
 ): Promise<ResponseOf<Name>> {
   const operation = operations[name] as unknown as Operation<unknown, ResponseOf<Name>>
   const { manifest } = context.store
-  if (operation.enabledOnly && !manifest.enabled) throw clusterError('clustering_disabled')
+  if (operation.requiresEnabled && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
-  operation.checkNames?.(request, { ownName: manifest.nodeName, nameFault: context.nameFault })
+  operation.checkNames?.(request, { localName: manifest.nodeName, nameFault: context.nameFault })
   const { signal } = options
-  let begun = false
+  let started = false
   const run = async () => {
     signal?.throwIfAborted()
-    begun = true
+    started = true
     return operation.handler(context, request, options)
   }
-  const turn = operation.turn?.(request)
+  const queue = operation.queue?.(request)
   try {
-    if (!turn) return await run()
+    if (!queue) return await run()
     const mutex = mutexOf(context.store)
-    return await (turn === 'all' ? mutex.runExclusive(run, signal) : mutex.run(turn.node, run, signal))
+    return await (queue === 'all' ? mutex.runExclusive(run, signal) : mutex.run(queue.node, run, signal))
   } catch (error) {
     // What has begun says itself what became of it.
-    throw signal?.aborted && !begun ? clusterErrorFrom(error, 'aborted', name) : error
+    throw signal?.aborted && !started ? clusterErrorFrom(error, 'aborted', name) : error
   }
 }
 

@@ -22,16 +22,16 @@ export type NetworkNode = {
 }
 export type ClusterNetworkResponse = { nodes: NetworkNode[] }
 
-const DEFAULT_TIMEOUT = 2000
+const DEFAULT_TIMEOUT_MS = 2000
 /** Timers count no further. */
-const LONGEST_TIMEOUT = 2 ** 31 - 1
+const MAX_TIMEOUT_MS = 2 ** 31 - 1
 
 export const clusterNetwork: Operation<ClusterNetworkRequest, ClusterNetworkResponse> = {
   method: 'network',
   schema: clusterNetworkSchema,
-  enabledOnly: true,
+  requiresEnabled: true,
   async handler({ mesh }, request, { signal }) {
-    const timeout = Math.min(request.timeout ?? DEFAULT_TIMEOUT, LONGEST_TIMEOUT)
+    const timeout = Math.min(request.timeout ?? DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS)
     let members: Member[]
     try {
       members = await mesh.members({ timeout, signal })

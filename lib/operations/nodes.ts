@@ -3,21 +3,21 @@
 import { type Static, Type } from 'typebox'
 import { clusterError } from '../errors.ts'
 import { findNode } from '../manifest/manifest.ts'
-import type { Outcome } from '../peers/agreement.ts'
+import type { SubscribeResult } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
 import type { NameRules, Operation, OperationContext, OperationOptions } from './context.ts'
 import {
   checkNode,
-  checkNotOwn,
+  checkNotSelf,
   checkReplicable,
   mustAgree,
   newSubscription,
   nodeName,
-  type SubscriptionRequest,
+  type SubscriptionBody,
   type SubscriptionResponse,
   subscription,
   toResponse,
-  toWanted,
+  toSubscriptionRequests,
 } from './fields.ts'
 
 const addNodeSchema = Type.Object({
@@ -46,32 +46,35 @@ export type RemoveNodeRequest = Static<typeof removeNodeSchema>
 export type RemoveNodeResponse = { message: string }
 
 /** What a caller is told: all went well, some, or none. */
-export function outcomeText({ agreed, skipped }: Outcome, verb: 'create' | 'update', success: string): string {
+export function resultText({ agreed, skipped }: SubscribeResult, verb: 'create' | 'update', success: string): string {
   if (skipped.length === 0) return success
   return agreed.length === 0
     ? `Unable to ${verb} subscriptions due to schema and/or tables not existing on the local or remote node`
     : 'Some subscriptions were unsuccessful due to schema and/or tables not existing on the local or remote node'
 }
 
-type NodeRequest = { node_name: string; subscriptions: SubscriptionRequest[] }
+type NodeRequest = { node_name: string; subscriptions: SubscriptionBody[] }
 
 const checkNames = ({ node_name, subscriptions }: NodeRequest, rules: NameRules): void => {
   checkNode(node_name, rules)
-  checkReplicable(toWanted(subscriptions), rules.nameFault)
+  checkReplicable(toSubscriptionRequests(subscriptions), rules.nameFault)
 }
-const turn = ({ node_name }: NodeRequest) => ({ node: node_name })
+const queue = ({ node_name }: NodeRequest) => ({ node: node_name })
 
 export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
   method: 'addNode',
   schema: addNodeSchema,
-  enabledOnly: true,
+  requiresEnabled: true,
   checkNames,
-  turn,
-  async handler({ store, agreement }, { node_name: node, subscriptions }, { signal }) {
+  queue,
+  async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal }) {
     if (findNode(store.manifest, node)) throw clusterError('node_exists', node)
-    const outcome = await agreement.subscribe(node, toWanted(subscriptions), { operation: 'add_node', signal })
+    const outcome = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), {
+      operation: 'add_node',
+      signal,
+    })
     return {
-      message: outcomeText(outcome, 'create', `Successfully added '${node}' to manifest`),
+      message: resultText(outcome, 'create', `Successfully added '${node}' to manifest`),
       added: outcome.agreed.map(toResponse),
       skipped: outcome.skipped.map(toResponse),
     }
@@ -82,13 +85,13 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
 const update =
   (operation: 'update_node' | 'set_node_replication') =>
   async (
-    { agreement }: OperationContext,
+    { negotiator }: OperationContext,
     { node_name: node, subscriptions }: UpdateNodeRequest,
     { signal }: OperationOptions,
   ): Promise<UpdateNodeResponse> => {
-    const outcome = await agreement.subscribe(node, toWanted(subscriptions), { operation, signal })
+    const outcome = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal })
     return {
-      message: outcomeText(outcome, 'update', `Successfully updated '${node}'`),
+      message: resultText(outcome, 'update', `Successfully updated '${node}'`),
       updated: outcome.agreed.map(toResponse),
       skipped: outcome.skipped.map(toResponse),
     }
@@ -97,9 +100,9 @@ const update =
 export const updateNode: Operation<UpdateNodeRequest, UpdateNodeResponse> = {
   method: 'updateNode',
   schema: updateNodeSchema,
-  enabledOnly: true,
+  requiresEnabled: true,
   checkNames,
-  turn,
+  queue,
   handler: update('update_node'),
 }
 
@@ -114,13 +117,13 @@ const removedName = ({ node_name, name }: RemoveNodeRequest): string => node_nam
 export const removeNode: Operation<RemoveNodeRequest, RemoveNodeResponse> = {
   method: 'removeNode',
   schema: removeNodeSchema,
-  enabledOnly: true,
-  checkNames: (request, { ownName }) => checkNotOwn(removedName(request), ownName),
-  turn: (request) => ({ node: removedName(request) }),
-  async handler({ store, agreement }, request, { signal }) {
+  requiresEnabled: true,
+  checkNames: (request, { localName }) => checkNotSelf(removedName(request), localName),
+  queue: (request) => ({ node: removedName(request) }),
+  async handler({ store, negotiator }, request, { signal }) {
     const node = removedName(request)
     if (!findNode(store.manifest, node)) throw clusterError('node_not_found', node)
-    const { reached } = await agreement.remove(node, { operation: 'remove_node', signal })
+    const { reached } = await negotiator.remove(node, { operation: 'remove_node', signal })
     return {
       message: reached
         ? `Successfully removed '${node}' from manifest`

@@ -1,7 +1,7 @@
 // What `configure_cluster` would do to a manifest, table by table. Pure.
 
 import { findNode, type Manifest, sameSubscription, tableKey } from '../manifest/manifest.ts'
-import type { Wanted } from '../peers/agreement.ts'
+import type { SubscriptionRequest } from '../peers/negotiator.ts'
 
 export type PlanEntry = {
   node_name: string
@@ -9,24 +9,24 @@ export type PlanEntry = {
   table: string
   action: 'add' | 'update' | 'remove' | 'keep'
 }
-export type Connection = { readonly node: string; readonly wanted: readonly Wanted[] }
+export type DesiredConnection = { readonly node: string; readonly subscriptions: readonly SubscriptionRequest[] }
 
 /** The wanted tables in their order, behind those of each node the ones that end; nodes that go come last. */
-export function planCluster(manifest: Manifest, connections: readonly Connection[]): PlanEntry[] {
+export function planCluster(manifest: Manifest, connections: readonly DesiredConnection[]): PlanEntry[] {
   const plan: PlanEntry[] = []
-  const note = (node: string, { database, table }: { database: string; table: string }, action: PlanEntry['action']) =>
+  const add = (node: string, { database, table }: { database: string; table: string }, action: PlanEntry['action']) =>
     plan.push({ node_name: node, schema: database, table, action })
   const named = new Set(connections.map(({ node }) => node))
-  for (const { node, wanted } of connections) {
-    const held = new Map((findNode(manifest, node)?.subscriptions ?? []).map((one) => [tableKey(one), one]))
-    for (const subscription of wanted) {
-      const old = held.get(tableKey(subscription))
-      held.delete(tableKey(subscription))
-      note(node, subscription, !old ? 'add' : sameSubscription(old, subscription) ? 'keep' : 'update')
+  for (const { node, subscriptions } of connections) {
+    const existing = new Map((findNode(manifest, node)?.subscriptions ?? []).map((one) => [tableKey(one), one]))
+    for (const subscription of subscriptions) {
+      const old = existing.get(tableKey(subscription))
+      existing.delete(tableKey(subscription))
+      add(node, subscription, !old ? 'add' : sameSubscription(old, subscription) ? 'keep' : 'update')
     }
-    for (const gone of held.values()) note(node, gone, 'remove')
+    for (const removed of existing.values()) add(node, removed, 'remove')
   }
   for (const { name, subscriptions } of manifest.nodes)
-    if (!named.has(name)) for (const gone of subscriptions) note(name, gone, 'remove')
+    if (!named.has(name)) for (const removed of subscriptions) add(name, removed, 'remove')
   return plan
 }

@@ -28,7 +28,7 @@ export type PurgeStreamResponse = { message: string }
 export const purgeStream: Operation<PurgeStreamRequest, PurgeStreamResponse> = {
   method: 'purgeStream',
   schema: purgeStreamSchema,
-  enabledOnly: true,
+  requiresEnabled: true,
   // A stream that no other node can read is written all the same, and can be purged.
   checkNames: (request) => checkReplicable([{ database: databaseOf(request), table: request.table }], tokenFault),
   async handler({ host, streams }, request) {

@@ -19,7 +19,7 @@ export type DeleteRoutesResponse = { message: string; deleted: Route[]; skipped:
 export const setRoutes: Operation<SetRoutesRequest, SetRoutesResponse> = {
   method: 'setRoutes',
   schema: setRoutesSchema,
-  enabledOnly: false,
+  requiresEnabled: false,
   async handler({ store }, { server, routes }) {
     let answer = { set: [] as Route[], skipped: [] as Route[] }
     await store.commit((current) => {
@@ -34,7 +34,7 @@ export const setRoutes: Operation<SetRoutesRequest, SetRoutesResponse> = {
 export const getRoutes: Operation<GetRoutesRequest, GetRoutesResponse> = {
   method: 'getRoutes',
   schema: getRoutesSchema,
-  enabledOnly: false,
+  requiresEnabled: false,
   async handler({ store }) {
     const { hub, leaf } = store.manifest.routes
     const copy = ({ host, port }: Route) => ({ host, port })
@@ -45,7 +45,7 @@ export const getRoutes: Operation<GetRoutesRequest, GetRoutesResponse> = {
 export const deleteRoutes: Operation<DeleteRoutesRequest, DeleteRoutesResponse> = {
   method: 'deleteRoutes',
   schema: deleteRoutesSchema,
-  enabledOnly: false,
+  requiresEnabled: false,
   async handler({ store }, { routes }) {
     let answer = { deleted: [] as Route[], skipped: [] as Route[] }
     await store.commit((current) => {

@@ -1,7 +1,7 @@
 // The state of every connection of the manifest, all asked at once.
 
 import { type Static, Type } from 'typebox'
-import type { Node } from '../manifest/manifest.ts'
+import type { ManifestNode } from '../manifest/manifest.ts'
 import type { Operation, OperationContext, PeerStatus } from './context.ts'
 import { type SubscriptionResponse, toResponse } from './fields.ts'
 
@@ -23,7 +23,11 @@ export type ConnectionStatus = {
 }
 export type ClusterStatusResponse = { node_name: string; is_enabled: boolean; connections: ConnectionStatus[] }
 
-function connectionStatus(node: Node, peer: PeerStatus, streams: OperationContext['streams']): ConnectionStatus {
+function connectionStatus(
+  node: ManifestNode,
+  peer: PeerStatus,
+  streams: OperationContext['streams'],
+): ConnectionStatus {
   const { status, ports, latency, uptime, systemInfo } = peer
   return {
     node_name: node.name,
@@ -42,7 +46,7 @@ function connectionStatus(node: Node, peer: PeerStatus, streams: OperationContex
 export const clusterStatus: Operation<ClusterStatusRequest, ClusterStatusResponse> = {
   method: 'status',
   schema: clusterStatusSchema,
-  enabledOnly: false,
+  requiresEnabled: false,
   async handler({ store, peers, streams }, _request, options) {
     const { nodeName, enabled, nodes } = store.manifest
     if (!enabled) return { node_name: nodeName, is_enabled: false, connections: [] }

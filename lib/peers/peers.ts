@@ -2,18 +2,18 @@
 
 import { randomUUID } from 'node:crypto'
 import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
-import type { Host, TableDescription } from '../host.ts'
-import type { Logger } from '../logger.ts'
+import type { Host, TableDescription } from '../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
-import type { Timers } from '../timers.ts'
+import type { Logger } from '../observe/logger.ts'
+import type { Timers } from '../util/timers.ts'
 import {
   decodeHeartbeat,
   decodeRequest,
   decodeResponse,
   encode,
   type Heartbeat,
-  type Request,
-  type Response,
+  type PeerRequest,
+  type PeerResponse,
   readStatus,
   readTables,
   type SystemInfo,
@@ -31,7 +31,7 @@ export type PeerStatus = {
 }
 
 /** Where one of a node's streams is. */
-export type StreamPosition = TableName & { epoch: string; sequence: number }
+export type TablePosition = TableName & { epoch: string; sequence: number }
 
 export interface PeerListener {
   up(node: string): void
@@ -39,10 +39,10 @@ export interface PeerListener {
   /** `restarted`: its streams' server was started anew, what it was asked is forgotten; otherwise it was silent for longer than it should be. */
   returned(node: string, restarted: boolean): void
   /** Two processes take part under this name, which may be our own. */
-  twin(node: string): void
+  duplicate(node: string): void
   /** It still does, and was there before us: it is for us to stop. */
-  yielded(): void
-  streams(node: string, positions: StreamPosition[]): void
+  superseded(): void
+  streams(node: string, positions: TablePosition[]): void
 }
 
 export type PeersOptions = {
@@ -55,30 +55,36 @@ export type PeersOptions = {
   /** ms */
   requestTimeout: number
   /** Answers what is not about this process: add_node, update_node, remove_node, compare_node. Rejects with the reason to refuse. */
-  agree(request: Request): Promise<unknown>
+  negotiate(request: PeerRequest): Promise<unknown>
   /** Our streams that grew lately. */
-  positions(): StreamPosition[]
+  positions(): TablePosition[]
   listener: PeerListener
 }
 
-type AskOptions = { operation: string; signal?: AbortSignal | undefined }
+type PeerRequestOptions = { operation: string; signal?: AbortSignal | undefined }
 
 /** The last heartbeat under a name; `other`: the last one before it of another process of that name. */
-type Heard = { at: number; session: string; instance: string; started: number; other?: Heard | undefined }
+type HeartbeatRecord = {
+  receivedAt: number
+  session: string
+  instance: string
+  started: number
+  otherInstance?: HeartbeatRecord | undefined
+}
 
-const HEARTBEAT = 1_000
+const HEARTBEAT_INTERVAL_MS = 1_000
 /** ms between two greetings of nodes that were not known. */
-const GREET_AFTER = 50
+const GREETING_INTERVAL_MS = 50
 /** ms for the hubs to say who is there. */
-const MEMBERS_TIMEOUT = 500
+const MEMBERS_TIMEOUT_MS = 500
 /** One was missed, in ms. */
-const MISSED = 1.5 * HEARTBEAT
+const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
 /** A node that was silent for so long is down, in ms: four heartbeats; and after so long nothing is known of it any more. */
-const SILENCE = 4_000
-const FORGOTTEN = 60_000
+const DOWN_AFTER_MS = 4_000
+const EXPIRE_AFTER_MS = 60_000
 /** Most names under which heartbeats are followed, and most processes of a shared name that are told: anybody can invent more. */
-const MOST_NODES = 10_000
-const MOST_TWINS = 100
+const MAX_NODES = 10_000
+const MAX_DUPLICATES = 100
 
 export class Peers {
   readonly #options: PeersOptions
@@ -86,13 +92,13 @@ export class Peers {
   readonly #timers: Timers
   readonly #started: number
   /** Processes that share a name with another, which was told. */
-  readonly #twins = new Set<string>()
-  readonly #heard = new Map<string, Heard>()
+  readonly #duplicates = new Set<string>()
+  readonly #heartbeats = new Map<string, HeartbeatRecord>()
   readonly #up = new Set<string>()
-  #silence: (() => void) | undefined
+  #stopHeartbeats: (() => void) | undefined
   /** Ends waiting to greet again. */
-  #greeting: (() => void) | undefined
-  #isGreetingAgain = false
+  #cancelGreeting: (() => void) | undefined
+  #greetAgain = false
 
   constructor(options: PeersOptions) {
     this.#options = options
@@ -103,14 +109,14 @@ export class Peers {
   start(): void {
     const { mesh } = this.#options
     mesh.serve((data) => this.#answer(data))
-    mesh.listen((data) => this.#hear(data))
-    this.#silence = this.#timers.every(HEARTBEAT, () => this.beat())
-    this.beat()
+    mesh.listen((data) => this.#onHeartbeat(data))
+    this.#stopHeartbeats = this.#timers.every(HEARTBEAT_INTERVAL_MS, () => this.sendHeartbeat())
+    this.sendHeartbeat()
   }
 
   close(): void {
-    this.#silence?.()
-    this.#greeting?.()
+    this.#stopHeartbeats?.()
+    this.#cancelGreeting?.()
   }
 
   isUp(node: string): boolean {
@@ -119,10 +125,10 @@ export class Peers {
 
   // --- asking -----------------------------------------------------------------------------------------------------------
 
-  /** The other node's tables. Rejects as `ask`. */
-  async describe(node: string, options: AskOptions): Promise<TableDescription[]> {
-    const tables = readTables(await this.ask(node, { operation: 'describe_all' }, options))
-    if (!tables) throw clusterError('remote_refused', node, 'its description of its tables could not be read')
+  /** The other node's tables. Rejects as `request`. */
+  async describeTables(node: string, options: PeerRequestOptions): Promise<TableDescription[]> {
+    const tables = readTables(await this.request(node, { operation: 'describe_all' }, options))
+    if (!tables) throw clusterError('peer_rejected', node, 'its description of its tables could not be read')
     return Object.entries(tables).flatMap(([database, ofDatabase]) =>
       Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [] }]) => ({
         database,
@@ -134,32 +140,33 @@ export class Peers {
   }
 
   /**
-   * Resolves with the message of the answer. Rejects node_not_listening, node_timeout, remote_refused, mesh_unavailable, the
+   * Resolves with the message of the answer. Rejects node_not_listening, node_timeout, peer_rejected, mesh_unavailable, the
    * texts naming `options.operation`.
    */
-  async ask(node: string, request: Request, { operation, signal }: AskOptions): Promise<unknown> {
+  async request(node: string, request: PeerRequest, { operation, signal }: PeerRequestOptions): Promise<unknown> {
     const { mesh, requestTimeout, node: self } = this.#options
     let data: Uint8Array
     try {
       const body = { ...request, node_name: self, system_info: this.#systemInfo() }
       data = await mesh.request(node, encode(body), { timeout: requestTimeout, signal })
     } catch (error) {
-      const silent = error instanceof MeshError && error.code === 'timeout'
+      const timedOut = error instanceof MeshError && error.code === 'timeout'
       // A server that read its configuration anew may go on believing in a node that is gone.
-      if (silent && !(await this.#isMember(node))) throw clusterErrorFrom(error, 'node_not_listening', operation, node)
-      throw asClusterError(error, operation, node)
+      if (timedOut && !(await this.#isMember(node)))
+        throw clusterErrorFrom(error, 'node_not_listening', operation, node)
+      throw toClusterError(error, operation, node)
     }
     const response = decodeResponse(data)
-    if (!response) throw clusterError('remote_refused', node, 'its answer could not be read')
+    if (!response) throw clusterError('peer_rejected', node, 'its answer could not be read')
     const { status, message } = response
     if (status === 'success') return message
-    throw clusterError('remote_refused', node, typeof message === 'string' ? message : JSON.stringify(message))
+    throw clusterError('peer_rejected', node, typeof message === 'string' ? message : JSON.stringify(message))
   }
 
   /** Does the node's hub answer, or can we not tell? */
   async #isMember(node: string): Promise<boolean> {
     try {
-      const members = await this.#options.mesh.members({ timeout: MEMBERS_TIMEOUT })
+      const members = await this.#options.mesh.members({ timeout: MEMBERS_TIMEOUT_MS })
       return members.some((member) => member.node === node)
     } catch {
       return true
@@ -170,7 +177,11 @@ export class Peers {
   async status(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerStatus> {
     const started = this.#timers.elapsed()
     try {
-      const message = await this.ask(node, { operation: 'cluster_status' }, { operation: 'cluster_status', ...options })
+      const message = await this.request(
+        node,
+        { operation: 'cluster_status' },
+        { operation: 'cluster_status', ...options },
+      )
       const latency = Math.round(this.#timers.elapsed() - started)
       const { uptime: up, ports, system_info } = readStatus(message) ?? {}
       return {
@@ -204,8 +215,8 @@ export class Peers {
     }
   }
 
-  async #respond(request: Request): Promise<Response['message']> {
-    const { host, clusteringPort, agree } = this.#options
+  async #respond(request: PeerRequest): Promise<PeerResponse['message']> {
+    const { host, clusteringPort, negotiate } = this.#options
     const operationsApiPort = this.#options.operationsApiPort ?? host.info().operationsApiPort
     switch (request.operation) {
       case 'cluster_status':
@@ -220,7 +231,7 @@ export class Peers {
       case 'update_node':
       case 'remove_node':
       case 'compare_node':
-        return agree(request)
+        return negotiate(request)
       default:
         throw new Error(`Operation '${request.operation}' not found`)
     }
@@ -233,7 +244,7 @@ export class Peers {
   // --- heartbeats -------------------------------------------------------------------------------------------------------
 
   /** Every second, and at once when the way to the others was made anew. */
-  beat(): void {
+  sendHeartbeat(): void {
     const { mesh, node, positions, logger } = this.#options
     try {
       const streams = positions().map(
@@ -245,28 +256,33 @@ export class Peers {
       logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
     }
     const now = this.#timers.elapsed()
-    for (const [each, { at }] of this.#heard) {
-      if (now - at > SILENCE && this.#up.delete(each)) this.#options.listener.down(each)
-      if (now - at > FORGOTTEN) this.#heard.delete(each)
+    for (const [each, { receivedAt }] of this.#heartbeats) {
+      if (now - receivedAt > DOWN_AFTER_MS && this.#up.delete(each)) this.#options.listener.down(each)
+      if (now - receivedAt > EXPIRE_AFTER_MS) this.#heartbeats.delete(each)
     }
   }
 
-  #hear(data: Uint8Array): void {
+  #onHeartbeat(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
     const { node, instance, session, started = 0, relayed = false, streams } = heartbeat
     const { listener } = this.#options
-    if (node === this.#options.node) return this.#hearNamesake(heartbeat)
+    if (node === this.#options.node) return this.#onDuplicateHeartbeat(heartbeat)
     if (relayed) return
-    const known = this.#heard.get(node)
-    if (!known && this.#heard.size >= MOST_NODES) return
+    const known = this.#heartbeats.get(node)
+    if (!known && this.#heartbeats.size >= MAX_NODES) return
     if (!known) this.#greet()
-    const heard: Heard = { at: this.#timers.elapsed(), session, instance, started }
-    this.#heard.set(node, heard)
-    if (known) heard.other = known.instance === instance ? known.other : { ...known, other: undefined }
-    if (known?.other?.instance === instance && heard.at - known.other.at < SILENCE) this.#relay(node, heard, known)
+    const record: HeartbeatRecord = { receivedAt: this.#timers.elapsed(), session, instance, started }
+    this.#heartbeats.set(node, record)
+    if (known)
+      record.otherInstance = known.instance === instance ? known.otherInstance : { ...known, otherInstance: undefined }
+    if (
+      known?.otherInstance?.instance === instance &&
+      record.receivedAt - known.otherInstance.receivedAt < DOWN_AFTER_MS
+    )
+      this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
-    if (restarted || heard.at - known.at > MISSED) listener.returned(node, restarted)
+    if (restarted || record.receivedAt - known.receivedAt > MISSED_HEARTBEAT_MS) listener.returned(node, restarted)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
@@ -277,37 +293,37 @@ export class Peers {
 
   /** Who is new has not heard us either. Many who come at once are greeted together, the first of them at once. */
   #greet(): void {
-    if (this.#greeting) {
-      this.#isGreetingAgain = true
+    if (this.#cancelGreeting) {
+      this.#greetAgain = true
       return
     }
-    this.#isGreetingAgain = false
-    this.#greeting = this.#timers.after(GREET_AFTER, () => {
-      this.#greeting = undefined
-      if (this.#isGreetingAgain) this.#greet()
+    this.#greetAgain = false
+    this.#cancelGreeting = this.#timers.after(GREETING_INTERVAL_MS, () => {
+      this.#cancelGreeting = undefined
+      if (this.#greetAgain) this.#greet()
     })
-    this.beat()
+    this.sendHeartbeat()
   }
 
   /** Of two processes of one name, the later one stops (of two at once, the larger id); never for one message that was long on its way. */
-  #hearNamesake(other: Heartbeat): void {
+  #onDuplicateHeartbeat(other: Heartbeat): void {
     const { listener, node } = this.#options
     if (other.instance === this.#instance) return
-    if (!this.#twins.has(other.instance)) this.#tellTwin(node, other.instance)
-    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.yielded()
+    if (!this.#duplicates.has(other.instance)) this.#reportDuplicate(node, other.instance)
+    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.superseded()
   }
 
   /** Hubs refuse a second one of their own name, so that namesakes may meet only here: the later one is told of the earlier. */
-  #relay(node: string, one: Heard, two: Heard): void {
+  #relayHeartbeat(node: string, one: HeartbeatRecord, two: HeartbeatRecord): void {
     const { instance, started } = isEarlier(one, two) ? one : two
     this.#options.mesh.announce(encode({ node, instance, started, relayed: true, session: '', streams: [] }))
-    if (!this.#twins.has(instance)) this.#tellTwin(node, instance)
+    if (!this.#duplicates.has(instance)) this.#reportDuplicate(node, instance)
   }
 
-  #tellTwin(node: string, instance: string): void {
-    if (this.#twins.size >= MOST_TWINS) return
-    this.#twins.add(instance)
-    this.#options.listener.twin(node)
+  #reportDuplicate(node: string, instance: string): void {
+    if (this.#duplicates.size >= MAX_DUPLICATES) return
+    this.#duplicates.add(instance)
+    this.#options.listener.duplicate(node)
   }
 }
 
@@ -317,7 +333,7 @@ const isEarlier = (
 ): boolean => (a.started === b.started ? a.instance < b.instance : (a.started ?? 0) < b.started)
 
 /** What it means to whoever asked `node` for something. */
-export function asClusterError(error: unknown, operation: string, node: string): ClusterError {
+export function toClusterError(error: unknown, operation: string, node: string): ClusterError {
   const code = error instanceof MeshError ? error.code : undefined
   if (code === 'no_responders') return clusterErrorFrom(error, 'node_not_listening', operation, node)
   if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
@@ -342,12 +358,12 @@ function describeAll(tables: TableDescription[]): TablesMessage {
 
 /** `30d 1h 18m 8s`, leading zero parts left out. */
 export function formatUptime(seconds: number): string {
-  const whole = Math.floor(seconds)
+  const total = Math.floor(seconds)
   const parts: [number, string][] = [
-    [Math.floor(whole / 86_400), 'd'],
-    [Math.floor(whole / 3_600) % 24, 'h'],
-    [Math.floor(whole / 60) % 60, 'm'],
-    [whole % 60, 's'],
+    [Math.floor(total / 86_400), 'd'],
+    [Math.floor(total / 3_600) % 24, 'h'],
+    [Math.floor(total / 60) % 60, 'm'],
+    [total % 60, 's'],
   ]
   const first = parts.findIndex(([value, unit]) => value > 0 || unit === 's')
   return parts

@@ -3,14 +3,14 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { decodingFault, MOST_VALUES } from '../decoding-cost.ts'
+import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
 /** Three of them must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
 /** Subscriptions in one request; ours come in pages of far fewer. */
-const MOST = 10_000
+const MAX_SUBSCRIPTIONS = 10_000
 /** Streams in one heartbeat. */
-const MOST_STREAMS = 100_000
+const MAX_STREAMS = 100_000
 
 const SubscriptionType = Type.Object({
   schema: NameType,
@@ -32,16 +32,19 @@ const SystemInfoType = Type.Object({
 const RevisionType = Type.String({ pattern: '^([0-9a-f]{12}-[0-9a-f]{6}-.+)?$' })
 
 /** Ours: a register of a subscription, as the receiver holds it. */
-const EntryType = Type.Intersect([SubscriptionType, Type.Object({ removed: Type.Boolean(), revision: RevisionType })])
+const RegisterEntryType = Type.Intersect([
+  SubscriptionType,
+  Type.Object({ removed: Type.Boolean(), revision: RevisionType }),
+])
 
 const RequestType = Type.Object({
   operation: Type.String(),
   node_name: Type.Optional(NameType),
-  subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MOST })),
+  subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MAX_SUBSCRIPTIONS })),
   system_info: Type.Optional(SystemInfoType),
   /** Ours: when this was asked; newer than what it is to change. */
   revision: Type.Optional(RevisionType),
-  entries: Type.Optional(Type.Array(EntryType, { maxItems: MOST })),
+  entries: Type.Optional(Type.Array(RegisterEntryType, { maxItems: MAX_SUBSCRIPTIONS })),
   /** Ours: of what is compared the keys of tables from the first, up to and without the second. */
   range: Type.Optional(Type.Object({ from: Type.String(), to: Type.Optional(Type.String()) })),
   /** Ours: the subscriptions named are all there are. */
@@ -84,14 +87,14 @@ const HeartbeatType = Type.Object({
   session: Type.String({ maxLength: 1_000 }),
   /** Database, table, epoch, last sequence of each stream that grew lately. */
   streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Integer({ minimum: 0 })]), {
-    maxItems: MOST_STREAMS,
+    maxItems: MAX_STREAMS,
   }),
 })
 
 export type WireSubscription = Type.Static<typeof SubscriptionType>
-export type Entry = Type.Static<typeof EntryType>
-export type Request = Type.Static<typeof RequestType>
-export type Response = Type.Static<typeof ResponseType>
+export type RegisterEntry = Type.Static<typeof RegisterEntryType>
+export type PeerRequest = Type.Static<typeof RequestType>
+export type PeerResponse = Type.Static<typeof ResponseType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
 export type TablesMessage = Type.Static<typeof TablesType>
@@ -99,18 +102,18 @@ export type Heartbeat = Type.Static<typeof HeartbeatType>
 
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: false })
 
-export const encode = (value: Request | Response | Heartbeat): Uint8Array => packr.pack(value)
+export const encode = (value: PeerRequest | PeerResponse | Heartbeat): Uint8Array => packr.pack(value)
 
 /** A reader of one kind of message: undefined for what is none. */
-const reader = <T>(validator: { Check(value: unknown): boolean }) => {
+const createReader = <T>(validator: { Check(value: unknown): boolean }) => {
   return (value: unknown): T | undefined => (validator.Check(value) ? (value as T) : undefined)
 }
 /** Of what is decoded at all: unpacked it takes several times as much. */
-const MOST_BYTES = 16 * 1024 * 1024
+const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-const packed = <T>(read: (value: unknown) => T | undefined, most = MOST_VALUES) => {
+const createDecoder = <T>(read: (value: unknown) => T | undefined, maxValues = MAX_DECODED_VALUES) => {
   return (data: Uint8Array): T | undefined => {
-    if (data.byteLength > MOST_BYTES || decodingFault(data, most)) return undefined
+    if (data.byteLength > MAX_MESSAGE_BYTES || checkDecodeLimits(data, maxValues)) return undefined
     try {
       return read(packr.unpack(data))
     } catch {
@@ -119,10 +122,10 @@ const packed = <T>(read: (value: unknown) => T | undefined, most = MOST_VALUES) 
   }
 }
 
-export const decodeRequest = packed(reader<Request>(Compile(RequestType)))
+export const decodeRequest = createDecoder(createReader<PeerRequest>(Compile(RequestType)))
 /** We asked for it: the attributes of all tables of a large node are many. */
-export const decodeResponse = packed(reader<Response>(Compile(ResponseType)), 4 * MOST_VALUES)
-export const decodeHeartbeat = packed(reader<Heartbeat>(Compile(HeartbeatType)))
-export const readStatus = reader<StatusMessage>(Compile(StatusType))
-export const readEntries = reader<Entry[]>(Compile(Type.Array(EntryType)))
-export const readTables = reader<TablesMessage>(Compile(TablesType))
+export const decodeResponse = createDecoder(createReader<PeerResponse>(Compile(ResponseType)), 4 * MAX_DECODED_VALUES)
+export const decodeHeartbeat = createDecoder(createReader<Heartbeat>(Compile(HeartbeatType)))
+export const readStatus = createReader<StatusMessage>(Compile(StatusType))
+export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
+export const readTables = createReader<TablesMessage>(Compile(TablesType))

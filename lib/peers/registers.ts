@@ -6,17 +6,17 @@ import { dirname } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../errors.ts'
-import type { Stamp } from '../host.ts'
-import type { Logger } from '../logger.ts'
+import type { Timestamp } from '../host/host.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { TableName } from '../mesh/mesh.ts'
-import { writeWhole } from '../whole-file.ts'
+import type { Logger } from '../observe/logger.ts'
+import { writeFileAtomic } from '../util/atomic-file.ts'
 
 /** What gives revisions, each higher than those merged before. */
-type Clock = { stamp(): Stamp; merge(revision: Stamp): void }
+type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
 
 /** `removed`: there is no subscription, since then. A revision of '' is older than any other. */
-export type Register = TableName & { publish: boolean; subscribe: boolean; removed: boolean; revision: Stamp }
+export type Register = TableName & { publish: boolean; subscribe: boolean; removed: boolean; revision: Timestamp }
 
 const FileType = Type.Object({
   nodes: Type.Record(
@@ -34,7 +34,7 @@ export class Registers {
   readonly #nodes = new Map<string, Map<string, Register>>()
   #size = 0
   /** The manifest that was taken over last. */
-  #noted: Manifest | undefined
+  #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
 
@@ -48,13 +48,18 @@ export class Registers {
    * file (lost, or never there) everything in the manifest has revision '': the other nodes know better. Without a path
    * nothing is kept.
    */
-  static async open(path: string | undefined, manifest: Manifest, clock: Clock, logger: Logger): Promise<Registers> {
+  static async open(
+    path: string | undefined,
+    manifest: Manifest,
+    clock: RevisionClock,
+    logger: Logger,
+  ): Promise<Registers> {
     const registers = new Registers(path, logger)
     const known = await registers.#read()
     // Some came from nodes whose clocks are ahead of ours: what is changed from now on is newer all the same.
-    for (const node of registers.nodes()) for (const { revision } of registers.of(node)) clock.merge(revision)
-    const now = clock.stamp()
-    registers.note(manifest, () => (known ? now : ''))
+    for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.merge(revision)
+    const now = clock.timestamp()
+    registers.sync(manifest, () => (known ? now : ''))
     return registers
   }
 
@@ -68,27 +73,27 @@ export class Registers {
     return this.#size
   }
 
-  /** Makes room for so many more, so that there are at most `most`: by forgetting what was removed, the oldest first. False when that is not enough. */
-  makeRoom(more: number, most: number): boolean {
-    if (this.#size + more <= most) return true
-    const gone = [...this.#nodes].flatMap(([node, registers]) =>
+  /** Makes room for so many more, so that there are at most `max`: by forgetting what was removed, the oldest first. False when that is not enough. */
+  reserve(count: number, max: number): boolean {
+    if (this.#size + count <= max) return true
+    const removable = [...this.#nodes].flatMap(([node, registers]) =>
       [...registers.values()].filter(({ removed }) => removed).map((register) => ({ node, register })),
     )
-    if (this.#size - gone.length + more > most) return false
-    gone.sort((a, b) => (a.register.revision < b.register.revision ? -1 : 1))
-    for (const { node, register } of gone.slice(0, this.#size + more - most)) this.#forget(node, register)
+    if (this.#size - removable.length + count > max) return false
+    removable.sort((a, b) => (a.register.revision < b.register.revision ? -1 : 1))
+    for (const { node, register } of removable.slice(0, this.#size + count - max)) this.#delete(node, register)
     this.#save()
     return true
   }
 
-  #forget(node: string, table: TableName): void {
+  #delete(node: string, table: TableName): void {
     const ofNode = this.#nodes.get(node)
     if (!ofNode?.delete(tableKey(table))) return
     this.#size--
     if (ofNode.size === 0) this.#nodes.delete(node)
   }
 
-  of(node: string): Register[] {
+  forNode(node: string): Register[] {
     return [...(this.#nodes.get(node)?.values() ?? [])]
   }
 
@@ -109,7 +114,7 @@ export class Registers {
    * Takes over what the manifest holds; what is the same object as the last time is not looked at. Returns the nodes of
    * which something differed.
    */
-  note(manifest: Manifest, revisionOf: (node: string, table: TableName) => Stamp): string[] {
+  sync(manifest: Manifest, revisionOf: (node: string, table: TableName) => Timestamp): string[] {
     const changed = new Set<string>()
     const put = (node: string, register: Omit<Register, 'revision'>) => {
       const known = this.get(node, register)
@@ -119,8 +124,8 @@ export class Registers {
       changed.add(node)
     }
     const before = new Map<string, readonly TableName[]>(
-      this.#noted?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
-        this.nodes().map((node) => [node, this.of(node).filter(({ removed }) => !removed)]),
+      this.#syncedManifest?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
+        this.nodes().map((node) => [node, this.forNode(node).filter(({ removed }) => !removed)]),
     )
     const end = (node: string, tables: readonly TableName[]) => {
       for (const { database, table } of tables)
@@ -130,17 +135,17 @@ export class Registers {
       const old = before.get(name)
       before.delete(name)
       if (old === subscriptions) continue
-      const held = new Set(old)
-      const fresh = subscriptions.filter((each) => !held.delete(each))
-      for (const each of fresh) put(name, { ...each, removed: false })
-      const keys = new Set(fresh.map(tableKey))
+      const remaining = new Set(old)
+      const added = subscriptions.filter((each) => !remaining.delete(each))
+      for (const each of added) put(name, { ...each, removed: false })
+      const keys = new Set(added.map(tableKey))
       end(
         name,
-        [...held].filter((each) => !keys.has(tableKey(each))),
+        [...remaining].filter((each) => !keys.has(tableKey(each))),
       )
     }
     for (const [node, tables] of before) end(node, tables)
-    this.#noted = manifest
+    this.#syncedManifest = manifest
     return [...changed]
   }
 
@@ -181,11 +186,11 @@ export class Registers {
     while (this.#dirty && this.#path !== undefined) {
       this.#dirty = false
       const nodes = Object.fromEntries(
-        [...this.#nodes].map(([node, registers]) => [node, [...registers.values()].map(row)]),
+        [...this.#nodes].map(([node, registers]) => [node, [...registers.values()].map(toRow)]),
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeWhole(this.#path, JSON.stringify({ nodes }))
+        await writeFileAtomic(this.#path, JSON.stringify({ nodes }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'the revisions could not be written')
       }
@@ -193,7 +198,7 @@ export class Registers {
   }
 }
 
-const row = ({ database, table, publish, subscribe, removed, revision }: Register) => [
+const toRow = ({ database, table, publish, subscribe, removed, revision }: Register) => [
   database,
   table,
   publish,

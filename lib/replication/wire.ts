@@ -4,21 +4,21 @@ import { createHash } from 'node:crypto'
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { decodingFault } from '../decoding-cost.ts'
 import { type Issue, reasonOf } from '../errors.ts'
-import type { Key, Origin, RemoteTransaction, Source, Transaction, Write } from '../host.ts'
+import type { Origin, PrimaryKey, RemoteTable, RemoteTransaction, Transaction, Write } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
-import { type TraceContext, traceContext } from '../trace-context.ts'
-import { makeStamp, stampTime } from './clock.ts'
+import { type TraceContext, traceContext } from '../observe/trace-context.ts'
+import { checkDecodeLimits } from '../util/decode-limits.ts'
+import { makeTimestamp, wallTimeOf } from '../util/hybrid-clock.ts'
 
 /** What arrived is no transaction of this table. */
 export class WireError extends Error {
   override readonly name = 'WireError'
 }
 
-const HEADER = { id: 'Nats-Msg-Id', origin: 'origin', passed: 'transacted_nodes', epoch: 'epoch' } as const
+const HEADER = { id: 'Nats-Msg-Id', origin: 'origin', relayedBy: 'transacted_nodes', epoch: 'epoch' } as const
 /** Writes beyond this depth of `next` lie in a list: a chain of thousands would overflow the stack of who packs it. */
 const MAX_CHAIN = 32
 
@@ -42,29 +42,29 @@ const WriteType = Type.Object({
   records: Type.Optional(Type.Array(Type.Object({}))),
   hash_values: Type.Optional(Type.Array(KeyType)),
 })
-/** They become headers when the transaction is handed on: `HEADER_ROOM` in the publisher has room for the longest. */
-const MOST_ID = 1_024
-const MOST_EPOCH = 64
-const MOST_PASSED = 64
-const oneLine = (most: number) => `^[^\\r\\n]{1,${most}}$`
+/** They become headers when the transaction is handed on: `HEADER_RESERVE_BYTES` in the publisher has room for the longest. */
+const MAX_ID_LENGTH = 1_024
+const MAX_EPOCH_LENGTH = 64
+const MAX_RELAYS = 64
+const oneLine = (maxLength: number) => `^[^\\r\\n]{1,${maxLength}}$`
 const NodeType = Type.String({ pattern: '^[^\\s,]{1,255}$' })
-const PathType = Type.Array(NodeType, { maxItems: MOST_PASSED })
+const RelayedByType = Type.Array(NodeType, { maxItems: MAX_RELAYS })
 const EnvelopeType = Type.Object({
   __origin: Type.Object({
     timestamp: Type.Number(),
     node_name: NodeType,
     user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
-    epoch: Type.Optional(Type.String({ pattern: oneLine(MOST_EPOCH) })),
+    epoch: Type.Optional(Type.String({ pattern: oneLine(MAX_EPOCH_LENGTH) })),
     sequence: Type.Optional(Type.Integer({ minimum: 1 })),
-    path: Type.Optional(PathType),
+    relayedBy: Type.Optional(RelayedByType),
   }),
-  id: Type.Optional(Type.String({ pattern: oneLine(MOST_ID) })),
-  stamp: Type.Optional(Type.String()),
+  id: Type.Optional(Type.String({ pattern: oneLine(MAX_ID_LENGTH) })),
+  timestamp: Type.Optional(Type.String()),
   more: Type.Optional(Type.Array(Type.Object({}))),
 })
-const write = Compile(WriteType)
-const envelope = Compile(EnvelopeType)
-const passed = Compile(PathType)
+const writeValidator = Compile(WriteType)
+const envelopeValidator = Compile(EnvelopeType)
+const relayedByValidator = Compile(RelayedByType)
 
 type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
 type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
@@ -90,72 +90,80 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
 
 /** One table's part of a transaction; `node` is ours, the origin unless the transaction says otherwise. */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
-  const { id, stamp, user = null, origin } = transaction
+  const { id, timestamp, user = null, origin } = transaction
   const runs = joinRuns(writes)
   const message: Record<string, unknown> = toWire(runs[0]!)
-  if (runs.length > 1) message.next = runs.slice(1, 1 + MAX_CHAIN).reduceRight<WireWrite | undefined>(linked, undefined)
-  const timestamp = stampTime(stamp)
+  if (runs.length > 1) message.next = runs.slice(1, 1 + MAX_CHAIN).reduceRight<WireWrite | undefined>(chain, undefined)
+  const time = wallTimeOf(timestamp)
   message.__origin = origin
-    ? { timestamp, user, node_name: origin.node, epoch: origin.epoch, sequence: origin.sequence, path: origin.path }
-    : { timestamp, user, node_name: node }
+    ? {
+        timestamp: time,
+        user,
+        node_name: origin.node,
+        epoch: origin.epoch,
+        sequence: origin.sequence,
+        relayedBy: origin.relayedBy,
+      }
+    : { timestamp: time, user, node_name: node }
   message.id = id
-  message.stamp = stamp
+  message.timestamp = timestamp
   if (runs.length > 1 + MAX_CHAIN) message.more = runs.slice(1 + MAX_CHAIN).map(toWire)
   return packr.pack(message)
 }
 
-type Identity = {
+type MessageIdentity = {
   readonly id: string
   readonly origin?: Origin | undefined
   /** Valid. */
   readonly trace?: TraceContext | undefined
 }
 
-export function encodeHeaders({ id, origin, trace }: Identity, node: string, epoch: string): Headers {
+export function encodeHeaders({ id, origin, trace }: MessageIdentity, node: string, epoch: string): Headers {
   // Those of `HEADER`, as a literal: this happens for each message.
   if (!origin && !trace) return { 'Nats-Msg-Id': id, origin: node, epoch }
   const headers = { 'Nats-Msg-Id': id, origin: origin?.node ?? node, epoch, ...trace }
-  return origin ? { ...headers, transacted_nodes: [...origin.path, node].join(',') } : headers
+  return origin ? { ...headers, transacted_nodes: [...origin.relayedBy, node].join(',') } : headers
 }
 
-const bounded = (value: string | undefined, most: number): string =>
-  value !== undefined && value.length <= most ? value : ''
+const bounded = (value: string | undefined, maxLength: number): string =>
+  value !== undefined && value.length <= maxLength ? value : ''
 
 /** The transaction's id as the message's headers tell it; '' when they do not, or it is no id of ours. */
-export const idOf = ({ headers }: Entry): string => bounded(headers[HEADER.id], MOST_ID)
+export const messageId = ({ headers }: Entry): string => bounded(headers[HEADER.id], MAX_ID_LENGTH)
 
-const transactionId = new RegExp(oneLine(MOST_ID))
+const transactionIdPattern = new RegExp(oneLine(MAX_ID_LENGTH))
 /** What keeps a host's transaction from being one, before its writes are looked at; undefined when nothing does. */
 export function transactionIssues(transaction: Transaction): Issue[] | undefined {
-  const { id, stamp, writes } = (transaction ?? {}) as { id?: unknown; stamp?: unknown; writes?: unknown }
+  const { id, timestamp, writes } = (transaction ?? {}) as { id?: unknown; timestamp?: unknown; writes?: unknown }
   const hasId = typeof id === 'string' && id !== ''
-  const hasStamp = typeof stamp === 'string' && !Number.isNaN(stampTime(stamp))
-  if (hasId && hasStamp && Array.isArray(writes)) return undefined
+  const hasTimestamp = typeof timestamp === 'string' && !Number.isNaN(wallTimeOf(timestamp))
+  if (hasId && hasTimestamp && Array.isArray(writes)) return undefined
   const issues = []
   if (!hasId) issues.push({ path: 'id', message: "'id' must be a text that is unique for ever" })
-  if (!hasStamp) issues.push({ path: 'stamp', message: "'stamp' must be one that cluster.stamp() gave" })
+  if (!hasTimestamp)
+    issues.push({ path: 'timestamp', message: "'timestamp' must be one that cluster.timestamp() gave" })
   if (!Array.isArray(writes)) issues.push({ path: 'writes', message: "'writes' must be an array" })
   return issues
 }
 
-export const isTransactionId = (text: string): boolean => transactionId.test(text)
+export const isValidTransactionId = (text: string): boolean => transactionIdPattern.test(text)
 
 /** The first node that hands on a part of a transaction gives it an id of its own, which must not be longer than any. */
-export function idOfPart(id: string, { database, table }: TableName): string {
+export function partId(id: string, { database, table }: TableName): string {
   const whole = `${id}:${database}.${table}`
-  return whole.length <= MOST_ID ? whole : createHash('sha256').update(whole).digest('hex')
+  return whole.length <= MAX_ID_LENGTH ? whole : createHash('sha256').update(whole).digest('hex')
 }
 
 /** The epoch a message was stored in; '' when its writer has none. */
-export const epochOf = ({ headers }: Entry): string => bounded(headers[HEADER.epoch], MOST_EPOCH)
+export const messageEpoch = ({ headers }: Entry): string => bounded(headers[HEADER.epoch], MAX_EPOCH_LENGTH)
 
 /** Throws WireError for what is no transaction of the source's table. */
-export function decode(source: Source, entry: Entry): RemoteTransaction {
+export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
   const message = unpack(entry.data)
   const writes: Write[] = []
   const add = (value: unknown) => {
     // The first was checked with its envelope.
-    if (value !== message && !write.Check(value)) throw new WireError('one of its writes is none')
+    if (value !== message && !writeValidator.Check(value)) throw new WireError('one of its writes is none')
     const found = fromWire(source, value as WireWrite)
     if (found) writes.push(found)
   }
@@ -163,8 +171,8 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
   if (message.more) for (const each of message.more) add(each)
   const { user, timestamp, node_name } = message.__origin
   const transaction: RemoteTransaction = {
-    id: message.id ?? (idOf(entry) || `${source.node}:${entry.sequence}`),
-    stamp: message.stamp ?? makeStamp(Math.max(0, Math.trunc(timestamp)), 0, node_name),
+    id: message.id ?? (messageId(entry) || `${source.node}:${entry.sequence}`),
+    timestamp: message.timestamp ?? makeTimestamp(Math.max(0, Math.trunc(timestamp)), 0, node_name),
     writes,
     origin: originOf(source, entry, message),
     sequence: entry.sequence,
@@ -176,17 +184,17 @@ export function decode(source: Source, entry: Entry): RemoteTransaction {
 }
 
 /** Of what comes from its origin itself, the stream tells the place. */
-function originOf(source: Source, entry: Entry, { __origin: from }: Envelope): Origin {
+function originOf(source: RemoteTable, entry: Entry, { __origin: from }: Envelope): Origin {
   const { node_name: node, epoch, sequence } = from
-  const header = entry.headers[HEADER.passed]
-  const path = from.path ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
-  if (path.length > 0 && !passed.Check(path)) throw new WireError('the nodes it passed are none')
-  if (node === source.node) return { node, path, epoch: epochOf(entry), sequence: entry.sequence }
-  return epoch !== undefined && sequence !== undefined ? { node, path, epoch, sequence } : { node, path }
+  const header = entry.headers[HEADER.relayedBy]
+  const relayedBy = from.relayedBy ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
+  if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy)) throw new WireError('the nodes it passed are none')
+  if (node === source.node) return { node, relayedBy, epoch: messageEpoch(entry), sequence: entry.sequence }
+  return epoch !== undefined && sequence !== undefined ? { node, relayedBy, epoch, sequence } : { node, relayedBy }
 }
 
 function unpack(data: Uint8Array): Envelope {
-  const fault = decodingFault(data)
+  const fault = checkDecodeLimits(data)
   if (fault) throw new WireError(fault)
   let value: unknown
   try {
@@ -194,21 +202,21 @@ function unpack(data: Uint8Array): Envelope {
   } catch (error) {
     throw new WireError(`it is no MessagePack: ${reasonOf(error)}`)
   }
-  if (!envelope.Check(value) || !write.Check(value)) throw new WireError('it is no transaction')
-  const { stamp } = value as Envelope
-  if (stamp !== undefined && Number.isNaN(stampTime(stamp))) throw new WireError(`'${stamp}' is no stamp`)
+  if (!envelopeValidator.Check(value) || !writeValidator.Check(value)) throw new WireError('it is no transaction')
+  const { timestamp } = value as Envelope
+  if (timestamp !== undefined && Number.isNaN(wallTimeOf(timestamp))) throw new WireError(`'${timestamp}' is no stamp`)
   return value as Envelope
 }
 
 const OPERATIONS: ReadonlySet<string> = new Set<Write['operation']>(['insert', 'update', 'upsert', 'delete'])
 
 /** Undefined for what is no write of rows (define_schema and the like). */
-function fromWire(source: Source, value: WireWrite): Write | undefined {
+function fromWire(source: RemoteTable, value: WireWrite): Write | undefined {
   const { operation, schema, table, records, hash_values } = value
   if (schema !== source.database || table !== source.table)
     throw new WireError(`it is for '${schema}.${table}', in the stream of '${source.database}.${source.table}'`)
   if (!OPERATIONS.has(operation)) return undefined
-  if (operation === 'delete') return { operation, database: schema, table, ids: (hash_values ?? []) as Key[] }
+  if (operation === 'delete') return { operation, database: schema, table, ids: (hash_values ?? []) as PrimaryKey[] }
   const kind = operation as Exclude<Write['operation'], 'delete'>
   return { operation: kind, database: schema, table, records: (records ?? []) as Record<string, unknown>[] }
 }
@@ -216,12 +224,11 @@ function fromWire(source: Source, value: WireWrite): Write | undefined {
 function toWire({ operation, database, table, records, ids }: Write): WireWrite {
   const wire: WireWrite = { operation, schema: database, table }
   if (records) wire.records = records as object[]
-  if (ids) wire.hash_values = ids as Key[]
+  if (ids) wire.hash_values = ids as PrimaryKey[]
   return wire
 }
 
-const linked = (next: WireWrite | undefined, each: Write): WireWrite =>
-  next ? { ...toWire(each), next } : toWire(each)
+const chain = (next: WireWrite | undefined, each: Write): WireWrite => (next ? { ...toWire(each), next } : toWire(each))
 
 /** Neighbouring writes of one kind become one: the same in effect, and much smaller than a chain of single rows. */
 function joinRuns(writes: readonly Write[]): Write[] {

@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 
 /** ms between two looks. */
-const PAUSE = 10
+const POLL_INTERVAL_MS = 10
 
 /**
  * Resolves with what `probe` gives as soon as that is neither undefined nor false. Rejects when `probe` does, and after `timeout` ms
@@ -19,6 +19,6 @@ export async function eventually<T>(
     const value = await probe()
     if (value !== undefined && value !== false) return value
     if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
-    await delay(PAUSE)
+    await delay(POLL_INTERVAL_MS)
   }
 }

@@ -6,15 +6,15 @@ import type {
   Batch,
   Checkpoint,
   Host,
-  Key,
-  Published,
+  PrimaryKey,
+  PublishedPosition,
+  RemoteTable,
   RemoteTransaction,
-  Source,
-  Stamp,
+  Timestamp,
   Transaction,
   Write,
-} from '../host.ts'
-import { makeStamp } from '../replication/clock.ts'
+} from '../host/host.ts'
+import { makeTimestamp } from '../util/hybrid-clock.ts'
 
 /** A database of its own for one case, open and empty. */
 export type HostUnderTest = {
@@ -23,10 +23,10 @@ export type HostUnderTest = {
   read(
     database: string,
     table: string,
-    key: Key,
+    key: PrimaryKey,
   ): Record<string, unknown> | undefined | Promise<Record<string, unknown> | undefined>
   /** Commits these writes locally, as a transaction of its own with this stamp, data and outbox entry in one. Needed when the host has an outbox. */
-  commit?(writes: Write[], stamp: Stamp): unknown
+  commit?(writes: Write[], timestamp: Timestamp): unknown
   /** The database is closed, or its process killed, and opened again: the host that it has then. Missing: those cases are left out. */
   reopen?(): Host | Promise<Host>
   /** After the case, whatever came of it. */
@@ -36,12 +36,12 @@ export type HostUnderTest = {
 /** `run` rejects with an AssertionError when the host does otherwise, and as the host does when that fails. */
 export type ContractCase = { name: string; run(): Promise<void> }
 
-type Case = (scene: Scene) => Promise<void>
+type Case = (scene: ContractScene) => Promise<void>
 
 const dog = { database: 'dev', table: 'dog' }
 const cat = { database: 'dev', table: 'cat' }
-const from = (node: string, table = dog): Source => ({ node, ...table })
-const at = (time: number, node = 'node2'): Stamp => makeStamp(1_700_000_000_000 + time, 0, node)
+const from = (node: string, table = dog): RemoteTable => ({ node, ...table })
+const at = (time: number, node = 'node2'): Timestamp => makeTimestamp(1_700_000_000_000 + time, 0, node)
 
 const insert = (record: object, table = dog): Write => ({
   operation: 'insert',
@@ -50,32 +50,32 @@ const insert = (record: object, table = dog): Write => ({
 })
 const update = (record: object): Write => ({ ...insert(record), operation: 'update' })
 const upsert = (record: object): Write => ({ ...insert(record), operation: 'upsert' })
-const remove = (id: Key): Write => ({ operation: 'delete', ...dog, ids: [id] })
+const remove = (id: PrimaryKey): Write => ({ operation: 'delete', ...dog, ids: [id] })
 
 /** One database, and the batches that it is handed. */
-class Scene {
-  readonly under: HostUnderTest
+class ContractScene {
+  readonly subject: HostUnderTest
   host: Host
   #sequence = 0
   readonly #names = new Map<string, string>()
 
-  constructor(under: HostUnderTest) {
-    this.under = under
-    this.host = under.host
+  constructor(subject: HostUnderTest) {
+    this.subject = subject
+    this.host = subject.host
   }
 
   async tables(...tables: { database: string; table: string }[]): Promise<void> {
     for (const table of tables) await this.host.createTable({ ...table, primaryKey: 'id', attributes: ['id', 'name'] })
   }
 
-  transaction(stamp: Stamp, ...writes: Write[]): RemoteTransaction {
+  transaction(timestamp: Timestamp, ...writes: Write[]): RemoteTransaction {
     const sequence = ++this.#sequence
     return {
       id: `tx-${sequence}-${randomUUID()}`,
-      stamp,
+      timestamp,
       writes,
       sequence,
-      origin: { node: 'node2', epoch: 'e', sequence, path: [] },
+      origin: { node: 'node2', epoch: 'e', sequence, relayedBy: [] },
     }
   }
 
@@ -84,37 +84,37 @@ class Scene {
   }
 
   /** One transaction, applied as a batch of its own. */
-  apply(stamp: Stamp, ...writes: Write[]): Promise<void> {
-    return this.host.apply(this.batch([this.transaction(stamp, ...writes)]))
+  apply(timestamp: Timestamp, ...writes: Write[]): Promise<void> {
+    return this.host.apply(this.batch([this.transaction(timestamp, ...writes)]))
   }
 
-  async has(expected: object | undefined, key: Key = 1, table = dog): Promise<void> {
-    const record = await this.under.read(table.database, table.table, key)
+  async has(expected: object | undefined, key: PrimaryKey = 1, table = dog): Promise<void> {
+    const record = await this.subject.read(table.database, table.table, key)
     // What a database adds of its own to a record is its business.
     if (expected === undefined || record === undefined) return assert.equal(record, expected, `record ${String(key)}`)
     for (const [name, value] of Object.entries(expected)) assert.deepEqual(record[name], value, `attribute ${name}`)
   }
 
-  async lacks(attribute: string, key: Key = 1): Promise<void> {
-    const record = await this.under.read(dog.database, dog.table, key)
+  async lacks(attribute: string, key: PrimaryKey = 1): Promise<void> {
+    const record = await this.subject.read(dog.database, dog.table, key)
     assert.ok(record?.[attribute] === undefined || record[attribute] === null, `attribute ${attribute} is gone`)
   }
 
-  async outbox(after?: { id: string; stamp: Stamp }): Promise<Transaction[]> {
+  async outbox(after?: { id: string; timestamp: Timestamp }): Promise<Transaction[]> {
     const found: Transaction[] = []
-    for await (const each of this.host.unpublished!(after)) found.push(each)
+    for await (const each of this.host.readOutbox!(after)) found.push(each)
     return found
   }
 
   /** Resolves with what lies in the outbox for it, which `named` calls by this name. */
   async commit(name: string, ...writes: Write[]): Promise<Transaction> {
-    const { commit } = this.under
+    const { commit } = this.subject
     assert.ok(commit, "a host with an outbox is tested with 'commit'")
-    const stamp = at(++this.#sequence, 'node1')
-    await commit.call(this.under, writes, stamp)
+    const timestamp = at(++this.#sequence, 'node1')
+    await commit.call(this.subject, writes, timestamp)
     const transaction = (await this.outbox()).at(-1)
     assert.ok(transaction, 'what was committed is in the outbox')
-    assert.equal(transaction.stamp, stamp, 'it has the stamp that it was committed with')
+    assert.equal(transaction.timestamp, timestamp, 'it has the stamp that it was committed with')
     this.#names.set(transaction.id, name)
     return transaction
   }
@@ -124,15 +124,15 @@ class Scene {
   }
 
   async reopen(): Promise<void> {
-    this.host = await this.under.reopen!()
+    this.host = await this.subject.reopen!()
   }
 }
 
 const checkpoint: Checkpoint = {
   epoch: 'e1',
   sequence: 7,
-  lastId: 'tx-7',
-  seen: {
+  lastMessageId: 'tx-7',
+  applied: {
     node3: {
       'epoch of node3': [
         [1, 5],
@@ -142,7 +142,7 @@ const checkpoint: Checkpoint = {
   },
   startTime: '2026-01-02T03:04:05.000Z',
   replayUntil: 9,
-  aside: { e1: [[3, 3]] },
+  quarantined: { e1: [[3, 3]] },
   gaps: { count: 2, lost: 40 },
 }
 
@@ -211,9 +211,9 @@ const cases: Record<string, Case> = {
     const bytes = Uint8Array.of(0, 255, 128)
     const record = { id: 1, at: new Date(1_700_000_000_123), big: 2n ** 60n, bytes }
     await scene.apply(at(1), insert(record))
-    if (scene.under.reopen) await scene.reopen()
+    if (scene.subject.reopen) await scene.reopen()
     await scene.has({ at: record.at, big: record.big })
-    const stored = (await scene.under.read('dev', 'dog', 1))?.bytes
+    const stored = (await scene.subject.read('dev', 'dog', 1))?.bytes
     assert.ok(stored instanceof Uint8Array, 'bytes are bytes')
     assert.deepEqual([...stored], [...bytes])
   },
@@ -299,44 +299,44 @@ const cases: Record<string, Case> = {
   },
   'a checkpoint comes back as it was stored, of each source its own': async (scene) => {
     await scene.tables(dog, cat)
-    assert.equal(await scene.host.checkpoint(from('node2')), undefined)
+    assert.equal(await scene.host.loadCheckpoint(from('node2')), undefined)
     await scene.host.apply(scene.batch([], { checkpoint }))
     await scene.host.apply(scene.batch([], { source: from('node3'), checkpoint: { epoch: 'x', sequence: 1 } }))
     await scene.host.apply(scene.batch([], { source: from('node2', cat), checkpoint: { epoch: 'y', sequence: 2 } }))
-    assert.deepEqual(await scene.host.checkpoint(from('node2')), checkpoint)
-    assert.deepEqual(await scene.host.checkpoint(from('node3')), { epoch: 'x', sequence: 1 })
-    assert.deepEqual(await scene.host.checkpoint(from('node2', cat)), { epoch: 'y', sequence: 2 })
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node2')), checkpoint)
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node3')), { epoch: 'x', sequence: 1 })
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node2', cat)), { epoch: 'y', sequence: 2 })
     await scene.host.apply(scene.batch([], { checkpoint: { epoch: 'e1', sequence: 8 } }))
-    assert.deepEqual(await scene.host.checkpoint(from('node2')), { epoch: 'e1', sequence: 8 })
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node2')), { epoch: 'e1', sequence: 8 })
   },
   'forget drops that checkpoint, and no other; a second time too': async (scene) => {
     await scene.tables(dog)
     await scene.host.apply(scene.batch([], { checkpoint }))
     await scene.host.apply(scene.batch([], { source: from('node3'), checkpoint }))
-    await scene.host.forget(from('node2'))
-    await scene.host.forget(from('node2'))
-    assert.equal(await scene.host.checkpoint(from('node2')), undefined)
-    assert.deepEqual(await scene.host.checkpoint(from('node3')), checkpoint)
+    await scene.host.deleteCheckpoint(from('node2'))
+    await scene.host.deleteCheckpoint(from('node2'))
+    assert.equal(await scene.host.loadCheckpoint(from('node2')), undefined)
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node3')), checkpoint)
   },
   'a batch that is refused leaves nothing: no rows, no checkpoint, nothing in the outbox': async (scene) => {
     await scene.tables(dog)
     await scene.apply(at(1), insert({ id: 1, name: 'Rex' }))
-    const before = await scene.host.checkpoint(from('node2'))
+    const before = await scene.host.loadCheckpoint(from('node2'))
     const missing = { database: 'dev', table: 'table_that_is_not_there' }
     const transactions = [
       scene.transaction(at(2), update({ id: 1, name: 'Max' }), insert({ id: 2, name: 'Ida' })),
       scene.transaction(at(3), insert({ id: 3 }, missing)),
     ]
-    const republish = scene.host.unpublished ? { republish: [transactions[0]!] } : {}
+    const relay = scene.host.readOutbox ? { relay: [transactions[0]!] } : {}
     await assert.rejects(
-      async () => scene.host.apply(scene.batch(transactions, republish)),
+      async () => scene.host.apply(scene.batch(transactions, relay)),
       (error) => error !== undefined,
       'a write to a table that does not exist is refused',
     )
     await scene.has({ id: 1, name: 'Rex' })
     await scene.has(undefined, 2)
-    assert.deepEqual(await scene.host.checkpoint(from('node2')), before)
-    if (scene.host.unpublished) assert.deepEqual(await scene.outbox(), [])
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node2')), before)
+    if (scene.host.readOutbox) assert.deepEqual(await scene.outbox(), [])
   },
 }
 
@@ -347,7 +347,7 @@ const durableCases: Record<string, Case> = {
     await scene.host.apply(scene.batch([], { checkpoint }))
     await scene.reopen()
     await scene.has({ id: 1, name: 'Rex' })
-    assert.deepEqual(await scene.host.checkpoint(from('node2')), checkpoint)
+    assert.deepEqual(await scene.host.loadCheckpoint(from('node2')), checkpoint)
     assert.ok((await scene.host.describe()).some(({ database, table }) => database === 'dev' && table === 'dog'))
     await scene.apply(at(4), upsert({ id: 1, name: 'old' }), insert({ id: 2 }))
     await scene.has({ id: 1, name: 'Rex' })
@@ -360,7 +360,7 @@ const durableCases: Record<string, Case> = {
     await scene.apply(at(50), insert({ id: 1 }))
     await scene.apply(at(40), insert({ id: 2 }))
     await scene.reopen()
-    assert.ok((scene.host.info().stamp ?? '') >= at(50), `${scene.host.info().stamp} is below ${at(50)}`)
+    assert.ok((scene.host.info().timestamp ?? '') >= at(50), `${scene.host.info().timestamp} is below ${at(50)}`)
   },
 }
 
@@ -394,7 +394,7 @@ const outboxCases: Record<string, Case> = {
   'reading the outbox and committing do not wait for each other': async (scene) => {
     await scene.tables(dog)
     await scene.commit('one', insert({ id: 1 }))
-    const reading = scene.host.unpublished!()[Symbol.asyncIterator]()
+    const reading = scene.host.readOutbox!()[Symbol.asyncIterator]()
     assert.deepEqual(scene.named([(await reading.next()).value!]), ['one'])
     await scene.commit('two', insert({ id: 2 }))
     await reading.return?.()
@@ -404,41 +404,41 @@ const outboxCases: Record<string, Case> = {
     await scene.tables(dog, cat)
     for (const id of ['one', 'two', 'three', 'four']) await scene.commit(id, insert({ id }))
     const [one, two, three] = await scene.outbox()
-    const progress = (table: typeof dog, sequence: number, id: string): Published => ({
+    const progress = (table: typeof dog, sequence: number, id: string): PublishedPosition => ({
       ...table,
       epoch: 'e',
       sequence,
       id,
     })
-    assert.equal(await scene.host.publishedUpTo!('dev', 'dog'), undefined)
-    await scene.host.published!([progress(dog, 1, 'one'), progress(cat, 9, 'x')], one)
+    assert.equal(await scene.host.publishedPosition!('dev', 'dog'), undefined)
+    await scene.host.confirmPublished!([progress(dog, 1, 'one'), progress(cat, 9, 'x')], one)
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'three', 'four'])
-    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress(dog, 1, 'one'))
-    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'cat'), progress(cat, 9, 'x'))
-    await scene.host.published!([progress(dog, 5, 'five')])
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress(dog, 1, 'one'))
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'cat'), progress(cat, 9, 'x'))
+    await scene.host.confirmPublished!([progress(dog, 5, 'five')])
     assert.deepEqual(
       scene.named(await scene.outbox()),
       ['two', 'three', 'four'],
       'without a transaction nothing leaves',
     )
-    await scene.host.published!([progress(dog, 3, 'three')], three, [two!.id])
+    await scene.host.confirmPublished!([progress(dog, 3, 'three')], three, [two!.id])
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'what is excepted stays')
-    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress(dog, 3, 'three'))
-    await scene.host.published!([progress(dog, 3, 'three')], one)
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress(dog, 3, 'three'))
+    await scene.host.confirmPublished!([progress(dog, 3, 'three')], one)
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'one that has left empties nothing')
   },
   'what is to be handed on is put behind what is there, with its origin': async (scene) => {
     await scene.tables(dog)
     await scene.commit('one', insert({ id: 1 }))
     const { sequence, ...transaction } = scene.transaction(at(1), insert({ id: 2 }))
-    const republish: Transaction[] = [
-      { ...transaction, id: 'handed on', origin: { node: 'node2', epoch: 'e', sequence, path: ['node2'] } },
+    const relay: Transaction[] = [
+      { ...transaction, id: 'handed on', origin: { node: 'node2', epoch: 'e', sequence, relayedBy: ['node2'] } },
     ]
-    await scene.host.apply(scene.batch([{ ...transaction, sequence }], { republish }))
+    await scene.host.apply(scene.batch([{ ...transaction, sequence }], { relay }))
     const found = await scene.outbox()
     assert.deepEqual(scene.named(found), ['one', 'handed on'])
-    assert.deepEqual(found[1]!.origin, republish[0]!.origin)
-    assert.equal(found[1]!.stamp, transaction.stamp)
+    assert.deepEqual(found[1]!.origin, relay[0]!.origin)
+    assert.equal(found[1]!.timestamp, transaction.timestamp)
   },
   'a commit here and one from elsewhere are decided by their stamps': async (scene) => {
     await scene.tables(dog)
@@ -456,11 +456,11 @@ const durableOutboxCases: Record<string, Case> = {
     await scene.tables(dog)
     const one = await scene.commit('one', insert({ id: 1 }))
     await scene.commit('two', insert({ id: 2 }))
-    const progress: Published = { ...dog, epoch: 'e', sequence: 1, id: 'one' }
-    await scene.host.published!([progress], one)
+    const progress: PublishedPosition = { ...dog, epoch: 'e', sequence: 1, id: 'one' }
+    await scene.host.confirmPublished!([progress], one)
     await scene.reopen()
     assert.deepEqual(scene.named(await scene.outbox()), ['two'])
-    assert.deepEqual(await scene.host.publishedUpTo!('dev', 'dog'), progress)
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress)
     await scene.commit('three', insert({ id: 3 }))
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'three'])
   },
@@ -476,25 +476,25 @@ const permutations = <T>(items: readonly T[]): T[][] =>
  * Cases of an outbox pass by a host without one, those of a restart one without `reopen`.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
-  const group = (group: Record<string, Case>, applies: (under: HostUnderTest) => boolean): ContractCase[] =>
+  const group = (group: Record<string, Case>, applies: (subject: HostUnderTest) => boolean): ContractCase[] =>
     Object.entries(group).map(([name, work]) => ({
       name,
       run: async () => {
-        const under = await create()
+        const subject = await create()
         try {
-          if (applies(under)) await work(new Scene(under))
+          if (applies(subject)) await work(new ContractScene(subject))
         } finally {
-          await under.close?.()
+          await subject.close?.()
         }
       },
     }))
-  const hasOutbox = ({ host }: HostUnderTest) => host.unpublished !== undefined
+  const hasOutbox = ({ host }: HostUnderTest) => host.readOutbox !== undefined
   const isDurable = ({ reopen }: HostUnderTest) => reopen !== undefined
   return [
     ...group(cases, () => true),
     ...group(durableCases, isDurable),
     ...group(outboxCases, hasOutbox),
-    ...group(durableOutboxCases, (under) => hasOutbox(under) && isDurable(under)),
+    ...group(durableOutboxCases, (subject) => hasOutbox(subject) && isDurable(subject)),
   ]
 }
 

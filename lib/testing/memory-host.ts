@@ -5,15 +5,15 @@ import type {
   Batch,
   Checkpoint,
   Host,
-  Key,
-  Published,
-  Source,
-  Stamp,
+  PrimaryKey,
+  PublishedPosition,
+  RemoteTable,
   TableDescription,
+  Timestamp,
   Transaction,
   Write,
-} from '../host.ts'
-import { mergeRow, type Row, rowChanges } from '../merge-row.ts'
+} from '../host/host.ts'
+import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
 
 export type MemoryHostOptions = {
   /** There from the start; the primary key is `id` unless it is named. */
@@ -23,7 +23,7 @@ export type MemoryHostOptions = {
 }
 
 /** What a host needs of the manager it is mounted in. */
-export type Mount = { stamp(): Stamp; publish(transaction: Transaction): Promise<void> }
+export type ClusterHandle = { timestamp(): Timestamp; publish(transaction: Transaction): Promise<void> }
 
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
@@ -41,30 +41,30 @@ export class MemoryHost implements Host {
   beforeApply: ((batch: Batch) => void | Promise<void>) | undefined
   /** What it holds, by the names and keys as JSON. */
   readonly tables = new Map<string, TableDescription>()
-  readonly rows = new Map<string, Map<string, Row>>()
+  readonly rows = new Map<string, Map<string, StoredRow>>()
   readonly checkpoints = new Map<string, Checkpoint>()
-  readonly progress = new Map<string, Published>()
+  readonly publishedPositions = new Map<string, PublishedPosition>()
   readonly #hasOutbox: boolean
-  #highest: Stamp = ''
-  #mount: Mount | undefined
+  #highest: Timestamp = ''
+  #cluster: ClusterHandle | undefined
 
   constructor({ tables = [], outbox = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
-    if (!outbox) Object.assign(this, { unpublished: undefined, published: undefined, publishedUpTo: undefined })
+    if (!outbox) Object.assign(this, { readOutbox: undefined, published: undefined, publishedPosition: undefined })
   }
 
   // --- as its users see it ----------------------------------------------------------------------------------------------
 
   /** From now on it can commit: the manager that it was opened with. */
-  mount(cluster: Mount): this {
-    this.#mount = cluster
+  attach(cluster: ClusterHandle): this {
+    this.#cluster = cluster
     return this
   }
 
   /** The record with this key; undefined when there is none. */
-  get(database: string, table: string, key: Key): Record<string, unknown> | undefined {
+  get(database: string, table: string, key: PrimaryKey): Record<string, unknown> | undefined {
     const record = this.rows.get(keyOf(database, table))?.get(keyOf(key))?.record
     return record && structuredClone(record)
   }
@@ -84,7 +84,7 @@ export class MemoryHost implements Host {
     return this.commit({ operation: 'update', database, table, records })
   }
 
-  delete(database: string, table: string, ...ids: Key[]): Promise<void> {
+  delete(database: string, table: string, ...ids: PrimaryKey[]): Promise<void> {
     return this.commit({ operation: 'delete', database, table, ids })
   }
 
@@ -93,24 +93,24 @@ export class MemoryHost implements Host {
    * same; rejects, and nothing is committed, for what is no write to a table that is there.
    */
   async commit(...writes: Write[]): Promise<void> {
-    const mount = this.#mount
-    if (!mount) throw new Error('mount(cluster) comes before the first commit')
-    const transaction = { id: randomUUID(), stamp: mount.stamp(), writes: structuredClone(writes) }
+    const cluster = this.#cluster
+    if (!cluster) throw new Error('mount(cluster) comes before the first commit')
+    const transaction = { id: randomUUID(), timestamp: cluster.timestamp(), writes: structuredClone(writes) }
     this.commitAs(transaction)
-    return mount.publish(transaction)
+    return cluster.publish(transaction)
   }
 
   /** The local half of `commit`, with an id and a stamp of the caller's. */
   commitAs(transaction: Transaction): void {
     for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
-    for (const write of transaction.writes) this.#write(transaction.stamp, write)
+    for (const write of transaction.writes) this.#write(transaction.timestamp, write)
     if (this.#hasOutbox) this.outbox.push(transaction)
   }
 
   // --- as the module sees it --------------------------------------------------------------------------------------------
 
-  info(): { version: string; stamp?: Stamp } {
-    return { version: '1.0.0', ...(this.#highest && { stamp: this.#highest }) }
+  info(): { version: string; timestamp?: Timestamp } {
+    return { version: '1.0.0', ...(this.#highest && { timestamp: this.#highest }) }
   }
 
   async describe(): Promise<TableDescription[]> {
@@ -124,41 +124,41 @@ export class MemoryHost implements Host {
 
   async apply(batch: Batch): Promise<void> {
     await this.beforeApply?.(batch)
-    const { source, transactions, checkpoint, republish = [] } = batch
+    const { source, transactions, checkpoint, relay = [] } = batch
     // All or nothing: whatever can be refused is refused before anything is written.
     for (const { writes } of transactions) for (const write of writes) this.#tableOf(write)
-    for (const { id, stamp, writes } of transactions) {
+    for (const { id, timestamp, writes } of transactions) {
       this.applied.push(id)
-      for (const write of writes) this.#write(stamp, write)
+      for (const write of writes) this.#write(timestamp, write)
     }
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
-    if (this.#hasOutbox) this.outbox.push(...structuredClone(republish))
+    if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
   }
 
-  async checkpoint({ node, database, table }: Source): Promise<Checkpoint | undefined> {
+  async loadCheckpoint({ node, database, table }: RemoteTable): Promise<Checkpoint | undefined> {
     return structuredClone(this.checkpoints.get(keyOf(node, database, table)))
   }
 
-  async forget({ node, database, table }: Source): Promise<void> {
+  async deleteCheckpoint({ node, database, table }: RemoteTable): Promise<void> {
     this.checkpoints.delete(keyOf(node, database, table))
   }
 
-  async *unpublished(after?: { id: string }): AsyncIterable<Transaction> {
+  async *readOutbox(after?: { id: string }): AsyncIterable<Transaction> {
     // What was read last is near the end, what is published next near the start.
     const from = after ? this.outbox.findLastIndex(({ id }) => id === after.id) + 1 : 0
     yield* this.outbox.slice(from)
   }
 
-  async published(progress: Published[], through?: { id: string }, except: string[] = []): Promise<void> {
-    for (const each of progress) this.progress.set(keyOf(each.database, each.table), each)
-    if (!through) return
-    const end = this.outbox.findIndex(({ id }) => id === through.id) + 1
-    const kept = this.outbox.slice(0, end).filter(({ id }) => except.includes(id))
+  async confirmPublished(positions: PublishedPosition[], upTo?: { id: string }, keep: string[] = []): Promise<void> {
+    for (const each of positions) this.publishedPositions.set(keyOf(each.database, each.table), each)
+    if (!upTo) return
+    const end = this.outbox.findIndex(({ id }) => id === upTo.id) + 1
+    const kept = this.outbox.slice(0, end).filter(({ id }) => keep.includes(id))
     this.outbox = [...kept, ...this.outbox.slice(end)]
   }
 
-  async publishedUpTo(database: string, table: string): Promise<Published | undefined> {
-    return this.progress.get(keyOf(database, table))
+  async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {
+    return this.publishedPositions.get(keyOf(database, table))
   }
 
   /** Throws when there is no such table. */
@@ -168,14 +168,14 @@ export class MemoryHost implements Host {
     return found
   }
 
-  #write(stamp: Stamp, write: Write): void {
+  #write(timestamp: Timestamp, write: Write): void {
     const { database, table, primaryKey, attributes } = this.#tableOf(write)
-    if (stamp > this.#highest) this.#highest = stamp
-    const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, Row>()
+    if (timestamp > this.#highest) this.#highest = timestamp
+    const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, StoredRow>()
     this.rows.set(keyOf(database, table), rows)
     for (const record of write.records ?? [])
       for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
-    for (const { key, change } of rowChanges(write, stamp, primaryKey))
+    for (const { key, change } of rowChanges(write, timestamp, primaryKey))
       rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change))
   }
 }

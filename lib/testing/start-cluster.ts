@@ -3,14 +3,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { ClusterOptions } from '../cluster/options.ts'
 import { ClusterManager } from '../cluster-manager.ts'
 import type { ClusterError } from '../errors.ts'
-import type { Host } from '../host.ts'
-import type { MemoryNetwork } from '../mesh/memory/network.ts'
-import type { ClusterOptions } from '../options.ts'
+import type { Host } from '../host/host.ts'
+import type { MemoryNetwork } from '../mesh/memory/memory-network.ts'
 import { eventually } from './eventually.ts'
+import { freePorts } from './free-ports.ts'
 import { MemoryHost, type MemoryHostOptions } from './memory-host.ts'
-import { freePorts } from './ports.ts'
 
 type ManagerOptions = Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
 
@@ -22,7 +22,7 @@ export type StartOptions<H extends Host = MemoryHost> = {
   subscribe?: boolean
   /** Keys of the section `clustering` of a node's file, beside `hubServer`: `republishMessages`, `leafServer.streams`. */
   clustering?: (name: string) => Record<string, unknown>
-  /** The database of a node; its method `mount`, if it has one, is given the manager at each start. Default: a `MemoryHost` with `tables`. */
+  /** The database of a node; its method `attach`, if it has one, is given the manager at each start. Default: a `MemoryHost` with `tables`. */
   host?: (name: string) => H | Promise<H>
   /** Of each manager: its bounds and time-outs, `natsServer`, `logger`. */
   options?: ManagerOptions | ((name: string) => ManagerOptions)
@@ -37,7 +37,7 @@ const PASSWORD = 'of-a-cluster-for-tests'
 export class ClusterNode<H extends Host = MemoryHost> {
   readonly name: string
   readonly host: H
-  readonly folder: string
+  readonly directory: string
   readonly configFile: string
   /** The hub's port for other hubs: what a route to this node names. None on a network in memory. */
   readonly port: number | undefined
@@ -45,12 +45,12 @@ export class ClusterNode<H extends Host = MemoryHost> {
   #cluster: ClusterManager | undefined
 
   constructor(
-    files: Pick<ClusterNode<H>, 'name' | 'host' | 'folder' | 'configFile' | 'port'>,
+    files: Pick<ClusterNode<H>, 'name' | 'host' | 'directory' | 'configFile' | 'port'>,
     open: () => Promise<ClusterManager>,
   ) {
     this.name = files.name
     this.host = files.host
-    this.folder = files.folder
+    this.directory = files.directory
     this.configFile = files.configFile
     this.port = files.port
     this.#open = open
@@ -70,8 +70,8 @@ export class ClusterNode<H extends Host = MemoryHost> {
   async start(): Promise<void> {
     if (this.#cluster) return
     this.#cluster = await this.#open()
-    const { mount } = this.host as { mount?: (cluster: ClusterManager) => unknown }
-    if (typeof mount === 'function') mount.call(this.host, this.#cluster)
+    const { attach } = this.host as { attach?: (cluster: ClusterManager) => unknown }
+    if (typeof attach === 'function') attach.call(this.host, this.#cluster)
   }
 
   /** Closes the manager, and with it the servers. */
@@ -85,11 +85,11 @@ export class ClusterNode<H extends Host = MemoryHost> {
 /** What `startCluster` gives: `await using`, or `close`, ends everything and removes the folders. */
 export class TestingCluster<H extends Host = MemoryHost> {
   readonly nodes: readonly ClusterNode<H>[]
-  readonly #folder: string
+  readonly #directory: string
 
-  constructor(nodes: readonly ClusterNode<H>[], folder: string) {
+  constructor(nodes: readonly ClusterNode<H>[], directory: string) {
     this.nodes = nodes
-    this.#folder = folder
+    this.#directory = directory
   }
 
   /** Throws when there is none of this name. */
@@ -103,31 +103,31 @@ export class TestingCluster<H extends Host = MemoryHost> {
    * Resolves when every outbox is empty and every node that runs has applied what the others that run have published. Rejects
    * after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
    */
-  async settled(timeout = 15_000): Promise<void> {
-    let unrest = ''
+  async converged(timeout = 15_000): Promise<void> {
+    let pendingReason = ''
     const running = this.nodes.filter((node) => node.isRunning)
-    const isSettled = async () => {
+    const hasConverged = async () => {
       for (const { name, host } of running)
-        for await (const { id } of host.unpublished?.() ?? []) {
-          unrest = `transaction ${id} is in the outbox of ${name}`
+        for await (const { id } of host.readOutbox?.() ?? []) {
+          pendingReason = `transaction ${id} is in the outbox of ${name}`
           return false
         }
       for (const { name, cluster, host } of running)
-        for (const { source, state, applied, error = '' } of cluster.subscriptions()) {
+        for (const { source, state, appliedSequence, error = '' } of cluster.subscriptions()) {
           const { node, database, table } = source
           const owner = running.find((each) => each.name === node)
           if (!owner) continue
-          const { sequence: last = 0, epoch } = (await owner.host.publishedUpTo?.(database, table)) ?? {}
+          const { sequence: last = 0, epoch } = (await owner.host.publishedPosition?.(database, table)) ?? {}
           // The same number in another incarnation of the stream is another place.
-          const isElsewhere = last > 0 && (await host.checkpoint(source))?.epoch !== epoch
-          unrest = `${name} is ${state} at ${applied} of ${last} of ${database}.${table} of ${node} ${error}`
-          if (state !== 'live' || applied < last || isElsewhere) return false
+          const isInOtherEpoch = last > 0 && (await host.loadCheckpoint(source))?.epoch !== epoch
+          pendingReason = `${name} is ${state} at ${appliedSequence} of ${last} of ${database}.${table} of ${node} ${error}`
+          if (state !== 'live' || appliedSequence < last || isInOtherEpoch) return false
         }
       return true
     }
     await eventually(
-      () => `the cluster settles: ${unrest}`,
-      async () => (await isSettled()) && isSettled(),
+      () => `the cluster settles: ${pendingReason}`,
+      async () => (await hasConverged()) && hasConverged(),
       timeout,
     )
   }
@@ -135,7 +135,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
   /** Idempotent. */
   async close(): Promise<void> {
     const closed = await Promise.allSettled(this.nodes.map((node) => node.stop()))
-    await rm(this.#folder, { recursive: true, force: true, maxRetries: 5 })
+    await rm(this.#directory, { recursive: true, force: true, maxRetries: 5 })
     const failure = closed.find((result) => result.status === 'rejected')
     if (failure) throw failure.reason
   }
@@ -158,7 +158,7 @@ export async function startCluster<H extends Host = MemoryHost>(
   if (names.length === 0 || !names.every((name) => typeof name === 'string' && name !== ''))
     throw new TypeError(`'nodes' must be a number from 1 on, or names, received ${String(nodes)}`)
   const { network, tables = [], subscribe = true, timeout = 30_000 } = options
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
   const host = options.host ?? (() => new MemoryHost({ tables }) as Host as H)
   const managerOptions = (name: string) =>
     typeof options.options === 'function' ? options.options(name) : options.options
@@ -170,27 +170,29 @@ export async function startCluster<H extends Host = MemoryHost>(
       host,
       ...(network ? { mesh: network.mesh() } : {}),
     })
-  const made: ClusterNode<H>[] = []
-  const cluster = new TestingCluster(made, folder)
+  const started: ClusterNode<H>[] = []
+  const cluster = new TestingCluster(started, directory)
   try {
     for (const name of names) {
       const ports = network ? undefined : await freePorts(4)
-      const own = await mkdtemp(join(folder, `${name.slice(0, 50)}-`))
-      const configFile = join(own, 'config.yaml')
-      await writeFile(configFile, configOf(name, ports, made[0]?.port, options.clustering?.(name)), { mode: 0o600 })
+      const nodeDirectory = await mkdtemp(join(directory, `${name.slice(0, 50)}-`))
+      const configFile = join(nodeDirectory, 'config.yaml')
+      await writeFile(configFile, configText(name, ports, started[0]?.port, options.clustering?.(name)), {
+        mode: 0o600,
+      })
       const database = await host(name)
-      made.push(
+      started.push(
         new ClusterNode(
-          { name, host: database, folder: own, configFile, port: ports?.[0] },
+          { name, host: database, directory: nodeDirectory, configFile, port: ports?.[0] },
           open(name, configFile, database),
         ),
       )
     }
-    const [first, ...others] = made
+    const [first, ...others] = started
     await first!.start()
     await Promise.all(others.map((node) => node.start()))
-    await allMet(made, timeout)
-    if (subscribe && tables.length > 0) await subscribeAll(made, tables, timeout)
+    await waitUntilLinked(started, timeout)
+    if (subscribe && tables.length > 0) await subscribeAll(started, tables, timeout)
     return cluster
   } catch (error) {
     await cluster.close().catch(() => {})
@@ -199,7 +201,7 @@ export async function startCluster<H extends Host = MemoryHost>(
 }
 
 /** The section of a node's file; the first node is the one that the others have a route to. */
-function configOf(
+function configText(
   name: string,
   ports: readonly number[] | undefined,
   first: number | undefined,
@@ -229,7 +231,7 @@ function configOf(
 }
 
 /** Each is seen in the network by each. */
-async function allMet(nodes: readonly ClusterNode<Host>[], timeout: number): Promise<void> {
+async function waitUntilLinked(nodes: readonly ClusterNode<Host>[], timeout: number): Promise<void> {
   for (const { name, cluster } of nodes) {
     let seen: string[] = []
     await eventually(

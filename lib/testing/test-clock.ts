@@ -1,6 +1,6 @@
 // The time of a network in memory, turned by a test: heartbeats, time-outs, back-off, retention and delays in no time.
 
-import type { Timers } from '../timers.ts'
+import type { Timers } from '../util/timers.ts'
 
 export type TestClockOptions = {
   /** ms since 1970 at the start, or a date. Default: the present. */
@@ -12,10 +12,10 @@ export type TestClockOptions = {
 type Timer = { at: number; every: number | undefined; work: () => void }
 
 /** Turns of the event loop between two moments: what one node sends to another takes one, and an answer several. */
-const TURNS = 25
-const EARLIEST = 0
+const EVENT_LOOP_TURNS = 25
+const MIN_TIME_MS = 0
 /** What a Date can hold. */
-const LATEST = 8.64e15
+const MAX_TIME_MS = 8.64e15
 
 /**
  * `new MemoryNetwork({ clock: new TestClock() })`: the managers of that network go by it as well. What concerns the
@@ -27,12 +27,13 @@ export class TestClock implements Timers {
   /** Time of ours that is not the system's. */
   #offset: number
   readonly #stopped: boolean
-  #alarm: NodeJS.Timeout | undefined
-  #turning: Promise<void> = Promise.resolve()
+  #nextTimer: NodeJS.Timeout | undefined
+  #advancing: Promise<void> = Promise.resolve()
 
   constructor({ start = Date.now(), stopped = false }: TestClockOptions = {}) {
     const time = Number(start)
-    if (!(time >= EARLIEST && time <= LATEST)) throw new TypeError(`'start' must be a time, received ${String(start)}`)
+    if (!(time >= MIN_TIME_MS && time <= MAX_TIME_MS))
+      throw new TypeError(`'start' must be a time, received ${String(start)}`)
     this.#start = time
     this.#stopped = stopped
     this.#offset = stopped ? 0 : -performance.now()
@@ -54,10 +55,10 @@ export class TestClock implements Timers {
    * duration.
    */
   advance(ms: number): Promise<void> {
-    if (!(typeof ms === 'number' && ms >= 0 && ms <= LATEST))
-      throw new TypeError(`'ms' must be from 0 to ${LATEST}, received ${ms}`)
-    const turn = this.#turning.then(() => this.#advance(ms))
-    this.#turning = turn
+    if (!(typeof ms === 'number' && ms >= 0 && ms <= MAX_TIME_MS))
+      throw new TypeError(`'ms' must be from 0 to ${MAX_TIME_MS}, received ${ms}`)
+    const turn = this.#advancing.then(() => this.#advance(ms))
+    this.#advancing = turn
     return turn
   }
 
@@ -72,22 +73,22 @@ export class TestClock implements Timers {
 
   #add(timer: Timer): () => void {
     this.#timers.add(timer)
-    this.#arm()
+    this.#schedule()
     return () => void this.#timers.delete(timer)
   }
 
   async #advance(ms: number): Promise<void> {
-    await settled()
+    await drainEventLoop()
     const end = this.elapsed() + ms
     for (let next = this.#next(); next && next.at <= end; next = this.#next()) {
-      this.#turnTo(next.at)
+      this.#advanceTo(next.at)
       this.#fire()
-      await settled()
+      await drainEventLoop()
     }
-    this.#turnTo(end)
+    this.#advanceTo(end)
   }
 
-  #turnTo(elapsed: number): void {
+  #advanceTo(elapsed: number): void {
     this.#offset += Math.max(0, elapsed - this.elapsed())
   }
 
@@ -107,19 +108,19 @@ export class TestClock implements Timers {
       else timer.at += timer.every
       timer.work()
     }
-    this.#arm()
+    this.#schedule()
   }
 
   /** Of a clock that goes on by itself. */
-  #arm(): void {
-    clearTimeout(this.#alarm)
+  #schedule(): void {
+    clearTimeout(this.#nextTimer)
     const next = this.#next()
     if (this.#stopped || !next) return
-    this.#alarm = setTimeout(() => this.#fire(), Math.max(1, next.at - this.elapsed()))
-    if ([...this.#timers].every(({ every }) => every !== undefined)) this.#alarm.unref()
+    this.#nextTimer = setTimeout(() => this.#fire(), Math.max(1, next.at - this.elapsed()))
+    if ([...this.#timers].every(({ every }) => every !== undefined)) this.#nextTimer.unref()
   }
 }
 
-async function settled(): Promise<void> {
-  for (let turn = 0; turn < TURNS; turn++) await new Promise((resolve) => setImmediate(resolve))
+async function drainEventLoop(): Promise<void> {
+  for (let turn = 0; turn < EVENT_LOOP_TURNS; turn++) await new Promise((resolve) => setImmediate(resolve))
 }

@@ -1,7 +1,7 @@
 // Waiting that an AbortSignal ends.
 
 /** Settles as `work` does, or rejects with the signal's reason as soon as it aborts. Leaves no listener behind. */
-export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export function withAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
   return new Promise<T>((resolve, reject) => {
     const abort = () => reject(signal.reason)

@@ -1,6 +1,6 @@
 // Mutual exclusion by key: tasks of one key run one after the other, tasks of different keys at the same time.
 
-import { unlessAborted } from './abort.ts'
+import { withAbort } from './abort.ts'
 
 export class KeyedMutex {
   /** The last task of each key; settles, never rejects. */
@@ -36,6 +36,6 @@ function start<T>(
   task: () => T | Promise<T>,
   signal: AbortSignal | undefined,
 ): [result: Promise<T>, done: Promise<void>] {
-  const result = unlessAborted(earlier, signal).then(task)
+  const result = withAbort(earlier, signal).then(task)
   return [result, Promise.allSettled([earlier, result]).then(() => {})]
 }

@@ -16,7 +16,7 @@ const rawName = 'raw pull'
 const LOOK = 20
 const MEGABYTE = 2 ** 20
 /** Of a million transactions each. */
-const MOST_ROUNDS = 2
+const MAX_ROUNDS = 2
 
 /** What takes in `count` transactions, from the first on; `begin` sets it going. Memory is the most of this process meanwhile. */
 async function taking(count: number, counter: Counter, begin: () => Promise<unknown>): Promise<Figures> {
@@ -86,7 +86,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await reading(two, one, table, 120_000)
 
   const contenders = [ours(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
-  const rounds = Math.min(options.rounds, MOST_ROUNDS)
+  const rounds = Math.min(options.rounds, MAX_ROUNDS)
   const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })
   const comparisons = [
     { ...of('catch-up, tx/s', 'rate'), target: atLeast(0.8) },
@@ -100,7 +100,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
 export const catchUp: Part = {
   name: 'catch-up',
   legend: [
-    `A backlog of transactions of ${SIZE} bytes on another node, from the first that arrives to the last; at most ${MOST_ROUNDS} rounds and no`,
+    `A backlog of transactions of ${SIZE} bytes on another node, from the first that arrives to the last; at most ${MAX_ROUNDS} rounds and no`,
     'warm-up. The raw client reads the same stream, as bounded as ours. Memory is the most of this process meanwhile, which',
     'runs the other node as well; the garbage of the one is there when the other begins.',
   ],

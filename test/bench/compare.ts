@@ -10,7 +10,7 @@ export type Contender = { readonly name: string; run(): Promise<Figures> }
 
 export type Target = { readonly text: string; met(ratio: number): boolean }
 export const atLeast = (bound: number): Target => ({ text: `>= ${bound}`, met: (ratio) => ratio >= bound })
-export const atMost = (bound: number): Target => ({ text: `<= ${bound}`, met: (ratio) => ratio <= bound })
+export const atMax = (bound: number): Target => ({ text: `<= ${bound}`, met: (ratio) => ratio <= bound })
 export const below = (bound: number): Target => ({ text: `< ${bound}`, met: (value) => value < bound })
 
 /** One figure of one contender beside the same of another. */

@@ -145,8 +145,8 @@ const places: readonly Place[] = [
 ]
 
 async function* rowsOf(place: Place, entries: Entries, count: number, options: PartOptions): AsyncIterable<Row> {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-bench-'))
-  const configFile = join(folder, 'config.yaml')
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-bench-'))
+  const configFile = join(directory, 'config.yaml')
   const network = new MemoryNetwork()
   const others = place.others(entries, count)
   const tables = [...new Set(others.flatMap((node) => node.tables))]
@@ -184,7 +184,7 @@ async function* rowsOf(place: Place, entries: Entries, count: number, options: P
   } finally {
     await cluster?.close().catch(() => {})
     await network.close()
-    await rm(folder, { recursive: true, force: true, maxRetries: 5 })
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 })
   }
 }
 

@@ -29,7 +29,7 @@ function ours(nodes: readonly TestNode[], at: readonly NullHost[], seconds: numb
 }
 
 /** Puts into the stream of `to` all that is in that of `from`, no more in flight than the window allows. */
-async function handOn(scene: Scene, from: TestNode, to: TestNode, client: NatsConnection): Promise<void> {
+async function relay(scene: Scene, from: TestNode, to: TestNode, client: NatsConnection): Promise<void> {
   const publisher = await RawPublisher.open(client, to.name, rawTable)
   let inFlight = 0
   const stored = () => {
@@ -54,8 +54,8 @@ async function rawAround(scene: Scene, nodes: readonly TestNode[], seconds: numb
   const [one, two, three] = nodes as [TestNode, TestNode, TestNode]
   const clients = [await storeClient(scene, one), await storeClient(scene, two), await storeClient(scene, three)]
   const publisher = await RawPublisher.open(clients[0]!, one.name, rawTable)
-  await handOn(scene, one, two, clients[1]!)
-  await handOn(scene, two, three, clients[2]!)
+  await relay(scene, one, two, clients[1]!)
+  await relay(scene, two, three, clients[2]!)
   const back = new Counter()
   const reader = { client: await meshClient(scene, one), node: three.name, table: rawTable }
   await RawReader.open({ ...reader, take: () => back.add(1) })

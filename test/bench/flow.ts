@@ -68,12 +68,12 @@ function watching(counted: () => number, stalled: (count: number) => void): { en
 /** What arrived so far, and waiting for it. */
 export class Counter {
   count = 0
-  #wanted = Number.POSITIVE_INFINITY
+  #desired = Number.POSITIVE_INFINITY
   #wake = () => {}
 
   add(more: number): void {
     this.count += more
-    if (this.count >= this.#wanted) this.#wake()
+    if (this.count >= this.#desired) this.#wake()
   }
 
   /** Rejects when nothing more arrives for a while. One may wait at a time. */
@@ -84,9 +84,9 @@ export class Counter {
         () => this.count,
         (arrived) => reject(new Error(`${arrived} of ${count} transactions arrived, and then no more`)),
       )
-      this.#wanted = count
+      this.#desired = count
       this.#wake = () => {
-        this.#wanted = Number.POSITIVE_INFINITY
+        this.#desired = Number.POSITIVE_INFINITY
         stalled.end()
         resolve()
       }

@@ -1,7 +1,7 @@
 // One transaction at a time: from `publish` on one node to the other node's `apply`, beside the plain client on the same way.
 
 import { subscribe } from '../support/cluster.ts'
-import { atMost, type Contender, compare, type Figures } from './compare.ts'
+import { atMax, type Contender, compare, type Figures } from './compare.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import { emptyStream, meshClient, RawPublisher, RawReader, storeClient } from './raw-client.ts'
@@ -73,8 +73,8 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   ]
   const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, ours: 'ours', limit })
   const comparisons = [
-    { ...of('p50', rawName), target: atMost(1.3) },
-    { ...of('p99', rawName), target: atMost(2) },
+    { ...of('p50', rawName), target: atMax(1.3) },
+    { ...of('p99', rawName), target: atMax(2) },
     of('p50', coreName),
     of('p99', coreName),
   ]

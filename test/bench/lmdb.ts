@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Batch, ClusterManager, Transaction } from '../../lib/index.ts'
 import { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
-import { temporaryFolder } from '../support/cluster.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 import { Counter, flow } from './flow.ts'
 import type { Scene } from './nodes.ts'
 import { rowsOf } from './transactions.ts'
@@ -20,8 +20,8 @@ export class CountingLmdbHost extends LmdbHost {
 
   /** With these tables of the database `dev`. It ends with the scene. */
   static async open(scene: Scene, tables: readonly string[]): Promise<CountingLmdbHost> {
-    const [folder, remove] = await temporaryFolder()
-    const database = await Database.open(join(folder, 'database'))
+    const [directory, remove] = await temporaryDirectory()
+    const database = await Database.open(join(directory, 'database'))
     scene.afterwards(async () => {
       await database.close()
       await remove()
@@ -38,14 +38,14 @@ export class CountingLmdbHost extends LmdbHost {
 
   /** From now on commits are stamped and published by this manager. */
   serve(cluster: ClusterManager): void {
-    this.database.stamp = () => cluster.stamp()
+    this.database.timestamp = () => cluster.timestamp()
     this.database.publish = (transaction) => cluster.publish(transaction)
   }
 
   /** Commits transactions of one row, which stay in the outbox for now; resolves with them. */
   async fill(cluster: ClusterManager, table: string, size: number, count: number): Promise<Transaction[]> {
     const filled: Transaction[] = []
-    this.database.stamp = () => cluster.stamp()
+    this.database.timestamp = () => cluster.timestamp()
     this.database.publish = async (transaction) => void filled.push(transaction)
     const row = rowsOf(size)
     await flow((settled, failed) => void this.commit(table, row()).then(settled, failed), { window: 1_000, count })

@@ -2,15 +2,15 @@
 
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { temporaryFolder } from '../support/cluster.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 import { compileAll } from '../support/program.ts'
 
-const [folder, remove] = await temporaryFolder()
+const [directory, remove] = await temporaryDirectory()
 try {
-  await compileAll(folder)
-  const child = spawn(process.execPath, [join(folder, 'test', 'bench', 'run.js'), ...process.argv.slice(2)], {
+  await compileAll(directory)
+  const child = spawn(process.execPath, [join(directory, 'test', 'bench', 'run.js'), ...process.argv.slice(2)], {
     stdio: 'inherit',
-    env: { ...process.env, TEST_PROGRAMS: folder },
+    env: { ...process.env, TEST_PROGRAMS: directory },
   })
   // It ends what it has started, and then itself; so do we.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))

@@ -52,7 +52,7 @@ export async function measure<T>(
   return {
     ms: median(times),
     'least ms': Math.min(...times),
-    'most ms': Math.max(...times),
+    'max ms': Math.max(...times),
     'cpu ms': cpu,
     'us/entry': (median(times) * 1000) / entries,
     'cpu us/entry': (cpu * 1000) / entries,

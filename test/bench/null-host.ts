@@ -1,9 +1,9 @@
 // A database that does nothing: it counts what it is handed and keeps the checkpoints. It has no outbox.
 
-import type { Batch, Checkpoint, Host, Source, TableDescription } from '../../lib/index.ts'
+import type { Batch, Checkpoint, Host, RemoteTable, TableDescription } from '../../lib/index.ts'
 import { Counter } from './flow.ts'
 
-const keyOf = ({ node, database, table }: Source) => `${node}.${database}.${table}`
+const keyOf = ({ node, database, table }: RemoteTable) => `${node}.${database}.${table}`
 
 export class NullHost implements Host {
   readonly applied = new Counter()
@@ -34,11 +34,11 @@ export class NullHost implements Host {
     this.applied.add(transactions.length)
   }
 
-  async checkpoint(source: Source): Promise<Checkpoint | undefined> {
+  async loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
     return this.#checkpoints.get(keyOf(source))
   }
 
-  async forget(source: Source): Promise<void> {
+  async deleteCheckpoint(source: RemoteTable): Promise<void> {
     this.#checkpoints.delete(keyOf(source))
   }
 

@@ -10,7 +10,7 @@ import { nextId } from './transactions.ts'
 /** As the module's `publishWindow`. */
 export const WINDOW = 1_024
 /** As the module's `maxBatch`, twice, and its readers' bytes in one request. */
-const MOST_MESSAGES = 1_000
+const MAX_MESSAGES = 1_000
 const PULL_BYTES = 4 * 1024 * 1024
 const PULL_EXPIRES = 30_000
 /** What an acknowledgement begins with, unless it is a refusal. */
@@ -131,8 +131,8 @@ export class RawReader {
 
   refill(): void {
     const { client, hasRoom } = this.#options
-    if (this.#outstanding > MOST_MESSAGES / 2 || hasRoom?.() === false) return
-    const batch = MOST_MESSAGES - this.#outstanding
+    if (this.#outstanding > MAX_MESSAGES / 2 || hasRoom?.() === false) return
+    const batch = MAX_MESSAGES - this.#outstanding
     this.#outstanding += batch
     const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes: PULL_BYTES }
     client.publish(this.#call('MSG.NEXT'), JSON.stringify(body), { reply: this.#inbox })
@@ -154,6 +154,6 @@ export class RawReader {
     const isMessage = message.subject !== this.#inbox
     this.#outstanding -= isMessage ? 1 : Number(message.headers?.get('Nats-Pending-Messages') || 0)
     if (isMessage) this.#options.take(message)
-    if (this.#outstanding <= MOST_MESSAGES / 2) this.refill()
+    if (this.#outstanding <= MAX_MESSAGES / 2) this.refill()
   }
 }

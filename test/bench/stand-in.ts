@@ -8,7 +8,7 @@ const described = { hash_attribute: 'id', attributes: [{ attribute: 'id' }] }
 
 export async function standIn(network: MemoryNetwork, node: string, tables: readonly string[]): Promise<Mesh> {
   const mesh = network.mesh()
-  await mesh.open(node, { hub: [], leaf: [] }, { state: () => {}, refused: () => {}, linked: () => {} })
+  await mesh.open(node, { hub: [], leaf: [] }, { state: () => {}, rejected: () => {}, linked: () => {} })
   for (const table of tables) await mesh.ensureStream({ database: 'dev', table }, '')
   const dev = Object.fromEntries(tables.map((table) => [table, described]))
   mesh.serve(async (data) => {

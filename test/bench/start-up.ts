@@ -19,13 +19,13 @@ const timed = async (work: () => Promise<unknown>) => {
 }
 
 /** On the files that the node has left. */
-function byHand({ folder, ports }: TestNode): { start(): Promise<void>; stop(): Promise<void> } {
+function byHand({ directory, ports }: TestNode): { start(): Promise<void>; stop(): Promise<void> } {
   const running: ChildProcess[] = []
   return {
     start: async () => {
       for (const kind of ['hub', 'leaf'])
         running.push(
-          spawn(process.env.NATS_SERVER ?? 'nats-server', ['-c', join(folder, 'clustering', `${kind}.json`)], {
+          spawn(process.env.NATS_SERVER ?? 'nats-server', ['-c', join(directory, 'clustering', `${kind}.json`)], {
             stdio: 'ignore',
           }),
         )

@@ -28,7 +28,7 @@ export function transactionsOf(cluster: ClusterManager, table: string, size: num
   const row = rowsOf(size)
   return () => ({
     id: nextId(),
-    stamp: cluster.stamp(),
+    timestamp: cluster.timestamp(),
     writes: [{ operation: 'upsert', database: 'dev', table, records: [row()] }],
   })
 }

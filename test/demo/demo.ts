@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { Authority } from '../support/authority.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { admin, NodeProcess } from '../support/node-process.ts'
 import { MemoryNode } from './memory-node.ts'
 import { Story } from './story.ts'
@@ -25,7 +25,7 @@ if (values.mesh !== undefined && values.mesh !== 'memory' && values.mesh !== 'na
   process.exit(1)
 }
 const inMemory = values.mesh === 'memory' || (values.mesh === undefined && !(await hasNatsServer()))
-const [folder, remove] = await temporaryFolder()
+const [directory, remove] = await temporaryDirectory()
 const network = new MemoryNetwork()
 const nodes: DemoNode[] = []
 const dog = { database: 'dev', table: 'dog' }
@@ -97,7 +97,7 @@ async function play(): Promise<void> {
   })
 
   await story.step('a route by the API and one by hand, live: no server and no database is started again', async () => {
-    const before = await incarnations()
+    const before = await epochs()
     await first.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(second)] })
     const text = await readFile(third.configFile, 'utf8')
     const line = new RegExp(`^( *)- host: 127.0.0.1\\n *port: ${first.ports.cluster}\\n`, 'm')
@@ -114,7 +114,7 @@ async function play(): Promise<void> {
       return routes.hub.length === 2 && routes
     })
     const same = inMemory ? 'the same three nodes as before' : 'the same nine processes as before'
-    story.check(JSON.stringify(await incarnations()) === JSON.stringify(before), same)
+    story.check(JSON.stringify(await epochs()) === JSON.stringify(before), same)
     return [`cluster_get_routes of node3: ${JSON.stringify(hub)}`, same]
   })
 
@@ -188,7 +188,7 @@ async function equal(count: number): Promise<string> {
   return `${count} rows on each of the three, digest ${digest}`
 }
 
-const incarnations = () => Promise.all(nodes.map((node) => node.incarnation()))
+const epochs = () => Promise.all(nodes.map((node) => node.incarnation()))
 
 async function end(): Promise<void> {
   await Promise.all(nodes.map((node) => node.end()))
@@ -205,10 +205,10 @@ try {
     story.say('There is no nats-server on this machine: the nodes run on a network in memory instead (--mesh memory).')
   const authority = values.tls ? await Authority.create() : undefined
   for (const name of ['node1', 'node2', 'node3']) {
-    const tls = await authority?.issue(join(folder, name, 'tls'), name)
+    const tls = await authority?.issue(join(directory, name, 'tls'), name)
     const node = inMemory
-      ? await MemoryNode.create(folder, name, network)
-      : await NodeProcess.create(folder, name, tls && { tls })
+      ? await MemoryNode.create(directory, name, network)
+      : await NodeProcess.create(directory, name, tls && { tls })
     node.onProgress = (progress) => story.draw(name, progress)
     nodes.push(node)
   }
@@ -227,5 +227,5 @@ try {
   process.exitCode = 1
 } finally {
   await end()
-  await rm(folder, { recursive: true, force: true })
+  await rm(directory, { recursive: true, force: true })
 }

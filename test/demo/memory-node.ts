@@ -25,8 +25,8 @@ export class MemoryNode extends NodeClient {
   }
 
   static async create(parent: string, name: string, network: MemoryNetwork): Promise<MemoryNode> {
-    const { folder, ports } = await nodeFiles(parent, name)
-    return new MemoryNode(name, network, `${folder}/config.yaml`, ports)
+    const { directory, ports } = await nodeFiles(parent, name)
+    return new MemoryNode(name, network, `${directory}/config.yaml`, ports)
   }
 
   get url(): string {
@@ -34,15 +34,15 @@ export class MemoryNode extends NodeClient {
   }
 
   async start(): Promise<string> {
-    const progress = (told: Progress) => this.onProgress?.(told)
-    this.#node = await startNode(this.configFile, quiet, { mesh: this.#network.mesh(), on: { progress } })
+    const progress = (reported: Progress) => this.onProgress?.(reported)
+    this.#node = await startNode(this.configFile, quiet, { mesh: this.#network.mesh(), listeners: { progress } })
     this.#starts++
     return `${this.name} ready: ${this.url}`
   }
 
   /** As far as one process can show it: its network ends at once, and it is closed. */
   async kill(): Promise<void> {
-    this.#network.drop(this.name)
+    this.#network.crash(this.name)
     await this.end()
   }
 

@@ -19,7 +19,7 @@ test('a node that was cut off for a minute has lost nothing', async (t) => {
   assert.equal((await down).node, 'node2')
 
   network.heal()
-  await cluster.settled()
+  await cluster.converged()
   assert.deepEqual(one!.host.get('dev', 'dog', 1), { id: 1, name: 'Max' })
   assert.deepEqual(one!.host.records('dev', 'dog'), two!.host.records('dev', 'dog'))
 })

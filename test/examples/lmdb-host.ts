@@ -8,10 +8,10 @@ import {
   type ClusterManager,
   type Host,
   mergeRow,
-  type Published,
-  type Row,
+  type PublishedPosition,
+  type RemoteTable,
   rowChanges,
-  type Source,
+  type StoredRow,
   type TableDescription,
   type Transaction,
   type Write,
@@ -21,18 +21,18 @@ type Place = { id: string }
 
 export class LmdbHost implements Host {
   /** Set when the manager is open: a commit takes its stamp there. */
-  cluster: Pick<ClusterManager, 'stamp' | 'publish'> | undefined
+  cluster: Pick<ClusterManager, 'timestamp' | 'publish'> | undefined
   readonly #root
   readonly #tables // [database, table]: TableDescription
   readonly #rows // [database, table, key]: Row, tombstones included
   readonly #outbox // 1, 2, 3...: Transaction
-  readonly #state // ['checkpoint' or 'published', ...]: as it was given; 'stamp': the highest
+  readonly #state // ['checkpoint' or 'published', ...]: as it was given; 'timestamp': the highest
   readonly #positions = new Map<string, number>() // of what was read from the outbox, by id
 
   constructor(path: string) {
     this.#root = open({ path })
     this.#tables = this.#root.openDB<TableDescription, string[]>('tables', {})
-    this.#rows = this.#root.openDB<Row, (string | number)[]>('rows', {})
+    this.#rows = this.#root.openDB<StoredRow, (string | number)[]>('rows', {})
     this.#outbox = this.#root.openDB<Transaction, number>('outbox', {})
     this.#state = this.#root.openDB<unknown, string | string[]>('state', {})
   }
@@ -42,9 +42,9 @@ export class LmdbHost implements Host {
   }
 
   /** What users of the database do: rows and outbox entry in one transaction, then `publish`. */
-  async commit(writes: Write[], stamp = () => this.cluster!.stamp()): Promise<Transaction> {
+  async commit(writes: Write[], timestamp = () => this.cluster!.timestamp()): Promise<Transaction> {
     const transaction = await this.#root.childTransaction(() => {
-      const transaction = { id: randomUUID(), stamp: stamp(), writes } // the stamp inside: it orders commits
+      const transaction = { id: randomUUID(), timestamp: timestamp(), writes } // the stamp inside: it orders commits
       this.#write(transaction)
       this.#append(transaction)
       return transaction
@@ -53,17 +53,17 @@ export class LmdbHost implements Host {
     return transaction
   }
 
-  #write({ stamp, writes }: Transaction): void {
+  #write({ timestamp, writes }: Transaction): void {
     for (const write of writes) {
       const { database, table } = write
       const description = this.#tables.get([database, table])
       if (!description) throw new Error(`Table '${database}.${table}' does not exist`)
-      for (const { key, change } of rowChanges(write, stamp, description.primaryKey)) {
+      for (const { key, change } of rowChanges(write, timestamp, description.primaryKey)) {
         const at = [database, table, key as string | number]
         this.#rows.put(at, mergeRow(this.#rows.get(at), change)) // the last writer wins
       }
     }
-    if (stamp > ((this.#state.get('stamp') as string) ?? '')) this.#state.put('stamp', stamp)
+    if (timestamp > ((this.#state.get('timestamp') as string) ?? '')) this.#state.put('timestamp', timestamp)
   }
 
   #append(transaction: Transaction): void {
@@ -74,8 +74,8 @@ export class LmdbHost implements Host {
   // --- Host ---------------------------------------------------------------------------------------------------------------
 
   info() {
-    const stamp = this.#state.get('stamp') as string | undefined
-    return { version: '1.0.0', ...(stamp !== undefined && { stamp }) }
+    const timestamp = this.#state.get('timestamp') as string | undefined
+    return { version: '1.0.0', ...(timestamp !== undefined && { timestamp }) }
   }
 
   async describe() {
@@ -88,23 +88,23 @@ export class LmdbHost implements Host {
   }
 
   /** Rows, checkpoint and what is to be handed on in one transaction; a throw undoes all of it. */
-  async apply({ source, transactions, checkpoint, republish = [] }: Batch) {
+  async apply({ source, transactions, checkpoint, relay = [] }: Batch) {
     await this.#root.childTransaction(() => {
       for (const transaction of transactions) this.#write(transaction)
       this.#state.put(checkpointKey(source), checkpoint)
-      for (const transaction of republish) this.#append(transaction)
+      for (const transaction of relay) this.#append(transaction)
     })
   }
 
-  async checkpoint(source: Source) {
+  async loadCheckpoint(source: RemoteTable) {
     return this.#state.get(checkpointKey(source)) as Checkpoint | undefined
   }
 
-  async forget(source: Source) {
+  async deleteCheckpoint(source: RemoteTable) {
     await this.#state.remove(checkpointKey(source))
   }
 
-  async *unpublished(after?: Place) {
+  async *readOutbox(after?: Place) {
     const start = ((after && this.#positions.get(after.id)) ?? 0) + 1
     for (const position of [...this.#outbox.getKeys({ start })]) {
       const transaction = this.#outbox.get(position)
@@ -114,7 +114,7 @@ export class LmdbHost implements Host {
     }
   }
 
-  async published(progress: Published[], through?: Place, except: string[] = []) {
+  async confirmPublished(progress: PublishedPosition[], through?: Place, except: string[] = []) {
     await this.#root.childTransaction(() => {
       for (const each of progress) this.#state.put(['published', each.database, each.table], each)
       const end = ((through && this.#positions.get(through.id)) ?? 0) + 1
@@ -123,8 +123,8 @@ export class LmdbHost implements Host {
     })
   }
 
-  async publishedUpTo(database: string, table: string) {
-    return this.#state.get(['published', database, table]) as Published | undefined
+  async publishedPosition(database: string, table: string) {
+    return this.#state.get(['published', database, table]) as PublishedPosition | undefined
   }
 
   close() {
@@ -132,4 +132,4 @@ export class LmdbHost implements Host {
   }
 }
 
-const checkpointKey = ({ node, database, table }: Source) => ['checkpoint', node, database, table]
+const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]

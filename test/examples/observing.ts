@@ -20,6 +20,6 @@ export function openObserved(options: ClusterOptions, log = pino()) {
     ...options,
     logger: log,
     meter: metrics.getMeter('my-database'),
-    on: { progress: ({ task, done, total }) => log.info({ done, total }, task) },
+    listeners: { progress: ({ task, done, total }) => log.info({ done, total }, task) },
   })
 }

@@ -3,7 +3,7 @@
 import type { ClusterView } from '../../lib/index.ts'
 
 /** Tells people what they should look into, until the signal aborts. */
-export function alarms({ events, subscriptions }: ClusterView, tell: (text: string) => void, signal: AbortSignal) {
+export function alerts({ events, subscriptions }: ClusterView, tell: (text: string) => void, signal: AbortSignal) {
   events.on('peer:down', ({ node }) => tell(`${node} is gone`), { signal })
   events.on(
     'subscription:state',

@@ -1,7 +1,7 @@
 // The judgement at the end: from what every node holds, its journal and what it reported, everything that must not be.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
 import { type Commit, isOwn, originOf, tableAfter } from './writes.ts'
@@ -51,7 +51,7 @@ export function judge(
 const committedAt = ({ name, tables }: NodeState, table: string): Commit[] =>
   [...(tables.get(table)! as Map<string, unknown> as Map<string, Commit>).values()]
     .filter(({ id }) => isOwn(id) && originOf(id) === name)
-    .sort((a, b) => (a.stamp < b.stamp ? -1 : 1))
+    .sort((a, b) => (a.timestamp < b.timestamp ? -1 : 1))
 
 /** Answers with the commits of `source` that `node` has. */
 function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: Verdict): Commit[] {
@@ -100,10 +100,10 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
     verdict.lost += missing.length
     if (missing.length === 0 && count === 0) continue
     const place = before ? `behind ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
-    const told = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'nothing'
+    const summary = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'nothing'
     const wrongStart = before && quarantined.size === 0 && reported[0]?.from !== before.entry.sequence + 1
     if (missing.length !== count || wrongStart)
-      fault(`${missing.length} are missing ${place}, from '${missing[0]?.id}' on, and reported was ${told}`)
+      fault(`${missing.length} are missing ${place}, from '${missing[0]?.id}' on, and reported was ${summary}`)
   }
   return [...applied.keys()].map((at) => commits[at]!)
 }

@@ -13,25 +13,25 @@ export class Disks {
   readonly #mounted: string[] = []
 
   /** Rejects when the system does not let us. */
-  async mount(folder: string, megabytes: number): Promise<void> {
-    await mkdir(folder, { recursive: true })
-    await command('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'enmesh', folder)
-    this.#mounted.push(folder)
+  async mount(directory: string, megabytes: number): Promise<void> {
+    await mkdir(directory, { recursive: true })
+    await command('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'enmesh', directory)
+    this.#mounted.push(directory)
   }
 
   /** Idempotent. */
   async close(): Promise<void> {
     // Somebody who is just ending may still have a file open: then it goes with them.
-    for (const folder of this.#mounted.splice(0))
-      await command('umount', folder).catch(() => command('umount', '-l', folder))
+    for (const directory of this.#mounted.splice(0))
+      await command('umount', directory).catch(() => command('umount', '-l', directory))
   }
 }
 
-const ballast = (folder: string) => join(folder, '.ballast')
+const ballast = (directory: string) => join(directory, '.ballast')
 
 /** Until nothing more fits. */
-export async function fill(folder: string): Promise<void> {
-  const file = await open(ballast(folder), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
+export async function fill(directory: string): Promise<void> {
+  const file = await open(ballast(directory), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
   try {
     for (let size = MEGABYTE; size >= PAGE; )
       try {
@@ -46,4 +46,4 @@ export async function fill(folder: string): Promise<void> {
   }
 }
 
-export const relieve = (folder: string): Promise<void> => rm(ballast(folder), { force: true })
+export const relieve = (directory: string): Promise<void> => rm(ballast(directory), { force: true })

@@ -26,11 +26,11 @@ export class Flows {
     this.#progress.set(name(node, source, table), progress)
   }
 
-  /** Waits until every flow has moved after `since`, for at most `patience` ms. */
-  async recovery(since: number, patience: number): Promise<Recovery> {
+  /** Waits until every flow has moved after `since`, for at most `timeoutMs` ms. */
+  async recovery(since: number, timeoutMs: number): Promise<Recovery> {
     /** The first time each moved after `since`. */
     const moved = new Map<string, number>()
-    for (const end = Date.now() + patience; moved.size < this.#progress.size && Date.now() < end; await delay(5))
+    for (const end = Date.now() + timeoutMs; moved.size < this.#progress.size && Date.now() < end; await delay(5))
       for (const [flow, { at }] of this.#progress) if (at >= since && !moved.has(flow)) moved.set(flow, at - since)
     const [flow = '', longest = 0] = [...moved].sort(([, a], [, b]) => b - a)[0] ?? []
     return { longest, flow, dead: [...this.#progress.keys()].filter((each) => !moved.has(each)) }

@@ -4,18 +4,18 @@
 import { appendFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ClusterEventSource, GapReason, Source } from '../../lib/index.ts'
+import type { ClusterEventSource, GapReason, RemoteTable } from '../../lib/index.ts'
 
 /** `after`: id of the journal's entry that was the last one then. */
-export type Incident = { after: string; source: Source } & (
+export type Incident = { after: string; source: RemoteTable } & (
   | { event: 'gap'; from: number; to: number; reason: GapReason }
   | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
 )
 
-const fileIn = (folder: string) => join(folder, 'incidents.jsonl')
+const fileIn = (directory: string) => join(directory, 'incidents.jsonl')
 
-export function recordIncidents(folder: string, events: ClusterEventSource, lastEntry: () => string): void {
-  const append = (incident: Incident) => appendFileSync(fileIn(folder), `${JSON.stringify(incident)}\n`)
+export function recordIncidents(directory: string, events: ClusterEventSource, lastEntry: () => string): void {
+  const append = (incident: Incident) => appendFileSync(fileIn(directory), `${JSON.stringify(incident)}\n`)
   events.on('replication:gap', (gap) => append({ ...gap, event: 'gap', after: lastEntry() }))
   for (const event of ['quarantined', 'stalled'] as const)
     events.on(`replication:${event}`, ({ source, sequence, error }) =>
@@ -23,8 +23,8 @@ export function recordIncidents(folder: string, events: ClusterEventSource, last
     )
 }
 
-export async function readIncidents(folder: string): Promise<Incident[]> {
-  const text = await readFile(fileIn(folder), 'utf8').catch(() => '')
+export async function readIncidents(directory: string): Promise<Incident[]> {
+  const text = await readFile(fileIn(directory), 'utf8').catch(() => '')
   return text
     .split('\n')
     .filter((line) => line !== '')

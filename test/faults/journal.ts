@@ -1,7 +1,7 @@
 // The reference host, which also notes every transaction it applies, in the same LMDB transaction: from that journal, and
 // not only from the rows it leaves, can be seen that each was applied once and in order.
 
-import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host.ts'
+import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { isOwn } from './writes.ts'
@@ -18,7 +18,7 @@ export type Entry = {
   epoch: string
   sequence: number
   tx: string
-  stamp: string
+  timestamp: string
   /** Key of the row of its own. */
   key: string
   /** True time, ms since 1970. */
@@ -72,7 +72,7 @@ export class JournalHost extends LmdbHost {
     this.#applied(last)
   }
 
-  #entry({ source, checkpoint }: Batch, { id, stamp, origin, sequence, writes }: RemoteTransaction): Entry {
+  #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {
     const key = writes.flatMap(({ records = [] }) => records.map((record) => record.id)).find(isOwn)
     return {
       id: this.#next(),
@@ -81,7 +81,7 @@ export class JournalHost extends LmdbHost {
       epoch: origin.epoch ?? checkpoint.epoch,
       sequence,
       tx: id,
-      stamp,
+      timestamp,
       key: key ?? '',
       at: this.#now(),
     }

@@ -15,11 +15,15 @@ export type Machine = {
   missing: string[]
 }
 
-export async function prepareMachine(nodes: number, wanted: readonly FaultKind[], folder: string): Promise<Machine> {
-  const needs = (what: FaultKind['needs']) => wanted.some((kind) => kind.needs === what)
+export async function prepareMachine(
+  nodes: number,
+  desired: readonly FaultKind[],
+  directory: string,
+): Promise<Machine> {
+  const needs = (what: FaultKind['needs']) => desired.some((kind) => kind.needs === what)
   const missing: string[] = []
   const leftOut = (what: FaultKind['needs'], error: unknown) => {
-    const names = wanted.filter((kind) => kind.needs === what).map(({ name }) => name)
+    const names = desired.filter((kind) => kind.needs === what).map(({ name }) => name)
     missing.push(`left out: ${names.join(', ')}: ${(error as Error).message}`)
   }
   let network: Network | undefined
@@ -31,7 +35,7 @@ export async function prepareMachine(nodes: number, wanted: readonly FaultKind[]
   network ??= await onLoopback(nodes, needs('links'))
   let disks: Disks | undefined
   if (needs('disks')) {
-    const trial = join(folder, 'trial')
+    const trial = join(directory, 'trial')
     const trials = new Disks()
     try {
       await trials.mount(trial, 1)
@@ -44,5 +48,5 @@ export async function prepareMachine(nodes: number, wanted: readonly FaultKind[]
     }
   }
   const here = { cable: network.cable, links: network.links, disks }
-  return { network, disks, missing, kinds: wanted.filter(({ needs }) => !needs || here[needs]) }
+  return { network, disks, missing, kinds: desired.filter(({ needs }) => !needs || here[needs]) }
 }

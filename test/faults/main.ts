@@ -24,10 +24,9 @@ function readOptions(): Options {
       keep: { type: 'boolean', default: false },
     },
   })
-  const number = (name: string, text: string, least: number, most: number) => {
+  const number = (name: string, text: string, least: number, max: number) => {
     const value = Number(text)
-    if (!(value >= least && value <= most))
-      throw new Error(`--${name} is a number from ${least} to ${most}, not ${text}`)
+    if (!(value >= least && value <= max)) throw new Error(`--${name} is a number from ${least} to ${max}, not ${text}`)
     return value
   }
   const seed = values.seed === undefined ? seedOf() : number('seed', values.seed, 0, 2 ** 31)
@@ -43,14 +42,14 @@ function readOptions(): Options {
 /** Hubs that can be delayed are linked by proxies. Half of all runs have direct links instead. */
 const usual = (seed: number) => faultKinds.filter(({ needs }) => needs !== 'links' || seed % 2 === 1)
 
-async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Promise<void> {
+async function main({ minutes, seed, nodes, kinds: desired, keep }: Options): Promise<void> {
   const report = new Report()
-  const names = wanted.map(({ name }) => name).join(',')
+  const names = desired.map(({ name }) => name).join(',')
   const command = `npm run faults -- --minutes ${minutes} --seed ${seed} --nodes ${nodes} --faults ${names}`
   report.say(`seed ${seed}, ${nodes} nodes, ${minutes} minutes, faults ${names}`)
   // Everything of this run bears its process id, so that it can be told from what others left.
-  const folder = await mkdtemp(join(tmpdir(), `enmesh-${process.pid}-`))
-  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
+  const directory = await mkdtemp(join(tmpdir(), `enmesh-${process.pid}-`))
+  const remove = () => rm(directory, { recursive: true, force: true, maxRetries: 5 })
   let stopped = false
   /** What was begun last is ended first. */
   const endings: (() => Promise<void>)[] = []
@@ -73,17 +72,17 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
         .finally(() => process.exit(130))
     })
   if (!process.env.TEST_PROGRAMS) {
-    const programs = join(folder, 'programs')
+    const programs = join(directory, 'programs')
     const compiling = compileAll(programs)
     endings.push(() => compiling.catch(() => {}))
     await compiling
     process.env.TEST_PROGRAMS = programs
   }
-  const preparing = prepareMachine(nodes, wanted, folder)
+  const preparing = prepareMachine(nodes, desired, directory)
   endings.push(() => preparing.then(({ network }) => network.close()))
   const { missing, ...machine } = await preparing
   for (const line of missing) report.say(line)
-  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, folder, report })
+  const run = new Run({ ...machine, seed, lasts: minutes * 60_000, nodes, directory, report })
   endings.push(() => run.end())
   try {
     if (!stopped) await run.play()
@@ -91,10 +90,10 @@ async function main({ minutes, seed, nodes, kinds: wanted, keep }: Options): Pro
     await end()
   }
   if (stopped) return
-  for (const leak of await leaksIn(folder)) report.violation(`a secret was written to ${leak}`)
+  for (const leak of await leaksIn(directory)) report.violation(`a secret was written to ${leak}`)
   const failed = report.violations.length > 0
   if (failed) report.say(`\nFAILED. Repeat it: ${command}`)
-  if (failed || keep) report.say(`What every node and its servers wrote is in ${folder}`)
+  if (failed || keep) report.say(`What every node and its servers wrote is in ${directory}`)
   else await remove()
   process.exitCode = failed ? 1 : 0
 }

@@ -5,7 +5,7 @@ export type NodeSetup = {
   name: string
   /** Counts the starts of this node: what it writes and notes bears this number. */
   start: number
-  folder: string
+  directory: string
   configFile: string
   seed: number
   maxClockDrift: number

@@ -25,7 +25,7 @@ export type HandleOptions = NodeFiles & {
   seed: number
   maxClockDrift: number
   command: Command
-  told: Listener
+  onMessage: Listener
 }
 
 export class NodeHandle {
@@ -47,8 +47,8 @@ export class NodeHandle {
     return this.#options.name
   }
 
-  get folder(): string {
-    return this.#options.folder
+  get directory(): string {
+    return this.#options.directory
   }
 
   get store(): string {
@@ -56,7 +56,7 @@ export class NodeHandle {
   }
 
   get logFile(): string {
-    return join(this.#options.folder, 'log')
+    return join(this.#options.directory, 'log')
   }
 
   get running(): boolean {
@@ -66,8 +66,8 @@ export class NodeHandle {
   /** Resolves when its manager is open; it goes on writing if it did before. */
   async start(): Promise<void> {
     if (this.#ended) throw new Error(`${this.name} is at its end`)
-    const { name, folder, configFile, seed, maxClockDrift, command, told } = this.#options
-    const setup: NodeSetup = { name, start: ++this.#starts, folder, configFile, seed, maxClockDrift }
+    const { name, directory, configFile, seed, maxClockDrift, command, onMessage } = this.#options
+    const setup: NodeSetup = { name, start: ++this.#starts, directory, configFile, seed, maxClockDrift }
     const [file, ...args] = command(
       process.execPath,
       ...programArguments('faults/node-process.ts'),
@@ -83,12 +83,12 @@ export class NodeHandle {
       child.on('message', (message: FromNode) => {
         if (message.tell === 'ready') resolve()
         else if (message.tell === 'answer') this.#answered(message)
-        else told(this, message)
+        else onMessage(this, message)
       })
       child.once('error', reject)
       child.once('exit', (code, signal) => {
         const text = `the process of ${name} ended by itself: ${signal ?? `exit code ${code}`}`
-        if (!this.#ending) told(this, { tell: 'violation', text })
+        if (!this.#ending) onMessage(this, { tell: 'violation', text })
         for (const { reject } of this.#answers.values()) reject(new Error(text))
         this.#answers.clear()
         reject(new Error(text))
@@ -208,7 +208,7 @@ export class NodeHandle {
     this.#ended = true
     // By the folder that is on all their command lines: a server that was just being started has no pid file yet.
     for (let round = 0; round < END_ROUNDS; round++) {
-      const pids = await processesOf(this.folder)
+      const pids = await processesOf(this.directory)
       if (pids.length === 0) return
       for (const pid of pids) kill(pid)
       await delay(20)
@@ -217,11 +217,11 @@ export class NodeHandle {
   }
 }
 
-async function processesOf(folder: string): Promise<number[]> {
+async function processesOf(directory: string): Promise<number[]> {
   const found: number[] = []
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)) {
     const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-    if (command.includes(`${folder}/`)) found.push(pid)
+    if (command.includes(`${directory}/`)) found.push(pid)
   }
   return found
 }

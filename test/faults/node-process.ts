@@ -34,7 +34,7 @@ const line = (level: string) => (details: object, message: string) => {
 }
 const logger: Logger = { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') }
 
-const database = await Database.open(join(setup.folder, 'database'))
+const database = await Database.open(join(setup.directory, 'database'))
 await createJournal(database)
 for (const table of TABLES) await database.createTable({ database: DATABASE, table, primaryKey: 'id', attributes: [] })
 const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
@@ -49,15 +49,15 @@ const cluster = await ClusterManager.open({
   // A full quarantine stalls the subscription, as documented; here the transactions of every wrong clock are kept until the end.
   maxQuarantined: 100_000,
 })
-recordIncidents(setup.folder, cluster.events, () => host.lastEntry)
+recordIncidents(setup.directory, cluster.events, () => host.lastEntry)
 cluster.on('subscription:state', (change) => logger.info(change, 'subscription:state'))
 cluster.on('listener:failed', ({ event, error }) => violation(`a listener of ${event} failed: ${error}`))
-database.stamp = () => cluster.stamp()
+database.timestamp = () => cluster.timestamp()
 database.publish = async (transaction) => {
   try {
     await cluster.publish(transaction)
   } catch (error) {
-    const expected = error instanceof ClusterError && (error.code === 'backlog_full' || error.code === 'closed')
+    const expected = error instanceof ClusterError && (error.code === 'publish_timeout' || error.code === 'closed')
     if (!expected) violation(`publish rejected: ${(error as Error)?.stack ?? error}`)
   }
 }

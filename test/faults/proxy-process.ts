@@ -5,7 +5,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import type { ProxySetup } from './delayed-links.ts'
 
 /** Bytes held back of one direction before its sender has to wait. */
-const MOST_HELD = 4 * 1024 * 1024
+const MAX_HELD = 4 * 1024 * 1024
 
 const { proxies, callers } = JSON.parse(process.argv[2]!) as ProxySetup
 let delay = 0
@@ -24,10 +24,10 @@ function pass(from: Socket, to: Socket): void {
   }
   from.on('data', (data) => {
     held += data.length
-    if (held > MOST_HELD) from.pause()
+    if (held > MAX_HELD) from.pause()
     later(() => {
       held -= data.length
-      if (held <= MOST_HELD) from.resume()
+      if (held <= MAX_HELD) from.resume()
       to.write(data)
     })
   })

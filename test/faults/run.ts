@@ -5,8 +5,8 @@ import { availableParallelism, loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { stringify } from 'yaml'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import type { SubscriptionStatus } from '../../lib/index.ts'
-import type { Attributes } from '../../lib/merge-row.ts'
 import { Database } from '../host/database.ts'
 import { clusteringOf, eventually } from '../support/cluster.ts'
 import { judge, type NodeState, type Verdict } from './checker.ts'
@@ -30,7 +30,7 @@ export type RunOptions = {
   nodes: number
   kinds: readonly FaultKind[]
   /** Where everything of the run lies. */
-  folder: string
+  directory: string
   network: Network
   /** Absent when leaves store where the rest of the run lies. */
   disks?: Disks | undefined
@@ -107,11 +107,13 @@ export class Run {
     const { network, seed, disks, lasts } = this.#options
     const name = this.#names[number]!
     const { ports, command } = network.places[number]!
-    const folder = join(this.#options.folder, name)
-    const store = join(folder, 'store')
-    const files = { name, folder, store, configFile: join(folder, 'config.yaml'), ports }
-    const told = (node: NodeHandle, message: FromNode) => this.#told(node, message)
-    this.#nodes.push(new NodeHandle({ ...files, command, told, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }))
+    const directory = join(this.#options.directory, name)
+    const store = join(directory, 'store')
+    const files = { name, directory, store, configFile: join(directory, 'config.yaml'), ports }
+    const onMessage = (node: NodeHandle, message: FromNode) => this.#told(node, message)
+    this.#nodes.push(
+      new NodeHandle({ ...files, command, onMessage, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }),
+    )
     await mkdir(store, { recursive: true })
     await disks?.mount(store, DISK.least + Math.ceil((DISK.aMinute * lasts) / 60_000))
     await writeFile(files.configFile, stringify(this.#configOf(number, store)))
@@ -205,13 +207,13 @@ export class Run {
 }
 
 /** What lies on a node's disk, when it does not run. */
-async function stateOf({ name, folder }: NodeHandle): Promise<NodeState> {
-  const database = await Database.open(join(folder, 'database'))
+async function stateOf({ name, directory }: NodeHandle): Promise<NodeState> {
+  const database = await Database.open(join(directory, 'database'))
   try {
     const tables = new Map<string, Map<string, Attributes>>()
     for (const table of TABLES)
       tables.set(table, new Map([...database.scan(DATABASE, table)].map((row) => [String(row.id), row])))
-    return { name, tables, journal: readJournal(database), incidents: await readIncidents(folder) }
+    return { name, tables, journal: readJournal(database), incidents: await readIncidents(directory) }
   } finally {
     await database.close()
   }

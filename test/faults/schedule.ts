@@ -21,9 +21,9 @@ export function* schedule(seed: number, nodes: number, kinds: readonly FaultKind
   }
   const plan = (node: number, other: number, after: number): Planned => {
     const kind = draw()
-    const [least, most] = kind.lasts
+    const [least, max] = kind.lasts
     // Short ones more often than long ones.
-    const lasts = Math.round(least + random() ** 2 * (most - least))
+    const lasts = Math.round(least + random() ** 2 * (max - least))
     return { kind, node, other, after, lasts, chance: random() }
   }
   for (;;) {

@@ -1,8 +1,8 @@
 // What the writers write. Every transaction puts a row of its own into each table it touches, which is never touched again
 // and says what else the transaction did: so a node's own rows are the whole list of what was committed there.
 
-import type { Stamp } from '../../lib/host.ts'
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { Timestamp } from '../../lib/host/host.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import type { Database } from '../host/database.ts'
 import type { LocalTransaction } from '../host/local-transaction.ts'
 
@@ -15,7 +15,7 @@ const SHARED_KEYS = 50
 export type Also = { operation: 'upsert' | 'update' | 'delete'; record: Attributes & { id: string } }
 
 /** The row of its own. */
-export type Commit = { id: string; tx: string; stamp: Stamp; also?: Also }
+export type Commit = { id: string; tx: string; timestamp: Timestamp; also?: Also }
 
 const PREFIX = 'w '
 export const keyOf = (node: string, start: number, number: number) => `${PREFIX}${node} ${start}.${number}`
@@ -32,7 +32,7 @@ export async function write(
   await database.transact('writer', (transaction) => {
     for (const table of tables) {
       const also = random() < 0.6 ? writeShared(transaction, table, key, random) : undefined
-      const row: Commit = { id: key, tx: transaction.id, stamp: transaction.stamp, ...(also && { also }) }
+      const row: Commit = { id: key, tx: transaction.id, timestamp: transaction.timestamp, ...(also && { also }) }
       transaction.upsert(DATABASE, table, [row])
     }
   })
@@ -60,7 +60,7 @@ function writeShared(
 /** What a table holds after these transactions: each in full, one after the other, in the order of their stamps. */
 export function tableAfter(commits: readonly Commit[]): Map<string, Attributes> {
   const rows = new Map<string, Attributes>()
-  for (const commit of commits.toSorted((a, b) => (a.stamp < b.stamp ? -1 : 1))) {
+  for (const commit of commits.toSorted((a, b) => (a.timestamp < b.timestamp ? -1 : 1))) {
     rows.set(commit.id, commit)
     if (!commit.also) continue
     const { operation, record } = commit.also

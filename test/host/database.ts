@@ -3,16 +3,16 @@
 import type {
   Batch,
   Checkpoint,
-  Key,
-  Published,
+  PrimaryKey,
+  PublishedPosition,
+  RemoteTable,
   RemoteTransaction,
-  Source,
-  Stamp,
   TableDescription,
+  Timestamp,
   Transaction,
-} from '../../lib/host.ts'
-import { type Logger, silent } from '../../lib/logger.ts'
-import type { Attributes } from '../../lib/merge-row.ts'
+} from '../../lib/host/host.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
+import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import { Outbox } from './outbox.ts'
@@ -25,7 +25,7 @@ export class Database {
    * The cluster's clock, asked inside each write transaction. The manager needs the database before it can give stamps:
    * set this when it is open.
    */
-  stamp: () => Stamp = () => {
+  timestamp: () => Timestamp = () => {
     throw new HostError(503, 'The database does not take writes yet: the cluster is not open')
   }
 
@@ -46,8 +46,8 @@ export class Database {
     this.outbox = new Outbox(storage)
   }
 
-  static async open(folder: string, logger: Logger = silent): Promise<Database> {
-    return new Database(await Storage.open(folder), logger)
+  static async open(directory: string, logger: Logger = silentLogger): Promise<Database> {
+    return new Database(await Storage.open(directory), logger)
   }
 
   /** Waits for commits under way; later writes are refused. Idempotent. */
@@ -64,12 +64,12 @@ export class Database {
     let committed: Transaction | undefined
     const result = await this.#storage.transaction(() => {
       // Inside the write transaction, so that the order of stamps is the order of commits.
-      const transaction = new LocalTransaction(this.#rows, this.stamp())
+      const transaction = new LocalTransaction(this.#rows, this.timestamp())
       const result = work(transaction)
       committed = transaction.committed(user)
       if (committed) {
         this.outbox.add(committed)
-        this.#raiseStamp(committed.stamp)
+        this.#raiseTimestamp(committed.timestamp)
       }
       return result
     })
@@ -78,44 +78,44 @@ export class Database {
   }
 
   /** A batch of another node: its rows, its checkpoint and what is to be sent on, all or nothing. */
-  apply({ source, transactions, checkpoint, republish = [] }: Batch): Promise<void> {
+  apply({ source, transactions, checkpoint, relay = [] }: Batch): Promise<void> {
     return this.#storage.transaction(() => {
       for (const transaction of transactions) {
         this.#applyWrites(transaction)
-        this.#raiseStamp(transaction.stamp)
+        this.#raiseTimestamp(transaction.timestamp)
       }
-      for (const transaction of republish) this.outbox.add(transaction)
+      for (const transaction of relay) this.outbox.add(transaction)
       this.#storage.state.put(checkpointKey(source), checkpoint)
     })
   }
 
-  checkpoint(source: Source): Checkpoint | undefined {
+  checkpoint(source: RemoteTable): Checkpoint | undefined {
     return this.#storage.state.get(checkpointKey(source)) as Checkpoint | undefined
   }
 
-  forget(source: Source): Promise<void> {
+  forget(source: RemoteTable): Promise<void> {
     return this.#storage.transaction(() => void this.#storage.state.remove(checkpointKey(source)))
   }
 
   /** Store how far each table is published, and drop the outbox up to and including `through`, in one transaction. */
-  published(progress: Published[], through?: { id: string }, except: string[] = []): Promise<void> {
+  published(progress: PublishedPosition[], through?: { id: string }, except: string[] = []): Promise<void> {
     return this.#storage.transaction(() => {
       for (const entry of progress) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
       if (through) this.outbox.removeThrough(through, except)
     })
   }
 
-  publishedUpTo(database: string, table: string): Published | undefined {
-    return this.#storage.state.get(publishedKey(database, table)) as Published | undefined
+  publishedPosition(database: string, table: string): PublishedPosition | undefined {
+    return this.#storage.state.get(publishedKey(database, table)) as PublishedPosition | undefined
   }
 
   /** The highest one that was committed here, whoever gave it. */
-  highestStamp(): Stamp | undefined {
-    return this.#storage.state.get('stamp') as Stamp | undefined
+  highestTimestamp(): Timestamp | undefined {
+    return this.#storage.state.get('timestamp') as Timestamp | undefined
   }
 
   /** The record, or undefined. Throws HostError 404 for an unknown table, as `scan` does. */
-  get(database: string, table: string, key: Key): Attributes | undefined {
+  get(database: string, table: string, key: PrimaryKey): Attributes | undefined {
     this.#tables.get(database, table)
     return this.#rows.get(database, table, key)
   }
@@ -165,21 +165,21 @@ export class Database {
     return this.#storage.transaction(() => this.#tables.dropDatabase(database))
   }
 
-  #applyWrites({ stamp, writes }: RemoteTransaction): void {
+  #applyWrites({ timestamp, writes }: RemoteTransaction): void {
     for (const { operation, database, table, records = [], ids = [] } of writes) {
       const editor = this.#rows.editor(database, table)
       const { primaryKey } = editor.table
       for (const record of records) {
-        editor.merge(record[primaryKey], { operation: operation === 'update' ? 'update' : 'put', stamp, record })
+        editor.merge(record[primaryKey], { operation: operation === 'update' ? 'update' : 'put', timestamp, record })
       }
       // Of an unknown row too: the tombstone is for writes older than the delete that are still on their way.
-      for (const id of ids) editor.merge(id, { operation: 'delete', stamp })
+      for (const id of ids) editor.merge(id, { operation: 'delete', timestamp })
       editor.finish()
     }
   }
 
-  #raiseStamp(stamp: Stamp): void {
-    if (stamp > (this.highestStamp() ?? '')) this.#storage.state.put('stamp', stamp)
+  #raiseTimestamp(timestamp: Timestamp): void {
+    if (timestamp > (this.highestTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
   }
 
   async #announce(transaction: Transaction): Promise<void> {
@@ -191,5 +191,5 @@ export class Database {
   }
 }
 
-const checkpointKey = ({ node, database, table }: Source) => ['checkpoint', node, database, table]
+const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
 const publishedKey = (database: string, table: string) => ['published', database, table]

@@ -4,12 +4,12 @@ import type {
   Batch,
   Checkpoint,
   Host,
-  Published,
-  Source,
-  Stamp,
+  PublishedPosition,
+  RemoteTable,
   TableDescription,
+  Timestamp,
   Transaction,
-} from '../../lib/host.ts'
+} from '../../lib/host/host.ts'
 import type { Database } from './database.ts'
 
 export class LmdbHost implements Host {
@@ -23,12 +23,12 @@ export class LmdbHost implements Host {
     this.#version = version
   }
 
-  info(): { version: string; operationsApiPort?: number; stamp?: Stamp } {
-    const stamp = this.#database.highestStamp()
+  info(): { version: string; operationsApiPort?: number; timestamp?: Timestamp } {
+    const timestamp = this.#database.highestTimestamp()
     return {
       version: this.#version,
       ...(this.operationsApiPort !== undefined && { operationsApiPort: this.operationsApiPort }),
-      ...(stamp !== undefined && { stamp }),
+      ...(timestamp !== undefined && { timestamp }),
     }
   }
 
@@ -46,23 +46,27 @@ export class LmdbHost implements Host {
     return this.#database.apply(batch)
   }
 
-  async checkpoint(source: Source): Promise<Checkpoint | undefined> {
+  async loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
     return this.#database.checkpoint(source)
   }
 
-  forget(source: Source): Promise<void> {
+  deleteCheckpoint(source: RemoteTable): Promise<void> {
     return this.#database.forget(source)
   }
 
-  unpublished(after?: { id: string; stamp: Stamp }): AsyncIterable<Transaction> {
+  readOutbox(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction> {
     return this.#database.outbox.read(after)
   }
 
-  published(progress: Published[], through?: { id: string; stamp: Stamp }, except?: string[]): Promise<void> {
+  confirmPublished(
+    progress: PublishedPosition[],
+    through?: { id: string; timestamp: Timestamp },
+    except?: string[],
+  ): Promise<void> {
     return this.#database.published(progress, through, except)
   }
 
-  async publishedUpTo(database: string, table: string): Promise<Published | undefined> {
-    return this.#database.publishedUpTo(database, table)
+  async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {
+    return this.#database.publishedPosition(database, table)
   }
 }

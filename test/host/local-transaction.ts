@@ -1,25 +1,25 @@
 // A write transaction of this node: does the writes, and notes what was actually done, for the outbox.
 
 import { randomUUID } from 'node:crypto'
-import type { Key, Stamp, Transaction, Write } from '../../lib/host.ts'
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { PrimaryKey, Timestamp, Transaction, Write } from '../../lib/host/host.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import { badRequest } from './errors.ts'
 import { isMissing } from './keys.ts'
 import type { Rows } from './rows.ts'
 
 /** Primary keys: of the records written, and of those passed over. */
-export type Outcome = { done: Key[]; skipped: Key[] }
+export type Outcome = { done: PrimaryKey[]; skipped: PrimaryKey[] }
 
 /** Lives only while the work of `Database.transact` runs. */
 export class LocalTransaction {
   readonly id = randomUUID()
-  readonly stamp: Stamp
+  readonly timestamp: Timestamp
   readonly #rows: Rows
   readonly #writes: Write[] = []
 
-  constructor(rows: Rows, stamp: Stamp) {
+  constructor(rows: Rows, timestamp: Timestamp) {
     this.#rows = rows
-    this.stamp = stamp
+    this.timestamp = timestamp
   }
 
   /** Records that exist already are skipped. One without a primary key gets a UUID. */
@@ -37,12 +37,12 @@ export class LocalTransaction {
     return this.#write('upsert', database, table, records)
   }
 
-  delete(database: string, table: string, ids: Key[]): Outcome {
+  delete(database: string, table: string, ids: PrimaryKey[]): Outcome {
     const editor = this.#rows.editor(database, table)
     const outcome: Outcome = { done: [], skipped: [] }
     for (const id of ids) {
       if (editor.has(id)) {
-        editor.merge(id, { operation: 'delete', stamp: this.stamp })
+        editor.merge(id, { operation: 'delete', timestamp: this.timestamp })
         outcome.done.push(id)
       } else {
         outcome.skipped.push(id)
@@ -54,14 +54,14 @@ export class LocalTransaction {
   }
 
   /** As this transaction sees it, its own writes included. */
-  get(database: string, table: string, key: Key): Attributes | undefined {
+  get(database: string, table: string, key: PrimaryKey): Attributes | undefined {
     return this.#rows.get(database, table, key)
   }
 
   /** What is to be replicated; undefined when nothing was done. */
   committed(user: string | undefined): Transaction | undefined {
     if (this.#writes.length === 0) return undefined
-    return { id: this.id, stamp: this.stamp, ...(user !== undefined && { user }), writes: this.#writes }
+    return { id: this.id, timestamp: this.timestamp, ...(user !== undefined && { user }), writes: this.#writes }
   }
 
   #write(operation: 'insert' | 'update' | 'upsert', database: string, table: string, given: Attributes[]): Outcome {
@@ -70,12 +70,12 @@ export class LocalTransaction {
     const records: Attributes[] = []
     for (const attributes of given) {
       const record = withKey(attributes, editor.table.primaryKey, operation)
-      const key = record[editor.table.primaryKey] as Key
+      const key = record[editor.table.primaryKey] as PrimaryKey
       if (operation !== 'upsert' && editor.has(key) === (operation === 'insert')) {
         outcome.skipped.push(key)
         continue
       }
-      editor.merge(key, { operation: operation === 'update' ? 'update' : 'put', stamp: this.stamp, record })
+      editor.merge(key, { operation: operation === 'update' ? 'update' : 'put', timestamp: this.timestamp, record })
       outcome.done.push(key)
       records.push(record)
     }

@@ -35,15 +35,15 @@ function commandLine(): { configFile: string; showsProgress: boolean } {
 
 async function main(): Promise<void> {
   // A signal that comes during the start takes effect when the start is through: nothing is left half open.
-  const told = new Promise<void>((stop) => {
+  const reported = new Promise<void>((stop) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop())
   })
   const { configFile, showsProgress } = commandLine()
   const show = (progress: Progress) => void process.stdout.write(`${JSON.stringify(progress)}\n`)
-  const node = await startNode(configFile, stderrLogger, showsProgress ? { on: { progress: show } } : {})
+  const node = await startNode(configFile, stderrLogger, showsProgress ? { listeners: { progress: show } } : {})
   const name = node.cluster.manifest.nodeName || 'node'
   process.stdout.write(`${name} ready: ${node.url} (pid ${process.pid})\n`)
-  await told
+  await reported
   await node.close()
   process.exit(0)
 }

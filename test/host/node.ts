@@ -25,7 +25,7 @@ export type Node = {
 export async function startNode(
   configFile: string,
   logger: Logger = stderrLogger,
-  options: Pick<ClusterOptions, 'mesh' | 'on'> = {},
+  options: Pick<ClusterOptions, 'mesh' | 'listeners'> = {},
 ): Promise<Node> {
   const config = await readConfig(configFile)
   const closers: (() => Promise<unknown>)[] = []
@@ -49,7 +49,7 @@ export async function startNode(
       ...(password !== undefined && { password }),
     })
     closers.unshift(() => cluster.close())
-    database.stamp = () => cluster.stamp()
+    database.timestamp = () => cluster.timestamp()
     database.publish = (transaction) => cluster.publish(transaction)
 
     const server = makeServer({ database, cluster, users: new Users(config.users), logger })

@@ -1,6 +1,6 @@
 // The outbox: transactions committed here that the cluster has not taken over yet, in the order of their commits.
 
-import type { Transaction } from '../../lib/host.ts'
+import type { Transaction } from '../../lib/host/host.ts'
 import type { Storage } from './storage.ts'
 
 type Place = { id: string }

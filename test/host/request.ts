@@ -1,7 +1,7 @@
 // What data operations read out of a JSON body, with HarperDB's names and texts. Nothing in a body is believed.
 
-import type { Key } from '../../lib/host.ts'
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { PrimaryKey } from '../../lib/host/host.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import { badRequest } from './errors.ts'
 
 export type Body = Record<string, unknown>
@@ -29,12 +29,12 @@ export function readRecords(body: Body): Attributes[] {
 }
 
 /** `ids` or `hash_values`. */
-export function readIds(body: Body): Key[] {
+export function readIds(body: Body): PrimaryKey[] {
   const ids = readList(body, 'ids', 'hash_values')
   ids.forEach((id, i) => {
     if (typeof id !== 'string' && typeof id !== 'number') throw badRequest(`'ids[${i}]' must be a string or a number`)
   })
-  return ids as Key[]
+  return ids as PrimaryKey[]
 }
 
 /** `get_attributes`; undefined means all of them. */

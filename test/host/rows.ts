@@ -1,6 +1,6 @@
 // The rows of all tables, to be read.
 
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import { rowKey, tableRange } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { TableEditor } from './table-editor.ts'

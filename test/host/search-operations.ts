@@ -1,6 +1,6 @@
 // search_by_id, search_by_value and the two SELECTs that we know: reading only, without indexes.
 
-import type { Attributes } from '../../lib/merge-row.ts'
+import type { Attributes } from '../../lib/host/merge-row.ts'
 import { badRequest } from './errors.ts'
 import type { Operation, Operations } from './operations.ts'
 import { readAny, readAttributes, readDatabase, readIds, readTable, readText, required } from './request.ts'
@@ -47,17 +47,17 @@ const pick = (record: Attributes, attributes: string[] | undefined): Attributes 
     : record
 
 /** Equality as JSON sees it; `*` stands at the beginning or the end of a text, for anything. */
-function matcher(wanted: unknown): (value: unknown) => boolean {
-  if (typeof wanted !== 'string' || !wanted.includes('*')) {
-    const text = plain(wanted)
+function matcher(desired: unknown): (value: unknown) => boolean {
+  if (typeof desired !== 'string' || !desired.includes('*')) {
+    const text = plain(desired)
     return (value) => plain(value) === text
   }
-  const open = { start: wanted.startsWith('*'), end: wanted.endsWith('*') }
-  const text = wanted.slice(open.start ? 1 : 0, open.end ? -1 : undefined)
+  const open = { start: desired.startsWith('*'), end: desired.endsWith('*') }
+  const text = desired.slice(open.start ? 1 : 0, open.end ? -1 : undefined)
   if (open.start && open.end) return (value) => String(value).includes(text)
   if (open.start) return (value) => String(value).endsWith(text)
   if (open.end) return (value) => String(value).startsWith(text)
-  return (value) => value === wanted
+  return (value) => value === desired
 }
 
 /** 5 and 5n are the same value to a caller who has only JSON, '5' is another. */

@@ -2,8 +2,8 @@
 
 import { mkdir } from 'node:fs/promises'
 import { type DatabaseOptions, open, type Database as Store } from 'lmdb'
-import type { Transaction } from '../../lib/host.ts'
-import type { Row } from '../../lib/merge-row.ts'
+import type { Transaction } from '../../lib/host/host.ts'
+import type { StoredRow } from '../../lib/host/merge-row.ts'
 import { HostError } from './errors.ts'
 
 /**
@@ -24,7 +24,7 @@ export type StoredTable = {
 
 export class Storage {
   /** `keys.rowKey` to row; tombstones included. */
-  readonly rows: Store<Row, Buffer>
+  readonly rows: Store<StoredRow, Buffer>
   /** [database] and [database, table]. */
   readonly schema: Store<StoredTable | null, string[]>
   /** Position, counting up for ever, to transaction. */
@@ -36,8 +36,8 @@ export class Storage {
   readonly #root: ReturnType<typeof open>
   #closed: Promise<void> | undefined
 
-  private constructor(folder: string) {
-    this.#root = open({ path: folder })
+  private constructor(directory: string) {
+    this.#root = open({ path: directory })
     this.rows = this.#root.openDB('rows', { ...values, keyEncoding: 'binary' })
     this.schema = this.#root.openDB('schema', {})
     this.outbox = this.#root.openDB('outbox', values)
@@ -45,9 +45,9 @@ export class Storage {
     this.state = this.#root.openDB('state', {})
   }
 
-  static async open(folder: string): Promise<Storage> {
-    await mkdir(folder, { recursive: true, mode: 0o700 })
-    return new Storage(folder)
+  static async open(directory: string): Promise<Storage> {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    return new Storage(directory)
   }
 
   /**

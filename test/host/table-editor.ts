@@ -1,6 +1,6 @@
 // Changing rows of one table inside a write transaction: merges changes in, and keeps the table's count and attributes true.
 
-import { type Attributes, mergeRow, type Row, type RowChange } from '../../lib/merge-row.ts'
+import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
 import { rowKey } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { checkAttribute, type Table, type Tables } from './tables.ts'
@@ -40,7 +40,7 @@ export class TableEditor {
     return rowKey(this.table.database, this.table.table, key)
   }
 
-  #read(key: Buffer): Row | undefined {
+  #read(key: Buffer): StoredRow | undefined {
     return this.#storage.rows.get(key)
   }
 

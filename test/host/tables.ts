@@ -1,6 +1,6 @@
 // Databases and tables: their names, primary keys, attributes and record counts.
 
-import type { TableDescription } from '../../lib/host.ts'
+import type { TableDescription } from '../../lib/host/host.ts'
 import { badRequest, HostError } from './errors.ts'
 import { tableRange } from './keys.ts'
 import type { Storage, StoredTable } from './storage.ts'

@@ -105,7 +105,7 @@ test('twenty reconfigurations under load lose nothing of a subscription that sta
       connections.map(({ node_name }) => node_name),
     )
     for (const { node_name, subscriptions } of connections) {
-      const wanted = subscriptions.map(({ database, table, publish, subscribe }) => ({
+      const desired = subscriptions.map(({ database, table, publish, subscribe }) => ({
         table: `${database}.${table}`,
         publish,
         subscribe,
@@ -113,7 +113,7 @@ test('twenty reconfigurations under load lose nothing of a subscription that sta
       const ours = held(node1.cluster.manifest, node_name)
       assert.deepEqual(
         ours,
-        wanted.sort((a, b) => (a.table < b.table ? -1 : 1)),
+        desired.sort((a, b) => (a.table < b.table ? -1 : 1)),
       )
       const other = nodes.find(({ name }) => name === node_name)!
       assert.deepEqual(held(other.cluster.manifest, 'node1'), mirrored(ours))
@@ -170,13 +170,13 @@ test('a dry run tells what would be done and does nothing', { timeout: 100_000 }
     tables: nodes.map(({ host }) => host.tables.size),
   })
   const before = await snapshot()
-  const wanted = {
+  const desired = {
     connections: [
       { node_name: 'node9', subscriptions: [{ database: 'dev', table: 'ant', publish: true, subscribe: false }] },
       connection(node2, { ant: 'both', kept: 'both', nowhere: 'subscribe' }),
     ],
   }
-  const { message, plan, ...more } = await node1.cluster.configureCluster({ ...wanted, dry_run: true })
+  const { message, plan, ...more } = await node1.cluster.configureCluster({ ...desired, dry_run: true })
   assert.equal(message, 'Cluster configuration planned.')
   assert.deepEqual(more, {})
   assert.deepEqual(
@@ -192,7 +192,7 @@ test('a dry run tells what would be done and does nothing', { timeout: 100_000 }
     ],
   )
   const as = { superUser: true }
-  const request = { operation: 'configure_cluster', ...wanted, dry_run: 'true' }
+  const request = { operation: 'configure_cluster', ...desired, dry_run: 'true' }
   assert.deepEqual(await node1.cluster.execute(request, as), { message, plan })
   assert.deepEqual(await node1.cluster.configureCluster({ connections: [], dry_run: true }), {
     message,
@@ -239,10 +239,10 @@ test('250 tables configured again, and all but one of them, restart nothing', { 
 
   const forgotten: string[] = []
   for (const { host, name } of nodes) {
-    const { forget } = host
-    host.forget = (source) => {
+    const { deleteCheckpoint } = host
+    host.deleteCheckpoint = (source) => {
       forgotten.push(`${name} forgets ${source.table}`)
-      return forget.call(host, source)
+      return deleteCheckpoint.call(host, source)
     }
   }
   const snapshot = () =>
@@ -265,8 +265,8 @@ test('250 tables configured again, and all but one of them, restart nothing', { 
   assert.deepEqual(forgotten, [])
 
   // One goes, from the middle of a page: it alone ends, on both sides.
-  const gone = names[150]!
-  await node1.cluster.configureCluster(both(names.filter((name) => name !== gone)))
+  const removed = names[150]!
+  await node1.cluster.configureCluster(both(names.filter((name) => name !== removed)))
   for (const [index, node] of nodes.entries()) {
     const { states, changes } = before[index]!
     assert.deepEqual(
@@ -274,12 +274,12 @@ test('250 tables configured again, and all but one of them, restart nothing', { 
         .seen('subscription:state')
         .slice(states)
         .map(({ source, state }) => `${source.table} ${state}`),
-      [`${gone} ended`],
+      [`${removed} ended`],
     )
     assert.equal(node.seen('manifest:changed').length, changes + 1)
     assert.equal(node.cluster.manifest.nodes[0]?.subscriptions.length, names.length - 1)
   }
-  assert.deepEqual(forgotten.sort(), [`node1 forgets ${gone}`, `node2 forgets ${gone}`])
+  assert.deepEqual(forgotten.sort(), [`node1 forgets ${removed}`, `node2 forgets ${removed}`])
   await write(2)
   for (const node of nodes)
     for (const table of some) assert.deepEqual(node.host.contents('dev', table), [{ id: 1 }, { id: 2 }])

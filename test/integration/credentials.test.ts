@@ -23,7 +23,7 @@ test('a password that is renewed on one node after the other loses no transactio
   await subscribe(node1, node2, { dog: 'both' })
   // The same once more is nothing.
   const leaf = await node1.pid('leaf')
-  await node1.cluster.renewPassword()
+  await node1.cluster.rotatePassword()
   assert.equal(await node1.pid('leaf'), leaf)
 
   let on = true
@@ -38,7 +38,7 @@ test('a password that is renewed on one node after the other loses no transactio
   await more()
   current = renewed
   for (const node of nodes) {
-    await node.cluster.renewPassword()
+    await node.cluster.rotatePassword()
     await more()
   }
   on = false
@@ -54,13 +54,13 @@ test('a password that is renewed on one node after the other loses no transactio
   const routes = [node1.ports.cluster]
   await cluster.start('node3', { tables, routes, options: { password: clusterPassword } })
   await eventually('the old one is not good any more', () =>
-    node1.seen('peer:refused').some(({ reason }) => /password/.test(reason ?? '')),
+    node1.seen('connection:rejected').some(({ reason }) => /password/.test(reason ?? '')),
   )
   const node4 = await cluster.start('node4', { tables, routes, options: { password: renewed } })
   await eventually('the new one is', async () => (await node4.cluster.network()).nodes.length === 3)
   assert.doesNotMatch(logged.join('\n'), new RegExp(clusterPassword.slice(0, 12)))
-  for (const { folder } of nodes)
-    assert.ok((await readFile(join(folder, 'clustering', 'hub.json'), 'utf8')).includes(renewed))
+  for (const { directory } of nodes)
+    assert.ok((await readFile(join(directory, 'clustering', 'hub.json'), 'utf8')).includes(renewed))
 })
 
 test('a password that cannot be fetched leaves everything as it was', async (t) => {
@@ -74,7 +74,7 @@ test('a password that cannot be fetched leaves everything as it was', async (t) 
     () => Promise.reject(new Error('the vault is closed')),
   ]) {
     answer = bad
-    await assert.rejects(node.cluster.renewPassword(), { code: 'invalid_option', message: /option 'password'/ })
+    await assert.rejects(node.cluster.rotatePassword(), { code: 'invalid_option', message: /option 'password'/ })
   }
   assert.equal(await node.pid('leaf'), leaf)
   await node.host.write('a', insert('dog', { id: 'a' }))
@@ -113,7 +113,7 @@ for (const [kind, text] of Object.entries(credentials))
     await eventually('both rows arrive', () =>
       [received(node2, node1), received(node1, node2)].every((ids) => ids.length === 1),
     )
-    assert.deepEqual([node1.seen('peer:refused'), node2.seen('peer:refused')], [[], []])
+    assert.deepEqual([node1.seen('connection:rejected'), node2.seen('connection:rejected')], [[], []])
   })
 
 /** What nats-server cannot work with, and what is said about it. */
@@ -138,11 +138,11 @@ test('a password that nats-server cannot work with is refused, at open and when 
     }
     await assert.rejects(cluster.start('node2', { options: { password } }), refusal)
     current = password
-    await assert.rejects(node.cluster.renewPassword(), refusal)
+    await assert.rejects(node.cluster.rotatePassword(), refusal)
   }
   assert.equal(await node.pid('leaf'), leaf)
   current = credentials['control characters']!
-  await node.cluster.renewPassword()
+  await node.cluster.rotatePassword()
   assert.notEqual(await node.pid('leaf'), leaf)
   await node.host.write('a', insert('dog', { id: 'a' }))
 })

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { after, before, describe, test } from 'node:test'
 import { parseDocument } from 'yaml'
-import { clusterPassword, clusterUser, eventually, temporaryFolder } from '../support/cluster.ts'
+import { clusterPassword, clusterUser, eventually, temporaryDirectory } from '../support/cluster.ts'
 import { type Answer, admin, type Login, NodeProcess, ordinary } from '../support/node-process.ts'
 
 type Subscription = { schema: string; table: string; publish: boolean; subscribe: boolean }
@@ -53,7 +53,7 @@ const nodeNames = (rest: object): Fault[] => [
 ]
 
 /** Faults of one subscription, without the path before the field. */
-const { publish: _publish, ...unpublished } = dog
+const { publish: _publish, ...readOutbox } = dog
 const { table: _table, ...untabled } = dog
 const subscriptionFaults: [subscription: unknown, text: string][] = [
   ['dog', "'PATH' must be of type object"],
@@ -61,7 +61,7 @@ const subscriptionFaults: [subscription: unknown, text: string][] = [
   [null, "'PATH' must be of type object"],
   [{}, "'PATH.table' is required. 'PATH.subscribe' is required. 'PATH.publish' is required"],
   [untabled, "'PATH.table' is required"],
-  [unpublished, "'PATH.publish' is required"],
+  [readOutbox, "'PATH.publish' is required"],
   [{ ...dog, table: 5 }, "'PATH.table' must be a string"],
   [{ ...dog, table: null }, "'PATH.table' must be a string"],
   [{ ...dog, table: '' }, "'PATH.table' is not allowed to be empty"],
@@ -274,11 +274,11 @@ describe('errors and rules over HTTP', () => {
   let remove = async () => {}
 
   before(async () => {
-    const [folder, removeFolder] = await temporaryFolder()
-    remove = removeFolder
+    const [directory, removeDirectory] = await temporaryDirectory()
+    remove = removeDirectory
     nodes = await Promise.all([
-      ...['node1', 'node2', 'node3'].map((name) => NodeProcess.create(folder, name)),
-      NodeProcess.create(folder, 'alone', { enabled: false }),
+      ...['node1', 'node2', 'node3'].map((name) => NodeProcess.create(directory, name)),
+      NodeProcess.create(directory, 'alone', { enabled: false }),
     ])
     ;[node1, node2, node3, alone] = nodes as [NodeProcess, NodeProcess, NodeProcess, NodeProcess]
     for (const { configFile } of [node2, node3]) {
@@ -589,8 +589,8 @@ describe('errors and rules over HTTP', () => {
     const request = { operation: 'add_node', node_name: 'node3', subscriptions: [dog] }
     const both = await Promise.all([node1.request(request), node1.request(request)])
     assert.deepEqual(both.map(({ status }) => status).sort(), [200, 400])
-    const refused = both.find(({ status }) => status === 400)!.body
-    assert.deepEqual(refused, { error: "Node 'node3' has already been added, perform update_node to proceed." })
+    const rejected = both.find(({ status }) => status === 400)!.body
+    assert.deepEqual(rejected, { error: "Node 'node3' has already been added, perform update_node to proceed." })
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
     assert.deepEqual(await held(node3), [])
   })

@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
-import { eventually, isRunning, temporaryFolder } from '../support/cluster.ts'
+import { eventually, isRunning, temporaryDirectory } from '../support/cluster.ts'
 import { sampled } from '../support/long.ts'
 import { NodeProcess } from '../support/node-process.ts'
 import { programArguments } from '../support/program.ts'
@@ -61,20 +61,20 @@ async function processes() {
 }
 
 /** Who still runs of a process group, or with something below this folder. */
-async function leftovers(group: number | undefined, folder: string): Promise<string[]> {
+async function leftovers(group: number | undefined, directory: string): Promise<string[]> {
   const all = await processes()
   return all
-    .filter((each) => each.group === group || each.command.includes(folder))
+    .filter((each) => each.group === group || each.command.includes(directory))
     .map(({ pid, command }) => `${pid} ${command.replaceAll('\0', ' ')}`)
 }
 
 /** Resolves when nothing of that run is left, neither npm nor its children nor the servers. */
-const nothingLeft = async ({ child }: Run, folder: string) => {
+const nothingLeft = async ({ child }: Run, directory: string) => {
   let left: string[] = []
   await eventually(
     () => `nothing is left: ${left.join(', ')}`,
     async () => {
-      left = await leftovers(child.pid, folder)
+      left = await leftovers(child.pid, directory)
       return left.length === 0
     },
   )
@@ -99,30 +99,30 @@ const kill = (pid: number) => {
 }
 
 /** Exit code 1, nothing on stdout, one line on stderr, and nothing left; gives the line. */
-async function oneLine(one: Run, folder: string): Promise<string> {
+async function oneLine(one: Run, directory: string): Promise<string> {
   const code = await one.ended
   assert.equal(code, 1, one.errors)
   assert.equal(one.output, '')
   assert.match(one.errors, /^[^\n]+\n$/, 'one line on stderr')
-  await nothingLeft(one, folder)
+  await nothingLeft(one, directory)
   return one.errors
 }
 
 describe('the process of a node', () => {
-  let folder = ''
+  let directory = ''
   let remove = async () => {}
   let node: NodeProcess
 
   before(async () => {
-    ;[folder, remove] = await temporaryFolder()
-    node = await NodeProcess.create(folder, 'node1')
+    ;[directory, remove] = await temporaryDirectory()
+    node = await NodeProcess.create(directory, 'node1')
   })
   after(async () => {
     await node.end()
     // Whatever a failure left: our groups, and the servers, which have groups of their own.
     const groups = new Set(runs.map(({ child }) => child.pid))
     for (const { pid, group, command } of await processes())
-      if (groups.has(group) || command.includes(folder)) kill(pid)
+      if (groups.has(group) || command.includes(directory)) kill(pid)
     await remove()
   })
 
@@ -146,7 +146,7 @@ describe('the process of a node', () => {
       process.kill(target(one.child.pid!, pid), signal)
       // npm hands on the code of the node.
       assert.equal(await one.ended, 0, one.errors)
-      await nothingLeft(one, node.folder)
+      await nothingLeft(one, node.directory)
       assert.equal(one.errors, '', 'a start and an end without warnings')
       assert.equal(one.output.split('\n').length, 2, 'no other line on stdout')
     })
@@ -158,7 +158,7 @@ describe('the process of a node', () => {
     process.kill(pid, 'SIGINT')
     process.kill(pid, 'SIGTERM')
     assert.equal(await one.ended, 0, one.errors)
-    await nothingLeft(one, node.folder)
+    await nothingLeft(one, node.directory)
   })
 
   test('what it cannot start from is told in one line', async () => {
@@ -170,7 +170,7 @@ describe('the process of a node', () => {
     ]
     const started = await Promise.all(
       cases.map(async ([name, content]) => {
-        const below = join(folder, name)
+        const below = join(directory, name)
         await mkdir(below)
         const file = join(below, 'config.yaml')
         if (content !== undefined) await writeFile(file, content)
@@ -179,13 +179,13 @@ describe('the process of a node', () => {
     )
     for (const [index, one] of started.entries()) {
       const [name, , pattern] = cases[index]!
-      assert.match(await oneLine(one, join(folder, name)), pattern, name)
+      assert.match(await oneLine(one, join(directory, name)), pattern, name)
     }
   })
 
   test('a missing --config is told in one line', async () => {
     for (const one of [start(), start('--config')])
-      assert.match(await oneLine(one, join(folder, 'none')), /--config FILE/)
+      assert.match(await oneLine(one, join(directory, 'none')), /--config FILE/)
   })
 
   test('a port that another process has is told with its key', async () => {
@@ -200,7 +200,7 @@ describe('the process of a node', () => {
     try {
       await new Promise((resolve) => taken.once('listening', resolve))
       const { port } = taken.address() as { port: number }
-      const nodes = await Promise.all(keys.map((_, index) => NodeProcess.create(folder, `taken${index}`)))
+      const nodes = await Promise.all(keys.map((_, index) => NodeProcess.create(directory, `taken${index}`)))
       const started = await Promise.all(
         nodes.map(async ({ configFile }, index) => {
           const document = parseDocument(await readFile(configFile, 'utf8'))
@@ -215,7 +215,7 @@ describe('the process of a node', () => {
         assert.ok(line.includes(keys[index]!) && line.includes(String(port)), `${keys[index]} in: ${line}`)
         assert.doesNotMatch(line, /^\{/, 'a line for people')
         assert.equal(one.output, '')
-        await nothingLeft(one, nodes[index]!.folder)
+        await nothingLeft(one, nodes[index]!.directory)
       }
     } finally {
       taken.close()
@@ -277,11 +277,11 @@ describe('the process of a node', () => {
     )
     await insert(count, 1)
     assert.equal(await node.stop(), 0)
-    await eventually('nothing is left', async () => (await leftovers(undefined, node.folder)).length === 0)
+    await eventually('nothing is left', async () => (await leftovers(undefined, node.directory)).length === 0)
   })
 
   test('a second node on the same files is refused, and the first runs on', async () => {
-    const first = await NodeProcess.create(folder, 'first')
+    const first = await NodeProcess.create(directory, 'first')
     await first.start()
     try {
       const servers = await first.serverPids()

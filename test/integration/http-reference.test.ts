@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { NodeProcess } from '../support/node-process.ts'
 
 // --- the reference, as it stands ------------------------------------------------------------------------------------------
@@ -223,9 +223,9 @@ describe('three nodes answer as the reference says', () => {
   let remove = async () => {}
 
   before(async () => {
-    const [folder, removeFolder] = await temporaryFolder()
-    remove = removeFolder
-    nodes = await Promise.all(['node1', 'node2', 'node3'].map((name) => NodeProcess.create(folder, name)))
+    const [directory, removeDirectory] = await temporaryDirectory()
+    remove = removeDirectory
+    nodes = await Promise.all(['node1', 'node2', 'node3'].map((name) => NodeProcess.create(directory, name)))
     ;[node1, node2, node3] = nodes as [NodeProcess, NodeProcess, NodeProcess]
     await Promise.all(nodes.map((node) => node.start()))
     await createTable(node1, 'dev', 'dog')

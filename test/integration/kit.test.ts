@@ -16,12 +16,12 @@ test('startCluster runs real servers, replicates, restarts a node, and leaves no
   t.after(() => cluster.close())
   const [one, two, three] = cluster.nodes
   await Promise.all(cluster.nodes.map(({ name, host }) => host.insert('dev', 'dog', { id: name })))
-  await cluster.settled()
+  await cluster.converged()
   await three!.stop()
   await one!.host.update('dev', 'dog', { id: 'node2', name: 'Rex' })
   await two!.host.delete('dev', 'dog', 'node1')
   await three!.start()
-  await cluster.settled()
+  await cluster.converged()
   for (const { host } of cluster.nodes)
     assert.deepEqual(host.records('dev', 'dog'), [{ id: 'node2', name: 'Rex' }, { id: 'node3' }])
   const pids = await Promise.all(
@@ -30,7 +30,7 @@ test('startCluster runs real servers, replicates, restarts a node, and leaves no
   assert.ok(pids.every((pid) => pid !== undefined))
   await cluster.close()
   for (const pid of pids) assert.equal(await isRunning(pid!), false)
-  for (const { folder } of cluster.nodes) assert.equal(existsSync(folder), false)
+  for (const { directory } of cluster.nodes) assert.equal(existsSync(directory), false)
 })
 
 test('the demo tells its story without servers where there are none', async () => {

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { Ledger } from '../support/ledger.ts'
 import { canonical, NodeProcess } from '../support/node-process.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
@@ -14,13 +14,13 @@ const SHARED_KEYS = 200
 const CONCURRENCY = 8
 const dog = { database: 'dev', table: 'dog' }
 
-let folder: string
+let directory: string
 let remove: () => Promise<void>
 const nodes: NodeProcess[] = []
 
 before(async () => {
-  ;[folder, remove] = await temporaryFolder()
-  for (const name of ['node1', 'node2', 'node3']) nodes.push(await NodeProcess.create(folder, name))
+  ;[directory, remove] = await temporaryDirectory()
+  for (const name of ['node1', 'node2', 'node3']) nodes.push(await NodeProcess.create(directory, name))
   await Promise.all(nodes.map((node) => node.start()))
 })
 
@@ -66,9 +66,9 @@ test('ten thousand writes, three kills, one truth', { timeout: 180_000 }, async 
         ? { operation: 'delete', ...dog, ids: [id] }
         : { operation: 'upsert', ...dog, records: [{ id, value, nested: { number } }] }
     try {
-      const answer = await node.operation<{ stamp: string; skipped_hashes?: string[] }>(body)
+      const answer = await node.operation<{ timestamp: string; skipped_hashes?: string[] }>(body)
       // A delete of what is not there does nothing, and so has no stamp among the writes.
-      if (answer.skipped_hashes?.length !== 1) ledger.wrote(id, value, answer.stamp)
+      if (answer.skipped_hashes?.length !== 1) ledger.wrote(id, value, answer.timestamp)
     } catch {
       ledger.unanswered(id, value)
       // A killed node is away until the others have written a tenth, and its start is slow on a busy machine.

@@ -27,7 +27,7 @@ import {
   subscribe,
   TestCluster,
   type TestNode,
-  temporaryFolder,
+  temporaryDirectory,
 } from '../support/cluster.ts'
 import { sampled } from '../support/long.ts'
 import { insert } from '../support/memory-host.ts'
@@ -117,18 +117,18 @@ describe('the limits of streams', () => {
 
 /** A small disk of its own; undefined, with a reason, where none can be had. */
 async function smallDisk(t: TestContext, megabytes: number): Promise<string | undefined> {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   t.after(async () => {
-    await run('umount', [folder]).catch(() => {})
+    await run('umount', [directory]).catch(() => {})
     await remove()
   })
   try {
-    await run('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', folder])
+    await run('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'tmpfs', directory])
   } catch (error) {
     t.skip(`no disk of its own without being root: ${(error as Error).message}`)
     return undefined
   }
-  return folder
+  return directory
 }
 
 /** Until nothing is left; at once, so that nobody notices before. */
@@ -162,7 +162,7 @@ describe('a full disk', () => {
     // More than what is left of the last page.
     const while1 = numbered('full', 500)
     for (const { code, took } of await writeAll(node1, while1, 1_000)) {
-      assert.ok(code === 'stored' || code === 'backlog_full', code)
+      assert.ok(code === 'stored' || code === 'publish_timeout', code)
       assert.ok(took < 3_000, `it took ${took} ms`)
     }
     await eventually(
@@ -178,7 +178,7 @@ describe('a full disk', () => {
     await eventually('what it has is read', () => received(node2, node1).length >= before.length)
     const while2 = numbered('still', 10)
     for (const { code, took } of await writeAll(node1, while2)) {
-      assert.equal(code, 'backlog_full')
+      assert.equal(code, 'publish_timeout')
       assert.ok(took < 3_000, `it took ${took} ms`)
     }
 
@@ -200,7 +200,7 @@ describe('a full disk', () => {
     await eventually('it is told', () => /is full/.test(node.seen('mesh:state').at(-1)?.reason ?? ''))
     assert.deepEqual(
       (await writeAll(node, ['early'])).map(({ code }) => code),
-      ['backlog_full'],
+      ['publish_timeout'],
     )
     await unlink(join(disk, 'filler'))
     await eventually('the outbox is empty', () => node.host.outbox.length === 0)
@@ -211,16 +211,16 @@ describe('a full disk', () => {
 describe('a store whose files went bad while it was closed', () => {
   const COUNT = 2_000
   const READ = 500
-  type Damage = (folder: string) => Promise<void>
-  const blocks = async (folder: string) => {
-    const names = (await readdir(join(folder, 'msgs'))).filter((name) => name.endsWith('.blk'))
-    return names.map((name) => join(folder, 'msgs', name))
+  type Damage = (directory: string) => Promise<void>
+  const blocks = async (directory: string) => {
+    const names = (await readdir(join(directory, 'msgs'))).filter((name) => name.endsWith('.blk'))
+    return names.map((name) => join(directory, 'msgs', name))
   }
-  const block = async (folder: string) => (await blocks(folder))[0]!
+  const block = async (directory: string) => (await blocks(directory))[0]!
   const flip =
     (share: number, bytes: number): Damage =>
-    async (folder) => {
-      const path = await block(folder)
+    async (directory) => {
+      const path = await block(directory)
       const file = await open(path, 'r+')
       const position = Math.floor((await file.stat()).size * share)
       const { buffer } = await file.read(Buffer.alloc(bytes), 0, bytes, position)
@@ -230,8 +230,8 @@ describe('a store whose files went bad while it was closed', () => {
     }
   const cut =
     (share: number): Damage =>
-    async (folder) => {
-      const path = await block(folder)
+    async (directory) => {
+      const path = await block(directory)
       await truncate(path, Math.floor((await stat(path)).size * share))
     }
   const lastByte = flip(0.9999, 1)
@@ -243,17 +243,17 @@ describe('a store whose files went bad while it was closed', () => {
     ['the messages cut short', cut(0.6)],
     ['the messages cut short before what was read', cut(0.1)],
     ['no messages at all', cut(0)],
-    ['the messages deleted', async (folder) => unlink(await block(folder))],
+    ['the messages deleted', async (directory) => unlink(await block(directory))],
     [
       'the index of the messages deleted',
-      async (folder) => {
-        for (const name of await readdir(join(folder, 'msgs')))
-          if (!name.endsWith('.blk')) await unlink(join(folder, 'msgs', name))
+      async (directory) => {
+        for (const name of await readdir(join(directory, 'msgs')))
+          if (!name.endsWith('.blk')) await unlink(join(directory, 'msgs', name))
       },
     ],
-    ['the description of the stream cut short', async (folder) => truncate(join(folder, 'meta.inf'), 40)],
-    ['the description of the stream deleted', async (folder) => unlink(join(folder, 'meta.inf'))],
-    ['nothing left of the stream', async (folder) => rm(folder, { recursive: true })],
+    ['the description of the stream cut short', async (directory) => truncate(join(directory, 'meta.inf'), 40)],
+    ['the description of the stream deleted', async (directory) => unlink(join(directory, 'meta.inf'))],
+    ['nothing left of the stream', async (directory) => rm(directory, { recursive: true })],
   ]
   const typical = [
     'bytes of a message that was not read',
@@ -275,7 +275,7 @@ describe('a store whose files went bad while it was closed', () => {
     await node2.cluster.close()
     await writeAll(node1, ids.slice(READ))
     await node1.cluster.close()
-    const store = join(node1.folder, 'clustering', 'leaf', 'jetstream', 'HDB', 'streams')
+    const store = join(node1.directory, 'clustering', 'leaf', 'jetstream', 'HDB', 'streams')
     const [stream] = await readdir(store)
     await damage(join(store, stream!))
 
@@ -359,7 +359,7 @@ test('a port that somebody else takes while a killed leaf is to come back', asyn
   )
   const ids = numbered('a', 100)
   for (const { code, took } of await writeAll(node1, ids)) {
-    assert.equal(code, 'backlog_full')
+    assert.equal(code, 'publish_timeout')
     assert.ok(took < 2_000, `it took ${took} ms`)
   }
   await letGo()
@@ -394,7 +394,7 @@ test('a leaf that logs an error of its store is not believed any more: it is sta
   const cluster = TestCluster.for(t)
   const files = await cluster.prepare('node1')
   // A nats-server in whose log a line appears that the test writes.
-  const [natsServer, line] = [join(files.folder, 'nats-server'), join(files.folder, 'line')]
+  const [natsServer, line] = [join(files.directory, 'nats-server'), join(files.directory, 'line')]
   const script = `#!/bin/sh
 [ "$1" = --version ] && exec nats-server --version
 case "$2" in *leaf.json)
@@ -438,7 +438,7 @@ describe('servers that a killed host left behind', () => {
 
   test('are replaced also without pid files, and while they hang', async (t) => {
     const { cluster, files, orphans } = await left(t)
-    for (const kind of kinds) await unlink(join(files.folder, 'clustering', `${kind}.pid`))
+    for (const kind of kinds) await unlink(join(files.directory, 'clustering', `${kind}.pid`))
     for (const pid of orphans) {
       process.kill(pid, 'SIGSTOP')
       await stopped(pid)
@@ -463,17 +463,17 @@ describe('servers that a killed host left behind', () => {
     const files = await cluster.prepare('node1')
     const innocent = spawn('sleep', ['60'], { stdio: 'ignore' })
     t.after(() => killed(innocent))
-    await mkdir(join(files.folder, 'clustering'))
-    await writeFile(join(files.folder, 'clustering', 'leaf.pid'), String(innocent.pid))
+    await mkdir(join(files.directory, 'clustering'))
+    await writeFile(join(files.directory, 'clustering', 'leaf.pid'), String(innocent.pid))
     await cluster.open(files, { tables })
     assert.equal(await isRunning(innocent.pid!), true)
   })
 })
 
 test('SIGTERM ends a node within seconds, also while both its servers hang', async (t) => {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   t.after(remove)
-  const node = await NodeProcess.create(folder, 'node1')
+  const node = await NodeProcess.create(directory, 'node1')
   t.after(() => node.end())
   await node.start()
   const pids = Object.values(await node.serverPids())

@@ -3,10 +3,10 @@
 import { join } from 'node:path'
 import type { Route } from '../../lib/mesh/mesh.ts'
 import { NatsMesh } from '../../lib/mesh/nats/nats-mesh.ts'
-import { clusterPassword, clusterUser, freePorts, type NodePorts, temporaryFolder } from '../support/cluster.ts'
+import { clusterPassword, clusterUser, freePorts, type NodePorts, temporaryDirectory } from '../support/cluster.ts'
 import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } from '../support/mesh-contract.ts'
 
-type Place = { folder: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
+type Place = { directory: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
 
 class Servers implements ContractNetwork {
   /** The latest of each name. */
@@ -17,7 +17,7 @@ class Servers implements ContractNetwork {
   async mesh(node: string): Promise<OpenMesh> {
     const known = this.#places.get(node)
     const free = known?.mesh.state === 'stopped'
-    const { folder, ports } = free ? known : await this.#settle()
+    const { directory, ports } = free ? known : await this.#settle()
     const hub = free
       ? known.hub
       : [...this.#places.values()]
@@ -30,10 +30,10 @@ class Servers implements ContractNetwork {
       listen: '127.0.0.1',
       ports,
       logLevel: 'error',
-      folder: join(folder, 'clustering'),
+      directory: join(directory, 'clustering'),
     })
     this.#meshes.push(mesh)
-    this.#places.set(node, { folder, ports, mesh, hub })
+    this.#places.set(node, { directory, ports, mesh, hub })
     const open = unopened(node, mesh)
     await mesh.open(node, { hub, leaf: [] }, noting(open))
     return open
@@ -54,11 +54,11 @@ class Servers implements ContractNetwork {
     if (failure) throw failure.reason
   }
 
-  async #settle(): Promise<Pick<Place, 'folder' | 'ports'>> {
-    const [folder, remove] = await temporaryFolder()
+  async #settle(): Promise<Pick<Place, 'directory' | 'ports'>> {
+    const [directory, remove] = await temporaryDirectory()
     this.#removals.push(remove)
     const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
-    return { folder, ports: { cluster, leafNodes, hub, leaf } }
+    return { directory, ports: { cluster, leafNodes, hub, leaf } }
   }
 }
 

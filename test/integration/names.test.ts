@@ -40,7 +40,7 @@ async function exchange(node1: TestNode, node2: TestNode, tables: readonly [data
     [node1, node2].flatMap(({ name, cluster }) =>
       cluster
         .subscriptions()
-        .filter(({ state, applied }) => state !== 'live' || applied !== 1)
+        .filter(({ state, appliedSequence }) => state !== 'live' || appliedSequence !== 1)
         .map(({ source }) => `${source.database}.${source.table} on ${name}`),
     )
   await eventually(
@@ -156,6 +156,6 @@ test('names with an at sign are refused with the reason', { skip: carriesAtSign 
   await rows('before')
   await node1.reopen()
   await rows('after')
-  assert.deepEqual(node1.cluster.metrics()?.publish.refused, 0)
+  assert.deepEqual(node1.cluster.metrics()?.publish.rejected, 0)
   await node1.cluster.purgeStream({ database: 'dev', table: 'a@b' })
 })

@@ -76,14 +76,14 @@ describe('who is there', { concurrency: true }, () => {
     const cluster = TestCluster.for(t)
     const first = await cluster.start('node1', { tables })
     const later = await cluster.start('node1', { tables })
-    const told = (node: TestNode, what: RegExp) =>
-      node.seen('peer:refused').some(({ node: name, reason = '' }) => name === 'node1' && what.test(reason))
+    const reported = (node: TestNode, what: RegExp) =>
+      node.seen('connection:rejected').some(({ node: name, reason = '' }) => name === 'node1' && what.test(reason))
     const servers = [await later.pid('hub'), await later.pid('leaf')]
     const routes = [first.ports.cluster, later.ports.cluster]
     const third = await cluster.start('node2', { tables, routes })
-    await eventually('the later one steps aside', () => told(later, /was there first/))
+    await eventually('the later one steps aside', () => reported(later, /was there first/))
     for (const pid of servers) await eventually('its servers end', async () => !(await isRunning(pid)))
-    assert.ok(told(third, /two processes/) && !told(first, /was there first/))
+    assert.ok(reported(third, /two processes/) && !reported(first, /was there first/))
     const asked = later.cluster.updateNode({ node_name: 'node2', subscriptions: both })
     await assert.rejects(asked, { code: 'mesh_unavailable' })
     await subscribe(third, first, { dog: 'both' })
@@ -127,7 +127,7 @@ describe('who is there', { concurrency: true }, () => {
     const took = await timed(async () => {
       const { node_name, is_enabled, connections } = await node1.cluster.status({})
       assert.deepEqual([node_name, is_enabled], ['node1', true])
-      const [open, gone, hung] = connections
+      const [open, removed, hung] = connections
       assert.equal(open!.status, 'open')
       assert.deepEqual(open!.ports, { clustering: node2.ports.cluster })
       assert.ok(Number.isInteger(open!.latency_ms) && open!.latency_ms! < 500)
@@ -138,7 +138,7 @@ describe('who is there', { concurrency: true }, () => {
         node_version: process.version,
         platform: process.platform,
       })
-      assert.deepEqual(gone, {
+      assert.deepEqual(removed, {
         node_name: 'node3',
         status: 'NoResponders',
         ports: {},
@@ -218,7 +218,7 @@ describe('agreement', { concurrency: 2 }, () => {
     await eventually('node2 rejects its file', () => node2.seen('config:rejected').length > 0)
     await assert.rejects(node1.cluster.addNode({ node_name: 'node2', subscriptions: both }), (error: never) => {
       const { code, statusCode, message } = error as { code: string; statusCode: number; message: string }
-      assert.deepEqual([code, statusCode], ['remote_refused', 500])
+      assert.deepEqual([code, statusCode], ['peer_rejected', 500])
       assert.match(message, /^Error returned from remote node node2: Configuration file .* is not valid/)
       return true
     })

@@ -4,7 +4,6 @@ import assert from 'node:assert/strict'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { leafConfiguration, type ServerSettings } from '../../lib/mesh/nats/configuration.ts'
 import { Connection } from '../../lib/mesh/nats/connection.ts'
@@ -12,14 +11,15 @@ import { JetStream, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { NatsServer } from '../../lib/mesh/nats/server.ts'
 import { isAtLeast, type Version, versionText } from '../../lib/mesh/nats/versions.ts'
-import { eventually, freePorts, temporaryFolder } from '../support/cluster.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { eventually, freePorts, temporaryDirectory } from '../support/cluster.ts'
 
 const source = { node: 'node1', database: 'dev', table: 'dog' }
 const options = { timeout: 5_000 }
 
 /** A leaf with one stream of these messages. `more`: configuration that enmesh does not write. */
 async function leafWith(t: { after(work: () => unknown): void }, messages: readonly Uint8Array[], more: object = {}) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
   const settings: ServerSettings = {
     node: source.node,
@@ -29,26 +29,26 @@ async function leafWith(t: { after(work: () => unknown): void }, messages: reado
     listen: '127.0.0.1',
     ports: { cluster, leafNodes, hub, leaf },
     logLevel: 'error',
-    storeFolder: join(folder, 'store'),
+    storeDirectory: join(directory, 'store'),
   }
-  await mkdir(settings.storeFolder)
+  await mkdir(settings.storeDirectory)
   const connect = () =>
-    Connection.open({ port: leaf, user: 'user', password: () => 'password', name: 'test', changed() {} })
+    Connection.open({ port: leaf, user: 'user', password: () => 'password', name: 'test', onChange() {} })
   const server = new NatsServer({
     kind: 'leaf',
     findBinary: () => findBinary(),
-    configFile: join(folder, 'leaf.json'),
+    configFile: join(directory, 'leaf.json'),
     probe: async () => (await connect()).close(),
     portKey: () => '',
     events: { line() {}, died() {}, failed() {}, returned() {} },
-    logger: silent,
+    logger: silentLogger,
   })
   t.after(async () => {
     await server.stop()
     await remove()
   })
   await server.start((version) => {
-    const configuration = leafConfiguration(settings, [], join(folder, 'leaf.pid'), version)
+    const configuration = leafConfiguration(settings, [], join(directory, 'leaf.pid'), version)
     return JSON.stringify({ ...JSON.parse(configuration), ...more })
   })
   const connection = await connect()
@@ -115,7 +115,7 @@ describe(`a reader and nats-server ${versionText(version)}`, () => {
       const { reader, statuses } = await open(leaf, maxMessages)
       t.after(() => reader.close())
       assert.deepEqual(await readAll(reader, 300), numbered(300))
-      assert.equal(reader.lost, false)
+      assert.equal(reader.failed, false)
       const completed = statuses.filter((status) => status === '409 Batch Completed')
       if (isAtLeast(version, [2, 10, 0]) && maxMessages < 300) assert.ok(completed.length > 0, `${statuses}`)
       assert.deepEqual(
@@ -131,7 +131,7 @@ describe(`a reader and nats-server ${versionText(version)}`, () => {
     t.after(() => reader.close())
     assert.deepEqual(await readAll(reader, 8), numbered(8))
     assert.ok(statuses.includes('409 Message Size Exceeds MaxBytes'), `${statuses}`)
-    assert.equal(reader.lost, false)
+    assert.equal(reader.failed, false)
   })
 
   test('is lost when its consumer is deleted', async (t) => {

@@ -79,7 +79,7 @@ describe('two nodes', () => {
   test('only the tables that are subscribed arrive, also out of one transaction', async () => {
     await tableOn('wanted', node1, node2)
     await tableOn('unwanted', node1, node2)
-    await subscribe(node1, node2, { wanted: 'publish' })
+    await subscribe(node1, node2, { desired: 'publish' })
     await node1.host.write('mixed', insert('wanted', { id: 1 }), insert('unwanted', { id: 1 }))
     await node1.host.write('other', insert('unwanted', { id: 2 }))
     await node1.host.write('last', insert('wanted', { id: 2 }))
@@ -430,11 +430,11 @@ describe('two nodes', () => {
       await quiet([node1, node2])
       const received = new Set(idsOf(node2.host.from('node1', 'busy')))
       const lost = ids.filter((id) => !received.has(id)).length
-      const told = node2
+      const reported = node2
         .seen('replication:gap')
         .filter(({ source }) => source.table === 'busy')
         .reduce((sum, { from, to }) => sum + to - from + 1, 0)
-      assert.equal(told, lost)
+      assert.equal(reported, lost)
     })
 
     test('of a table without a stream, an unknown table, an unknown database', async () => {
@@ -531,8 +531,8 @@ describe('several paths', () => {
     assert.deepEqual(applied(node2), from('node1', 'node3'))
     assert.deepEqual(applied(node3), from('node1', 'node2'))
     assert.deepEqual(node1.host.contents('dev', 'dog'), node3.host.contents('dev', 'dog'))
-    const handedOn = node1.host.from('node3', 'dog').find(({ origin }) => origin.node === 'node2') as Transaction
-    assert.deepEqual(handedOn.origin!.path, ['node3'])
+    const relayed = node1.host.from('node3', 'dog').find(({ origin }) => origin.node === 'node2') as Transaction
+    assert.deepEqual(relayed.origin!.relayedBy, ['node3'])
   })
 
   test('a ring that does not republish: each reaches its neighbour only', async (t) => {

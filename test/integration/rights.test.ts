@@ -20,7 +20,7 @@ import {
   subscribe,
   TestCluster,
   type TestNode,
-  temporaryFolder,
+  temporaryDirectory,
 } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 
@@ -37,9 +37,9 @@ const REFUSED = /TIMEOUT|503|jetstream not enabled for account/i
 
 /** A client of the cluster's user on a server of nobody's. */
 async function foreignClient(t: TestContext, configuration: (port: number, other: number) => object) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const [port = 0, other = 0] = await freePorts(2)
-  const configFile = join(folder, 'server.json')
+  const configFile = join(directory, 'server.json')
   await writeFile(configFile, JSON.stringify(configuration(port, other)))
   const server: ChildProcess = spawn('nats-server', ['-c', configFile], { stdio: 'ignore' })
   t.after(async () => {
@@ -235,7 +235,7 @@ test('a message trace does not reach the administration of streams', async (t) =
   const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
   const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
   const { node1, node2, streams } = await scene(t)
-  const facts = factsOf(await readFile(join(node1.folder, 'clustering', 'hub.json'), 'utf8'))
+  const facts = factsOf(await readFile(join(node1.directory, 'clustering', 'hub.json'), 'utf8'))
   if (exposuresOf(version, facts).some(({ id }) => id === 'CVE-2026-58254'))
     return t.skip('this version is affected by CVE-2026-58254')
   const before = await streams()

@@ -17,7 +17,7 @@ import {
   subscribe,
   TestCluster,
   type TestNode,
-  temporaryFolder,
+  temporaryDirectory,
 } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 
@@ -132,10 +132,10 @@ test('a stream that drops what exceeds its queue (429) gets it again, in order',
   skip: since([2, 11, 0]),
 }, async (t) => {
   const cluster = TestCluster.for(t)
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   t.after(remove)
   // The limit that enmesh writes is beyond what it ever sends: a lower one is put in its place.
-  const natsServer = join(folder, 'nats-server')
+  const natsServer = join(directory, 'nats-server')
   const edit = `sed -i 's/"max_buffered_msgs": [0-9]*/"max_buffered_msgs": 50/' "$2"`
   await writeFile(natsServer, `#!/bin/sh\nif [ "$1" = -c ]; then ${edit}; fi\nexec '${path}' "$@"\n`, { mode: 0o755 })
   const [node1, node2] = (await cluster.startAll(['node1', 'node2'], {

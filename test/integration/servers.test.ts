@@ -64,7 +64,7 @@ describe('open and close', () => {
     })
     const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
     const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
-    const hub = await readFile(join(node.folder, 'clustering', 'hub.json'), 'utf8')
+    const hub = await readFile(join(node.directory, 'clustering', 'hub.json'), 'utf8')
     const advisories = exposuresOf(version, factsOf(hub)).map(({ id }) => id)
     assert.deepEqual(
       logged
@@ -101,18 +101,18 @@ describe('open and close', () => {
   test('the files with secrets are for us alone, and no command line shows the password', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1')
-    const folder = join(node.folder, 'clustering')
+    const directory = join(node.directory, 'clustering')
     const mode = async (path: string) => ((await stat(path)).mode & 0o777).toString(8)
-    assert.equal(await mode(folder), '700')
-    assert.equal(await mode(join(folder, 'leaf')), '700')
+    assert.equal(await mode(directory), '700')
+    assert.equal(await mode(join(directory, 'leaf')), '700')
     const secret = [clusterPassword, encodeURIComponent(clusterPassword)]
-    const files = (await readdir(folder, { withFileTypes: true })).filter((file) => file.isFile())
+    const files = (await readdir(directory, { withFileTypes: true })).filter((file) => file.isFile())
     for (const { name } of files) {
-      const text = await readFile(join(folder, name), 'utf8')
-      if (secret.some((each) => text.includes(each))) assert.equal(await mode(join(folder, name)), '600', name)
+      const text = await readFile(join(directory, name), 'utf8')
+      if (secret.some((each) => text.includes(each))) assert.equal(await mode(join(directory, name)), '600', name)
     }
     for (const kind of kinds) {
-      assert.equal(await mode(join(folder, `${kind}.json`)), '600')
+      assert.equal(await mode(join(directory, `${kind}.json`)), '600')
       const pid = await node.pid(kind)
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8')
       assert.ok(!secret.some((each) => command.includes(each)), command)
@@ -158,7 +158,7 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
   test('with a binary that starts no server', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
-    const natsServer = join(files.folder, 'broken-server')
+    const natsServer = join(files.directory, 'broken-server')
     const lines = [
       '#!/bin/sh',
       '[ "$1" = --version ] && echo "nats-server: v2.9.10" && exit',
@@ -239,11 +239,11 @@ describe('who is kept out', () => {
     const files = await cluster.prepare('node1')
     const text = await readFile(files.configFile, 'utf8')
     await writeFile(files.configFile, text.replace('  leafServer:\n', '$&    streams: { path: store }\n'))
-    const path = join(files.folder, 'store')
+    const path = join(files.directory, 'store')
     await mkdir(path)
     await chown(path, 12_345, 12_345)
     await assert.rejects(cluster.open(files), {
-      code: 'folder_unusable',
+      code: 'directory_unusable',
       message: new RegExp(`folder ${path} .*belongs to`),
     })
     assert.deepEqual(await readdir(path), [])
@@ -258,7 +258,7 @@ describe('who is kept out', () => {
     const options = { password: 'another password' }
     const node2 = await cluster.start('node2', { tables, options, routes: [node1.ports.cluster] })
     for (const node of [node1, node2]) {
-      const { reason } = await eventually(`${node.name} says so`, () => node.seen('peer:refused')[0], 5_000)
+      const { reason } = await eventually(`${node.name} says so`, () => node.seen('connection:rejected')[0], 5_000)
       assert.match(reason ?? '', /password/)
     }
     assert.deepEqual(names(await node1.cluster.network({})), ['node1'])
@@ -275,8 +275,8 @@ describe('who is kept out', () => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1', { tables })
     const second = await cluster.start('node1', { tables, routes: [node.ports.cluster] })
-    const told = () => [...node.seen('peer:refused'), ...second.seen('peer:refused')]
-    const { reason } = await eventually('it is said', () => told()[0], 5_000)
+    const reported = () => [...node.seen('connection:rejected'), ...second.seen('connection:rejected')]
+    const { reason } = await eventually('it is said', () => reported()[0], 5_000)
     assert.match(reason ?? '', /name/)
   })
 })

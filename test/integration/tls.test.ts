@@ -12,7 +12,7 @@ import { insert } from '../support/memory-host.ts'
 const tables: [string, string][] = [['dev', 'dog']]
 const HOUR = 3_600_000
 
-const folderOf = ({ folder }: NodeFiles) => join(folder, 'tls')
+const directoryOf = ({ directory }: NodeFiles) => join(directory, 'tls')
 
 /** A node with a certificate of this authority. */
 async function start(
@@ -26,7 +26,7 @@ async function start(
   const note = (details: unknown, text?: string) => void lines.push(`${JSON.stringify(details)} ${text}`)
   const logger = { debug() {}, info: note, warn: note, error: note }
   const prepared = options.prepared ?? (await cluster.prepare(name, { routes }))
-  const files = await authority.issue(folderOf(prepared), name, certificate)
+  const files = await authority.issue(directoryOf(prepared), name, certificate)
   const config = parse(await readFile(prepared.configFile, 'utf8'))
   config.clustering.hubServer.cluster.network.host = '127.0.0.1'
   // Beside the file, as people would write it.
@@ -47,8 +47,8 @@ const hubsOf = async (node: TestNode) => (await node.cluster.network({ timeout: 
 /** Of who was kept out, as this node tells it. */
 const refusal = (node: TestNode, reason: RegExp) =>
   eventually(
-    () => `${node.name} says ${reason}: ${JSON.stringify(node.seen('peer:refused'))}`,
-    () => node.seen('peer:refused').find((each) => reason.test(each.reason ?? '')),
+    () => `${node.name} says ${reason}: ${JSON.stringify(node.seen('connection:rejected'))}`,
+    () => node.seen('connection:rejected').find((each) => reason.test(each.reason ?? '')),
   )
 
 const said = ({ lines }: { lines: string[] }, text: RegExp, since = 0) =>
@@ -146,7 +146,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     ]
     for (const [tls, error] of cases) {
       const files = await cluster.prepare('node1')
-      await authority.issue(join(files.folder, 'other'), 'other')
+      await authority.issue(join(files.directory, 'other'), 'other')
       await assert.rejects(start(cluster, 'node1', authority, { tls, prepared: files }), error)
     }
   })
@@ -174,7 +174,7 @@ describe('certificates that are replaced', () => {
       for (const [index, node] of nodes.entries()) await said(node, /certificates were replaced/, since[index])
     }
     await replace(({ certificateAuthority }) => writeFile(certificateAuthority, `${before.pem}${after.pem}`))
-    await replace((_, node) => after.issue(folderOf(node), node.name, { trusted: `${before.pem}${after.pem}` }))
+    await replace((_, node) => after.issue(directoryOf(node), node.name, { trusted: `${before.pem}${after.pem}` }))
     await replace(({ certificateAuthority }) => writeFile(certificateAuthority, after.pem))
     // They hold for links that are made from now on.
     const { node: node3 } = await start(cluster, 'node3', after, { routes })

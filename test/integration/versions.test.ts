@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { hubConfiguration, leafConfiguration, type ServerSettings } from '../../lib/mesh/nats/configuration.ts'
 import { Connection } from '../../lib/mesh/nats/connection.ts'
 import { type Configuration, NatsServer } from '../../lib/mesh/nats/server.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import {
   allMet,
   eventually,
@@ -18,7 +18,7 @@ import {
   subscribe,
   TestCluster,
   type TestNode,
-  temporaryFolder,
+  temporaryDirectory,
 } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { needsSeveral, ReplaceableBinary, type ServerBinary, serverBinaries } from '../support/server-versions.ts'
@@ -33,7 +33,7 @@ const write = (node: TestNode, id: string) => node.host.write(id, insert('dog', 
 
 /** A hub and a leaf with the configuration that the mesh gives them, each of its own version. */
 async function hubAndLeaf(t: { after(work: () => unknown): void }, hubBinary: ServerBinary, leafBinary: ServerBinary) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const [cluster = 0, leafNodes = 0, hubPort = 0, leafPort = 0] = await freePorts(4)
   const settings: ServerSettings = {
     node: 'node1',
@@ -43,17 +43,17 @@ async function hubAndLeaf(t: { after(work: () => unknown): void }, hubBinary: Se
     listen: '127.0.0.1',
     ports: { cluster, leafNodes, hub: hubPort, leaf: leafPort },
     logLevel: 'error',
-    storeFolder: join(folder, 'store'),
+    storeDirectory: join(directory, 'store'),
     sync: '10s',
     routeCompression: 's2_auto',
   }
-  await mkdir(settings.storeFolder)
+  await mkdir(settings.storeDirectory)
   const lines: string[] = []
   const server = (kind: 'hub' | 'leaf', { path }: ServerBinary, port: number, user: string) =>
     new NatsServer({
       kind,
       findBinary: () => findBinary(path),
-      configFile: join(folder, `${kind}.json`),
+      configFile: join(directory, `${kind}.json`),
       probe: async () => (await connectTo(port, user)).close(),
       portKey: () => '',
       events: {
@@ -62,10 +62,10 @@ async function hubAndLeaf(t: { after(work: () => unknown): void }, hubBinary: Se
         failed() {},
         returned() {},
       },
-      logger: silent,
+      logger: silentLogger,
     })
   const connectTo = (port: number, user: string) =>
-    Connection.open({ port, user, password: () => 'password', name: 'test', changed() {} })
+    Connection.open({ port, user, password: () => 'password', name: 'test', onChange() {} })
   const started: NatsServer[] = []
   t.after(async () => {
     for (const each of started.reverse()) await each.stop()
@@ -76,10 +76,10 @@ async function hubAndLeaf(t: { after(work: () => unknown): void }, hubBinary: Se
     await each.start(configuration)
   }
   await start(server('hub', hubBinary, hubPort, 'user'), (version) =>
-    hubConfiguration(settings, [], join(folder, 'hub.pid'), version),
+    hubConfiguration(settings, [], join(directory, 'hub.pid'), version),
   )
   await start(server('leaf', leafBinary, leafPort, 'user'), (version) =>
-    leafConfiguration(settings, [], join(folder, 'leaf.pid'), version),
+    leafConfiguration(settings, [], join(directory, 'leaf.pid'), version),
   )
   const atHub = await connectTo(hubPort, 'user')
   const atLeaf = await connectTo(leafPort, 'user-mesh')
@@ -111,9 +111,9 @@ describe('an upgrade', { skip }, () => {
 
   test(`a store written by ${oldest.name} is read by ${order.slice(1).map(({ name }) => name)}: unread messages arrive`, async (t) => {
     const cluster = TestCluster.for(t)
-    const [folder, remove] = await temporaryFolder()
+    const [directory, remove] = await temporaryDirectory()
     t.after(remove)
-    const binary = new ReplaceableBinary(folder)
+    const binary = new ReplaceableBinary(directory)
     await binary.set(oldest)
     const node1 = await cluster.start('node1', { tables, options: { natsServer: binary.path } })
     const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
@@ -144,9 +144,9 @@ describe('an upgrade', { skip }, () => {
   for (const killed of ['hub', 'leaf'] as const)
     test(`a binary that is replaced while it runs is used from the next start of the ${killed} on, by both servers`, async (t) => {
       const cluster = TestCluster.for(t)
-      const [folder, remove] = await temporaryFolder()
+      const [directory, remove] = await temporaryDirectory()
       t.after(remove)
-      const binary = new ReplaceableBinary(folder)
+      const binary = new ReplaceableBinary(directory)
       await binary.set(oldest)
       const node1 = await cluster.start('node1', { tables, options: { natsServer: binary.path } })
       const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
@@ -175,9 +175,9 @@ describe('an upgrade', { skip }, () => {
     const nodes: TestNode[] = []
     const binary: ReplaceableBinary[] = []
     for (const name of ['node1', 'node2', 'node3']) {
-      const [folder, remove] = await temporaryFolder()
+      const [directory, remove] = await temporaryDirectory()
       t.after(remove)
-      const own = new ReplaceableBinary(folder)
+      const own = new ReplaceableBinary(directory)
       await own.set(oldest)
       binary.push(own)
       const routes = nodes.map(({ ports }) => ports.cluster)
@@ -204,7 +204,7 @@ describe('an upgrade', { skip }, () => {
         const id = `${node.name} ${written[index]!.length}`
         written[index]!.push(id)
         // One that is closed meanwhile keeps it in its outbox.
-        await write(node, id).catch((error) => assert.match(error.code, /^(closed|backlog_full)$/))
+        await write(node, id).catch((error) => assert.match(error.code, /^(closed|publish_timeout)$/))
         longestStall = Math.max(longestStall, performance.now() - last)
         last = performance.now()
       }

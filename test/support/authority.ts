@@ -74,8 +74,8 @@ export class Authority {
     return new Authority(name, keys, forge.pki.certificateToPem(certificate))
   }
 
-  /** Certificate, key and the authority's own certificate into `folder`, which it makes; those that are there are replaced. */
-  async issue(folder: string, subject: string, options: CertificateOptions = {}): Promise<TlsFiles> {
+  /** Certificate, key and the authority's own certificate into `directory`, which it makes; those that are there are replaced. */
+  async issue(directory: string, subject: string, options: CertificateOptions = {}): Promise<TlsFiles> {
     const { names = ['127.0.0.1', 'localhost'] } = options
     const keys = await newKeys()
     const certificate = newCertificate(subject, this.#name, keys, options)
@@ -88,11 +88,11 @@ export class Authority {
     ])
     certificate.sign(this.#keys.privateKey, forge.md.sha256.create())
     const files = {
-      certificate: join(folder, 'certificate.pem'),
-      certificateAuthority: join(folder, 'authority.pem'),
-      privateKey: join(folder, 'key.pem'),
+      certificate: join(directory, 'certificate.pem'),
+      certificateAuthority: join(directory, 'authority.pem'),
+      privateKey: join(directory, 'key.pem'),
     }
-    await mkdir(folder, { recursive: true })
+    await mkdir(directory, { recursive: true })
     await writeFile(files.privateKey, keys.pem, { mode: 0o600 })
     await writeFile(files.certificate, forge.pki.certificateToPem(certificate))
     await writeFile(files.certificateAuthority, options.trusted ?? this.pem)

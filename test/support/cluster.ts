@@ -26,7 +26,7 @@ import { clusterPassword, isTelling, leaksIn } from './secrets.ts'
 export { clusterPassword, eventually, freePorts }
 
 /** A folder of its own, removed by the returned function, which rejects when a secret was written there for others to read. */
-export async function temporaryFolder(): Promise<[path: string, remove: () => Promise<void>]> {
+export async function temporaryDirectory(): Promise<[path: string, remove: () => Promise<void>]> {
   const path = await mkdtemp(join(tmpdir(), 'enmesh-'))
   const remove = async () => {
     const leaks = await leaksIn(path)
@@ -72,18 +72,18 @@ export const stopped = (pid: number) =>
   eventually(`process ${pid} is stopped`, async () => / T /.test(await readFile(`/proc/${pid}/stat`, 'utf8')))
 
 /** Where a node lives on disk. */
-export type NodeFiles = { name: string; ports: NodePorts; folder: string; configFile: string }
+export type NodeFiles = { name: string; ports: NodePorts; directory: string; configFile: string }
 
 /** Process id of a server of these files, as its pid file says; undefined when that does not run. */
 export async function serverPid(
-  { folder }: Pick<NodeFiles, 'folder'>,
+  { directory }: Pick<NodeFiles, 'directory'>,
   server: ServerKind,
 ): Promise<number | undefined> {
-  const pid = Number(await readFile(join(folder, 'clustering', `${server}.pid`), 'utf8').catch(() => ''))
+  const pid = Number(await readFile(join(directory, 'clustering', `${server}.pid`), 'utf8').catch(() => ''))
   if (!(pid > 0) || !(await isRunning(pid))) return undefined
   // A pid file outlives its server, and the pid may be somebody else's by now.
   const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return command.includes(join(folder, 'clustering', `${server}.json`)) ? pid : undefined
+  return command.includes(join(directory, 'clustering', `${server}.json`)) ? pid : undefined
 }
 
 /** Process ids of both servers of each of these nodes; waits for those that are being started. */
@@ -107,7 +107,7 @@ const eventNames = [
   'config:missing',
   'peer:up',
   'peer:down',
-  'peer:refused',
+  'connection:rejected',
   'subscription:state',
   'replication:applied',
   'replication:gap',
@@ -149,7 +149,7 @@ export type NodeOptions = {
 export class TestCluster {
   readonly nodes: TestNode[] = []
   readonly processes: SpawnedNode[] = []
-  readonly #folders: string[] = []
+  readonly #directories: string[] = []
   readonly #removals: (() => Promise<void>)[] = []
   readonly #clients: NatsConnection[] = []
   /** Log lines and events that told a secret. */
@@ -164,14 +164,14 @@ export class TestCluster {
 
   /** A folder with the file of a node that is not started yet. */
   async prepare(name: string, { routes = [], clustering = {} }: NodeOptions = {}): Promise<NodeFiles> {
-    const [folder, remove] = await temporaryFolder()
-    this.#folders.push(folder)
+    const [directory, remove] = await temporaryDirectory()
+    this.#directories.push(directory)
     this.#removals.push(remove)
     const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
     const ports = { cluster, leafNodes, hub, leaf }
-    const configFile = join(folder, 'config.yaml')
+    const configFile = join(directory, 'config.yaml')
     await writeFile(configFile, stringify({ clustering: clusteringOf(name, ports, routes, clustering) }))
-    return { name, ports, folder, configFile }
+    return { name, ports, directory, configFile }
   }
 
   async start(name: string, nodeOptions: NodeOptions = {}): Promise<TestNode> {
@@ -191,7 +191,7 @@ export class TestCluster {
           this.#hear(each, payload)
           events.get(each)!.push(payload)
         })
-      host.stamp = () => node.cluster.stamp()
+      host.timestamp = () => node.cluster.timestamp()
       host.publish = (transaction) => node.cluster.publish(transaction)
     }
     const pid = (server: ServerKind) =>
@@ -287,9 +287,9 @@ export class TestCluster {
     for (const { child } of this.processes)
       if (child.exitCode === null && child.signalCode === null) await killed(child)
     // What a killed process, or a failure, left behind.
-    for (const folder of this.#folders)
+    for (const directory of this.#directories)
       for (const server of ['hub', 'leaf'] as const) {
-        const pid = await serverPid({ folder }, server)
+        const pid = await serverPid({ directory }, server)
         if (pid) process.kill(pid, 'SIGKILL')
       }
     for (const remove of this.#removals) await remove()
@@ -405,24 +405,24 @@ export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promi
       }
     return found
   }
-  let unrest = ''
+  let pendingReason = ''
   const atRest = async () => {
     const before = await ends()
     for (const { name, cluster, host } of nodes) {
-      for (const { source, applied, state, error = '' } of cluster.subscriptions()) {
+      for (const { source, appliedSequence, state, error = '' } of cluster.subscriptions()) {
         const stream = `${source.node}.${source.database}.${source.table}`
         const last = before.get(stream)
-        unrest = `${name} stands at ${applied} of ${last} of ${stream}, ${state} ${error}`
-        if (applied !== last) return false
+        pendingReason = `${name} stands at ${appliedSequence} of ${last} of ${stream}, ${state} ${error}`
+        if (appliedSequence !== last) return false
       }
-      unrest = `${host.outbox.length} transactions are in the outbox of ${name}`
+      pendingReason = `${host.outbox.length} transactions are in the outbox of ${name}`
       if (host.outbox.length > 0) return false
     }
-    unrest = 'streams grow'
+    pendingReason = 'streams grow'
     return [...(await ends())].every(([stream, last]) => before.get(stream) === last)
   }
   try {
-    await eventually(() => `the nodes come to rest: ${unrest}`, atRest, timeout)
+    await eventually(() => `the nodes come to rest: ${pendingReason}`, atRest, timeout)
   } finally {
     for (const client of clients.values()) await client.close()
   }

@@ -1,4 +1,4 @@
-// A process that commits to configuration files without end (`--hold`: through a manager), to be killed while it does. Each commit depends on its number
+// A process that commits to configuration files without end (`--setParts`: through a manager), to be killed while it does. Each commit depends on its number
 // alone, so that whoever knows how many were made knows the whole manifest, and every byte of the file.
 
 import { writeSync } from 'node:fs'

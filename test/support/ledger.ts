@@ -1,6 +1,6 @@
 // What was written and acknowledged, kept apart from every node: what a table must hold in the end.
 
-type Entry = { stamp: string; value: string | undefined }
+type Entry = { timestamp: string; value: string | undefined }
 
 export class Ledger {
   readonly #acknowledged = new Map<string, Entry>()
@@ -9,10 +9,10 @@ export class Ledger {
   acknowledged = 0
 
   /** `value` undefined: a delete. */
-  wrote(id: string, value: string | undefined, stamp: string): void {
+  wrote(id: string, value: string | undefined, timestamp: string): void {
     this.acknowledged++
     const known = this.#acknowledged.get(id)
-    if (!known || known.stamp < stamp) this.#acknowledged.set(id, { stamp, value })
+    if (!known || known.timestamp < timestamp) this.#acknowledged.set(id, { timestamp, value })
   }
 
   unanswered(id: string, value: string | undefined): void {

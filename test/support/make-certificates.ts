@@ -1,4 +1,4 @@
-// `npm run certificates -- --folder DIR NODE...`: a throw-away authority and a certificate for each node, to try TLS with. The
+// `npm run certificates -- --directory DIR NODE...`: a throw-away authority and a certificate for each node, to try TLS with. The
 // authority's own key is kept nowhere: for more nodes, make all of them anew.
 
 import { resolve } from 'node:path'
@@ -12,10 +12,10 @@ function options() {
   try {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
-      options: { folder: { type: 'string' }, names: { type: 'string', default: '127.0.0.1,localhost' } },
+      options: { directory: { type: 'string' }, names: { type: 'string', default: '127.0.0.1,localhost' } },
     })
-    if (values.folder && positionals.length > 0 && positionals.every((name) => /^[\w-]+$/.test(name)))
-      return { folder: resolve(values.folder), nodes: positionals, names: values.names.split(',') }
+    if (values.directory && positionals.length > 0 && positionals.every((name) => /^[\w-]+$/.test(name)))
+      return { directory: resolve(values.directory), nodes: positionals, names: values.names.split(',') }
   } catch {
     // An unknown option.
   }
@@ -23,9 +23,9 @@ function options() {
   process.exit(2)
 }
 
-const { folder, nodes, names } = options()
+const { directory, nodes, names } = options()
 const authority = await Authority.create()
 for (const node of nodes) {
-  const tls = await authority.issue(`${folder}/${node}`, node, { names })
+  const tls = await authority.issue(`${directory}/${node}`, node, { names })
   process.stdout.write(`# ${node}, good for a day\n${stringify({ clustering: { tls } })}\n`)
 }

@@ -1,6 +1,6 @@
 // The database in memory as tests of the module itself want it: it notes what it was handed, and commits under ids of the test's.
 
-import type { Batch, RemoteTransaction, Source, Stamp, Transaction, Write } from '../../lib/index.ts'
+import type { Batch, RemoteTable, RemoteTransaction, Timestamp, Transaction, Write } from '../../lib/index.ts'
 import { MemoryHost as Base } from '../../lib/testing.ts'
 
 /** Writes to tables of the database `dev`. */
@@ -13,17 +13,17 @@ export const insert = (table: string, ...records: Record<string, unknown>[]): Wr
 
 export class MemoryHost extends Base {
   /** The transactions applied, as they were handed to us, by the source they came from. */
-  readonly received: { source: Source; transaction: RemoteTransaction }[] = []
+  readonly received: { source: RemoteTable; transaction: RemoteTransaction }[] = []
   /** Thrown by the next `apply`, once. */
   refusal: Error | undefined
   publish: ((transaction: Transaction) => Promise<void>) | undefined
-  stamp: (() => Stamp) | undefined
+  timestamp: (() => Timestamp) | undefined
 
   constructor(tables: [database: string, table: string][] = [], options: { outbox?: boolean } = {}) {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
   }
 
-  override info(): { version: string; stamp?: Stamp } {
+  override info(): { version: string; timestamp?: Timestamp } {
     return { version: '4.3.0' }
   }
 
@@ -38,7 +38,7 @@ export class MemoryHost extends Base {
 
   /** Commits locally, as a database would; resolves when our leaf has it. */
   write(id: string, ...writes: Write[]): Promise<void> {
-    const transaction: Transaction = { id, stamp: this.stamp!(), writes }
+    const transaction: Transaction = { id, timestamp: this.timestamp!(), writes }
     this.commitAs(transaction)
     return this.publish!(transaction)
   }

@@ -1,8 +1,8 @@
 // One node's own streams in memory, with every step of their writer seen, and appends held back where a test has to be in between.
 
 import type { TestContext } from 'node:test'
-import type { Entry, Expected, Mesh, MeshError, Message, StreamState, TableName } from '../../lib/mesh/mesh.ts'
-import { parseLabel, type StreamLabel } from '../../lib/replication/stream-label.ts'
+import type { Entry, ExpectedLast, Mesh, MeshError, Message, StreamState, TableName } from '../../lib/mesh/mesh.ts'
+import { parseStreamMetadata, type StreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually } from './cluster.ts'
 import { overriding } from './overriding.ts'
@@ -15,7 +15,7 @@ export type Append = {
   table: TableName
   id: string
   epoch: string
-  expected: Expected
+  expected: ExpectedLast
   /** Lets it through: stored or refused, and answered. Resolves when it is answered. */
   pass(): Promise<void>
   /** Stores it, and keeps the answer back. */
@@ -59,7 +59,7 @@ export class MemoryLeaf {
     const network = new MemoryNetwork()
     test.after(() => network.close())
     const leaf = new MemoryLeaf(network)
-    await leaf.#real.open(node, { hub: [], leaf: [] }, { state() {}, refused() {}, linked() {} })
+    await leaf.#real.open(node, { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
     return leaf
   }
 
@@ -87,8 +87,8 @@ export class MemoryLeaf {
     return (await this.#real.streamState({ node, ...table }, TIMEOUT))!
   }
 
-  async label(table: TableName): Promise<StreamLabel> {
-    return parseLabel((await this.state(table)).description)
+  async label(table: TableName): Promise<StreamMetadata> {
+    return parseStreamMetadata((await this.state(table)).description)
   }
 
   /** Ids of all messages of a stream, in order. */
@@ -103,7 +103,7 @@ export class MemoryLeaf {
     return entries.map(({ headers }) => headers['Nats-Msg-Id'] ?? '')
   }
 
-  #append(table: TableName, message: Message, expected: Expected, done: Parameters<Mesh['append']>[3]): void {
+  #append(table: TableName, message: Message, expected: ExpectedLast, done: Parameters<Mesh['append']>[3]): void {
     this.calls.push('append')
     let answered = false
     const answer = (error: MeshError | undefined, sequence = 0) => {

@@ -7,9 +7,9 @@ import type { TestContext } from 'node:test'
 import { stringify } from 'yaml'
 import { ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
-import { parseLabel } from '../../lib/replication/stream-label.ts'
+import { parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { eventually, temporaryFolder } from './cluster.ts'
+import { eventually, temporaryDirectory } from './cluster.ts'
 import { insert, MemoryHost } from './memory-host.ts'
 
 const watched = [
@@ -18,7 +18,7 @@ const watched = [
   'replication:stalled',
   'peer:up',
   'peer:down',
-  'peer:refused',
+  'connection:rejected',
 ] as const
 
 export const dog = { database: 'dev', table: 'dog' }
@@ -53,7 +53,7 @@ export class MemoryNode {
     this.mesh = this.#network.mesh()
     const { host, mesh } = this
     this.cluster = await ClusterManager.open({ configFile: this.configFile, host, mesh, ...options })
-    host.stamp = () => this.cluster.stamp()
+    host.timestamp = () => this.cluster.timestamp()
     host.publish = (transaction) => this.cluster.publish(transaction)
     for (const name of watched)
       this.cluster.on(name, (payload: unknown) => void (this.events[name] as unknown[]).push(payload))
@@ -100,8 +100,8 @@ export class Scene {
   }
 
   async start(name: string, { options, clustering }: MemoryNodeOptions = {}): Promise<MemoryNode> {
-    const [folder, remove] = await temporaryFolder()
-    const configFile = join(folder, 'config.yaml')
+    const [directory, remove] = await temporaryDirectory()
+    const configFile = join(directory, 'config.yaml')
     const section = { enabled: true, nodeName: name, user: 'cluster_user', ...clustering }
     await writeFile(configFile, stringify({ clustering: section }))
     const node = new MemoryNode(name, this.network, configFile)
@@ -135,23 +135,23 @@ export class Scene {
 
   /** Resolves when every outbox is empty and every subscriber stands at the end of its stream, whichever that is. */
   async quiet(timeout = 20_000): Promise<void> {
-    let unrest = ''
+    let pendingReason = ''
     const atRest = async () => {
       for (const { name, host, cluster, mesh } of this.nodes) {
-        unrest = `${host.outbox.length} transactions are in the outbox of ${name}`
+        pendingReason = `${host.outbox.length} transactions are in the outbox of ${name}`
         if (host.outbox.length > 0) return false
         for (const { source, state, error = '' } of cluster.subscriptions()) {
           const stream = await mesh.streamState(source, { timeout: 1_000 }).catch(() => undefined)
           // The same number in another incarnation of the stream is another place.
-          const { epoch = '', sequence = 0 } = (await host.checkpoint(source)) ?? {}
-          unrest = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
-          const current = stream && parseLabel(stream.description).incarnations.at(-1)?.epoch
+          const { epoch = '', sequence = 0 } = (await host.loadCheckpoint(source)) ?? {}
+          pendingReason = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
+          const current = stream && parseStreamMetadata(stream.description).epochs.at(-1)?.epoch
           if (sequence !== stream?.lastSequence || epoch !== current || state !== 'live') return false
         }
       }
       return true
     }
-    await eventually(() => `the nodes come to rest: ${unrest}`, atRest, timeout)
+    await eventually(() => `the nodes come to rest: ${pendingReason}`, atRest, timeout)
   }
 
   /** Every node has what every other one wrote, once and in order, and all databases are the same. */

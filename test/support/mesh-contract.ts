@@ -5,14 +5,14 @@ import { after, before, describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   type Entry,
-  type Expected,
+  type ExpectedLast,
   type Mesh,
   MeshError,
   type MeshListener,
   type MeshState,
   type Message,
   type Reader,
-  type Source,
+  type RemoteTable,
   type TableName,
 } from '../../lib/mesh/mesh.ts'
 import { eventually, freePorts } from './cluster.ts'
@@ -35,7 +35,7 @@ export interface ContractNetwork {
 /** A listener that notes what it is told in `open`. */
 export const noting = (open: OpenMesh): MeshListener => ({
   state: (state) => void open.states.push(state),
-  refused: (peer) => void open.refusals.push(peer),
+  rejected: (peer) => void open.refusals.push(peer),
   linked: () => void open.links++,
 })
 
@@ -56,7 +56,7 @@ type Appended = { error: MeshError | undefined; sequence: number }
 const message = (body: string, headers: Record<string, string> = {}): Message => ({ data: bytes(body), headers })
 
 /** Rejects with the MeshError that the append ended with. */
-const append = (mesh: Mesh, table: TableName, body: Message, expected: Expected) =>
+const append = (mesh: Mesh, table: TableName, body: Message, expected: ExpectedLast) =>
   new Promise<number>((resolve, reject) => {
     mesh.append(table, body, expected, (error, sequence) => (error ? reject(error) : resolve(sequence)))
   })
@@ -88,7 +88,7 @@ export function meshContract(name: string, createNetwork: () => Promise<Contract
     let tables = 0
     /** A table that no other test uses. */
     const table = (): TableName => ({ database: 'dev', table: `table${++tables}` })
-    const at = (open: OpenMesh, where: TableName): Source => ({ node: open.node, ...where })
+    const at = (open: OpenMesh, where: TableName): RemoteTable => ({ node: open.node, ...where })
     /** Resolves when they hear each other's requests; both serve from then on. */
     const met = async (a: OpenMesh, b: OpenMesh) => {
       for (const each of [a, b]) each.mesh.serve(async (data) => data)
@@ -786,11 +786,11 @@ export function meshContract(name: string, createNetwork: () => Promise<Contract
         const open = await network.mesh('down')
         const { mesh } = open
         const where = await filled(1, open)
-        const refused: Promise<void>[] = []
+        const rejected: Promise<void>[] = []
         const refuse = () => {
           const disconnected = code('disconnected')
           const source = at(open, where)
-          refused.push(
+          rejected.push(
             assert.rejects(mesh.request('node1', bytes('?'), patient), disconnected),
             assert.rejects(mesh.ensureStream(where, ''), disconnected),
             assert.rejects(mesh.streamState(source, patient), disconnected),
@@ -803,10 +803,10 @@ export function meshContract(name: string, createNetwork: () => Promise<Contract
         }
         const interrupted = network.interrupt('down')
         await eventually('it notices', () => {
-          if (mesh.state === 'disconnected' && refused.length === 0) refuse()
-          return refused.length > 0
+          if (mesh.state === 'disconnected' && rejected.length === 0) refuse()
+          return rejected.length > 0
         })
-        await Promise.all([interrupted, ...refused])
+        await Promise.all([interrupted, ...rejected])
         await eventually('it is back', () => mesh.state === 'connected')
         await mesh.close()
       })

@@ -84,16 +84,16 @@ const isReadable = (path: string) =>
     () => false,
   )
 
-/** Configuration by which apt writes only below `folder` and reads only the sources there. Proxies of the machine are kept. */
-function aptConfiguration(folder: string): string {
+/** Configuration by which apt writes only below `directory` and reads only the sources there. Proxies of the machine are kept. */
+function aptConfiguration(directory: string): string {
   const settings = {
-    'Dir::State': join(folder, 'state'),
-    'Dir::State::Lists': join(folder, 'lists'),
-    'Dir::Cache': join(folder, 'cache'),
-    'Dir::Etc::SourceList': join(folder, 'sources.list'),
-    'Dir::Etc::SourceParts': join(folder, 'none'),
-    'Dir::Etc::Preferences': join(folder, 'none', 'preferences'),
-    'Dir::Etc::PreferencesParts': join(folder, 'none'),
+    'Dir::State': join(directory, 'state'),
+    'Dir::State::Lists': join(directory, 'lists'),
+    'Dir::Cache': join(directory, 'cache'),
+    'Dir::Etc::SourceList': join(directory, 'sources.list'),
+    'Dir::Etc::SourceParts': join(directory, 'none'),
+    'Dir::Etc::Preferences': join(directory, 'none', 'preferences'),
+    'Dir::Etc::PreferencesParts': join(directory, 'none'),
     'Acquire::Languages': 'none',
     'Acquire::http::Timeout': '30',
     'Acquire::https::Timeout': '30',
@@ -109,16 +109,16 @@ function aptConfiguration(folder: string): string {
   ].join('\n')
 }
 
-/** Downloads and unpacks the package below `folder`; the path of the binary. */
-async function unpack(suite: string, address: string, folder: string): Promise<string> {
-  for (const name of ['state', 'lists', 'cache', 'none', 'package']) await mkdir(join(folder, name))
+/** Downloads and unpacks the package below `directory`; the path of the binary. */
+async function unpack(suite: string, address: string, directory: string): Promise<string> {
+  for (const name of ['state', 'lists', 'cache', 'none', 'package']) await mkdir(join(directory, name))
   // Other targets, such as descriptions of desktop programs, are larger than the list of packages.
   const source = `deb [signed-by=${KEYRING} target=Packages] ${address} ${suite} main\n`
-  await writeFile(join(folder, 'sources.list'), source)
-  const configuration = join(folder, 'apt.conf')
-  await writeFile(configuration, aptConfiguration(folder))
+  await writeFile(join(directory, 'sources.list'), source)
+  const configuration = join(directory, 'apt.conf')
+  await writeFile(configuration, aptConfiguration(directory))
   await output('apt-get', ['-c', configuration, 'update'])
-  const cwd = join(folder, 'package')
+  const cwd = join(directory, 'package')
   await output('apt-get', ['-c', configuration, 'download', 'nats-server'], { cwd })
   const file = (await readdir(cwd)).find((name) => name.endsWith('.deb'))
   if (file === undefined) throw new Error('apt-get downloaded no package')
@@ -127,11 +127,11 @@ async function unpack(suite: string, address: string, folder: string): Promise<s
 }
 
 async function fetchFrom(release: NatsRelease, address: string): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-apt-'))
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-apt-'))
   try {
     // apt started by root downloads lists as a user of its own, which must be able to enter.
-    await chmod(folder, 0o755)
-    const binary = await unpack(release.suite, address, folder)
+    await chmod(directory, 0o755)
+    const binary = await unpack(release.suite, address, directory)
     const path = cachePath(release)
     await mkdir(dirname(path), { recursive: true })
     // Renamed at the end: several runs may share the cache.
@@ -140,7 +140,7 @@ async function fetchFrom(release: NatsRelease, address: string): Promise<void> {
     await chmod(temporary, 0o755)
     await rename(temporary, path)
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await rm(directory, { recursive: true, force: true })
   }
 }
 

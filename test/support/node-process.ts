@@ -23,7 +23,7 @@ export const ordinary: Login = { username: 'reader', password: 'reader password'
 const clusterUser: Login = { username: 'cluster_user', password: clusterPassword }
 
 export class NodeProcess extends NodeClient {
-  readonly folder: string
+  readonly directory: string
   readonly ports: NodePorts
   readonly #apiPort: number
   #child: ChildProcess | undefined
@@ -35,20 +35,20 @@ export class NodeProcess extends NodeClient {
   /** A line of its output that told a secret. */
   #told: string | undefined
 
-  private constructor(name: string, folder: string, ports: NodePorts, apiPort: number) {
+  private constructor(name: string, directory: string, ports: NodePorts, apiPort: number) {
     super(name)
-    this.folder = folder
+    this.directory = directory
     this.ports = ports
     this.#apiPort = apiPort
   }
 
   /** A folder below `parent` with the one YAML file that a node needs; nothing is started. */
   static async create(parent: string, name: string, clustering: object = {}): Promise<NodeProcess> {
-    const { folder, ports, apiPort } = await nodeFiles(parent, name, clustering)
-    return new NodeProcess(name, folder, ports, apiPort)
+    const { directory, ports, apiPort } = await nodeFiles(parent, name, clustering)
+    return new NodeProcess(name, directory, ports, apiPort)
   }
   get configFile(): string {
-    return join(this.folder, 'config.yaml')
+    return join(this.directory, 'config.yaml')
   }
 
   get url(): string {
@@ -137,7 +137,7 @@ export class NodeProcess extends NodeClient {
 
   async serverPids(): Promise<{ hub: number; leaf: number }> {
     const read = async (server: string) =>
-      Number(await readFile(join(this.folder, 'clustering', `${server}.pid`), 'utf8').catch(() => '0'))
+      Number(await readFile(join(this.directory, 'clustering', `${server}.pid`), 'utf8').catch(() => '0'))
     return { hub: await read('hub'), leaf: await read('leaf') }
   }
 
@@ -145,7 +145,7 @@ export class NodeProcess extends NodeClient {
   async end(): Promise<void> {
     await this.stop().catch(() => {})
     const servers = await this.serverPids()
-    for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.folder)) kill(pid)
+    for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.directory)) kill(pid)
     if (this.#told !== undefined) throw new Error(`${this.name} told a secret: ${this.#told}`)
   }
 }
@@ -154,8 +154,8 @@ export class NodeProcess extends NodeClient {
 export async function nodeFiles(parent: string, name: string, clustering: object = {}) {
   const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0, apiPort = 0] = await freePorts(5)
   const ports: NodePorts = { cluster, leafNodes, hub, leaf }
-  const folder = join(parent, name)
-  await mkdir(folder, { recursive: true })
+  const directory = join(parent, name)
+  await mkdir(directory, { recursive: true })
   const config = {
     rootPath: '.',
     operationsApi: { network: { port: apiPort } },
@@ -166,8 +166,8 @@ export async function nodeFiles(parent: string, name: string, clustering: object
     ],
     clustering: clusteringOf(name, ports, [], clustering),
   }
-  await writeFile(join(folder, 'config.yaml'), `# The whole configuration of ${name}.\n${stringify(config)}`)
-  return { folder, ports, apiPort }
+  await writeFile(join(directory, 'config.yaml'), `# The whole configuration of ${name}.\n${stringify(config)}`)
+  return { directory, ports, apiPort }
 }
 
 function kill(pid: number): void {
@@ -187,9 +187,9 @@ const isAlive = (pid: number): boolean => {
 }
 
 /** A pid outlives its process: only what runs this folder's configuration is ours. */
-async function runsIn(pid: number, folder: string): Promise<boolean> {
+async function runsIn(pid: number, directory: string): Promise<boolean> {
   if (!isAlive(pid)) return false
-  return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).includes(folder)
+  return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).includes(directory)
 }
 
 async function allGone(pids: number[], timeout: number): Promise<void> {

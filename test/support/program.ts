@@ -18,13 +18,13 @@ const OPTIONS = {
   sourceMap: false,
 }
 
-/** `lib` and `test` into `folder`, which it makes. */
-export async function compileAll(folder: string): Promise<void> {
+/** `lib` and `test` into `directory`, which it makes. */
+export async function compileAll(directory: string): Promise<void> {
   const options = Object.entries(OPTIONS).flatMap(([name, value]) => [`--${name}`, String(value)])
   const compiler = join(root, 'node_modules', '.bin', 'tsc')
-  await promisify(execFile)(compiler, ['-p', join(root, 'test', 'tsconfig.json'), ...options, '--outDir', folder])
-  await symlink(join(root, 'node_modules'), join(folder, 'node_modules'))
-  await writeFile(join(folder, 'package.json'), JSON.stringify({ type: 'module' }))
+  await promisify(execFile)(compiler, ['-p', join(root, 'test', 'tsconfig.json'), ...options, '--outDir', directory])
+  await symlink(join(root, 'node_modules'), join(directory, 'node_modules'))
+  await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module' }))
 }
 
 /** Node's arguments for a program, `host/main.ts` below `test`; `compiled`: where everything was compiled to. */

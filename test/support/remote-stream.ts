@@ -1,11 +1,11 @@
 // Another node's stream, whose messages reach its reader when the test says so, or not at all.
 
-import type { Transaction } from '../../lib/host.ts'
+import type { Transaction } from '../../lib/host/host.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../lib/mesh/mesh.ts'
-import { makeStamp } from '../../lib/replication/clock.ts'
-import { formatLabel, type Incarnation } from '../../lib/replication/stream-label.ts'
+import { type EpochRange, formatStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
-import { systemTimers } from '../../lib/timers.ts'
+import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { systemTimers } from '../../lib/util/timers.ts'
 import { eventually } from './cluster.ts'
 import { insert } from './memory-host.ts'
 
@@ -58,7 +58,7 @@ export class ScriptedReader implements Reader {
 }
 
 export class RemoteStream {
-  incarnations: Incarnation[] = [{ epoch: 'e1', from: 1 }]
+  epochs: EpochRange[] = [{ epoch: 'e1', from: 1 }]
   first = 1
   last = 0
   purged: [number, number][] = []
@@ -85,8 +85,8 @@ export class RemoteStream {
   } as unknown as Mesh
 
   get state(): StreamState {
-    const { incarnations, purged, first: firstSequence, last: lastSequence } = this
-    const description = formatLabel(dog, { incarnations, purged })
+    const { epochs, purged, first: firstSequence, last: lastSequence } = this
+    const description = formatStreamMetadata(dog, { epochs, purged })
     return { description, created: '', firstSequence, lastSequence, messages: lastSequence - firstSequence + 1 }
   }
 
@@ -102,7 +102,7 @@ export class RemoteStream {
   ): Stored {
     const transaction: Transaction = {
       id,
-      stamp: makeStamp(sequence, 0, 'node1'),
+      timestamp: makeTimestamp(sequence, 0, 'node1'),
       writes: [insert('dog', { id })],
       ...more,
     }

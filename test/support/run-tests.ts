@@ -25,10 +25,10 @@ const { values, positionals: named } = readArguments(usage, {
   counts: { type: 'string' },
 })
 
-const below = (folder: string) =>
-  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+const below = (directory: string) =>
+  readdirSync(join(root, directory), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.test.ts'))
-    .map((name) => relative(root, join(root, folder, name)))
+    .map((name) => relative(root, join(root, directory, name)))
     .sort()
 
 /** These install process-wide hooks, or are slow: each runs in a process of its own. */
@@ -39,11 +39,11 @@ const GROUPS = 4
 const TIMEOUT_MS = 20 * 60_000
 
 /** Modules that import several unit tests each: loading the library takes longer than most of the tests. */
-async function grouped(files: string[], folder: string): Promise<string[]> {
+async function grouped(files: string[], directory: string): Promise<string[]> {
   const groups = Array.from({ length: GROUPS }, (_, index) => files.filter((_, each) => each % GROUPS === index))
   return Promise.all(
     groups.map(async (group, index) => {
-      const path = join(folder, `unit-${index + 1}.mjs`)
+      const path = join(directory, `unit-${index + 1}.mjs`)
       const lines = group.map((file) => `import ${JSON.stringify(pathToFileURL(join(root, file)).href)}\n`)
       await writeFile(path, lines.join(''))
       return path
@@ -51,19 +51,19 @@ async function grouped(files: string[], folder: string): Promise<string[]> {
   )
 }
 
-async function unitFiles(folder: string): Promise<string[]> {
+async function unitFiles(directory: string): Promise<string[]> {
   const unit = below('test/unit')
   const others = unit.filter((file) => !ALONE.test(file))
-  return [...unit.filter((file) => ALONE.test(file)), ...(await grouped(others, folder))]
+  return [...unit.filter((file) => ALONE.test(file)), ...(await grouped(others, directory))]
 }
 
-async function chosenFiles(folder: string): Promise<string[]> {
+async function chosenFiles(directory: string): Promise<string[]> {
   if (named.length > 0) return named
   const all = values.unit === values.integration
   // Longest first, so that both processes are busy until the end.
   return [
     ...(all || values.integration ? below('test/integration') : []),
-    ...(all || values.unit ? await unitFiles(folder) : []),
+    ...(all || values.unit ? await unitFiles(directory) : []),
   ]
 }
 

@@ -30,8 +30,8 @@ export class ScriptedConnection {
 
   publish(subject: string, data: Uint8Array | string, options: PublishOptions = {}): void {
     if (this.refusal) throw this.refusal
-    const { reply = '', headers, more } = options
-    this.sent.push({ subject, data: Buffer.from(data).toString(), reply, headers: { ...headers, ...more } })
+    const { reply = '', headers, extraHeaders } = options
+    this.sent.push({ subject, data: Buffer.from(data).toString(), reply, headers: { ...headers, ...extraHeaders } })
   }
 
   subscribe(subject: string, callback: (message: Msg) => void): { unsubscribe(): void } {

@@ -36,13 +36,13 @@ async function isLeak(path: string): Promise<boolean> {
 }
 
 /** Files below that tell a secret to whoever can read them, or that nobody should need. */
-export async function leaksIn(folder: string): Promise<string[]> {
+export async function leaksIn(directory: string): Promise<string[]> {
   // With types, so that links to folders elsewhere are not followed.
-  const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
   const found: string[] = []
   for (const entry of entries) {
     const path = join(entry.parentPath, entry.name)
-    if (await isLeak(path)) found.push(relative(folder, path))
+    if (await isLeak(path)) found.push(relative(directory, path))
   }
   return found
 }

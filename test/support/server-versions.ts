@@ -34,8 +34,8 @@ export const needsSeveral = (binaries: readonly ServerBinary[]) =>
 export class ReplaceableBinary {
   readonly path: string
 
-  constructor(folder: string) {
-    this.path = join(folder, 'nats-server')
+  constructor(directory: string) {
+    this.path = join(directory, 'nats-server')
   }
 
   async set({ path }: ServerBinary): Promise<void> {

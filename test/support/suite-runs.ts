@@ -46,11 +46,11 @@ async function readCounts(file: string): Promise<Counts | undefined> {
 }
 
 /** Its line of the summary, and whether it passed. */
-async function runOne(run: SuiteRun, args: readonly string[], folder: string): Promise<[string, boolean]> {
+async function runOne(run: SuiteRun, args: readonly string[], directory: string): Promise<[string, boolean]> {
   const { title, problem, node = process.execPath } = run
   if (problem !== undefined) return [`${title}: not run: ${problem}`, false]
   say(`\n== ${title}`)
-  const [file, started] = [join(folder, 'counts.json'), performance.now()]
+  const [file, started] = [join(directory, 'counts.json'), performance.now()]
   await rm(file, { force: true })
   const code = await exitCode(node, [...args, '--counts', file], { ...process.env, ...run.env })
   const counts = await readCounts(file)
@@ -63,7 +63,7 @@ async function runOne(run: SuiteRun, args: readonly string[], folder: string): P
 
 /** Runs them one after the other, all of them even when one fails. `args`: for the runner. Resolves whether all passed. */
 export async function runSuites(runs: readonly SuiteRun[], args: readonly string[]): Promise<boolean> {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-counts-'))
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-counts-'))
   const lines: string[] = []
   let isPassed = true
   let stopped = false
@@ -74,12 +74,12 @@ export async function runSuites(runs: readonly SuiteRun[], args: readonly string
   try {
     for (const run of runs) {
       if (stopped) break
-      const [line, passed] = await runOne(run, args, folder)
+      const [line, passed] = await runOne(run, args, directory)
       lines.push(line)
       isPassed &&= passed
     }
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await rm(directory, { recursive: true, force: true })
   }
   say(`\n${lines.join('\n')}`)
   return isPassed && !stopped

@@ -29,7 +29,7 @@ export async function accepted(): Promise<void> {
     { signal: AbortSignal.timeout(1_000) },
   )
   const payload: Payload<'peer:up'> = { node: 'node2' }
-  cluster.stamp() satisfies string
+  cluster.timestamp() satisfies string
   cluster.manifest.routes.hub satisfies readonly { readonly host: string }[]
   try {
     await cluster.execute({ operation: 'cluster_status' }, { superUser: true })
@@ -38,7 +38,7 @@ export async function accepted(): Promise<void> {
   }
 }
 
-export async function refused(cluster: ClusterManager): Promise<void> {
+export async function rejected(cluster: ClusterManager): Promise<void> {
   // @ts-expect-error: no such event
   cluster.on('node:exploded', () => {})
   // @ts-expect-error: no such key in the payload
@@ -58,9 +58,9 @@ export async function refused(cluster: ClusterManager): Promise<void> {
   // @ts-expect-error: a view shows, and that is all
   await cluster.view.close()
   // @ts-expect-error: nor does it publish
-  await cluster.view.publish({ id: '1', stamp: cluster.stamp(), writes: [] })
+  await cluster.view.publish({ id: '1', timestamp: cluster.timestamp(), writes: [] })
   // @ts-expect-error: no such event
-  await ClusterManager.open({ configFile: 'config.yaml', host, on: { 'node:exploded': () => {} } })
+  await ClusterManager.open({ configFile: 'config.yaml', host, listeners: { 'node:exploded': () => {} } })
   // @ts-expect-error: no such code
   new ClusterError('nothing_like_it', 'text')
 }

@@ -3,28 +3,32 @@
 import { ClusterManager, type Host, type Transaction, type Write } from '../../lib/index.ts'
 
 const host: Host = {
-  info: () => ({ version: '1.0.0', stamp: database.highestStamp() }),
+  info: () => ({ version: '1.0.0', timestamp: database.highestTimestamp() }),
   describe: async () => database.tables(), // { database, table, primaryKey, attributes }
   createTable: (table) => database.createTable(table),
   // Rows and checkpoint in ONE transaction of yours.
   apply: (batch) =>
     database.transaction((tx) => {
-      for (const { stamp, writes } of batch.transactions) for (const write of writes) tx.merge(write, stamp)
+      for (const { timestamp, writes } of batch.transactions) for (const write of writes) tx.merge(write, timestamp)
       tx.put(['checkpoint', batch.source], batch.checkpoint)
-      for (const transaction of batch.republish ?? []) tx.append('outbox', transaction)
+      for (const transaction of batch.relay ?? []) tx.append('outbox', transaction)
     }),
-  checkpoint: async (source) => database.get(['checkpoint', source]),
-  forget: (source) => database.remove(['checkpoint', source]),
-  unpublished: (after) => database.outboxBehind(after), // the outbox, oldest first
-  published: (progress, through, except) => database.confirm(progress, through, except),
-  publishedUpTo: async (db, table) => database.get(['published', db, table]),
+  loadCheckpoint: async (source) => database.get(['checkpoint', source]),
+  deleteCheckpoint: (source) => database.remove(['checkpoint', source]),
+  readOutbox: (after) => database.outboxBehind(after), // the outbox, oldest first
+  confirmPublished: (progress, through, except) => database.confirm(progress, through, except),
+  publishedPosition: async (db, table) => database.get(['published', db, table]),
 }
 
 const cluster = await ClusterManager.open({ configFile: 'config.yaml', host, password: process.env.CLUSTER_PASSWORD })
 
 async function commit(write: Write) {
   const transaction = await database.transaction((tx) => {
-    const transaction: Transaction = { id: crypto.randomUUID(), stamp: cluster.stamp(), writes: [tx.apply(write)] }
+    const transaction: Transaction = {
+      id: crypto.randomUUID(),
+      timestamp: cluster.timestamp(),
+      writes: [tx.apply(write)],
+    }
     tx.append('outbox', transaction) // the same transaction as the data
     return transaction
   })

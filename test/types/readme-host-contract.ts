@@ -7,15 +7,15 @@ import { hostContract } from '../../lib/testing.ts'
 import { LmdbHost } from '../examples/lmdb-host.ts'
 
 const create = async () => {
-  const folder = await mkdtemp('host-')
-  let host = new LmdbHost(folder)
+  const directory = await mkdtemp('host-')
+  let host = new LmdbHost(directory)
   return {
     host,
     read: (database: string, table: string, key: unknown) => host.get(database, table, key),
-    commit: (writes: Write[], stamp: string) => host.commit(writes, () => stamp),
+    commit: (writes: Write[], timestamp: string) => host.commit(writes, () => timestamp),
     reopen: async () => {
       await host.close()
-      host = new LmdbHost(folder)
+      host = new LmdbHost(directory)
       return host
     },
     close: () => host.close(),

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Logger } from '../../lib/logger.ts'
 import {
   ADVISORIES,
   attackerOf,
@@ -13,6 +12,7 @@ import {
   isMaintained,
 } from '../../lib/mesh/nats/advisories.ts'
 import { hubConfiguration } from '../../lib/mesh/nats/configuration.ts'
+import type { Logger } from '../../lib/observe/logger.ts'
 
 const open: ConfigurationFacts = { network: true, tls: false, verify: false, leafCompression: true }
 const uncompressed = { ...open, leafCompression: false }
@@ -101,7 +101,7 @@ const settings = {
   listen: '127.0.0.1',
   ports: { cluster: 9932, leafNodes: 9931, hub: 9930, leaf: 9940 },
   logLevel: 'info',
-  storeFolder: '/tmp',
+  storeDirectory: '/tmp',
 }
 const hub = (more: object = {}) => hubConfiguration({ ...settings, ...more }, [], '/tmp/hub.pid', [2, 10, 0])
 const files = { certificate: 'c', certificateAuthority: 'a', privateKey: 'k', insecure: false }

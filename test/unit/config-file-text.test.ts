@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { defaultText } from '../../lib/manifest/config.ts'
+import { defaultConfigText } from '../../lib/manifest/config.ts'
 import { editConfig } from '../../lib/manifest/config-edit.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import { diff } from '../../lib/manifest/diff.ts'
@@ -100,7 +100,7 @@ describe('reading the configuration', () => {
       streams: {},
       rootPath: undefined,
     })
-    assert.deepEqual(configOf(defaultText), { manifest, settings })
+    assert.deepEqual(configOf(defaultConfigText), { manifest, settings })
   })
 
   it('reads every key', () => {
@@ -426,7 +426,7 @@ clustering:
     )
     fc.assert(
       fc.property(
-        fc.constantFrom(host, defaultText, 'clustering: {}\n', 'clustering:\n  hubServer: { cluster: {} }\n'),
+        fc.constantFrom(host, defaultConfigText, 'clustering: {}\n', 'clustering:\n  hubServer: { cluster: {} }\n'),
         routes,
         routes,
         nodes,
@@ -450,7 +450,7 @@ clustering:
 
   it('stays quick with ten thousand nodes', () => {
     const list = Array.from({ length: 10_000 }, (_, index) => ({ name: `n${index}`, subscriptions: [dog] }))
-    const first = new ConfigText(defaultText)
+    const first = new ConfigText(defaultConfigText)
     const start = performance.now()
     const full = editConfig(first, diff(first.config!.manifest, replaceNodes(first.config!.manifest, list)))
     const one = editConfig(full, diff(full.config!.manifest, removeNode(full.config!.manifest, 'n5000')))

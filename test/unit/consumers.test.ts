@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { Consumers } from '../../lib/mesh/nats/consumers.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
-import { serve } from '../../lib/mesh/nats/service.ts'
+import { serve } from '../../lib/mesh/nats/request-handler.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const options = { timeout: 1_000 }
@@ -29,7 +29,7 @@ function start(consumers = 0) {
     jetStream: new JetStream(connection),
     mesh: () => mesh.connection,
   })
-  made.serve(silent)
+  made.serve(silentLogger)
   const asked = (request: unknown) =>
     new Promise<Record<string, unknown>>((resolve) => {
       const respond = (data?: unknown) => {
@@ -83,7 +83,7 @@ describe('a consumer of ours', () => {
       { ...dog, table: ['dog'], start: { sequence: 1 } },
       { ...dog, table: 'd'.repeat(100_000), start: { sequence: 1 } },
     ]
-    for (const request of requests) assert.equal((await asked(request)).error, 'refused', JSON.stringify(request))
+    for (const request of requests) assert.equal((await asked(request)).error, 'rejected', JSON.stringify(request))
     assert.deepEqual(created, [])
     // Two more are one too many, however fast they are asked for.
     const crowded = start(19_999)
@@ -132,7 +132,7 @@ describe('a consumer of another node', () => {
       { name: 'a', before: Number.NaN },
     ]) {
       mesh.serve = () => answer
-      await assert.rejects(create(), { code: 'refused' }, JSON.stringify(answer))
+      await assert.rejects(create(), { code: 'rejected' }, JSON.stringify(answer))
     }
     mesh.serve = () => {
       throw new MeshError('timeout')
@@ -150,8 +150,8 @@ describe('a flood of requests', () => {
       connection: server.connection,
       subject: 'asked',
       handler: () => new Promise((resolve) => open.push(resolve)),
-      most: { requests: 3, bytes: 100 },
-      logger: silent,
+      limits: { requests: 3, bytes: 100 },
+      logger: silentLogger,
     })
     const ask = (bytes: number) => {
       const respond = (data?: unknown) => {

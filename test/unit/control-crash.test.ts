@@ -11,7 +11,7 @@ import { parse, parseDocument, stringify } from 'yaml'
 import { ClusterManager } from '../../lib/index.ts'
 import { type Mesh, MeshError } from '../../lib/mesh/mesh.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { isLong } from '../support/long.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { seedOf } from '../support/random.ts'
@@ -53,10 +53,10 @@ const QUIET: ReadonlySet<PropertyKey> = new Set([
   ...['info', 'open', 'close', 'announce', 'listen'],
   ...[
     'describe',
-    'checkpoint',
-    'published',
-    'publishedUpTo',
-    'unpublished',
+    'loadCheckpoint',
+    'confirmPublished',
+    'publishedPosition',
+    'readOutbox',
     'streamState',
     'sequenceAt',
     'read',
@@ -126,7 +126,7 @@ function watchedMesh(mesh: Mesh, probe: Probe, waiting: Waiting): Mesh {
 
 /** Folders of which each replaced file is a step of somebody. */
 const disks = new Map<string, Probe>()
-const probeOf = (path: unknown) => [...disks].find(([folder]) => String(path).startsWith(folder + sep))?.[1]
+const probeOf = (path: unknown) => [...disks].find(([directory]) => String(path).startsWith(directory + sep))?.[1]
 
 const originals = { rename: promises.rename, renameSync: fs.renameSync }
 before(() => {
@@ -152,12 +152,12 @@ after(() => {
 
 // --- nodes --------------------------------------------------------------------------------------------------------------
 
-type Image = { folder: string; host: MemoryHost }
+type Image = { directory: string; host: MemoryHost }
 type Line = string
 
 function copyOf(host: MemoryHost): MemoryHost {
   const copy = new MemoryHost()
-  for (const name of ['tables', 'rows', 'checkpoints', 'progress'] as const)
+  for (const name of ['tables', 'rows', 'checkpoints', 'publishedPositions'] as const)
     for (const [key, value] of structuredClone(host[name])) (copy[name] as Map<string, unknown>).set(key, value)
   copy.outbox = structuredClone(host.outbox)
   return copy
@@ -180,18 +180,18 @@ type Row = [database: string, table: string, publish: boolean, subscribe: boolea
 
 /** What lies on a disk: the lines of the file, and the registers with their revisions. */
 class Disk {
-  readonly folder: string
+  readonly directory: string
 
-  constructor(folder: string) {
-    this.folder = folder
+  constructor(directory: string) {
+    this.directory = directory
   }
 
   get file(): string {
-    return join(this.folder, 'config.yaml')
+    return join(this.directory, 'config.yaml')
   }
 
   get state(): string {
-    return join(this.folder, 'clustering')
+    return join(this.directory, 'clustering')
   }
 
   held(other: string): Line[] {
@@ -232,15 +232,15 @@ class Node {
   readonly waiting = new Waiting()
   cluster!: ClusterManager
 
-  constructor(name: string, { folder, host }: Image) {
+  constructor(name: string, { directory, host }: Image) {
     this.name = name
-    this.disk = new Disk(folder)
+    this.disk = new Disk(directory)
     this.host = host
   }
 
   async open(network: MemoryNetwork): Promise<void> {
     const { probe, disk, waiting } = this
-    disks.set(disk.folder, probe)
+    disks.set(disk.directory, probe)
     this.cluster = await ClusterManager.open({
       configFile: disk.file,
       host: watched(this.host, probe, {}),
@@ -251,7 +251,7 @@ class Node {
 
   async close(): Promise<void> {
     await this.cluster.close()
-    disks.delete(this.disk.folder)
+    disks.delete(this.disk.directory)
   }
 
   held(other: string): Line[] {
@@ -288,11 +288,11 @@ class Node {
       if (held.join() !== filed.join()) return `${this.name} holds ${held} with ${name}, its file ${filed}`
       if (held.join() !== noted.join()) return `${this.name} holds ${held} with ${name}, its registers ${noted}`
     }
-    const wanted = nodes.flatMap(({ name, subscriptions }) =>
+    const desired = nodes.flatMap(({ name, subscriptions }) =>
       subscriptions.filter(({ subscribe }) => subscribe).map(({ table }) => `${name} ${table}`),
     )
     const running = this.cluster.subscriptions().map(({ source }) => `${source.node} ${source.table}`)
-    if (wanted.sort().join() !== running.sort().join()) return `${this.name} wants ${wanted}, ${running} run`
+    if (desired.sort().join() !== running.sort().join()) return `${this.name} wants ${desired}, ${running} run`
     return undefined
   }
 }
@@ -318,7 +318,7 @@ class World {
   readonly #nodes = new Map<string, Node>()
   readonly #root: string
   readonly #remove: () => Promise<void>
-  #folders = 0
+  #directories = 0
 
   private constructor(root: string, remove: () => Promise<void>) {
     this.#root = root
@@ -326,13 +326,16 @@ class World {
   }
 
   static async with<T>(names: string[], work: (world: World) => Promise<T>): Promise<T> {
-    const world = new World(...(await temporaryFolder()))
+    const world = new World(...(await temporaryDirectory()))
     try {
       for (const name of names) {
-        const image = { folder: world.#folder(), host: new MemoryHost(TABLES[name]!.map((table) => ['dev', table])) }
-        await mkdir(image.folder)
+        const image = {
+          directory: world.#directory(),
+          host: new MemoryHost(TABLES[name]!.map((table) => ['dev', table])),
+        }
+        await mkdir(image.directory)
         const clustering = { enabled: true, nodeName: name, user: 'cluster_user' }
-        await writeFile(join(image.folder, 'config.yaml'), stringify({ rootPath: '.', clustering }))
+        await writeFile(join(image.directory, 'config.yaml'), stringify({ rootPath: '.', clustering }))
         await world.start(name, image)
       }
       return await work(world)
@@ -343,8 +346,8 @@ class World {
     }
   }
 
-  #folder(): string {
-    return join(this.#root, `${++this.#folders}`)
+  #directory(): string {
+    return join(this.#root, `${++this.#directories}`)
   }
 
   node(name: string): Node {
@@ -365,21 +368,21 @@ class World {
     const node = this.node(name)
     this.#nodes.delete(name)
     await node.close()
-    return { folder: node.disk.folder, host: node.host }
+    return { directory: node.disk.directory, host: node.host }
   }
 
   /** Its disk and its database as they are now, without waiting. */
   copy(name: string): Image {
     const { disk, host } = this.node(name)
-    const folder = this.#folder()
+    const directory = this.#directory()
     for (let attempt = 1; ; attempt++) {
       try {
-        cpSync(disk.folder, folder, { recursive: true })
-        return { folder, host: copyOf(host) }
+        cpSync(disk.directory, directory, { recursive: true })
+        return { directory, host: copyOf(host) }
       } catch (error) {
         // A file that was replaced while the folder was read.
         if (attempt === 5) throw error
-        fs.rmSync(folder, { recursive: true, force: true })
+        fs.rmSync(directory, { recursive: true, force: true })
       }
     }
   }
@@ -388,8 +391,8 @@ class World {
     const [one, two] = [this.node(a), this.node(b)]
     const [here, there] = [one.held(b), two.held(a)]
     if (here.join() !== there.map(mirrored).sort().join()) return `${a} holds ${here}, ${b} holds ${there}`
-    const unrest = one.unrest() ?? two.unrest()
-    if (unrest) return unrest
+    const pendingReason = one.unrest() ?? two.unrest()
+    if (pendingReason) return pendingReason
     const [ours, theirs] = [one.disk.revisions(b), two.disk.revisions(a)]
     return ours.join() === theirs.join() ? undefined : `revisions: ${a} ${ours}, ${b} ${theirs}`
   }
@@ -489,7 +492,7 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
         one.waiting.giveUp()
         await asked
       }
-      const disk = new Disk(image!.folder)
+      const disk = new Disk(image!.directory)
       const [filed, noted] = [disk.held('node1'), disk.noted('node1')]
       await world.start(victim, image!)
       one.waiting.giveUp()
@@ -498,7 +501,7 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
         throw new Error(`${operation.name}, ${victim} died at ${at}, '${steps.at(-1)}', ${outcome}: ${error.message}`)
       })
       const held = world.node('node1').held('node2')
-      const told = `${operation.name}, ${victim} died at ${at}, '${steps.at(-1)}', ${outcome}`
+      const reported = `${operation.name}, ${victim} died at ${at}, '${steps.at(-1)}', ${outcome}`
       let expected: Line[] | undefined
       if (operation.isFinal && victim === 'node2') expected = operation.after
       else if (victim === 'node1') {
@@ -506,8 +509,8 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
       } else if (outcome === 'acknowledged') expected = operation.after
       // Its file was written and its registers were not: that is an edit made while it was down.
       else if (same(filed, noted)) expected = old
-      if (expected) assert.deepEqual(held, expected, told)
-      else assert.ok(same(held, old) || same(held, operation.after), `${told}: half applied, ${held}`)
+      if (expected) assert.deepEqual(held, expected, reported)
+      else assert.ok(same(held, old) || same(held, operation.after), `${reported}: half applied, ${held}`)
     } else probe.disarm()
     return { steps, died }
   })
@@ -555,7 +558,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
   const recent: Line[] = ['cat subscribe', 'elk publish subscribe']
   const back = (lines: readonly Line[]): Line[] => lines.map(mirrored).sort()
 
-  /** node1 and node2, and what node2 had on its disk before they agreed on `recent`. */
+  /** node1 and node2, and what node2 had on its disk before they agreed on `recentPositions`. */
   async function grown(world: World): Promise<Image> {
     const one = world.node('node1')
     await one.ask('node2', old)
@@ -569,7 +572,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
   /** What becomes of `node` when parts of its disk are those of a copy. `none`: the folder is gone. */
   async function restore(world: World, name: string, copy: Image, parts: { file?: boolean; state?: boolean | 'none' }) {
     const image = await world.stop(name)
-    const [kept, copied] = [new Disk(image.folder), new Disk(copy.folder)]
+    const [kept, copied] = [new Disk(image.directory), new Disk(copy.directory)]
     if (parts.file) await cp(copied.file, kept.file)
     if (parts.state) await rm(kept.state, { recursive: true })
     if (parts.state === true) await cp(copied.state, kept.state, { recursive: true })
@@ -642,7 +645,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
       await one.ask('node2', old)
       await world.converge()
       const image = await world.stop('node2')
-      const { file } = new Disk(image.folder)
+      const { file } = new Disk(image.directory)
       await writeFile(file, (await promises.readFile(file, 'utf8')).replace('nodeName: node2', 'nodeName: node3'))
       await world.start('node3', image)
       await eventually('it is known under that name', () => same(one.held('node3'), old))

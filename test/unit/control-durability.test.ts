@@ -34,7 +34,7 @@ import { commentsOfOurs, commitOf, head, initialText, numberOf, tail } from '../
 import { isLong } from '../support/long.ts'
 import { programArguments } from '../support/program.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
-import { openStore, temporaryFolder } from './store-fixture.ts'
+import { openStore, temporaryDirectory } from './store-fixture.ts'
 
 const fixture = fileURLToPath(new URL('../support/commit-loop.ts', import.meta.url))
 const isRoot = process.getuid?.() === 0
@@ -126,7 +126,7 @@ describe('a process killed while it commits', () => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
-    const folder = await temporaryFolder(test)
+    const directory = await temporaryDirectory(test)
     const committers = new Set<Committer>()
     test.after(() => Promise.all([...committers].map((each) => each.kill())))
     const counts = { kills: 0, unacknowledged: 0, leftovers: 0 }
@@ -153,7 +153,7 @@ describe('a process killed while it commits', () => {
     }
 
     const lane = async (number: number) => {
-      const places = Array.from({ length: FILES }, (_, file) => join(folder, `${number}-${file}`))
+      const places = Array.from({ length: FILES }, (_, file) => join(directory, `${number}-${file}`))
       for (const place of places) await mkdir(place)
       const paths = places.map((place) => join(place, 'database.yaml'))
       for (const path of paths) await writeFile(path, initialText)
@@ -177,15 +177,15 @@ describe('a process killed while it commits', () => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
-    const folder = await temporaryFolder(test)
+    const directory = await temporaryDirectory(test)
     const committers = new Set<Committer>()
     test.after(() => Promise.all([...committers].map((each) => each.kill())))
-    const paths = Array.from({ length: 3 }, (_, file) => join(folder, `database${file}.yaml`))
+    const paths = Array.from({ length: 3 }, (_, file) => join(directory, `database${file}.yaml`))
     for (let round = 0; round < 2; round++) {
       const committer = new Committer(paths)
       committers.add(committer)
       // It says nothing yet: what it does first is seen in the folder.
-      while ((await readdir(folder)).length === 0) {
+      while ((await readdir(directory)).length === 0) {
         assert.ok(!committer.hasEnded)
         await delay(1)
       }
@@ -197,7 +197,7 @@ describe('a process killed while it commits', () => {
         assert.equal(store.manifest.enabled, false)
         await store.close()
       }
-      assert.deepEqual((await readdir(folder)).sort(), paths.map((path) => path.slice(folder.length + 1)).sort())
+      assert.deepEqual((await readdir(directory)).sort(), paths.map((path) => path.slice(directory.length + 1)).sort())
       for (const path of paths) await rm(path)
     }
   })
@@ -261,8 +261,8 @@ describe('a process that dies at a step of a commit', () => {
   it('leaves the file before or after it, and nothing that the next one trips over', async (test) => {
     const numbers: number[] = []
     for (let last = 1; ; last++) {
-      const folder = await temporaryFolder(test)
-      const path = join(folder, 'database.yaml')
+      const directory = await temporaryDirectory(test)
+      const path = join(directory, 'database.yaml')
       await writeFile(path, initialText)
       const store = await ManifestStore.open(path)
       const steps = await upTo(last, () => store.commit(commitOf(2), 'api'))
@@ -278,7 +278,7 @@ describe('a process that dies at a step of a commit', () => {
       numbers.push(number)
       assert.equal(text, stateOf(number).onDisk)
       const next = await ManifestStore.open(path)
-      assert.deepEqual(await readdir(folder), ['database.yaml'])
+      assert.deepEqual(await readdir(directory), ['database.yaml'])
       await next.commit(commitOf(number + 1), 'api')
       await next.close()
       assert.equal(await readFile(path, 'utf8'), stateOf(number + 1).onDisk)
@@ -292,14 +292,14 @@ describe('what is not ours', () => {
   const text = `# mine\nhttp: 1\nclustering:\n  enabled: false\n  nodeName: node1\n`
 
   it('the leftover of another file stays, that of ours goes', async (test) => {
-    const folder = await temporaryFolder(test)
-    const path = join(folder, 'database.yaml')
+    const directory = await temporaryDirectory(test)
+    const path = join(directory, 'database.yaml')
     await writeFile(path, text)
     const others = ['.database.yaml.swp', '.database.yaml.mine.tmp', '.other.yaml.0123456789ab.tmp', 'database.yaml~']
-    for (const name of [...others, '.database.yaml.0123456789ab.tmp']) await writeFile(join(folder, name), 'half')
+    for (const name of [...others, '.database.yaml.0123456789ab.tmp']) await writeFile(join(directory, name), 'half')
     const store = await ManifestStore.open(path)
     test.after(() => store.close())
-    assert.deepEqual((await readdir(folder)).sort(), [...others, 'database.yaml'].sort())
+    assert.deepEqual((await readdir(directory)).sort(), [...others, 'database.yaml'].sort())
   })
 
   for (const mode of [0o600, 0o640, 0o666, 0o444])
@@ -326,38 +326,38 @@ describe('what is not ours', () => {
   })
 
   it('links stay links, one behind the other, relative and absolute', async (test) => {
-    const folder = await temporaryFolder(test)
-    await mkdir(join(folder, 'real'))
-    await mkdir(join(folder, 'between'))
-    const target = join(folder, 'real', 'target.yaml')
+    const directory = await temporaryDirectory(test)
+    await mkdir(join(directory, 'real'))
+    await mkdir(join(directory, 'between'))
+    const target = join(directory, 'real', 'target.yaml')
     await writeFile(target, text)
-    await symlink('../real/target.yaml', join(folder, 'between', 'link.yaml'))
-    await symlink(join(folder, 'between', 'link.yaml'), join(folder, 'database.yaml'))
-    const store = await ManifestStore.open(join(folder, 'database.yaml'))
+    await symlink('../real/target.yaml', join(directory, 'between', 'link.yaml'))
+    await symlink(join(directory, 'between', 'link.yaml'), join(directory, 'database.yaml'))
+    const store = await ManifestStore.open(join(directory, 'database.yaml'))
     test.after(() => store.close())
     await store.commit(add('a'), 'api')
-    assert.equal(await readlink(join(folder, 'database.yaml')), join(folder, 'between', 'link.yaml'))
-    assert.equal(await readlink(join(folder, 'between', 'link.yaml')), '../real/target.yaml')
+    assert.equal(await readlink(join(directory, 'database.yaml')), join(directory, 'between', 'link.yaml'))
+    assert.equal(await readlink(join(directory, 'between', 'link.yaml')), '../real/target.yaml')
     assert.ok((await lstat(target)).isFile())
     assert.match(await readFile(target, 'utf8'), /host: a/)
     for (const [place, names] of Object.entries({ real: ['target.yaml'], between: ['link.yaml'] }))
-      assert.deepEqual(await readdir(join(folder, place)), names)
+      assert.deepEqual(await readdir(join(directory, place)), names)
   })
 
   it('a link that leads to nothing yet stays one when the file is created', async (test) => {
-    const folder = await temporaryFolder(test)
-    await mkdir(join(folder, 'real'))
-    await symlink('real/target.yaml', join(folder, 'database.yaml'))
-    const store = await ManifestStore.open(join(folder, 'database.yaml'))
+    const directory = await temporaryDirectory(test)
+    await mkdir(join(directory, 'real'))
+    await symlink('real/target.yaml', join(directory, 'database.yaml'))
+    const store = await ManifestStore.open(join(directory, 'database.yaml'))
     test.after(() => store.close())
-    await rm(join(folder, 'real', 'target.yaml'))
+    await rm(join(directory, 'real', 'target.yaml'))
     await store.commit(add('a'), 'api')
-    assert.equal(await readlink(join(folder, 'database.yaml')), 'real/target.yaml')
-    assert.match(await readFile(join(folder, 'real', 'target.yaml'), 'utf8'), /host: a/)
+    assert.equal(await readlink(join(directory, 'database.yaml')), 'real/target.yaml')
+    assert.match(await readFile(join(directory, 'real', 'target.yaml'), 'utf8'), /host: a/)
   })
 
   it('nothing is written when nothing changes', async (test) => {
-    const { store, path, listener, folder } = await openStore(test, text)
+    const { store, path, listener, directory } = await openStore(test, text)
     await store.commit(add('A', 2), 'api')
     await listener.next()
     const past = new Date('2020-01-01T00:00:00Z')
@@ -369,7 +369,7 @@ describe('what is not ours', () => {
     }
     const after = await stat(path)
     assert.deepEqual({ ino: after.ino, mtimeMs: after.mtimeMs }, { ino, mtimeMs })
-    assert.deepEqual(await readdir(folder), ['database.yaml'])
+    assert.deepEqual(await readdir(directory), ['database.yaml'])
     assert.equal(listener.pending, 0)
   })
 
@@ -408,17 +408,17 @@ describe('a disk that does not take the file', () => {
   const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
 
   /** Nothing may have changed; and as soon as there is a way, the same commit is made. */
-  async function refused(store: ManifestStore, path: string): Promise<void> {
+  async function rejected(store: ManifestStore, path: string): Promise<void> {
     const { manifest } = store
     const before = await stat(path)
     const now = await readFile(path, 'utf8')
     const names = await readdir(join(path, '..'))
-    const told: unknown[] = []
+    const reported: unknown[] = []
     store.listen({
-      committed: (c) => told.push(c),
-      limited: (l) => told.push(l),
-      rejected: (r) => told.push(r),
-      missing: (m) => told.push(m),
+      committed: (c) => reported.push(c),
+      limitsChanged: (l) => reported.push(l),
+      rejected: (r) => reported.push(r),
+      missing: (m) => reported.push(m),
     })
     await assert.rejects(store.commit(add('a'), 'api'), unwritable)
     assert.equal(store.manifest, manifest)
@@ -426,20 +426,20 @@ describe('a disk that does not take the file', () => {
     const after = await stat(path)
     assert.deepEqual([after.ino, after.mtimeMs], [before.ino, before.mtimeMs])
     assert.deepEqual(await readdir(join(path, '..')), names)
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
   }
 
   it('a folder without permission to write', async (test) => {
-    const { store, path, folder } = await openStore(test, text)
-    await chmod(folder, 0o555)
+    const { store, path, directory } = await openStore(test, text)
+    await chmod(directory, 0o555)
     // Root may write anywhere: another user for as long as that takes.
     if (isRoot) process.seteuid!(nobody)
     try {
-      await refused(store, path)
+      await rejected(store, path)
     } finally {
       if (isRoot) process.seteuid!(0)
     }
-    await chmod(folder, 0o755)
+    await chmod(directory, 0o755)
     await store.commit(add('a'), 'api')
     assert.match(await readFile(path, 'utf8'), /host: a/)
   })
@@ -453,7 +453,7 @@ describe('a disk that does not take the file', () => {
     test.after(() => {
       if (isMounted) run('umount', '-l', place)
     })
-    place = await temporaryFolder(test)
+    place = await temporaryDirectory(test)
     try {
       run('mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', place)
       isMounted = true
@@ -473,7 +473,7 @@ describe('a disk that does not take the file', () => {
     await writeFile(join(disk.place, 'ballast'), Buffer.alloc(1024 * 1024)).catch((error) => {
       assert.equal(error.code, 'ENOSPC')
     })
-    await refused(store, path)
+    await rejected(store, path)
     await rm(join(disk.place, 'ballast'))
     await store.commit(add('a'), 'api')
     assert.match(await readFile(path, 'utf8'), /host: a/)
@@ -490,7 +490,7 @@ describe('a disk that does not take the file', () => {
     const store = await ManifestStore.open(path)
     test.after(() => store.close())
     assert.equal(store.manifest.nodeName, 'node1')
-    await refused(store, path)
+    await rejected(store, path)
     disk.remount('rw')
     await store.commit(add('a'), 'api')
     assert.match(await readFile(path, 'utf8'), /host: a/)

@@ -9,10 +9,10 @@ import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterManager } from '../../lib/cluster-manager.ts'
 import { ClusterError } from '../../lib/errors.ts'
-import type { EventName, Payload } from '../../lib/events.ts'
+import type { EventName, Payload } from '../../lib/events/events.ts'
 import { ConfigFile } from '../../lib/manifest/config-file.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
-import type { Change, Manifest } from '../../lib/manifest/manifest.ts'
+import type { Manifest, ManifestChange } from '../../lib/manifest/manifest.ts'
 import { eventually } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
@@ -60,25 +60,25 @@ type Watched = (typeof watched)[number]
 type Told = { [Name in Watched]: { event: Name } & Payload<Name> }[Watched]
 
 /** A manager on a file of its own and what it tells of that file, in order. */
-async function manage(test: TestContext, content: string, place?: (folder: string) => Promise<string>) {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
-  test.after(() => rm(folder, { recursive: true, force: true }))
-  const path = place ? await place(folder) : join(folder, 'database.yaml')
+async function manage(test: TestContext, content: string, place?: (directory: string) => Promise<string>) {
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
+  test.after(() => rm(directory, { recursive: true, force: true }))
+  const path = place ? await place(directory) : join(directory, 'database.yaml')
   if (!place) await writeFile(path, content)
   const cluster = await ClusterManager.open({ configFile: path, host: new MemoryHost() })
   test.after(() => cluster.close())
-  const told: Told[] = []
-  for (const event of watched) cluster.on(event, (payload) => told.push({ event, ...payload } as Told))
+  const reported: Told[] = []
+  for (const event of watched) cluster.on(event, (payload) => reported.push({ event, ...payload } as Told))
   const next = async <Name extends Watched>(event: Name): Promise<Payload<Name>> => {
-    const first = await eventually(`${event} is told`, () => told.shift())
+    const first = await eventually(`${event} is told`, () => reported.shift())
     assert.equal(first.event, event, JSON.stringify(first))
     return first as never
   }
-  return { cluster, path, folder, told, next }
+  return { cluster, path, directory, reported, next }
 }
 
 /** What an edit came to: one event for what is added and altered, one for what is taken away or put in order. */
-const kinds = (changes: readonly Change[]) => changes.map(({ type }) => type).join()
+const kinds = (changes: readonly ManifestChange[]) => changes.map(({ type }) => type).join()
 
 /** Resolves when the file was read again after this was called, and all that followed. */
 async function looked(test: TestContext, cluster: ClusterManager, what: () => Promise<unknown>): Promise<void> {
@@ -150,7 +150,7 @@ describe('by hand', { concurrency: true }, () => {
   for (const [what, edited, events, routes, nodes] of edits)
     it(what, async (test) => {
       assert.notEqual(edited, text)
-      const { cluster, path, next, told } = await manage(test, text)
+      const { cluster, path, next, reported } = await manage(test, text)
       await writeFile(path, edited)
       for (const expected of events) {
         const { changes, cause, current } = await next('manifest:changed')
@@ -162,7 +162,7 @@ describe('by hand', { concurrency: true }, () => {
       assert.equal(names(cluster.manifest), nodes)
       assert.deepEqual(cluster.manifest, new ConfigText(edited).config?.manifest)
       assert.equal(await readFile(path, 'utf8'), edited)
-      assert.deepEqual(told, [])
+      assert.deepEqual(reported, [])
     })
 })
 
@@ -179,7 +179,7 @@ describe('replaced', () => {
   })
 
   it('with a backup: the old file goes out of the way, the new one comes', async (test) => {
-    const { cluster, path, next, told } = await manage(test, text)
+    const { cluster, path, next, reported } = await manage(test, text)
     for (const [round, edited] of [withD, text.replace('host: c', 'host: e')].entries()) {
       renameSync(path, `${path}~`)
       writeFileSync(path, edited)
@@ -188,44 +188,44 @@ describe('replaced', () => {
       assert.equal(kinds(changes), 'route:added')
       assert.equal(hub(cluster.manifest), 'a,b,d', `${round}`)
     }
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
   })
 
   it('and back before anybody could look: nothing happens', async (test) => {
-    const { cluster, path, told } = await manage(test, text)
+    const { cluster, path, reported } = await manage(test, text)
     await looked(test, cluster, async () => {
       writeFileSync(path, withD)
       writeFileSync(path, text)
     })
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
   })
 
   it('behind a link that is turned, as Kubernetes does it', { timeout: 60_000 }, async (test) => {
     let version = 0
-    const publish = async (folder: string, content: string) => {
+    const publish = async (directory: string, content: string) => {
       const data = `..version_${++version}`
-      await mkdir(join(folder, data))
-      await writeFile(join(folder, data, 'database.yaml'), content)
-      await symlink(data, join(folder, '..data_tmp'))
-      await rename(join(folder, '..data_tmp'), join(folder, '..data'))
+      await mkdir(join(directory, data))
+      await writeFile(join(directory, data, 'database.yaml'), content)
+      await symlink(data, join(directory, '..data_tmp'))
+      await rename(join(directory, '..data_tmp'), join(directory, '..data'))
       return `..version_${version - 1}`
     }
-    const { cluster, folder, next } = await manage(test, text, async (inside) => {
+    const { cluster, directory, next } = await manage(test, text, async (inside) => {
       await publish(inside, text)
       await symlink('..data/database.yaml', join(inside, 'database.yaml'))
       return join(inside, 'database.yaml')
     })
     // The old version is removed, kept, removed.
     for (const [round, isRemoved] of [true, false, true].entries()) {
-      const old = await publish(folder, text.replace('host: c', `host: c${round}`))
-      if (isRemoved) await rm(join(folder, old), { recursive: true })
+      const old = await publish(directory, text.replace('host: c', `host: c${round}`))
+      if (isRemoved) await rm(join(directory, old), { recursive: true })
       const { changes } = await next('manifest:changed')
       assert.equal(kinds(changes), 'route:added')
       assert.ok(cluster.manifest.routes.leaf.some(({ host }) => host === `c${round}`))
     }
     // And written where it is now.
     await cluster.setRoutes({ server: 'hub', routes: [{ host: 'z', port: 1 }] })
-    assert.match(await readFile(join(folder, `..version_${version}`, 'database.yaml'), 'utf8'), /host: z/)
+    assert.match(await readFile(join(directory, `..version_${version}`, 'database.yaml'), 'utf8'), /host: z/)
     const { cause } = await next('manifest:changed')
     assert.equal(cause, 'api')
   })
@@ -310,7 +310,7 @@ describe('half written', () => {
 
 describe('out of the way for a moment', () => {
   it('when an operation comes: neither is lost, and the file was not missing', async (test) => {
-    const { cluster, path, told } = await manage(test, text)
+    const { cluster, path, reported } = await manage(test, text)
     renameSync(path, `${path}~`)
     const answer = cluster.setRoutes({ server: 'hub', routes: [{ host: 'api', port: 1 }] })
     await delay(10)
@@ -319,7 +319,7 @@ describe('out of the way for a moment', () => {
     assert.equal(hub(cluster.manifest), 'a,b,d,api')
     assert.deepEqual(new ConfigText(await readFile(path, 'utf8')).config!.manifest, cluster.manifest)
     assert.deepEqual(
-      told.map((each) => each.event === 'manifest:changed' && each.cause),
+      reported.map((each) => each.event === 'manifest:changed' && each.cause),
       ['file', 'api'],
     )
   })
@@ -340,24 +340,24 @@ describe('untouched', () => {
   ]
   for (const [what, touch] of touches)
     it(what, async (test) => {
-      const { cluster, path, told, next } = await manage(test, text)
+      const { cluster, path, reported, next } = await manage(test, text)
       const { manifest } = cluster
       await looked(test, cluster, () => touch(path))
-      assert.deepEqual(told, [])
+      assert.deepEqual(reported, [])
       assert.equal(cluster.manifest, manifest)
       await writeFile(path, withD)
       assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
     })
 
   it('altered in comments, spelling and the parts of the host only', async (test) => {
-    const { cluster, path, told } = await manage(test, text)
+    const { cluster, path, reported } = await manage(test, text)
     const edited = text
       .replace('# The farm', '# The other farm')
       .replace('9926', '9927')
       .replace('{ host: a, port: 1 }', '{ port: "1", host: A }')
       .replace('host: A', 'host: a')
     await looked(test, cluster, () => writeFile(path, edited))
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
     await cluster.setRoutes({ server: 'hub', routes: [{ host: 'd', port: 4 }] })
     const now = await readFile(path, 'utf8')
     assert.ok(now.includes('# The other farm') && now.includes('9927') && now.includes('{ port: "1", host: a }'), now)
@@ -366,7 +366,7 @@ describe('untouched', () => {
 
 describe('deleted', () => {
   it('is told, the manifest stays; the same text again is no change, another one is', async (test) => {
-    const { cluster, path, next, told } = await manage(test, text)
+    const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     for (let round = 0; round < 2; round++) {
       await unlink(path)
@@ -380,7 +380,7 @@ describe('deleted', () => {
     await next('config:missing')
     await writeFile(path, withD)
     assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
   })
 
   it('is written again, whole, by the next operation', async (test) => {
@@ -394,19 +394,19 @@ describe('deleted', () => {
   })
 
   it('folder and all, and back again', async (test) => {
-    const { cluster, path, folder, next } = await manage(test, '', async (inside) => {
+    const { cluster, path, directory, next } = await manage(test, '', async (inside) => {
       await mkdir(join(inside, 'etc'))
       await writeFile(join(inside, 'etc', 'database.yaml'), text)
       return join(inside, 'etc', 'database.yaml')
     })
-    await rename(join(folder, 'etc'), join(folder, 'away'))
+    await rename(join(directory, 'etc'), join(directory, 'away'))
     await next('config:missing')
     await assert.rejects(
       cluster.setRoutes({ server: 'hub', routes: [{ host: 'd', port: 4 }] }),
       (error) => error instanceof ClusterError && error.code === 'config_unwritable',
     )
     assert.equal(hub(cluster.manifest), 'a,b')
-    await rename(join(folder, 'away'), join(folder, 'etc'))
+    await rename(join(directory, 'away'), join(directory, 'etc'))
     await writeFile(path, withD)
     assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
     // And it is watched as before.
@@ -416,9 +416,9 @@ describe('deleted', () => {
 })
 
 it('a bad edit and a missing file are in the log, with line and column', async (test) => {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
-  test.after(() => rm(folder, { recursive: true, force: true }))
-  const path = join(folder, 'database.yaml')
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
+  test.after(() => rm(directory, { recursive: true, force: true }))
+  const path = join(directory, 'database.yaml')
   await writeFile(path, text)
   const logged: [problems: string[], message: string][] = []
   const nothing = () => {}
@@ -445,7 +445,7 @@ describe('what cannot change while it runs', () => {
   ]
   for (const [before, after, line, column, place] of edits)
     it(`${place} is told with its place, and the rest of the edit waits with it`, async (test) => {
-      const { cluster, path, next, told } = await manage(test, text)
+      const { cluster, path, next, reported } = await manage(test, text)
       const { manifest } = cluster
       await writeFile(path, withD.replace(before, after))
       const { problems } = await next('config:rejected')
@@ -458,7 +458,7 @@ describe('what cannot change while it runs', () => {
       assert.equal(await readFile(path, 'utf8'), withD.replace(before, after))
       await writeFile(path, withD)
       assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
-      assert.deepEqual(told, [])
+      assert.deepEqual(reported, [])
     })
 })
 
@@ -502,7 +502,7 @@ describe('bad files', () => {
   const routes = [{ host: 'z', port: 1 }]
 
   it('every fault is told at once with line, column and path', async (test) => {
-    const { cluster, path, next, told } = await manage(test, text)
+    const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     await writeFile(path, faulty)
     const { problems } = await next('config:rejected')
@@ -529,7 +529,7 @@ describe('bad files', () => {
     await cluster.setRoutes({ server: 'hub', routes })
     assert.equal(hub(cluster.manifest), 'a,b,d,z')
     assert.equal((await next('manifest:changed')).cause, 'api')
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
   })
 
   const broken: [string, string][] = [
@@ -546,7 +546,7 @@ describe('bad files', () => {
     ['a conflict of a merge', `<<<<<<< ours\n${text}=======\n${text}>>>>>>> theirs\n`],
   ]
   it('whatever is wrong: told with line and column, never overwritten, and over when it is mended', async (test) => {
-    const { cluster, path, next, told } = await manage(test, text)
+    const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     for (const [what, bad] of broken) {
       await writeFile(path, bad)
@@ -564,7 +564,7 @@ describe('bad files', () => {
         assert.ok(rejected(error))
       })
       await eventually(`${what} is mended`, () => cluster.setRoutes({ server: 'hub', routes: [] }).catch(() => false))
-      assert.deepEqual(told, [], what)
+      assert.deepEqual(reported, [], what)
     }
   })
 
@@ -586,7 +586,7 @@ describe('an operation and an edit at the same moment', () => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
-    const { cluster, path, told } = await manage(test, text)
+    const { cluster, path, reported } = await manage(test, text)
     for (let round = 0; round < 30; round++) {
       const [byHand, byApi] = [`hand${round}`, `api${round}`]
       /** Read, altered and written in one step, in place or by a new file. */
@@ -618,7 +618,7 @@ describe('an operation and an edit at the same moment', () => {
       assert.ok(tidy)
       await writeFile(path, tidy)
     }
-    const rejectedOnes = told.filter(({ event }) => event !== 'manifest:changed')
+    const rejectedOnes = reported.filter(({ event }) => event !== 'manifest:changed')
     assert.deepEqual(rejectedOnes, [])
     await eventually('what was tidied up is gone', () => cluster.manifest.routes.leaf.length === 1)
     assert.deepEqual(new ConfigText(await readFile(path, 'utf8')).config!.manifest, cluster.manifest)

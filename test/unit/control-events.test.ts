@@ -8,10 +8,17 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { stringify } from 'yaml'
 import { ClusterManager } from '../../lib/cluster-manager.ts'
-import type { EventName, Payload } from '../../lib/events.ts'
+import type { EventName, Payload } from '../../lib/events/events.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import { applyChange } from '../../lib/manifest/diff.ts'
-import { type Cause, type Manifest, type Node, nodeKey, type Route, routeKey } from '../../lib/manifest/manifest.ts'
+import {
+  type ChangeCause,
+  type Manifest,
+  type ManifestNode,
+  nodeKey,
+  type Route,
+  routeKey,
+} from '../../lib/manifest/manifest.ts'
 import { eventually } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { seedOf } from '../support/random.ts'
@@ -29,8 +36,8 @@ clustering:
 const route = (host: string, port = 1): Route => ({ host, port })
 
 async function withManager<T>(work: (cluster: ClusterManager, path: string) => Promise<T>, content = text): Promise<T> {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-events-'))
-  const path = join(folder, 'database.yaml')
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-events-'))
+  const path = join(directory, 'database.yaml')
   try {
     await writeFile(path, content)
     const cluster = await ClusterManager.open({ configFile: path, host: new MemoryHost() })
@@ -40,7 +47,7 @@ async function withManager<T>(work: (cluster: ClusterManager, path: string) => P
       await cluster.close()
     }
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    await rm(directory, { recursive: true, force: true })
   }
 }
 
@@ -50,7 +57,7 @@ type Fine = { [Name in (typeof fineEvents)[number]]: { event: Name } & Payload<N
 /** What one finer event makes of the lists of a manifest; they tell nothing of the order. */
 class Lists {
   readonly routes: Record<'hub' | 'leaf', Map<string, Route>>
-  readonly nodes: Map<string, Node>
+  readonly nodes: Map<string, ManifestNode>
 
   constructor({ routes, nodes }: Manifest) {
     const byKey = (list: readonly Route[]) => new Map(list.map((each) => [routeKey(each), each]))
@@ -58,24 +65,24 @@ class Lists {
     this.nodes = new Map(nodes.map((node) => [nodeKey(node), node]))
   }
 
-  follow(told: Fine): void {
-    if (told.event === 'route:added') {
-      const list = this.routes[told.server]
-      assert.ok(!list.has(routeKey(told.route)), 'a route that was there is added')
-      list.set(routeKey(told.route), told.route)
-    } else if (told.event === 'route:removed') {
-      assert.deepEqual(this.routes[told.server].get(routeKey(told.route)), told.route)
-      this.routes[told.server].delete(routeKey(told.route))
-    } else if (told.event === 'node:added') {
-      assert.ok(!this.nodes.has(told.node.name), 'a node that was there is added')
-      this.nodes.set(told.node.name, told.node)
-    } else if (told.event === 'node:updated') {
-      assert.deepEqual(this.nodes.get(told.node.name), told.previous)
-      assert.notDeepEqual(told.node, told.previous)
-      this.nodes.set(told.node.name, told.node)
+  follow(reported: Fine): void {
+    if (reported.event === 'route:added') {
+      const list = this.routes[reported.server]
+      assert.ok(!list.has(routeKey(reported.route)), 'a route that was there is added')
+      list.set(routeKey(reported.route), reported.route)
+    } else if (reported.event === 'route:removed') {
+      assert.deepEqual(this.routes[reported.server].get(routeKey(reported.route)), reported.route)
+      this.routes[reported.server].delete(routeKey(reported.route))
+    } else if (reported.event === 'node:added') {
+      assert.ok(!this.nodes.has(reported.node.name), 'a node that was there is added')
+      this.nodes.set(reported.node.name, reported.node)
+    } else if (reported.event === 'node:updated') {
+      assert.deepEqual(this.nodes.get(reported.node.name), reported.previous)
+      assert.notDeepEqual(reported.node, reported.previous)
+      this.nodes.set(reported.node.name, reported.node)
     } else {
-      assert.deepEqual(this.nodes.get(told.node.name), told.node)
-      this.nodes.delete(told.node.name)
+      assert.deepEqual(this.nodes.get(reported.node.name), reported.node)
+      this.nodes.delete(reported.node.name)
     }
   }
 
@@ -138,12 +145,12 @@ describe('the events of the manifest', () => {
             order.push(event)
           })
 
-        let wanted: { hub: Route[]; leaf: Route[]; nodes: Node[] } | undefined
+        let desired: { hub: Route[]; leaf: Route[]; nodes: ManifestNode[] } | undefined
         for (const each of steps) {
           if (each.do === 'set') await cluster.setRoutes({ server: each.server, routes: each.routes })
           else if (each.do === 'delete') await cluster.deleteRoutes({ routes: each.routes })
           else {
-            wanted = { hub: each.hub, leaf: each.leaf, nodes: each.nodes }
+            desired = { hub: each.hub, leaf: each.leaf, nodes: each.nodes }
             const clustering = {
               enabled: false,
               nodeName: 'node1',
@@ -164,7 +171,7 @@ describe('the events of the manifest', () => {
         const inFile = await file()
         await eventually('memory follows the file', () => JSON.stringify(cluster.manifest) === JSON.stringify(inFile))
         assert.deepEqual(await file(), inFile)
-        if (!wanted)
+        if (!desired)
           assert.deepEqual([...new Set(changed.map(({ cause }) => cause))], changed.length > 0 ? ['api'] : [])
 
         assert.deepEqual(failures, [])
@@ -248,7 +255,7 @@ describe('listeners', () => {
 
   it('may call back: operations from within events are done, in order, each with its events', () =>
     withManager(async (cluster) => {
-      const causes: Cause[] = []
+      const causes: ChangeCause[] = []
       const hosts: string[] = []
       const answers: Promise<unknown>[] = []
       cluster.on('manifest:changed', ({ cause, current }) => {

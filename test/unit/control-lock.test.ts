@@ -7,9 +7,9 @@ import { link, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from '
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
+import type { ClusterOptions } from '../../lib/cluster/options.ts'
 import { ClusterManager } from '../../lib/cluster-manager.ts'
 import { ClusterError, type ErrorCode } from '../../lib/errors.ts'
-import type { ClusterOptions } from '../../lib/options.ts'
 import { killed } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { programArguments } from '../support/program.ts'
@@ -18,46 +18,46 @@ const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
 
 /** A folder and the managers that a test opens; all of it ends with the test. */
 async function scopeOf(test: TestContext) {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-lock-'))
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-lock-'))
   const opened: ClusterManager[] = []
   test.after(async () => {
     for (const cluster of opened) await cluster.close()
-    await rm(folder, { recursive: true, force: true })
+    await rm(directory, { recursive: true, force: true })
   })
-  const path = join(folder, 'database.yaml')
+  const path = join(directory, 'database.yaml')
   const open = async (configFile = path, options: Partial<ClusterOptions> = {}) => {
     const cluster = await ClusterManager.open({ configFile, host: new MemoryHost(), ...options })
     opened.push(cluster)
     return cluster
   }
-  const refused = (code: ErrorCode, configFile = path, options: Partial<ClusterOptions> = {}) =>
+  const rejected = (code: ErrorCode, configFile = path, options: Partial<ClusterOptions> = {}) =>
     assert.rejects(
       open(configFile, options),
       (error) => error instanceof ClusterError && error.code === code && error.message.includes(configFile),
     )
-  return { folder, path, open, refused }
+  return { directory, path, open, rejected }
 }
 
 describe('a second manager on a file', () => {
   it('is refused by whatever path it comes', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
+    const { directory, path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
-    await mkdir(join(folder, 'below'))
-    await symlink('database.yaml', join(folder, 'relative.yaml'))
-    await symlink(path, join(folder, 'below', 'absolute.yaml'))
-    await symlink(join(folder, 'below', 'absolute.yaml'), join(folder, 'twice.yaml'))
-    await symlink(folder, join(folder, 'below', 'around'))
+    await mkdir(join(directory, 'below'))
+    await symlink('database.yaml', join(directory, 'relative.yaml'))
+    await symlink(path, join(directory, 'below', 'absolute.yaml'))
+    await symlink(join(directory, 'below', 'absolute.yaml'), join(directory, 'twice.yaml'))
+    await symlink(directory, join(directory, 'below', 'around'))
     const paths = [
       path,
-      join(folder, 'relative.yaml'),
-      join(folder, 'below', 'absolute.yaml'),
-      join(folder, 'twice.yaml'),
-      join(folder, 'below', 'around', 'database.yaml'),
-      join(folder, 'below', 'around', 'below', 'around', 'twice.yaml'),
+      join(directory, 'relative.yaml'),
+      join(directory, 'below', 'absolute.yaml'),
+      join(directory, 'twice.yaml'),
+      join(directory, 'below', 'around', 'database.yaml'),
+      join(directory, 'below', 'around', 'below', 'around', 'twice.yaml'),
     ]
     for (const first of paths) {
       const cluster = await open(first)
-      for (const second of paths) await refused('config_locked', second)
+      for (const second of paths) await rejected('config_locked', second)
       await assert.rejects(
         open(relative(process.cwd(), path)),
         (error) => error instanceof ClusterError && error.code === 'config_locked',
@@ -71,46 +71,46 @@ describe('a second manager on a file', () => {
   })
 
   it('is refused too when the first one created the file, through a link to its folder or to the file', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
-    await mkdir(join(folder, 'real'))
-    await symlink('real', join(folder, 'around'))
+    const { directory, path, open, rejected } = await scopeOf(test)
+    await mkdir(join(directory, 'real'))
+    await symlink('real', join(directory, 'around'))
     await symlink('real/database.yaml', path)
-    const paths = [path, join(folder, 'real', 'database.yaml'), join(folder, 'around', 'database.yaml')]
+    const paths = [path, join(directory, 'real', 'database.yaml'), join(directory, 'around', 'database.yaml')]
     for (const first of paths) {
       const cluster = await open(first)
-      for (const second of paths) await refused('config_locked', second)
+      for (const second of paths) await rejected('config_locked', second)
       await cluster.close()
-      await rm(join(folder, 'real', 'database.yaml'))
+      await rm(join(directory, 'real', 'database.yaml'))
     }
   })
 
   it('is refused by the same path after its link was turned to another file', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
-    for (const name of ['one.yaml', 'two.yaml']) await writeFile(join(folder, name), text)
+    const { directory, path, open, rejected } = await scopeOf(test)
+    for (const name of ['one.yaml', 'two.yaml']) await writeFile(join(directory, name), text)
     await symlink('one.yaml', path)
     const cluster = await open()
-    await symlink('two.yaml', join(folder, 'next'))
-    await rename(join(folder, 'next'), path)
-    await refused('config_locked')
+    await symlink('two.yaml', join(directory, 'next'))
+    await rename(join(directory, 'next'), path)
+    await rejected('config_locked')
     await cluster.close()
     await open()
   })
 
   it('is refused after the file was replaced, and after it was deleted', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
+    const { directory, path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     await open()
-    await link(path, join(folder, 'copy'))
-    await writeFile(join(folder, 'new'), text)
-    await rename(join(folder, 'new'), path)
-    await refused('config_locked')
+    await link(path, join(directory, 'copy'))
+    await writeFile(join(directory, 'new'), text)
+    await rename(join(directory, 'new'), path)
+    await rejected('config_locked')
     await rm(path)
-    await refused('config_locked')
+    await rejected('config_locked')
   })
 
   it('is opened when it is another file', async (test) => {
-    const { folder, open } = await scopeOf(test)
-    const clusters = await Promise.all(['a.yaml', 'b.yaml', 'c.yaml'].map((name) => open(join(folder, name))))
+    const { directory, open } = await scopeOf(test)
+    const clusters = await Promise.all(['a.yaml', 'b.yaml', 'c.yaml'].map((name) => open(join(directory, name))))
     assert.deepEqual(
       clusters.map(({ state }) => state),
       ['open', 'open', 'open'],
@@ -118,11 +118,11 @@ describe('a second manager on a file', () => {
   })
 
   it('of many at the same moment, one wins', async (test) => {
-    const { folder, path, open } = await scopeOf(test)
+    const { directory, path, open } = await scopeOf(test)
     await writeFile(path, text)
-    await symlink('database.yaml', join(folder, 'link.yaml'))
+    await symlink('database.yaml', join(directory, 'link.yaml'))
     for (let round = 0; round < 10; round++) {
-      const attempts = Array.from({ length: 6 }, (_, index) => open(index % 2 ? path : join(folder, 'link.yaml')))
+      const attempts = Array.from({ length: 6 }, (_, index) => open(index % 2 ? path : join(directory, 'link.yaml')))
       const results = await Promise.allSettled(attempts)
       const won = results.filter((result) => result.status === 'fulfilled')
       const lost = results.flatMap((result) => (result.status === 'rejected' ? [result.reason.code] : []))
@@ -135,7 +135,7 @@ describe('a second manager on a file', () => {
 
 describe('the lock', () => {
   it('of a killed process is gone at once', { timeout: 60_000 }, async (test) => {
-    const { path, open, refused } = await scopeOf(test)
+    const { path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     for (let round = 0; round < 3; round++) {
       const child = spawn(process.execPath, [...programArguments('support/commit-loop.ts'), '--hold', path], {
@@ -144,7 +144,7 @@ describe('the lock', () => {
       try {
         await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
         assert.equal(child.exitCode, null)
-        await refused('config_locked')
+        await rejected('config_locked')
       } finally {
         if (child.exitCode === null) await killed(child)
       }
@@ -155,11 +155,11 @@ describe('the lock', () => {
   })
 
   it('ends with close, which may be called twice', async (test) => {
-    const { path, open, refused } = await scopeOf(test)
+    const { path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     for (let round = 0; round < 10; round++) {
       const cluster = await open()
-      await refused('config_locked')
+      await rejected('config_locked')
       await Promise.all([cluster.close(), cluster.close()])
     }
     const last = await open()
@@ -168,10 +168,10 @@ describe('the lock', () => {
   })
 
   it('is not left by an open that fails', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
-    await refused('config_unwritable', join(folder, 'none', 'database.yaml'))
-    await mkdir(join(folder, 'none'))
-    await (await open(join(folder, 'none', 'database.yaml'))).close()
+    const { directory, path, open, rejected } = await scopeOf(test)
+    await rejected('config_unwritable', join(directory, 'none', 'database.yaml'))
+    await mkdir(join(directory, 'none'))
+    await (await open(join(directory, 'none', 'database.yaml'))).close()
 
     const enabled = text.replace('false', 'true')
     const user = '  user: cluster_user\n'
@@ -184,7 +184,7 @@ describe('the lock', () => {
     ]
     for (const [code, bad, options] of failures) {
       await writeFile(path, bad)
-      await refused(code, path, options)
+      await rejected(code, path, options)
       await writeFile(path, text)
       await (await open()).close()
     }
@@ -192,7 +192,7 @@ describe('the lock', () => {
     for (const [code, options] of [
       ['invalid_option', {}],
       ['invalid_option', { password: '' }],
-      ['nats_server_missing', { password: 'secret', natsServer: join(folder, 'no-server') }],
+      ['nats_server_missing', { password: 'secret', natsServer: join(directory, 'no-server') }],
     ] as const)
       await assert.rejects(open(path, options), (error) => error instanceof ClusterError && error.code === code)
     await writeFile(path, text)
@@ -200,10 +200,10 @@ describe('the lock', () => {
   })
 
   it('is not taken for a path that leads in a circle', async (test) => {
-    const { folder, path, open, refused } = await scopeOf(test)
-    await symlink('database.yaml', join(folder, 'other.yaml'))
+    const { directory, path, open, rejected } = await scopeOf(test)
+    await symlink('database.yaml', join(directory, 'other.yaml'))
     await symlink('other.yaml', path)
-    await refused('config_rejected')
+    await rejected('config_rejected')
     await rm(path)
     await open()
   })

@@ -13,19 +13,19 @@ import { parse, stringify } from 'yaml'
 import { ClusterError, ClusterManager, type EventName, type Subscription } from '../../lib/index.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
-import { makeStamp, stampTime } from '../../lib/replication/clock.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { makeTimestamp, wallTimeOf } from '../../lib/util/hybrid-clock.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 
 const seed = seedOf()
 const packr = new Packr({ useRecords: false, mapsAsObjects: true })
-const nothing = { state() {}, refused() {}, linked() {} }
+const nothing = { state() {}, rejected() {}, linked() {} }
 
 type Direction = 'publish' | 'subscribe' | 'both' | 'none'
 /** `dog: 'both'` as operations take it. */
-const wanted = (tables: Record<string, Direction>, more: object = {}) =>
+const desired = (tables: Record<string, Direction>, more: object = {}) =>
   Object.entries(tables).map(([table, direction]) => ({
     schema: 'dev',
     table,
@@ -35,7 +35,7 @@ const wanted = (tables: Record<string, Direction>, more: object = {}) =>
   }))
 /** The same as nodes tell it to each other. */
 const told = (tables: Record<string, Direction>, more: object = {}) =>
-  wanted(tables, { hash_attribute: 'id', attributes: ['id'], ...more })
+  desired(tables, { hash_attribute: 'id', attributes: ['id'], ...more })
 
 type Row = [database: string, table: string, publish: boolean, subscribe: boolean, removed: boolean, revision: string]
 type Answer = { status: string; message: unknown }
@@ -45,7 +45,7 @@ type Sent = { to: string; operation: string; data: Uint8Array }
 type Hook = (operation: string) => unknown
 
 const manifestEvents = ['manifest:changed', 'node:added', 'node:updated', 'node:removed', 'config:rejected'] as const
-const watched = [...manifestEvents, 'peer:refused', 'listener:failed'] as const satisfies readonly EventName[]
+const watched = [...manifestEvents, 'connection:rejected', 'listener:failed'] as const satisfies readonly EventName[]
 
 class PeerNode {
   readonly host = new MemoryHost([
@@ -67,7 +67,7 @@ class PeerNode {
   constructor(world: World, name: string) {
     this.#world = world
     this.name = name
-    this.file = join(world.folder, `${name}.yaml`)
+    this.file = join(world.directory, `${name}.yaml`)
   }
 
   async open(): Promise<void> {
@@ -92,7 +92,7 @@ class PeerNode {
     const { requestTimeout } = this.#world
     this.mesh = mesh
     this.cluster = await ClusterManager.open({ configFile: this.file, host: this.host, mesh, requestTimeout })
-    this.host.stamp = () => this.cluster.stamp()
+    this.host.timestamp = () => this.cluster.timestamp()
     this.host.publish = (transaction) => this.cluster.publish(transaction)
     for (const name of watched) this.cluster.on(name, (payload: unknown) => void this.events.push({ name, payload }))
   }
@@ -109,8 +109,8 @@ class PeerNode {
 
   /** The revisions as they lie on disk, once these tell of the same subscriptions as the manifest. */
   async #registers(): Promise<string> {
-    const path = join(this.#world.folder, this.name, 'clustering', 'agreements.json')
-    const wanted = this.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, ...texts(subscriptions)]).sort()
+    const path = join(this.#world.directory, this.name, 'clustering', 'agreements.json')
+    const desired = this.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, ...texts(subscriptions)]).sort()
     return eventually(`${this.name} writes its revisions`, async () => {
       const text = await readFile(path, 'utf8').catch(() => '')
       const { nodes } = (text ? JSON.parse(text) : { nodes: {} }) as { nodes: Record<string, Row[]> }
@@ -124,7 +124,7 @@ class PeerNode {
         }))
         return held.length > 0 ? [[name, ...texts(subscriptions)]] : []
       })
-      return String(noted.sort()) === String(wanted) && [text]
+      return String(noted.sort()) === String(desired) && [text]
     }).then(([text]) => text!)
   }
 
@@ -160,21 +160,21 @@ const mirrored = (held: string[]): string[] =>
 
 class World {
   readonly network: MemoryNetwork
-  readonly folder: string
+  readonly directory: string
   readonly requestTimeout: number
   readonly nodes: PeerNode[] = []
   readonly #probes: Mesh[] = []
 
-  private constructor(folder: string, requestTimeout: number) {
-    this.folder = folder
+  private constructor(directory: string, requestTimeout: number) {
+    this.directory = directory
     this.network = new MemoryNetwork()
     this.requestTimeout = requestTimeout
   }
 
   /** Nodes of these names in a scope that ends with the test. */
   static async open(test: TestContext, names: string[], requestTimeout = 5_000): Promise<World> {
-    const [folder, remove] = await temporaryFolder()
-    const world = new World(folder, requestTimeout)
+    const [directory, remove] = await temporaryDirectory()
+    const world = new World(directory, requestTimeout)
     test.after(async () => {
       for (const node of world.nodes) await node.cluster?.close()
       await world.network.close()
@@ -272,16 +272,16 @@ describe('a request that is repeated', { concurrency: true }, () => {
     const node_name = 'node2'
     const start_time = '2024-01-01T00:00:00.000Z'
     const steps: [string, () => Promise<unknown>][] = [
-      ['add_node', () => cluster.addNode({ node_name, subscriptions: wanted({ dog: 'both' }) })],
-      ['update_node', () => cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'publish', cat: 'both' }) })],
+      ['add_node', () => cluster.addNode({ node_name, subscriptions: desired({ dog: 'both' }) })],
+      ['update_node', () => cluster.updateNode({ node_name, subscriptions: desired({ dog: 'publish', cat: 'both' }) })],
       [
         'set_node_replication',
-        () => cluster.setNodeReplication({ node_name, subscriptions: wanted({ dog: 'subscribe' }, { start_time }) }),
+        () => cluster.setNodeReplication({ node_name, subscriptions: desired({ dog: 'subscribe' }, { start_time }) }),
       ],
       ['cluster_status', () => cluster.status()],
       [
         'configure_cluster',
-        () => cluster.configureCluster({ connections: [{ node_name, subscriptions: wanted({ cat: 'publish' }) }] }),
+        () => cluster.configureCluster({ connections: [{ node_name, subscriptions: desired({ cat: 'publish' }) }] }),
       ],
       [
         'an edit of the file',
@@ -292,7 +292,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
         },
       ],
       ['remove_node', () => cluster.removeNode({ node_name })],
-      ['add_node, again', () => cluster.addNode({ node_name, subscriptions: wanted({ cat: 'publish' }) })],
+      ['add_node, again', () => cluster.addNode({ node_name, subscriptions: desired({ cat: 'publish' }) })],
     ]
     for (const [what, step] of steps) {
       node1.sent.length = 0
@@ -358,33 +358,33 @@ describe('a request that is repeated', { concurrency: true }, () => {
   it('moves no position of what is read', async (test) => {
     const { world, node1, node2 } = await pair(test)
     const probe = await world.probe('probe')
-    const subscriptions = wanted({ dog: 'publish' }, { start_time: '2024-01-01T00:00:00.000Z' })
+    const subscriptions = desired({ dog: 'publish' }, { start_time: '2024-01-01T00:00:00.000Z' })
     const source = { node: 'node1', database: 'dev', table: 'dog' }
     await node1.cluster.addNode({ node_name: 'node2', subscriptions })
     for (const id of ['a', 'b', 'c'])
       await node1.host.write(id, { operation: 'insert', database: 'dev', table: 'dog', records: [{ id }] })
     await eventually('node2 has read it', () => node2.host.applied.length === 3)
     const old = node1.sent.filter(({ operation }) => operation === 'add_node')
-    const later = wanted({ dog: 'publish' }, { start_time: '2024-06-01T00:00:00.000Z' })
+    const later = desired({ dog: 'publish' }, { start_time: '2024-06-01T00:00:00.000Z' })
     await node1.cluster.updateNode({ node_name: 'node2', subscriptions: later })
-    await eventually('node2 has read it again', async () => (await node2.host.checkpoint(source))?.sequence === 3)
-    const before = await node2.host.checkpoint(source)
+    await eventually('node2 has read it again', async () => (await node2.host.loadCheckpoint(source))?.sequence === 3)
+    const before = await node2.host.loadCheckpoint(source)
     for (const { to, data } of old) await probe.send(to, data)
     await delay(100)
-    assert.deepEqual(await node2.host.checkpoint(source), before)
+    assert.deepEqual(await node2.host.loadCheckpoint(source), before)
     // What was removed has no position to be read from.
     await node1.cluster.removeNode({ node_name: 'node2' })
-    await eventually('it is forgotten', async () => !(await node2.host.checkpoint(source)))
+    await eventually('it is forgotten', async () => !(await node2.host.loadCheckpoint(source)))
     for (const { to, data } of old) await probe.send(to, data)
     await delay(100)
-    assert.equal(await node2.host.checkpoint(source), undefined)
+    assert.equal(await node2.host.loadCheckpoint(source), undefined)
   })
 })
 
 describe('an operation that is aborted', { concurrency: 8 }, () => {
   const node_name = 'node2'
-  const start = wanted({ dog: 'both', cat: 'publish' })
-  const later = wanted({ dog: 'publish', cat: 'both' })
+  const start = desired({ dog: 'both', cat: 'publish' })
+  const later = desired({ dog: 'publish', cat: 'both' })
   type Case = {
     name: string
     /** Does it begin with an agreement? */
@@ -483,7 +483,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
         })
         test.after(() => release())
         node2.before = (operation) => operation === 'describe_all' && gate
-        const first = codeOf(node1.cluster.updateNode({ node_name, subscriptions: wanted({ bird: 'both' }) }))
+        const first = codeOf(node1.cluster.updateNode({ node_name, subscriptions: desired({ bird: 'both' }) }))
         const { signal, abort } = abortable()
         const queued = each.run(node1.cluster, signal)
         queued.catch(() => {})
@@ -535,7 +535,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
           await world.settled()
           assert.deepEqual(node1.held('node2'), held[0])
           // And nothing of it comes back, nor is it in the way of what is asked next.
-          await node1.cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'none', cat: 'subscribe' }) })
+          await node1.cluster.updateNode({ node_name, subscriptions: desired({ dog: 'none', cat: 'subscribe' }) })
           await world.settled()
           assert.deepEqual(node1.held('node2'), ['cat subscribe', 'dog none'])
         })
@@ -584,7 +584,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
       throw new Error('the disk is full')
     }
     node2.host.tables.set('["dev","bird"]', { database: 'dev', table: 'bird', primaryKey: 'id', attributes: ['id'] })
-    const subscriptions = wanted({ dog: 'publish', bird: 'both' })
+    const subscriptions = desired({ dog: 'publish', bird: 'both' })
     assert.equal(await codeOf(node1.cluster.updateNode({ node_name, subscriptions })), 'internal')
     await eventually('mirror images', () => world.differences().length === 0, 15_000)
     assert.deepEqual(node1.held('node2'), ['cat publish', 'dog both'])
@@ -593,7 +593,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
 
 describe('a request that is not answered', { concurrency: 5 }, () => {
   const node_name = 'node2'
-  const subscriptions = wanted({ dog: 'both' })
+  const subscriptions = desired({ dog: 'both' })
 
   /** ms until it ended, and how. */
   async function timed(work: Promise<unknown>): Promise<[code: string, ms: number]> {
@@ -646,8 +646,8 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     )
     assert.ok(performance.now() - begin < 2_900)
     // Nor does an operation with one that hangs hold up one with another.
-    const hung = codeOf(node1.cluster.updateNode({ node_name, subscriptions: wanted({ dog: 'none' }) }))
-    await node1.cluster.updateNode({ node_name: 'node3', subscriptions: wanted({ dog: 'publish' }) })
+    const hung = codeOf(node1.cluster.updateNode({ node_name, subscriptions: desired({ dog: 'none' }) }))
+    await node1.cluster.updateNode({ node_name: 'node3', subscriptions: desired({ dog: 'publish' }) })
     assert.deepEqual(node1.held('node2'), ['dog both'])
     assert.equal(await hung, 'node_timeout')
   })
@@ -656,17 +656,17 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     const { world, node1, node2 } = await pair(test)
     // When they hear each other first, they compare.
     const met = [node1, node2].map(({ cluster }) => new Promise((resolve) => cluster.once('peer:up', resolve)))
-    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both' }) })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
     await Promise.all(met)
     await delay(200)
     const good = await readFile(node2.file, 'utf8')
     await writeFile(node2.file, 'clustering: [this is no section')
     await eventually('it rejects its file', () => node2.events.some(({ name }) => name === 'config:rejected'))
-    const refused = new Promise<void>((resolve) => {
+    const rejected = new Promise<void>((resolve) => {
       node2.after = (operation) => operation === 'compare_node' && resolve()
     })
     await writeFile(node1.file, (await readFile(node1.file, 'utf8')).replace('publish: true', 'publish: false'))
-    await refused
+    await rejected
     assert.deepEqual(node2.held('node1'), ['dog both'])
     await writeFile(node2.file, good)
     await world.settled(30_000)
@@ -696,7 +696,7 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     for (const answer of bad) {
       probe.mesh.serve(async () => (answer instanceof Uint8Array ? answer : packr.pack(answer)))
       const code = await codeOf(node1.cluster.addNode({ node_name: 'probe', subscriptions }))
-      assert.equal(code, 'remote_refused', JSON.stringify(answer))
+      assert.equal(code, 'peer_rejected', JSON.stringify(answer))
     }
     assert.deepEqual(await node1.picture(), before)
   })
@@ -706,7 +706,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
   const good = () => ({
     operation: 'add_node',
     node_name: 'probe',
-    revision: makeStamp(Date.now(), 0, 'probe'),
+    revision: makeTimestamp(Date.now(), 0, 'probe'),
     // Nothing to read: the one who asks need not be there.
     subscriptions: told({ dog: 'publish' }),
   })
@@ -758,7 +758,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
       ['attributes as text', { ...good(), subscriptions: told({ dog: 'both' }, { attributes: 'id' }) }],
       ['more than a manifest can bear', { ...good(), subscriptions: Array(10_001).fill(told({ dog: 'both' })[0]) }],
       ['a revision that is none', { ...good(), revision: 'yesterday' }],
-      ['a revision of next year', { ...good(), revision: makeStamp(Date.now() + 3e10, 0, 'probe') }],
+      ['a revision of next year', { ...good(), revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') }],
       ['a replacement as text', { ...good(), replace: 'yes' }],
       ['entries that are none', { operation: 'compare_node', node_name: 'probe', entries: told({ dog: 'both' }) }],
       ['a range that is none', { operation: 'compare_node', node_name: 'probe', entries: [], range: 'all' }],
@@ -774,11 +774,11 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const before = await node1.picture()
-    const refused = fc.asyncProperty(fc.uint8Array({ maxLength: 64 }), async (bytes) => {
+    const rejected = fc.asyncProperty(fc.uint8Array({ maxLength: 64 }), async (bytes) => {
       probe.mesh.announce(bytes)
       assertRefused(await probe.send('node1', bytes), String(bytes))
     })
-    await fc.assert(refused, { seed, numRuns: 300 })
+    await fc.assert(rejected, { seed, numRuns: 300 })
     // Or of which one byte is another. It may make sense all the same.
     const bytes = packr.pack(good())
     const answered = fc.asyncProperty(fc.nat(bytes.length - 1), fc.nat(255), async (at, byte) => {
@@ -825,13 +825,13 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
 
   it('nor does one that comes in the name of another node: what that one says itself later holds on both', async (test) => {
     const { world, node1, node2 } = await pair(test)
-    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both' }) })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
     await world.settled()
     const probe = await world.probe('probe')
     const forged = { operation: 'update_node', node_name: 'node2', subscriptions: told({ dog: 'publish' }) }
     const [held] = node1.cluster.manifest.nodes
     // Older than what is held.
-    const old = { ...forged, revision: makeStamp(Date.now() - 60_000, 0, 'node2') }
+    const old = { ...forged, revision: makeTimestamp(Date.now() - 60_000, 0, 'node2') }
     assert.equal((await probe.send('node1', old)).status, 'success')
     assert.equal(node1.cluster.manifest.nodes[0], held)
     // Newer: as good as any operation, once the two compare.
@@ -839,7 +839,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     assert.deepEqual(node1.held('node2'), ['dog publish'])
     await node2.reopen()
     await world.settled()
-    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: wanted({ dog: 'publish', cat: 'both' }) })
+    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: desired({ dog: 'publish', cat: 'both' }) })
     await world.settled()
     assert.deepEqual(node1.held('node2'), ['cat both', 'dog subscribe'])
   })
@@ -848,21 +848,21 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const entries = [
-      { ...told({ dog: 'both' })[0], removed: false, revision: makeStamp(Date.now() + 3e10, 0, 'probe') },
-      { ...told({ cat: 'both' })[0], removed: false, revision: makeStamp(Date.now(), 0, 'probe') },
+      { ...told({ dog: 'both' })[0], removed: false, revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') },
+      { ...told({ cat: 'both' })[0], removed: false, revision: makeTimestamp(Date.now(), 0, 'probe') },
     ]
     assert.equal((await probe.request('node1', 'compare_node', { entries })).status, 'success')
     assert.deepEqual(node1.held('probe'), ['cat both'])
-    assert.ok(stampTime(node1.cluster.stamp()) < Date.now() + 60_000)
+    assert.ok(wallTimeOf(node1.cluster.timestamp()) < Date.now() + 60_000)
   })
 })
 
 describe('an agreement', { concurrency: 4 }, () => {
   it('with a node whose clock is ahead: what is changed here later wins, also when this one was opened anew', async (test) => {
     const { world, node1, node2 } = await pair(test)
-    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'both', cat: 'both' }) })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both', cat: 'both' }) })
     const probe = await world.probe('probe')
-    const revision = makeStamp(Date.now() + 200_000, 0, 'node2')
+    const revision = makeTimestamp(Date.now() + 200_000, 0, 'node2')
     const subscriptions = told({ dog: 'none', cat: 'none' })
     for (const [to, node_name] of [
       ['node1', 'node2'],
@@ -872,7 +872,7 @@ describe('an agreement', { concurrency: 4 }, () => {
     assert.deepEqual(node1.held('node2'), ['cat none', 'dog none'])
     // Once by an operation, once by an edit while it is closed.
     await node1.reopen()
-    await node1.cluster.updateNode({ node_name: 'node2', subscriptions: wanted({ dog: 'publish' }) })
+    await node1.cluster.updateNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
     await world.settled()
     assert.deepEqual(node1.held('node2'), ['cat none', 'dog publish'])
     await node1.cluster.close()
@@ -886,16 +886,16 @@ describe('an agreement', { concurrency: 4 }, () => {
 
   it('that is overtaken while it stores where to begin leaves no start behind', async (test) => {
     const { world, node1, node2 } = await pair(test)
-    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted({ dog: 'publish' }) })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
     await world.settled()
     const probe = await world.probe('probe')
     let starts = 0
     node1.host.beforeApply = async () => {
       starts++
-      const newer = { revision: makeStamp(Date.now() + 1_000, 0, 'node2'), subscriptions: told({ dog: 'none' }) }
+      const newer = { revision: makeTimestamp(Date.now() + 1_000, 0, 'node2'), subscriptions: told({ dog: 'none' }) }
       await probe.send('node1', { operation: 'update_node', node_name: 'node2', ...newer })
     }
-    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: wanted({ dog: 'both' }) })
+    await node2.cluster.updateNode({ node_name: 'node1', subscriptions: desired({ dog: 'both' }) })
     assert.deepEqual([node1.held('node2'), starts], [['dog none'], 1])
     await eventually('no start is left', () => node1.host.checkpoints.size === 0, 2_000)
   })
@@ -908,7 +908,7 @@ describe('many at once', { concurrency: 4 }, () => {
     const draw = randomNumbers(seed)
     const directions: Direction[] = ['publish', 'subscribe', 'both', 'none']
     const one = (node: PeerNode, node_name: string): Promise<string> => {
-      const subscriptions = wanted({ [draw() < 0.5 ? 'dog' : 'cat']: directions[Math.floor(draw() * 4)]! })
+      const subscriptions = desired({ [draw() < 0.5 ? 'dog' : 'cat']: directions[Math.floor(draw() * 4)]! })
       const kind = draw()
       if (kind < 0.7) return codeOf(node.cluster.updateNode({ node_name, subscriptions }))
       if (kind < 0.85) return codeOf(node.cluster.configureCluster({ connections: [{ node_name, subscriptions }] }))
@@ -930,7 +930,7 @@ describe('many at once', { concurrency: 4 }, () => {
     const tables = Object.fromEntries(Array.from({ length: 250 }, (_, index) => [`table${index}`, 'both' as Direction]))
     for (const table of Object.keys(tables))
       await node1.host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
-    await node1.cluster.addNode({ node_name: 'node2', subscriptions: wanted(tables) })
+    await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired(tables) })
     await world.settled()
     await node1.cluster.close()
     const { nodes } = node2.cluster.manifest

@@ -107,7 +107,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     node2.host.describe = () => never
     return node1.cluster.addNode(withNode2)
   },
-  async remote_refused(test) {
+  async peer_rejected(test) {
     const { node1, node2 } = await pair(test)
     await writeFile(node2.configFile, 'clustering: {')
     return node1.cluster.addNode(withNode2)
@@ -126,12 +126,12 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
 
   async mesh_unavailable(test) {
     const { network, node1 } = await pair(test)
-    network.drop('node1')
+    network.crash('node1')
     return node1.cluster.addNode(withNode2)
   },
-  async backlog_full(test) {
+  async publish_timeout(test) {
     const { network, node1 } = await pair(test, { publishTimeout: 100 })
-    network.drop('node1')
+    network.crash('node1')
     return node1.write(['late'])
   },
   async internal(test) {
@@ -158,12 +158,12 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async config_unwritable(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
-    return cluster.open({ ...files, configFile: join(files.folder, 'none', 'config.yaml') })
+    return cluster.open({ ...files, configFile: join(files.directory, 'none', 'config.yaml') })
   },
-  async folder_unusable(test) {
+  async directory_unusable(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
-    await writeFile(join(files.folder, 'clustering'), 'a file, where our folder is to be')
+    await writeFile(join(files.directory, 'clustering'), 'a file, where our folder is to be')
     return cluster.open(files)
   },
   nats_server_missing: (test) =>
@@ -193,10 +193,10 @@ describe('every error can happen, and is what the table says', { timeout: 60_000
         (reason: unknown) => reason,
       )
       assert.ok(error instanceof ClusterError, String(error))
-      const { statusCode, retry, hint } = errors[code]
+      const { statusCode, retryable, hint } = errors[code]
       assert.deepEqual(
-        { code: error.code, statusCode: error.statusCode, retry: error.retry, hint: error.hint },
-        { code, statusCode, retry, hint },
+        { code: error.code, statusCode: error.statusCode, retryable: error.retryable, hint: error.hint },
+        { code, statusCode, retryable, hint },
       )
       assert.notEqual(error.message, '')
     })
@@ -209,11 +209,11 @@ test('a transaction that is none is told what it lacks, fault by fault', async (
       () => assert.fail('it was taken'),
       (error: ClusterError) => error.issues?.map(({ path }) => path),
     )
-  const stamp = cluster.stamp()
-  assert.deepEqual(await issues(undefined), ['id', 'stamp', 'writes'])
-  assert.deepEqual(await issues({ id: '', stamp, writes: [] }), ['id'])
-  assert.deepEqual(await issues({ id: 'one', stamp: 'now', writes: [] }), ['stamp'])
-  assert.deepEqual(await issues({ id: 'one', stamp, writes: {} }), ['writes'])
+  const timestamp = cluster.timestamp()
+  assert.deepEqual(await issues(undefined), ['id', 'timestamp', 'writes'])
+  assert.deepEqual(await issues({ id: '', timestamp, writes: [] }), ['id'])
+  assert.deepEqual(await issues({ id: 'one', timestamp: 'now', writes: [] }), ['timestamp'])
+  assert.deepEqual(await issues({ id: 'one', timestamp, writes: {} }), ['writes'])
   const unsendable = host.write('two\nlines', insert('dog', { id: 1 }))
   await assert.rejects(unsendable, (error: ClusterError) => /its id/.test(error.issues?.[0]?.message ?? ''))
 })

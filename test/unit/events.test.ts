@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import { test } from 'node:test'
-import { readOnly } from '../../lib/event-source.ts'
-import { SafeEmitter } from '../../lib/events.ts'
+import { createEventSource } from '../../lib/events/event-source.ts'
+import { SafeEmitter } from '../../lib/events/events.ts'
 
 const payload = { node: 'node2' }
 
@@ -60,7 +60,7 @@ test('a failing listener of listener:failed ends there', () => {
 
 test('payloads are frozen, and a plugin cannot emit', () => {
   const emitter = new SafeEmitter()
-  const events = readOnly(emitter)
+  const events = createEventSource(emitter)
   let frozen = false
   events.on('peer:up', (each) => {
     frozen = Object.isFrozen(each)
@@ -80,7 +80,7 @@ test('on listens until its signal aborts', () => {
   const emitter = new SafeEmitter()
   const heard: string[] = []
   const ending = new AbortController()
-  const events = readOnly(emitter)
+  const events = createEventSource(emitter)
   events.on('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
   emitter.emit('peer:up', { node: 'before' })
   ending.abort()
@@ -94,7 +94,7 @@ test('once listens to one, or to none once its signal has aborted', () => {
   const emitter = new SafeEmitter()
   const heard: string[] = []
   const ending = new AbortController()
-  const events = readOnly(emitter)
+  const events = createEventSource(emitter)
   events.once('peer:up', ({ node }) => heard.push(node), { signal: ending.signal })
   emitter.emit('peer:up', { node: 'first' })
   emitter.emit('peer:up', { node: 'second' })
@@ -107,7 +107,7 @@ test('once listens to one, or to none once its signal has aborted', () => {
 
 test('a listener of a plugin has no way to the manager, and its registration is its own', () => {
   const emitter = new SafeEmitter()
-  const events = readOnly(emitter)
+  const events = createEventSource(emitter)
   const heard: string[] = []
   const kept = () => heard.push('kept')
   emitter.on('peer:up', kept)
@@ -131,7 +131,7 @@ test('a listener of a plugin has no way to the manager, and its registration is 
 })
 
 test('what is no event, no function or no signal is refused, and one signal may end much', async () => {
-  const events = readOnly(new SafeEmitter())
+  const events = createEventSource(new SafeEmitter())
   const warnings: Error[] = []
   const warned = (warning: Error) => void warnings.push(warning)
   process.on('warning', warned)
@@ -154,7 +154,7 @@ test('what is no event, no function or no signal is refused, and one signal may 
 
 test('a listener that gives a promise of another kind, which rejects, is told as well', async () => {
   const emitter = new SafeEmitter()
-  const failed = readOnly(emitter).next('listener:failed')
+  const failed = createEventSource(emitter).next('listener:failed')
   // biome-ignore lint/suspicious/noThenProperty: that is what is tested
   const thenable = { then: (_: unknown, reject: (error: Error) => void) => reject(new Error('not now')) }
   emitter.on('peer:up', () => thenable as never)
@@ -164,10 +164,10 @@ test('a listener that gives a promise of another kind, which rejects, is told as
 
 test('next is the first that is wanted, the end of its signal, or the end of the manager', async () => {
   const emitter = new EndingEmitter()
-  const events = readOnly(emitter)
-  const wanted = events.next('peer:up', { where: ({ node }) => node === 'node3' })
+  const events = createEventSource(emitter)
+  const desired = events.next('peer:up', { where: ({ node }) => node === 'node3' })
   for (const node of ['node2', 'node3', 'node3']) emitter.emit('peer:up', { node })
-  assert.deepEqual(await wanted, { node: 'node3' })
+  assert.deepEqual(await desired, { node: 'node3' })
   const ending = new AbortController()
   const aborted = events.next('peer:up', { signal: ending.signal })
   ending.abort(new Error('enough'))
@@ -189,7 +189,7 @@ test('next is the first that is wanted, the end of its signal, or the end of the
 
 test('an iteration loses nothing while one is dealt with, and ends with break, the signal, or the manager', async () => {
   const emitter = new EndingEmitter()
-  const events = readOnly(emitter)
+  const events = createEventSource(emitter)
   const emit = (...nodes: string[]) => {
     for (const node of nodes) emitter.emit('peer:up', { node })
   }

@@ -9,22 +9,22 @@ import { type HostUnderTest, hostContract, MemoryHost, MemoryNetwork, startClust
 import '../examples/cluster.test.ts'
 import { LmdbHost } from '../examples/lmdb-host.ts'
 import { openObserved } from '../examples/observing.ts'
-import { alarms } from '../examples/plugin.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { alerts } from '../examples/plugin.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
 describe('the host on LMDB', () => {
   const create = async (): Promise<HostUnderTest> => {
-    const [folder, remove] = await temporaryFolder()
-    let host = new LmdbHost(folder)
+    const [directory, remove] = await temporaryDirectory()
+    let host = new LmdbHost(directory)
     return {
       host,
       read: (database, table, key) => host.get(database, table, key),
-      commit: (writes, stamp) => host.commit(writes, () => stamp),
+      commit: (writes, timestamp) => host.commit(writes, () => timestamp),
       reopen: async () => {
         await host.close()
-        host = new LmdbHost(folder)
+        host = new LmdbHost(directory)
         return host
       },
       close: async () => {
@@ -41,8 +41,8 @@ describe('the host on LMDB', () => {
       for (const remove of removals) await remove()
     })
     const host = async () => {
-      const [folder, remove] = await temporaryFolder()
-      const host = new LmdbHost(folder)
+      const [directory, remove] = await temporaryDirectory()
+      const host = new LmdbHost(directory)
       await host.createTable({ ...dog, primaryKey: 'id', attributes: ['id', 'name'] })
       removals.push(
         () => host.close(),
@@ -58,7 +58,7 @@ describe('the host on LMDB', () => {
       void one!.host.commit([{ operation: 'insert', ...dog, records: [{ id, name: `dog ${id}` }] }])
     await eventually('the last one has arrived', () => two!.host.get('dev', 'dog', 2_499) !== undefined)
     await two!.host.commit([{ operation: 'update', ...dog, records: [{ id: 7, name: 'Rex' }] }])
-    await cluster.settled()
+    await cluster.converged()
     for (const { host } of cluster.nodes) assert.deepEqual(host.get('dev', 'dog', 7), { id: 7, name: 'Rex' })
     for (let id = 0; id < 2_500; id += 100) assert.ok(two!.host.get('dev', 'dog', id))
   })
@@ -74,38 +74,38 @@ describe('the plugin', () => {
       await cluster.close()
     })
     const [one, two] = cluster.nodes
-    const told: string[] = []
-    alarms(two!.cluster.view, (text) => void told.push(text), stopping.signal)
+    const reported: string[] = []
+    alerts(two!.cluster.view, (text) => void reported.push(text), stopping.signal)
     two!.host.beforeApply = () => {
       throw new Error('out of order')
     }
     await one!.host.insert('dev', 'dog', { id: 1 })
-    await eventually('it stalls', () => told.includes('dog of node1 does not move: out of order'))
+    await eventually('it stalls', () => reported.includes('dog of node1 does not move: out of order'))
     two!.host.beforeApply = undefined
-    await cluster.settled()
+    await cluster.converged()
     network.cut('node1', 'node2')
     await one!.host.insert('dev', 'dog', { id: 2 })
     await one!.cluster.purgeStream({ database: 'dev', table: 'dog' })
     network.heal()
-    await eventually('the gap is told', () => told.includes('dog: 2 to 2 are lost'))
+    await eventually('the gap is told', () => reported.includes('dog: 2 to 2 are lost'))
     await one!.stop()
-    await eventually('it is gone', () => told.includes('node1 is gone'))
+    await eventually('it is gone', () => reported.includes('node1 is gone'))
     stopping.abort()
-    const { length } = told
+    const { length } = reported
     await one!.start()
     await one!.stop()
-    assert.equal(told.length, length)
+    assert.equal(reported.length, length)
   })
 })
 
 describe('observability', () => {
   it('opens a manager that is logged, metered and traced', async (t) => {
-    const [folder, remove] = await temporaryFolder()
+    const [directory, remove] = await temporaryDirectory()
     const lines: { msg: string }[] = []
     const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
     const network = new MemoryNetwork()
     const cluster = await startCluster(1, { network })
-    const configFile = join(folder, 'config.yaml')
+    const configFile = join(directory, 'config.yaml')
     await writeFile(configFile, 'clustering: { enabled: true, nodeName: observed, user: somebody }\n')
     const host = new MemoryHost({ tables: [dog] })
     const manager = await openObserved({ configFile, host, mesh: network.mesh() }, log)

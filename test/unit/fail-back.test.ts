@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { silent } from '../../lib/logger.ts'
 import { FailBack } from '../../lib/mesh/nats/fail-back.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 
 function scene(t: TestContext) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
@@ -14,7 +14,7 @@ function scene(t: TestContext) {
     remote: () => state.remote,
     isHubUp: () => state.isHubUp,
     restart: async () => void state.restarts++,
-    logger: silent,
+    logger: silentLogger,
   })
   t.after(() => failBack.close())
   /** The number of restarts after these ms. */

@@ -12,7 +12,7 @@ const COUNT = 10
 const commitOf = (number: number): Commit => ({
   id: keyOf('node1', 1, number),
   tx: `tx${number}`,
-  stamp: `stamp ${String(number).padStart(3, '0')}`,
+  timestamp: `stamp ${String(number).padStart(3, '0')}`,
   also: { operation: number % 3 === 0 ? 'update' : 'upsert', record: { id: 'shared', [`a${number % 2}`]: number } },
 })
 const commits = Array.from({ length: COUNT }, (_, index) => commitOf(index + 1))
@@ -24,7 +24,7 @@ const entryOf = (commit: Commit, position: number, more: Partial<Entry> = {}): E
   epoch: 'e',
   sequence: commits.indexOf(commit) + 1,
   tx: commit.tx,
-  stamp: commit.stamp,
+  timestamp: commit.timestamp,
   key: commit.id,
   at: position,
   ...more,

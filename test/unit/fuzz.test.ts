@@ -7,8 +7,8 @@ import { readFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ClusterError } from '../../lib/errors.ts'
-import type { Transaction, Write } from '../../lib/host.ts'
-import { defaultText } from '../../lib/manifest/config.ts'
+import type { Transaction, Write } from '../../lib/host/host.ts'
+import { defaultConfigText } from '../../lib/manifest/config.ts'
 import { editConfig } from '../../lib/manifest/config-edit.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import { diff } from '../../lib/manifest/diff.ts'
@@ -52,14 +52,14 @@ describe('the body of an operation', { timeout: 900_000 }, () => {
 
   it('is served, or refused with an error that says so, and then nothing has changed', async (test) => {
     const { context, path } = await openContext(test)
-    const outcomes = { served: 0, refused: 0 }
+    const outcomes = { served: 0, rejected: 0 }
     const property = fc.asyncProperty(body, async (each) => {
       const { manifest } = context.store
       try {
         await execute(context, each, superUser)
         outcomes.served++
       } catch (error) {
-        outcomes.refused++
+        outcomes.rejected++
         assert.ok(error instanceof ClusterError, String((error as Error)?.stack ?? error))
         assert.notEqual(error.code, 'internal', error.stack)
         assert.equal(typeof error.message, 'string')
@@ -68,7 +68,7 @@ describe('the body of an operation', { timeout: 900_000 }, () => {
     })
     await fc.assert(property, { seed, numRuns })
     test.diagnostic(JSON.stringify(outcomes))
-    assert.ok(outcomes.served > numRuns / 20 && outcomes.refused > numRuns / 20)
+    assert.ok(outcomes.served > numRuns / 20 && outcomes.rejected > numRuns / 20)
     assert.equal(({} as { polluted?: boolean }).polluted, undefined)
     // What was taken is what the file says, and it can be read.
     assert.match(await readFile(path, 'utf8'), /nodeName: node1/)
@@ -98,7 +98,7 @@ clustering:
   - { name: "node3", subscriptions: [{ <<: *dog, table: cat }] }
 other: [1, 2, *dog]
 `
-  const files = [defaultText, sample, anchored, sample.replaceAll('\n', '\r\n'), `\ufeff${anchored}`]
+  const files = [defaultConfigText, sample, anchored, sample.replaceAll('\n', '\r\n'), `\ufeff${anchored}`]
   const changed = (manifest: Manifest): Manifest => {
     const { manifest: routed } = addRoutes(manifest, 'hub', [{ host: 'new.example', port: 1 }])
     return setSubscriptions(routed, 'new', [{ database: 'dev', table: 'dog', publish: true, subscribe: false }])
@@ -118,10 +118,10 @@ other: [1, 2, *dog]
         return
       }
       outcomes.read++
-      const wanted = changed(text.config.manifest)
+      const desired = changed(text.config.manifest)
       let edited: ConfigText
       try {
-        edited = editConfig(text, diff(text.config.manifest, wanted))
+        edited = editConfig(text, diff(text.config.manifest, desired))
       } catch (error) {
         outcomes.left++
         assert.ok(error instanceof Error && error.constructor === Error, String((error as Error)?.stack ?? error))
@@ -129,7 +129,7 @@ other: [1, 2, *dog]
       }
       outcomes.written++
       const again = new ConfigText(edited.onDisk)
-      assert.deepEqual([again.problems, again.config?.manifest], [[], wanted])
+      assert.deepEqual([again.problems, again.config?.manifest], [[], desired])
       const { clustering: _, ...others } = text.tree as Record<string, unknown>
       const { clustering: __, ...same } = again.tree as Record<string, unknown>
       assert.deepEqual(same, others)
@@ -142,19 +142,19 @@ other: [1, 2, *dog]
 })
 
 describe('what another node sends', { timeout: 900_000 }, () => {
-  const stamp = '01a2101d75bb-000000-node1'
+  const timestamp = '01a2101d75bb-000000-node1'
   const register = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
   const requests: Parameters<typeof protocol.encode>[0][] = [
     {
       operation: 'add_node',
       node_name: 'node1',
-      revision: stamp,
+      revision: timestamp,
       subscriptions: [{ ...register, hash_attribute: 'id' }],
     },
     {
       operation: 'compare_node',
       node_name: 'node1',
-      entries: [{ ...register, removed: false, revision: stamp }],
+      entries: [{ ...register, removed: false, revision: timestamp }],
       range: { from: '' },
     },
     { status: 'success', message: { dev: { dog: { hash_attribute: 'id', attributes: [{ attribute: 'id' }] } } } },
@@ -181,27 +181,27 @@ describe('what another node sends', { timeout: 900_000 }, () => {
     }
     const writes: Write[] = [write, { operation: 'delete', database: 'dev', table: 'dog', ids: ['a', 2] }]
     const transactions: Transaction[] = [
-      { id: 't1', stamp, writes: [write] },
-      { id: 't2', stamp, user: 'u', writes },
-      { id: 't3', stamp, writes, origin: { node: 'node3', epoch: 'e3', sequence: 9, path: ['node3'] } },
+      { id: 't1', timestamp, writes: [write] },
+      { id: 't2', timestamp, user: 'u', writes },
+      { id: 't3', timestamp, writes, origin: { node: 'node3', epoch: 'e3', sequence: 9, relayedBy: ['node3'] } },
     ]
     const encoded = transactions.map((each) => wire.encode(each, each.writes, 'node1'))
     const headers = wire.encodeHeaders(transactions[0]!, 'node1', 'e1')
-    const outcomes = { read: 0, refused: 0 }
+    const outcomes = { read: 0, rejected: 0 }
     const property = fc.property(nearlyBytes(encoded), (data) => {
       try {
-        const { writes, stamp, id } = wire.decode(source, { data, headers, sequence: 1, delivery: 1, time: 0 })
+        const { writes, timestamp, id } = wire.decode(source, { data, headers, sequence: 1, delivery: 1, time: 0 })
         outcomes.read++
         assert.equal(typeof id, 'string')
-        assert.equal(typeof stamp, 'string')
+        assert.equal(typeof timestamp, 'string')
         for (const each of writes) assert.deepEqual([each.database, each.table], ['dev', 'dog'])
       } catch (error) {
-        outcomes.refused++
+        outcomes.rejected++
         assert.ok(error instanceof wire.WireError, String((error as Error)?.stack ?? error))
       }
     })
     fc.assert(property, { seed, numRuns: numRuns * 5 })
-    assert.ok(outcomes.read > 0 && outcomes.refused > 0, JSON.stringify(outcomes))
+    assert.ok(outcomes.read > 0 && outcomes.rejected > 0, JSON.stringify(outcomes))
     assert.equal(({} as { polluted?: boolean }).polluted, undefined)
   })
 })

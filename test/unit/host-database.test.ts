@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host.ts'
-import { Clock, makeStamp } from '../../lib/replication/clock.ts'
+import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
+import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import type { HostError } from '../host/errors.ts'
 import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
@@ -16,45 +16,45 @@ import { LmdbHost } from '../host/lmdb-host.ts'
 const dog = { database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }
 const source = { node: 'node2', database: 'dev', table: 'dog' }
 
-async function openIn(folder: string): Promise<{ database: Database; host: LmdbHost; published: Transaction[] }> {
-  const database = await Database.open(folder)
-  const clock = new Clock('node1', 300_000)
+async function openIn(directory: string): Promise<{ database: Database; host: LmdbHost; published: Transaction[] }> {
+  const database = await Database.open(directory)
+  const clock = new HybridClock('node1', 300_000)
   const published: Transaction[] = []
-  database.stamp = () => clock.stamp()
+  database.timestamp = () => clock.timestamp()
   database.publish = async (transaction) => void published.push(transaction)
   return { database, host: new LmdbHost(database, '1.0.0'), published }
 }
 
 async function open(t: TestContext) {
-  const folder = await mkdtemp(join(tmpdir(), 'host-'))
-  const opened = await openIn(folder)
+  const directory = await mkdtemp(join(tmpdir(), 'host-'))
+  const opened = await openIn(directory)
   t.after(async () => {
     await opened.database.close()
-    await rm(folder, { recursive: true })
+    await rm(directory, { recursive: true })
   })
   await opened.database.createTable(dog)
-  return { ...opened, folder }
+  return { ...opened, directory }
 }
 
 const outbox = async (host: LmdbHost, after?: Transaction) => {
   const found: Transaction[] = []
-  for await (const transaction of host.unpublished(after)) found.push(transaction)
+  for await (const transaction of host.readOutbox(after)) found.push(transaction)
   return found
 }
 const ids = (transactions: Transaction[]) => transactions.map(({ id }) => id)
 
 const remote = (sequence: number, time: number, ...writes: Partial<Write>[]): RemoteTransaction => ({
   id: `remote-${sequence}`,
-  stamp: makeStamp(time, 0, 'node2'),
-  origin: { node: 'node2', epoch: 'e1', sequence, path: [] },
+  timestamp: makeTimestamp(time, 0, 'node2'),
+  origin: { node: 'node2', epoch: 'e1', sequence, relayedBy: [] },
   sequence,
   writes: writes.map((write) => ({ operation: 'upsert', database: 'dev', table: 'dog', ...write })),
 })
-const batch = (sequence: number, transactions: RemoteTransaction[], republish?: Transaction[]): Batch => ({
+const batch = (sequence: number, transactions: RemoteTransaction[], relay?: Transaction[]): Batch => ({
   source,
   transactions,
   checkpoint: { epoch: 'e1', sequence },
-  ...(republish && { republish }),
+  ...(relay && { relay }),
 })
 
 test('a local transaction over two tables is one: committed, in the outbox and published', async (t) => {
@@ -76,7 +76,7 @@ test('a local transaction over two tables is one: committed, in the outbox and p
       ['insert', 'dog', 2],
     ],
   )
-  assert.equal(host.info().stamp, transaction!.stamp)
+  assert.equal(host.info().timestamp, transaction!.timestamp)
 })
 
 test('what is recorded is what was done, and nothing when nothing was done', async (t) => {
@@ -138,8 +138,8 @@ test('stamps, outbox and publishing have the order of commits, and a rejected pu
   await Promise.all(writes)
   const waiting = await outbox(host)
   assert.deepEqual(published, ids(waiting))
-  const stamps = waiting.map(({ stamp }) => stamp)
-  assert.deepEqual(stamps, stamps.toSorted())
+  const timestamps = waiting.map(({ timestamp }) => timestamp)
+  assert.deepEqual(timestamps, timestamps.toSorted())
   assert.deepEqual(
     waiting.map(({ writes }) => writes[0]!.records![0]!.id),
     Array.from({ length: 300 }, (_, id) => id),
@@ -155,16 +155,16 @@ test('the outbox gives what lies behind `after`, and `published` removes up to `
   assert.deepEqual(await outbox(host, all[2]), all.slice(3))
 
   const progress = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
-  assert.equal(await host.publishedUpTo('dev', 'dog'), undefined)
-  await host.published([progress])
+  assert.equal(await host.publishedPosition('dev', 'dog'), undefined)
+  await host.confirmPublished([progress])
   assert.equal((await outbox(host)).length, 5)
-  await host.published([progress], all[2], [all[0]!.id])
+  await host.confirmPublished([progress], all[2], [all[0]!.id])
   assert.deepEqual(ids(await outbox(host)), ids([all[0]!, all[3]!, all[4]!]))
-  assert.deepEqual(await host.publishedUpTo('dev', 'dog'), progress)
+  assert.deepEqual(await host.publishedPosition('dev', 'dog'), progress)
 
   // What is asked for behind a transaction that is gone is all that is left; to remove it again removes nothing.
   assert.equal((await outbox(host, all[1])).length, 3)
-  await host.published([], all[2])
+  await host.confirmPublished([], all[2])
   assert.equal((await outbox(host)).length, 3)
 })
 
@@ -174,10 +174,10 @@ test('reading the outbox may overlap with commits and removals', async (t) => {
   for (let id = 0; id < 4; id++) await insert(id)
   const all = await outbox(host)
   const seen: string[] = []
-  for await (const { id } of host.unpublished()) {
+  for await (const { id } of host.readOutbox()) {
     seen.push(id)
     if (seen.length > 1) continue
-    await host.published([], all[1])
+    await host.confirmPublished([], all[1])
     await insert(9)
   }
   assert.deepEqual(seen, ids([all[0]!, all[2]!, all[3]!]))
@@ -186,32 +186,32 @@ test('reading the outbox may overlap with commits and removals', async (t) => {
 test('a batch, its checkpoint and what is to be sent on are one commit', async (t) => {
   const { database, host, published } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
-  const { sequence: _, ...handedOn } = remote(7, 1000, { records: [{ id: 2 }] })
-  await host.apply(batch(7, [remote(7, 1000, { records: [{ id: 2 }] })], [handedOn]))
-  assert.deepEqual(await host.checkpoint(source), { epoch: 'e1', sequence: 7 })
+  const { sequence: _, ...relayed } = remote(7, 1000, { records: [{ id: 2 }] })
+  await host.apply(batch(7, [remote(7, 1000, { records: [{ id: 2 }] })], [relayed]))
+  assert.deepEqual(await host.loadCheckpoint(source), { epoch: 'e1', sequence: 7 })
   assert.deepEqual(database.get('dev', 'dog', 2), { id: 2 })
   // Behind the local one, although its stamp is older; and removing the local one leaves it there.
   const [local, last] = await outbox(host)
-  assert.deepEqual(last, handedOn)
-  await host.published([], local)
-  assert.deepEqual(await outbox(host), [handedOn])
+  assert.deepEqual(last, relayed)
+  await host.confirmPublished([], local)
+  assert.deepEqual(await outbox(host), [relayed])
   assert.equal(published.length, 1)
 
   const bad = batch(9, [
     remote(8, 2000, { records: [{ id: 3 }] }),
     remote(9, 2001, { table: 'bird', records: [{ id: 1 }] }),
   ])
-  await assert.rejects(host.apply({ ...bad, republish: [handedOn] }), { message: "Table 'dev.bird' does not exist" })
+  await assert.rejects(host.apply({ ...bad, relay: [relayed] }), { message: "Table 'dev.bird' does not exist" })
   assert.equal(database.get('dev', 'dog', 3), undefined)
-  assert.deepEqual(await host.checkpoint(source), { epoch: 'e1', sequence: 7 })
+  assert.deepEqual(await host.loadCheckpoint(source), { epoch: 'e1', sequence: 7 })
   assert.equal((await outbox(host)).length, 1)
-  assert.ok(host.info().stamp! > makeStamp(2000, 0, 'node2'))
+  assert.ok(host.info().timestamp! > makeTimestamp(2000, 0, 'node2'))
 
   await host.apply(batch(10, []))
-  assert.equal((await host.checkpoint(source))?.sequence, 10)
-  await host.forget(source)
-  await host.forget(source)
-  assert.equal(await host.checkpoint(source), undefined)
+  assert.equal((await host.loadCheckpoint(source))?.sequence, 10)
+  await host.deleteCheckpoint(source)
+  await host.deleteCheckpoint(source)
+  assert.equal(await host.loadCheckpoint(source), undefined)
 })
 
 test('applying again changes nothing, and a delete of an unknown row holds back older writes', async (t) => {
@@ -236,12 +236,12 @@ test('applying again changes nothing, and a delete of an unknown row holds back 
     ],
   )
   assert.equal(database.table('dev', 'dog').count, 2)
-  assert.equal(host.info().stamp, makeStamp(3000, 0, 'node2'))
+  assert.equal(host.info().timestamp, makeTimestamp(3000, 0, 'node2'))
   assert.deepEqual(await host.describe(), [{ ...dog, attributes: ['id', 'a', 'b', 'c'] }])
 })
 
 test('everything is there after a restart', async (t) => {
-  const { database, host, folder } = await open(t)
+  const { database, host, directory } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
   await host.apply(batch(4, [remote(4, 1000, { records: [{ id: 2 }] })]))
   const before = { outbox: await outbox(host), info: host.info() }
@@ -252,12 +252,12 @@ test('everything is there after a restart', async (t) => {
     { statusCode: 503 },
   )
 
-  const again = await openIn(folder)
+  const again = await openIn(directory)
   t.after(() => again.database.close())
   assert.deepEqual([...again.database.scan('dev', 'dog')], [{ id: 1 }, { id: 2 }, { id: 3 }])
   assert.deepEqual((await outbox(again.host)).slice(0, 1), before.outbox)
-  assert.deepEqual((await again.host.checkpoint(source))?.sequence, 4)
-  assert.ok(again.host.info().stamp! > before.info.stamp!)
+  assert.deepEqual((await again.host.loadCheckpoint(source))?.sequence, 4)
+  assert.ok(again.host.info().timestamp! > before.info.timestamp!)
 })
 
 test('values come back as they went in', async (t) => {
@@ -337,22 +337,22 @@ test('what cannot be a primary key is an error before anything is written', asyn
   const { database } = await open(t)
   const room = MAX_KEY_BYTES - 'dev\0dog\0'.length - 1
   const insert = (id: unknown) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }, { id }]))
-  const refused = (id: unknown) => assert.rejects(insert(id), (error: HostError) => error.statusCode === 400)
-  await refused('k'.repeat(room + 1))
-  await refused(Number.NaN)
-  await refused({})
-  await refused('\ud800')
+  const rejected = (id: unknown) => assert.rejects(insert(id), (error: HostError) => error.statusCode === 400)
+  await rejected('k'.repeat(room + 1))
+  await rejected(Number.NaN)
+  await rejected({})
+  await rejected('\ud800')
   assert.deepEqual([...database.scan('dev', 'dog')], [])
   await insert('k'.repeat(room))
   assert.equal(database.table('dev', 'dog').count, 2)
 })
 
 test('a write before there is a clock is a clear error', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'host-'))
-  const fresh = await Database.open(folder)
+  const directory = await mkdtemp(join(tmpdir(), 'host-'))
+  const fresh = await Database.open(directory)
   t.after(async () => {
     await fresh.close()
-    await rm(folder, { recursive: true })
+    await rm(directory, { recursive: true })
   })
   await fresh.createTable(dog)
   await assert.rejects(

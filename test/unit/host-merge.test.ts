@@ -3,26 +3,26 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { type Attributes, mergeRow, type Row, type RowChange } from '../../lib/merge-row.ts'
-import { makeStamp } from '../../lib/replication/clock.ts'
+import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
+import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 
 type Step = { operation: RowChange['operation']; record: Attributes }
 
-const at = (time: number) => makeStamp(time, 0, 'node1')
+const at = (time: number) => makeTimestamp(time, 0, 'node1')
 const put = (time: number, record: Attributes): RowChange => ({
   operation: 'put',
-  stamp: at(time),
+  timestamp: at(time),
   record: { id: 1, ...record },
 })
 const update = (time: number, record: Attributes): RowChange => ({
   operation: 'update',
-  stamp: at(time),
+  timestamp: at(time),
   record: { id: 1, ...record },
 })
-const remove = (time: number): RowChange => ({ operation: 'delete', stamp: at(time) })
+const remove = (time: number): RowChange => ({ operation: 'delete', timestamp: at(time) })
 
 const arrive = (changes: RowChange[]): Attributes | undefined =>
-  changes.reduce<Row | undefined>((row, change) => mergeRow(row, change), undefined)?.record
+  changes.reduce<StoredRow | undefined>((row, change) => mergeRow(row, change), undefined)?.record
 
 const permutations = <T>(items: T[]): T[][] =>
   items.length < 2
@@ -80,7 +80,7 @@ const transactions = fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { 
 /** The transactions in the order of their stamps, and the same, some of them twice, in another order. */
 const arrivals = transactions
   .map((all) =>
-    all.map((steps, i) => steps.map((each) => ({ ...each, record: { id: 1, ...each.record }, stamp: at(i) }))),
+    all.map((steps, i) => steps.map((each) => ({ ...each, record: { id: 1, ...each.record }, timestamp: at(i) }))),
   )
   .chain((sent) =>
     fc.array(fc.constantFrom(...sent), { maxLength: 4 }).chain((again) => {

@@ -22,9 +22,9 @@ ${users}clustering: { enabled: false, nodeName: node1, user: mesh }
 `
 
 async function configFile(t: TestContext, text: string): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'host-'))
-  t.after(() => rm(folder, { recursive: true }))
-  const file = join(folder, 'config.yaml')
+  const directory = await mkdtemp(join(tmpdir(), 'host-'))
+  t.after(() => rm(directory, { recursive: true }))
+  const file = join(directory, 'config.yaml')
   await writeFile(file, text)
   return file
 }

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { clusterError } from '../../lib/errors.ts'
 import type { Caller, Transaction } from '../../lib/index.ts'
-import { Clock } from '../../lib/replication/clock.ts'
+import { HybridClock } from '../../lib/util/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import { makeServer } from '../host/server.ts'
 import { Users } from '../host/users.ts'
@@ -25,10 +25,10 @@ let database: Database
 let close: () => Promise<void>
 
 before(async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'host-'))
-  database = await Database.open(folder)
-  const clock = new Clock('node1', 300_000)
-  database.stamp = () => clock.stamp()
+  const directory = await mkdtemp(join(tmpdir(), 'host-'))
+  database = await Database.open(directory)
+  const clock = new HybridClock('node1', 300_000)
+  database.timestamp = () => clock.timestamp()
   database.publish = async (transaction) => void published.push(transaction)
   const server = makeServer({
     database,
@@ -54,7 +54,7 @@ before(async () => {
   close = async () => {
     await server.close()
     await database.close()
-    await rm(folder, { recursive: true })
+    await rm(directory, { recursive: true })
   }
 })
 after(() => close())
@@ -79,9 +79,9 @@ const post = (body: unknown, user = admin) =>
 async function succeeds(body: object, expected: unknown, user = admin): Promise<void> {
   const [status, answer] = await post(body, user)
   // Writes tell their stamp, which is another each time.
-  const { stamp, ...rest } = answer as { stamp?: unknown }
-  if (stamp !== undefined) assert.match(String(stamp), /^[0-9a-f]{12}-/)
-  assert.deepEqual([status, stamp === undefined ? answer : rest], [200, expected])
+  const { timestamp, ...rest } = answer as { timestamp?: unknown }
+  if (timestamp !== undefined) assert.match(String(timestamp), /^[0-9a-f]{12}-/)
+  assert.deepEqual([status, timestamp === undefined ? answer : rest], [200, expected])
 }
 async function fails(body: unknown, status: number, error: string | RegExp, user = admin): Promise<void> {
   const [actual, answer] = await post(body, user)

@@ -97,8 +97,8 @@ describe('manifest changes', () => {
   })
 
   it('lets the last of a table named twice count, and strips what is no part of a subscription', () => {
-    const wanted = { ...dog, startTime: '2022-09-02T20:06:35.993Z' }
-    const manifest = setSubscriptions(emptyManifest, 'n', [{ ...dog, publish: false }, wanted])
+    const desired = { ...dog, startTime: '2022-09-02T20:06:35.993Z' }
+    const manifest = setSubscriptions(emptyManifest, 'n', [{ ...dog, publish: false }, desired])
     assert.deepEqual(manifest.nodes, [{ name: 'n', subscriptions: [dog] }])
   })
 

@@ -13,7 +13,7 @@ it('nobody is down because the clock was set forward', async (t) => {
   const scene = new Scene(t)
   const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
   await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
-  const beat = t.mock.method(Peers.prototype, 'beat')
+  const beat = t.mock.method(Peers.prototype, 'sendHeartbeat')
   setClock(t, 3_600_000)
   await eventually('both looked twice who is silent', () => beat.mock.callCount() > 4)
   assert.deepEqual(node1.events['peer:down'], [])
@@ -120,9 +120,9 @@ describe('managers on a network in memory', { concurrency: true }, () => {
       }
       // Somewhere between storing, acknowledging and delivering.
       for (let turns = 0; turns < 4 + 3 * round; turns++) await new Promise((resolve) => setImmediate(resolve))
-      scene.network.drop(dropped.name, { silent: round > 1 })
+      scene.network.crash(dropped.name, { silent: round > 1 })
       await delay(20)
-      scene.network.restore(dropped.name)
+      scene.network.restart(dropped.name)
       await Promise.all(writes)
     }
     await scene.quiet()
@@ -178,9 +178,9 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await scene.quiet()
     scene.network.cut('node1')
     await node1.write(numbered('unread', 3))
-    scene.network.drop('node1')
-    scene.network.loseDisk('node1')
-    scene.network.restore('node1')
+    scene.network.crash('node1')
+    scene.network.wipeDisk('node1')
+    scene.network.restart('node1')
     await node1.write(numbered('after', 2))
     scene.network.heal('node1')
     await scene.quiet()
@@ -204,7 +204,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await node1.write(numbered('read', 5))
     await scene.quiet()
     prepare()
-    scene.network.loseDisk('node1')
+    scene.network.wipeDisk('node1')
     const writing = node1.write(numbered('after', 5))
     await write()
     await writing
@@ -254,8 +254,8 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     const scene = new Scene(t)
     const node = await scene.start('node1')
     await scene.start('node1')
-    await eventually('it is told', () => node.events['peer:refused']!.length > 0)
-    assert.equal(node.events['peer:refused']![0]!.node, 'node1')
+    await eventually('it is told', () => node.events['connection:rejected']!.length > 0)
+    assert.equal(node.events['connection:rejected']![0]!.node, 'node1')
   })
 
   it('are equal after random cuts, drops and silences among five', { timeout: 90_000 }, async (t) => {
@@ -284,15 +284,15 @@ describe('managers on a network in memory', { concurrency: true }, () => {
         () => network.heal(a.name),
         () => a !== b && network.heal(a.name, b.name),
         () => network.heal(),
-        () => network.drop(a.name, { silent }),
-        () => network.restore(a.name),
+        () => network.crash(a.name, { silent }),
+        () => network.restart(a.name),
         () => network.delay(a.name, b.name, below(2) * below(20)),
       ]
       faults[below(faults.length)]!()
       await delay(below(30))
-      if (random() < 0.3) for (const { name } of nodes) network.restore(name)
+      if (random() < 0.3) for (const { name } of nodes) network.restart(name)
     }
-    for (const { name } of nodes) network.restore(name)
+    for (const { name } of nodes) network.restart(name)
     for (const a of nodes) for (const b of nodes) network.delay(a.name, b.name, 0)
     network.heal()
     await Promise.all(writes)

@@ -25,8 +25,8 @@ class InMemory implements ContractNetwork {
   }
 
   async interrupt(node: string): Promise<void> {
-    this.#network.drop(node)
-    setTimeout(() => this.#network.restore(node), 20)
+    this.#network.crash(node)
+    setTimeout(() => this.#network.restart(node), 20)
   }
 
   async relink(node: string): Promise<void> {
@@ -201,16 +201,16 @@ describe('drop and restore', () => {
     const readers = [await one.mesh.read(dogs, 1, reading), await two.mesh.read(dogs, 1, reading)]
     const appended = append(one.mesh, 0, 3)
     const asked = ask(one, 'node2', { timeout: 10_000 })
-    network.drop('node1')
-    network.drop('node1')
+    network.crash('node1')
+    network.crash('node1')
     assert.equal(one.mesh.state, 'disconnected')
     assert.deepEqual(await appended, ['disconnected', 'disconnected', 'disconnected'])
     assert.equal(await asked, 'disconnected')
     for (const reader of readers) assert.equal(await codeOf(reader.next()), 'reader_lost')
     assert.equal(await ask(two, 'node1'), 'no_responders')
     assert.deepEqual(await append(one.mesh, 0, 1), ['disconnected'])
-    network.restore('node1')
-    network.restore('node1')
+    network.restart('node1')
+    network.restart('node1')
     assert.deepEqual(one.states, ['connecting', 'connected', 'disconnected', 'connected'])
     assert.notEqual(one.mesh.session, session)
     assert.equal(await ask(two, 'node1'), 'done')
@@ -221,17 +221,17 @@ describe('drop and restore', () => {
     const { network, one } = await three(t)
     const appended = append(one.mesh, 0, 1)
     await turn()
-    network.drop('node1')
+    network.crash('node1')
     assert.deepEqual(await appended, ['disconnected'])
-    network.restore('node1')
+    network.restart('node1')
     assert.equal((await one.mesh.ensureStream(dog, '')).lastSequence, 1)
   })
 
   it('silently: readers elsewhere wait for what does not come', async (t) => {
     const { network, one, two } = await three(t)
     const reader = await two.mesh.read(dogs, 1, reading)
-    network.drop('node1', { silent: true })
-    network.restore('node1')
+    network.crash('node1', { silent: true })
+    network.restart('node1')
     await append(one.mesh, 0, 2)
     let ended = false
     reader.next().catch(() => {
@@ -244,9 +244,9 @@ describe('drop and restore', () => {
 
   it('of a node that is not there is nothing', async (t) => {
     const { network } = await three(t)
-    network.drop('nobody')
-    network.restore('nobody')
-    network.restore('node1')
+    network.crash('nobody')
+    network.restart('nobody')
+    network.restart('node1')
   })
 })
 
@@ -256,7 +256,7 @@ describe('loseDisk', () => {
     await append(one.mesh, 0, 3)
     const before = await one.mesh.ensureStream(dog, '')
     const reader = await two.mesh.read(dogs, 4, reading)
-    network.loseDisk('node1')
+    network.wipeDisk('node1')
     assert.equal(await codeOf(reader.next()), 'reader_lost')
     assert.equal(await two.mesh.streamState(dogs, brief), undefined)
     assert.deepEqual(await append(one.mesh, 3, 1), ['not_found'])
@@ -267,13 +267,13 @@ describe('loseDisk', () => {
 
   it('works on a node that is closed or dropped', async (t) => {
     const { network, one, two } = await three(t)
-    network.drop('node1')
-    network.loseDisk('node1')
-    network.restore('node1')
+    network.crash('node1')
+    network.wipeDisk('node1')
+    network.restart('node1')
     assert.equal(await two.mesh.streamState(dogs, brief), undefined)
     await one.mesh.ensureStream(dog, '')
     await one.mesh.close()
-    network.loseDisk('node1')
+    network.wipeDisk('node1')
     const again = await openOn(network, 'node1')
     assert.equal(await again.mesh.streamState(dogs, brief), undefined)
   })
@@ -387,6 +387,6 @@ describe('the network', () => {
 
   it('opens a mesh once', async (t) => {
     const { one } = await three(t)
-    assert.equal(await codeOf(one.mesh.open('node1', { hub: [], leaf: [] }, noting(one))), 'refused')
+    assert.equal(await codeOf(one.mesh.open('node1', { hub: [], leaf: [] }, noting(one))), 'rejected')
   })
 })

@@ -50,7 +50,7 @@ it('a name has at most 255 characters, and all of them are characters', () => {
 
 describe('an operation with a name that the network cannot carry', () => {
   const subscribed = (table: object) => ({ schema: 'dev', table: 'dog', publish: true, subscribe: true, ...table })
-  const refused = (code: string, message: string) => ({ code, statusCode: 400, message })
+  const rejected = (code: string, message: string) => ({ code, statusCode: 400, message })
 
   it('is refused as names that are no part of a subject are', async (test) => {
     const { context, world, store } = await openContext(test)
@@ -69,14 +69,14 @@ describe('an operation with a name that the network cannot carry', () => {
       for (const request of requests('node2', [subscribed({}), subscribed(table)]))
         await assert.rejects(
           execute(context, request, superUser),
-          refused('name_not_replicable', `'${name}' cannot be replicated: ${reason}`),
+          rejected('name_not_replicable', `'${name}' cannot be replicated: ${reason}`),
           request.operation,
         )
     for (const request of requests('pi@garage', [subscribed({})])) {
       const path = request.operation === 'configure_cluster' ? 'connections[0].node_name' : 'node_name'
       await assert.rejects(
         execute(context, request, superUser),
-        refused('invalid_request', `'${path}' invalid, ${reason}`),
+        rejected('invalid_request', `'${path}' invalid, ${reason}`),
         request.operation,
       )
     }
@@ -174,12 +174,12 @@ describe('of two nodes of which one has a network that cannot carry an at sign',
     for (const { host } of [old, young]) await host.createTable({ ...at, primaryKey: 'id', attributes: ['id'] })
     const subscriptions = [{ ...at, publish: true, subscribe: true }]
     await assert.rejects(young.cluster.updateNode({ node_name: 'old', subscriptions }), {
-      code: 'remote_refused',
+      code: 'peer_rejected',
       message: `Error returned from remote node old: 'dev.a@b' cannot be replicated: ${reason}`,
     })
     const dogs = [{ ...dog, publish: true, subscribe: true }]
     await assert.rejects(garage.cluster.addNode({ node_name: 'old', subscriptions: dogs }), {
-      code: 'remote_refused',
+      code: 'peer_rejected',
       message: `Error returned from remote node old: 'node_name' invalid, ${reason}`,
     })
     assert.deepEqual(

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { members } from '../../lib/mesh/nats/network.ts'
+import { members } from '../../lib/mesh/nats/members.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 test('answers that are none, or of servers without number, keep nobody from being seen', async () => {

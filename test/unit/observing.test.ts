@@ -15,12 +15,12 @@ import {
   type EventName,
   eventNames,
   type Meter,
-  metricsTable,
+  metricDefinitions,
   type Progress,
   type Traced,
   traceContext,
 } from '../../lib/index.ts'
-import { ProgressReport } from '../../lib/progress.ts'
+import { ProgressReport } from '../../lib/observe/progress.ts'
 import { MemoryNetwork, type StartOptions, startCluster, TestClock } from '../../lib/testing.ts'
 
 const dogs = [{ database: 'dev', table: 'dog' }]
@@ -71,14 +71,14 @@ describe('the view', () => {
 
   it('has payloads that cannot be changed, whole', async (t) => {
     const payloads = new Map<EventName, unknown>()
-    const on = Object.fromEntries(
+    const listeners = Object.fromEntries(
       eventNames.map((name) => [name, (payload: unknown) => void payloads.set(name, payload)]),
     )
-    const { one, network, cluster } = await two(t, { options: { on } })
+    const { one, network, cluster } = await two(t, { options: { listeners } })
     await one.cluster.setRoutes({ server: 'hub', routes: [{ host: '10.0.0.9', port: 9932 }] })
     await one.host.insert('dev', 'dog', { id: 1 })
-    await cluster.settled()
-    network.drop('node2')
+    await cluster.converged()
+    network.crash('node2')
     await one.cluster.removeNode({ node_name: 'node2' })
     for (const [name, payload] of payloads) assert.deepEqual(loose(payload, name), [])
     for (const name of [
@@ -109,11 +109,11 @@ describe('channels', () => {
   }
 
   it('have every event, with the node that tells it', async (t) => {
-    const told: unknown[] = []
-    listen(t, 'enmesh:node:added', (message) => told.push(message))
+    const reported: unknown[] = []
+    listen(t, 'enmesh:node:added', (message) => reported.push(message))
     const { one, two: other } = await two(t)
     const by = (name: string) =>
-      (told as { teller: string; node: { name: string } }[]).find(({ teller }) => teller === name)
+      (reported as { localNode: string; node: { name: string } }[]).find(({ localNode }) => localNode === name)
     assert.equal(by('node1')!.node.name, 'node2')
     assert.equal(by('node2')!.node, other.cluster.manifest.nodes[0])
     assert.equal(by('node1')!.node, one.cluster.manifest.nodes[0])
@@ -141,7 +141,7 @@ describe('channels', () => {
     const { one, cluster } = await two(t)
     spans.length = 0
     await one.host.insert('dev', 'dog', { id: 1 })
-    await cluster.settled()
+    await cluster.converged()
     await one.cluster.execute({ operation: 'cluster_get_routes' }, { superUser: true })
     await one.cluster.execute({ operation: 'nothing_like_it' }, { superUser: true }).catch(() => {})
     await one.cluster.removeNode({ node_name: 'node3' }).catch(() => {})
@@ -170,7 +170,7 @@ describe('a trace', () => {
     const commit = (id: string, given: object) => {
       const transaction = {
         id,
-        stamp: one.cluster.stamp(),
+        timestamp: one.cluster.timestamp(),
         writes: [{ operation: 'insert' as const, ...dogs[0]!, records: [{ id }] }],
         ...given,
       }
@@ -181,7 +181,7 @@ describe('a trace', () => {
     await commit('without', {})
     await commit('wrong', { trace: { traceparent: 'nonsense', tracestate: 'x' } })
     await commit('half wrong', { trace: { ...trace, tracestate: 'two\r\nlines' } })
-    await cluster.settled()
+    await cluster.converged()
     assert.deepEqual(batches, [trace, undefined, undefined, { traceparent: trace.traceparent }])
   })
 
@@ -219,7 +219,7 @@ describe('a meter', () => {
     otel satisfies Meter
     const { one, cluster } = await two(t, { options: { meter } })
     await one.host.insert('dev', 'dog', { id: 1 })
-    await cluster.settled()
+    await cluster.converged()
     await reader.forceFlush()
     const metrics = exporter.getMetrics()[0]!.scopeMetrics[0]!.metrics
     const value = (name: string, attributes: object) =>
@@ -229,7 +229,7 @@ describe('a meter', () => {
         ?.value
     assert.deepEqual(
       new Set(metrics.map(({ descriptor }) => descriptor.name)),
-      new Set(metricsTable.map(({ name }) => name)),
+      new Set(metricDefinitions.map(({ name }) => name)),
     )
     assert.equal(value('enmesh.publish.transactions', { 'enmesh.node': 'node1' }), 1)
     assert.equal(value('enmesh.apply.transactions', { 'enmesh.node': 'node2' }), 1)
@@ -250,9 +250,9 @@ describe('a meter', () => {
 
 describe('progress', () => {
   it('of opening is told to listeners that are there before it, step by step', async (t) => {
-    const told: Progress[] = []
-    await two(t, { options: { on: { progress: (progress) => void told.push(progress) } } })
-    const steps = told.filter(({ task }) => task === 'open').slice(0, 4)
+    const reported: Progress[] = []
+    await two(t, { options: { listeners: { progress: (progress) => void reported.push(progress) } } })
+    const steps = reported.filter(({ task }) => task === 'open').slice(0, 4)
     assert.deepEqual(
       steps.map(({ step, done, total }) => [step, done, total]),
       [
@@ -263,7 +263,7 @@ describe('progress', () => {
       ],
     )
     for (const on of [{ nothing: () => {} }, { progress: 'text' }])
-      await assert.rejects(startCluster(1, { network: new MemoryNetwork(), options: { on: on as object } }), {
+      await assert.rejects(startCluster(1, { network: new MemoryNetwork(), options: { listeners: on as object } }), {
         code: 'invalid_option',
       })
   })
@@ -272,20 +272,20 @@ describe('progress', () => {
     const { one, two: other, cluster, network } = await two(t, { options: { maxBatch: 10 } })
     network.cut('node1', 'node2')
     for (let id = 0; id < 500; id++) await one.host.insert('dev', 'dog', { id })
-    const told: Progress[] = []
-    other.cluster.on('progress', (progress) => void told.push(progress))
+    const reported: Progress[] = []
+    other.cluster.on('progress', (progress) => void reported.push(progress))
     other.host.beforeApply = () => new Promise((resolve) => setTimeout(resolve, 25))
     network.heal()
-    await cluster.settled()
+    await cluster.converged()
     const ended = await other.cluster.events
       .next('progress', { signal: AbortSignal.timeout(2_000), where: ({ done, total }) => done === total })
-      .catch(() => told.at(-1)!)
-    const [first] = told
+      .catch(() => reported.at(-1)!)
+    const [first] = reported
     assert.equal(first?.task, 'catch-up')
     assert.ok(first.done > 0 && first.done < first.total, JSON.stringify(first))
     assert.ok(first.rate! > 0 && first.remaining! > 0, JSON.stringify(first))
     assert.equal(ended.done, ended.total)
-    assert.ok(told.every((each, index) => index === 0 || each.done >= told[index - 1]!.done))
+    assert.ok(reported.every((each, index) => index === 0 || each.done >= reported[index - 1]!.done))
   })
 
   it('of configuring many tables is told by the table', async (t) => {
@@ -293,33 +293,33 @@ describe('progress', () => {
     const tables = Array.from({ length: 250 }, (_, index) => ({ database: 'dev', table: `table${index}` }))
     for (const table of tables) await one.host.createTable({ ...table, primaryKey: 'id', attributes: ['id'] })
     network.delay('node1', 'node1', 40)
-    const told: Progress[] = []
-    one.cluster.on('progress', (progress) => void told.push(progress))
+    const reported: Progress[] = []
+    one.cluster.on('progress', (progress) => void reported.push(progress))
     const subscriptions = tables.map((table) => ({ ...table, publish: true, subscribe: false }))
     await one.cluster.addNode({ node_name: 'node2', subscriptions })
-    const streams = told.filter(({ step }) => step === 'streams')
-    assert.ok(streams.length >= 2, JSON.stringify(told))
+    const streams = reported.filter(({ step }) => step === 'streams')
+    assert.ok(streams.length >= 2, JSON.stringify(reported))
     for (const { task, node, total } of streams) assert.deepEqual([task, node, total], ['configure', 'node2', 250])
     assert.equal(streams.at(-1)!.done, 250)
   })
 
   it('is told four times a second at most, and of what is over at once not at all', async () => {
     const clock = new TestClock({ stopped: true })
-    const told: Progress[] = []
+    const reported: Progress[] = []
     const report = () =>
-      new ProgressReport(clock, (progress) => void told.push(progress), { task: 'configure', node: 'node2' })
+      new ProgressReport(clock, (progress) => void reported.push(progress), { task: 'configure', node: 'node2' })
     const quick = report()
     await clock.advance(200)
     quick.update(50, 100)
     quick.update(100, 100)
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
     const slow = report()
     for (let done = 0; done <= 100; done++) {
       slow.update(done, 100)
       await clock.advance(10)
     }
     assert.deepEqual(
-      told.map(({ done, rate, remaining }) => [done, rate, remaining]),
+      reported.map(({ done, rate, remaining }) => [done, rate, remaining]),
       [
         [25, 100, 0.75],
         [50, 100, 0.5],
@@ -335,7 +335,7 @@ describe('a log', () => {
     const lines: Record<string, unknown>[] = []
     const logger = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
     const { one, network } = await two(t, { options: { logger } })
-    network.drop('node2')
+    network.crash('node2')
     await one.cluster.removeNode({ node_name: 'node2' })
     const line = lines.find(({ msg }) => msg === 'a removed node could not be told yet')
     assert.deepEqual([line?.level, line?.node], [40, 'node2'])

@@ -1,14 +1,14 @@
 // A context for operations: a real store on a file of its own, and fakes that note what they were asked.
 
 import type { TestContext } from 'node:test'
-import type { Source, TableDescription } from '../../lib/host.ts'
-import { silent } from '../../lib/logger.ts'
+import type { RemoteTable, TableDescription } from '../../lib/host/host.ts'
 import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { tokenFault } from '../../lib/manifest/names.ts'
 import type { ManifestStore } from '../../lib/manifest/store.ts'
 import type { Member, NameCheck } from '../../lib/mesh/mesh.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import type { OperationContext, PeerStatus } from '../../lib/operations/context.ts'
-import type { AgreeOptions, Outcome, Wanted } from '../../lib/peers/agreement.ts'
+import type { NegotiateOptions, SubscribeResult, SubscriptionRequest } from '../../lib/peers/negotiator.ts'
 import { openStore } from './store-fixture.ts'
 
 export const enabledText = 'clustering:\n  enabled: true\n  nodeName: node1\n'
@@ -35,21 +35,21 @@ export class World {
   async subscribe(
     store: ManifestStore,
     node: string,
-    wanted: readonly Wanted[],
-    options: AgreeOptions,
-  ): Promise<Outcome> {
-    this.calls.push(['subscribe', node, wanted, options])
+    desired: readonly SubscriptionRequest[],
+    options: NegotiateOptions,
+  ): Promise<SubscribeResult> {
+    this.calls.push(['subscribe', node, desired, options])
     await this.gates.get(node)
     const failure = this.failures.get(node)
     if (failure) throw failure
-    const agreed = wanted.filter(({ table }) => !this.unknownTables.has(table))
-    const skipped = wanted.filter(({ table }) => this.unknownTables.has(table))
+    const agreed = desired.filter(({ table }) => !this.unknownTables.has(table))
+    const skipped = desired.filter(({ table }) => this.unknownTables.has(table))
     const { replace = false } = options
     if (agreed.length > 0) await store.commit((current) => setSubscriptions(current, node, agreed, { replace }), 'api')
     return { agreed, skipped }
   }
 
-  async remove(store: ManifestStore, node: string, options: AgreeOptions): Promise<{ reached: boolean }> {
+  async remove(store: ManifestStore, node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
     this.calls.push(['remove', node, options])
     await store.commit((current) => removeNode(current, node), 'api')
     return { reached: !this.unreachable.has(node) }
@@ -68,20 +68,20 @@ export async function openContext(test: TestContext, text = enabledText) {
         return world.members()
       },
     },
-    logger: silent,
+    logger: silentLogger,
     nameFault: (name: string) => tokenFault(name) ?? world.unsupported(name),
-    agreement: {
-      subscribe: (node: string, wanted: readonly Wanted[], options: AgreeOptions) =>
-        world.subscribe(store, node, wanted, options),
-      remove: (node: string, options: AgreeOptions) => world.remove(store, node, options),
-      postpone: (node: string) => world.calls.push(['postpone', node]),
+    negotiator: {
+      subscribe: (node: string, desired: readonly SubscriptionRequest[], options: NegotiateOptions) =>
+        world.subscribe(store, node, desired, options),
+      remove: (node: string, options: NegotiateOptions) => world.remove(store, node, options),
+      scheduleCompare: (node: string) => world.calls.push(['scheduleCompare', node]),
     },
     peers: { status: async (node: string) => world.peers.get(node) ?? { status: 'NoResponders' } },
     streams: {
       purge: async (...call: unknown[]) => {
         world.calls.push(['purge', ...call])
       },
-      losses: ({ node, table }: Source) => world.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
+      losses: ({ node, table }: RemoteTable) => world.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
     },
   } as unknown as OperationContext
   return { context, store, path, world, listener }

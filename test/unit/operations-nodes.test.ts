@@ -259,7 +259,7 @@ describe('configure_cluster', () => {
   it('goes on without nodes that do not answer, and keeps them pending', async (test) => {
     const { context, store, world } = await openContext(test)
     await execute(context, { operation: 'add_node', node_name: 'node8', subscriptions: [cat] }, superUser)
-    world.failures.set('node8', clusterError('remote_refused', 'node8', 'no'))
+    world.failures.set('node8', clusterError('peer_rejected', 'node8', 'no'))
     world.failures.set('node9', clusterError('node_not_listening', 'configure_cluster', 'node9'))
     const connections = [connect('node9', dog), connect('node2', dog), connect('node8', dog)]
     assert.deepEqual(await execute(context, { operation: 'configure_cluster', connections }, superUser), {
@@ -274,7 +274,7 @@ describe('configure_cluster', () => {
       failed_nodes: ['node9', 'node8'],
     })
     assert.deepEqual(names(store.manifest.nodes), ['node9', 'node2', 'node8'])
-    const postponed = world.calls.filter(([what]) => what === 'postpone').map(([, node]) => node)
+    const postponed = world.calls.filter(([what]) => what === 'scheduleCompare').map(([, node]) => node)
     assert.deepEqual(postponed, ['node9', 'node8'])
     for (const { subscriptions } of store.manifest.nodes)
       assert.deepEqual(

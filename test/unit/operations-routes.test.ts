@@ -46,16 +46,16 @@ describe('every operation', () => {
 
   it('needs clustering, before its body is checked, but for routes and status', async (test) => {
     const { context } = await openContext(test, 'clustering:\n  enabled: false\n  nodeName: node1\n')
-    const refused: string[] = []
+    const rejected: string[] = []
     for (const operation of Object.keys(operations)) {
       try {
         await execute(context, { operation, server: 'hub', routes: [] }, superUser)
       } catch (error) {
         assert.equal((error as Error).message, 'Clustering must be enabled to perform this operation.')
-        refused.push(operation)
+        rejected.push(operation)
       }
     }
-    assert.equal(refused.length, 7)
+    assert.equal(rejected.length, 7)
     assert.deepEqual(await execute(context, { operation: 'cluster_status' }, superUser), {
       node_name: 'node1',
       is_enabled: false,

@@ -8,7 +8,7 @@ import { execute } from '../../lib/operations/index.ts'
 import type { ClusterStatusResponse } from '../../lib/operations/status.ts'
 import { openContext, superUser } from './operations-context.ts'
 
-const refused = (message: string) => (error: unknown) =>
+const rejected = (message: string) => (error: unknown) =>
   error instanceof ClusterError && error.statusCode === 400 && error.message === message
 
 const dog = { schema: 'dev', table: 'dog', publish: true, subscribe: false }
@@ -89,10 +89,10 @@ describe('cluster_network', () => {
     const run = (body: object) => execute(context, { operation: 'cluster_network', ...body }, superUser)
     await assert.rejects(
       run({ timeout: 'x', connected_nodes: 1, routes: null }),
-      refused("'timeout' must be a number. 'connected_nodes' must be a boolean. 'routes' must be a boolean"),
+      rejected("'timeout' must be a number. 'connected_nodes' must be a boolean. 'routes' must be a boolean"),
     )
-    await assert.rejects(run({ timeout: 0 }), refused("'timeout' must be greater than or equal to 1"))
-    await assert.rejects(run({ timeout: null }), refused("'timeout' must be a number"))
+    await assert.rejects(run({ timeout: 0 }), rejected("'timeout' must be greater than or equal to 1"))
+    await assert.rejects(run({ timeout: null }), rejected("'timeout' must be a number"))
   })
 })
 
@@ -138,7 +138,7 @@ describe('purge_stream', () => {
         "'a b' cannot be replicated: a name must not contain blanks, control characters, '.', '*' or '>'",
       ],
     ]
-    for (const [body, message] of cases) await assert.rejects(run(body), refused(message), message)
+    for (const [body, message] of cases) await assert.rejects(run(body), rejected(message), message)
     assert.deepEqual(world.calls, [])
   })
 })

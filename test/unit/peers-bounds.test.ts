@@ -2,17 +2,17 @@
 
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
-import { silent } from '../../lib/logger.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { Peers } from '../../lib/peers/peers.ts'
 import { decodeHeartbeat, encode } from '../../lib/peers/protocol.ts'
-import { systemTimers } from '../../lib/timers.ts'
+import { systemTimers } from '../../lib/util/timers.ts'
 
 function open(test: TestContext) {
-  const told: Record<string, string[]> = { up: [], down: [], twin: [], yielded: [] }
+  const reported: Record<string, string[]> = { up: [], down: [], duplicate: [], superseded: [] }
   let hear = (_data: Uint8Array): void => {}
   const peers = new Peers({
     node: 'node1',
-    logger: silent,
+    logger: silentLogger,
     positions: () => [],
     mesh: {
       timers: systemTimers,
@@ -24,10 +24,10 @@ function open(test: TestContext) {
       announce: () => {},
     },
     listener: {
-      up: (name: string) => told.up!.push(name),
-      down: (name: string) => told.down!.push(name),
-      twin: (name: string) => told.twin!.push(name),
-      yielded: () => told.yielded!.push(''),
+      up: (name: string) => reported.up!.push(name),
+      down: (name: string) => reported.down!.push(name),
+      duplicate: (name: string) => reported.duplicate!.push(name),
+      superseded: () => reported.superseded!.push(''),
       returned: () => {},
       streams: () => {},
     },
@@ -36,29 +36,29 @@ function open(test: TestContext) {
   test.after(() => peers.close())
   const heartbeat = (node: string, instance = node) =>
     hear(encode({ node, instance, started: 9e15, session: 's', streams: [] }))
-  return { peers, told, heartbeat }
+  return { peers, reported, heartbeat }
 }
 
 it('names beyond ten thousand are not followed, until others are forgotten', (test) => {
   let now = 1_000
   test.mock.method(performance, 'now', () => now)
-  const { peers, told, heartbeat } = open(test)
+  const { peers, reported, heartbeat } = open(test)
   for (let index = 0; index < 12_000; index++) heartbeat(`n${index}`)
-  assert.equal(told.up!.length, 10_000)
+  assert.equal(reported.up!.length, 10_000)
   heartbeat('n0')
   assert.ok(peers.isUp('n0'))
   now += 60_001
-  peers.beat()
-  assert.equal(told.down!.length, 10_000)
+  peers.sendHeartbeat()
+  assert.equal(reported.down!.length, 10_000)
   heartbeat('n11999')
   assert.ok(peers.isUp('n11999'))
 })
 
 it('processes that share our name, or one other name, are told a hundred times at most', (test) => {
   for (const name of ['node1', 'node2']) {
-    const { told, heartbeat } = open(test)
+    const { reported, heartbeat } = open(test)
     for (let index = 0; index < 1_000; index++) for (const _ of [1, 2]) heartbeat(name, `${index % 2} ${index}`)
-    assert.ok(told.twin!.length <= 100, `${told.twin!.length}`)
+    assert.ok(reported.duplicate!.length <= 100, `${reported.duplicate!.length}`)
   }
 })
 

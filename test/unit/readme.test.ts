@@ -5,13 +5,13 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { parseDocument } from 'yaml'
+import { bounds } from '../../lib/cluster/options.ts'
 import { errors } from '../../lib/errors.ts'
-import { ClusterManager, eventNames, metricsTable } from '../../lib/index.ts'
+import { ClusterManager, eventNames, metricDefinitions } from '../../lib/index.ts'
 import { settingPaths } from '../../lib/manifest/settings.ts'
 import { operations } from '../../lib/operations/index.ts'
-import { bounds } from '../../lib/options.ts'
 import { MemoryHost, MemoryNetwork } from '../../lib/testing.ts'
-import { temporaryFolder } from '../support/cluster.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 
 const read = (path: string) => readFile(new URL(`../../${path}`, import.meta.url), 'utf8')
 /** Line breaks, the commas before them, and the columns of comments are the reader's; the formatter has its own. */
@@ -92,7 +92,9 @@ test('the table of options is the one of the code', async () => {
 test('the table of metrics is the one of the code', async () => {
   assert.deepEqual(
     await tableUnder('| instrument | kind | unit | what it counts |'),
-    metricsTable.map(({ name, kind, unit, description }) => `| \`${name}\` | ${kind} | \`${unit}\` | ${description} |`),
+    metricDefinitions.map(
+      ({ name, kind, unit, description }) => `| \`${name}\` | ${kind} | \`${unit}\` | ${description} |`,
+    ),
   )
 })
 
@@ -100,14 +102,14 @@ test('the sample of a configuration has every key there is, and opens a manager'
   const [, yaml = ''] = /^```yaml\n(rootPath.*?)^```/ms.exec(await read('README.md')) ?? []
   for (const path of Object.values(settingPaths))
     assert.notEqual(parseDocument(yaml).getIn(path.split('.')), undefined, `${path} is in the sample`)
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const network = new MemoryNetwork()
   t.after(async () => {
     await network.close()
     await remove()
   })
-  const configFile = join(folder, 'config.yaml')
-  await writeFile(configFile, yaml.replace('/var/lib/database', folder))
+  const configFile = join(directory, 'config.yaml')
+  await writeFile(configFile, yaml.replace('/var/lib/database', directory))
   const cluster = await ClusterManager.open({ configFile, host: new MemoryHost(), mesh: network.mesh() })
   const { nodeName, enabled, routes, nodes } = cluster.manifest
   await cluster.close()
@@ -117,7 +119,8 @@ test('the sample of a configuration has every key there is, and opens a manager'
 
 test('the table of errors is the one of the code', async () => {
   const rows = Object.entries(errors).map(
-    ([code, { statusCode, retry, hint }]) => `| \`${code}\` | ${statusCode} | ${retry ? 'yes' : 'no'} | ${hint} |`,
+    ([code, { statusCode, retryable, hint }]) =>
+      `| \`${code}\` | ${statusCode} | ${retryable ? 'yes' : 'no'} | ${hint} |`,
   )
   assert.deepEqual(await tableUnder('| code | status | retry | what to do |'), rows)
 })

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import { emptyManifest } from '../../lib/manifest/manifest.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 
 test('room is made by forgetting what was removed, the oldest first, and nothing else', async () => {
-  const clock = { stamp: () => '9', merge: () => {} }
-  const registers = await Registers.open(undefined, emptyManifest, clock, silent)
+  const clock = { timestamp: () => '9', merge: () => {} }
+  const registers = await Registers.open(undefined, emptyManifest, clock, silentLogger)
   const put = (node: string, table: string, revision: string, removed: boolean) =>
     registers.set(node, { database: 'dev', table, publish: true, subscribe: true, removed, revision })
   put('node2', 'a', '1', false)
@@ -18,14 +18,14 @@ test('room is made by forgetting what was removed, the oldest first, and nothing
   put('node4', 'e', '3', true)
   put('node2', 'b', '4', true)
   assert.equal(registers.size, 5)
-  assert.equal(registers.makeRoom(1, 6), true)
+  assert.equal(registers.reserve(1, 6), true)
   assert.equal(registers.size, 5)
-  assert.equal(registers.makeRoom(2, 5), true)
+  assert.equal(registers.reserve(2, 5), true)
   assert.deepEqual([registers.size, registers.nodes()], [3, ['node2', 'node3']])
   assert.deepEqual(
-    registers.of('node2').map(({ table }) => table),
+    registers.forNode('node2').map(({ table }) => table),
     ['a', 'b'],
   )
-  assert.equal(registers.makeRoom(4, 5), false)
+  assert.equal(registers.reserve(4, 5), false)
   assert.equal(registers.size, 3)
 })

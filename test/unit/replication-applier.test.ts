@@ -2,42 +2,42 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { Batch, Checkpoint, RemoteTransaction, Source, Transaction } from '../../lib/host.ts'
-import { Applier, type ApplierOptions } from '../../lib/replication/applier.ts'
-import { makeStamp } from '../../lib/replication/clock.ts'
-import { replicationCounters } from '../../lib/replication/metrics.ts'
+import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
+import { replicationCounters } from '../../lib/observe/metrics.ts'
+import { Applier, type ApplierOptions } from '../../lib/replication/subscribe/applier.ts'
+import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
-const from = (node: string): Source => ({ node, database: 'dev', table: 'dog' })
+const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })
 
 /** One that `origin` committed at `place` of its stream, as it lies at `sequence` in the stream of whoever handed it on. */
 const transaction = (
   sequence: number,
-  where: { node?: string; epoch?: string; place?: number; path?: string[]; id?: string } = {},
+  where: { node?: string; epoch?: string; place?: number; relayedBy?: string[]; id?: string } = {},
 ): RemoteTransaction => {
-  const { node = 'node1', epoch = 'e1', place = sequence, path = [] } = where
+  const { node = 'node1', epoch = 'e1', place = sequence, relayedBy = [] } = where
   return {
     id: where.id ?? `${node}-${place}`,
-    stamp: makeStamp(sequence, 0, node),
+    timestamp: makeTimestamp(sequence, 0, node),
     writes: [],
-    origin: { node, epoch, sequence: place, path },
+    origin: { node, epoch, sequence: place, relayedBy },
     sequence,
   }
 }
 
 function start(options: Partial<ApplierOptions> = {}) {
   const host = new MemoryHost([['dev', 'dog']])
-  const handedOn: Transaction[] = []
+  const relayed: Transaction[] = []
   const applier = new Applier({
     host,
     node: 'own',
-    republish: false,
+    relayEnabled: false,
     counters: replicationCounters(),
-    handOn: (all) => void handedOn.push(...all),
+    relay: (all) => void relayed.push(...all),
     ...options,
   })
-  const stored = async (node: string) => (await host.checkpoint(from(node)))!
-  return { host, handedOn, applier, stored }
+  const stored = async (node: string) => (await host.loadCheckpoint(from(node)))!
+  return { host, relayed, applier, stored }
 }
 
 const at = (sequence: number, epoch = 'e1'): Checkpoint => ({ epoch, sequence })
@@ -46,8 +46,8 @@ describe('a transaction', () => {
   it('of our own that comes back is none, however it comes', async () => {
     const { host, applier } = start()
     const echoes = [
-      transaction(1, { node: 'own', path: ['node1'] }),
-      transaction(2, { node: 'node3', path: ['own', 'node1'] }),
+      transaction(1, { node: 'own', relayedBy: ['node1'] }),
+      transaction(2, { node: 'node3', relayedBy: ['own', 'node1'] }),
     ]
     await applier.apply(from('node1'), [...echoes, transaction(3)], at(3))
     assert.deepEqual(host.applied, ['node1-3'])
@@ -56,7 +56,10 @@ describe('a transaction', () => {
   it('that came by another path is none, in whichever order the two come', async () => {
     const { host, applier } = start()
     await applier.apply(from('node1'), [transaction(1), transaction(2)], at(2))
-    const again = [transaction(1, { place: 2, path: ['node2'] }), transaction(2, { place: 3, path: ['node2'] })]
+    const again = [
+      transaction(1, { place: 2, relayedBy: ['node2'] }),
+      transaction(2, { place: 3, relayedBy: ['node2'] }),
+    ]
     await applier.apply(from('node2'), again, at(2, 'f1'))
     await applier.apply(from('node1'), [transaction(3), transaction(4)], at(4))
     assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-4'])
@@ -67,18 +70,18 @@ describe('a transaction', () => {
     const texts = [transaction(1), transaction(2), transaction(3)]
     await applier.apply(from('node1'), texts, at(3))
     // Its stream was lost, and what it had no acknowledgement of lies in front of the new one.
-    await applier.move(from('node1'), at(2, 'e2'), { again: 2 })
-    const again = [1, 2, 3].map((place) => transaction(place, { epoch: 'e2', place, path: ['node2'] }))
+    await applier.move(from('node1'), at(2, 'e2'), { replayed: 2 })
+    const again = [1, 2, 3].map((place) => transaction(place, { epoch: 'e2', place, relayedBy: ['node2'] }))
     await applier.apply(from('node2'), again, at(3, 'f1'))
     assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-3'])
   })
 
   it('that came by this path before is none: in an earlier batch, or in this one', async () => {
     const { host, applier } = start()
-    const handedOn = (sequence: number, place: number) =>
-      transaction(sequence, { node: 'node3', place, path: ['node1'] })
-    await applier.apply(from('node1'), [handedOn(1, 7)], at(1))
-    await applier.apply(from('node1'), [handedOn(2, 7), handedOn(3, 8), handedOn(4, 8)], at(4))
+    const relayed = (sequence: number, place: number) =>
+      transaction(sequence, { node: 'node3', place, relayedBy: ['node1'] })
+    await applier.apply(from('node1'), [relayed(1, 7)], at(1))
+    await applier.apply(from('node1'), [relayed(2, 7), relayed(3, 8), relayed(4, 8)], at(4))
     assert.deepEqual(host.applied, ['node3-7', 'node3-8'])
   })
 
@@ -91,7 +94,7 @@ describe('a transaction', () => {
 
   it('that is not newer than a mark, but was not seen, is applied: ranges, not marks, tell', async () => {
     const { host, applier } = start()
-    await applier.apply(from('node2'), [transaction(1, { place: 5, path: ['node2'] })], at(1, 'f1'))
+    await applier.apply(from('node2'), [transaction(1, { place: 5, relayedBy: ['node2'] })], at(1, 'f1'))
     await applier.apply(
       from('node1'),
       [4, 5, 6].map((place) => transaction(place)),
@@ -112,7 +115,7 @@ describe('a transaction', () => {
   it('of an origin without sequences is applied each time', async () => {
     const { host, applier } = start()
     const { origin: _, ...rest } = transaction(1)
-    const bare: RemoteTransaction = { ...rest, origin: { node: 'old', path: [] } }
+    const bare: RemoteTransaction = { ...rest, origin: { node: 'old', relayedBy: [] } }
     await applier.apply(from('node1'), [bare], at(1))
     await applier.apply(from('node2'), [bare], at(1, 'f1'))
     assert.equal(host.applied.length, 2)
@@ -135,7 +138,7 @@ describe('the checkpoint', () => {
     await applier.apply(from('node1'), [transaction(1)], at(1))
     // It was brought back from a copy.
     await host.apply({ source: from('node1'), transactions: [], checkpoint: at(0) })
-    await applier.recall(from('node1'))
+    await applier.loadCheckpoint(from('node1'))
     assert.deepEqual(applier.checkpointOf(from('node1')), at(0))
   })
 
@@ -144,21 +147,21 @@ describe('the checkpoint', () => {
     await applier.move(from('node1'), at(0))
     const mixed = [
       transaction(1),
-      transaction(2, { node: 'node3', place: 9, path: ['node1'] }),
+      transaction(2, { node: 'node3', place: 9, relayedBy: ['node1'] }),
       transaction(3),
-      transaction(5, { node: 'node3', place: 10, path: ['node1'] }),
+      transaction(5, { node: 'node3', place: 10, relayedBy: ['node1'] }),
     ]
     await applier.apply(from('node1'), mixed.slice(0, 2), at(2))
     await applier.apply(from('node1'), mixed.slice(2), at(6))
-    assert.deepEqual((await stored('node1')).seen, { node1: { e1: [[1, 6]] }, node3: { e1: [[9, 10]] } })
+    assert.deepEqual((await stored('node1')).applied, { node1: { e1: [[1, 6]] }, node3: { e1: [[9, 10]] } })
   })
 
   it('keeps what was seen, set aside and lost when its place changes', async () => {
     const { applier, stored } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
-    await applier.setAside(from('node1'), at(2), undefined)
+    await applier.quarantine(from('node1'), at(2), undefined)
     await applier.move(from('node1'), at(4), { lost: 2 })
-    const kept = { seen: { node1: { e1: [[1, 2]] } }, aside: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
+    const kept = { applied: { node1: { e1: [[1, 2]] } }, quarantined: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
     assert.deepEqual(await stored('node1'), { ...at(4), ...kept })
     await applier.move(from('node1'), at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
@@ -170,8 +173,8 @@ describe('the checkpoint', () => {
 
   it('of a node that is forgotten tells nothing any more', async () => {
     const { host, applier } = start()
-    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
-    applier.forget('node2')
+    await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
+    applier.dropCheckpoint('node2')
     await applier.apply(from('node1'), [transaction(1)], at(1))
     assert.equal(host.applied.length, 2)
   })
@@ -184,7 +187,7 @@ describe('steps', () => {
     host.beforeApply = () => new Promise((resolve) => void waiting.push(resolve))
     const both = [
       applier.apply(from('node1'), [transaction(1)], at(1)),
-      applier.apply(from('node2'), [transaction(1, { place: 1, path: ['node2'] })], at(1, 'f1')),
+      applier.apply(from('node2'), [transaction(1, { place: 1, relayedBy: ['node2'] })], at(1, 'f1')),
     ]
     await new Promise((resolve) => setImmediate(resolve))
     assert.equal(waiting.length, 1)
@@ -211,66 +214,66 @@ describe('steps', () => {
 describe('handing on', () => {
   it('is part of what is applied: into the outbox by the same transaction of the database, and only then said', async () => {
     const seen: [republished: string[], saidSoFar: number][] = []
-    const { host, handedOn, applier } = start({ republish: true })
-    host.beforeApply = ({ republish = [] }: Batch) => void seen.push([republish.map(({ id }) => id), handedOn.length])
+    const { host, relayed, applier } = start({ relayEnabled: true })
+    host.beforeApply = ({ relay = [] }: Batch) => void seen.push([relay.map(({ id }) => id), relayed.length])
     host.refusal = new Error('not now')
     await assert.rejects(applier.apply(from('node1'), [transaction(1)], at(1)))
-    assert.deepEqual([handedOn, host.outbox], [[], []])
-    await applier.apply(from('node1'), [transaction(1), transaction(2, { node: 'node3', path: ['node1'] })], at(2))
+    assert.deepEqual([relayed, host.outbox], [[], []])
+    await applier.apply(from('node1'), [transaction(1), transaction(2, { node: 'node3', relayedBy: ['node1'] })], at(2))
     // Parts of one transaction go their ways by themselves: an id of their own from the first node on.
     assert.deepEqual(seen, [[['node1-1:dev.dog', 'node3-2'], 0]])
-    assert.deepEqual(handedOn, host.outbox)
+    assert.deepEqual(relayed, host.outbox)
     assert.deepEqual(
-      handedOn.map(({ origin }) => origin),
+      relayed.map(({ origin }) => origin),
       [
-        { node: 'node1', epoch: 'e1', sequence: 1, path: ['own'] },
-        { node: 'node3', epoch: 'e1', sequence: 2, path: ['node1', 'own'] },
+        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['own'] },
+        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'own'] },
       ],
     )
   })
 
   it('is not done to what is known, nor unless it is wished', async () => {
-    const { host, handedOn, applier } = start({ republish: true })
-    await applier.apply(from('node1'), [transaction(1, { node: 'own', path: ['node1'] })], at(1))
-    assert.deepEqual([handedOn, host.outbox], [[], []])
+    const { host, relayed, applier } = start({ relayEnabled: true })
+    await applier.apply(from('node1'), [transaction(1, { node: 'own', relayedBy: ['node1'] })], at(1))
+    assert.deepEqual([relayed, host.outbox], [[], []])
     const other = start()
     await other.applier.apply(from('node1'), [transaction(1)], at(1))
-    assert.deepEqual([other.handedOn, other.host.outbox], [[], []])
+    assert.deepEqual([other.relayed, other.host.outbox], [[], []])
   })
 })
 
 describe('what is set aside', () => {
   it('is passed and named, and then released', async () => {
     const { host, applier, stored } = start()
-    assert.equal(await applier.setAside(from('node1'), at(1), transaction(1)), true)
-    assert.equal(await applier.setAside(from('node1'), at(2), undefined), true)
-    assert.deepEqual((await stored('node1')).aside, { e1: [[1, 2]] })
-    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 1 }, transaction(1)), 1)
-    assert.deepEqual((await stored('node1')).aside, { e1: [[2, 2]] })
-    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 2 }), 0)
-    assert.deepEqual([(await stored('node1')).aside, host.applied], [undefined, ['node1-1']])
+    assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), true)
+    assert.equal(await applier.quarantine(from('node1'), at(2), undefined), true)
+    assert.deepEqual((await stored('node1')).quarantined, { e1: [[1, 2]] })
+    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 1 }, transaction(1)), 1)
+    assert.deepEqual((await stored('node1')).quarantined, { e1: [[2, 2]] })
+    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 2 }), 0)
+    assert.deepEqual([(await stored('node1')).quarantined, host.applied], [undefined, ['node1-1']])
   })
 
   it('counts as seen, so that it does not come by another path', async () => {
     const { host, applier } = start()
-    await applier.setAside(from('node1'), at(1), transaction(1))
-    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
+    await applier.quarantine(from('node1'), at(1), transaction(1))
+    await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
     assert.deepEqual(host.applied, [])
   })
 
   it('is not, when it came by another path', async () => {
     const { applier, stored } = start()
-    await applier.apply(from('node2'), [transaction(1, { path: ['node2'] })], at(1, 'f1'))
-    assert.equal(await applier.setAside(from('node1'), at(1), transaction(1)), false)
-    assert.deepEqual([(await stored('node1')).aside, (await stored('node1')).sequence], [undefined, 1])
+    await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
+    assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), false)
+    assert.deepEqual([(await stored('node1')).quarantined, (await stored('node1')).sequence], [undefined, 1])
   })
 
   it('and could not be read then is not applied if it came by another path meanwhile', async () => {
     const { host, applier } = start()
-    const other = transaction(1, { node: 'node3', place: 4, path: ['node1'] })
-    await applier.setAside(from('node1'), at(1), undefined)
-    await applier.apply(from('node2'), [transaction(1, { node: 'node3', place: 4, path: ['node2'] })], at(1, 'f1'))
-    assert.equal(await applier.release(from('node1'), { epoch: 'e1', sequence: 1 }, other, false), 0)
+    const other = transaction(1, { node: 'node3', place: 4, relayedBy: ['node1'] })
+    await applier.quarantine(from('node1'), at(1), undefined)
+    await applier.apply(from('node2'), [transaction(1, { node: 'node3', place: 4, relayedBy: ['node2'] })], at(1, 'f1'))
+    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 1 }, other, false), 0)
     assert.deepEqual(host.applied, ['node3-4'])
   })
 })

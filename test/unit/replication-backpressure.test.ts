@@ -21,26 +21,27 @@ describe('backpressure', { concurrency: true }, () => {
   it('a leaf that is gone: publish says so in time, no more than the bound is held, and all arrives later', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
-    await node1.reopen({ publishTimeout: 300, maxQueued: 100 })
+    await node1.reopen({ publishTimeout: 300, maxInFlight: 100 })
     await scene.quiet()
-    scene.network.drop('node1')
+    scene.network.crash('node1')
     const ids = numbered('held', 1_000)
     const started = Date.now()
     const outcomes = await Promise.allSettled(ids.map((id) => node1.host.write(id, insert('dog', { id }))))
     assert.ok(Date.now() - started < 3_000)
-    for (const outcome of outcomes) assert.equal(outcome.status === 'rejected' && outcome.reason.code, 'backlog_full')
-    const { queued, queuedBytes, waiting, backlogFull } = node1.cluster.metrics()!.publish
-    assert.deepEqual([queued, waiting, backlogFull], [100, 0, 1_000])
-    assert.ok(queuedBytes > 0)
+    for (const outcome of outcomes)
+      assert.equal(outcome.status === 'rejected' && outcome.reason.code, 'publish_timeout')
+    const { inFlight, inFlightBytes, waiting, timeouts } = node1.cluster.metrics()!.publish
+    assert.deepEqual([inFlight, waiting, timeouts], [100, 0, 1_000])
+    assert.ok(inFlightBytes > 0)
     // More than may wait at once are told at once.
     const more = numbered('more', 1_500).map((id) => node1.host.write(id, insert('dog', { id })))
-    const refused = await Promise.race([Promise.allSettled(more.slice(1_001)), delay(200, undefined, { ref: false })])
-    assert.ok(refused, 'told at once')
+    const rejected = await Promise.race([Promise.allSettled(more.slice(1_001)), delay(200, undefined, { ref: false })])
+    assert.ok(rejected, 'told at once')
     await Promise.allSettled(more)
-    scene.network.restore('node1')
+    scene.network.restart('node1')
     await scene.quiet()
     assert.deepEqual(node2.from(node1), [...ids, ...numbered('more', 1_500)])
-    assert.deepEqual(node1.cluster.metrics()!.publish.queued, 0)
+    assert.deepEqual(node1.cluster.metrics()!.publish.inFlight, 0)
   })
 
   it('a database that is slow: no more than two batches of a table are held, and the rest waits in the stream', async (test) => {
@@ -59,7 +60,7 @@ describe('backpressure', { concurrency: true }, () => {
     }
     await node1.write(numbered('many', 500))
     await eventually('the first batch is there', () => sizes.length === 1)
-    await eventually('its backlog is known', () => node2.of(node1).last === 500)
+    await eventually('its backlog is known', () => node2.of(node1).lastSequence === 500)
     assert.equal(node2.of(node1).lag, 500)
     assert.ok(node2.cluster.metrics()!.apply.bytes < 25 * (node1.cluster.metrics()!.publish.bytes / 500))
     release()

@@ -2,12 +2,18 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { hasSeen, Notes, rangesOf, withoutSequence, withSequence } from '../../lib/replication/seen.ts'
-import { formatLabel, parseLabel } from '../../lib/replication/stream-label.ts'
+import {
+  AppliedRangesBuilder,
+  rangesOf,
+  wasApplied,
+  withoutSequence,
+  withSequence,
+} from '../../lib/replication/applied-ranges.ts'
+import { formatStreamMetadata, parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 
 describe('what was seen of one epoch', () => {
   it('is so many ranges, the newest', () => {
-    const notes = new Notes(undefined)
+    const notes = new AppliedRangesBuilder(undefined)
     for (let place = 1; place <= 600; place++) notes.add('node1', 'e1', 2 * place)
     notes.add('node1', 'e2', 1)
     const { e1 = [], e2 } = notes.result()!.node1!
@@ -19,7 +25,7 @@ describe('names that other nodes make up', () => {
   const odd = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', '7']
 
   it('are names like any other', () => {
-    const notes = new Notes(undefined)
+    const notes = new AppliedRangesBuilder(undefined)
     for (const origin of odd)
       for (const epoch of odd) {
         assert.equal(notes.has(origin, epoch, 1), false, `${origin} ${epoch}`)
@@ -29,31 +35,31 @@ describe('names that other nodes make up', () => {
     const seen = notes.result()
     for (const origin of odd)
       for (const epoch of odd)
-        assert.deepEqual([hasSeen(seen, origin, epoch, 2), hasSeen(seen, origin, epoch, 4)], [true, false])
-    assert.equal(hasSeen({}, '__proto__', 'constructor', 1), false)
+        assert.deepEqual([wasApplied(seen, origin, epoch, 2), wasApplied(seen, origin, epoch, 4)], [true, false])
+    assert.equal(wasApplied({}, '__proto__', 'constructor', 1), false)
     for (const epoch of odd) {
-      const aside = withSequence(undefined, epoch, 5)
-      assert.deepEqual(rangesOf(aside, epoch), [[5, 5]])
-      assert.equal(withoutSequence(aside, epoch, 5), undefined)
+      const quarantined = withSequence(undefined, epoch, 5)
+      assert.deepEqual(rangesOf(quarantined, epoch), [[5, 5]])
+      assert.equal(withoutSequence(quarantined, epoch, 5), undefined)
       assert.deepEqual(withoutSequence({ e1: [[1, 1]] }, epoch, 5), { e1: [[1, 1]] })
     }
     assert.equal(({} as { e1?: unknown }).e1, undefined)
   })
 
   it('do not fill the database: of origins, and of epochs of one, the newest are kept', () => {
-    const notes = new Notes(undefined)
+    const notes = new AppliedRangesBuilder(undefined)
     for (let number = 1; number <= 2_000; number++) notes.add(`node${number}`, 'e1', 1)
     for (let number = 1; number <= 20; number++) notes.add('node1999', `f${number}`, 1)
     const seen = notes.result()!
     assert.deepEqual([Object.keys(seen).length, Object.keys(seen.node1999!).length], [256, 8])
-    assert.deepEqual([hasSeen(seen, 'node2000', 'e1', 1), hasSeen(seen, 'node1999', 'f20', 1)], [true, true])
+    assert.deepEqual([wasApplied(seen, 'node2000', 'e1', 1), wasApplied(seen, 'node1999', 'f20', 1)], [true, true])
   })
 })
 
 describe('the description of a stream', () => {
   it('stays within the 4 KB that a server takes, and tells the newest', () => {
     const far = Number.MAX_SAFE_INTEGER
-    const incarnations = Array.from({ length: 100 }, (_, index) => ({
+    const epochs = Array.from({ length: 100 }, (_, index) => ({
       epoch: `${1e15 + index}`,
       from: far - 100 + index,
       last: far,
@@ -63,10 +69,10 @@ describe('the description of a stream', () => {
       far - 300 + 2 * index,
     ])
     const names = { database: 'd'.repeat(250), table: 't'.repeat(250) }
-    const text = formatLabel(names, { incarnations, purged })
+    const text = formatStreamMetadata(names, { epochs, purged })
     assert.ok(Buffer.byteLength(text) <= 4_096, `${Buffer.byteLength(text)} bytes`)
-    const label = parseLabel(text)
-    assert.deepEqual(label.incarnations, incarnations.slice(-8))
+    const label = parseStreamMetadata(text)
+    assert.deepEqual(label.epochs, epochs.slice(-8))
     assert.deepEqual(label.purged, purged.slice(-16))
   })
 })

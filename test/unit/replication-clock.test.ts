@@ -2,15 +2,15 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { Clock, makeStamp } from '../../lib/replication/clock.ts'
+import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 
 describe('the clock', () => {
   it('does not go back within a millisecond for a stamp that is older than its own', () => {
-    const clock = new Clock('node1', 5_000, () => 1_000)
-    const stamps = Array.from({ length: 4 }, () => clock.stamp())
-    clock.merge(makeStamp(1_000, 1, 'node2'))
-    clock.merge(makeStamp(999, 9, 'node2'))
-    assert.equal(clock.stamp(), makeStamp(1_000, 4, 'node1'))
-    assert.equal(new Set(stamps).size, 4)
+    const clock = new HybridClock('node1', 5_000, () => 1_000)
+    const timestamps = Array.from({ length: 4 }, () => clock.timestamp())
+    clock.merge(makeTimestamp(1_000, 1, 'node2'))
+    clock.merge(makeTimestamp(999, 9, 'node2'))
+    assert.equal(clock.timestamp(), makeTimestamp(1_000, 4, 'node1'))
+    assert.equal(new Set(timestamps).size, 4)
   })
 })

@@ -71,7 +71,7 @@ async function run(scene: Scene, nodes: readonly MemoryNode[], plan: readonly St
   const dropped = new Set<MemoryNode>()
   const heal = () => {
     scene.network.heal()
-    for (const node of dropped) scene.network.restore(node.name)
+    for (const node of dropped) scene.network.restart(node.name)
     dropped.clear()
   }
   let number = 0
@@ -82,7 +82,7 @@ async function run(scene: Scene, nodes: readonly MemoryNode[], plan: readonly St
     else if (step.kind === 'pause') await new Promise((resolve) => setImmediate(resolve))
     else if (step.kind === 'drop') {
       dropped.add(nodes[step.node]!)
-      scene.network.drop(nodes[step.node]!.name)
+      scene.network.crash(nodes[step.node]!.name)
     } else if (step.node !== step.other) scene.network.cut(nodes[step.node]!.name, nodes[step.other]!.name)
   }
   heal()

@@ -120,7 +120,7 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
   it('by a store that was lost', async (test) => {
     const scene = new Scene(test)
     const { node2, arrived } = await unseen(scene, async (node1) => {
-      scene.network.loseDisk('node1')
+      scene.network.wipeDisk('node1')
       await node1.write(['anew'])
     })
     assert.deepEqual(node2.gaps(), [['node1', 6, 10, 'recreated']])
@@ -132,22 +132,23 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('confirmed', 5))
     await scene.quiet()
-    const published = node1.host.published.bind(node1.host)
-    node1.host.published = () => Promise.reject(new Error('its process is about to die'))
+    const published = node1.host.confirmPublished.bind(node1.host)
+    node1.host.confirmPublished = () => Promise.reject(new Error('its process is about to die'))
     await node1.reopen()
     await node1.write(numbered('unconfirmed', 5))
     await eventually('it is read', () => node2.from(node1).length === 10)
     await node1.cluster.close()
-    scene.network.loseDisk('node1')
-    node1.host.published = published
+    scene.network.wipeDisk('node1')
+    node1.host.confirmPublished = published
     await node1.open()
     await node1.write(['after'])
     await scene.quiet()
     assert.deepEqual(node2.from(node1), [...numbered('confirmed', 5), ...numbered('unconfirmed', 5), 'after'])
     assert.deepEqual(node2.gaps(), [])
     // All six of the new stream are known, should they come by another path.
-    const { epoch = '', seen } = (await node2.host.checkpoint({ node: 'node1', database: 'dev', table: 'dog' })) ?? {}
-    assert.deepEqual(seen?.node1?.[epoch], [[1, 6]])
+    const { epoch = '', applied } =
+      (await node2.host.loadCheckpoint({ node: 'node1', database: 'dev', table: 'dog' })) ?? {}
+    assert.deepEqual(applied?.node1?.[epoch], [[1, 6]])
   })
 
   it('by a store that was brought back from a copy', async (test) => {
@@ -155,7 +156,7 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
     await scene.quiet()
-    const restore = scene.network.copyDisk('node1')
+    const restore = scene.network.snapshotDisk('node1')
     await node1.write(numbered('seen', 3))
     await scene.quiet()
     scene.network.cut('node1', 'node2')
@@ -174,7 +175,7 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
-    const restore = scene.network.copyDisk('node1')
+    const restore = scene.network.snapshotDisk('node1')
     await node1.write(numbered('seen', 3))
     await scene.quiet()
     restore()
@@ -191,14 +192,14 @@ describe('a node whose store and database went back in time together', { concurr
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 3))
     await scene.quiet()
-    const restore = scene.network.copyDisk('node1')
-    const progress = new Map(node1.host.progress)
+    const restore = scene.network.snapshotDisk('node1')
+    const progress = new Map(node1.host.publishedPositions)
     await node1.write(numbered('later', 3))
     await scene.quiet()
     await node1.cluster.close()
     restore()
-    node1.host.progress.clear()
-    for (const [key, value] of progress) node1.host.progress.set(key, value)
+    node1.host.publishedPositions.clear()
+    for (const [key, value] of progress) node1.host.publishedPositions.set(key, value)
     return [node1, node2] as const
   }
 

@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Transaction } from '../../lib/host.ts'
-import { silent } from '../../lib/logger.ts'
-import { makeStamp } from '../../lib/replication/clock.ts'
-import { Publisher, type PublisherOptions } from '../../lib/replication/publisher.ts'
+import type { Transaction } from '../../lib/host/host.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { Publisher, type PublisherOptions } from '../../lib/replication/publish/publisher.ts'
+import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { eventually } from '../support/cluster.ts'
 import { setClock } from '../support/elapsed.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -19,20 +19,20 @@ let count = 0
 /** A write of one row into each of these tables. */
 const transaction = (id: string, tables = ['dog'], row: object = {}): Transaction => ({
   id,
-  stamp: makeStamp(Date.now(), count++, node),
+  timestamp: makeTimestamp(Date.now(), count++, node),
   writes: tables.map((table) => insert(table, { id, ...row })),
 })
 
 /** Its outbox is in the test's hands. */
 class ScriptedHost extends MemoryHost {
-  read = (after?: { id: string }): AsyncIterable<Transaction> => super.unpublished(after)
-  confirm = (...args: Parameters<MemoryHost['published']>): Promise<void> => super.published(...args)
+  read = (after?: { id: string }): AsyncIterable<Transaction> => super.readOutbox(after)
+  confirm = (...args: Parameters<MemoryHost['confirmPublished']>): Promise<void> => super.confirmPublished(...args)
 
-  override async *unpublished(after?: { id: string }): AsyncIterable<Transaction> {
+  override async *readOutbox(after?: { id: string }): AsyncIterable<Transaction> {
     yield* this.read(after)
   }
 
-  override published(...args: Parameters<MemoryHost['published']>): Promise<void> {
+  override confirmPublished(...args: Parameters<MemoryHost['confirmPublished']>): Promise<void> {
     return this.confirm(...args)
   }
 }
@@ -56,10 +56,10 @@ function over(test: TestContext, leaf: MemoryLeaf, host: MemoryHost, options: Pa
     mesh: leaf.mesh,
     host,
     node,
-    logger: silent,
+    logger: silentLogger,
     window: 100,
-    maxQueued: 1_000,
-    maxQueuedBytes: 1e9,
+    maxInFlight: 1_000,
+    maxInFlightBytes: 1e9,
     timeout: 10_000,
     requestTimeout: 10_000,
     ...options,
@@ -124,7 +124,7 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     const { leaf, host, publish } = await start(test)
     await Promise.all(publish(transaction('before')))
     await eventually('it is confirmed', () => host.outbox.length === 0)
-    const before = host.progress.size
+    const before = host.publishedPositions.size
     leaf.held = true
     const [both, later] = publish(transaction('both', ['dog', 'cat']), transaction('later', ['cat']))
     const ofCat = await eventually('the messages of both tables are sent', () => {
@@ -135,23 +135,23 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     await later
     assert.ok(await isPending(both!), 'a part of it is not stored')
     assert.deepEqual(outboxOf(host), ['both', 'later'])
-    assert.deepEqual((await host.publishedUpTo('dev', 'cat'))?.sequence, 0)
-    assert.equal(host.progress.size, before + 1)
+    assert.deepEqual((await host.publishedPosition('dev', 'cat'))?.sequence, 0)
+    assert.equal(host.publishedPositions.size, before + 1)
     await leaf.release()
     await both
     await eventually('both leave', () => host.outbox.length === 0)
-    assert.equal((await host.publishedUpTo('dev', 'cat'))?.sequence, 2)
-    assert.equal((await host.publishedUpTo('dev', 'dog'))?.sequence, 2)
+    assert.equal((await host.publishedPosition('dev', 'cat'))?.sequence, 2)
+    assert.equal((await host.publishedPosition('dev', 'dog'))?.sequence, 2)
   })
 
   it('is told of the epoch before anything is sent, and remembers it after a start', async (test) => {
     const { leaf, host, publisher } = await start(test)
     const position = await publisher.ensure(dog)
-    assert.deepEqual(await host.publishedUpTo('dev', 'dog'), { ...dog, ...position, id: '' })
+    assert.deepEqual(await host.publishedPosition('dev', 'dog'), { ...dog, ...position, id: '' })
     await publisher.close()
     assert.deepEqual(await over(test, leaf, host).publisher.ensure(dog), position)
     // What the host does not know is not ours.
-    host.progress.set(JSON.stringify(['dev', 'dog']), { ...dog, epoch: 'another', sequence: 0, id: '' })
+    host.publishedPositions.set(JSON.stringify(['dev', 'dog']), { ...dog, epoch: 'another', sequence: 0, id: '' })
     assert.notEqual((await over(test, leaf, host).publisher.ensure(dog)).epoch, position.epoch)
   })
 
@@ -301,7 +301,7 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     leaf.held = true
     const started = Date.now()
     const [one] = publish(transaction('one'))
-    await assert.rejects(one!, { code: 'backlog_full' })
+    await assert.rejects(one!, { code: 'publish_timeout' })
     assert.ok(Date.now() - started >= 200)
     await leaf.release()
     await eventually('it leaves', () => host.outbox.length === 0)
@@ -309,13 +309,13 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('of more than may wait at once is refused at once', async (test) => {
-    const { leaf, publisher, publish } = await start(test, { maxQueued: 2 })
+    const { leaf, publisher, publish } = await start(test, { maxInFlight: 2 })
     leaf.held = true
     const all = publish(...Array.from({ length: 20 }, (_, index) => transaction(`${index}`)))
     assert.equal(publisher.metrics().waiting, 20)
-    const [refused] = publish(transaction('one more'))
-    assert.ok(!(await isPending(refused!)))
-    await assert.rejects(refused!, { code: 'backlog_full' })
+    const [rejected] = publish(transaction('one more'))
+    assert.ok(!(await isPending(rejected!)))
+    await assert.rejects(rejected!, { code: 'publish_timeout' })
     await leaf.release()
     await Promise.all(all)
   })
@@ -323,11 +323,11 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
   it('that came to nothing is forgotten where no outbox keeps it', async (test) => {
     const leaf = await MemoryLeaf.open(test)
     const host = new MemoryHost([], { outbox: false })
-    const { publisher } = over(test, leaf, host, { timeout: 200, maxQueued: 1 })
+    const { publisher } = over(test, leaf, host, { timeout: 200, maxInFlight: 1 })
     leaf.held = true
     // The second waits for room, and the third behind it.
     const all = ['sent', 'next', 'unread'].map((id) => publisher.publish(transaction(id)))
-    for (const each of all) await assert.rejects(each, { code: 'backlog_full' })
+    for (const each of all) await assert.rejects(each, { code: 'publish_timeout' })
     await leaf.release()
     await publisher.publish(transaction('later'))
     assert.deepEqual(await leaf.ids(dog), ['sent', 'later'])
@@ -339,24 +339,24 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
 
 describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
   it('is bounded in transactions', async (test) => {
-    const { leaf, publisher, publish } = await start(test, { maxQueued: 3 })
+    const { leaf, publisher, publish } = await start(test, { maxInFlight: 3 })
     leaf.held = true
     const all = publish(...Array.from({ length: 10 }, (_, index) => transaction(`${index}`)))
     await leaf.sent(2)
     await turns()
-    assert.deepEqual([publisher.metrics().queued, leaf.appends.length], [3, 3])
+    assert.deepEqual([publisher.metrics().inFlight, leaf.appends.length], [3, 3])
     await leaf.release()
     await Promise.all(all)
   })
 
   it('is bounded in bytes, one beyond them alone', async (test) => {
-    const { leaf, publisher, publish } = await start(test, { maxQueuedBytes: 2_500 })
+    const { leaf, publisher, publish } = await start(test, { maxInFlightBytes: 2_500 })
     leaf.held = true
     const row = { text: 'x'.repeat(1_000) }
     const all = publish(...Array.from({ length: 10 }, (_, index) => transaction(`${index}`, ['dog'], row)))
     await leaf.sent(2)
     await turns()
-    assert.equal(publisher.metrics().queued, 3)
+    assert.equal(publisher.metrics().inFlight, 3)
     await leaf.release()
     await Promise.all(all)
     await Promise.all(publish(transaction('large', ['dog'], { text: 'x'.repeat(10_000) })))
@@ -401,7 +401,7 @@ describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
     await Promise.all(publish(transaction('later')))
     await eventually('it leaves', () => host.outbox.length === 2)
     assert.deepEqual(outboxOf(host), ['large', 'line\nbreak'])
-    assert.equal(publisher.metrics().refused, 2)
+    assert.equal(publisher.metrics().rejected, 2)
     assert.deepEqual(await leaf.ids(dog), ['before', 'after', 'later'])
     await publisher.close()
     const { publish: publishAgain } = over(test, leaf, host)
@@ -415,10 +415,10 @@ describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => 
   it('what the leaf missed is sent, though nothing is published any more', async (test) => {
     const { leaf, host, publisher, publish } = await start(test)
     await Promise.all(publish(transaction('before', ['dog', 'cat'])))
-    leaf.network.drop(node)
+    leaf.network.crash(node)
     publish(transaction('meanwhile', ['dog', 'cat']))
     await delay(20)
-    leaf.network.restore(node)
+    leaf.network.restart(node)
     publisher.resume()
     await eventually('it leaves', () => host.outbox.length === 0)
     assert.deepEqual(
@@ -437,7 +437,7 @@ describe('a long outbox', { timeout: 60_000 }, () => {
 
   /** Reads all of it, in passes that show what they give. Resolves with where each began and how much it read. */
   async function readAll(test: TestContext, give: (after: { id: string } | undefined) => Transaction[]) {
-    const { leaf, host, publisher } = await start(test, { maxQueued: 20_000, window: 20_000 })
+    const { leaf, host, publisher } = await start(test, { maxInFlight: 20_000, window: 20_000 })
     const passes: { after: string | undefined; read: number }[] = []
     host.read = async function* (after) {
       const pass = { after: after?.id, read: 0 }

@@ -99,7 +99,7 @@ describe('a reader', () => {
       await reader.next()
       status(code, description, unanswered(8))
       assert.equal(pulls().length, 2)
-      assert.equal(reader.lost, false)
+      assert.equal(reader.failed, false)
       deliver([7])
       assert.equal((await reader.next()).length, 1)
     })
@@ -135,7 +135,7 @@ describe('a reader', () => {
     it(`is lost with the status ${code} ${description}, which counts nothing`, async (test) => {
       const { reader, status } = await start(test)
       status(code, description)
-      assert.equal(reader.lost, true)
+      assert.equal(reader.failed, true)
       await assert.rejects(reader.next(), { code: 'reader_lost' })
     })
 
@@ -177,12 +177,12 @@ describe('a reader', () => {
   it('is lost with what it did not ask for, or no consumer sent: it holds no more than there is room for', async (test) => {
     const { server, reader } = await start(test)
     server.deliver(server.subscriptions[0]!, { reply: '$JS.ACK.s.c1.1.5.1.0.0', data: Buffer.from('forged') })
-    assert.equal(reader.lost, true, 'to our inbox')
+    assert.equal(reader.failed, true, 'to our inbox')
     for (const forge of ['more', 'x', '$JS.ACK.s.c1.1.NaN.7.1.0', '$JS.ACK.s.c1.1.5'] as const) {
       const { server, reader, deliver } = await start(test, 2)
       if (forge === 'more') deliver([5, 6, 7])
       else server.deliver(server.subscriptions[0]!, { subject, reply: forge, data: Buffer.from('forged') })
-      assert.equal(reader.lost, true, forge)
+      assert.equal(reader.failed, true, forge)
       await assert.rejects(reader.next(), { code: 'reader_lost' })
     }
   })
@@ -198,9 +198,9 @@ describe('a reader', () => {
     test.mock.timers.enable({ apis: ['setTimeout'] })
     const { reader } = await start(test)
     test.mock.timers.tick(64_999)
-    assert.equal(reader.lost, false)
+    assert.equal(reader.failed, false)
     test.mock.timers.tick(1)
-    assert.equal(reader.lost, true)
+    assert.equal(reader.failed, true)
   })
 
   it('is lost when it cannot ask', async (test) => {
@@ -208,6 +208,6 @@ describe('a reader', () => {
     deliver([5, 6, 7, 8, 9])
     server.refusal = new Error('disconnected')
     await reader.next()
-    assert.equal(reader.lost, true)
+    assert.equal(reader.failed, true)
   })
 })

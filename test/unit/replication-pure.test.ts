@@ -5,61 +5,67 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import type { Transaction, Write } from '../../lib/index.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
-import { Clock, compareStamps, makeStamp, stampTime } from '../../lib/replication/clock.ts'
-import { addRange, inRanges, Notes } from '../../lib/replication/seen.ts'
-import { epochBehind, formatLabel, parseLabel, whyGone, withPurge } from '../../lib/replication/stream-label.ts'
+import { AppliedRangesBuilder, addRange, inRanges } from '../../lib/replication/applied-ranges.ts'
+import {
+  classifyGap,
+  epochAfter,
+  formatStreamMetadata,
+  parseStreamMetadata,
+  withPurge,
+} from '../../lib/replication/stream-metadata.ts'
 import {
   decode,
   encode,
   encodeHeaders,
-  epochOf,
-  idOf,
-  idOfPart,
   isReplicable,
+  messageEpoch,
+  messageId,
+  partId,
   splitByTable,
   WireError,
 } from '../../lib/replication/wire.ts'
+import { compareTimestamps, HybridClock, makeTimestamp, wallTimeOf } from '../../lib/util/hybrid-clock.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
-const stamp = makeStamp(1_700_000_000_000, 0, 'node1')
+const timestamp = makeTimestamp(1_700_000_000_000, 0, 'node1')
 
 describe('the clock', () => {
   it('gives stamps that rise and sort as text, whatever the wall clock does', () => {
     let now = 1_000
-    const clock = new Clock('node1', 5_000, () => now)
-    const stamps = [clock.stamp(), clock.stamp()]
+    const clock = new HybridClock('node1', 5_000, () => now)
+    const timestamps = [clock.timestamp(), clock.timestamp()]
     now = 500
-    stamps.push(clock.stamp())
+    timestamps.push(clock.timestamp())
     now = 2_000
-    stamps.push(clock.stamp())
-    assert.deepEqual([...stamps].sort(compareStamps), stamps)
-    assert.equal(new Set(stamps).size, 4)
-    assert.equal(stampTime(stamps[3]!), 2_000)
+    timestamps.push(clock.timestamp())
+    assert.deepEqual([...timestamps].sort(compareTimestamps), timestamps)
+    assert.equal(new Set(timestamps).size, 4)
+    assert.equal(wallTimeOf(timestamps[3]!), 2_000)
   })
 
   it('goes on behind what it merged, and believes nobody who is too far ahead', () => {
-    const clock = new Clock('node1', 5_000, () => 1_000)
-    clock.merge(makeStamp(4_000, 7, 'node2'))
-    assert.ok(clock.stamp() > makeStamp(4_000, 7, 'node2'))
-    const far = makeStamp(6_001, 0, 'node2')
+    const clock = new HybridClock('node1', 5_000, () => 1_000)
+    clock.merge(makeTimestamp(4_000, 7, 'node2'))
+    assert.ok(clock.timestamp() > makeTimestamp(4_000, 7, 'node2'))
+    const far = makeTimestamp(6_001, 0, 'node2')
     assert.equal(clock.accepts(far), false)
     clock.merge(far)
-    assert.ok(clock.stamp() < far)
+    assert.ok(clock.timestamp() < far)
     clock.resume(far)
-    assert.ok(clock.stamp() > far)
+    assert.ok(clock.timestamp() > far)
   })
 
   it('goes on when the counter of a millisecond is used up', () => {
-    const clock = new Clock('node1', 5_000, () => 1_000)
-    const last = makeStamp(1_000, 0xffffff, 'node1')
+    const clock = new HybridClock('node1', 5_000, () => 1_000)
+    const last = makeTimestamp(1_000, 0xffffff, 'node1')
     clock.merge(last)
-    assert.ok(clock.stamp() > last)
+    assert.ok(clock.timestamp() > last)
   })
 
   it('knows what is no stamp', () => {
-    for (const text of ['', 'x', '2022-09-02T20:06:35.993Z', `${stamp}`.slice(0, 19)])
-      assert.ok(Number.isNaN(stampTime(text)), text)
+    for (const text of ['', 'x', '2022-09-02T20:06:35.993Z', `${timestamp}`.slice(0, 19)])
+      assert.ok(Number.isNaN(wallTimeOf(text)), text)
   })
 })
 
@@ -83,7 +89,7 @@ describe('ranges of what was seen', () => {
 
   it('are noted by origin and epoch without changing what was given', () => {
     const before = { node1: { a: [[1, 3]] as [number, number][] } }
-    const notes = new Notes(before)
+    const notes = new AppliedRangesBuilder(before)
     for (const sequence of [4, 5, 9]) notes.add('node1', 'a', sequence)
     notes.add('node1', 'b', 1)
     assert.ok(notes.has('node1', 'b', 1) && notes.has('node1', 'a', 5) && !notes.has('node1', 'a', 6))
@@ -109,7 +115,7 @@ describe('the wire format', () => {
     time: 0,
   })
   const roundTrip = (writes: Write[]): Write[] =>
-    decode(source, entryOf({ id: 't1', stamp, user: 'admin', writes }, writes)).writes
+    decode(source, entryOf({ id: 't1', timestamp, user: 'admin', writes }, writes)).writes
 
   it('brings values back as they were', () => {
     const record = {
@@ -151,13 +157,13 @@ describe('the wire format', () => {
 
   it('keeps ids, stamp, user and origin', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1, 'two', 3n] }]
-    const decoded = decode(source, entryOf({ id: 't1', stamp, user: 'admin', writes }, writes, 7))
+    const decoded = decode(source, entryOf({ id: 't1', timestamp, user: 'admin', writes }, writes, 7))
     assert.deepEqual(decoded, {
       id: 't1',
-      stamp,
+      timestamp,
       user: 'admin',
       writes,
-      origin: { node: 'node1', path: [], epoch: 'epoch1', sequence: 7 },
+      origin: { node: 'node1', relayedBy: [], epoch: 'epoch1', sequence: 7 },
       sequence: 7,
     })
   })
@@ -178,7 +184,7 @@ describe('the wire format', () => {
   })
 
   it('refuses what is no transaction of this table', () => {
-    const good = entryOf({ id: 't1', stamp, writes: [] }, [{ operation: 'insert', ...dog, records: [{ id: 1 }] }])
+    const good = entryOf({ id: 't1', timestamp, writes: [] }, [{ operation: 'insert', ...dog, records: [{ id: 1 }] }])
     const bad = (data: Uint8Array) => () => decode(source, { ...good, data })
     assert.throws(bad(Buffer.from('garbage')), WireError)
     assert.throws(bad(new Uint8Array([0xc1])), WireError)
@@ -197,12 +203,12 @@ describe('the wire format', () => {
 
   it('refuses names that would break a header apart, or fill one, wherever they stand', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1] }]
-    const origin = { node: 'node3', epoch: 'e3', sequence: 9, path: ['node3'] }
-    const good = { id: 't1', stamp, writes, origin }
+    const origin = { node: 'node3', epoch: 'e3', sequence: 9, relayedBy: ['node3'] }
+    const good = { id: 't1', timestamp, writes, origin }
     const read = (transaction: Transaction) => () => decode(source, entryOf(transaction, writes))
     assert.doesNotThrow(read({ ...good, origin: { ...origin, node: '__proto__', epoch: 'constructor' } }))
     for (const name of ['a\r\nb', 'a\nb', 'a,b', 'a b', '', 'n'.repeat(256)])
-      for (const bad of [{ node: name }, { path: ['node3', name] }]) {
+      for (const bad of [{ node: name }, { relayedBy: ['node3', name] }]) {
         const wire = encode({ ...good, origin: { ...origin, ...bad } }, writes, 'node1')
         const entry = { data: wire, headers: {}, sequence: 1, delivery: 1, time: 0 }
         assert.throws(() => decode(source, entry), WireError, JSON.stringify(bad).slice(0, 60))
@@ -211,7 +217,7 @@ describe('the wire format', () => {
       const entry = { data: encode({ ...good, id }, writes, 'node1'), headers: {}, sequence: 1, delivery: 1, time: 0 }
       assert.throws(() => decode(source, entry), WireError)
     }
-    assert.throws(read({ ...good, origin: { ...origin, path: Array.from({ length: 65 }, () => 'n') } }), WireError)
+    assert.throws(read({ ...good, origin: { ...origin, relayedBy: Array.from({ length: 65 }, () => 'n') } }), WireError)
   })
 
   it('knows an epoch and an id by their length too, and gives parts ids that are no longer', () => {
@@ -223,22 +229,22 @@ describe('the wire format', () => {
       time: 0,
     })
     const [e, i] = ['e'.repeat(64), 'i'.repeat(1_024)]
-    assert.deepEqual([epochOf(entry(e, i)), idOf(entry(e, i))], [e, i])
-    assert.deepEqual([epochOf(entry(`${e}e`, i)), idOf(entry(e, `${i}i`))], ['', ''])
-    assert.equal(idOfPart('t1', dog), 't1:dev.dog')
-    const long = idOfPart(i, dog)
+    assert.deepEqual([messageEpoch(entry(e, i)), messageId(entry(e, i))], [e, i])
+    assert.deepEqual([messageEpoch(entry(`${e}e`, i)), messageId(entry(e, `${i}i`))], ['', ''])
+    assert.equal(partId('t1', dog), 't1:dev.dog')
+    const long = partId(i, dog)
     assert.match(long, /^[0-9a-f]{64}$/)
-    assert.notEqual(idOfPart(i, { ...dog, table: 'cat' }), long)
+    assert.notEqual(partId(i, { ...dog, table: 'cat' }), long)
   })
 
   it('splits a transaction by table, in the order in which the tables occur', () => {
     const cat = { database: 'dev', table: 'cat' }
     const writes: Write[] = [dog, cat, dog].map((table, id) => ({ operation: 'insert', ...table, records: [{ id }] }))
-    assert.deepEqual(splitByTable({ id: 't', stamp, writes }), [
+    assert.deepEqual(splitByTable({ id: 't', timestamp, writes }), [
       { table: dog, writes: [writes[0], writes[2]] },
       { table: cat, writes: [writes[1]] },
     ])
-    assert.deepEqual(splitByTable({ id: 't', stamp, writes: [] }), [])
+    assert.deepEqual(splitByTable({ id: 't', timestamp, writes: [] }), [])
   })
 
   it('knows which names cannot be part of a subject', () => {
@@ -249,38 +255,38 @@ describe('the wire format', () => {
 })
 
 describe('the description of a stream', () => {
-  const incarnations = [
+  const epochs = [
     { epoch: 'a1', from: 1, last: 100 },
     { epoch: 'b2', from: 81 },
   ]
 
   it('tells its incarnations, and what was purged', () => {
-    const label = { incarnations, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
-    assert.deepEqual(parseLabel(formatLabel(dog, label)), label)
-    assert.deepEqual(parseLabel('some other stream'), { incarnations: [], purged: [] })
+    const label = { epochs, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
+    assert.deepEqual(parseStreamMetadata(formatStreamMetadata(dog, label)), label)
+    assert.deepEqual(parseStreamMetadata('some other stream'), { epochs: [], purged: [] })
     const purged = Array.from({ length: 40 }, (_, index): [number, number] => [10 * index + 1, 10 * index + 5])
-    assert.ok(formatLabel(dog, { incarnations, purged }).length < 1000, 'it has an end, whatever happened')
+    assert.ok(formatStreamMetadata(dog, { epochs, purged }).length < 1000, 'it has an end, whatever happened')
   })
 
   it('says in which of them a sequence is', () => {
-    const label = parseLabel('dev.dog epoch=a1@1..100 epoch=b2@81')
+    const label = parseStreamMetadata('dev.dog epoch=a1@1..100 epoch=b2@81')
     assert.deepEqual(
-      [0, 79, 80, 200].map((sequence) => epochBehind(label, sequence)),
+      [0, 79, 80, 200].map((sequence) => epochAfter(label, sequence)),
       ['a1', 'a1', 'b2', 'b2'],
     )
-    assert.equal(epochBehind(parseLabel(''), 5), '')
+    assert.equal(epochAfter(parseStreamMetadata(''), 5), '')
   })
 
   it('says why messages are gone', () => {
-    const label = withPurge(withPurge(withPurge({ incarnations, purged: [] }, 11, 20), 21, 30), 41, 50)
+    const label = withPurge(withPurge(withPurge({ epochs, purged: [] }, 11, 20), 21, 30), 41, 50)
     const texts = (from: number, to: number, first = 1000) =>
-      whyGone(label, from, to, first)
+      classifyGap(label, from, to, first)
         .map((gap) => `${gap.from}-${gap.to} ${gap.reason}`)
         .join(', ')
     assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')
     assert.equal(texts(15, 25), '15-25 purged')
     assert.equal(texts(30, 31), '30-30 purged, 31-31 expired')
     assert.equal(texts(51, 60, 1), '51-60 purged', 'retention takes from the front only')
-    assert.deepEqual(whyGone(parseLabel(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
+    assert.deepEqual(classifyGap(parseStreamMetadata(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
   })
 })

@@ -4,10 +4,10 @@ import assert from 'node:assert/strict'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
-import { Quarantine, type QuarantineOptions } from '../../lib/replication/quarantine.ts'
-import { temporaryFolder } from '../support/cluster.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { Quarantine, type QuarantineOptions } from '../../lib/replication/subscribe/quarantine.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 
 const source = { node: 'node1', database: 'dev', table: 'dog' }
 const entry = (sequence: number, bytes = 10): Entry => ({
@@ -19,10 +19,10 @@ const entry = (sequence: number, bytes = 10): Entry => ({
 })
 
 async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {}) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   test.after(remove)
-  const options = { folder, maxMessages: 3, maxBytes: 100_000, logger: silent, ...bounds }
-  return { folder, options, quarantine: await Quarantine.open(options) }
+  const options = { directory, maxMessages: 3, maxBytes: 100_000, logger: silentLogger, ...bounds }
+  return { directory, options, quarantine: await Quarantine.open(options) }
 }
 
 const sequences = (quarantine: Quarantine) => quarantine.list().map(({ sequence }) => sequence)
@@ -58,10 +58,10 @@ describe('the quarantine', () => {
   })
 
   it('holds a message once, however often it is put there, and gives it back as it was', async (test) => {
-    const { folder, options, quarantine } = await start(test)
+    const { directory, options, quarantine } = await start(test)
     for (let times = 0; times < 5; times++) await quarantine.put(source, 'e1', entry(1, 30), 'bad')
     await quarantine.put(source, 'e2', entry(1, 30), 'of another epoch')
-    assert.equal((await readdir(folder)).length, 2)
+    assert.equal((await readdir(directory)).length, 2)
     const again = await Quarantine.open(options)
     assert.deepEqual(
       again
@@ -74,24 +74,24 @@ describe('the quarantine', () => {
   })
 
   it('removes what was half written, and leaves what it cannot read', async (test) => {
-    const { folder, options, quarantine } = await start(test)
+    const { directory, options, quarantine } = await start(test)
     await quarantine.put(source, 'e1', entry(1), 'bad')
-    const [name] = await readdir(folder)
-    const content = JSON.parse(await readFile(join(folder, name!), 'utf8'))
-    await writeFile(join(folder, 'half.json.new'), '{')
-    await writeFile(join(folder, 'other.json'), JSON.stringify({ ...content, sequence: 'one' }))
-    await writeFile(join(folder, 'garbage.json'), '{')
+    const [name] = await readdir(directory)
+    const content = JSON.parse(await readFile(join(directory, name!), 'utf8'))
+    await writeFile(join(directory, 'half.json.new'), '{')
+    await writeFile(join(directory, 'other.json'), JSON.stringify({ ...content, sequence: 'one' }))
+    await writeFile(join(directory, 'garbage.json'), '{')
     const again = await Quarantine.open(options)
     assert.deepEqual(sequences(again), [1])
-    assert.deepEqual((await readdir(folder)).sort(), [name!, 'garbage.json', 'other.json'].sort())
+    assert.deepEqual((await readdir(directory)).sort(), [name!, 'garbage.json', 'other.json'].sort())
   })
 
   it('drops what a checkpoint does not name', async (test) => {
-    const { folder, quarantine } = await start(test)
+    const { directory, quarantine } = await start(test)
     for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
     await quarantine.reconcile({ ...source, table: 'cat' }, undefined)
     assert.equal(quarantine.size, 3)
     await quarantine.reconcile(source, { e1: [[2, 2]], e2: [[1, 3]] })
-    assert.deepEqual([sequences(quarantine), (await readdir(folder)).length], [[2], 1])
+    assert.deepEqual([sequences(quarantine), (await readdir(directory)).length], [[2], 1])
   })
 })

@@ -4,21 +4,21 @@ import assert from 'node:assert/strict'
 import { readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
-import { makeStamp } from '../../lib/replication/clock.ts'
+import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { eventually } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 
 const HOUR = 3_600_000
 const source = { node: 'node1', ...dog }
-const folderOf = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'quarantine')
+const directoryOf = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'quarantine')
 
 /** The clock of its database goes an hour wrong for these transactions. */
 async function writeAhead(node: MemoryNode, ids: readonly string[]): Promise<void> {
-  const { stamp } = node.host
-  node.host.stamp = () => makeStamp(Date.now() + HOUR, 0, node.name)
+  const { timestamp } = node.host
+  node.host.timestamp = () => makeTimestamp(Date.now() + HOUR, 0, node.name)
   await node.write(ids)
-  node.host.stamp = stamp
+  node.host.timestamp = timestamp
 }
 
 /** A message that is no transaction, in the stream of `node`. */
@@ -42,22 +42,22 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     await node1.write(['after'])
     await scene.quiet()
     assert.deepEqual(node2.from(node1), ['before', 'after'])
-    const told = node2.events['replication:quarantined']!
+    const reported = node2.events['replication:quarantined']!
     assert.deepEqual(
-      told.map(({ sequence }) => sequence),
+      reported.map(({ sequence }) => sequence),
       [2, 3],
     )
-    assert.match(told[0]!.error, /too far in the future/)
+    assert.match(reported[0]!.error, /too far in the future/)
     assert.equal(node2.of(node1).quarantined, 2)
     assert.equal(node2.cluster.metrics()!.apply.quarantined, 2)
     assert.equal(node2.of(node1).state, 'live')
     const [first] = node2.cluster.quarantine.list(source)
     assert.equal(first!.id, 'ahead-1')
-    assert.ok(first!.bytes > 0 && Math.abs(first!.at - Date.now()) < 60_000)
+    assert.ok(first!.bytes > 0 && Math.abs(first!.quarantinedAt - Date.now()) < 60_000)
     // Not yet.
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2, 3] })
     // Our own clock has not followed it.
-    assert.ok(node2.cluster.stamp() < makeStamp(Date.now() + HOUR / 2, 0, 'x'))
+    assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR / 2, 0, 'x'))
 
     await node2.reopen({ maxClockDrift: 2 * HOUR })
     await scene.quiet()
@@ -67,7 +67,7 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [] })
     assert.deepEqual(node2.from(node1), ['before', 'after', 'ahead-2', 'ahead-1'])
     assert.equal(node2.of(node1).quarantined, 0)
-    assert.deepEqual(await readdir(folderOf(node2)), [])
+    assert.deepEqual(await readdir(directoryOf(node2)), [])
     assert.deepEqual(node2.host.contents('dev', 'dog'), node1.host.contents('dev', 'dog'))
     await node2.reopen({ maxClockDrift: 2 * HOUR })
     await node1.write(['last'])
@@ -163,8 +163,8 @@ describe('a message that cannot be read', { concurrency: true }, () => {
     await writeGarbage(node1)
     await node1.write(['after'])
     await scene.quiet()
-    const [name] = await readdir(folderOf(node2))
-    const file = join(folderOf(node2), name!)
+    const [name] = await readdir(directoryOf(node2))
+    const file = join(directoryOf(node2), name!)
     await node2.cluster.close()
     // Died between the file and the checkpoint: it is set aside again.
     const [key] = node2.host.checkpoints.keys()
@@ -176,14 +176,14 @@ describe('a message that cannot be read', { concurrency: true }, () => {
     assert.equal(node2.cluster.quarantine.list().length, 1)
     await node2.cluster.close()
     // Died between the release and the removal of the file.
-    const { aside: _, ...released } = node2.host.checkpoints.get(key!)!
+    const { quarantined: _, ...released } = node2.host.checkpoints.get(key!)!
     node2.host.checkpoints.set(key!, released)
     await writeFile(`${file}.new`, '{')
     await node2.open()
     await scene.quiet()
     assert.deepEqual(node2.cluster.quarantine.list(), [])
-    assert.deepEqual(await readdir(folderOf(node2)), [])
-    await rm(folderOf(node2), { recursive: true })
+    assert.deepEqual(await readdir(directoryOf(node2)), [])
+    await rm(directoryOf(node2), { recursive: true })
     await node1.write(numbered('more', 2))
     await scene.quiet()
     assert.deepEqual(node2.from(node1).slice(-2), numbered('more', 2))
@@ -237,7 +237,7 @@ describe('a database', { concurrency: true }, () => {
       })
     test.after(() => answer())
     await node1.write(['slow'])
-    await eventually('it is asked', () => node2.of(node1).last === 1)
+    await eventually('it is asked', () => node2.of(node1).lastSequence === 1)
     await node2.cluster.close()
     assert.equal(node2.cluster.state, 'closed')
   })

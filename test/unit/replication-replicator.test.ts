@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import { silent } from '../../lib/logger.ts'
 import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
-import { Clock } from '../../lib/replication/clock.ts'
-import { Quarantine } from '../../lib/replication/quarantine.ts'
-import { Replicator } from '../../lib/replication/replicator.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
+import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
+import { HybridClock } from '../../lib/util/hybrid-clock.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
 
@@ -21,32 +21,32 @@ const subscribed = makeManifest({
 class ForgetfulHost extends MemoryHost {
   refuses = false
 
-  override async forget(...args: Parameters<MemoryHost['forget']>): Promise<void> {
+  override async deleteCheckpoint(...args: Parameters<MemoryHost['deleteCheckpoint']>): Promise<void> {
     if (this.refuses) throw new Error('not now')
-    return super.forget(...args)
+    return super.deleteCheckpoint(...args)
   }
 }
 
 async function start(test: TestContext) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const stream = new RemoteStream()
   const host = new ForgetfulHost([['dev', 'dog']])
   const quarantine = await Quarantine.open({
-    folder: join(folder, 'q'),
+    directory: join(directory, 'q'),
     maxMessages: 10,
     maxBytes: 1e6,
-    logger: silent,
+    logger: silentLogger,
   })
   const replicator = new Replicator({
     mesh: stream.mesh,
     host,
     node: 'node2',
-    clock: new Clock('node2', 300_000),
+    clock: new HybridClock('node2', 300_000),
     quarantine,
     events: { state() {}, applied() {}, gap() {}, stalled() {}, quarantined() {} },
-    logger: silent,
-    republish: false,
-    handOn() {},
+    logger: silentLogger,
+    relayEnabled: false,
+    relay() {},
     restoreTable: async () => {},
     progress: () => () => {},
     requestTimeout: 10_000,
@@ -57,7 +57,7 @@ async function start(test: TestContext) {
     await replicator.close()
     await remove()
   })
-  const stored = () => host.checkpoint(source)
+  const stored = () => host.loadCheckpoint(source)
   return { stream, host, quarantine, replicator, stored }
 }
 
@@ -67,12 +67,12 @@ describe('a subscription that is agreed on', concurrently, () => {
   it('begins where the stream ended then, however long its start takes', async (test) => {
     const { stream, replicator, stored } = await start(test)
     stream.last = 5
-    await replicator.place(source)
+    await replicator.setStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 })
     stream.last = 9
-    await replicator.place(source)
+    await replicator.setStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 }, 'it was agreed on before')
-    await replicator.follow(subscribed)
+    await replicator.reconcile(subscribed)
     assert.equal((await stream.reader(0)).from, 6)
   })
 
@@ -86,15 +86,15 @@ describe('a subscription that is agreed on', concurrently, () => {
     }
     Object.assign(stream, { first: 3, last: 7 })
     const startTime = '2026-01-01T00:00:00.000Z'
-    await replicator.place(source, startTime)
+    await replicator.setStart(source, startTime)
     const placed = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
     assert.deepEqual([await stored(), asked], [placed, [Date.parse(startTime)]])
     stream.first = 5
-    for (const same of [startTime, undefined]) await replicator.place(source, same)
+    for (const same of [startTime, undefined]) await replicator.setStart(source, same)
     assert.deepEqual([await stored(), asked.length], [placed, 1])
     const now = Date.now()
     const future = new Date(now + 3_600_000).toISOString()
-    await replicator.place(source, future)
+    await replicator.setStart(source, future)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 4, startTime: future, replayUntil: 7 })
     assert.ok(asked[1]! >= now && asked[1]! <= Date.now(), 'the future is now')
   })
@@ -102,8 +102,8 @@ describe('a subscription that is agreed on', concurrently, () => {
   it('that runs is stopped while it is placed anew, and then goes on from there', async (test) => {
     const { stream, host, replicator, stored } = await start(test)
     stream.last = 5
-    await replicator.place(source)
-    await replicator.follow(subscribed)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
     const first = await stream.reader(0)
     let release = () => {}
     host.beforeApply = () =>
@@ -111,8 +111,8 @@ describe('a subscription that is agreed on', concurrently, () => {
         release = resolve
       })
     first.give(...stream.entries(6, 6))
-    await eventually('it is being applied', () => replicator.status()[0]!.last === 6)
-    const placing = replicator.place(source, '2026-01-01T00:00:00.000Z')
+    await eventually('it is being applied', () => replicator.status()[0]!.lastSequence === 6)
+    const placing = replicator.setStart(source, '2026-01-01T00:00:00.000Z')
     await new Promise((resolve) => setImmediate(resolve))
     host.beforeApply = undefined
     release()
@@ -127,9 +127,9 @@ describe('a subscription that is agreed on', concurrently, () => {
     const held: (() => void)[] = []
     stream.obstacle = () => new Promise((resolve) => void held.push(resolve))
     stream.last = 3
-    await replicator.follow(subscribed)
+    await replicator.reconcile(subscribed)
     await eventually('it asks for the state', () => held.length === 1)
-    const placing = replicator.place(source)
+    const placing = replicator.setStart(source)
     await eventually('so does whoever places it', () => held.length === 2)
     held[0]!()
     await eventually('it has begun', stored)
@@ -142,12 +142,12 @@ describe('a subscription that is agreed on', concurrently, () => {
 
   it('and does not come about leaves nothing; one that runs stays as it is', async (test) => {
     const { replicator, stored } = await start(test)
-    await replicator.place(source)
-    await replicator.displace(source)
+    await replicator.setStart(source)
+    await replicator.clearStart(source)
     assert.equal(await stored(), undefined)
-    await replicator.place(source)
-    await replicator.follow(subscribed)
-    await replicator.displace(source)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
+    await replicator.clearStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
   })
 })
@@ -155,42 +155,42 @@ describe('a subscription that is agreed on', concurrently, () => {
 describe('a subscription that is removed', concurrently, () => {
   it('is forgotten whole, and begins anew when it is renewed', async (test) => {
     const { stream, host, quarantine, replicator, stored } = await start(test)
-    await replicator.place(source)
-    await replicator.follow(subscribed)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
     const reader = await stream.reader(0)
     const [one, two] = stream.entries(1, 2)
     reader.give(one!, { ...two!, data: Buffer.from('garbage') })
     await eventually('one is applied, one set aside', () => host.applied.length === 1 && quarantine.size === 1)
-    await replicator.follow(emptyManifest)
+    await replicator.reconcile(emptyManifest)
     assert.deepEqual([await stored(), quarantine.size, replicator.status(), reader.lost], [undefined, 0, [], true])
     stream.last = 7
-    await replicator.place(source)
+    await replicator.setStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 }, 'nothing of the time before')
   })
 
   it('is forgotten later when the database refuses: before it is placed again, or with the next change', async (test) => {
     const { stream, host, replicator, stored } = await start(test)
     const remove = async () => {
-      await replicator.place(source)
-      await replicator.follow(subscribed)
+      await replicator.setStart(source)
+      await replicator.reconcile(subscribed)
       host.refuses = true
-      await replicator.follow(emptyManifest)
+      await replicator.reconcile(emptyManifest)
       host.refuses = false
       assert.ok(await stored())
     }
     await remove()
     stream.last = 7
-    await replicator.place(source)
+    await replicator.setStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 })
     await remove()
-    await replicator.follow(emptyManifest)
+    await replicator.reconcile(emptyManifest)
     assert.equal(await stored(), undefined)
   })
 
   it('and renewed at once is ended first', async (test) => {
     const { stream, host, replicator } = await start(test)
-    await replicator.place(source)
-    await replicator.follow(subscribed)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
     const reader = await stream.reader(0)
     let release = () => {}
     host.beforeApply = () =>
@@ -198,8 +198,8 @@ describe('a subscription that is removed', concurrently, () => {
         release = resolve
       })
     reader.give(...stream.entries(1, 1))
-    await eventually('it is being applied', () => replicator.status()[0]!.last === 1)
-    const changes = Promise.all([replicator.follow(emptyManifest), replicator.follow(subscribed)])
+    await eventually('it is being applied', () => replicator.status()[0]!.lastSequence === 1)
+    const changes = Promise.all([replicator.reconcile(emptyManifest), replicator.reconcile(subscribed)])
     await new Promise((resolve) => setImmediate(resolve))
     host.beforeApply = undefined
     release()
@@ -211,29 +211,29 @@ describe('a subscription that is removed', concurrently, () => {
 describe('a subscription that stays', concurrently, () => {
   it('is not touched by what changes beside it', async (test) => {
     const { stream, replicator } = await start(test)
-    await replicator.place(source)
-    await replicator.follow(subscribed)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
     const reader = await stream.reader(0)
-    await replicator.follow(makeManifest({ ...subscribed, nodes: [...subscribed.nodes] }))
+    await replicator.reconcile(makeManifest({ ...subscribed, nodes: [...subscribed.nodes] }))
     assert.deepEqual([stream.readers.length, reader.lost], [1, false])
   })
 
   it('is read again at once as often as its server is started anew; on suspicion with patience', async (test) => {
     const { stream, replicator } = await start(test)
-    await replicator.place(source)
-    await replicator.follow(subscribed)
+    await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
     for (let times = 0; times < 3; times++) {
       const reader = await stream.reader(times)
       await new Promise((resolve) => setImmediate(resolve))
-      replicator.reread('another')
+      replicator.restart('another')
       assert.equal(reader.lost, false)
-      replicator.reread(node)
+      replicator.restart(node)
       assert.equal(reader.lost, true)
     }
-    replicator.reread(node, false)
+    replicator.restart(node, false)
     const reader = await stream.reader(3)
     await new Promise((resolve) => setImmediate(resolve))
-    replicator.reread(node, false)
+    replicator.restart(node, false)
     assert.equal(reader.lost, false)
   })
 })

@@ -14,7 +14,7 @@ describe('an agreement', { concurrency: true, timeout: 60_000 }, () => {
     const [node1, node2] = nodes
     const starts = nodes.map(async (node, index) => {
       await new Promise((resolve) => node.cluster.on('node:added', resolve))
-      return node.host.checkpoint({ node: nodes[1 - index]!.name, ...dog })
+      return node.host.loadCheckpoint({ node: nodes[1 - index]!.name, ...dog })
     })
     // Whoever asks commits last.
     node1.cluster.on('node:added', () => {
@@ -30,7 +30,7 @@ describe('an agreement', { concurrency: true, timeout: 60_000 }, () => {
     const scene = new Scene(test)
     const [node1, node2] = [await scene.start('node1'), await scene.start('node2')]
     await writeFile(node2.configFile, 'clustering: {')
-    await assert.rejects(node1.cluster.addNode(request(node2)), { code: 'remote_refused' })
+    await assert.rejects(node1.cluster.addNode(request(node2)), { code: 'peer_rejected' })
     assert.deepEqual([node1.host.checkpoints.size, node2.host.checkpoints.size], [0, 0])
   })
 })

@@ -4,33 +4,33 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { silent } from '../../lib/logger.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
-import { Applier } from '../../lib/replication/applier.ts'
-import { Clock, makeStamp } from '../../lib/replication/clock.ts'
-import { replicationCounters } from '../../lib/replication/metrics.ts'
-import { Quarantine } from '../../lib/replication/quarantine.ts'
-import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscriber.ts'
-import { attemptsWithin } from '../support/back-off.ts'
-import { eventually, temporaryFolder } from '../support/cluster.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { replicationCounters } from '../../lib/observe/metrics.ts'
+import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
+import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscribe/subscriber.ts'
+import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { attemptsWithin } from '../support/backoff.ts'
+import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
 
 async function subscribe(test: TestContext, options: Partial<SubscriberOptions> = {}) {
-  const [folder, remove] = await temporaryFolder()
+  const [directory, remove] = await temporaryDirectory()
   const stream = new RemoteStream()
   const host = new MemoryHost([['dev', 'dog']])
-  const clock = new Clock('node2', 300_000)
+  const clock = new HybridClock('node2', 300_000)
   const counters = replicationCounters()
-  const told: string[] = []
+  const reported: string[] = []
   const quarantine = await Quarantine.open({
-    folder: join(folder, 'q'),
+    directory: join(directory, 'q'),
     maxMessages: 10,
     maxBytes: 1e6,
-    logger: silent,
+    logger: silentLogger,
   })
-  const applier = new Applier({ host, node: 'node2', republish: false, counters, handOn() {} })
+  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {} })
   const subscriber = new Subscriber({
     source,
     mesh: stream.mesh,
@@ -38,7 +38,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     clock,
     quarantine,
     counters,
-    logger: silent,
+    logger: silentLogger,
     requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,
@@ -46,9 +46,9 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     events: {
       state() {},
       applied() {},
-      gap: (_, from, to, reason) => void told.push(`gap ${from}..${to} ${reason}`),
-      stalled: (_, sequence, error, attempts) => void told.push(`stalled at ${sequence}: ${error}, ${attempts}`),
-      quarantined: (_, sequence) => void told.push(`quarantined ${sequence}`),
+      gap: (_, from, to, reason) => void reported.push(`gap ${from}..${to} ${reason}`),
+      stalled: (_, sequence, error, attempts) => void reported.push(`stalled at ${sequence}: ${error}, ${attempts}`),
+      quarantined: (_, sequence) => void reported.push(`quarantined ${sequence}`),
     },
     ...options,
   })
@@ -64,7 +64,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   await standAt(0)
   const applied = (...ids: string[]) =>
     eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { stream, host, clock, told, quarantine, applier, subscriber, standAt, applied }
+  return { stream, host, clock, reported, quarantine, applier, subscriber, standAt, applied }
 }
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
@@ -99,7 +99,7 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('again behind its checkpoint when the delivery jumps: that is no gap', async (test) => {
-    const { stream, host, told, subscriber, applied } = await subscribe(test)
+    const { stream, host, reported, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const first = await stream.reader(0)
     const [one, , three] = stream.entries(1, 3)
@@ -111,21 +111,21 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([second.from, host.applied], [1, ['t1']], 'the one at its place once more')
     second.give(...stream.entries(1, 3))
     await applied('t3')
-    assert.deepEqual([host.applied, told, stream.readers.length], [ids(1, 3), [], 2])
+    assert.deepEqual([host.applied, reported, stream.readers.length], [ids(1, 3), [], 2])
   })
 
   it('over a hole in the stream, which is a gap', async (test) => {
-    const { stream, told, subscriber, applied } = await subscribe(test)
+    const { stream, reported, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(stream.entry(1), ...stream.entries(5, 6))
     await applied('t6')
-    assert.deepEqual([told, stream.readers.length], [['gap 2..4 purged'], 1])
+    assert.deepEqual([reported, stream.readers.length], [['gap 2..4 purged'], 1])
   })
 
   it('again from the beginning when another message is at its place', async (test) => {
-    const { stream, host, told, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3, { lastId: 't3' })
+    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
+    await standAt(3, { lastMessageId: 't3' })
     subscriber.start()
     const first = await stream.reader(0)
     assert.equal(first.from, 3)
@@ -134,39 +134,39 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(second.from, 1)
     second.give(...stream.entries(1, 4))
     await applied('t4')
-    assert.deepEqual([told, host.applied], [['gap 1..3 rewound'], ids(1, 4)])
+    assert.deepEqual([reported, host.applied], [['gap 1..3 rewound'], ids(1, 4)])
   })
 
   it('on when it is the one that is known', async (test) => {
-    const { stream, host, told, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3, { lastId: 't3' })
+    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
+    await standAt(3, { lastMessageId: 't3' })
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(3, 4))
     await applied('t4')
-    assert.deepEqual([told, host.applied, stream.readers.length], [[], ['t4'], 1])
+    assert.deepEqual([reported, host.applied, stream.readers.length], [[], ['t4'], 1])
   })
 
   it('into another epoch, telling what is lost of the one before', async (test) => {
-    const { stream, host, told, subscriber, standAt, applied } = await subscribe(test)
+    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
     await standAt(3)
     subscriber.start()
     const reader = await stream.reader(0)
-    stream.incarnations = [
+    stream.epochs = [
       { epoch: 'e1', from: 1, last: 7 },
       { epoch: 'e2', from: 5 },
     ]
     reader.give(...stream.entries(4, 4), ...stream.entries(5, 6, 'e2'))
     await applied('t6')
-    assert.deepEqual([told, host.applied], [['gap 5..7 rewound'], ids(4, 6)])
+    assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ids(4, 6)])
   })
 
   it('from its beginning into an epoch that began before its place', async (test) => {
-    const { stream, host, told, subscriber, standAt, applied } = await subscribe(test)
+    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
     await standAt(3)
     subscriber.start()
     const first = await stream.reader(0)
-    stream.incarnations = [
+    stream.epochs = [
       { epoch: 'e1', from: 0, last: 4 },
       { epoch: 'e2', from: 1 },
     ]
@@ -175,7 +175,7 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(second.from, 1)
     second.give(...stream.entries(1, 5, 'e2'))
     await applied('t5')
-    assert.deepEqual([told, host.applied], [['gap 4..4 recreated'], ids(1, 5)])
+    assert.deepEqual([reported, host.applied], [['gap 4..4 recreated'], ids(1, 5)])
   })
 
   it('again when asking failed, with less haste each time, and at once when the other node is heard', async (test) => {
@@ -191,7 +191,7 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     // By itself it would wait for 1.6 s now.
     stream.obstacle = undefined
     const { asked } = stream
-    subscriber.announced('e1', 1)
+    subscriber.onPeerPosition('e1', 1)
     await eventually('it asks', () => stream.asked > asked, 1_000)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
@@ -208,9 +208,9 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     subscriber.start()
     await eventually('it asks', () => stream.asked === 1)
     stream.obstacle = undefined
-    subscriber.reread()
+    subscriber.restart()
     const first = await stream.reader(0)
-    subscriber.reread()
+    subscriber.restart()
     await stream.reader(1)
     assert.ok(first.lost)
   })
@@ -222,13 +222,13 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     subscriber.start()
     const first = await stream.reader(0)
     stream.last = 3
-    subscriber.announced('e1', 3)
+    subscriber.onPeerPosition('e1', 3)
     first.give(...stream.entries(1, 1))
     await applied('t1')
-    subscriber.announced('e1', 3)
+    subscriber.onPeerPosition('e1', 3)
     await delay(100)
     assert.equal(stream.readers.length, 1, 'it was moving')
-    subscriber.announced('e1', 3)
+    subscriber.onPeerPosition('e1', 3)
     await stream.reader(1)
   })
 
@@ -238,7 +238,7 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     await applied('t3')
-    for (let times = 0; times < 4; times++) subscriber.announced('e1', 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
     await delay(100)
     assert.equal(stream.readers.length, 1)
   })
@@ -253,8 +253,8 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
-    await eventually('it is asked', () => subscriber.status().last === 3)
-    for (let times = 0; times < 4; times++) subscriber.announced('e1', 3)
+    await eventually('it is asked', () => subscriber.status().lastSequence === 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
     await delay(100)
     host.beforeApply = undefined
     release()
@@ -267,8 +267,8 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     await standAt(3)
     subscriber.start()
     await stream.reader(0)
-    subscriber.announced('e2', 1)
-    subscriber.announced('e2', 1)
+    subscriber.onPeerPosition('e2', 1)
+    subscriber.onPeerPosition('e2', 1)
     await stream.reader(1)
   })
 })
@@ -284,7 +284,7 @@ describe('suspicion', { timeout: 30_000 }, () => {
     const { length } = stream.readers
     const reader = stream.readers.at(-1)!
     pass(ms)
-    subscriber.suspect()
+    subscriber.restartIfStuck()
     if (!reader.lost) return false
     await stream.reader(length)
     // Its place is known again.
@@ -298,11 +298,11 @@ describe('suspicion', { timeout: 30_000 }, () => {
     subscriber.start()
     await reading(stream, 0)
     stream.last = 9
-    subscriber.announced('e1', 9)
+    subscriber.onPeerPosition('e1', 9)
     assert.ok(await suspects(stream, subscriber, pass, 0), 'the first time at once')
-    for (const patience of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
-      assert.ok(!(await suspects(stream, subscriber, pass, patience - 1)), `${patience - 1} ms later`)
-      assert.ok(await suspects(stream, subscriber, pass, 1), `${patience} ms later`)
+    for (const timeoutMs of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+      assert.ok(!(await suspects(stream, subscriber, pass, timeoutMs - 1)), `${timeoutMs - 1} ms later`)
+      assert.ok(await suspects(stream, subscriber, pass, 1), `${timeoutMs} ms later`)
     }
     stream.readers.at(-1)!.give(...stream.entries(1, 1))
     for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
@@ -333,7 +333,7 @@ describe('suspicion', { timeout: 30_000 }, () => {
 
 describe('what the database refuses', { concurrency: true, timeout: 30_000 }, () => {
   it('is tried again without end, told each time, and nothing is skipped', async (test) => {
-    const { stream, host, told, subscriber, applied } = await subscribe(test)
+    const { stream, host, reported, subscriber, applied } = await subscribe(test)
     let refusals = 0
     host.beforeApply = () => {
       if (refusals++ < 30) throw new Error('not now')
@@ -342,12 +342,12 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     // Whoever hears of the other node does not wait any longer.
-    const nudging = setInterval(() => subscriber.announced('e1', 3), 1)
+    const nudging = setInterval(() => subscriber.onPeerPosition('e1', 3), 1)
     test.after(() => clearInterval(nudging))
     await applied('t3')
     assert.deepEqual(host.applied, ids(1, 3))
     assert.deepEqual(
-      told,
+      reported,
       Array.from({ length: 30 }, (_, index) => `stalled at 3: not now, ${index + 1}`),
     )
   })
@@ -406,24 +406,24 @@ describe('a database that never waits', () => {
 
 describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
   const HOUR = 3_600_000
-  const ahead = () => makeStamp(Date.now() + HOUR, 0, 'node1')
+  const ahead = () => makeTimestamp(Date.now() + HOUR, 0, 'node1')
 
   it('is on disk before the checkpoint passes it', async (test) => {
-    const { stream, host, told, quarantine, subscriber, applied } = await subscribe(test)
+    const { stream, host, reported, quarantine, subscriber, applied } = await subscribe(test)
     const seen: number[] = []
     let refusals = 0
     host.beforeApply = ({ checkpoint }) => {
-      if (!checkpoint.aside) return
+      if (!checkpoint.quarantined) return
       seen.push(quarantine.size)
       if (refusals++ === 0) throw new Error('not now')
     }
     subscriber.start()
     const reader = await stream.reader(0)
-    reader.give(stream.entry(1, { stamp: ahead() }), ...stream.entries(2, 2))
+    reader.give(stream.entry(1, { timestamp: ahead() }), ...stream.entries(2, 2))
     await applied('t2')
     assert.deepEqual(seen.slice(0, 2), [1, 1])
-    assert.deepEqual(told, ['stalled at 1: not now, 1', 'quarantined 1'])
-    assert.deepEqual(host.checkpoints.get(JSON.stringify(Object.values(source)))?.aside, { e1: [[1, 1]] })
+    assert.deepEqual(reported, ['stalled at 1: not now, 1', 'quarantined 1'])
+    assert.deepEqual(host.checkpoints.get(JSON.stringify(Object.values(source)))?.quarantined, { e1: [[1, 1]] })
   })
 
   it('is on disk until the checkpoint has released it', async (test) => {
@@ -432,7 +432,7 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
     const reader = await stream.reader(0)
     reader.give(
       { ...stream.entry(1), data: Buffer.from('garbage') },
-      stream.entry(2, { stamp: makeStamp(Date.now() + 300_500, 0, 'node1') }),
+      stream.entry(2, { timestamp: makeTimestamp(Date.now() + 300_500, 0, 'node1') }),
       ...stream.entries(3, 3),
     )
     await applied('t3')
@@ -452,8 +452,8 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
 
   it('and has come by another path meanwhile is not kept', async (test) => {
     const { stream, host, quarantine, applier, subscriber, applied } = await subscribe(test)
-    const stamp = ahead()
-    const origin = { node: 'node3', epoch: 'o1', sequence: 5, path: ['node1'] }
+    const timestamp = ahead()
+    const origin = { node: 'node3', epoch: 'o1', sequence: 5, relayedBy: ['node1'] }
     const other = { ...source, node: 'node4' }
     subscriber.start()
     const reader = await stream.reader(0)
@@ -461,33 +461,36 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
     const { put } = quarantine
     quarantine.put = async (...args) => {
       await put.apply(quarantine, args)
-      await applier.apply(other, [{ id: 'far', stamp, writes: [], origin, sequence: 1 }], { epoch: 'x', sequence: 1 })
+      await applier.apply(other, [{ id: 'far', timestamp, writes: [], origin, sequence: 1 }], {
+        epoch: 'x',
+        sequence: 1,
+      })
     }
-    reader.give(stream.entry(1, { id: 'far', stamp, origin }), ...stream.entries(2, 2))
+    reader.give(stream.entry(1, { id: 'far', timestamp, origin }), ...stream.entries(2, 2))
     await applied('t2')
     assert.deepEqual([quarantine.size, host.applied], [0, ['far', 't2']])
   })
 
   it('is none of it what we know already, and takes no room, however far ahead its stamp is', async (test) => {
-    const { stream, host, told, quarantine, subscriber, applied } = await subscribe(test)
+    const { stream, host, reported, quarantine, subscriber, applied } = await subscribe(test)
     quarantine.put = () => Promise.reject(new Error('it is full'))
     subscriber.start()
     const reader = await stream.reader(0)
-    const origin = { node: 'node2', epoch: 'o1', sequence: 5, path: ['node2', 'node1'] }
-    reader.give(stream.entry(1, { stamp: ahead(), origin }), ...stream.entries(2, 2))
+    const origin = { node: 'node2', epoch: 'o1', sequence: 5, relayedBy: ['node2', 'node1'] }
+    reader.give(stream.entry(1, { timestamp: ahead(), origin }), ...stream.entries(2, 2))
     await applied('t2')
-    assert.deepEqual([told, host.applied], [[], ['t2']])
+    assert.deepEqual([reported, host.applied], [[], ['t2']])
   })
 
   it('does not move our clock; what is taken does', async (test) => {
     const { stream, clock, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)
-    const near = makeStamp(Date.now() + 60_000, 0, 'node1')
+    const near = makeTimestamp(Date.now() + 60_000, 0, 'node1')
     const far = ahead()
-    reader.give(stream.entry(1, { stamp: far }), stream.entry(2, { stamp: near }))
+    reader.give(stream.entry(1, { timestamp: far }), stream.entry(2, { timestamp: near }))
     await applied('t2')
-    const stamp = clock.stamp()
-    assert.ok(stamp > near && stamp < far, stamp)
+    const timestamp = clock.timestamp()
+    assert.ok(timestamp > near && timestamp < far, timestamp)
   })
 })

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { temporaryFolder } from '../support/cluster.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 import { clusterPassword, isTelling, leaksIn } from '../support/secrets.ts'
 
 // Put together, so that this file does not tell it.
@@ -12,8 +12,8 @@ const KEY = ['-----BEGIN PRIVATE', 'KEY-----'].join(' ')
 const route = `nats-route://u:${encodeURIComponent(clusterPassword)}@127.0.0.1`
 
 test('a secret is found wherever others can read it, and the folder is not removed in silence', async () => {
-  const [folder, remove] = await temporaryFolder()
-  const clustering = join(folder, 'clustering')
+  const [directory, remove] = await temporaryDirectory()
+  const clustering = join(directory, 'clustering')
   await mkdir(clustering)
   const files: [name: string, text: string, mode: number][] = [
     ['clustering/hub.json', route, 0o600],
@@ -26,9 +26,9 @@ test('a secret is found wherever others can read it, and the folder is not remov
     ['copy', KEY, 0o644],
     ['harmless', 'nothing', 0o644],
   ]
-  for (const [name, text, mode] of files) await writeFile(join(folder, name), text, { mode })
+  for (const [name, text, mode] of files) await writeFile(join(directory, name), text, { mode })
   const leaks = ['clustering/agreements.json', 'clustering/leaf.json', 'copy', 'log', 'told.yaml']
-  assert.deepEqual((await leaksIn(folder)).sort(), leaks)
+  assert.deepEqual((await leaksIn(directory)).sort(), leaks)
   await assert.rejects(remove(), /secrets were written to /)
   assert.deepEqual([isTelling(`x ${clusterPassword}`), isTelling(route), isTelling('x')], [true, true, false])
 })

@@ -20,7 +20,7 @@ const settings: ServerSettings = {
   listen: '127.0.0.1',
   ports: { cluster: 9932, leafNodes: 9931, hub: 9930, leaf: 9940 },
   logLevel: 'error',
-  storeFolder: '/store',
+  storeDirectory: '/store',
   sync: 'always',
   routeCompression: 's2_fast',
 }

@@ -19,12 +19,12 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError } from '../../lib/errors.ts'
-import { defaultText } from '../../lib/manifest/config.ts'
+import { defaultConfigText } from '../../lib/manifest/config.ts'
 import { ConfigFile } from '../../lib/manifest/config-file.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import { addRoutes, type Manifest, removeRoutes, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { ManifestStore } from '../../lib/manifest/store.ts'
-import { openStore, temporaryFolder } from './store-fixture.ts'
+import { openStore, temporaryDirectory } from './store-fixture.ts'
 
 const text = `# the database
 http: { port: 9926 }
@@ -64,7 +64,7 @@ const rejects =
 describe('opening', () => {
   it('creates a file with our section when there is none', async (test) => {
     const { store, path } = await openStore(test)
-    assert.equal(await readFile(path, 'utf8'), defaultText)
+    assert.equal(await readFile(path, 'utf8'), defaultConfigText)
     assert.equal(store.manifest.enabled, false)
     assert.equal(store.settings.ports.cluster, 9932)
     assert.equal(store.file, path)
@@ -72,7 +72,7 @@ describe('opening', () => {
 
   it('refuses a bad file with everything that is wrong, and leaves it alone', async (test) => {
     const bad = 'clustering:\n  enabled: 5\n  hubServer: { network: { port: 0 } }\n'
-    const path = join(await temporaryFolder(test), 'database.yaml')
+    const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, bad)
     await assert.rejects(
       ManifestStore.open(path),
@@ -85,19 +85,19 @@ describe('opening', () => {
   })
 
   it('refuses a file without our section', async (test) => {
-    const path = join(await temporaryFolder(test), 'database.yaml')
+    const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, 'http: 1\n')
     await assert.rejects(ManifestStore.open(path), rejects('config_rejected', /'clustering' is missing/))
   })
 
   it('needs a name when enabled', async (test) => {
-    const path = join(await temporaryFolder(test), 'database.yaml')
+    const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, 'clustering:\n  enabled: true\n  nodeName: null\n')
     await assert.rejects(ManifestStore.open(path), rejects('node_name_missing'))
   })
 
   it('says when the file cannot be created', async (test) => {
-    const path = join(await temporaryFolder(test), 'none', 'database.yaml')
+    const path = join(await temporaryDirectory(test), 'none', 'database.yaml')
     await assert.rejects(ManifestStore.open(path), rejects('config_unwritable'))
   })
 })
@@ -133,10 +133,10 @@ describe('commits', () => {
 
   it('change nothing when the change refuses, and go on afterwards', async (test) => {
     const { store, path } = await openStore(test, text)
-    const refused = store.commit(() => {
+    const rejected = store.commit(() => {
       throw clusterError('node_exists', 'x')
     }, 'api')
-    await assert.rejects(refused, rejects('node_exists'))
+    await assert.rejects(rejected, rejects('node_exists'))
     assert.equal(await readFile(path, 'utf8'), text)
     await store.commit(add('b', 2), 'peer')
     assert.deepEqual(hosts(store.manifest), ['a', 'b'])
@@ -160,12 +160,12 @@ describe('commits', () => {
   })
 
   it('keep mode and link, and leave no temporary file', async (test) => {
-    const folder = await temporaryFolder(test)
-    const target = join(folder, 'real', 'target.yaml')
-    await mkdir(join(folder, 'real'))
+    const directory = await temporaryDirectory(test)
+    const target = join(directory, 'real', 'target.yaml')
+    await mkdir(join(directory, 'real'))
     await writeFile(target, text)
     await chmod(target, 0o640)
-    const path = join(folder, 'database.yaml')
+    const path = join(directory, 'database.yaml')
     await symlink('real/target.yaml', path)
     const store = await ManifestStore.open(path)
     test.after(() => store.close())
@@ -174,8 +174,8 @@ describe('commits', () => {
     assert.equal(await readlink(path), 'real/target.yaml')
     assert.equal(await readFile(target, 'utf8'), withRoute)
     assert.equal((await stat(target)).mode & 0o777, 0o640)
-    assert.deepEqual(await readdir(join(folder, 'real')), ['target.yaml'])
-    assert.deepEqual(await readdir(folder), ['database.yaml', 'real'])
+    assert.deepEqual(await readdir(join(directory, 'real')), ['target.yaml'])
+    assert.deepEqual(await readdir(directory), ['database.yaml', 'real'])
   })
 
   it('survive a listener that throws', async (test) => {
@@ -184,7 +184,7 @@ describe('commits', () => {
       committed() {
         throw new Error('mine')
       },
-      limited() {},
+      limitsChanged() {},
       rejected() {},
       missing() {},
     }
@@ -215,22 +215,22 @@ describe('edits of the file', () => {
   })
 
   it('are seen when the file is replaced', async (test) => {
-    const { path, folder, listener } = await openStore(test, text)
-    await writeFile(join(folder, 'new'), withRoute)
-    await rename(join(folder, 'new'), path)
+    const { path, directory, listener } = await openStore(test, text)
+    await writeFile(join(directory, 'new'), withRoute)
+    await rename(join(directory, 'new'), path)
     assert.deepEqual(hosts((await listener.next()).commit?.current), ['a', 'b'])
   })
 
   it('are seen behind a link', async (test) => {
-    const folder = await temporaryFolder(test)
-    await mkdir(join(folder, 'real'))
-    const target = join(folder, 'real', 'target.yaml')
+    const directory = await temporaryDirectory(test)
+    await mkdir(join(directory, 'real'))
+    const target = join(directory, 'real', 'target.yaml')
     await writeFile(target, text)
-    await symlink(target, join(folder, 'database.yaml'))
-    const store = await ManifestStore.open(join(folder, 'database.yaml'))
+    await symlink(target, join(directory, 'database.yaml'))
+    const store = await ManifestStore.open(join(directory, 'database.yaml'))
     test.after(() => store.close())
     const changed = new Promise<void>((done) =>
-      store.listen({ committed: () => done(), limited() {}, rejected() {}, missing() {} }),
+      store.listen({ committed: () => done(), limitsChanged() {}, rejected() {}, missing() {} }),
     )
     await writeFile(target, withRoute)
     await changed

@@ -8,10 +8,10 @@ import type { Problem } from '../../lib/manifest/config-file.ts'
 import type { Settings } from '../../lib/manifest/settings.ts'
 import { type Commit, ManifestStore } from '../../lib/manifest/store.ts'
 
-export async function temporaryFolder(test: TestContext): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'enmesh-store-'))
-  test.after(() => rm(folder, { recursive: true, force: true }))
-  return folder
+export async function temporaryDirectory(test: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'enmesh-store-'))
+  test.after(() => rm(directory, { recursive: true, force: true }))
+  return directory
 }
 
 export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[]; limited?: Settings }
@@ -23,15 +23,15 @@ export class Listener {
   #wake: () => void = () => {}
 
   constructor(store: ManifestStore) {
-    const tell = (told: Told) => {
-      this.#told.push(told)
+    const tell = (reported: Told) => {
+      this.#told.push(reported)
       this.#wake()
     }
     store.listen({
       committed: (commit) => tell({ commit }),
       rejected: (rejected) => tell({ rejected }),
       missing: (missing) => tell({ missing }),
-      limited: (limited) => tell({ limited }),
+      limitsChanged: (limited) => tell({ limited }),
     })
   }
 
@@ -54,10 +54,10 @@ export class Listener {
 }
 
 export async function openStore(test: TestContext, text?: string) {
-  const folder = await temporaryFolder(test)
-  const path = join(folder, 'database.yaml')
+  const directory = await temporaryDirectory(test)
+  const path = join(directory, 'database.yaml')
   if (text !== undefined) await writeFile(path, text)
   const store = await ManifestStore.open(path)
   test.after(() => store.close())
-  return { store, path, folder, listener: new Listener(store) }
+  return { store, path, directory, listener: new Listener(store) }
 }

@@ -6,8 +6,14 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { MeshError, type StreamState } from '../../lib/mesh/mesh.ts'
 import type { JetStream } from '../../lib/mesh/nats/jetstream.ts'
-import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError } from '../../lib/mesh/nats/store-health.ts'
-import { temporaryFolder } from './store-fixture.ts'
+import {
+  checkStore,
+  diskFullReason,
+  dropIndexes,
+  findStreamFault,
+  isStoreError,
+} from '../../lib/mesh/nats/store-health.ts'
+import { temporaryDirectory } from './store-fixture.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
@@ -49,7 +55,8 @@ describe('a healthy store', () => {
 })
 
 describe('a stream that is looked into', () => {
-  const fault = (answers: object, state: StreamState) => faultOf(answering(answers).jetStream, source, state, options)
+  const fault = (answers: object, state: StreamState) =>
+    findStreamFault(answering(answers).jetStream, source, state, options)
 
   it('is without fault when it is empty, or its last message is there', async () => {
     assert.equal(await fault({ hasMessage: false }, stateOf(0, 8, 7)), undefined)
@@ -101,17 +108,17 @@ describe('lines of the log', () => {
 })
 
 it('a disk is full only when little is free, and not when it cannot be asked', async (test) => {
-  assert.equal(await fullDisk(await temporaryFolder(test)), undefined)
-  assert.equal(await fullDisk('/no/such/folder'), undefined)
+  assert.equal(await diskFullReason(await temporaryDirectory(test)), undefined)
+  assert.equal(await diskFullReason('/no/such/folder'), undefined)
 })
 
 it('the indexes of a store are dropped, and nothing else', async (test) => {
-  const folder = await temporaryFolder(test)
-  const messages = join(folder, 'jetstream', 'HDB', 'streams', 'A', 'msgs')
+  const directory = await temporaryDirectory(test)
+  const messages = join(directory, 'jetstream', 'HDB', 'streams', 'A', 'msgs')
   await mkdir(messages, { recursive: true })
   const kept = ['1.blk', '2.blk', 'index.key', 'meta.inf']
   for (const name of [...kept, '1.idx', '1.fss', 'index.db']) await writeFile(join(messages, name), '')
-  await dropIndexes(folder)
+  await dropIndexes(directory)
   assert.deepEqual((await readdir(messages)).sort(), kept)
-  await dropIndexes(join(folder, 'none'))
+  await dropIndexes(join(directory, 'none'))
 })

@@ -17,7 +17,7 @@ import {
 } from '../../lib/testing.ts'
 import { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
-import { temporaryFolder } from '../support/cluster.ts'
+import { temporaryDirectory } from '../support/cluster.ts'
 
 const dogs = [{ database: 'dev', table: 'dog' }]
 
@@ -27,7 +27,7 @@ function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTes
   return {
     host,
     read: (database, table, key) => host.get(database, table, key),
-    commit: (writes, stamp) => host.commitAs({ id: randomUUID(), stamp, writes }),
+    commit: (writes, timestamp) => host.commitAs({ id: randomUUID(), timestamp, writes }),
     reopen: () => host,
   }
 }
@@ -41,13 +41,13 @@ describe('the contract of hosts', () => {
 
   describe('is kept by the reference host', () => {
     const create = async (): Promise<HostUnderTest> => {
-      const [folder, remove] = await temporaryFolder()
-      let database = await Database.open(folder)
+      const [directory, remove] = await temporaryDirectory()
+      let database = await Database.open(directory)
       return {
         host: new LmdbHost(database, '1.0.0'),
         read: (name, table, key) => database.get(name, table, key),
-        commit: (writes, stamp) => {
-          database.stamp = () => stamp
+        commit: (writes, timestamp) => {
+          database.timestamp = () => timestamp
           return database.transact('anybody', (transaction) => {
             for (const { operation, database, table, records = [], ids = [] } of writes)
               if (operation === 'delete') transaction.delete(database, table, ids)
@@ -56,7 +56,7 @@ describe('the contract of hosts', () => {
         },
         reopen: async () => {
           await database.close()
-          database = await Database.open(folder)
+          database = await Database.open(directory)
           return new LmdbHost(database, '1.0.0')
         },
         close: async () => {
@@ -77,7 +77,7 @@ describe('the contract of hosts', () => {
           ...batch,
           transactions: batch.transactions.map((each) => ({
             ...each,
-            stamp: `ffffffffffff-${String(++count).padStart(6, '0')}-x`,
+            timestamp: `ffffffffffff-${String(++count).padStart(6, '0')}-x`,
           })),
         })
     },
@@ -96,24 +96,24 @@ describe('the contract of hosts', () => {
       }
     },
     'keeps one checkpoint a node': (host) => {
-      host.checkpoint = async ({ node }) => [...host.checkpoints].findLast(([key]) => key.includes(node))?.[1]
+      host.loadCheckpoint = async ({ node }) => [...host.checkpoints].findLast(([key]) => key.includes(node))?.[1]
     },
     'forgets nothing': (host) => {
-      host.forget = async () => {}
+      host.deleteCheckpoint = async () => {}
     },
     'keeps only part of a checkpoint': (host) => {
-      const { checkpoint } = host
-      host.checkpoint = async (source) => {
-        const found = await checkpoint.call(host, source)
+      const { loadCheckpoint } = host
+      host.loadCheckpoint = async (source) => {
+        const found = await loadCheckpoint.call(host, source)
         return found && { epoch: found.epoch, sequence: found.sequence }
       }
     },
     'drops what it is to hand on': (host) => {
       const { apply } = host
-      host.apply = ({ republish: _, ...batch }) => apply.call(host, batch)
+      host.apply = ({ relay: _, ...batch }) => apply.call(host, batch)
     },
     'removes too much from the outbox': (host) => {
-      host.published = async () => {
+      host.confirmPublished = async () => {
         host.outbox = []
       }
     },
@@ -125,10 +125,10 @@ describe('the contract of hosts', () => {
       }
     },
     'loses everything at a restart': (host) => {
-      const { checkpoint } = host
+      const { loadCheckpoint } = host
       let asked = 0
-      host.checkpoint = async (source) =>
-        ++asked > 0 && host.rows.size > 0 ? undefined : checkpoint.call(host, source)
+      host.loadCheckpoint = async (source) =>
+        ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
     'tells no stamp': (host) => {
       host.info = () => ({ version: '1.0.0' })
@@ -159,9 +159,9 @@ describe('a cluster in memory', () => {
     const [one, two, three] = started.nodes
     await one!.host.insert('dev', 'dog', { id: 1, name: 'Rex' })
     await two!.host.insert('dev', 'dog', { id: 2, name: 'Ida' })
-    await started.settled()
+    await started.converged()
     await three!.host.update('dev', 'dog', { id: 1, age: 3 })
-    await started.settled()
+    await started.converged()
     for (const { host } of started.nodes)
       assert.deepEqual(host.records('dev', 'dog'), [
         { id: 1, name: 'Rex', age: 3 },
@@ -182,7 +182,7 @@ describe('a cluster in memory', () => {
     assert.throws(() => b.cluster, /b is stopped/)
     network.heal()
     await b.start()
-    await started.settled()
+    await started.converged()
     assert.deepEqual([a.host.records('dev', 'dog').length, b.host.records('dev', 'dog').length], [2, 2])
     assert.throws(() => started.node('c'), /no node 'c' among a, b/)
   })
@@ -204,9 +204,9 @@ describe('a cluster in memory', () => {
   it('waits for another incarnation of a stream, takes keys of the file, and mounts a host of one’s own', async (t) => {
     class OwnHost extends MemoryHost {
       mounts = 0
-      override mount(...args: Parameters<MemoryHost['mount']>): this {
+      override attach(...args: Parameters<MemoryHost['attach']>): this {
         this.mounts++
-        return super.mount(...args)
+        return super.attach(...args)
       }
     }
     const network = new MemoryNetwork()
@@ -223,9 +223,9 @@ describe('a cluster in memory', () => {
     for (const other of [one, three]) await two!.cluster.updateNode({ node_name: other!.name, subscriptions })
     for (let id = 0; id < 5; id++) await one!.host.insert('dev', 'dog', { id })
     await eventually('handed on', () => three!.host.records('dev', 'dog').length === 5)
-    network.loseDisk('node1')
+    network.wipeDisk('node1')
     await one!.host.insert('dev', 'dog', { id: 7 })
-    await started.settled()
+    await started.converged()
     assert.ok(two!.host.get('dev', 'dog', 7))
     await three!.stop()
     await three!.start()
@@ -236,7 +236,7 @@ describe('a cluster in memory', () => {
     const network = new MemoryNetwork()
     const empty = startCluster(2, { network, tables: dogs, host: () => new MemoryHost() })
     await assert.rejects(empty, /no table dog on node2 or node1: their hosts lack it/)
-    const host = new MemoryHost({ tables: dogs }).mount({ stamp: () => '0', publish: async () => {} })
+    const host = new MemoryHost({ tables: dogs }).attach({ timestamp: () => '0', publish: async () => {} })
     for (const wrong of [
       () => host.insert('dev', 'dog', [{ id: 1 }] as never),
       () => host.insert('dev', 'dog', { name: 'Rex' }),
@@ -253,7 +253,7 @@ describe('a cluster in memory', () => {
     const started = await cluster(t, 2, { network, tables: dogs })
     network.cut('node1', 'node2')
     await started.nodes[0]!.host.insert('dev', 'dog', { id: 1 })
-    await assert.rejects(started.settled(50), /not within 50 ms: the cluster settles: node\d is/)
+    await assert.rejects(started.converged(50), /not within 50 ms: the cluster settles: node\d is/)
     await assert.rejects(startCluster(0), TypeError)
     await assert.rejects(startCluster(2, { network: new MemoryNetwork(), options: { maxBatch: 0 } }), {
       code: 'invalid_option',
@@ -271,11 +271,11 @@ describe('the clock of a network', () => {
     network.cut('node1', 'node2', { silent: true })
     await clock.advance(6_000)
     assert.equal((await down).node, 'node2')
-    network.drop('node1')
+    network.crash('node1')
     const published = one!.host.insert('dev', 'dog', { id: 1 })
     const [outcome] = await Promise.all([published.catch((error) => error), clock.advance(11_000)])
-    assert.ok(outcome instanceof ClusterError && outcome.code === 'backlog_full')
-    network.restore('node1')
+    assert.ok(outcome instanceof ClusterError && outcome.code === 'publish_timeout')
+    network.restart('node1')
     network.heal()
     const up = events.next('peer:up')
     await clock.advance(2_000)
@@ -284,23 +284,23 @@ describe('the clock of a network', () => {
 
   it('stands still when it is to, and goes through what is due in order, each at its time', async () => {
     const clock = new TestClock({ start: new Date('2026-01-01T00:00:00Z'), stopped: true })
-    const told: string[] = []
-    const tell = (name: string) => () => void told.push(`${name} at ${clock.elapsed()}`)
+    const reported: string[] = []
+    const tell = (name: string) => () => void reported.push(`${name} at ${clock.elapsed()}`)
     clock.after(30, tell('third'))
     clock.after(10, tell('first'))
-    const forget = clock.every(20, tell('every'))
+    const cancel = clock.every(20, tell('every'))
     clock.after(20, () => clock.after(5, tell('set off')))
     const forgotten = clock.after(15, tell('forgotten'))
     forgotten()
     assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00Z'))
     await clock.advance(9)
-    assert.deepEqual(told, [])
+    assert.deepEqual(reported, [])
     await clock.advance(36)
-    assert.deepEqual(told, ['first at 10', 'every at 20', 'set off at 25', 'third at 30', 'every at 40'])
+    assert.deepEqual(reported, ['first at 10', 'every at 20', 'set off at 25', 'third at 30', 'every at 40'])
     assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00.045Z'))
-    forget()
+    cancel()
     await clock.advance(1_000)
-    assert.equal(told.length, 5)
+    assert.equal(reported.length, 5)
     for (const wrong of [-1, Number.NaN, '5']) assert.throws(() => clock.advance(wrong as number), TypeError)
     assert.throws(() => new TestClock({ start: new Date('never') }), TypeError)
   })
@@ -313,9 +313,9 @@ describe('the clock of a network', () => {
     let count = 0
     await new Promise<void>((resolve) => {
       clock.after(1_000, resolve)
-      const forget = clock.every(2, () => {
+      const cancel = clock.every(2, () => {
         if (++count < 3) return
-        forget()
+        cancel()
         resolve()
       })
     })

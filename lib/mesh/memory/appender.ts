@@ -1,26 +1,26 @@
 // Appending to one's own streams: what is in flight, and what becomes of it.
 
-import { type Expected, MeshError, type Message, type TableName } from '../mesh.ts'
+import { type ExpectedLast, MeshError, type Message, type TableName } from '../mesh.ts'
 import type { Fabric } from './fabric.ts'
-import { existing, sizeOf } from './stream.ts'
+import { requireStream, sizeOf } from './stream.ts'
 
 /** As that of the mesh on NATS, in bytes. */
 export const MAX_PAYLOAD = 32 * 1024 * 1024 - 1024
 
-type Done = (error: MeshError | undefined, sequence: number) => void
+type AppendCallback = (error: MeshError | undefined, sequence: number) => void
 
 export class Appender {
   readonly #fabric: Fabric
   readonly #address: string
   /** Neither acknowledged nor refused, oldest first. */
-  readonly #pending = new Set<Done>()
+  readonly #pending = new Set<AppendCallback>()
 
   constructor(fabric: Fabric, address: string) {
     this.#fabric = fabric
     this.#address = address
   }
 
-  append(table: TableName, { data, headers }: Message, expected: Expected, done: Done): void {
+  append(table: TableName, { data, headers }: Message, expected: ExpectedLast, done: AppendCallback): void {
     const size = sizeOf({ data, headers })
     if (size > MAX_PAYLOAD) {
       const error = new MeshError('too_large', `${size} bytes, the largest message has ${MAX_PAYLOAD}`)
@@ -28,7 +28,7 @@ export class Appender {
     }
     const message = { data: data.slice(), headers: { ...headers } }
     // One of its own, so that the same function may be given twice.
-    const pending: Done = (error, sequence) => done(error, sequence)
+    const pending: AppendCallback = (error, sequence) => done(error, sequence)
     this.#pending.add(pending)
     this.#send(() => {
       const outcome = this.#store(table, message, expected)
@@ -49,9 +49,9 @@ export class Appender {
     this.#fabric.send(this.#address, this.#address, work)
   }
 
-  #store(table: TableName, message: Message, expected: Expected): Parameters<Done> {
+  #store(table: TableName, message: Message, expected: ExpectedLast): Parameters<AppendCallback> {
     try {
-      const stream = existing(this.#fabric.disk(this.#address).find(table))
+      const stream = requireStream(this.#fabric.disk(this.#address).find(table))
       return [undefined, stream.append(message, expected)]
     } catch (error) {
       return [error as MeshError, 0]

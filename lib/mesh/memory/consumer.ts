@@ -1,10 +1,10 @@
 // A consumer where a stream lies: it sends what it has credit for.
 
 import type { Entry } from '../mesh.ts'
-import type { MemoryStream, StreamReader } from './stream.ts'
+import type { MemoryStream, StreamConsumer } from './stream.ts'
 
 /** What it sends is counted and charged whether or not it arrives: a loss on the way shows as a jump of `delivery`. */
-export class Consumer implements StreamReader {
+export class Consumer implements StreamConsumer {
   readonly #stream: MemoryStream
   readonly #send: (entry: Entry) => void
   #next: number
@@ -28,7 +28,7 @@ export class Consumer implements StreamReader {
 
   pump(): void {
     for (; this.#credit > 0; this.#credit--) {
-      const stored = this.#stream.from(this.#next)
+      const stored = this.#stream.firstFrom(this.#next)
       if (!stored) return
       this.#next = stored.sequence + 1
       this.#send({

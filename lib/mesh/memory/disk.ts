@@ -3,7 +3,7 @@
 import type { StreamLimits, TableName } from '../mesh.ts'
 import { MemoryStream } from './stream.ts'
 
-const keyOf = ({ database, table }: TableName) => JSON.stringify([database, table])
+const tableKeyOf = ({ database, table }: TableName) => JSON.stringify([database, table])
 
 export class Disk {
   readonly #streams = new Map<string, MemoryStream>()
@@ -16,17 +16,17 @@ export class Disk {
   }
 
   find(table: TableName): MemoryStream | undefined {
-    return this.#streams.get(keyOf(table))
+    return this.#streams.get(tableKeyOf(table))
   }
 
   /** The stream of this table, made with `description` and `created` when missing. */
   ensure(table: TableName, description: string, created: () => string): MemoryStream {
     const stream = this.find(table) ?? new MemoryStream(description, created(), () => this.limits, this.#now)
-    this.#streams.set(keyOf(table), stream)
+    this.#streams.set(tableKeyOf(table), stream)
     return stream
   }
 
-  lose(): void {
+  wipe(): void {
     this.#streams.clear()
   }
 

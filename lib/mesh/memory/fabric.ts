@@ -1,6 +1,6 @@
 // What the meshes of one network have in common: who is there, who reaches whom, and the disks.
 
-import type { Timers } from '../../timers.ts'
+import type { Timers } from '../../util/timers.ts'
 import type { Route } from '../mesh.ts'
 import { Disk } from './disk.ts'
 import type { Wires } from './wires.ts'
@@ -8,16 +8,16 @@ import type { Wires } from './wires.ts'
 export type Handler = (data: Uint8Array) => Promise<Uint8Array>
 
 /** A mesh as the network and the other nodes see it. */
-export interface Station {
+export interface Endpoint {
   connected: boolean
   routes: readonly Route[]
   /** What answers requests, once there is something. */
   handler: Handler | undefined
-  hear(data: Uint8Array): void
+  receiveAnnouncement(data: Uint8Array): void
   /** Its readers at `peer`. `silently`: they end without being told. */
-  loseReaders(reason: string, peer: string, silently?: boolean): void
+  failReaders(reason: string, peer: string, silently?: boolean): void
   linked(): void
-  refused(peer: string, reason: string): void
+  rejected(peer: string, reason: string): void
   /** Its own servers are gone, or back. */
   disconnect(reason: string): void
   reconnect(): void
@@ -25,13 +25,13 @@ export interface Station {
 }
 
 /** `silent`: what is sent vanishes; `none`: nobody of that name, and whoever sends knows. */
-export type Way = 'open' | 'silent' | 'none'
+export type LinkState = 'open' | 'silent' | 'none'
 
 export class Fabric {
   readonly wires: Wires
   readonly timers: Timers
   /** By address, which is the node's name; of a second node of one name it is another. */
-  readonly #stations = new Map<string, Station>()
+  readonly #endpoints = new Map<string, Endpoint>()
   readonly #disks = new Map<string, Disk>()
   #count = 0
 
@@ -41,56 +41,59 @@ export class Fabric {
   }
 
   /** The address that this station has from now on. */
-  join(node: string, station: Station): string {
+  join(node: string, endpoint: Endpoint): string {
     let address = node
-    for (let number = 2; this.#stations.has(address); number++) address = `${node} (${number})`
-    if (!isSecond(address)) for (const each of this.#stations.keys()) this.wires.join(address, each)
-    this.#stations.set(address, station)
+    for (let number = 2; this.#endpoints.has(address); number++) address = `${node} (${number})`
+    if (!isDuplicateName(address)) for (const each of this.#endpoints.keys()) this.wires.join(address, each)
+    this.#endpoints.set(address, endpoint)
     return address
   }
 
   /** Nodes compare names: both that have one are told, and the later one stays alone. */
   compareNames(node: string, address: string): void {
     if (address === node) return
-    for (const each of [node, address]) this.#stations.get(each)?.refused(node, 'there are two nodes of one name')
+    for (const each of [node, address]) this.#endpoints.get(each)?.rejected(node, 'there are two nodes of one name')
   }
 
   leave(address: string): void {
-    this.lost(address, 'the other node was closed', false)
-    this.#stations.delete(address)
+    this.failServers(address, 'the other node was closed', false)
+    this.#endpoints.delete(address)
   }
 
   /** The servers of this station ended: what was on the way, and who read there. */
-  lost(address: string, reason: string, silently: boolean): void {
+  failServers(address: string, reason: string, silently: boolean): void {
     this.wires.clear(address)
-    for (const [each, station] of this.#stations) if (each !== address) station.loseReaders(reason, address, silently)
+    for (const [each, endpoint] of this.#endpoints)
+      if (each !== address) endpoint.failReaders(reason, address, silently)
   }
 
-  at(address: string): Station | undefined {
-    return this.#stations.get(address)
+  at(address: string): Endpoint | undefined {
+    return this.#endpoints.get(address)
   }
 
-  stations(): Station[] {
-    return [...this.#stations.values()]
+  endpoints(): Endpoint[] {
+    return [...this.#endpoints.values()]
   }
 
-  way(from: string, to: string): Way {
-    if (!this.#stations.get(from)?.connected) return 'none'
+  linkState(from: string, to: string): LinkState {
+    if (!this.#endpoints.get(from)?.connected) return 'none'
     if (from === to) return 'open'
-    if (isSecond(from) || isSecond(to)) return 'none'
+    if (isDuplicateName(from) || isDuplicateName(to)) return 'none'
     const cut = this.wires.cutBetween(from, to)
     if (cut === 'silent') return 'silent'
-    return cut === undefined && this.#stations.get(to)?.connected ? 'open' : 'none'
+    return cut === undefined && this.#endpoints.get(to)?.connected ? 'open' : 'none'
   }
 
   /** Whom this node's server believes to be linked to, by name. */
-  neighbours(address: string): string[] {
-    return [...this.#stations.keys()].filter((each) => each !== address && this.way(address, each) !== 'none').sort()
+  linkedNodes(address: string): string[] {
+    return [...this.#endpoints.keys()]
+      .filter((each) => each !== address && this.linkState(address, each) !== 'none')
+      .sort()
   }
 
   /** Delivers later, in order, unless the way is cut or the other side ends before that. */
   send(from: string, to: string, deliver: () => void): void {
-    if (this.way(from, to) === 'open') this.wires.send(from, to, deliver)
+    if (this.linkState(from, to) === 'open') this.wires.send(from, to, deliver)
   }
 
   disk(address: string): Disk {
@@ -100,10 +103,10 @@ export class Fabric {
   }
 
   /** A text that was not given before. */
-  unique(): string {
+  uniqueText(): string {
     return String(++this.#count).padStart(6, '0')
   }
 }
 
 /** No node's name holds a blank. */
-const isSecond = (address: string) => address.includes(' ')
+const isDuplicateName = (address: string) => address.includes(' ')

@@ -19,7 +19,7 @@ export class MemoryReader implements Reader {
   #buffer: Entry[] = []
   /** Credit given and not yet used, as far as we know. */
   #outstanding = 0
-  #lost: MeshError | undefined
+  #failure: MeshError | undefined
   #wake: (() => void) | undefined
 
   constructor(options: ReaderOptions) {
@@ -32,12 +32,12 @@ export class MemoryReader implements Reader {
 
   attach(consumer: Consumer): void {
     this.#consumer = consumer
-    if (this.#lost) consumer.end()
-    else this.#ask()
+    if (this.#failure) consumer.end()
+    else this.#grantCredit()
   }
 
   receive(entry: Entry): void {
-    if (this.#lost) return
+    if (this.#failure) return
     this.#outstanding--
     this.#buffer.push(entry)
     this.#wake?.()
@@ -45,42 +45,42 @@ export class MemoryReader implements Reader {
 
   async next(): Promise<Entry[]> {
     while (this.#buffer.length === 0) {
-      if (this.#lost) throw this.#lost
+      if (this.#failure) throw this.#failure
       await new Promise<void>((resolve) => {
         this.#wake = resolve
       })
     }
     const entries = this.#buffer
     this.#buffer = []
-    this.#ask()
+    this.#grantCredit()
     return entries
   }
 
   close(): void {
-    this.lose('closed')
+    this.fail('closed')
   }
 
   /** What lies unread is dropped too: it is read again behind the checkpoint. */
-  lose(reason: string): void {
-    if (this.#lost) return
-    this.#lost = new MeshError('reader_lost', reason)
+  fail(reason: string): void {
+    if (this.#failure) return
+    this.#failure = new MeshError('reader_lost', reason)
     this.#buffer = []
-    this.forget()
+    this.endConsumer()
     this.#options.ended(this)
     this.#wake?.()
   }
 
   /** The other side ends, and nobody tells us. */
-  forget(): void {
+  endConsumer(): void {
     this.#consumer?.end()
   }
 
   /** Gives credit for what there is room for, once that is half of the most we hold. */
-  #ask(): void {
+  #grantCredit(): void {
     const { maxMessages, post } = this.#options
-    const room = maxMessages - this.#outstanding - this.#buffer.length
-    if (room < maxMessages / 2) return
-    this.#outstanding += room
-    post(() => this.#consumer?.grant(room))
+    const capacity = maxMessages - this.#outstanding - this.#buffer.length
+    if (capacity < maxMessages / 2) return
+    this.#outstanding += capacity
+    post(() => this.#consumer?.grant(capacity))
   }
 }

@@ -1,31 +1,31 @@
 // One table's stream in memory: entries numbered without holes between the first and the last, and who reads them.
 
-import { type Expected, MeshError, type Message, type StreamLimits, type StreamState } from '../mesh.ts'
+import { type ExpectedLast, MeshError, type Message, type StreamLimits, type StreamState } from '../mesh.ts'
 
 /** A message as it is stored; its bytes and headers are nobody else's. */
-export type Stored = Message & { readonly sequence: number; readonly time: number }
+export type StoredMessage = Message & { readonly sequence: number; readonly time: number }
 
 /** Told when something was appended. */
-export interface StreamReader {
+export interface StreamConsumer {
   pump(): void
 }
 
-const ID = 'Nats-Msg-Id'
+const MESSAGE_ID_HEADER = 'Nats-Msg-Id'
 /** What a header takes beside its own text. */
-const HEADER_FRAME = 4
+const HEADER_FRAME_BYTES = 4
 
 /** Bytes of a message, headers included. */
 export const sizeOf = ({ data, headers }: Message): number =>
   Object.entries(headers).reduce(
-    (bytes, [key, value]) => bytes + Buffer.byteLength(key) + Buffer.byteLength(value) + HEADER_FRAME,
+    (bytes, [key, value]) => bytes + Buffer.byteLength(key) + Buffer.byteLength(value) + HEADER_FRAME_BYTES,
     data.byteLength,
   )
 
 export class MemoryStream {
   description: string
   readonly created: string
-  readonly readers = new Set<StreamReader>()
-  #entries: Stored[] = []
+  readonly readers = new Set<StreamConsumer>()
+  #entries: StoredMessage[] = []
   #last = 0
   #lastId = ''
   #bytes = 0
@@ -40,7 +40,7 @@ export class MemoryStream {
   }
 
   get state(): StreamState {
-    this.#retain()
+    this.#applyLimits()
     const { description, created } = this
     return {
       description,
@@ -66,23 +66,23 @@ export class MemoryStream {
   }
 
   /** The sequence it was given. Throws wrong_sequence. The message is kept as it is. */
-  append({ data, headers }: Message, expected: Expected): number {
+  append({ data, headers }: Message, expected: ExpectedLast): number {
     if (expected.sequence !== this.#last)
       throw new MeshError('wrong_sequence', `wrong last sequence: ${this.#last}, expected ${expected.sequence}`)
     if (expected.id !== undefined && expected.id !== this.#lastId)
       throw new MeshError('wrong_sequence', `wrong last id: ${this.#lastId}, expected ${expected.id}`)
     const sequence = ++this.#last
-    this.#lastId = headers[ID] ?? ''
+    this.#lastId = headers[MESSAGE_ID_HEADER] ?? ''
     this.#entries.push({ data, headers, sequence, time: this.#now() })
     this.#bytes += sizeOf({ data, headers })
-    this.#retain()
+    this.#applyLimits()
     for (const reader of this.readers) reader.pump()
     return sequence
   }
 
   /** Removes what lies before this sequence; beyond the end that is all. */
   purge(before: number): void {
-    for (const gone of this.#entries.splice(0, Math.max(0, before - this.#first))) this.#bytes -= sizeOf(gone)
+    for (const removed of this.#entries.splice(0, Math.max(0, before - this.#first))) this.#bytes -= sizeOf(removed)
   }
 
   /** Removes all but the last `count`. */
@@ -91,38 +91,38 @@ export class MemoryStream {
   }
 
   /** The first that is there at this sequence or behind it. */
-  from(sequence: number): Stored | undefined {
-    this.#retain()
+  firstFrom(sequence: number): StoredMessage | undefined {
+    this.#applyLimits()
     return this.#entries[Math.max(0, sequence - this.#first)]
   }
 
   /** The sequence of the first message at or after `time`; last + 1 when there is none. */
   sequenceAt(time: number): number {
-    this.#retain()
+    this.#applyLimits()
     return this.#entries.find((entry) => entry.time >= time)?.sequence ?? this.#last + 1
   }
 
   /** Removes what the limits leave no room for. Whoever looks sees it gone, so that no clock has to run. */
-  #retain(): void {
+  #applyLimits(): void {
     const { maxMsgs = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY, maxAge } = this.#limits()
     const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : this.#now() - maxAge * 1_000
     let bytes = this.#bytes
-    let gone = Math.max(0, this.#entries.length - maxMsgs)
-    for (const entry of this.#entries.slice(0, gone)) bytes -= sizeOf(entry)
+    let expired = Math.max(0, this.#entries.length - maxMsgs)
+    for (const entry of this.#entries.slice(0, expired)) bytes -= sizeOf(entry)
     for (
-      let entry = this.#entries[gone];
+      let entry = this.#entries[expired];
       entry && (bytes > maxBytes || entry.time <= oldest);
-      entry = this.#entries[gone]
+      entry = this.#entries[expired]
     ) {
       bytes -= sizeOf(entry)
-      gone++
+      expired++
     }
-    if (gone > 0) this.purge(this.#first + gone)
+    if (expired > 0) this.purge(this.#first + expired)
   }
 }
 
 /** Throws not_found. */
-export function existing(stream: MemoryStream | undefined): MemoryStream {
+export function requireStream(stream: MemoryStream | undefined): MemoryStream {
   if (!stream) throw new MeshError('not_found', 'no such stream')
   return stream
 }

@@ -1,13 +1,13 @@
 // What joins the nodes pair by pair: messages on it arrive in the order in which they were sent, or are lost with a cut.
 
-import type { Timers } from '../../timers.ts'
+import type { Timers } from '../../util/timers.ts'
 
-/** `told`: both ends know; `silent`: messages vanish and nobody is told. */
-export type Cut = 'told' | 'silent'
+/** `newlyCut`: both ends know; `silent`: messages vanish and nobody is told. */
+export type CutMode = 'notified' | 'silent'
 
 type Wire = {
   readonly ends: readonly [string, string]
-  cut: Cut | undefined
+  cut: CutMode | undefined
   /** ms on the way */
   delay: number
   /** On the way, oldest first, from `head` on: taking from the front of a long array is slow. */
@@ -25,7 +25,7 @@ export class Wires {
   readonly #random: (() => number) | undefined
   readonly #wires = new Map<string, Wire>()
   /** Nodes that are cut from all, those too that come later. */
-  readonly #alone = new Map<string, Cut>()
+  readonly #isolated = new Map<string, CutMode>()
   /** What forgets the deliveries to come. */
   readonly #delayed = new Set<() => void>()
   #tokens: Token[] = []
@@ -42,7 +42,7 @@ export class Wires {
     this.#between(a, b)
   }
 
-  cutBetween(a: string, b: string): Cut | undefined {
+  cutBetween(a: string, b: string): CutMode | undefined {
     return this.#between(a, b).cut
   }
 
@@ -55,33 +55,33 @@ export class Wires {
     if (wire.cut) return
     wire.queue.push(deliver)
     const token = { wire, generation: wire.generation }
-    if (wire.delay === 0) return this.#ready(token)
-    const forget = this.#timers.after(wire.delay, () => {
-      this.#delayed.delete(forget)
-      this.#ready(token)
+    if (wire.delay === 0) return this.#enqueue(token)
+    const cancel = this.#timers.after(wire.delay, () => {
+      this.#delayed.delete(cancel)
+      this.#enqueue(token)
     })
-    this.#delayed.add(forget)
+    this.#delayed.add(cancel)
   }
 
   /** `b` missing: `a` from all. Returns the pairs of which this is told. */
-  cut(a: string, b: string | undefined, how: Cut): (readonly [string, string])[] {
-    if (b === undefined) this.#alone.set(a, how)
-    const wires = this.#chosen(a, b)
-    const told = wires.filter((wire) => how === 'told' && wire.cut !== 'told')
+  cut(a: string, b: string | undefined, mode: CutMode): (readonly [string, string])[] {
+    if (b === undefined) this.#isolated.set(a, mode)
+    const wires = this.#select(a, b)
+    const newlyCut = wires.filter((wire) => mode === 'notified' && wire.cut !== 'notified')
     for (const wire of wires) {
-      wire.cut = how
-      this.#lose(wire)
+      wire.cut = mode
+      this.#dropMessages(wire)
     }
-    return told.map(({ ends }) => ends)
+    return newlyCut.map(({ ends }) => ends)
   }
 
   /** `b` missing: `a` with all; both missing: all with all. Returns the nodes to be told of it. */
   heal(a?: string, b?: string): Set<string> {
-    if (a === undefined) this.#alone.clear()
-    else if (b === undefined) this.#alone.delete(a)
+    if (a === undefined) this.#isolated.clear()
+    else if (b === undefined) this.#isolated.delete(a)
     const healed = new Set<string>()
-    for (const wire of this.#chosen(a, b)) {
-      if (wire.cut === 'told') for (const end of wire.ends) healed.add(end)
+    for (const wire of this.#select(a, b)) {
+      if (wire.cut === 'notified') for (const end of wire.ends) healed.add(end)
       wire.cut = undefined
     }
     return healed
@@ -93,36 +93,36 @@ export class Wires {
 
   /** Everything on its way from this node or to it is lost. */
   clear(node: string): void {
-    for (const wire of this.#wires.values()) if (wire.ends.includes(node)) this.#lose(wire)
+    for (const wire of this.#wires.values()) if (wire.ends.includes(node)) this.#dropMessages(wire)
   }
 
   close(): void {
-    for (const wire of this.#wires.values()) this.#lose(wire)
-    for (const forget of this.#delayed) forget()
+    for (const wire of this.#wires.values()) this.#dropMessages(wire)
+    for (const cancel of this.#delayed) cancel()
     this.#delayed.clear()
   }
 
   #between(a: string, b: string): Wire {
     const ends = a < b ? ([a, b] as const) : ([b, a] as const)
     const key = JSON.stringify(ends)
-    const cut = a === b ? undefined : (this.#alone.get(a) ?? this.#alone.get(b))
+    const cut = a === b ? undefined : (this.#isolated.get(a) ?? this.#isolated.get(b))
     const wire = this.#wires.get(key) ?? { ends, cut, delay: 0, queue: [], head: 0, generation: 0 }
     this.#wires.set(key, wire)
     return wire
   }
 
-  #chosen(a?: string, b?: string): Wire[] {
+  #select(a?: string, b?: string): Wire[] {
     if (a !== undefined && b !== undefined) return [this.#between(a, b)]
     return [...this.#wires.values()].filter(({ ends }) => ends[0] !== ends[1] && (a === undefined || ends.includes(a)))
   }
 
-  #lose(wire: Wire): void {
+  #dropMessages(wire: Wire): void {
     wire.queue = []
     wire.head = 0
     wire.generation++
   }
 
-  #ready(token: Token): void {
+  #enqueue(token: Token): void {
     this.#tokens.push(token)
     if (this.#scheduled) return
     this.#scheduled = true
@@ -139,7 +139,7 @@ export class Wires {
     for (const { wire, generation } of tokens) {
       if (generation !== wire.generation) continue
       try {
-        oldest(wire)?.()
+        takeOldest(wire)?.()
       } catch (error) {
         failures.push(error)
       }
@@ -150,7 +150,7 @@ export class Wires {
 }
 
 /** Taken off the wire. */
-function oldest(wire: Wire): (() => void) | undefined {
+function takeOldest(wire: Wire): (() => void) | undefined {
   const message = wire.queue[wire.head]
   wire.queue[wire.head++] = undefined
   if (wire.head >= 1024 && wire.head * 2 >= wire.queue.length) {

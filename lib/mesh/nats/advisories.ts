@@ -14,7 +14,7 @@
 //   nodes (`deny_imports`, and exports of reading calls only); `rights.test.ts` verifies it.
 // - Import cycles, which our accounts do not have: CVE-2022-42709.
 
-import type { Logger } from '../../logger.ts'
+import type { Logger } from '../../observe/logger.ts'
 import { isAtLeast, type Version, versionText } from './versions.ts'
 
 export type Advisory = {

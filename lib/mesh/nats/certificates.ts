@@ -3,7 +3,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { clusterError, reasonOf } from '../../errors.ts'
-import type { Logger } from '../../logger.ts'
+import type { Logger } from '../../observe/logger.ts'
 import type { Tls } from './configuration.ts'
 
 export type CertificatesOptions = {
@@ -14,10 +14,10 @@ export type CertificatesOptions = {
 }
 
 /** ms between two looks at the files. */
-const LOOK_INTERVAL = 2_000
-const DAY = 24 * 3_600_000
+const POLL_INTERVAL_MS = 2_000
+const DAY_MS = 24 * 3_600_000
 /** How long before its end a certificate is told to be about to expire. */
-const SOON = 14 * DAY
+const EXPIRY_WARNING_MS = 14 * DAY_MS
 
 const keys = {
   certificate: 'clustering.tls.certificate',
@@ -32,14 +32,14 @@ export class Certificates {
   readonly #timer: NodeJS.Timeout
   #texts: Texts
   /** Said already, so that it is not said at every look. */
-  #said = ''
-  #looking = false
+  #lastLogged = ''
+  #polling = false
 
   private constructor(options: CertificatesOptions, texts: Texts) {
     this.#options = options
     this.#texts = texts
-    this.#tellAge()
-    this.#timer = setInterval(() => void this.#look(), LOOK_INTERVAL)
+    this.#logValidity()
+    this.#timer = setInterval(() => void this.#poll(), POLL_INTERVAL_MS)
     this.#timer.unref()
   }
 
@@ -54,9 +54,9 @@ export class Certificates {
     clearInterval(this.#timer)
   }
 
-  async #look(): Promise<void> {
-    if (this.#looking) return
-    this.#looking = true
+  async #poll(): Promise<void> {
+    if (this.#polling) return
+    this.#polling = true
     const { tls, logger, replaced } = this.#options
     try {
       const texts = await read(tls)
@@ -66,26 +66,27 @@ export class Certificates {
         logger.info({ certificate: tls.certificate }, 'the certificates were replaced')
         await replaced()
       }
-      this.#tellAge()
+      this.#logValidity()
     } catch (error) {
       // One file after the other is replaced: the next look may find them in order.
-      this.#say('warn', `the certificates on disk cannot be used, the ones before are kept: ${reasonOf(error)}`)
+      this.#logOnce('warn', `the certificates on disk cannot be used, the ones before are kept: ${reasonOf(error)}`)
     }
-    this.#looking = false
+    this.#polling = false
   }
 
-  #tellAge(): void {
+  #logValidity(): void {
     const { validFrom, validTo } = new X509Certificate(this.#texts.certificate)
     const now = Date.now()
-    if (now < Date.parse(validFrom)) this.#say('error', `our certificate is not valid before ${validFrom}`)
-    else if (now > Date.parse(validTo)) this.#say('error', `our certificate has expired, on ${validTo}`)
-    else if (now > Date.parse(validTo) - SOON) this.#say('warn', `our certificate expires on ${validTo}`)
-    else this.#said = ''
+    if (now < Date.parse(validFrom)) this.#logOnce('error', `our certificate is not valid before ${validFrom}`)
+    else if (now > Date.parse(validTo)) this.#logOnce('error', `our certificate has expired, on ${validTo}`)
+    else if (now > Date.parse(validTo) - EXPIRY_WARNING_MS)
+      this.#logOnce('warn', `our certificate expires on ${validTo}`)
+    else this.#lastLogged = ''
   }
 
-  #say(level: 'warn' | 'error', text: string): void {
-    if (text === this.#said) return
-    this.#said = text
+  #logOnce(level: 'warn' | 'error', text: string): void {
+    if (text === this.#lastLogged) return
+    this.#lastLogged = text
     this.#options.logger[level]({ certificate: this.#options.tls.certificate }, text)
   }
 }

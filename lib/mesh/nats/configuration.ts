@@ -25,7 +25,7 @@ export type ServerSettings = {
   ports: { cluster: number; leafNodes: number; hub: number; leaf: number }
   tls?: Tls | undefined
   logLevel: string
-  storeFolder: string
+  storeDirectory: string
   /** How often the leaf syncs its store to disk: a duration as nats-server reads it (`10s`), or `always`. Default: the server's, 2 minutes. */
   sync?: string | undefined
   /** Compression between hubs: `off`, `accept`, `s2_auto`, `s2_fast`, `s2_better` or `s2_best`. Default: the server's, `accept`. */
@@ -36,11 +36,11 @@ export type ServerSettings = {
  * The server reserves every stream's `maxBytes` in full: limits that add up to more than there is would refuse the next table.
  * So it is told of more than there can be (the largest number that JSON carries), and the disk is the limit.
  */
-const MAX_FILE_STORE = Number.MAX_SAFE_INTEGER
+const MAX_FILE_STORE_BYTES = Number.MAX_SAFE_INTEGER
 /** 64 MB, as in HarperDB. */
-export const MAX_PAYLOAD = 64 * 1024 * 1024
+export const MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 /** The server's file store takes a record beyond 32 MiB and can never read it again. */
-export const MAX_STORED = 32 * 1024 * 1024 - 1024
+export const MAX_STORED_BYTES = 32 * 1024 * 1024 - 1024
 /** Messages and bytes that a stream may have queued before it drops more (status 429). The publisher bounds what is in flight, to less. */
 const INGEST_LIMIT = { max_buffered_msgs: 1_000_000, max_buffered_size: 4 * 1024 ** 3 }
 
@@ -70,13 +70,13 @@ const tlsBlock = (tls: Tls) => ({
   verify: tls.verify,
 })
 
-const shared = (settings: ServerSettings, name: string, port: number, pidFile: string) => ({
+const commonSettings = (settings: ServerSettings, name: string, port: number, pidFile: string) => ({
   server_name: name,
   listen: `127.0.0.1:${port}`,
   pid_file: pidFile,
-  max_payload: MAX_PAYLOAD,
+  max_payload: MAX_PAYLOAD_BYTES,
   // What a client of ours may leave unread: many tables catching up at once.
-  max_pending: 8 * MAX_PAYLOAD,
+  max_pending: 8 * MAX_PAYLOAD_BYTES,
   // A silent cut is noticed within 6 s instead of the default 4 minutes.
   ping_interval: '2s',
   ping_max: 2,
@@ -101,7 +101,7 @@ export function hubConfiguration(
   const secure = tls ? { tls: tlsBlock(tls) } : {}
   const json = JSON.stringify(
     {
-      ...shared(settings, hubName(settings.node), ports.hub, pidFile),
+      ...commonSettings(settings, hubName(settings.node), ports.hub, pidFile),
       accounts: users(settings),
       leafnodes: {
         listen: address({ host: listen, port: ports.leafNodes }),
@@ -137,7 +137,7 @@ export const meshUserOf = (user: string) => `${user}-mesh`
  * nothing that anybody sends, or has the server send, can end up in a stream. What would alter or destroy one is not
  * among them, nor is making a consumer: whoever makes it says what it sends, and whereto (see `consumers.ts`).
  */
-const READING: { call: string; many?: true }[] = [
+const READ_API_CALLS: { call: string; many?: true }[] = [
   { call: 'INFO' },
   { call: 'STREAM.INFO.*' },
   { call: 'STREAM.MSG.GET.*' },
@@ -150,7 +150,7 @@ const leafAccounts = (settings: ServerSettings) => ({
   HDB: {
     ...users(settings).HDB,
     jetstream: 'enabled',
-    exports: READING.map(({ call, many }) => ({
+    exports: READ_API_CALLS.map(({ call, many }) => ({
       service: `$JS.API.${call}`,
       accounts: ['MESH'],
       ...(many ? { response_type: 'stream' } : {}),
@@ -160,12 +160,12 @@ const leafAccounts = (settings: ServerSettings) => ({
     users: [{ user: meshUserOf(settings.user), password: settings.password }],
     // The server maps its domain by itself when the leaf connects, and from 2.10 on forgets that at a reload.
     mappings: { [`$JS.${leafName(settings.node)}.API.>`]: '$JS.API.>' },
-    imports: READING.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
+    imports: READ_API_CALLS.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
   },
 })
 
 /** Where our own hub listens for leafnodes; what listens everywhere is reached by loopback. */
-export const homeOf = ({ listen, ports }: ServerSettings): Route => ({
+export const localHubRoute = ({ listen, ports }: ServerSettings): Route => ({
   host: listen === '0.0.0.0' || listen === '::' ? '127.0.0.1' : listen,
   port: ports.leafNodes,
 })
@@ -182,7 +182,7 @@ export function leafConfiguration(
   const remote = (account: string, name: string) => ({
     account,
     no_randomize: true,
-    urls: [homeOf(settings), ...fallbacks].map((route) =>
+    urls: [localHubRoute(settings), ...fallbacks].map((route) =>
       withCredentials(tls ? 'tls' : 'nats-leaf', name, password, route),
     ),
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
@@ -193,12 +193,12 @@ export function leafConfiguration(
   })
   const json = JSON.stringify(
     {
-      ...shared(settings, domain, ports.leaf, pidFile),
+      ...commonSettings(settings, domain, ports.leaf, pidFile),
       accounts: leafAccounts(settings),
       jetstream: {
-        store_dir: settings.storeFolder,
+        store_dir: settings.storeDirectory,
         domain,
-        max_file_store: MAX_FILE_STORE,
+        max_file_store: MAX_FILE_STORE_BYTES,
         ...(sync && supports(version, 'syncInterval') ? { sync_interval: sync } : {}),
         ...(supports(version, 'ingestLimit') ? INGEST_LIMIT : {}),
       },

@@ -11,15 +11,15 @@ export type ConnectionOptions = {
   password(): string
   name: string
   /** Called with false when the connection is lost and with true when it is back. */
-  changed(up: boolean): void
+  onChange(up: boolean): void
 }
 
-const CONNECT_TIMEOUT = 2_000
+const CONNECT_TIMEOUT_MS = 2_000
 /** ms between two looks at the time, and how late one may be before we were asleep: stopped, or kept from our sockets. */
-const AWAKE_INTERVAL = 500
-const ASLEEP = 1_000
+const SUSPEND_CHECK_INTERVAL_MS = 500
+const SUSPEND_THRESHOLD_MS = 1_000
 /** ms between two connections made anew for that: who sleeps again and again must get something done in between. */
-const AWAKE_AT_LEAST = 5_000
+const MIN_RECONNECT_INTERVAL_MS = 5_000
 
 const codes: Record<string, MeshError['code']> = {
   [ErrorCode.NoResponders]: 'no_responders',
@@ -30,15 +30,15 @@ const codes: Record<string, MeshError['code']> = {
   [ErrorCode.MaxPayloadExceeded]: 'too_large',
 }
 
-export const asMeshError = (error: unknown): MeshError => {
+export const toMeshError = (error: unknown): MeshError => {
   if (error instanceof MeshError) return error
   const code = error instanceof NatsError ? codes[error.code] : undefined
   const message = error instanceof Error ? error.message : String(error)
-  return new MeshError(code ?? 'refused', message, { cause: error })
+  return new MeshError(code ?? 'rejected', message, { cause: error })
 }
 
-/** `more`: headers that are added to the others. */
-export type PublishOptions = { reply?: string; headers?: Headers; more?: Headers }
+/** `extraHeaders`: headers that are added to the others. */
+export type PublishOptions = { reply?: string; headers?: Headers; extraHeaders?: Headers }
 
 /** What the client asks of headers when it sends them. Its own check every key and value, and take longer than all the rest. */
 class SentHeaders {
@@ -50,7 +50,7 @@ class SentHeaders {
       for (const key in values) {
         const value = values[key]!
         if (value.includes('\n') || value.includes('\r'))
-          throw new MeshError('refused', `the header ${key} has several lines`)
+          throw new MeshError('rejected', `the header ${key} has several lines`)
         text += `${key}: ${value}\r\n`
       }
     this.#bytes = Buffer.from(`${text}\r\n`)
@@ -62,15 +62,15 @@ class SentHeaders {
 }
 
 /** Bytes of the longest answer of a server that is read: ours to a list of streams takes a fraction of it. */
-const MOST_JSON = 4 * 1024 * 1024
+const MAX_JSON_BYTES = 4 * 1024 * 1024
 
 /** What a server, or whoever poses as one, answered. Throws for what is no JSON, or would take long to be read. */
-export function jsonOf<T>({ data }: Pick<Msg, 'data'>, most = MOST_JSON): T {
-  if (data.byteLength > most) throw new MeshError('refused', `an answer of ${data.byteLength} bytes is not read`)
+export function parseJson<T>({ data }: Pick<Msg, 'data'>, maxBytes = MAX_JSON_BYTES): T {
+  if (data.byteLength > maxBytes) throw new MeshError('rejected', `an answer of ${data.byteLength} bytes is not read`)
   try {
     return JSON.parse(Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString()) as T
   } catch (error) {
-    throw new MeshError('refused', 'an answer is no JSON', { cause: error })
+    throw new MeshError('rejected', 'an answer is no JSON', { cause: error })
   }
 }
 
@@ -90,7 +90,7 @@ export async function abortable<T>(
 }
 
 /** As many wait for it as requests are under way. */
-const manyListeners = (): AbortController => {
+const createAbortController = (): AbortController => {
   const controller = new AbortController()
   setMaxListeners(0, controller.signal)
   return controller
@@ -99,23 +99,23 @@ const manyListeners = (): AbortController => {
 export class Connection {
   readonly nats: NatsConnection
   #up = true
-  #lost = manyListeners()
+  #disconnected = createAbortController()
   #closed = false
-  readonly #awake: NodeJS.Timeout
+  readonly #suspendTimer: NodeJS.Timeout
 
-  private constructor(nats: NatsConnection, changed: (up: boolean) => void) {
+  private constructor(nats: NatsConnection, onChange: (up: boolean) => void) {
     this.nats = nats
-    this.#awake = this.#stayAwake()
-    void this.#follow(changed)
+    this.#suspendTimer = this.#watchForSuspend()
+    void this.#watchStatus(onChange)
   }
 
   /** Rejects when the server does not take us; once connected it reconnects for ever. */
-  static async open({ port, user, password, name, changed }: ConnectionOptions): Promise<Connection> {
+  static async open({ port, user, password, name, onChange }: ConnectionOptions): Promise<Connection> {
     const nats = await connect({
       servers: `127.0.0.1:${port}`,
       authenticator: () => ({ user, pass: password() }),
       name,
-      timeout: CONNECT_TIMEOUT,
+      timeout: CONNECT_TIMEOUT_MS,
       reconnect: true,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 50,
@@ -126,24 +126,27 @@ export class Connection {
       // Whoever holds our server's port for a moment must not end our attempts.
       ignoreAuthErrorAbort: true,
     })
-    return new Connection(nats, changed)
+    return new Connection(nats, onChange)
   }
 
   /**
    * While we are asleep our socket's buffer fills up, and TCP sends what did not fit again after ever longer pauses: for as
    * long as we slept nothing may arrive now. A new connection has all of it at once.
    */
-  #stayAwake(): NodeJS.Timeout {
+  #watchForSuspend(): NodeJS.Timeout {
     let last = performance.now()
-    let renewed = Number.NEGATIVE_INFINITY
+    let reconnectedAt = Number.NEGATIVE_INFINITY
     const timer = setInterval(() => {
       const now = performance.now()
-      if (now - last > AWAKE_INTERVAL + ASLEEP && now - renewed > AWAKE_AT_LEAST) {
-        renewed = now
+      if (
+        now - last > SUSPEND_CHECK_INTERVAL_MS + SUSPEND_THRESHOLD_MS &&
+        now - reconnectedAt > MIN_RECONNECT_INTERVAL_MS
+      ) {
+        reconnectedAt = now
         this.nats.reconnect().catch(() => {})
       }
       last = now
-    }, AWAKE_INTERVAL)
+    }, SUSPEND_CHECK_INTERVAL_MS)
     return timer.unref()
   }
 
@@ -155,39 +158,39 @@ export class Connection {
     return this.nats.info?.server_id ?? ''
   }
 
-  async #follow(changed: (up: boolean) => void): Promise<void> {
+  async #watchStatus(onChange: (up: boolean) => void): Promise<void> {
     for await (const status of this.nats.status()) {
       const up = status.type === Events.Reconnect ? true : status.type === Events.Disconnect ? false : this.#up
       if (up === this.#up || this.#closed) continue
       this.#up = up
       if (!up) {
-        this.#lost.abort()
-        this.#lost = manyListeners()
+        this.#disconnected.abort()
+        this.#disconnected = createAbortController()
       }
-      changed(up)
+      onChange(up)
     }
   }
 
   /** While disconnected the client would buffer in silence; we refuse instead. */
-  #check(): void {
+  #requireConnected(): void {
     if (!this.#up || this.#closed) throw new MeshError('disconnected', 'our own server is not connected')
   }
 
   /** What is under way when the connection is lost gets no answer any more: it rejects `disconnected` at once. */
   async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
-    this.#check()
+    this.#requireConnected()
     // An inbox of its own: interest in an old one may have been lost on the way to the other node, for good (2.9.10).
     const answer = this.nats.request(subject, data, { timeout, noMux: true })
-    return abortable(abortable(answer, signal), this.#lost.signal, 'disconnected').catch((error) => {
-      throw asMeshError(error)
+    return abortable(abortable(answer, signal), this.#disconnected.signal, 'disconnected').catch((error) => {
+      throw toMeshError(error)
     })
   }
 
   publish(subject: string, data: Uint8Array | string, options: PublishOptions = {}): void {
-    this.#check()
-    const { reply = '', headers, more } = options
+    this.#requireConnected()
+    const { reply = '', headers, extraHeaders } = options
     if (!headers) return this.nats.publish(subject, data, { reply })
-    this.nats.publish(subject, data, { reply, headers: new SentHeaders(headers, more) as object as MsgHdrs })
+    this.nats.publish(subject, data, { reply, headers: new SentHeaders(headers, extraHeaders) as object as MsgHdrs })
   }
 
   /** Messages to `callback`, whose errors end nothing (a callback that throws would leave the connection deaf). */
@@ -210,7 +213,7 @@ export class Connection {
 
   async close(): Promise<void> {
     this.#closed = true
-    clearInterval(this.#awake)
+    clearInterval(this.#suspendTimer)
     await this.nats.close()
   }
 }

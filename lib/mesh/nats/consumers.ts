@@ -1,23 +1,23 @@
 // Consumers of streams, made by the node whose streams they are: whoever makes one says what it sends and whereto, so another
 // node asks for it. Nodes that do not answer that (HarperDB) are expected to let everybody make them.
 
-import type { Logger } from '../../logger.ts'
-import { MeshError, type MeshErrorCode, type RequestOptions, type Source, type TableName } from '../mesh.ts'
-import { asMeshError, type Connection, jsonOf } from './connection.ts'
+import type { Logger } from '../../observe/logger.ts'
+import { MeshError, type MeshErrorCode, type RemoteTable, type RequestOptions, type TableName } from '../mesh.ts'
+import { type Connection, parseJson, toMeshError } from './connection.ts'
 import type { Consumer, ConsumerStart, JetStream } from './jetstream.ts'
-import { serve } from './service.ts'
+import { serve } from './request-handler.ts'
 
 /** Of all our streams together: each takes about 130 KB of our leaf's memory. */
-const MOST_CONSUMERS = 20_000
+const MAX_CONSUMERS = 20_000
 /** ms after which they are counted again, instead of those being added that we made since. */
-const COUNT_AGAIN = 1_000
+const COUNT_CACHE_MS = 1_000
 /** Made at once: our leaf makes some 1,500 a second, one after the other. */
-const AT_ONCE = 50
+const MAX_CONCURRENT_CREATES = 50
 /** ms: who asked waits no longer. */
-const TIMEOUT = 5_000
-const MOST_ASKING = { requests: 10_000, bytes: 16 * 1024 * 1024 }
+const REQUEST_TIMEOUT_MS = 5_000
+const PENDING_REQUEST_LIMITS = { requests: 10_000, bytes: 16 * 1024 * 1024 }
 /** Bytes: names of a database and a table. */
-const MOST_BYTES = 64 * 1024
+const MAX_REQUEST_BYTES = 64 * 1024
 
 const subjectOf = (node: string) => `enmesh.consumer.${node}`
 const text = new TextDecoder('utf-8', { fatal: true })
@@ -30,15 +30,15 @@ export type ConsumersOptions = {
   mesh(): Connection
 }
 
-type Wanted = TableName & { start: ConsumerStart }
-type Answer = Consumer | { error: MeshErrorCode; reason: string }
+type ConsumerRequest = TableName & { start: ConsumerStart }
+type ConsumerResponse = Consumer | { error: MeshErrorCode; reason: string }
 
 export class Consumers {
   readonly #options: ConsumersOptions
-  #counted: { at: number; consumers: Promise<number> } | undefined
+  #lastCount: { at: number; consumers: Promise<number> } | undefined
   /** Made since they were counted, or being made. */
-  #made = 0
-  #making = 0
+  #createdSinceCount = 0
+  #creating = 0
   readonly #waiting: (() => void)[] = []
 
   constructor(options: ConsumersOptions) {
@@ -51,96 +51,100 @@ export class Consumers {
     serve({
       connection: mesh(),
       subject: subjectOf(node()),
-      handler: async (data) => JSON.stringify(await this.#answer(data).catch(refusal)),
-      most: MOST_ASKING,
+      handler: async (data) => JSON.stringify(await this.#handleRequest(data).catch(errorResponse)),
+      limits: PENDING_REQUEST_LIMITS,
       logger,
     })
   }
 
   /** Rejects as `request`, or not_found. */
-  async create(source: Source, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
+  async create(source: RemoteTable, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
     const { node, jetStream, mesh } = this.#options
     if (source.node === node()) return jetStream.createConsumer(source, start, options)
-    const wanted: Wanted = { database: source.database, table: source.table, start }
+    const request: ConsumerRequest = { database: source.database, table: source.table, start }
     try {
-      const answer = await mesh().request(subjectOf(source.node), JSON.stringify(wanted), options)
-      return consumerIn(jsonOf<unknown>(answer))
+      const answer = await mesh().request(subjectOf(source.node), JSON.stringify(request), options)
+      return parseConsumer(parseJson<unknown>(answer))
     } catch (error) {
-      if (!(error instanceof MeshError) || error.code !== 'no_responders') throw asMeshError(error)
+      if (!(error instanceof MeshError) || error.code !== 'no_responders') throw toMeshError(error)
       return jetStream.createConsumer(source, start, options)
     }
   }
 
-  async #answer(data: Uint8Array): Promise<Consumer> {
-    const askedAt = performance.now()
-    const wanted = data.byteLength <= MOST_BYTES ? wantedIn(text.decode(data)) : undefined
-    if (!wanted) throw new MeshError('refused', 'this is no request for a consumer')
-    while (this.#making >= AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    this.#making++
+  async #handleRequest(data: Uint8Array): Promise<Consumer> {
+    const receivedAt = performance.now()
+    const request = data.byteLength <= MAX_REQUEST_BYTES ? parseConsumerRequest(text.decode(data)) : undefined
+    if (!request) throw new MeshError('rejected', 'this is no request for a consumer')
+    while (this.#creating >= MAX_CONCURRENT_CREATES) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    this.#creating++
     try {
       // One that nobody waits for any more would stay until its server notices.
-      if (performance.now() - askedAt > TIMEOUT) throw new MeshError('timeout', 'too many were asked for at once')
-      return await this.#make(wanted)
+      if (performance.now() - receivedAt > REQUEST_TIMEOUT_MS)
+        throw new MeshError('timeout', 'too many were asked for at once')
+      return await this.#createWithinLimit(request)
     } finally {
-      this.#making--
+      this.#creating--
       this.#waiting.shift()?.()
     }
   }
 
-  async #make({ database, table, start }: Wanted): Promise<Consumer> {
+  async #createWithinLimit({ database, table, start }: ConsumerRequest): Promise<Consumer> {
     const { node, jetStream } = this.#options
     const counted = await this.#count()
-    if (counted + this.#made >= MOST_CONSUMERS)
-      throw new MeshError('refused', `there are ${counted + this.#made} consumers already`)
-    this.#made++
+    if (counted + this.#createdSinceCount >= MAX_CONSUMERS)
+      throw new MeshError('rejected', `there are ${counted + this.#createdSinceCount} consumers already`)
+    this.#createdSinceCount++
     try {
-      return await jetStream.createConsumer({ node: node(), database, table }, start, { timeout: TIMEOUT })
+      return await jetStream.createConsumer({ node: node(), database, table }, start, { timeout: REQUEST_TIMEOUT_MS })
     } catch (error) {
-      this.#made--
+      this.#createdSinceCount--
       throw error
     }
   }
 
   #count(): Promise<number> {
     const now = performance.now()
-    if (this.#counted && now - this.#counted.at < COUNT_AGAIN) return this.#counted.consumers
+    if (this.#lastCount && now - this.#lastCount.at < COUNT_CACHE_MS) return this.#lastCount.consumers
     const { node, jetStream } = this.#options
-    const before = this.#made
-    const consumers = jetStream.info(node(), { timeout: TIMEOUT }).then((info) => {
+    const before = this.#createdSinceCount
+    const consumers = jetStream.info(node(), { timeout: REQUEST_TIMEOUT_MS }).then((info) => {
       // What was made before it was asked is among those it counts.
-      this.#made = Math.max(0, this.#made - before)
+      this.#createdSinceCount = Math.max(0, this.#createdSinceCount - before)
       return info.consumers
     })
     consumers.catch(() => {
-      this.#counted = undefined
+      this.#lastCount = undefined
     })
-    this.#counted = { at: now, consumers }
+    this.#lastCount = { at: now, consumers }
     return consumers
   }
 }
 
-const refusal = (error: unknown): Answer => {
-  const { code, message } = asMeshError(error)
+const errorResponse = (error: unknown): ConsumerResponse => {
+  const { code, message } = toMeshError(error)
   return { error: code, reason: message }
 }
 
-const REASONS: ReadonlySet<unknown> = new Set<MeshErrorCode>(['not_found', 'timeout', 'disconnected'])
+const FORWARDED_CODES: ReadonlySet<unknown> = new Set<MeshErrorCode>(['not_found', 'timeout', 'disconnected'])
 
 /** What was answered, not believed before it is looked at. */
-function consumerIn(answer: unknown): Consumer {
+function parseConsumer(answer: unknown): Consumer {
   const { name, before, error, reason } = (answer ?? {}) as Record<string, unknown>
   if (error !== undefined)
-    throw new MeshError(REASONS.has(error) ? (error as MeshErrorCode) : 'refused', String(reason).slice(0, 1_000))
+    throw new MeshError(
+      FORWARDED_CODES.has(error) ? (error as MeshErrorCode) : 'rejected',
+      String(reason).slice(0, 1_000),
+    )
   if (typeof name !== 'string' || !/^\w{1,64}$/.test(name) || !Number.isSafeInteger(before))
-    throw new MeshError('refused', 'this is no answer to a request for a consumer')
+    throw new MeshError('rejected', 'this is no answer to a request for a consumer')
   return { name, before: before as number }
 }
 
 const isName = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
 /** What is asked for; undefined when it is no such request. */
-function wantedIn(request: string): Wanted | undefined {
-  let parsed: Partial<Record<keyof Wanted, unknown>> | null
+function parseConsumerRequest(request: string): ConsumerRequest | undefined {
+  let parsed: Partial<Record<keyof ConsumerRequest, unknown>> | null
   try {
     parsed = JSON.parse(request)
   } catch {

@@ -2,7 +2,7 @@
 // advertise each other: the server itself stays where it is.
 
 import { lookup } from 'node:dns/promises'
-import type { Logger } from '../../logger.ts'
+import type { Logger } from '../../observe/logger.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 

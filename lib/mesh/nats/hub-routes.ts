@@ -1,7 +1,7 @@
 // The routes of our hub changed while it runs, and the links that come of it made to work.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Logger } from '../../logger.ts'
+import type { Logger } from '../../observe/logger.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 import type { Links } from './links.ts'
@@ -18,9 +18,9 @@ export type HubRoutesOptions = {
   stopped(): boolean
 }
 
-const RELOAD_TIMEOUT = 2_000
+const RELOAD_TIMEOUT_MS = 2_000
 /** Times that a new route is connected again before the hub is started anew. */
-const ATTEMPTS = 3
+const MAX_ATTEMPTS = 3
 
 export class HubRoutes {
   readonly #options: HubRoutesOptions
@@ -35,30 +35,30 @@ export class HubRoutes {
    * either direction. What we added is taken out and put in again; when that does not help, or the link is another's, the hub is
    * started anew.
    */
-  async change(previous: readonly Route[], wanted: readonly Route[]): Promise<void> {
+  async change(previous: readonly Route[], desired: readonly Route[]): Promise<void> {
     const { hub, links, configuration, logger, stopped } = this.#options
     const known = new Set(previous.map(address))
-    const added = wanted.filter((route) => !known.has(address(route)))
-    const before = await links.look()
-    const silent = new Set(before.deaf)
+    const added = desired.filter((route) => !known.has(address(route)))
+    const before = await links.check()
+    const alreadyUnreachable = new Set(before.unreachable)
     const expected = before.count + added.length
     for (let attempt = 1; ; attempt++) {
-      await this.#reload(wanted)
-      const deaf = await links.settled(silent, expected)
-      if (deaf.length === 0 || stopped()) return
-      if (attempt === ATTEMPTS || added.length === 0) {
-        logger.warn({ nodes: deaf }, 'the hub server is started anew: nodes it is linked with do not answer')
-        return hub.restart(configuration(wanted))
+      await this.#reload(desired)
+      const unreachable = await links.waitUntilStable(alreadyUnreachable, expected)
+      if (unreachable.length === 0 || stopped()) return
+      if (attempt === MAX_ATTEMPTS || added.length === 0) {
+        logger.warn({ nodes: unreachable }, 'the hub server is started anew: nodes it is linked with do not answer')
+        return hub.restart(configuration(desired))
       }
-      logger.info({ nodes: deaf, attempt }, 'a new route is deaf, connecting it again')
-      await this.#reload(wanted.filter((route) => known.has(address(route))))
+      logger.info({ nodes: unreachable, attempt }, 'a new route is deaf, connecting it again')
+      await this.#reload(desired.filter((route) => known.has(address(route))))
     }
   }
 
   /** Confirmed from the server itself: a reload shows only as a new time of loading. */
   async #reload(routes: readonly Route[]): Promise<void> {
     const { hub, configuration, loadTime } = this.#options
-    const signal = AbortSignal.timeout(RELOAD_TIMEOUT)
+    const signal = AbortSignal.timeout(RELOAD_TIMEOUT_MS)
     const before = await loadTime(signal).catch(() => undefined)
     await hub.reload(configuration(routes))
     // A hub that is down reads the new file when it is started.

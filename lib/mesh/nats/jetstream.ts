@@ -4,20 +4,20 @@ import { createHash } from 'node:crypto'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import {
   MeshError,
+  type RemoteTable,
   type RequestOptions,
-  type Source,
   type StreamLimits,
   type StreamState,
   type TableName,
 } from '../mesh.ts'
-import { leafName, MAX_PAYLOAD } from './configuration.ts'
-import { type Connection, jsonOf } from './connection.ts'
+import { leafName, MAX_PAYLOAD_BYTES } from './configuration.ts'
+import { type Connection, parseJson } from './connection.ts'
 
-const NANOSECONDS = 1e9
+const NANOSECONDS_PER_SECOND = 1e9
 /** The least the server takes: order is kept by expected sequences, not by remembering ids. */
-const DUPLICATE_WINDOW = 0.1 * NANOSECONDS
+const DUPLICATE_WINDOW_NS = 0.1 * NANOSECONDS_PER_SECOND
 /** A consumer whose reader is gone is dropped by its server after this many seconds. */
-const INACTIVE_AFTER = 90
+const INACTIVE_AFTER_SECONDS = 90
 
 const STREAM_NOT_FOUND = 10059
 const CONSUMER_NOT_FOUND = 10014
@@ -36,7 +36,7 @@ export type ApiError = { code: number; err_code?: number; description?: string }
 export function apiError({ code, err_code, description = `error ${code}` }: ApiError): MeshError {
   if (NOT_FOUND.has(err_code)) return new MeshError('not_found', description)
   if (err_code === WRONG_SEQUENCE || err_code === WRONG_ID) return new MeshError('wrong_sequence', description)
-  return new MeshError('refused', description)
+  return new MeshError('rejected', description)
 }
 
 type StreamInfo = {
@@ -47,8 +47,8 @@ type StreamInfo = {
 
 /** HarperDB's streams have a window of minutes, and the server takes no age below it. */
 const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => ({
-  duplicate_window: DUPLICATE_WINDOW,
-  max_age: maxAge * NANOSECONDS,
+  duplicate_window: DUPLICATE_WINDOW_NS,
+  max_age: maxAge * NANOSECONDS_PER_SECOND,
   max_bytes: maxBytes,
   max_msgs: maxMsgs,
 })
@@ -56,8 +56,8 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
 type ConsumerInfo = { name: string; delivered: { stream_seq: number }; num_pending: number }
 
 /** Has the stream all that is wanted, as the server tells it? */
-const has = ({ config }: StreamInfo, wanted: Record<string, unknown>) =>
-  Object.entries(wanted).every(([key, value]) => String(config[key]) === String(value))
+const matches = ({ config }: StreamInfo, desired: Record<string, unknown>) =>
+  Object.entries(desired).every(([key, value]) => String(config[key]) === String(value))
 
 /** Where a consumer begins: with a sequence, or the first message at or after a time (ms since 1970). */
 export type ConsumerStart = { sequence: number } | { time: number }
@@ -80,11 +80,11 @@ export class JetStream {
     verb: string,
     body: object | undefined,
     options: RequestOptions,
-    most?: number,
+    maxBytes?: number,
   ): Promise<T> {
     const subject = `$JS.${leafName(node)}.API.${verb}`
     const answer = await this.#connection(node).request(subject, body ? JSON.stringify(body) : '', options)
-    const result = jsonOf<T & { error?: ApiError }>(answer, most)
+    const result = parseJson<T & { error?: ApiError }>(answer, maxBytes)
     if (result.error) throw apiError(result.error)
     return result
   }
@@ -94,16 +94,16 @@ export class JetStream {
     return this.call(node, 'INFO', undefined, options)
   }
 
-  async stream(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
+  async stream(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined> {
     const info = await this.#info(source, options)
     return info && stateOf(info)
   }
 
   /** Can this message be read? */
-  async hasMessage(source: Source, seq: number, options: RequestOptions): Promise<boolean> {
+  async hasMessage(source: RemoteTable, seq: number, options: RequestOptions): Promise<boolean> {
     try {
       // The answer has all of it.
-      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options, 2 * MAX_PAYLOAD)
+      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options, 2 * MAX_PAYLOAD_BYTES)
       return true
     } catch (error) {
       if (error instanceof MeshError && error.code === 'not_found') return false
@@ -111,7 +111,7 @@ export class JetStream {
     }
   }
 
-  async #info(source: Source, options: RequestOptions): Promise<StreamInfo | undefined> {
+  async #info(source: RemoteTable, options: RequestOptions): Promise<StreamInfo | undefined> {
     try {
       return await this.call<StreamInfo>(source.node, `STREAM.INFO.${streamName(source)}`, undefined, options)
     } catch (error) {
@@ -122,7 +122,7 @@ export class JetStream {
 
   /** Created when missing; what was created by a node of another name, or with other limits, is brought into line. */
   ensureStream(
-    source: Source,
+    source: RemoteTable,
     description: string,
     limits: StreamLimits,
     options: RequestOptions,
@@ -146,7 +146,7 @@ export class JetStream {
     })
   }
 
-  async describeStream(source: Source, description: string, options: RequestOptions): Promise<void> {
+  async describeStream(source: RemoteTable, description: string, options: RequestOptions): Promise<void> {
     const name = streamName(source)
     await this.#changes.run(name, async () => {
       const info = await this.call<StreamInfo>(source.node, `STREAM.INFO.${name}`, undefined, options)
@@ -156,13 +156,13 @@ export class JetStream {
 
   /** Every stream of tables in this node's store gets these limits. Rejects as the first that cannot, when all were tried. */
   async limitStreams(node: string, limits: StreamLimits, options: RequestOptions): Promise<void> {
-    const wanted = limitsOf(limits)
-    const others = (await this.#list(node, options)).filter((info) => isOfTable(info) && !has(info, wanted))
+    const desired = limitsOf(limits)
+    const outdated = (await this.#list(node, options)).filter((info) => isOfTable(info) && !matches(info, desired))
     const failures: unknown[] = []
-    for (const { config } of others) {
+    for (const { config } of outdated) {
       const change = this.#changes.run(config.name, async () => {
         const info = await this.call<StreamInfo>(node, `STREAM.INFO.${config.name}`, undefined, options)
-        await this.#update(node, info, wanted, options)
+        await this.#update(node, info, desired, options)
       })
       await change.catch((error) => failures.push(error))
     }
@@ -184,12 +184,12 @@ export class JetStream {
     return all
   }
 
-  async #update(node: string, info: StreamInfo, wanted: object, options: RequestOptions): Promise<StreamInfo> {
-    if (has(info, { ...wanted })) return info
-    return this.call<StreamInfo>(node, `STREAM.UPDATE.${info.config.name}`, { ...info.config, ...wanted }, options)
+  async #update(node: string, info: StreamInfo, desired: object, options: RequestOptions): Promise<StreamInfo> {
+    if (matches(info, { ...desired })) return info
+    return this.call<StreamInfo>(node, `STREAM.UPDATE.${info.config.name}`, { ...info.config, ...desired }, options)
   }
 
-  async purge(source: Source, body: { keep?: number; seq?: number }, options: RequestOptions): Promise<void> {
+  async purge(source: RemoteTable, body: { keep?: number; seq?: number }, options: RequestOptions): Promise<void> {
     await this.call(source.node, `STREAM.PURGE.${streamName(source)}`, body, options)
   }
 
@@ -197,20 +197,20 @@ export class JetStream {
    * An ephemeral consumer without acknowledgements: the position is the database's business, not the server's. A start beyond
    * the end is moved to the end, as 2.9 does by itself; later servers would wait for that very sequence.
    */
-  async createConsumer(source: Source, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
+  async createConsumer(source: RemoteTable, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
     const { name, delivered, num_pending } = await this.#createConsumer(source, start, options)
     if (num_pending > 0 || !('sequence' in start)) return { name, before: delivered.stream_seq }
     const info = await this.#info(source, options)
     const end = (info?.state.last_seq ?? 0) + 1
     if (start.sequence <= end) return { name, before: delivered.stream_seq }
     this.deleteConsumer(source, name, options).catch(() => {
-      // Its server deletes it after `INACTIVE_AFTER`.
+      // Its server deletes it after `INACTIVE_AFTER_SECONDS`.
     })
     const moved = await this.#createConsumer(source, { sequence: end }, options)
     return { name: moved.name, before: moved.delivered.stream_seq }
   }
 
-  async #createConsumer(source: Source, start: ConsumerStart, options: RequestOptions): Promise<ConsumerInfo> {
+  async #createConsumer(source: RemoteTable, start: ConsumerStart, options: RequestOptions): Promise<ConsumerInfo> {
     const stream = streamName(source)
     const config = {
       ...('sequence' in start
@@ -221,12 +221,12 @@ export class JetStream {
       max_deliver: -1,
       mem_storage: true,
       num_replicas: 1,
-      inactive_threshold: INACTIVE_AFTER * NANOSECONDS,
+      inactive_threshold: INACTIVE_AFTER_SECONDS * NANOSECONDS_PER_SECOND,
     }
     return this.call(source.node, `CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, options)
   }
 
-  async deleteConsumer(source: Source, name: string, options: RequestOptions): Promise<void> {
+  async deleteConsumer(source: RemoteTable, name: string, options: RequestOptions): Promise<void> {
     await this.call(source.node, `CONSUMER.DELETE.${streamName(source)}.${name}`, undefined, options)
   }
 }

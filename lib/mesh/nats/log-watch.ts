@@ -1,21 +1,21 @@
 // What only the servers' logs tell: who was refused and why, and to which hub the leaf is connected.
 
-import type { Logger } from '../../logger.ts'
+import type { Logger } from '../../observe/logger.ts'
 import type { MeshListener } from '../mesh.ts'
 
 /** The same refusal repeats every second for as long as the other side tries. */
-const REPEAT_AFTER = 60_000
+const REPEAT_AFTER_MS = 60_000
 
 export class LogWatch {
-  readonly #refused: MeshListener['refused']
+  readonly #rejected: MeshListener['rejected']
   readonly #linked: () => void
   readonly #logger: Logger
-  readonly #told = new Map<string, number>()
+  readonly #lastReported = new Map<string, number>()
   /** Address of the hub that the leaf is connected to, `host:port`. */
   leafRemote: string | undefined
 
-  constructor(refused: MeshListener['refused'], linked: () => void, logger: Logger) {
-    this.#refused = refused
+  constructor(rejected: MeshListener['rejected'], linked: () => void, logger: Logger) {
+    this.#rejected = rejected
     this.#linked = linked
     this.#logger = logger
   }
@@ -23,9 +23,9 @@ export class LogWatch {
   line(server: string, level: string, line: string): void {
     // Servers tell routes with their credentials.
     const text = line.replace(/:\/\/[^@\s]*@/g, '://')
-    const refusal = refusalIn(text)
-    if (refusal) this.#tell(refusal.peer, refusal.reason, text)
-    else if ((level === 'ERR' || level === 'FTL') && !this.#repeated(text)) this.#logger.warn({ server }, text)
+    const rejection = parseRejection(text)
+    if (rejection) this.#reportRejection(rejection.peer, rejection.reason, text)
+    else if ((level === 'ERR' || level === 'FTL') && !this.#isRepeated(text)) this.#logger.warn({ server }, text)
     else this.#logger.debug({ server }, text)
     const leaf = server === 'leaf' && /^(\S+:\d+) - lid\S* - Leafnode connection created for account: MESH/.exec(text)
     if (!leaf) return
@@ -33,21 +33,21 @@ export class LogWatch {
     this.#linked()
   }
 
-  #tell(peer: string, reason: string, text: string): void {
+  #reportRejection(peer: string, reason: string, text: string): void {
     // Each attempt comes from another port.
-    if (!this.#repeated(`${peer.replace(/:\d+$/, '')} ${reason}`)) this.#refused(peer, `${reason} (${text})`)
+    if (!this.#isRepeated(`${peer.replace(/:\d+$/, '')} ${reason}`)) this.#rejected(peer, `${reason} (${text})`)
   }
 
-  #repeated(what: string): boolean {
+  #isRepeated(what: string): boolean {
     const now = performance.now()
     const key = what.replace(/\d+/g, '#')
-    if (now - (this.#told.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER) return true
-    this.#told.set(key, now)
+    if (now - (this.#lastReported.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER_MS) return true
+    this.#lastReported.set(key, now)
     return false
   }
 }
 
-const REFUSALS: [pattern: RegExp, reason: string][] = [
+const REJECTIONS: [pattern: RegExp, reason: string][] = [
   [/authorization violation|authentication (?:error|failure|timeout)/i, 'the user or password of the cluster differs'],
   [/duplicate (?:remote )?(?:server )?name|has a duplicate name/i, 'there are two nodes of one name'],
   [/cluster name .*does not match|different cluster name|wrong cluster/i, 'the cluster has another name'],
@@ -67,8 +67,8 @@ const REFUSALS: [pattern: RegExp, reason: string][] = [
 ]
 
 /** Who was kept out and why, if that is what this line says. */
-export function refusalIn(text: string): { peer: string; reason: string } | undefined {
-  const found = REFUSALS.find(([pattern]) => pattern.test(text))
+export function parseRejection(text: string): { peer: string; reason: string } | undefined {
+  const found = REJECTIONS.find(([pattern]) => pattern.test(text))
   if (!found) return undefined
   const peer = /(\S+:\d+) - [rlc]id/.exec(text)?.[1] ?? /\b([\w.-]+:\d+)\b/.exec(text)?.[1] ?? 'unknown'
   return { peer, reason: found[1] }

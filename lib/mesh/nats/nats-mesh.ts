@@ -3,12 +3,12 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
-import { type Logger, silent } from '../../logger.ts'
-import { ownFolder } from '../../own-folder.ts'
-import { systemTimers } from '../../timers.ts'
+import { type Logger, silentLogger } from '../../observe/logger.ts'
+import { ensurePrivateDirectory } from '../../util/private-directory.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { systemTimers } from '../../util/timers.ts'
 import {
-  type Expected,
+  type ExpectedLast,
   type Member,
   type Mesh,
   MeshError,
@@ -17,10 +17,10 @@ import {
   type Message,
   type NameCheck,
   type Reader,
+  type RemoteTable,
   type RequestOptions,
   type Route,
   type Routes,
-  type Source,
   type StreamLimits,
   type StreamState,
   type TableName,
@@ -32,35 +32,42 @@ import { Certificates } from './certificates.ts'
 import {
   address,
   adminOf,
-  homeOf,
   hubConfiguration,
   hubName,
   leafConfiguration,
   leafName,
-  MAX_PAYLOAD,
-  MAX_STORED,
+  localHubRoute,
+  MAX_PAYLOAD_BYTES,
+  MAX_STORED_BYTES,
   meshUserOf,
   type ServerSettings,
 } from './configuration.ts'
-import { Connection, jsonOf } from './connection.ts'
+import { Connection, parseJson } from './connection.ts'
 import { Consumers } from './consumers.ts'
 import { FailBack } from './fail-back.ts'
 import { HubRoutes } from './hub-routes.ts'
 import { JetStream, streamName, subjectOf } from './jetstream.ts'
 import { Links } from './links.ts'
 import { LogWatch } from './log-watch.ts'
+import { members } from './members.ts'
 import { unsupportedName } from './name-support.ts'
-import { members } from './network.ts'
 import { PullReader } from './pull-reader.ts'
+import { serve } from './request-handler.ts'
 import { type Configuration, NatsServer } from './server.ts'
-import { serve } from './service.ts'
-import { checkStore, dropIndexes, faultOf, fullDisk, isStoreError, setAside } from './store-health.ts'
+import {
+  checkStore,
+  diskFullReason,
+  dropIndexes,
+  findStreamFault,
+  isStoreError,
+  moveDamagedStream,
+} from './store-health.ts'
 import { ignoredSettings, isAtLeast, versionText } from './versions.ts'
 
-export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'password'> & {
-  /** Where the servers' configuration and, unless `storeFolder` is set, the leaf's store lie. */
-  folder: string
-  storeFolder?: string | undefined
+export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeDirectory' | 'password'> & {
+  /** Where the servers' configuration and, unless `storeDirectory` is set, the leaf's store lie. */
+  directory: string
+  storeDirectory?: string | undefined
   password(): Promise<string>
   natsServer?: string | undefined
   /** Variables for both servers, beside PATH. */
@@ -68,16 +75,16 @@ export type NatsMeshOptions = Omit<ServerSettings, 'node' | 'storeFolder' | 'pas
   logger?: Logger
 }
 
-const ADMIN_TIMEOUT = 5_000
+const ADMIN_TIMEOUT_MS = 5_000
 /** ms that `open` waits for the leaf to be linked with its hub: without that the node runs, alone. */
-const LINK_TIMEOUT = 3_000
-const PROBE_TIMEOUT = 2_000
+const LINK_TIMEOUT_MS = 3_000
+const PROBE_TIMEOUT_MS = 2_000
 /** ms between two looks at a leaf that is there and not yet fit for use. */
-const RISE_INTERVAL = 20
+const RECOVERY_INTERVAL_MS = 20
 /** The same while its disk is full. */
-const ROOM_INTERVAL = 500
+const DISK_FULL_INTERVAL_MS = 500
 /** What other nodes may ask of us at once. */
-const MOST_REQUESTS = { requests: 1_000, bytes: 2 * MAX_PAYLOAD }
+const PENDING_REQUEST_LIMITS = { requests: 1_000, bytes: 2 * MAX_PAYLOAD_BYTES }
 const portKeys = {
   cluster: 'clustering.hubServer.cluster.network.port',
   leafNodes: 'clustering.hubServer.leafNodes.network.port',
@@ -86,7 +93,7 @@ const portKeys = {
 } as const
 
 export class NatsMesh implements Mesh {
-  readonly maxPayload = MAX_STORED
+  readonly maxPayload = MAX_STORED_BYTES
   readonly timers = systemTimers
   readonly #options: NatsMeshOptions
   readonly #logger: Logger
@@ -103,7 +110,7 @@ export class NatsMesh implements Mesh {
   #state: MeshState = 'stopped'
   #reason: string | undefined
   /** Why the hub cannot be started, while that is so. */
-  #noHub: string | undefined
+  #hubFailure: string | undefined
   #listener: MeshListener | undefined
   readonly #exposure: ExposureReport
   #settings: ServerSettings | undefined
@@ -118,24 +125,24 @@ export class NatsMesh implements Mesh {
   #appender: Appender | undefined
   #log: LogWatch | undefined
   #limits: StreamLimits = {}
-  #rising = false
+  #recovering = false
   /** The leaf's store is not what the leaf believes: its next start is to find out what is there. */
-  #distrusted = false
+  #suspect = false
   /** By stream, the session in which it was last found sound, or at fault; and names of those that are to be set aside. */
-  readonly #sound = new Map<string, string>()
+  readonly #verified = new Map<string, string>()
   readonly #faulty = new Map<string, string>()
   readonly #damaged = new Set<string>()
-  #served: { unsubscribe(): void } | undefined
+  #requestSubscription: { unsubscribe(): void } | undefined
   /** Route changes one after the other. */
-  readonly #routing = new SerialQueue()
+  readonly #routeChanges = new SerialQueue()
 
   constructor(options: NatsMeshOptions) {
     this.#options = options
-    this.#logger = options.logger ?? silent
+    this.#logger = options.logger ?? silentLogger
     this.#failBack = new FailBack({
-      home: () => homeOf(this.#settings!),
+      home: () => localHubRoute(this.#settings!),
       remote: () => this.#log?.leafRemote,
-      isHubUp: () => this.#state !== 'stopped' && this.#noHub === undefined,
+      isHubUp: () => this.#state !== 'stopped' && this.#hubFailure === undefined,
       restart: () => this.#restartLeaf(),
       logger: this.#logger,
     })
@@ -161,33 +168,33 @@ export class NatsMesh implements Mesh {
     this.#node = node
     this.#routes = routes
     this.#listener = listener
-    this.#become('connecting')
+    this.#setState('connecting')
     const { version } = await findBinary(this.#options.natsServer)
     for (const { key, since } of ignoredSettings(version, this.#options))
       this.#logger.warn(
         { key, version: versionText(version), since },
         'this version of nats-server ignores a configuration key',
       )
-    const { folder, storeFolder = join(folder, 'leaf') } = this.#options
-    await ownFolder(folder)
-    await ownFolder(storeFolder)
-    this.#settings = { ...this.#options, node, storeFolder, password: await this.#options.password() }
+    const { directory, storeDirectory = join(directory, 'leaf') } = this.#options
+    await ensurePrivateDirectory(directory)
+    await ensurePrivateDirectory(storeDirectory)
+    this.#settings = { ...this.#options, node, storeDirectory, password: await this.#options.password() }
     const { tls } = this.#settings
     if (tls)
       this.#certificates = await Certificates.open({
         tls,
         logger: this.#logger,
-        replaced: () => this.#readCertificates(),
+        replaced: () => this.#reloadCertificates(),
       })
     let linked = () => {}
     const firstLink = new Promise<void>((resolve) => {
       linked = resolve
     })
     this.#log = new LogWatch(
-      (peer, reason) => listener.refused(peer, reason),
+      (peer, reason) => listener.rejected(peer, reason),
       () => {
         linked()
-        this.#linked()
+        this.#onLinked()
       },
       this.#logger,
     )
@@ -204,7 +211,7 @@ export class NatsMesh implements Mesh {
     this.#hubRoutes = new HubRoutes({
       hub: this.#hub,
       links,
-      configuration: (wanted) => this.#hubText(wanted),
+      configuration: (desired) => this.#hubText(desired),
       loadTime: (signal) => this.#hubLoadTime(signal),
       logger: this.#logger,
       stopped,
@@ -213,7 +220,7 @@ export class NatsMesh implements Mesh {
       // The hub first: a leaf that finds none tries again only a second later.
       await this.#hub.start(this.#hubText(routes.hub))
       await this.#leaf.start(this.#leafText())
-      await Promise.race([firstLink, delay(LINK_TIMEOUT, undefined, { ref: false })])
+      await Promise.race([firstLink, delay(LINK_TIMEOUT_MS, undefined, { ref: false })])
       this.#appender = new Appender(this.#connected(this.#storeConnection), node)
       links.serve()
       this.#consumers.serve(this.#logger)
@@ -222,18 +229,18 @@ export class NatsMesh implements Mesh {
       throw error
     }
     // On a full disk this node runs, and cannot write.
-    const full = await fullDisk(this.#settings.storeFolder)
-    if (!full) return this.#up()
-    this.#become('disconnected', full)
-    void this.#leafUp()
+    const full = await diskFullReason(this.#settings.storeDirectory)
+    if (!full) return this.#onConnected()
+    this.#setState('disconnected', full)
+    void this.#recoverLeaf()
   }
 
   async close(): Promise<void> {
     if (this.#state === 'stopped') return
-    this.#become('stopped')
+    this.#setState('stopped')
     this.#failBack.close()
     this.#certificates?.close()
-    for (const reader of this.#readers) reader.lose('the mesh is closed')
+    for (const reader of this.#readers) reader.fail('the mesh is closed')
     this.#appender?.close()
     await Promise.all([this.#hubConnection, this.#storeConnection, this.#meshConnection].map((each) => each?.close()))
     // The leaf first: it would look for another hub.
@@ -241,27 +248,27 @@ export class NatsMesh implements Mesh {
     await this.#hub?.stop()
   }
 
-  #become(state: MeshState, reason?: string): void {
-    if (state !== this.#state) this.#tell(state, reason)
+  #setState(state: MeshState, reason?: string): void {
+    if (state !== this.#state) this.#report(state, reason)
   }
 
-  #tell(state: MeshState, reason?: string): void {
+  #report(state: MeshState, reason?: string): void {
     this.#state = state
     this.#reason = reason
     this.#listener?.state(state, reason)
   }
 
   #server(kind: 'hub' | 'leaf', probe: (signal: AbortSignal) => Promise<void>): NatsServer {
-    const { folder, ports } = this.#options
+    const { directory, ports } = this.#options
     return new NatsServer({
       kind,
       probe,
       findBinary: () => findBinary(this.#options.natsServer),
       environment: this.#options.serverEnvironment,
       prepare: async () => {
-        if (kind === 'leaf' && this.#distrusted) await this.#mendStore(this.#settings!.storeFolder)
+        if (kind === 'leaf' && this.#suspect) await this.#repairStore(this.#settings!.storeDirectory)
       },
-      configFile: join(folder, `${kind}.json`),
+      configFile: join(directory, `${kind}.json`),
       portKey: (port) =>
         Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
       logger: this.#logger,
@@ -269,31 +276,31 @@ export class NatsMesh implements Mesh {
         // Once we end both, one may find the other's connection gone: no news to anybody.
         line: (level, text) => {
           this.#log?.line(kind, this.#state === 'stopped' ? 'INF' : level, text)
-          if (kind === 'leaf' && isStoreError(level, text)) this.#distrust(text)
+          if (kind === 'leaf' && isStoreError(level, text)) this.#markSuspect(text)
         },
         died: (reason) => {
           if (kind === 'leaf') this.#leafDown(`the leaf server ended: ${reason}`)
         },
         failed: (reason) => {
-          if (kind === 'leaf') this.#stillDown(reason)
-          else this.#hubMissing(`the hub server cannot be started: ${reason}`)
+          if (kind === 'leaf') this.#reportDown(reason)
+          else this.#reportHubFailure(`the hub server cannot be started: ${reason}`)
         },
         returned: () => {
           this.#alignVersions()
           if (kind === 'hub') {
-            this.#hubMissing(undefined)
+            this.#reportHubFailure(undefined)
             return this.#failBack.schedule()
           }
-          this.#distrusted = false
-          void this.#leafUp()
+          this.#suspect = false
+          void this.#recoverLeaf()
         },
       },
     })
   }
 
-  #connect(port: number, user: string, changed: (up: boolean) => void): Promise<Connection> {
+  #connect(port: number, user: string, onChange: (up: boolean) => void): Promise<Connection> {
     const password = () => this.#settings!.password
-    return Connection.open({ port, user, password, name: `enmesh ${this.#node}`, changed })
+    return Connection.open({ port, user, password, name: `enmesh ${this.#node}`, onChange })
   }
 
   async #probeHub(signal: AbortSignal): Promise<void> {
@@ -306,30 +313,30 @@ export class NatsMesh implements Mesh {
     const { ports, user } = this.#settings!
     const changed = (up: boolean) => {
       if (!up) this.#leafDown('our connection to the leaf server was lost')
-      else if (this.#appender) this.#leafUp()
+      else if (this.#appender) this.#recoverLeaf()
     }
     this.#storeConnection ??= await this.#connect(ports.leaf, user, changed)
     this.#meshConnection ??= await this.#connect(ports.leaf, meshUserOf(user), changed)
-    await this.#checkStore({ timeout: PROBE_TIMEOUT, signal })
+    await this.#checkStore({ timeout: PROBE_TIMEOUT_MS, signal })
     if (this.#state !== 'connected') return
-    const full = await fullDisk(this.#settings!.storeFolder)
+    const full = await diskFullReason(this.#settings!.storeDirectory)
     if (!full) return
     // Not ended: others may go on reading what it has.
     this.#leafDown(full)
-    void this.#leafUp()
+    void this.#recoverLeaf()
   }
 
-  #distrust(reason: string): void {
+  #markSuspect(reason: string): void {
     if (this.#state === 'stopped') return
-    this.#distrusted = true
+    this.#suspect = true
     this.#leaf?.replace(reason)
   }
 
-  async #mendStore(folder: string): Promise<void> {
-    await dropIndexes(folder)
+  async #repairStore(directory: string): Promise<void> {
+    await dropIndexes(directory)
     for (const stream of this.#damaged) {
-      this.#logger.error({ stream, folder }, 'a stream is damaged beyond repair: it is set aside, and begun anew')
-      await setAside(folder, stream).catch((error) =>
+      this.#logger.error({ stream, directory }, 'a stream is damaged beyond repair: it is set aside, and begun anew')
+      await moveDamagedStream(directory, stream).catch((error) =>
         this.#logger.error({ stream, reason: reasonOf(error) }, 'it could not be'),
       )
     }
@@ -338,34 +345,34 @@ export class NatsMesh implements Mesh {
 
   async #checkStore(options: RequestOptions): Promise<void> {
     this.#connected(this.#meshConnection)
-    await checkStore(this.#jetStream, this.#node, this.#appender?.written, options)
+    await checkStore(this.#jetStream, this.#node, this.#appender?.writtenTable, options)
   }
 
   #leafDown(reason: string): void {
     if (this.#state !== 'connected') return
-    this.#become('disconnected', reason)
+    this.#setState('disconnected', reason)
     this.#appender?.fail(new MeshError('disconnected', reason))
-    this.#loseReaders(reason)
+    this.#failReaders(reason)
   }
 
   /** Connected only when the store answers and has room: the client is back before the store is. */
-  async #leafUp(): Promise<void> {
-    if (this.#rising) return
-    this.#rising = true
+  async #recoverLeaf(): Promise<void> {
+    if (this.#recovering) return
+    this.#recovering = true
     while (this.#state === 'disconnected') {
-      const full = await fullDisk(this.#settings!.storeFolder)
-      if (full) this.#stillDown(full)
+      const full = await diskFullReason(this.#settings!.storeDirectory)
+      if (full) this.#reportDown(full)
       const ready =
         !full &&
-        (await this.#checkStore({ timeout: PROBE_TIMEOUT }).then(
+        (await this.#checkStore({ timeout: PROBE_TIMEOUT_MS }).then(
           () => true,
           () => false,
         ))
       // It may have been closed meanwhile.
-      if (ready && this.#isDown) this.#up()
-      else await delay(full ? ROOM_INTERVAL : RISE_INTERVAL)
+      if (ready && this.#isDown) this.#onConnected()
+      else await delay(full ? DISK_FULL_INTERVAL_MS : RECOVERY_INTERVAL_MS)
     }
-    this.#rising = false
+    this.#recovering = false
   }
 
   get #isDown(): boolean {
@@ -373,36 +380,36 @@ export class NatsMesh implements Mesh {
   }
 
   /** Our streams can be written without it; other nodes cannot be reached. News only when it is for another reason than before. */
-  #hubMissing(reason: string | undefined): void {
-    if (reason === this.#noHub) return
-    this.#noHub = reason
-    if (this.#state === 'connected') this.#tell('connected', reason)
+  #reportHubFailure(reason: string | undefined): void {
+    if (reason === this.#hubFailure) return
+    this.#hubFailure = reason
+    if (this.#state === 'connected') this.#report('connected', reason)
   }
 
-  #up(): void {
-    this.#become('connected', this.#noHub)
+  #onConnected(): void {
+    this.#setState('connected', this.#hubFailure)
     this.#limitStreams().catch((error) => {
       this.#logger.warn({ reason: reasonOf(error) }, 'the limits of streams did not all take effect yet')
     })
   }
 
   /** News only when it is for another reason than before. */
-  #stillDown(reason: string): void {
+  #reportDown(reason: string): void {
     if (!this.#isDown || reason === this.#reason) return
     this.#logger.warn({ reason }, 'the leaf server cannot be written to yet')
-    this.#tell('disconnected', reason)
+    this.#report('disconnected', reason)
   }
 
   /** What other nodes' servers held for us went with the link; our readers ask anew. */
-  #linked(): void {
+  #onLinked(): void {
     this.#failBack.schedule()
     if (this.#state !== 'connected') return
-    this.#loseReaders('the leaf server was linked anew')
+    this.#failReaders('the leaf server was linked anew')
     this.#listener?.linked()
   }
 
-  #loseReaders(reason: string): void {
-    for (const reader of [...this.#readers]) reader.lose(reason)
+  #failReaders(reason: string): void {
+    for (const reader of [...this.#readers]) reader.fail(reason)
   }
 
   async #restartLeaf(): Promise<void> {
@@ -413,7 +420,7 @@ export class NatsMesh implements Mesh {
 
   /** After an upgrade of the binary the server that was restarted first has another version: the other one follows. */
   #alignVersions(): void {
-    const turn = this.#routing.run(async () => {
+    const turn = this.#routeChanges.run(async () => {
       const [hub, leaf] = [this.#hub?.version, this.#leaf?.version]
       if (this.#state === 'stopped' || !hub || !leaf || versionText(hub) === versionText(leaf)) return
       this.#logger.info(
@@ -431,7 +438,7 @@ export class NatsMesh implements Mesh {
   // --- routes -----------------------------------------------------------------------------------------------------------
 
   setRoutes(routes: Routes): Promise<void> {
-    return this.#routing.run(() => this.#applyRoutes(routes))
+    return this.#routeChanges.run(() => this.#applyRoutes(routes))
   }
 
   async #applyRoutes(routes: Routes): Promise<void> {
@@ -446,8 +453,8 @@ export class NatsMesh implements Mesh {
   }
 
   /** Both servers take new ones while running: whoever connects from now on is met with them. */
-  async #readCertificates(): Promise<void> {
-    const turn = this.#routing.run(async () => {
+  async #reloadCertificates(): Promise<void> {
+    const turn = this.#routeChanges.run(async () => {
       if (this.#state === 'stopped') return
       const { hub } = this.#routes
       await this.#hubRoutes?.change(hub, hub)
@@ -459,8 +466,8 @@ export class NatsMesh implements Mesh {
   }
 
   /** Another one than before holds from now on: both servers are started anew with it, one after the other. */
-  async renewPassword(): Promise<void> {
-    return this.#routing.run(async () => {
+  async rotatePassword(): Promise<void> {
+    return this.#routeChanges.run(async () => {
       const password = await this.#options.password()
       if (this.#state === 'stopped' || password === this.#settings!.password) return
       this.#settings = { ...this.#settings!, password }
@@ -473,12 +480,12 @@ export class NatsMesh implements Mesh {
   async #hubLoadTime(signal: AbortSignal): Promise<string> {
     const connection = this.#connected(this.#hubConnection)
     const subject = `$SYS.REQ.SERVER.${connection.serverId}.VARZ`
-    const answer = await connection.request(subject, '', { timeout: PROBE_TIMEOUT, signal })
-    return jsonOf<{ data: { config_load_time: string } }>(answer).data.config_load_time
+    const answer = await connection.request(subject, '', { timeout: PROBE_TIMEOUT_MS, signal })
+    return parseJson<{ data: { config_load_time: string } }>(answer).data.config_load_time
   }
 
   #hubText(routes: readonly Route[]): Configuration {
-    const pidFile = join(this.#options.folder, 'hub.pid')
+    const pidFile = join(this.#options.directory, 'hub.pid')
     return (version) => {
       const text = hubConfiguration(this.#settings!, routes, pidFile, version)
       this.#exposure.update(version, text)
@@ -487,7 +494,7 @@ export class NatsMesh implements Mesh {
   }
 
   #leafText(): Configuration {
-    const pidFile = join(this.#options.folder, 'leaf.pid')
+    const pidFile = join(this.#options.directory, 'leaf.pid')
     const { leaf } = this.#routes
     return (version) => leafConfiguration(this.#settings!, leaf, pidFile, version)
   }
@@ -511,12 +518,12 @@ export class NatsMesh implements Mesh {
   serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void {
     // In no queue group: a hub (2.9.10) that drops a route while it reads its configuration anew keeps the route's members for
     // ever, and hands every second request to the dead one.
-    const before = this.#served
-    this.#served = serve({
+    const before = this.#requestSubscription
+    this.#requestSubscription = serve({
       connection: this.#connected(this.#meshConnection),
       subject: requestSubject(this.#node),
       handler,
-      most: MOST_REQUESTS,
+      limits: PENDING_REQUEST_LIMITS,
       logger: this.#logger,
     })
     // After it, so that others find somebody at any moment.
@@ -534,7 +541,7 @@ export class NatsMesh implements Mesh {
   // --- our own streams --------------------------------------------------------------------------------------------------
 
   /** Our stream of this table. The connection is up before the store is: until then a request would get no answer. */
-  #own(table: TableName): Source {
+  #localStream(table: TableName): RemoteTable {
     if (this.#state !== 'connected') throw new MeshError('disconnected', 'our own leaf server is not ready')
     return { node: this.#node, ...table }
   }
@@ -547,77 +554,81 @@ export class NatsMesh implements Mesh {
   /** What cannot be reached has its turn when it is connected again. */
   async #limitStreams(): Promise<void> {
     if (this.#state !== 'connected') return
-    await this.#jetStream.limitStreams(this.#node, this.#limits, { timeout: ADMIN_TIMEOUT })
+    await this.#jetStream.limitStreams(this.#node, this.#limits, { timeout: ADMIN_TIMEOUT_MS })
   }
 
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
-    const source = this.#own(table)
-    const options = { timeout: ADMIN_TIMEOUT }
+    const source = this.#localStream(table)
+    const options = { timeout: ADMIN_TIMEOUT_MS }
     const state = await this.#jetStream.ensureStream(source, description, this.#limits, options)
-    await this.#inspect(source, state, options)
+    await this.#verifyStream(source, state, options)
     return state
   }
 
   /** Before anything is written to it: a stream that cannot be read would lose that too. */
-  async #inspect(source: Source, state: StreamState, options: RequestOptions): Promise<void> {
+  async #verifyStream(source: RemoteTable, state: StreamState, options: RequestOptions): Promise<void> {
     const { session } = this
     const name = subjectOf(this.#node, source)
-    if (this.#sound.get(name) === session) return
-    const fault = await faultOf(this.#jetStream, source, state, options)
+    if (this.#verified.get(name) === session) return
+    const fault = await findStreamFault(this.#jetStream, source, state, options)
     const before = this.#faulty.get(name)
     if (!fault) {
       this.#faulty.delete(name)
-      this.#sound.set(name, session)
+      this.#verified.set(name, session)
       return
     }
     // When a start that read all of it did not help, the next one is to begin it anew.
     if (before !== undefined && before !== session) this.#damaged.add(streamName(source))
     this.#faulty.set(name, session)
-    this.#distrust(fault)
+    this.#markSuspect(fault)
     throw new MeshError('disconnected', fault)
   }
 
   async describeStream(table: TableName, description: string): Promise<void> {
-    await this.#jetStream.describeStream(this.#own(table), description, { timeout: ADMIN_TIMEOUT })
+    await this.#jetStream.describeStream(this.#localStream(table), description, { timeout: ADMIN_TIMEOUT_MS })
   }
 
   append(
     table: TableName,
     message: Message,
-    expected: Expected,
+    expected: ExpectedLast,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (!this.#appender || this.#state !== 'connected')
       return queueMicrotask(() => done(new MeshError('disconnected'), 0))
-    if (message.data.byteLength > MAX_STORED) return queueMicrotask(() => done(new MeshError('too_large'), 0))
+    if (message.data.byteLength > MAX_STORED_BYTES) return queueMicrotask(() => done(new MeshError('too_large'), 0))
     this.#appender.append(table, message, expected, done)
   }
 
   async purgeStream(table: TableName, { keep, before }: { keep?: number; before?: number }): Promise<void> {
-    const options = { timeout: ADMIN_TIMEOUT }
-    const state = await this.#jetStream.stream(this.#own(table), options)
+    const options = { timeout: ADMIN_TIMEOUT_MS }
+    const state = await this.#jetStream.stream(this.#localStream(table), options)
     if (!state) return
     // Beyond the end, 2.9 would number the next message differently from what it says its last is.
     const seq = before === undefined ? undefined : Math.min(before, state.lastSequence + 1)
     // The server takes a 1 for no sequence at all, and would empty the stream.
     if (seq !== undefined && seq <= 1) return
     const body = { ...(keep !== undefined && keep > 0 ? { keep } : {}), ...(seq === undefined ? {} : { seq }) }
-    await this.#jetStream.purge(this.#own(table), body, options)
+    await this.#jetStream.purge(this.#localStream(table), body, options)
   }
 
   // --- any node's streams -----------------------------------------------------------------------------------------------
 
-  streamState(source: Source, options: RequestOptions): Promise<StreamState | undefined> {
+  streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined> {
     return this.#jetStream.stream(source, options)
   }
 
-  async sequenceAt(source: Source, time: number, options: RequestOptions): Promise<number> {
+  async sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number> {
     const { name, before } = await this.#consumers.create(source, { time }, options)
     this.#jetStream.deleteConsumer(source, name, options).catch(() => {})
     return before + 1
   }
 
-  async read(source: Source, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader> {
+  async read(
+    source: RemoteTable,
+    sequence: number,
+    options: RequestOptions & { maxMessages: number },
+  ): Promise<Reader> {
     const access = {
       connection: this.#connectionTo(source.node),
       jetStream: this.#jetStream,
@@ -625,7 +636,7 @@ export class NatsMesh implements Mesh {
     }
     const closed = (reader: PullReader) => this.#readers.delete(reader)
     const reader = await PullReader.open(access, source, sequence, { ...options, closed })
-    if (!reader.lost) this.#readers.add(reader)
+    if (!reader.failed) this.#readers.add(reader)
     return reader
   }
 

@@ -20,7 +20,7 @@ async function isAlive(pid: number): Promise<boolean> {
 }
 
 /** Waits until the process is gone; false when it is still there after `timeout` ms. */
-export async function isGone(pid: number, timeout: number): Promise<boolean> {
+export async function waitForExit(pid: number, timeout: number): Promise<boolean> {
   const end = performance.now() + timeout
   while (await isAlive(pid)) {
     if (performance.now() > end) return false
@@ -34,29 +34,29 @@ export async function isGone(pid: number, timeout: number): Promise<boolean> {
  * not do: it outlives its process, and a start that failed overwrites it while the process before runs on.
  */
 export async function serversOf(configFile: string): Promise<number[]> {
-  const file = await identity(configFile)
+  const file = await fileIdentity(configFile)
   if (!file) return []
   const pids = await readdir('/proc').catch(() => undefined)
-  if (!pids) return listed(configFile)
+  if (!pids) return serversFromPs(configFile)
   const found = await Promise.all(
-    pids.filter((name) => /^\d+$/.test(name)).map(async (pid) => ((await runs(pid, file)) ? [Number(pid)] : [])),
+    pids.filter((name) => /^\d+$/.test(name)).map(async (pid) => ((await runsConfig(pid, file)) ? [Number(pid)] : [])),
   )
   return found.flat()
 }
 
 /** Which file that is, by whatever path, in whatever container. */
-async function identity(path: string): Promise<string | undefined> {
+async function fileIdentity(path: string): Promise<string | undefined> {
   const found = await stat(path).catch(() => undefined)
   return found && `${found.dev}:${found.ino}`
 }
 
-async function runs(pid: string, file: string): Promise<boolean> {
+async function runsConfig(pid: string, file: string): Promise<boolean> {
   const [, option, path] = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
-  return option === '-c' && !!path?.startsWith('/') && (await identity(`/proc/${pid}/root${path}`)) === file
+  return option === '-c' && !!path?.startsWith('/') && (await fileIdentity(`/proc/${pid}/root${path}`)) === file
 }
 
 /** Where there is no /proc. */
-async function listed(configFile: string): Promise<number[]> {
+async function serversFromPs(configFile: string): Promise<number[]> {
   const { stdout } = await promisify(execFile)('ps', ['-axww', '-o', 'pid=,command='])
   const ending = ` ${serverArguments(configFile).join(' ')}`
   const lines = stdout.split('\n').filter((line) => line.trimEnd().endsWith(ending))

@@ -5,10 +5,10 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
-import type { Logger } from '../../logger.ts'
-import { writeWhole } from '../../whole-file.ts'
+import type { Logger } from '../../observe/logger.ts'
+import { writeFileAtomic } from '../../util/atomic-file.ts'
 import type { Binary } from './binary.ts'
-import { isGone, serverArguments, serversOf } from './processes.ts'
+import { serverArguments, serversOf, waitForExit } from './processes.ts'
 import { type Version, versionText } from './versions.ts'
 
 export type ServerEvents = {
@@ -44,44 +44,44 @@ export type ServerOptions = {
 }
 
 /** Every 2 s the server is asked; after three misses it is killed and started again. */
-const HEALTH_INTERVAL = 2_000
-const HEALTH_MISSES = 3
+const HEALTH_INTERVAL_MS = 2_000
+const MAX_MISSED_PROBES = 3
 /**
  * ms that a server which starts may be silent, in its log too; twice as long each time that was too little: a large store
  * takes its time to be read.
  */
-const READY_TIMEOUT = { first: 15_000, most: 600_000 }
-const STOP_TIMEOUT = 3_000
-const BACKOFF = { first: 100, most: 5_000, calm: 10_000 }
+const READY_TIMEOUT_MS = { min: 15_000, max: 600_000 }
+const STOP_TIMEOUT_MS = 3_000
+const BACKOFF_MS = { min: 100, max: 5_000, resetAfter: 10_000 }
 
 /** True when the process is gone; asked to end first, then made to. */
-async function ended(pid: number): Promise<boolean> {
+async function terminate(pid: number): Promise<boolean> {
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
     try {
       process.kill(pid, signal)
     } catch {
       // It has just ended by itself, or is not ours to end.
     }
-    if (await isGone(pid, STOP_TIMEOUT)) return true
+    if (await waitForExit(pid, STOP_TIMEOUT_MS)) return true
   }
   return false
 }
 
 // Servers that outlive a host which ends without closing would hold its ports and its store.
 const running = new Set<ChildProcess>()
-const endRunning = () => {
+const terminateAll = () => {
   for (const child of running) child.kill('SIGTERM')
 }
 
 // Listens only while there are any: importing us changes nothing in the host's process.
 function track(child: ChildProcess): void {
-  if (running.size === 0) process.on('exit', endRunning)
+  if (running.size === 0) process.on('exit', terminateAll)
   running.add(child)
-  const forget = () => {
-    if (running.delete(child) && running.size === 0) process.off('exit', endRunning)
+  const untrack = () => {
+    if (running.delete(child) && running.size === 0) process.off('exit', terminateAll)
   }
-  child.once('exit', forget)
-  child.once('error', forget)
+  child.once('exit', untrack)
+  child.once('error', untrack)
 }
 
 export class NatsServer {
@@ -92,14 +92,14 @@ export class NatsServer {
   #stopping = false
   #lastError = ''
   #startedAt = 0
-  #backoff = BACKOFF.first
-  #patience = READY_TIMEOUT.first
+  #backoff = BACKOFF_MS.min
+  #readyTimeout = READY_TIMEOUT_MS.min
   /** Started, and not known to have ended. */
   #serving = false
   #watching: Promise<void> | undefined
-  readonly #ending = new AbortController()
+  readonly #stopSignal = new AbortController()
   /** Who waits for the process to be back. */
-  readonly #returns: (() => void)[] = []
+  readonly #returnCallbacks: (() => void)[] = []
 
   constructor(options: ServerOptions) {
     this.#options = options
@@ -138,34 +138,34 @@ export class NatsServer {
     await this.#writeConfiguration()
     const child = this.#child
     if (!child || this.#stopping) return
-    const returned = new Promise<void>((resolve) => this.#returns.push(resolve))
+    const returned = new Promise<void>((resolve) => this.#returnCallbacks.push(resolve))
     this.#backoff = 0
     child.kill('SIGTERM')
-    const late = new AbortController()
-    const timeout = delay(READY_TIMEOUT.first, true, { signal: late.signal }).catch(() => false)
+    const expiry = new AbortController()
+    const timeout = delay(READY_TIMEOUT_MS.min, true, { signal: expiry.signal }).catch(() => false)
     const failed = await Promise.race([returned, timeout])
-    late.abort()
-    if (failed) throw this.#reason(this.#options.kind)
+    expiry.abort()
+    if (failed) throw this.#startError(this.#options.kind)
   }
 
   /** For the process that runs now; the next start finds out its version and writes it again. */
   async #writeConfiguration(): Promise<void> {
-    if (this.#version) await writeWhole(this.#options.configFile, this.#configuration(this.#version))
+    if (this.#version) await writeFileAtomic(this.#options.configFile, this.#configuration(this.#version))
   }
 
   async stop(): Promise<void> {
     this.#stopping = true
-    this.#ending.abort()
+    this.#stopSignal.abort()
     const child = this.#child
     if (child?.exitCode === null && child.signalCode === null) {
       child.kill('SIGTERM')
-      if (!(await this.#exited(child, STOP_TIMEOUT))) {
+      if (!(await this.#exited(child, STOP_TIMEOUT_MS))) {
         child.kill('SIGKILL')
-        await this.#exited(child, STOP_TIMEOUT)
+        await this.#exited(child, STOP_TIMEOUT_MS)
       }
     }
     await this.#watching
-    for (const resolve of this.#returns.splice(0)) resolve()
+    for (const resolve of this.#returnCallbacks.splice(0)) resolve()
   }
 
   /** It is not to be trusted any more: ended at once, before it writes down what it believes, and started again by the watch. */
@@ -183,7 +183,7 @@ export class NatsServer {
     const { configFile, kind, logger } = this.#options
     for (const pid of await serversOf(configFile)) {
       logger.warn({ pid, server: kind }, 'replacing a server that an earlier process left running')
-      if (!(await ended(pid)))
+      if (!(await terminate(pid)))
         throw clusterError('server_failed', kind, `process ${pid} of an earlier run does not end`)
     }
   }
@@ -191,7 +191,7 @@ export class NatsServer {
   /** One attempt: spawn, and wait until the probe passes. */
   async #launch(): Promise<void> {
     const { findBinary, configFile, probe, kind, logger, environment } = this.#options
-    if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT)))
+    if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT_MS)))
       throw clusterError('server_failed', kind, `process ${this.#child.pid} before it does not end`)
     await this.#options.prepare?.()
     const { path, version } = await findBinary()
@@ -215,10 +215,10 @@ export class NatsServer {
     })
     const failed = new AbortController()
     const deadline = setTimeout(() => {
-      this.#lastError ||= `it did nothing for ${this.#patience} ms`
-      this.#patience = Math.min(2 * this.#patience, READY_TIMEOUT.most)
+      this.#lastError ||= `it did nothing for ${this.#readyTimeout} ms`
+      this.#readyTimeout = Math.min(2 * this.#readyTimeout, READY_TIMEOUT_MS.max)
       failed.abort()
-    }, this.#patience)
+    }, this.#readyTimeout)
     child.once('close', () => failed.abort())
     const listening = new Promise<void>((resolve) => {
       let ready = false
@@ -233,16 +233,16 @@ export class NatsServer {
     })
     try {
       // Somebody else may hold its port: nobody is asked before it has said that it listens itself.
-      const over = AbortSignal.any([failed.signal, this.#ending.signal])
-      await Promise.race([listening, over.aborted || once(over, 'abort')])
-      while (!over.aborted) {
+      const ended = AbortSignal.any([failed.signal, this.#stopSignal.signal])
+      await Promise.race([listening, ended.aborted || once(ended, 'abort')])
+      while (!ended.aborted) {
         const ready = await probe(failed.signal).then(
           () => true,
           () => false,
         )
         if (ready && !failed.signal.aborted) {
           this.#startedAt = performance.now()
-          this.#patience = READY_TIMEOUT.first
+          this.#readyTimeout = READY_TIMEOUT_MS.min
           this.#lastError = ''
           this.#serving = true
           return
@@ -253,10 +253,10 @@ export class NatsServer {
       clearTimeout(deadline)
     }
     child.kill('SIGKILL')
-    throw this.#reason(kind)
+    throw this.#startError(kind)
   }
 
-  #reason(kind: string): ClusterError {
+  #startError(kind: string): ClusterError {
     const taken = /:(\d+): bind: address already in use/.exec(this.#lastError)
     if (taken) return clusterError('port_taken', this.#options.portKey(Number(taken[1])), Number(taken[1]))
     return clusterError('server_failed', kind, this.#lastError || 'it ended without a word')
@@ -275,15 +275,16 @@ export class NatsServer {
   async #watch(): Promise<void> {
     const { events, logger, kind } = this.#options
     while (!this.#stopping) {
-      const reason = await this.#end()
+      const reason = await this.#waitForEnd()
       this.#serving = false
       if (this.#stopping) return
       events.died(reason)
       logger.warn({ server: kind, reason }, 'server ended, starting it again')
-      if (performance.now() - this.#startedAt > BACKOFF.calm) this.#backoff = Math.min(this.#backoff, BACKOFF.first)
+      if (performance.now() - this.#startedAt > BACKOFF_MS.resetAfter)
+        this.#backoff = Math.min(this.#backoff, BACKOFF_MS.min)
       for (let up = false; !up && !this.#stopping; ) {
-        await delay(this.#backoff, undefined, { signal: this.#ending.signal }).catch(() => {})
-        this.#backoff = Math.min(Math.max(this.#backoff * 2, BACKOFF.first), BACKOFF.most)
+        await delay(this.#backoff, undefined, { signal: this.#stopSignal.signal }).catch(() => {})
+        this.#backoff = Math.min(Math.max(this.#backoff * 2, BACKOFF_MS.min), BACKOFF_MS.max)
         if (this.#stopping) return
         up = await this.#launch().then(
           () => true,
@@ -298,28 +299,28 @@ export class NatsServer {
       }
       if (!this.#stopping) {
         events.returned()
-        for (const resolve of this.#returns.splice(0)) resolve()
+        for (const resolve of this.#returnCallbacks.splice(0)) resolve()
       }
     }
   }
 
   /** Resolves with the reason when the process has ended, having ended it ourselves when it no longer answers. */
-  async #end(): Promise<string> {
+  async #waitForEnd(): Promise<string> {
     const child = this.#child!
     let misses = 0
     let last = performance.now()
     const timer = setInterval(async () => {
       // When we were not running ourselves, an answer may have been there for long.
-      const late = performance.now() - last > 1.5 * HEALTH_INTERVAL
+      const late = performance.now() - last > 1.5 * HEALTH_INTERVAL_MS
       last = performance.now()
-      const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL)).then(
+      const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL_MS)).then(
         () => true,
         () => false,
       )
       if (healthy) misses = 0
-      else if (!late && performance.now() - last <= 1.5 * HEALTH_INTERVAL) misses++
-      if (misses >= HEALTH_MISSES) this.replace(`it did not answer ${misses} times in a row`)
-    }, HEALTH_INTERVAL)
+      else if (!late && performance.now() - last <= 1.5 * HEALTH_INTERVAL_MS) misses++
+      if (misses >= MAX_MISSED_PROBES) this.replace(`it did not answer ${misses} times in a row`)
+    }, HEALTH_INTERVAL_MS)
     try {
       await this.#exited(child)
     } finally {

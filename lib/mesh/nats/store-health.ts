@@ -2,15 +2,15 @@
 
 import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import type { RequestOptions, Source, StreamState, TableName } from '../mesh.ts'
-import { MAX_STORED } from './configuration.ts'
+import type { RemoteTable, RequestOptions, StreamState, TableName } from '../mesh.ts'
+import { MAX_STORED_BYTES } from './configuration.ts'
 import type { JetStream } from './jetstream.ts'
 
 /**
  * Bytes that the disk must have free for us to write: the largest message, and as much again. Where a write fails for want of
  * room, 2.9 hangs with all its streams, those too that others are reading.
  */
-const LEAST_ROOM = 2 * MAX_STORED
+const MIN_FREE_BYTES = 2 * MAX_STORED_BYTES
 
 /** JetStream answers, and so does a stream that we write: on a full disk the one may do without the other. */
 export async function checkStore(
@@ -24,10 +24,10 @@ export async function checkStore(
 }
 
 /** What there is to say when the disk of this folder is too full to be written; undefined when it is not, or cannot be asked. */
-export async function fullDisk(folder: string): Promise<string | undefined> {
-  const disk = await statfs(folder).catch(() => undefined)
-  if (!disk || disk.blocks === 0 || disk.bavail * disk.bsize >= LEAST_ROOM) return undefined
-  return `the disk of ${folder} is full: less than ${Math.ceil(LEAST_ROOM / 1024 / 1024)} MB are free`
+export async function diskFullReason(directory: string): Promise<string | undefined> {
+  const disk = await statfs(directory).catch(() => undefined)
+  if (!disk || disk.blocks === 0 || disk.bavail * disk.bsize >= MIN_FREE_BYTES) return undefined
+  return `the disk of ${directory} is full: less than ${Math.ceil(MIN_FREE_BYTES / 1024 / 1024)} MB are free`
 }
 
 const STORE_ERROR =
@@ -41,9 +41,9 @@ export const isStoreError = (level: string, text: string): boolean =>
  * What a stream's INFO says must be there: its last message above all, for what is written next goes into the same file.
  * Resolves with what is wrong. (A server that was ended in order believes its index, whatever has become of the messages.)
  */
-export async function faultOf(
+export async function findStreamFault(
   jetStream: JetStream,
-  source: Source,
+  source: RemoteTable,
   { messages, firstSequence, lastSequence }: StreamState,
   options: RequestOptions,
 ): Promise<string | undefined> {
@@ -60,24 +60,26 @@ export async function faultOf(
 }
 
 /** Where people may look for what can be saved of streams that were set aside. */
-const DAMAGED = 'damaged'
+const DAMAGED_DIRECTORY = 'damaged'
 
 /** A stream that nothing else helped: written on, it would lose that too. Only while no server runs. */
-export async function setAside(storeFolder: string, stream: string): Promise<void> {
-  const folder = join(storeFolder, DAMAGED)
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+export async function moveDamagedStream(storeDirectory: string, stream: string): Promise<void> {
+  const directory = join(storeDirectory, DAMAGED_DIRECTORY)
+  await mkdir(directory, { recursive: true, mode: 0o700 })
   await rename(
-    join(storeFolder, 'jetstream', 'HDB', 'streams', stream),
-    join(folder, `${stream}-${new Date().toISOString().replaceAll(':', '-')}`),
+    join(storeDirectory, 'jetstream', 'HDB', 'streams', stream),
+    join(directory, `${stream}-${new Date().toISOString().replaceAll(':', '-')}`),
   )
 }
 
-const INDEX = /\.(?:idx|fss)$|^index\.db$/
+const INDEX_FILE = /\.(?:idx|fss)$|^index\.db$/
 
 /** Has the server that is started next read all messages, and keep what of them is whole. Only while none runs. */
-export async function dropIndexes(storeFolder: string): Promise<void> {
-  const names = await readdir(storeFolder, { recursive: true }).catch(() => [])
+export async function dropIndexes(storeDirectory: string): Promise<void> {
+  const names = await readdir(storeDirectory, { recursive: true }).catch(() => [])
   await Promise.all(
-    names.filter((name) => INDEX.test(basename(name))).map((name) => rm(join(storeFolder, name), { force: true })),
+    names
+      .filter((name) => INDEX_FILE.test(basename(name)))
+      .map((name) => rm(join(storeDirectory, name), { force: true })),
   )
 }

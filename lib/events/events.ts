@@ -1,0 +1,150 @@
+// The event map, and an emitter whose listeners cannot harm each other or whoever emits.
+
+import { EventEmitter } from 'eventemitter3'
+import type { RemoteTable } from '../host/host.ts'
+import type { Problem } from '../manifest/config-file.ts'
+import type { ChangeCause, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
+import type { MeshState } from '../mesh/mesh.ts'
+import type { Progress } from '../observe/progress.ts'
+
+export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
+
+/** Every event has one payload object, frozen. An event is emitted after the state has changed. */
+export type ClusterEvents = {
+  /** One a commit, before the finer ones. */
+  'manifest:changed': [
+    { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
+  ]
+  'route:added': [{ server: ServerName; route: Route; cause: ChangeCause }]
+  'route:removed': [{ server: ServerName; route: Route; cause: ChangeCause }]
+  'node:added': [{ node: ManifestNode; cause: ChangeCause }]
+  'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
+  'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
+  /** The file is not valid: the last good manifest stays. */
+  'config:rejected': [{ problems: readonly Problem[] }]
+  'config:missing': [{ problems: readonly Problem[] }]
+  'peer:up': [{ node: string; reason?: string }]
+  'peer:down': [{ node: string; reason?: string }]
+  /** Somebody was kept out of the mesh, or we were; `node` is a name or an address. */
+  'connection:rejected': [{ node: string; reason?: string }]
+  'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
+  /** A batch was applied and committed; `sequence` is its last. */
+  'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
+  /** Transactions `from` to `to` are gone from the source, unread. */
+  'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
+  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
+  'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  'mesh:state': [{ state: MeshState; reason?: string }]
+  /** Of work that takes more than a quarter of a second, four times a second at most; `done` reaches `total` at its end. */
+  progress: [Progress]
+  /** A listener threw or rejected. */
+  'listener:failed': [{ event: string; error: unknown }]
+}
+
+export type EventName = keyof ClusterEvents
+const eventNameSet: Record<EventName, true> = {
+  'manifest:changed': true,
+  'route:added': true,
+  'route:removed': true,
+  'node:added': true,
+  'node:updated': true,
+  'node:removed': true,
+  'config:rejected': true,
+  'config:missing': true,
+  'peer:up': true,
+  'peer:down': true,
+  'connection:rejected': true,
+  'subscription:state': true,
+  'replication:applied': true,
+  'replication:gap': true,
+  'replication:stalled': true,
+  'replication:quarantined': true,
+  'mesh:state': true,
+  progress: true,
+  'listener:failed': true,
+}
+/** All there are. */
+export const eventNames = Object.keys(eventNameSet) as readonly EventName[]
+export type Payload<Name extends EventName> = ClusterEvents[Name][0]
+
+type Listener = (...args: unknown[]) => unknown
+type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
+
+/**
+ * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:report` and stops
+ * neither the others nor whoever emits. Payloads are frozen.
+ */
+export class SafeEmitter extends EventEmitter<ClusterEvents> {
+  /** The wrapper of each listener by event, so that `off` finds it. */
+  readonly #wrappers = new Map<EventName, WeakMap<Listener, Listener>>()
+  readonly #ended = new AbortController()
+
+  /** Aborted once nothing is emitted any more. */
+  get ended(): AbortSignal {
+    return this.#ended.signal
+  }
+
+  protected end(): void {
+    this.#ended.abort()
+  }
+
+  override on<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return super.on(event, this.#wrap(event, listener) as never, context)
+  }
+
+  override once<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return super.once(event, this.#wrap(event, listener) as never, context)
+  }
+
+  override off<Name extends EventName>(
+    event: Name,
+    listener?: ListenerOf<Name>,
+    context?: unknown,
+    once?: boolean,
+  ): this {
+    const wrapper = listener && this.#wrappers.get(event)?.get(listener as Listener)
+    return super.off(event, (wrapper ?? listener) as never, context, once)
+  }
+
+  override addListener<Name extends EventName>(event: Name, listener: ListenerOf<Name>, context?: unknown): this {
+    return this.on(event, listener, context)
+  }
+
+  override removeListener<Name extends EventName>(
+    event: Name,
+    listener?: ListenerOf<Name>,
+    context?: unknown,
+    once?: boolean,
+  ): this {
+    return this.off(event, listener, context, once)
+  }
+
+  override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
+    Object.freeze(args[0])
+    return super.emit(event, ...(args as never))
+  }
+
+  #wrap(event: EventName, listener: unknown): Listener {
+    const original = listener as Listener
+    const ofEvent = this.#wrappers.get(event) ?? new WeakMap<Listener, Listener>()
+    this.#wrappers.set(event, ofEvent)
+    const report = (error: unknown) => {
+      if (event !== 'listener:failed') this.emit('listener:failed', { event, error })
+    }
+    const wrapper =
+      ofEvent.get(original) ??
+      function (this: unknown, ...args: unknown[]) {
+        try {
+          const result = original.apply(this, args)
+          // Of whatever kind of promise.
+          if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function')
+            Promise.resolve(result).catch(report)
+        } catch (error) {
+          report(error)
+        }
+      }
+    ofEvent.set(original, wrapper)
+    return wrapper
+  }
+}

@@ -1,0 +1,62 @@
+// Which of the commits that wait can be written to the file together, and what each comes to. Pure.
+
+import { diff } from './diff.ts'
+import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
+
+/** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
+export type Commit = {
+  previous: Manifest
+  current: Manifest
+  changes: readonly ManifestChange[]
+  cause: ChangeCause
+  /** What whoever asked for the commit wants its followers to know. */
+  note?: unknown
+}
+
+/** A commit that waits for its turn. */
+export type CommitRequest = {
+  readonly change: (current: Manifest) => Manifest
+  readonly cause: ChangeCause
+  readonly note: unknown
+  resolve(commit: Commit): void
+  reject(reason: unknown): void
+}
+
+/** What a request comes to; `rejection`: what its change threw. */
+export type CommitStep = {
+  readonly request: CommitRequest
+  readonly previous: Manifest
+  readonly current: Manifest
+  readonly changes: readonly ManifestChange[]
+  readonly rejection?: { readonly reason: unknown }
+}
+
+function createStep(previous: Manifest, request: CommitRequest): CommitStep {
+  try {
+    const current = share(previous, request.change(previous))
+    const changes = diff(previous, current)
+    return { request, previous, current: changes.length > 0 ? current : previous, changes }
+  } catch (reason) {
+    return { request, previous, current: previous, changes: [], rejection: { reason } }
+  }
+}
+
+/**
+ * From the first request on, at least one. A change may look at more than the manifest: at what followed from the commits
+ * before it, node by node. So it goes together with earlier ones only if it changes something, and no node that they change.
+ */
+export function planCommits(manifest: Manifest, requests: readonly CommitRequest[]): CommitStep[] {
+  const steps: CommitStep[] = []
+  const changed = new Set<string>()
+  let current = manifest
+  for (const request of requests) {
+    const step = createStep(current, request)
+    const nodes = step.changes.flatMap((change) => ('node' in change ? [change.node.name] : []))
+    const mustRunAlone = step.changes.length === 0 || nodes.some((name) => changed.has(name))
+    if (mustRunAlone && current !== manifest) break
+    steps.push(step)
+    for (const name of nodes) changed.add(name)
+    current = step.current
+  }
+  return steps
+}

@@ -1,0 +1,40 @@
+// Questions that wait for an answer: each is settled once, by the answer, its time-out, its signal or the end of the connection.
+
+import type { Timers } from '../../util/timers.ts'
+import { MeshError, type RequestOptions } from '../mesh.ts'
+
+export type PendingCall<T> = { resolve(value: T): void; reject(error: unknown): void }
+
+export class PendingCalls {
+  /** How each of them is refused, oldest first. */
+  readonly #pending = new Set<(error: MeshError) => void>()
+  readonly #timers: Timers
+
+  constructor(timers: Timers) {
+    this.#timers = timers
+  }
+
+  /** Without `timeout` it waits for as long as it takes. */
+  call<T>({ timeout, signal }: Partial<RequestOptions>, start: (call: PendingCall<T>) => void): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const finish = (complete: () => void) => {
+        if (!this.#pending.delete(fail)) return
+        cancel?.()
+        signal?.removeEventListener('abort', abort)
+        complete()
+      }
+      const fail = (error: MeshError) => finish(() => reject(error))
+      const abort = () => fail(new MeshError('aborted', 'the request was aborted'))
+      const onTimeout = () => fail(new MeshError('timeout', `no answer within ${timeout} ms`))
+      const cancel = timeout === undefined ? undefined : this.#timers.after(timeout, onTimeout)
+      this.#pending.add(fail)
+      if (signal?.aborted) return abort()
+      signal?.addEventListener('abort', abort, { once: true })
+      start({ resolve: (value) => finish(() => resolve(value)), reject: (error) => finish(() => reject(error)) })
+    })
+  }
+
+  fail(error: MeshError): void {
+    for (const fail of [...this.#pending]) fail(error)
+  }
+}

@@ -1,0 +1,11 @@
+// Where log lines go: any object with pino's four methods; silent by default.
+
+export interface Logger {
+  debug(details: object, message: string): void
+  info(details: object, message: string): void
+  warn(details: object, message: string): void
+  error(details: object, message: string): void
+}
+
+const noop = () => {}
+export const silentLogger: Logger = { debug: noop, info: noop, warn: noop, error: noop }

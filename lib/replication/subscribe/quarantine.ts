@@ -1,0 +1,164 @@
+// Messages that could not be taken: set aside one file each, with the reason, until they are replayed or discarded. The
+// checkpoint says which are set aside; a file is written before the checkpoint passes the message, and removed after it is
+// released, so that a file without a place in the checkpoint is a leftover.
+
+import { createHash } from 'node:crypto'
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+import { reasonOf } from '../../errors.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import type { Entry } from '../../mesh/mesh.ts'
+import type { Logger } from '../../observe/logger.ts'
+import { writeFileAtomic } from '../../util/atomic-file.ts'
+import { inRanges, rangesOf } from '../applied-ranges.ts'
+
+/** A message in quarantine. */
+export type QuarantinedMessage = {
+  source: RemoteTable
+  epoch: string
+  sequence: number
+  reason: string
+  /** Id of the transaction; absent when the message could not be read. */
+  id?: string
+  /** ms since 1970: when the source stored it, and when it was set aside. */
+  storedAt: number
+  quarantinedAt: number
+  /** Bytes of the message without its headers. */
+  bytes: number
+}
+
+export type QuarantineOptions = {
+  directory: string
+  /** Most messages, and most bytes of them, of all sources together. */
+  maxMessages: number
+  maxBytes: number
+  logger: Logger
+}
+
+const FileType = Type.Object({
+  source: Type.Object({ node: Type.String(), database: Type.String(), table: Type.String() }),
+  epoch: Type.String(),
+  sequence: Type.Integer(),
+  reason: Type.String(),
+  id: Type.Optional(Type.String()),
+  storedAt: Type.Number(),
+  quarantinedAt: Type.Number(),
+  headers: Type.Record(Type.String(), Type.String()),
+  /** base64 */
+  data: Type.String(),
+})
+const fileSchema = Compile(FileType)
+type FileContent = Type.Static<typeof FileType>
+
+type MessageRef = { source: RemoteTable; epoch: string; sequence: number }
+const keyOf = ({ source: { node, database, table }, epoch, sequence }: MessageRef) =>
+  JSON.stringify([node, database, table, epoch, sequence])
+const sameSource = (a: RemoteTable, b: RemoteTable) =>
+  a.node === b.node && a.database === b.database && a.table === b.table
+
+export class Quarantine {
+  readonly #options: QuarantineOptions
+  readonly #messages = new Map<string, { message: QuarantinedMessage; file: string; size: number }>()
+  /** Of the files. */
+  #bytes = 0
+
+  private constructor(options: QuarantineOptions) {
+    this.#options = options
+  }
+
+  /** Reads what was set aside before; a file that cannot be read is left where it is and logged. */
+  static async open(options: QuarantineOptions): Promise<Quarantine> {
+    const quarantine = new Quarantine(options)
+    const { directory, logger } = options
+    for (const name of await readdir(directory).catch(() => [])) {
+      const file = join(directory, name)
+      // Half written when its process died: the message itself is still in its stream.
+      if (!name.endsWith('.json')) await rm(file, { force: true }).catch(() => {})
+      else
+        try {
+          quarantine.#add(await read(file), file, (await stat(file)).size)
+        } catch (error) {
+          logger.warn({ file, reason: reasonOf(error) }, 'a message in quarantine cannot be read')
+        }
+    }
+    return quarantine
+  }
+
+  get size(): number {
+    return this.#messages.size
+  }
+
+  /** Of one source, or of all, in the order of their sequences. */
+  list(source?: RemoteTable): QuarantinedMessage[] {
+    return [...this.#messages.values()]
+      .map(({ message }) => message)
+      .filter((message) => !source || sameSource(message.source, source))
+      .sort((a, b) => a.sequence - b.sequence)
+  }
+
+  /** Idempotent. Rejects when there is no room, or the disk refuses. */
+  async put(source: RemoteTable, epoch: string, entry: Entry, reason: string, id?: string): Promise<void> {
+    const { directory, maxMessages, maxBytes } = this.#options
+    const { sequence } = entry
+    if (this.#messages.has(keyOf({ source, epoch, sequence }))) return
+    const content: FileContent = {
+      source: { node: source.node, database: source.database, table: source.table },
+      epoch,
+      sequence,
+      reason,
+      ...(id === undefined ? {} : { id }),
+      storedAt: entry.time,
+      quarantinedAt: Date.now(),
+      headers: { ...entry.headers },
+      data: Buffer.from(entry.data).toString('base64'),
+    }
+    // Names of nodes and tables are no names of files.
+    const name = createHash('sha256').update(keyOf(content)).digest('hex').slice(0, 32)
+    const file = join(directory, `${name}.json`)
+    const text = JSON.stringify(content)
+    const size = Buffer.byteLength(text)
+    if (this.#messages.size >= maxMessages || this.#bytes + size > maxBytes)
+      throw new Error(`the quarantine is full (${this.#messages.size} messages, ${this.#bytes} bytes): ${reason}`)
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await writeFileAtomic(file, text)
+    this.#add(content, file, size)
+  }
+
+  /** As it was received, but for the number of its delivery. Undefined when it is not here. */
+  async entry(message: MessageRef): Promise<Entry | undefined> {
+    const known = this.#messages.get(keyOf(message))
+    if (!known) return undefined
+    const { headers, data, storedAt, sequence } = await read(known.file)
+    return { headers, data: Buffer.from(data, 'base64'), time: storedAt, sequence, delivery: 0 }
+  }
+
+  async remove(message: MessageRef): Promise<void> {
+    const key = keyOf(message)
+    const known = this.#messages.get(key)
+    if (!known) return
+    this.#messages.delete(key)
+    this.#bytes -= known.size
+    await rm(known.file, { force: true })
+  }
+
+  /** Drops what the checkpoint does not hold to be set aside. */
+  async reconcile(source: RemoteTable, quarantined: Checkpoint['quarantined']): Promise<void> {
+    for (const message of this.list(source))
+      if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
+  }
+
+  #add({ data, headers: _, id, ...content }: FileContent, file: string, size: number): void {
+    const bytes = Buffer.byteLength(data, 'base64')
+    const message: QuarantinedMessage = { ...content, ...(id === undefined ? {} : { id }), bytes }
+    this.#messages.set(keyOf(message), { message, file, size })
+    this.#bytes += size
+  }
+}
+
+async function read(file: string): Promise<FileContent> {
+  const content: unknown = JSON.parse(await readFile(file, 'utf8'))
+  if (!fileSchema.Check(content)) throw new Error('it is not what was written')
+  return content
+}
