@@ -90,6 +90,22 @@ describe('the configuration of a server', () => {
   })
 })
 
+describe('the mapping of the domain', () => {
+  const textOf = (node: string) => leafConfiguration({ ...settings, node }, [], '/leaf.pid', [2, 15, 1])
+
+  it('has a key with the quotes that the name of the node leaves', () => {
+    assert.match(textOf('node1'), /"mappings": \{\s*"\$JS\.node1-leaf\.API\.>": "\$JS\.API\.>"\s*\}/)
+    assert.match(textOf('a"b'), /\s'\$JS\.a"b-leaf\.API\.>': /)
+    assert.match(textOf("a'b"), /\s"\$JS\.a'b-leaf\.API\.>": /)
+    assert.match(textOf('a\\b'), /\s"\$JS\.a\\b-leaf\.API\.>": /)
+    assert.match(textOf(`a'"b`), /\s\$JS\.a'"b-leaf\.API\.>: /)
+  })
+
+  it('is left out when no key can be written', () => {
+    assert.match(textOf(`a'":b`), /"mappings": \{\s*\}/)
+  })
+})
+
 describe('settings that a version ignores', () => {
   it('are named with the version that takes them', () => {
     assert.deepEqual(ignoredSettings([2, 9, 10], settings), [

@@ -57,6 +57,19 @@ const withServerEscapes = (json: string): string =>
     code ? `\\x${code}` : letter === 'b' ? '\\x08' : letter === 'f' ? '\\x0c' : whole,
   )
 
+/** Stands for the mapped subject until the text is written: it contains the name of the node. */
+const DOMAIN_MAPPING = '<domain>'
+
+/**
+ * Keys have no escapes (`lexKeyStart`): the quotes are chosen by what the key contains. A key with both kinds of quotes goes without,
+ * unless it has a separator: then it cannot be written, and a leaf that reloads is not read by others until it connects again.
+ */
+function withDomainMapping(json: string, node: string): string {
+  const key = `$JS.${leafName(node)}.API.>`
+  const quoted = !key.includes('"') ? `"${key}"` : !key.includes("'") ? `'${key}'` : /[:=]/.test(key) ? undefined : key
+  return json.replace(`"${DOMAIN_MAPPING}": "$JS.API.>"`, () => (quoted ? `${quoted}: "$JS.API.>"` : ''))
+}
+
 const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
 
@@ -159,7 +172,7 @@ const leafAccounts = (settings: ServerSettings) => ({
   MESH: {
     users: [{ user: meshUserOf(settings.user), password: settings.password }],
     // The server maps its domain by itself when the leaf connects, and from 2.10 on forgets that at a reload.
-    mappings: { [`$JS.${leafName(settings.node)}.API.>`]: '$JS.API.>' },
+    mappings: { [DOMAIN_MAPPING]: '$JS.API.>' },
     imports: READ_API_CALLS.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
   },
 })
@@ -207,5 +220,5 @@ export function leafConfiguration(
     null,
     2,
   )
-  return withServerEscapes(json)
+  return withDomainMapping(withServerEscapes(json), settings.node)
 }

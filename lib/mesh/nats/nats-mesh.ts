@@ -488,7 +488,7 @@ export class NatsMesh implements Mesh {
     const pidFile = join(this.#options.directory, 'hub.pid')
     return (version) => {
       const text = hubConfiguration(this.#settings!, routes, pidFile, version)
-      this.#exposure.update(version, text)
+      this.#exposure.update(version, this.#settings!)
       return text
     }
   }
