@@ -52,16 +52,9 @@ async function exchange(node1: TestNode, node2: TestNode, tables: readonly [data
 }
 
 test('a database or a table of any name that is accepted replicates, whatever its characters and where they stand', async (t) => {
-  const names = [
-    ...ascii.flatMap((character) => [`${character}b`, `a${character}b`, `a${character}`]),
-    ...ascii,
-    ...special,
-  ]
+  const names = [...ascii.flatMap((each) => [each, `${each}a${each}b${each}`]), ...special]
   const usable = [...names.filter(isToken), 'x'.repeat(255), '日'.repeat(255)].filter((name) => !unsupported(name))
-  const tables: [string, string][] = usable.flatMap((name) => [
-    ['dev', name],
-    [name, 'dog'],
-  ])
+  const tables = usable.map((name): [string, string] => [name, name])
   const cluster = TestCluster.for(t)
   const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
   await allMet([node1, node2])
@@ -108,7 +101,7 @@ test('names with an at sign are carried', { skip: !carriesAtSign }, async (t) =>
   ])
   const cluster = TestCluster.for(t)
   const [node1, node2] = (await cluster.startAll(['pi@garage', '@@'], { tables })) as [TestNode, TestNode]
-  await eventually('both are there', async () => (await node2.cluster.network()).nodes.length === 2)
+  await allMet([node1, node2])
   await exchange(node1, node2, tables)
 })
 

@@ -261,6 +261,14 @@ describe('a cluster in memory', () => {
   })
 })
 
+it('a node of a cluster for tests may have the longest name there is', async (t) => {
+  const name = '日'.repeat(255)
+  const started = await cluster(t, ['node1', name], { network: new MemoryNetwork(), tables: dogs })
+  await started.node(name).host.insert('dev', 'dog', { id: 1 })
+  await started.settled()
+  assert.deepEqual(started.node('node1').host.get('dev', 'dog', 1), { id: 1 })
+})
+
 describe('the clock of a network', () => {
   it('turned ahead, has a silent node down, a publish time out, and messages expire', async (t) => {
     const clock = new TestClock()
