@@ -265,7 +265,7 @@ it('a node of a cluster for tests may have the longest name there is', async (t)
   const name = '日'.repeat(255)
   const started = await cluster(t, ['node1', name], { network: new MemoryNetwork(), tables: dogs })
   await started.node(name).host.insert('dev', 'dog', { id: 1 })
-  await started.settled()
+  await started.converged()
   assert.deepEqual(started.node('node1').host.get('dev', 'dog', 1), { id: 1 })
 })
 
