@@ -21,6 +21,7 @@ import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf 
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
+import { HybridClock } from './host/hybrid-clock.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import { findNode, type Manifest } from './manifest/manifest.ts'
@@ -51,7 +52,6 @@ import { Quarantine, type QuarantinedMessage } from './replication/subscribe/qua
 import { Replicator } from './replication/subscribe/replicator.ts'
 import type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
-import { HybridClock } from './util/hybrid-clock.ts'
 import { ensurePrivateDirectory } from './util/private-directory.ts'
 import { SerialQueue } from './util/serial-queue.ts'
 
@@ -120,7 +120,7 @@ export class ClusterManager extends SafeEmitter {
       options.maxClockDrift,
       options.mesh?.timers.now.bind(options.mesh.timers),
     )
-    const { timestamp } = options.host.info()
+    const timestamp = options.host.lastTimestamp?.()
     if (timestamp) this.#clock.resume(timestamp)
     for (const event of eventNames) {
       const listener = options.listeners?.[event]

@@ -19,6 +19,7 @@ export type {
   Host,
   Origin,
   PrimaryKey,
+  PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   RemoteTransaction,
@@ -28,7 +29,9 @@ export type {
   Transaction,
   Write,
 } from './host/host.ts'
+export { compareTimestamps } from './host/hybrid-clock.ts'
 export { type Attributes, mergeRow, type RowChange, rowChanges, type StoredRow } from './host/merge-row.ts'
+export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { Problem } from './manifest/config-file.ts'
 export type {
   ChangeCause,
@@ -47,8 +50,6 @@ export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'
 export { type MetricDefinition, metricDefinitions } from './observe/metrics.ts'
 export type { Progress } from './observe/progress.ts'
-export { type TraceContext, traceContext } from './observe/trace-context.ts'
 export type { Caller, OperationName, OperationOptions, RequestOf, ResponseOf } from './operations/index.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
-export { compareTimestamps } from './util/hybrid-clock.ts'

@@ -1,6 +1,6 @@
 // The port to the database: what it gives us, and the transactions that pass between it and us.
 
-import type { TraceContext } from '../observe/trace-context.ts'
+import type { TraceContext } from './trace-context.ts'
 
 /**
  * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
@@ -97,6 +97,13 @@ export type Batch = {
 /** How far a table's own stream is known to hold our transactions: all of the table up to and including `id`. */
 export type PublishedPosition = { database: string; table: string; epoch: string; sequence: number; id: string }
 
+/** What the publisher tells the host of: see `Host.confirmPublished`. */
+export type PublishConfirmation = {
+  positions: PublishedPosition[]
+  upTo?: { id: string; timestamp: Timestamp } | undefined
+  keep?: string[] | undefined
+}
+
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
 
 /**
@@ -105,8 +112,9 @@ export type TableDescription = { database: string; table: string; primaryKey: st
  * acknowledgement when it dies.
  */
 export interface Host {
-  /** `timestamp`: the highest stamp the database holds, so that ours stay above it after a restart. */
-  info(): { version: string; operationsApiPort?: number; timestamp?: Timestamp }
+  info(): { version: string; operationsApiPort?: number }
+  /** The highest timestamp the database holds; read once, when the manager is opened, so that new ones are higher after a restart. */
+  lastTimestamp?(): Timestamp | undefined
   describe(): Promise<TableDescription[]>
   /** And its database; idempotent. */
   createTable(table: TableDescription): Promise<void>
@@ -127,11 +135,7 @@ export interface Host {
    * including `upTo`, in one transaction of the database. Without `upTo` nothing is removed. `keep` names
    * transactions that are too large to be sent: they stay, for whoever looks after the database.
    */
-  confirmPublished?(
-    positions: PublishedPosition[],
-    upTo?: { id: string; timestamp: Timestamp },
-    keep?: string[],
-  ): Promise<void>
+  confirmPublished?(confirmation: PublishConfirmation): Promise<void>
   /** What `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string): Promise<PublishedPosition | undefined>
 }

@@ -1,15 +1,11 @@
 // Where the publisher reads what is to be sent: the host's outbox, or memory for a host that keeps none.
 
 import { Fifo } from '../util/fifo.ts'
-import type { Host, PublishedPosition, Transaction } from './host.ts'
+import type { Host, PublishConfirmation, PublishedPosition, Transaction } from './host.ts'
 
 export interface Outbox {
   readOutbox(after?: { id: string; timestamp: string }): AsyncIterable<Transaction> | Iterable<Transaction>
-  confirmPublished(
-    positions: PublishedPosition[],
-    upTo?: { id: string; timestamp: string },
-    keep?: string[],
-  ): Promise<void>
+  confirmPublished(confirmation: PublishConfirmation): Promise<void>
   publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined>
   /** Hands over what was just committed; a host's outbox has it already. */
   add(transaction: Transaction): void

@@ -4,7 +4,7 @@
 import { isAlias, isMap, isNode, isScalar, isSeq, type Pair, parseDocument, visit } from 'yaml'
 import { hubRoutesPath, leafRoutesPath, nodesPath, readConfig } from './config.ts'
 import { columnOf, hasRange, styleOf } from './config-lines.ts'
-import { type Block, cutBlock, itemsSpec, keyOfValue, linesOf } from './config-list.ts'
+import { type Block, type Blocks, cutBlock, itemsSpec, keyOfValue, linesOf } from './config-list.ts'
 import { ConfigNode } from './config-node.ts'
 import { type ListItem, type ListName, listOf } from './config-target.ts'
 import { ConfigText } from './config-text.ts'
@@ -12,9 +12,6 @@ import { type Manifest, share } from './manifest.ts'
 
 export const lists = ['hub', 'leaf', 'nodes'] as const
 export const listPaths: Record<ListName, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
-
-/** Those of the lists that are block lists with items. */
-export type Blocks = Readonly<Partial<Record<ListName, Block<string>>>>
 
 /** The pair of that path, if no alias is on the way. */
 export function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {

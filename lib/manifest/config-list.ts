@@ -13,7 +13,7 @@ import {
   type Slice,
   type Style,
 } from './config-lines.ts'
-import { itemKey, type ListItem } from './config-target.ts'
+import { itemKey, type ListItem, type ListName } from './config-target.ts'
 import { type Subscription, sameSubscription, tableKey } from './manifest.ts'
 
 /** Thrown where lines cannot be exchanged: inside braces, behind an alias. */
@@ -64,6 +64,9 @@ export type Block<C> = {
   readonly column: number
   readonly chunks: ReadonlyMap<string, C>
 }
+
+/** Those of the lists that are block lists with items. */
+export type Blocks = Readonly<Partial<Record<ListName, Block<string>>>>
 
 export function cutBlock({ text, base }: Slice, list: Ranged & { items: unknown[] }, keys: readonly string[]) {
   const column = columnOf(text, list.range[0] - base)

@@ -2,7 +2,7 @@
 
 import { type Document, LineCounter, type ParsedNode, parseDocument, type Tags } from 'yaml'
 import { type Config, readConfig } from './config.ts'
-import type { Blocks } from './config-blocks.ts'
+import type { Blocks } from './config-list.ts'
 import { ConfigNode, type Path, pathText } from './config-node.ts'
 
 /** A fault of the configuration file. `line` and `column` count from 1; `path` as in `clustering.nodes[0].name`. */

@@ -2,7 +2,6 @@
 // one look while nobody has subscribed.
 
 import { type Channel, channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel'
-import type { EventName } from '../events/events.ts'
 import type { Batch, Transaction } from '../host/host.ts'
 
 /**
@@ -17,7 +16,7 @@ export type Traced = {
 
 // Kept, because Node forgets those that nobody listens to, and makes them anew each time.
 const spans = new Map<keyof Traced, TracingChannel<string, object>>()
-const channels = new Map<EventName, Channel>()
+const channels = new Map<string, Channel>()
 
 function getOrCreate<Key, Value>(cache: Map<Key, Value>, key: Key, create: () => Value): Value {
   const value = create()
@@ -39,7 +38,7 @@ export function traced<Name extends keyof Traced, T>(
 }
 
 /** On `enmesh:<event>`: the payload, and `localNode`, the name of the node that tells it. */
-export function publishToChannel(event: EventName, localNode: string, payload: object): void {
+export function publishToChannel(event: string, localNode: string, payload: object): void {
   const eventChannel = channels.get(event) ?? getOrCreate(channels, event, () => channel(`enmesh:${event}`))
   if (eventChannel.hasSubscribers) eventChannel.publish({ localNode, ...payload })
 }

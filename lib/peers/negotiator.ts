@@ -119,8 +119,8 @@ export class Negotiator {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     const { host, peers, starts, timestamp, progress } = this.#options
-    const [theirs, ours] = await Promise.all([peers.describeTables(node, options), host.describe()])
-    const { matched, skipped } = this.#matchTables(node, requests, ours, theirs)
+    const [remoteTables, localTables] = await Promise.all([peers.describeTables(node, options), host.describe()])
+    const { matched, skipped } = this.#matchTables(node, requests, localTables, remoteTables)
     const agreed = matched.map((each) => each.request)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
     await this.#checkWritable()
@@ -213,10 +213,10 @@ export class Negotiator {
   #matchTables(
     node: string,
     requests: readonly SubscriptionRequest[],
-    ours: TableDescription[],
-    theirs: TableDescription[],
+    localTables: TableDescription[],
+    remoteTables: TableDescription[],
   ) {
-    const [here, there] = [byKey(ours), byKey(theirs)]
+    const [here, there] = [byKey(localTables), byKey(remoteTables)]
     const matched: MatchedTable[] = []
     const skipped: SubscriptionRequest[] = []
     for (const each of requests) {
@@ -305,13 +305,13 @@ export class Negotiator {
   async #compare(node: string): Promise<void> {
     const { host, peers, starts, registers } = this.#options
     const options = { operation: 'compare_node' }
-    const theirs = byKey(await peers.describeTables(node, options))
-    const ours = await this.#localTables()
+    const remoteTables = byKey(await peers.describeTables(node, options))
+    const localTables = await this.#localTables()
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
     const existing = entries.filter(({ removed }) => !removed)
     for (const entry of existing) {
-      const there = theirs.get(tableKey(entry))
-      if (!ours.has(tableKey(entry)) && there) await host.createTable(there)
+      const there = remoteTables.get(tableKey(entry))
+      if (!localTables.has(tableKey(entry)) && there) await host.createTable(there)
     }
     await forEachConcurrently(
       existing.filter(({ publish }) => publish),
@@ -323,7 +323,9 @@ export class Negotiator {
       const next = pages[index + 1]?.[0]
       const request: PeerRequest = {
         operation: 'compare_node',
-        entries: page.map((entry) => toEntry(entry, ours.get(tableKey(entry)) ?? theirs.get(tableKey(entry)))),
+        entries: page.map((entry) =>
+          toEntry(entry, localTables.get(tableKey(entry)) ?? remoteTables.get(tableKey(entry))),
+        ),
         range: { from: index > 0 ? tableKey(page[0]!) : '', ...(next ? { to: tableKey(next) } : {}) },
       }
       const answer = readEntries(await peers.request(node, request, options))
@@ -386,17 +388,17 @@ export class Negotiator {
   ): Promise<unknown> {
     const { registers } = this.#options
     await this.#mergeEntries(node, entries)
-    const theirs = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
+    const remoteEntries = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
     const tables = await this.#localTables()
     return registers
       .forNode(node)
-      .filter((mine) => {
-        const key = tableKey(mine)
-        const known = theirs.get(key)
-        if (known) return mine.revision > known.revision || !sameValue(mine, toRegisterChange(known, known.revision))
+      .filter((local) => {
+        const key = tableKey(local)
+        const known = remoteEntries.get(key)
+        if (known) return local.revision > known.revision || !sameValue(local, toRegisterChange(known, known.revision))
         return key >= from && (to === undefined || key < to)
       })
-      .map((mine) => toEntry(mine, tables.get(tableKey(mine))))
+      .map((local) => toEntry(local, tables.get(tableKey(local))))
   }
 
   // --- taking over ------------------------------------------------------------------------------------------------------

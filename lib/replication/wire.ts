@@ -6,12 +6,12 @@ import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { type Issue, reasonOf } from '../errors.ts'
 import type { Origin, PrimaryKey, RemoteTable, RemoteTransaction, Transaction, Write } from '../host/host.ts'
+import { makeTimestamp, wallTimeOf } from '../host/hybrid-clock.ts'
+import { type TraceContext, traceContext } from '../host/trace-context.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
-import { type TraceContext, traceContext } from '../observe/trace-context.ts'
 import { checkDecodeLimits } from '../util/decode-limits.ts'
-import { makeTimestamp, wallTimeOf } from '../util/hybrid-clock.ts'
 
 /** What arrived is no transaction of this table. */
 export class WireError extends Error {

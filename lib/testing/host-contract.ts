@@ -14,7 +14,7 @@ import type {
   Transaction,
   Write,
 } from '../host/host.ts'
-import { makeTimestamp } from '../util/hybrid-clock.ts'
+import { makeTimestamp } from '../host/hybrid-clock.ts'
 
 /** A database of its own for one case, open and empty. */
 export type HostUnderTest = {
@@ -353,15 +353,15 @@ const durableCases: Record<string, Case> = {
     await scene.has({ id: 1, name: 'Rex' })
     await scene.has(undefined, 2)
   },
-  'info tells the highest stamp, of what was applied and, with an outbox, of what was committed here': async (
-    scene,
-  ) => {
-    await scene.tables(dog)
-    await scene.apply(at(50), insert({ id: 1 }))
-    await scene.apply(at(40), insert({ id: 2 }))
-    await scene.reopen()
-    assert.ok((scene.host.info().timestamp ?? '') >= at(50), `${scene.host.info().timestamp} is below ${at(50)}`)
-  },
+  'lastTimestamp gives the highest timestamp, of what was applied and, with an outbox, of what was committed here':
+    async (scene) => {
+      await scene.tables(dog)
+      await scene.apply(at(50), insert({ id: 1 }))
+      await scene.apply(at(40), insert({ id: 2 }))
+      await scene.reopen()
+      const last = scene.host.lastTimestamp?.() ?? ''
+      assert.ok(last >= at(50), `${last} is below ${at(50)}`)
+    },
 }
 
 const outboxCases: Record<string, Case> = {
@@ -383,7 +383,7 @@ const outboxCases: Record<string, Case> = {
     assert.equal(new Set(found.map(({ id }) => id)).size, 3, 'each has an id of its own')
     await scene.has(undefined)
   },
-  'unpublished reads on behind a transaction': async (scene) => {
+  'readOutbox reads on behind a transaction': async (scene) => {
     await scene.tables(dog)
     const transactions = []
     for (const id of ['one', 'two', 'three']) transactions.push(await scene.commit(id, insert({ id })))
@@ -404,27 +404,27 @@ const outboxCases: Record<string, Case> = {
     await scene.tables(dog, cat)
     for (const id of ['one', 'two', 'three', 'four']) await scene.commit(id, insert({ id }))
     const [one, two, three] = await scene.outbox()
-    const progress = (table: typeof dog, sequence: number, id: string): PublishedPosition => ({
+    const position = (table: typeof dog, sequence: number, id: string): PublishedPosition => ({
       ...table,
       epoch: 'e',
       sequence,
       id,
     })
     assert.equal(await scene.host.publishedPosition!('dev', 'dog'), undefined)
-    await scene.host.confirmPublished!([progress(dog, 1, 'one'), progress(cat, 9, 'x')], one)
+    await scene.host.confirmPublished!({ positions: [position(dog, 1, 'one'), position(cat, 9, 'x')], upTo: one })
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'three', 'four'])
-    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress(dog, 1, 'one'))
-    assert.deepEqual(await scene.host.publishedPosition!('dev', 'cat'), progress(cat, 9, 'x'))
-    await scene.host.confirmPublished!([progress(dog, 5, 'five')])
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), position(dog, 1, 'one'))
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'cat'), position(cat, 9, 'x'))
+    await scene.host.confirmPublished!({ positions: [position(dog, 5, 'five')] })
     assert.deepEqual(
       scene.named(await scene.outbox()),
       ['two', 'three', 'four'],
       'without a transaction nothing leaves',
     )
-    await scene.host.confirmPublished!([progress(dog, 3, 'three')], three, [two!.id])
+    await scene.host.confirmPublished!({ positions: [position(dog, 3, 'three')], upTo: three, keep: [two!.id] })
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'what is excepted stays')
-    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress(dog, 3, 'three'))
-    await scene.host.confirmPublished!([progress(dog, 3, 'three')], one)
+    assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), position(dog, 3, 'three'))
+    await scene.host.confirmPublished!({ positions: [position(dog, 3, 'three')], upTo: one })
     assert.deepEqual(scene.named(await scene.outbox()), ['two', 'four'], 'one that has left empties nothing')
   },
   'what is to be handed on is put behind what is there, with its origin': async (scene) => {
@@ -457,7 +457,7 @@ const durableOutboxCases: Record<string, Case> = {
     const one = await scene.commit('one', insert({ id: 1 }))
     await scene.commit('two', insert({ id: 2 }))
     const progress: PublishedPosition = { ...dog, epoch: 'e', sequence: 1, id: 'one' }
-    await scene.host.confirmPublished!([progress], one)
+    await scene.host.confirmPublished!({ positions: [progress], upTo: one })
     await scene.reopen()
     assert.deepEqual(scene.named(await scene.outbox()), ['two'])
     assert.deepEqual(await scene.host.publishedPosition!('dev', 'dog'), progress)

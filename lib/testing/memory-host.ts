@@ -6,6 +6,7 @@ import type {
   Checkpoint,
   Host,
   PrimaryKey,
+  PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   TableDescription,
@@ -94,7 +95,7 @@ export class MemoryHost implements Host {
    */
   async commit(...writes: Write[]): Promise<void> {
     const cluster = this.#cluster
-    if (!cluster) throw new Error('mount(cluster) comes before the first commit')
+    if (!cluster) throw new Error('attach(cluster) comes before the first commit')
     const transaction = { id: randomUUID(), timestamp: cluster.timestamp(), writes: structuredClone(writes) }
     this.commitAs(transaction)
     return cluster.publish(transaction)
@@ -109,8 +110,12 @@ export class MemoryHost implements Host {
 
   // --- as the module sees it --------------------------------------------------------------------------------------------
 
-  info(): { version: string; timestamp?: Timestamp } {
-    return { version: '1.0.0', ...(this.#highest && { timestamp: this.#highest }) }
+  info(): { version: string } {
+    return { version: '1.0.0' }
+  }
+
+  lastTimestamp(): Timestamp | undefined {
+    return this.#highest || undefined
   }
 
   async describe(): Promise<TableDescription[]> {
@@ -149,7 +154,7 @@ export class MemoryHost implements Host {
     yield* this.outbox.slice(from)
   }
 
-  async confirmPublished(positions: PublishedPosition[], upTo?: { id: string }, keep: string[] = []): Promise<void> {
+  async confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation): Promise<void> {
     for (const each of positions) this.publishedPositions.set(keyOf(each.database, each.table), each)
     if (!upTo) return
     const end = this.outbox.findIndex(({ id }) => id === upTo.id) + 1

@@ -13,8 +13,8 @@ const SIZE = 200
 const table = 'dog'
 const rawName = 'raw pull'
 /** ms between two looks at the memory. */
-const LOOK = 20
-const MEGABYTE = 2 ** 20
+const POLL_INTERVAL_MS = 20
+const MEGABYTE_BYTES = 2 ** 20
 /** Of a million transactions each. */
 const MAX_ROUNDS = 2
 
@@ -25,9 +25,9 @@ async function taking(count: number, counter: Counter, begin: () => Promise<unkn
   const peak = { heap: 0, rss: 0 }
   const look = setInterval(() => {
     const { heapUsed, rss } = process.memoryUsage()
-    peak.heap = Math.max(peak.heap, heapUsed / MEGABYTE)
-    peak.rss = Math.max(peak.rss, rss / MEGABYTE)
-  }, LOOK)
+    peak.heap = Math.max(peak.heap, heapUsed / MEGABYTE_BYTES)
+    peak.rss = Math.max(peak.rss, rss / MEGABYTE_BYTES)
+  }, POLL_INTERVAL_MS)
   try {
     const first = counter.reach(before + 1).then(() => performance.now())
     const [started] = await Promise.all([first, begin()])
@@ -41,7 +41,7 @@ async function taking(count: number, counter: Counter, begin: () => Promise<unkn
   }
 }
 
-function ours(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
+function enmesh(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
   return {
     name: 'ours',
     run: async () => {
@@ -85,9 +85,9 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
   await reading(two, one, table, 120_000)
 
-  const contenders = [ours(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
+  const contenders = [enmesh(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
   const rounds = Math.min(options.rounds, MAX_ROUNDS)
-  const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })
+  const of = (what: string, figure: string) => ({ what, figure, enmesh: 'ours', limit: rawName })
   const comparisons = [
     { ...of('catch-up, tx/s', 'rate'), target: atLeast(0.8) },
     of('peak heap, MB', 'heap'),

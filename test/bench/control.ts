@@ -23,7 +23,7 @@ import type { Part, PartOptions, Row } from './report.ts'
 import { standIn } from './stand-in.ts'
 
 /** ms within which an edit must have become an event. */
-const EDIT_TIMEOUT = 60_000
+const EDIT_TIMEOUT_MS = 60_000
 /** Requests that are sent at once. */
 const AT_ONCE = 100
 
@@ -58,7 +58,7 @@ function edit({ entries, configFile }: Scene, opened: Opened): Work {
     run: async () => {
       const cluster = await opened()
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error(`no event within ${EDIT_TIMEOUT} ms`)), EDIT_TIMEOUT)
+        const timer = setTimeout(() => reject(new Error(`no event within ${EDIT_TIMEOUT_MS} ms`)), EDIT_TIMEOUT_MS)
         cluster.once('manifest:changed', ({ cause }) => {
           clearTimeout(timer)
           cause === 'file' ? resolve() : reject(new Error(`the event's cause is ${cause}`))
@@ -174,7 +174,7 @@ async function* rowsOf(place: Place, entries: Entries, count: number, options: P
   }
   try {
     await writeFile(configFile, fileOf(entries, count, place.enabled))
-    for (const { name, tables: theirs } of others) await standIn(network, name, theirs)
+    for (const { name, tables: remote } of others) await standIn(network, name, remote)
     const close = (one: unknown) => (one as ClusterManager).close()
     yield await row('open', () => measure({ run: scene.open, after: close }, count, options))
     for (const { what, work, perRun = 1 } of place.work(scene, opened))

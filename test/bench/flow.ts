@@ -3,7 +3,7 @@
 import type { Figures } from './compare.ts'
 
 /** ms in which something must have arrived. */
-const PATIENCE = 30_000
+const TIMEOUT_MS = 30_000
 
 export type FlowOptions = {
   /** Most that are sent and not settled. */
@@ -61,7 +61,7 @@ function watching(counted: () => number, stalled: (count: number) => void): { en
     }
     clearInterval(timer)
     stalled(now)
-  }, PATIENCE)
+  }, TIMEOUT_MS)
   return { end: () => clearInterval(timer) }
 }
 

@@ -11,19 +11,19 @@ import { NullHost } from './null-host.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 
 /** Seconds: readers ask anew every 60, heartbeats come every one. */
-const WATCHED = { without: 10, subscribed: 60 }
+const WATCH_SECONDS = { without: 10, subscribed: 60 }
 /** ms for what follows from a change to be over. */
-const SETTLE = 2_000
-const SUBSCRIBE_TIMEOUT = 120_000
+const SETTLE_MS = 2_000
+const SUBSCRIBE_TIMEOUT_MS = 120_000
 type Shares = { subscriber: number; publisher: number; servers: number }
 
 /** Percent of one core, over so many seconds in which nothing is done. */
 async function watch(subscriber: TestNode, publisher: SpawnedNode, watched: number): Promise<Shares> {
   const pids = await serversOf([subscriber, publisher])
-  await delay(SETTLE)
+  await delay(SETTLE_MS)
   const groups = [[process.pid], [publisher.child.pid!], pids]
-  const [mine = 0, theirs = 0, four = 0] = await sharesOf(groups, watched * 1_000)
-  return { subscriber: mine, publisher: theirs, servers: four }
+  const [mine = 0, remote = 0, four = 0] = await sharesOf(groups, watched * 1_000)
+  return { subscriber: mine, publisher: remote, servers: four }
 }
 
 /** Resolves when all of them are read, and have nothing left to read. */
@@ -36,7 +36,7 @@ async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly 
         if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
         throw error
       }),
-    SUBSCRIBE_TIMEOUT,
+    SUBSCRIBE_TIMEOUT_MS,
   )
   await eventually(
     'all are read',
@@ -45,7 +45,7 @@ async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly 
       const all = node.cluster.subscriptions()
       return all.length === tables.length && all.every(({ state }) => state === 'live')
     },
-    SUBSCRIBE_TIMEOUT,
+    SUBSCRIBE_TIMEOUT_MS,
   )
 }
 
@@ -55,14 +55,14 @@ async function* rowsOf(scene: Scene, { subscriptions }: PartOptions): AsyncItera
   const publisher = await scene.spawn('publisher')
   const subscriber = await scene.start('subscriber', {
     routes: [publisher.ports.cluster],
-    options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT },
+    options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT_MS },
   })
-  const without = await watch(subscriber, publisher, WATCHED.without)
+  const without = await watch(subscriber, publisher, WATCH_SECONDS.without)
   const memory = await bytesInUse()
   const started = performance.now()
   await subscribeTo(subscriber, publisher, tables)
   const seconds = (performance.now() - started) / 1_000
-  const found = await watch(subscriber, publisher, WATCHED.subscribed)
+  const found = await watch(subscriber, publisher, WATCH_SECONDS.subscribed)
   const bytes = (await bytesInUse()) - memory
 
   const row = (what: string, list: string, figures: Row['figures']): Row => ({
@@ -83,7 +83,7 @@ export const idle: Part = {
   name: 'idle',
   legend: [
     'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process, the publisher',
-    `one of its own. Processor time is that of ${WATCHED.subscribed} s, in which each reader asks anew once; without: of the same nodes before`,
+    `one of its own. Processor time is that of ${WATCH_SECONDS.subscribed} s, in which each reader asks anew once; without: of the same nodes before`,
     'they subscribe. Memory: the heap, all garbage collected.',
   ],
   columns: ['what', 'on', 'of', 'subscriptions'],

@@ -9,7 +9,7 @@ import type { Part, PartOptions, Row } from './report.ts'
 import { messageOf, transactionsOf } from './transactions.ts'
 
 const SIZE = 200
-const TIMEOUT = 10_000
+const TIMEOUT_MS = 10_000
 const table = 'dog'
 const rawName = 'raw publish, raw pull'
 const coreName = 'core publish'
@@ -24,7 +24,7 @@ async function lone(samples: number, arrival: Arrival, send: () => Promise<unkno
     let timer: NodeJS.Timeout | undefined
     const there = new Promise<number>((resolve, reject) => {
       arrival.arrived = () => resolve(performance.now())
-      timer = setTimeout(() => reject(new Error(`nothing arrived within ${TIMEOUT} ms`)), TIMEOUT)
+      timer = setTimeout(() => reject(new Error(`nothing arrived within ${TIMEOUT_MS} ms`)), TIMEOUT_MS)
     })
     const started = performance.now()
     const [end] = await Promise.all([there, send()])
@@ -71,7 +71,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
     },
     { name: coreName, run: () => lone(samples, core, async () => here.publish('bench.core', message)) },
   ]
-  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, ours: 'ours', limit })
+  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'ours', limit })
   const comparisons = [
     { ...of('p50', rawName), target: atMax(1.3) },
     { ...of('p99', rawName), target: atMax(2) },

@@ -14,7 +14,7 @@ export type Work<T = unknown> = {
 /** Rounds of a warm-up at most, however short they are. */
 const WARM_UP_ROUNDS = 50
 /** ms after which no further round of one operation begins. */
-const ENOUGH = 30_000
+const MAX_DURATION_MS = 30_000
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
@@ -46,7 +46,7 @@ export async function measure<T>(
   const started = performance.now()
   for (let count = 0; count < WARM_UP_ROUNDS && performance.now() < started + warmUp; count++) await round(work)
   const found = [await round(work)]
-  while (found.length < rounds && performance.now() < started + ENOUGH) found.push(await round(work))
+  while (found.length < rounds && performance.now() < started + MAX_DURATION_MS) found.push(await round(work))
   const times = found.map(({ time }) => time / perRun)
   const cpu = median(found.map((each) => each.cpu / perRun))
   return {

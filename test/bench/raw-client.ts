@@ -12,7 +12,7 @@ export const WINDOW = 1_024
 /** As the module's `maxBatch`, twice, and its readers' bytes in one request. */
 const MAX_MESSAGES = 1_000
 const PULL_BYTES = 4 * 1024 * 1024
-const PULL_EXPIRES = 30_000
+const PULL_EXPIRES_MS = 30_000
 /** What an acknowledgement begins with, unless it is a refusal. */
 const STORED = '{"stream"'.charCodeAt(2)
 
@@ -134,7 +134,7 @@ export class RawReader {
     if (this.#outstanding > MAX_MESSAGES / 2 || hasRoom?.() === false) return
     const batch = MAX_MESSAGES - this.#outstanding
     this.#outstanding += batch
-    const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes: PULL_BYTES }
+    const body = { batch, expires: PULL_EXPIRES_MS * 1e6, max_bytes: PULL_BYTES }
     client.publish(this.#call('MSG.NEXT'), JSON.stringify(body), { reply: this.#inbox })
   }
 

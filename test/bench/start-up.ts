@@ -76,7 +76,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
       },
     },
   ]
-  const comparison = { what: 'open to ready, ms', figure: 'ms', ours: 'ours', limit: rawName }
+  const comparison = { what: 'open to ready, ms', figure: 'ms', enmesh: 'ours', limit: rawName }
   yield* await compare(contenders, [comparison], { on: 'no database', entries: 0 }, options)
 }
 

@@ -8,6 +8,7 @@ import {
   type ClusterManager,
   type Host,
   mergeRow,
+  type PublishConfirmation,
   type PublishedPosition,
   type RemoteTable,
   rowChanges,
@@ -73,9 +74,10 @@ export class LmdbHost implements Host {
 
   // --- Host ---------------------------------------------------------------------------------------------------------------
 
-  info() {
-    const timestamp = this.#state.get('timestamp') as string | undefined
-    return { version: '1.0.0', ...(timestamp !== undefined && { timestamp }) }
+  info = () => ({ version: '1.0.0' })
+
+  lastTimestamp() {
+    return this.#state.get('timestamp') as string | undefined
   }
 
   async describe() {
@@ -114,12 +116,12 @@ export class LmdbHost implements Host {
     }
   }
 
-  async confirmPublished(progress: PublishedPosition[], through?: Place, except: string[] = []) {
+  async confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation) {
     await this.#root.childTransaction(() => {
-      for (const each of progress) this.#state.put(['published', each.database, each.table], each)
-      const end = ((through && this.#positions.get(through.id)) ?? 0) + 1
+      for (const each of positions) this.#state.put(['published', each.database, each.table], each)
+      const end = ((upTo && this.#positions.get(upTo.id)) ?? 0) + 1
       for (const { key, value } of this.#outbox.getRange({ start: 0, end }))
-        if (!except.includes(value.id) && this.#positions.delete(value.id)) this.#outbox.remove(key)
+        if (!keep.includes(value.id) && this.#positions.delete(value.id)) this.#outbox.remove(key)
     })
   }
 

@@ -5,9 +5,9 @@ import { mkdir, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { command } from './command.ts'
 
-const MEGABYTE = 1024 * 1024
+const MEGABYTE_BYTES = 1024 * 1024
 /** What is given out at least; less than that does not help anybody else. */
-const PAGE = 4096
+const PAGE_BYTES = 4096
 
 export class Disks {
   readonly #mounted: string[] = []
@@ -33,7 +33,7 @@ const ballast = (directory: string) => join(directory, '.ballast')
 export async function fill(directory: string): Promise<void> {
   const file = await open(ballast(directory), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
   try {
-    for (let size = MEGABYTE; size >= PAGE; )
+    for (let size = MEGABYTE_BYTES; size >= PAGE_BYTES; )
       try {
         const { bytesWritten } = await file.write(Buffer.alloc(size))
         if (bytesWritten < size) size = Math.trunc(size / 2)

@@ -43,14 +43,14 @@ const DRIFT = 0.45 * MAX_CLOCK_DRIFT
 const BEYOND = MAX_CLOCK_DRIFT + 3_000
 
 /** ms: after a server or a host is back; after a healed network; of a hanging server, which has to be found out first. */
-const BOUND = { back: 3_000, healed: 10_000, foundOut: 10_000 }
+const RECOVERY_LIMIT_MS = { process: 3_000, network: 10_000, clock: 10_000 }
 
 const wait = (ms: number) => delay(ms)
 
 const kill = (part: Part): FaultKind => ({
   name: `kill-${part}`,
   lasts: part === 'host' ? [0, 2_000] : [0, 0],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   async inflict({ node, lasts }) {
     await node.kill(part)
     if (part === 'host') {
@@ -65,7 +65,7 @@ const kill = (part: Part): FaultKind => ({
 const killNode = (name: string, meanwhile: (node: NodeHandle) => Promise<void>): FaultKind => ({
   name,
   lasts: [0, 3_000],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   async inflict({ node, lasts }) {
     await node.killAll()
     await meanwhile(node)
@@ -79,7 +79,7 @@ const killNode = (name: string, meanwhile: (node: NodeHandle) => Promise<void>):
 const stop = (part: Part): FaultKind => ({
   name: `stop-${part}`,
   lasts: [200, 9_000],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   async inflict({ node, lasts }) {
     const wake = await node.pause(part)
     await wait(lasts)
@@ -91,12 +91,12 @@ const stop = (part: Part): FaultKind => ({
 const cut: FaultKind = {
   name: 'cut',
   lasts: [100, 12_000],
-  bound: BOUND.healed,
+  bound: RECOVERY_LIMIT_MS.network,
   needs: 'cable',
   async inflict({ network, number, lasts }) {
     await network.cable!.cut(number)
     await wait(lasts)
-    await network.cable!.mend(number)
+    await network.cable!.repair(number)
     return Date.now()
   },
 }
@@ -105,13 +105,13 @@ const cut: FaultKind = {
 const loss: FaultKind = {
   name: 'loss',
   lasts: [1_000, 5_000],
-  bound: BOUND.healed,
+  bound: RECOVERY_LIMIT_MS.network,
   needs: 'cable',
   async inflict({ network, number, lasts, chance }) {
     for (const end = Date.now() + lasts; Date.now() < end; ) {
       await network.cable!.cut(number)
       await wait(5 + 40 * chance)
-      await network.cable!.mend(number)
+      await network.cable!.repair(number)
       await wait(100)
     }
     return Date.now()
@@ -122,7 +122,7 @@ const loss: FaultKind = {
 const slow: FaultKind = {
   name: 'delay',
   lasts: [1_000, 6_000],
-  bound: BOUND.healed,
+  bound: RECOVERY_LIMIT_MS.network,
   needs: 'links',
   async inflict({ network, lasts, chance }) {
     network.links!.delay(20 + 480 * chance)
@@ -135,7 +135,7 @@ const slow: FaultKind = {
 const diskFull: FaultKind = {
   name: 'disk-full',
   lasts: [500, 8_000],
-  bound: BOUND.foundOut,
+  bound: RECOVERY_LIMIT_MS.clock,
   needs: 'disks',
   async inflict({ node, lasts }) {
     await fill(node.store)
@@ -153,7 +153,7 @@ const wipe = async ({ store }: NodeHandle): Promise<void> => {
 const wipeUnread: FaultKind = {
   name: 'wipe-unread',
   lasts: [500, 3_000],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   alone: true,
   async inflict({ node, other, lasts }) {
     await other.kill('host')
@@ -172,13 +172,13 @@ const wipeUnread: FaultKind = {
 const purgeUnread: FaultKind = {
   name: 'purge-unread',
   lasts: [500, 3_000],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   alone: true,
   async inflict({ node, other, lasts, chance }) {
     await other.kill('host')
     await wait(lasts)
     const keep = Math.trunc(20 * chance)
-    for (const table of TABLES) await node.ask({ ask: 'purge', table, keep })
+    for (const table of TABLES) await node.ask({ type: 'purge', table, keep })
     await other.start()
     return Date.now()
   },
@@ -187,11 +187,11 @@ const purgeUnread: FaultKind = {
 const clockDrift: FaultKind = {
   name: 'clock-drift',
   lasts: [500, 5_000],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   async inflict({ node, lasts, chance }) {
-    await node.ask({ ask: 'clock', offset: Math.round((2 * chance - 1) * DRIFT) })
+    await node.ask({ type: 'clock', offset: Math.round((2 * chance - 1) * DRIFT) })
     await wait(lasts)
-    await node.ask({ ask: 'clock', offset: 0 })
+    await node.ask({ type: 'clock', offset: 0 })
     return Date.now()
   },
 }
@@ -200,12 +200,12 @@ const clockDrift: FaultKind = {
 const clockBeyond: FaultKind = {
   name: 'clock-beyond',
   lasts: [300, 1_500],
-  bound: BOUND.back,
+  bound: RECOVERY_LIMIT_MS.process,
   async inflict({ node, lasts }) {
     const began = Date.now()
-    await node.ask({ ask: 'clock', offset: BEYOND })
+    await node.ask({ type: 'clock', offset: BEYOND })
     await wait(lasts)
-    await node.ask({ ask: 'clock', offset: 0 })
+    await node.ask({ type: 'clock', offset: 0 })
     await wait(began + lasts + BEYOND - MAX_CLOCK_DRIFT + DRIFT - Date.now())
     return Date.now()
   },

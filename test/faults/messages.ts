@@ -13,26 +13,26 @@ export type NodeSetup = {
 
 export type Request =
   /** Write on and on, or stop. */
-  | { ask: 'write'; on: boolean }
+  | { type: 'write'; on: boolean }
   /** From now on this node's clock is so many ms ahead. */
-  | { ask: 'clock'; offset: number }
+  | { type: 'clock'; offset: number }
   /** Write once more, to every table. Answers with the key. */
-  | { ask: 'mark' }
+  | { type: 'mark' }
   /** Apply what lies in quarantine. Answers how many still do. */
-  | { ask: 'replay' }
+  | { type: 'replay' }
   /** Answers with what `cluster.subscriptions()` says. */
-  | { ask: 'subscriptions' }
+  | { type: 'subscriptions' }
   /** Removes all but the last `keep` transactions of its own stream of a table. */
-  | { ask: 'purge'; table: string; keep: number }
+  | { type: 'purge'; table: string; keep: number }
 
 export type ToNode = Request & { number: number }
 
 export type FromNode =
-  | { tell: 'ready' }
+  | { type: 'ready' }
   /** A write was committed, with its outbox entry. */
-  | { tell: 'acknowledged'; key: string; tables: string[] }
+  | { type: 'acknowledged'; key: string; tables: string[] }
   /** A batch of another node was committed; `last` is the key of its last write, `at` the true time. */
-  | { tell: 'applied'; source: string; table: string; at: number; last: string }
-  | { tell: 'answer'; number: number; value?: unknown; error?: string }
+  | { type: 'applied'; source: string; table: string; at: number; last: string }
+  | { type: 'answer'; number: number; value?: unknown; error?: string }
   /** Something that must never happen. */
-  | { tell: 'violation'; text: string }
+  | { type: 'violation'; text: string }

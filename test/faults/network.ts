@@ -21,7 +21,7 @@ export type Command = (program: string, ...args: string[]) => [string, ...string
 export interface Network {
   readonly places: readonly Place[]
   /** Absent when the network cannot be cut. */
-  readonly cable?: { cut(node: number): Promise<void>; mend(node: number): Promise<void> }
+  readonly cable?: { cut(node: number): Promise<void>; repair(node: number): Promise<void> }
   /** Absent when hubs are linked directly. */
   readonly links?: { delay(ms: number): void }
   /** Removes all that was made; idempotent. */

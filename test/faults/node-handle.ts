@@ -11,9 +11,9 @@ import { programArguments } from '../support/program.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
 import type { Command } from './network.ts'
 
-const START_TIMEOUT = 30_000
-const ANSWER_TIMEOUT = 20_000
-const CLOSE_TIMEOUT = 10_000
+const START_TIMEOUT_MS = 30_000
+const ANSWER_TIMEOUT_MS = 20_000
+const CLOSE_TIMEOUT_MS = 10_000
 const END_ROUNDS = 250
 
 export type Part = ServerKind | 'host'
@@ -33,7 +33,7 @@ export class NodeHandle {
   readonly #answers = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
   #child: ChildProcess | undefined
   #starts = 0
-  #asked = 0
+  #requests = 0
   /** Its end is our doing. */
   #ending = false
   #ended = false
@@ -81,21 +81,21 @@ export class NodeHandle {
     this.#ending = false
     const ready = new Promise<void>((resolve, reject) => {
       child.on('message', (message: FromNode) => {
-        if (message.tell === 'ready') resolve()
-        else if (message.tell === 'answer') this.#answered(message)
+        if (message.type === 'ready') resolve()
+        else if (message.type === 'answer') this.#onAnswer(message)
         else onMessage(this, message)
       })
       child.once('error', reject)
       child.once('exit', (code, signal) => {
         const text = `the process of ${name} ended by itself: ${signal ?? `exit code ${code}`}`
-        if (!this.#ending) onMessage(this, { tell: 'violation', text })
+        if (!this.#ending) onMessage(this, { type: 'violation', text })
         for (const { reject } of this.#answers.values()) reject(new Error(text))
         this.#answers.clear()
         reject(new Error(text))
       })
     })
-    const late = delay(START_TIMEOUT, undefined, { ref: false }).then(() => {
-      throw new Error(`${name} was not open within ${START_TIMEOUT} ms`)
+    const late = delay(START_TIMEOUT_MS, undefined, { ref: false }).then(() => {
+      throw new Error(`${name} was not open within ${START_TIMEOUT_MS} ms`)
     })
     await Promise.race([ready, late])
     if (this.#writing) await this.write(true)
@@ -103,16 +103,16 @@ export class NodeHandle {
 
   async write(on: boolean): Promise<void> {
     this.#writing = on
-    await this.ask({ ask: 'write', on })
+    await this.ask({ type: 'write', on })
   }
 
-  async ask<T>(request: Request, timeout = ANSWER_TIMEOUT): Promise<T> {
+  async ask<T>(request: Request, timeout = ANSWER_TIMEOUT_MS): Promise<T> {
     const child = this.#child
     if (!child || !this.running) throw new Error(`${this.name} does not run`)
-    const number = ++this.#asked
+    const number = ++this.#requests
     const answer = new Promise<unknown>((resolve, reject) => this.#answers.set(number, { resolve, reject }))
     const timer = setTimeout(() => {
-      this.#answers.get(number)?.reject(new Error(`${this.name} did not answer '${request.ask}' within ${timeout} ms`))
+      this.#answers.get(number)?.reject(new Error(`${this.name} did not answer '${request.type}' within ${timeout} ms`))
     }, timeout)
     try {
       child.send({ ...request, number } satisfies ToNode)
@@ -123,7 +123,7 @@ export class NodeHandle {
     }
   }
 
-  #answered({ number, value, error }: FromNode & { tell: 'answer' }): void {
+  #onAnswer({ number, value, error }: FromNode & { type: 'answer' }): void {
     const waiting = this.#answers.get(number)
     if (error === undefined) waiting?.resolve(value)
     else waiting?.reject(new Error(`${this.name}: ${error}`))
@@ -194,9 +194,9 @@ export class NodeHandle {
     this.#ending = true
     const exited = once(child, 'exit')
     child.kill('SIGTERM')
-    const late = delay(CLOSE_TIMEOUT, undefined, { ref: false })
+    const late = delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })
     const result = await Promise.race([exited, late])
-    if (!result) throw new Error(`${this.name} did not close within ${CLOSE_TIMEOUT} ms`)
+    if (!result) throw new Error(`${this.name} did not close within ${CLOSE_TIMEOUT_MS} ms`)
     if (result[0] !== 0) throw new Error(`${this.name} closed with ${result[1] ?? `exit code ${result[0]}`}`)
     for (const server of ['hub', 'leaf'] as const)
       if (await serverPid(this.#options, server)) throw new Error(`${this.name} left its ${server} running`)

@@ -13,7 +13,7 @@ import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 
 const WRITERS = 2
 /** ms between two writes of one writer, at most. */
-const PAUSE = 40
+const WRITE_PAUSE_MS = 40
 
 const setup = JSON.parse(process.argv[2]!) as NodeSetup
 const trueTime = Date.now
@@ -21,10 +21,10 @@ let clockOffset = 0
 // Before anybody takes hold of it.
 Date.now = () => trueTime() + clockOffset
 
-const tell = (message: FromNode) => {
+const send = (message: FromNode) => {
   if (process.connected) process.send!(message)
 }
-const violation = (text: string) => tell({ tell: 'violation', text: `${setup.name}: ${text}` })
+const violation = (text: string) => send({ type: 'violation', text: `${setup.name}: ${text}` })
 process.on('unhandledRejection', (error) => violation(`unhandled rejection: ${(error as Error)?.stack ?? error}`))
 
 const line = (level: string) => (details: object, message: string) => {
@@ -38,7 +38,7 @@ const database = await Database.open(join(setup.directory, 'database'))
 await createJournal(database)
 for (const table of TABLES) await database.createTable({ database: DATABASE, table, primaryKey: 'id', attributes: [] })
 const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
-  tell({ tell: 'applied', source: node, table, at, last: key }),
+  send({ type: 'applied', source: node, table, at, last: key }),
 )
 const cluster = await ClusterManager.open({
   configFile: setup.configFile,
@@ -68,14 +68,14 @@ let written = 0
 async function writeOnce(random: () => number, tables: readonly string[]): Promise<string> {
   const key = keyOf(setup.name, setup.start, ++written)
   await write(database, key, random, tables)
-  tell({ tell: 'acknowledged', key, tables: [...tables] })
+  send({ type: 'acknowledged', key, tables: [...tables] })
   return key
 }
 
 async function writer(number: number): Promise<void> {
   const random = randomNumbers(setup.seed + 1000 * setup.start + number)
   for (;;) {
-    await delay(random() * PAUSE)
+    await delay(random() * WRITE_PAUSE_MS)
     if (!writing) continue
     const first = Math.trunc(random() * TABLES.length)
     await writeOnce(random, random() < 0.2 ? TABLES : [TABLES[first]!])
@@ -83,7 +83,7 @@ async function writer(number: number): Promise<void> {
 }
 
 async function answer(request: ToNode): Promise<unknown> {
-  switch (request.ask) {
+  switch (request.type) {
     case 'write':
       writing = request.on
       return
@@ -107,9 +107,9 @@ process.on('message', async (request: ToNode) => {
   const { number } = request
   try {
     const value = await answer(request)
-    tell({ tell: 'answer', number, ...(value === undefined ? {} : { value }) })
+    send({ type: 'answer', number, ...(value === undefined ? {} : { value }) })
   } catch (error) {
-    tell({ tell: 'answer', number, error: (error as Error)?.stack ?? String(error) })
+    send({ type: 'answer', number, error: (error as Error)?.stack ?? String(error) })
   }
 })
 
@@ -134,4 +134,4 @@ for (let number = 0; number < WRITERS; number++)
   writer(number).catch((error) => {
     if (!closing) violation(`a write failed: ${error?.stack ?? error}`)
   })
-tell({ tell: 'ready' })
+send({ type: 'ready' })

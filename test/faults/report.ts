@@ -2,7 +2,7 @@
 
 import type { Verdict } from './checker.ts'
 
-const SHOWN = 20
+const MAX_SHOWN = 20
 
 export class Report {
   readonly #started = performance.now()
@@ -23,7 +23,7 @@ export class Report {
 
   violation(text: string): void {
     this.violations.push(text)
-    if (this.violations.length <= SHOWN) this.event(`VIOLATION ${text}`)
+    if (this.violations.length <= MAX_SHOWN) this.event(`VIOLATION ${text}`)
   }
 
   /** What would be a violation, if the machine were not to blame. */
@@ -61,7 +61,7 @@ export class Report {
     table('longest stall', new Map([...this.#longest].map(([kind, ms]) => [kind, `${(ms / 1_000).toFixed(1)} s`])))
     if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls, the machine was too busy`)
     row('violations', this.violations.length)
-    const hidden = this.violations.length - SHOWN
+    const hidden = this.violations.length - MAX_SHOWN
     if (hidden > 0) this.say(`(${hidden} violations are not shown above)`)
   }
 }

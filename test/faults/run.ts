@@ -38,9 +38,9 @@ export type RunOptions = {
 }
 
 /** ms, each a bound: until all nodes have met; until a fault is over that did not say so; until all is applied in the end. */
-const MEETING = 30_000
-const PATIENCE = 30_000
-const CALM = 60_000
+const MEETING_TIMEOUT_MS = 30_000
+const RECOVERY_TIMEOUT_MS = 30_000
+const QUIESCE_TIMEOUT_MS = 60_000
 /** Processes for each processor beyond which a slow answer says nothing about who gave it. */
 const BUSY = 3
 /** Megabytes of a leaf's small disk; a leaf with less than 64 free counts as full. */
@@ -66,7 +66,7 @@ export class Run {
     try {
       await this.#begin()
       await this.#strike()
-      await this.#calm()
+      await this.#quiesce()
       await Promise.all(this.#nodes.map((node) => node.close()))
       verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger)
       for (const violation of verdict.violations) report.violation(violation)
@@ -92,13 +92,13 @@ export class Run {
       await eventually(
         `${node.name} reads from all others`,
         async () => {
-          const all = await node.ask<SubscriptionStatus[]>({ ask: 'subscriptions' })
+          const all = await node.ask<SubscriptionStatus[]>({ type: 'subscriptions' })
           return all.length === (this.#nodes.length - 1) * TABLES.length && all.every(({ state }) => state === 'live')
         },
-        MEETING,
+        MEETING_TIMEOUT_MS,
       )
     await Promise.all(this.#nodes.map((node) => node.write(true)))
-    await this.#recover('start', Date.now(), PATIENCE)
+    await this.#recover('start', Date.now(), RECOVERY_TIMEOUT_MS)
     report.event(`${this.#names.join(', ')} write and replicate`)
   }
 
@@ -110,7 +110,7 @@ export class Run {
     const directory = join(this.#options.directory, name)
     const store = join(directory, 'store')
     const files = { name, directory, store, configFile: join(directory, 'config.yaml'), ports }
-    const onMessage = (node: NodeHandle, message: FromNode) => this.#told(node, message)
+    const onMessage = (node: NodeHandle, message: FromNode) => this.#onMessage(node, message)
     this.#nodes.push(
       new NodeHandle({ ...files, command, onMessage, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }),
     )
@@ -140,10 +140,10 @@ export class Run {
     }
   }
 
-  #told(node: NodeHandle, message: FromNode): void {
-    if (message.tell === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
-    else if (message.tell === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
-    else if (message.tell === 'violation') this.#options.report.violation(message.text)
+  #onMessage(node: NodeHandle, message: FromNode): void {
+    if (message.type === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
+    else if (message.type === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
+    else if (message.type === 'violation') this.#options.report.violation(message.text)
   }
 
   /** Blow after blow, until the time is over. */
@@ -174,10 +174,11 @@ export class Run {
 
   async #recover(what: string, since: number, bound: number): Promise<void> {
     const { report } = this.#options
-    const { longest, flow, dead } = await this.#flows.recovery(since, PATIENCE)
+    const { longest, flow, dead } = await this.#flows.recovery(since, RECOVERY_TIMEOUT_MS)
     report.stall(what, longest)
     report.event(`  flowing again ${(longest / 1_000).toFixed(1)} s after ${what}, the last: ${flow}`)
-    for (const each of dead) report.violation(`${each} did not flow again within ${PATIENCE / 1_000} s after ${what}`)
+    for (const each of dead)
+      report.violation(`${each} did not flow again within ${RECOVERY_TIMEOUT_MS / 1_000} s after ${what}`)
     if (longest <= bound) return
     const text = `${flow} stalled for ${longest} ms after ${what}, the bound is ${bound} ms`
     const load = (loadavg()[0] ?? 0) / availableParallelism()
@@ -186,10 +187,10 @@ export class Run {
   }
 
   /** One last write on every node, behind all others: when it has arrived, everything has, or never will. */
-  async #calm(): Promise<void> {
+  async #quiesce(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.write(false)))
     const last = new Map<string, string>()
-    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ ask: 'mark' }))
+    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ type: 'mark' }))
     let behind: string[] = []
     await eventually(
       () => `everything is applied: ${behind.join(', ')}`,
@@ -197,10 +198,10 @@ export class Run {
         behind = this.#flows.behind(last)
         return behind.length === 0
       },
-      CALM,
+      QUIESCE_TIMEOUT_MS,
     )
     for (const node of this.#nodes) {
-      const kept = await node.ask<number>({ ask: 'replay' })
+      const kept = await node.ask<number>({ type: 'replay' })
       if (kept > 0) this.#options.report.violation(`${kept} transactions stay in the quarantine of ${node.name}`)
     }
   }

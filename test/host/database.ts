@@ -4,6 +4,7 @@ import type {
   Batch,
   Checkpoint,
   PrimaryKey,
+  PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   RemoteTransaction,
@@ -89,19 +90,19 @@ export class Database {
     })
   }
 
-  checkpoint(source: RemoteTable): Checkpoint | undefined {
+  loadCheckpoint(source: RemoteTable): Checkpoint | undefined {
     return this.#storage.state.get(checkpointKey(source)) as Checkpoint | undefined
   }
 
-  forget(source: RemoteTable): Promise<void> {
+  deleteCheckpoint(source: RemoteTable): Promise<void> {
     return this.#storage.transaction(() => void this.#storage.state.remove(checkpointKey(source)))
   }
 
-  /** Store how far each table is published, and drop the outbox up to and including `through`, in one transaction. */
-  published(progress: PublishedPosition[], through?: { id: string }, except: string[] = []): Promise<void> {
+  /** Store how far each table is published, and drop the outbox up to and including `upTo`, in one transaction. */
+  confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation): Promise<void> {
     return this.#storage.transaction(() => {
-      for (const entry of progress) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
-      if (through) this.outbox.removeThrough(through, except)
+      for (const entry of positions) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
+      if (upTo) this.outbox.removeThrough(upTo, keep)
     })
   }
 

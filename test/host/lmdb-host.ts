@@ -4,6 +4,7 @@ import type {
   Batch,
   Checkpoint,
   Host,
+  PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   TableDescription,
@@ -23,12 +24,14 @@ export class LmdbHost implements Host {
     this.#version = version
   }
 
-  info(): { version: string; operationsApiPort?: number; timestamp?: Timestamp } {
-    const timestamp = this.#database.highestTimestamp()
+  lastTimestamp(): Timestamp | undefined {
+    return this.#database.highestTimestamp()
+  }
+
+  info(): { version: string; operationsApiPort?: number } {
     return {
       version: this.#version,
       ...(this.operationsApiPort !== undefined && { operationsApiPort: this.operationsApiPort }),
-      ...(timestamp !== undefined && { timestamp }),
     }
   }
 
@@ -47,23 +50,19 @@ export class LmdbHost implements Host {
   }
 
   async loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
-    return this.#database.checkpoint(source)
+    return this.#database.loadCheckpoint(source)
   }
 
   deleteCheckpoint(source: RemoteTable): Promise<void> {
-    return this.#database.forget(source)
+    return this.#database.deleteCheckpoint(source)
   }
 
   readOutbox(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction> {
     return this.#database.outbox.read(after)
   }
 
-  confirmPublished(
-    progress: PublishedPosition[],
-    through?: { id: string; timestamp: Timestamp },
-    except?: string[],
-  ): Promise<void> {
-    return this.#database.published(progress, through, except)
+  confirmPublished(confirmation: PublishConfirmation): Promise<void> {
+    return this.#database.confirmPublished(confirmation)
   }
 
   async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {

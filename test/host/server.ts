@@ -15,7 +15,7 @@ declare module 'fastify' {
   }
 }
 
-const BODY_LIMIT = 100 * 1024 * 1024
+const BODY_LIMIT_BYTES = 100 * 1024 * 1024
 
 export type ServerOptions = {
   database: Database
@@ -33,7 +33,7 @@ export function makeServer({ database, cluster, users, logger }: ServerOptions):
     return [statusCode, body]
   }
   const server = fastify({
-    bodyLimit: BODY_LIMIT,
+    bodyLimit: BODY_LIMIT_BYTES,
     clientErrorHandler: answerGarbage,
     frameworkErrors: (error, _request, reply) => {
       const [statusCode, body] = failed(error)

@@ -23,8 +23,12 @@ export class MemoryHost extends Base {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
   }
 
-  override info(): { version: string; timestamp?: Timestamp } {
+  override info(): { version: string } {
     return { version: '4.3.0' }
+  }
+
+  override lastTimestamp(): Timestamp | undefined {
+    return undefined
   }
 
   override async apply(batch: Batch): Promise<void> {

@@ -87,7 +87,7 @@ export class MemoryLeaf {
     return (await this.#real.streamState({ node, ...table }, TIMEOUT))!
   }
 
-  async label(table: TableName): Promise<StreamMetadata> {
+  async metadata(table: TableName): Promise<StreamMetadata> {
     return parseStreamMetadata((await this.state(table)).description)
   }
 

@@ -1,10 +1,10 @@
 // Another node's stream, whose messages reach its reader when the test says so, or not at all.
 
 import type { Transaction } from '../../lib/host/host.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../lib/mesh/mesh.ts'
 import { type EpochRange, formatStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
-import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
 import { eventually } from './cluster.ts'
 import { insert } from './memory-host.ts'

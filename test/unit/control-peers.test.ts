@@ -10,11 +10,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { Packr } from 'msgpackr'
 import { parse, stringify } from 'yaml'
+import { makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
 import { ClusterError, ClusterManager, type EventName, type Subscription } from '../../lib/index.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { makeTimestamp, wallTimeOf } from '../../lib/util/hybrid-clock.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
@@ -208,7 +208,7 @@ class World {
   }
 
   /** Both ends of everything say the same, in memory and in the file. */
-  async settled(timeout = 15_000): Promise<void> {
+  async quiesce(timeout = 15_000): Promise<void> {
     await eventually(
       () => `mirror images: ${this.differences().join(' | ')}`,
       () => this.differences().length === 0,
@@ -297,7 +297,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
     for (const [what, step] of steps) {
       node1.sent.length = 0
       await step()
-      await world.settled()
+      await world.quiesce()
       await between(what, node1.sent.slice())
     }
   }
@@ -459,7 +459,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   const prepared = async (test: TestContext, { known }: Case) => {
     const nodes = await pair(test, 60_000)
     if (known) await nodes.node1.cluster.addNode({ node_name, subscriptions: start })
-    await nodes.world.settled()
+    await nodes.world.quiesce()
     const { node1, node2 } = nodes
     const before = [await node1.picture(), await node2.picture()] as const
     return { ...nodes, before, held: [node1.held('node2'), node2.held('node1')] }
@@ -532,11 +532,11 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
           release()
           // What may have been taken is withdrawn when both are compared, within ten seconds.
           await eventually('as it was', () => String(node2.held('node1')) === String(held[1]), 15_000)
-          await world.settled()
+          await world.quiesce()
           assert.deepEqual(node1.held('node2'), held[0])
           // And nothing of it comes back, nor is it in the way of what is asked next.
           await node1.cluster.updateNode({ node_name, subscriptions: desired({ dog: 'none', cat: 'subscribe' }) })
-          await world.settled()
+          await world.quiesce()
           assert.deepEqual(node1.held('node2'), ['cat subscribe', 'dog none'])
         })
   }
@@ -571,7 +571,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
       () => String(node1.held('node2')) === String(end) && String(node2.held('node1')) === String(mirrored(end)),
       15_000,
     )
-    await world.settled()
+    await world.quiesce()
   })
 
   it('and one that fails behind the agreement of the other node: nothing is left there', {
@@ -579,7 +579,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   }, async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name, subscriptions: start })
-    await world.settled()
+    await world.quiesce()
     node1.host.createTable = async () => {
       throw new Error('the disk is full')
     }
@@ -629,7 +629,7 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     await eventually('no start is left', () => node1.host.checkpoints.size + node2.host.checkpoints.size === 0)
     node2.after = undefined
     await node1.cluster.addNode({ node_name, subscriptions })
-    await world.settled()
+    await world.quiesce()
     assert.deepEqual(node2.held('node1'), ['dog both'])
   })
 
@@ -669,7 +669,7 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     await rejected
     assert.deepEqual(node2.held('node1'), ['dog both'])
     await writeFile(node2.file, good)
-    await world.settled(30_000)
+    await world.quiesce(30_000)
     assert.deepEqual(node2.held('node1'), ['dog publish'])
   })
 
@@ -787,7 +787,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     })
     assert.deepEqual(await node1.picture(), before)
     await fc.assert(answered, { seed, numRuns: 300 })
-    await world.settled()
+    await world.quiesce()
     await node1.reopen()
     assert.deepEqual(
       node1.events.filter(({ name }) => name === 'config:rejected'),
@@ -809,7 +809,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     polluted.set('__proto__', { replace: true, polluted: true }).set('constructor', { prototype: { polluted: true } })
     assert.equal((await probe.send('node1', packr.pack(polluted))).status, 'success')
     assert.equal(({} as { polluted?: boolean }).polluted, undefined)
-    await world.settled()
+    await world.quiesce()
     const { manifest } = node1.cluster
     assert.deepEqual(
       manifest.nodes.map(({ name }) => name),
@@ -826,7 +826,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
   it('nor does one that comes in the name of another node: what that one says itself later holds on both', async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
-    await world.settled()
+    await world.quiesce()
     const probe = await world.probe('probe')
     const forged = { operation: 'update_node', node_name: 'node2', subscriptions: told({ dog: 'publish' }) }
     const [held] = node1.cluster.manifest.nodes
@@ -838,9 +838,9 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     assert.equal((await probe.send('node1', forged)).status, 'success')
     assert.deepEqual(node1.held('node2'), ['dog publish'])
     await node2.reopen()
-    await world.settled()
+    await world.quiesce()
     await node2.cluster.updateNode({ node_name: 'node1', subscriptions: desired({ dog: 'publish', cat: 'both' }) })
-    await world.settled()
+    await world.quiesce()
     assert.deepEqual(node1.held('node2'), ['cat both', 'dog subscribe'])
   })
 
@@ -873,21 +873,21 @@ describe('an agreement', { concurrency: 4 }, () => {
     // Once by an operation, once by an edit while it is closed.
     await node1.reopen()
     await node1.cluster.updateNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
-    await world.settled()
+    await world.quiesce()
     assert.deepEqual(node1.held('node2'), ['cat none', 'dog publish'])
     await node1.cluster.close()
     const config = parse(await readFile(node1.file, 'utf8'))
     for (const each of config.clustering.nodes[0].subscriptions) each.publish = true
     await writeFile(node1.file, stringify(config))
     await node1.open()
-    await world.settled()
+    await world.quiesce()
     assert.deepEqual(node2.held('node1'), ['cat subscribe', 'dog subscribe'])
   })
 
   it('that is overtaken while it stores where to begin leaves no start behind', async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
-    await world.settled()
+    await world.quiesce()
     const probe = await world.probe('probe')
     let starts = 0
     node1.host.beforeApply = async () => {
@@ -917,7 +917,7 @@ describe('many at once', { concurrency: 4 }, () => {
     for (let round = 0; round < 15; round++) {
       const all = Array.from({ length: 4 }, () => [one(node1, 'node2'), one(node2, 'node1')]).flat()
       for (const code of await Promise.all(all)) assert.match(code, /^(resolved|node_not_found)$/)
-      await world.settled()
+      await world.quiesce()
     }
     const before = [await node1.picture(), await node2.picture()]
     const sent = [...node1.sent, ...node2.sent].filter(({ operation }) => operation !== 'compare_node')
@@ -931,7 +931,7 @@ describe('many at once', { concurrency: 4 }, () => {
     for (const table of Object.keys(tables))
       await node1.host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired(tables) })
-    await world.settled()
+    await world.quiesce()
     await node1.cluster.close()
     const { nodes } = node2.cluster.manifest
     const edited = nodes.map(({ name, subscriptions }) => ({
@@ -942,7 +942,7 @@ describe('many at once', { concurrency: 4 }, () => {
     await writeFile(node2.file, stringify({ ...config, clustering: { ...config.clustering, nodes: edited } }))
     await eventually('it is taken in', () => node2.held('node1').includes('table0 subscribe'))
     await node1.open()
-    await world.settled()
+    await world.quiesce()
     assert.equal(node1.held('node2').length, 250)
     type Body = { subscriptions?: unknown[]; entries?: unknown[]; range: { from: string; to?: string } }
     const bodies = (operation: string): Body[] =>

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
+import { TableMap } from '../../lib/mesh/table-map.ts'
 import { Fifo } from '../../lib/util/fifo.ts'
-import { TableMap } from '../../lib/util/table-map.ts'
 
 it('a queue gives what it was given, however long it is and whenever it is cut', () => {
   const queue = new Fifo<number>()

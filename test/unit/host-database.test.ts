@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
-import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import type { HostError } from '../host/errors.ts'
 import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
@@ -76,7 +76,7 @@ test('a local transaction over two tables is one: committed, in the outbox and p
       ['insert', 'dog', 2],
     ],
   )
-  assert.equal(host.info().timestamp, transaction!.timestamp)
+  assert.equal(host.lastTimestamp(), transaction!.timestamp)
 })
 
 test('what is recorded is what was done, and nothing when nothing was done', async (t) => {
@@ -156,15 +156,15 @@ test('the outbox gives what lies behind `after`, and `published` removes up to `
 
   const progress = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
   assert.equal(await host.publishedPosition('dev', 'dog'), undefined)
-  await host.confirmPublished([progress])
+  await host.confirmPublished({ positions: [progress] })
   assert.equal((await outbox(host)).length, 5)
-  await host.confirmPublished([progress], all[2], [all[0]!.id])
+  await host.confirmPublished({ positions: [progress], upTo: all[2], keep: [all[0]!.id] })
   assert.deepEqual(ids(await outbox(host)), ids([all[0]!, all[3]!, all[4]!]))
   assert.deepEqual(await host.publishedPosition('dev', 'dog'), progress)
 
   // What is asked for behind a transaction that is gone is all that is left; to remove it again removes nothing.
   assert.equal((await outbox(host, all[1])).length, 3)
-  await host.confirmPublished([], all[2])
+  await host.confirmPublished({ positions: [], upTo: all[2] })
   assert.equal((await outbox(host)).length, 3)
 })
 
@@ -177,7 +177,7 @@ test('reading the outbox may overlap with commits and removals', async (t) => {
   for await (const { id } of host.readOutbox()) {
     seen.push(id)
     if (seen.length > 1) continue
-    await host.confirmPublished([], all[1])
+    await host.confirmPublished({ positions: [], upTo: all[1] })
     await insert(9)
   }
   assert.deepEqual(seen, ids([all[0]!, all[2]!, all[3]!]))
@@ -193,7 +193,7 @@ test('a batch, its checkpoint and what is to be sent on are one commit', async (
   // Behind the local one, although its stamp is older; and removing the local one leaves it there.
   const [local, last] = await outbox(host)
   assert.deepEqual(last, relayed)
-  await host.confirmPublished([], local)
+  await host.confirmPublished({ positions: [], upTo: local })
   assert.deepEqual(await outbox(host), [relayed])
   assert.equal(published.length, 1)
 
@@ -205,7 +205,7 @@ test('a batch, its checkpoint and what is to be sent on are one commit', async (
   assert.equal(database.get('dev', 'dog', 3), undefined)
   assert.deepEqual(await host.loadCheckpoint(source), { epoch: 'e1', sequence: 7 })
   assert.equal((await outbox(host)).length, 1)
-  assert.ok(host.info().timestamp! > makeTimestamp(2000, 0, 'node2'))
+  assert.ok(host.lastTimestamp()! > makeTimestamp(2000, 0, 'node2'))
 
   await host.apply(batch(10, []))
   assert.equal((await host.loadCheckpoint(source))?.sequence, 10)
@@ -236,7 +236,7 @@ test('applying again changes nothing, and a delete of an unknown row holds back 
     ],
   )
   assert.equal(database.table('dev', 'dog').count, 2)
-  assert.equal(host.info().timestamp, makeTimestamp(3000, 0, 'node2'))
+  assert.equal(host.lastTimestamp(), makeTimestamp(3000, 0, 'node2'))
   assert.deepEqual(await host.describe(), [{ ...dog, attributes: ['id', 'a', 'b', 'c'] }])
 })
 
@@ -244,7 +244,7 @@ test('everything is there after a restart', async (t) => {
   const { database, host, directory } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
   await host.apply(batch(4, [remote(4, 1000, { records: [{ id: 2 }] })]))
-  const before = { outbox: await outbox(host), info: host.info() }
+  const before = { outbox: await outbox(host), last: host.lastTimestamp() }
   const unfinished = database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 3 }]))
   await Promise.all([unfinished, database.close(), database.close()])
   await assert.rejects(
@@ -257,7 +257,7 @@ test('everything is there after a restart', async (t) => {
   assert.deepEqual([...again.database.scan('dev', 'dog')], [{ id: 1 }, { id: 2 }, { id: 3 }])
   assert.deepEqual((await outbox(again.host)).slice(0, 1), before.outbox)
   assert.deepEqual((await again.host.loadCheckpoint(source))?.sequence, 4)
-  assert.ok(again.host.info().timestamp! > before.info.timestamp!)
+  assert.ok(again.host.lastTimestamp()! > before.last!)
 })
 
 test('values come back as they went in', async (t) => {

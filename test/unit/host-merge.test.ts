@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
-import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 
 type Step = { operation: RowChange['operation']; record: Attributes }
 

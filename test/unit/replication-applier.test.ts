@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Applier, type ApplierOptions } from '../../lib/replication/subscribe/applier.ts'
-import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })

@@ -71,8 +71,8 @@ describe('the description of a stream', () => {
     const names = { database: 'd'.repeat(250), table: 't'.repeat(250) }
     const text = formatStreamMetadata(names, { epochs, purged })
     assert.ok(Buffer.byteLength(text) <= 4_096, `${Buffer.byteLength(text)} bytes`)
-    const label = parseStreamMetadata(text)
-    assert.deepEqual(label.epochs, epochs.slice(-8))
-    assert.deepEqual(label.purged, purged.slice(-16))
+    const metadata = parseStreamMetadata(text)
+    assert.deepEqual(metadata.epochs, epochs.slice(-8))
+    assert.deepEqual(metadata.purged, purged.slice(-16))
   })
 })

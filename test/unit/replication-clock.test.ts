@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 
 describe('the clock', () => {
   it('does not go back within a millisecond for a stamp that is older than its own', () => {

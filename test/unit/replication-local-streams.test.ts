@@ -42,17 +42,17 @@ describe('a stream that cannot be looked at', { concurrency: true, timeout: 30_0
   it('is looked at again, ever more slowly', async (test) => {
     const { leaf, push, isStored } = await start(test)
     const { ensureStream } = leaf.mesh
-    let looks = 0
+    let polls = 0
     leaf.overrides.ensureStream = async () => {
-      looks++
+      polls++
       throw new MeshError('timeout')
     }
     const started = Date.now()
     push('one')
-    await eventually('it is looked at again', () => looks >= 3)
+    await eventually('it is looked at again', () => polls >= 3)
     await delay(300)
     const elapsed = Date.now() - started
-    assert.ok(looks <= attemptsWithin(elapsed), `${looks} looks in ${elapsed} ms`)
+    assert.ok(polls <= attemptsWithin(elapsed), `${polls} looks in ${elapsed} ms`)
     leaf.overrides.ensureStream = ensureStream
     await isStored('one')
   })
@@ -60,22 +60,22 @@ describe('a stream that cannot be looked at', { concurrency: true, timeout: 30_0
   it('while the mesh is down is looked at when that is back, behind a look that gives up meanwhile', async (test) => {
     const { leaf, streams, push, isStored } = await start(test)
     const { ensureStream } = leaf.mesh
-    let looks = 0
+    let polls = 0
     let fail = () => {}
     leaf.overrides.ensureStream = () => {
-      looks++
+      polls++
       return new Promise((_, reject) => {
         fail = () => reject(new MeshError('disconnected'))
       })
     }
     Object.assign(leaf.overrides, { state: 'disconnected' })
     push('one')
-    await eventually('it is looked at', () => looks === 1)
+    await eventually('it is looked at', () => polls === 1)
     fail()
     await delay(100)
-    assert.equal(looks, 1, 'nobody asks a mesh that is down')
+    assert.equal(polls, 1, 'nobody asks a mesh that is down')
     streams.resume()
-    await eventually('it is looked at once more', () => looks === 2)
+    await eventually('it is looked at once more', () => polls === 2)
     leaf.overrides.ensureStream = ensureStream
     // It comes in the very moment in which this look gives up.
     Object.defineProperty(leaf.overrides, 'state', {

@@ -4,9 +4,9 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Transaction } from '../../lib/host/host.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Publisher, type PublisherOptions } from '../../lib/replication/publish/publisher.ts'
-import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { eventually } from '../support/cluster.ts'
 import { setClock } from '../support/elapsed.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -165,7 +165,7 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
       throw new Error('not now')
     }
     host.confirm = async (...args) => {
-      if (!args[1]) return confirm(...args)
+      if (!args[0].upTo) return confirm(...args)
       host.confirm = confirm
       failures++
       throw new Error('not now')
@@ -180,8 +180,8 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
   it('that refuses is not asked without a pause', async (test) => {
     const { host, publish } = await start(test)
     let refusals = 0
-    host.confirm = async (_, through) => {
-      if (through && refusals++ < 10_000) throw new Error('not now')
+    host.confirm = async ({ upTo }) => {
+      if (upTo && refusals++ < 10_000) throw new Error('not now')
     }
     const started = Date.now()
     await Promise.all(publish(transaction('one')))
@@ -274,7 +274,7 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     let leave = () => {}
     const { confirm } = host
     host.confirm = async (...args) => {
-      if (args[1])
+      if (args[0].upTo)
         await new Promise<void>((resolve) => {
           leave = resolve
         })

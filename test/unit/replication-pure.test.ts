@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { compareTimestamps, HybridClock, makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
 import type { Transaction, Write } from '../../lib/index.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
 import { AppliedRangesBuilder, addRange, inRanges } from '../../lib/replication/applied-ranges.ts'
@@ -24,7 +25,6 @@ import {
   splitByTable,
   WireError,
 } from '../../lib/replication/wire.ts'
-import { compareTimestamps, HybridClock, makeTimestamp, wallTimeOf } from '../../lib/util/hybrid-clock.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
@@ -261,26 +261,26 @@ describe('the description of a stream', () => {
   ]
 
   it('tells its incarnations, and what was purged', () => {
-    const label = { epochs, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
-    assert.deepEqual(parseStreamMetadata(formatStreamMetadata(dog, label)), label)
+    const metadata = { epochs, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
+    assert.deepEqual(parseStreamMetadata(formatStreamMetadata(dog, metadata)), metadata)
     assert.deepEqual(parseStreamMetadata('some other stream'), { epochs: [], purged: [] })
     const purged = Array.from({ length: 40 }, (_, index): [number, number] => [10 * index + 1, 10 * index + 5])
     assert.ok(formatStreamMetadata(dog, { epochs, purged }).length < 1000, 'it has an end, whatever happened')
   })
 
   it('says in which of them a sequence is', () => {
-    const label = parseStreamMetadata('dev.dog epoch=a1@1..100 epoch=b2@81')
+    const metadata = parseStreamMetadata('dev.dog epoch=a1@1..100 epoch=b2@81')
     assert.deepEqual(
-      [0, 79, 80, 200].map((sequence) => epochAfter(label, sequence)),
+      [0, 79, 80, 200].map((sequence) => epochAfter(metadata, sequence)),
       ['a1', 'a1', 'b2', 'b2'],
     )
     assert.equal(epochAfter(parseStreamMetadata(''), 5), '')
   })
 
   it('says why messages are gone', () => {
-    const label = withPurge(withPurge(withPurge({ epochs, purged: [] }, 11, 20), 21, 30), 41, 50)
+    const metadata = withPurge(withPurge(withPurge({ epochs, purged: [] }, 11, 20), 21, 30), 41, 50)
     const texts = (from: number, to: number, first = 1000) =>
-      classifyGap(label, from, to, first)
+      classifyGap(metadata, from, to, first)
         .map((gap) => `${gap.from}-${gap.to} ${gap.reason}`)
         .join(', ')
     assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')

@@ -4,19 +4,19 @@ import assert from 'node:assert/strict'
 import { readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
-import { makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { eventually } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 
-const HOUR = 3_600_000
+const HOUR_MS = 3_600_000
 const source = { node: 'node1', ...dog }
 const directoryOf = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'quarantine')
 
 /** The clock of its database goes an hour wrong for these transactions. */
 async function writeAhead(node: MemoryNode, ids: readonly string[]): Promise<void> {
   const { timestamp } = node.host
-  node.host.timestamp = () => makeTimestamp(Date.now() + HOUR, 0, node.name)
+  node.host.timestamp = () => makeTimestamp(Date.now() + HOUR_MS, 0, node.name)
   await node.write(ids)
   node.host.timestamp = timestamp
 }
@@ -57,9 +57,9 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     // Not yet.
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2, 3] })
     // Our own clock has not followed it.
-    assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR / 2, 0, 'x'))
+    assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR_MS / 2, 0, 'x'))
 
-    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     assert.equal(node2.of(node1).quarantined, 2, 'it outlives the process')
     assert.deepEqual(await node2.cluster.quarantine.replay(source, [3]), { applied: [3], kept: [] })
@@ -69,7 +69,7 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     assert.equal(node2.of(node1).quarantined, 0)
     assert.deepEqual(await readdir(directoryOf(node2)), [])
     assert.deepEqual(node2.host.contents('dev', 'dog'), node1.host.contents('dev', 'dog'))
-    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await node1.write(['last'])
     await scene.quiet()
     assert.equal(node2.from(node1).length, 5, 'nothing comes twice')
@@ -83,7 +83,7 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     await node1.write(['after'])
     await scene.quiet()
     assert.deepEqual(await node2.cluster.quarantine.discard(source), [1])
-    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     assert.deepEqual(node2.cluster.quarantine.list(), [])
     assert.deepEqual(node2.from(node1), ['after'])
@@ -95,14 +95,14 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     const nodes = await scene.linked(['node1', 'node2', 'node3'], () => true, { clustering })
     const [node1, node2, node3] = nodes as [MemoryNode, MemoryNode, MemoryNode]
     // node2 believes it, and hands it on to node3, which does not.
-    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     await writeAhead(node1, ['ahead'])
     await scene.quiet()
     assert.deepEqual(node3.host.applied, [])
     assert.equal(node3.cluster.quarantine.list().length, 1)
     const [message] = node3.cluster.quarantine.list()
-    await node3.reopen({ maxClockDrift: 2 * HOUR })
+    await node3.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     assert.deepEqual((await node3.cluster.quarantine.replay(message!.source)).kept, [])
     await scene.quiet()

@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
+import { HybridClock } from '../../lib/host/hybrid-clock.ts'
 import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
-import { HybridClock } from '../../lib/util/hybrid-clock.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
@@ -18,7 +18,7 @@ const subscribed = makeManifest({
 })
 
 /** A host that may refuse to forget. */
-class ForgetfulHost extends MemoryHost {
+class LossyHost extends MemoryHost {
   refuses = false
 
   override async deleteCheckpoint(...args: Parameters<MemoryHost['deleteCheckpoint']>): Promise<void> {
@@ -30,7 +30,7 @@ class ForgetfulHost extends MemoryHost {
 async function start(test: TestContext) {
   const [directory, remove] = await temporaryDirectory()
   const stream = new RemoteStream()
-  const host = new ForgetfulHost([['dev', 'dog']])
+  const host = new LossyHost([['dev', 'dog']])
   const quarantine = await Quarantine.open({
     directory: join(directory, 'q'),
     maxMessages: 10,

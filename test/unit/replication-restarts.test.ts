@@ -13,10 +13,10 @@ describe('the streams of a node are read again', { concurrency: true, timeout: 6
     await eventually('they know each other', () => node2.events['peer:up']!.length > 0)
     await node1.write(['before'])
     await scene.quiet()
-    const rereads = () => node2.cluster.metrics()!.apply.consumerRestarts
-    const before = rereads()
+    const restarts = () => node2.cluster.metrics()!.apply.consumerRestarts
+    const before = restarts()
     await what()
-    await eventually('it is read again', () => rereads() > before)
+    await eventually('it is read again', () => restarts() > before)
     await node1.write(['after'])
     await scene.quiet()
   }

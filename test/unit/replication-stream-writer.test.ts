@@ -252,7 +252,7 @@ describe('a writer that was started anew', { concurrency: true, timeout: 30_000 
     assert.notEqual(epoch, old)
     assert.equal(sequence, last + 1)
     assert.equal(leaf.appends.at(-1)!.epoch, epoch)
-    const { epochs } = await leaf.label(dog)
+    const { epochs } = await leaf.metadata(dog)
     assert.deepEqual(epochs.at(-1), { epoch, from: last + 1 })
     assert.equal(epochs.find((each) => each.epoch === old)?.last, acknowledged)
     return writer
@@ -304,13 +304,13 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
         })
       },
     })
-    const looking = writer.log.resync()
+    const resyncing = writer.log.resync()
     writer.push('new')
     await eventually('the host is told', () => leaf.calls.includes('savePosition'))
     for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setImmediate(resolve))
     assert.deepEqual([leaf.calls, writer.log.ready], [['describe', 'savePosition'], false])
     remember()
-    await looking
+    await resyncing
     await writer.stored('new')
     assert.deepEqual(leaf.calls, ['describe', 'savePosition', 'append'])
   })
@@ -331,13 +331,13 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     const { describeStream } = leaf.overrides
     const before: unknown[] = []
     leaf.overrides.describeStream = async (...args) => {
-      before.push(await leaf.label(dog))
+      before.push(await leaf.metadata(dog))
       return describeStream!(...args)
     }
     await new Writer(leaf, memory).log.resync()
     const old = { epoch, from: 0, last: 3 }
     assert.deepEqual(before, [{ epochs: [old], purged: [] }])
-    assert.deepEqual((await leaf.label(dog)).epochs, [old, { epoch: memory.position!.epoch, from: 1 }])
+    assert.deepEqual((await leaf.metadata(dog)).epochs, [old, { epoch: memory.position!.epoch, from: 1 }])
   })
 
   it('is not the old one because nothing was ever stored in that, when its stream was lost', async (test) => {
@@ -352,7 +352,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     leaf.overrides.describeStream = describeStream!
     await new Writer(leaf, memory).log.resync()
     assert.notEqual(memory.position!.epoch, epoch)
-    assert.deepEqual((await leaf.label(dog)).epochs.at(-1), { epoch: memory.position!.epoch, from: 1 })
+    assert.deepEqual((await leaf.metadata(dog)).epochs.at(-1), { epoch: memory.position!.epoch, from: 1 })
   })
 
   it('begins behind the messages that a store kept when it lost what the stream told', async (test) => {
@@ -364,7 +364,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
       return ensureStream(table, description)
     }
     await writer.log.resync()
-    assert.deepEqual((await leaf.label(dog)).epochs, [
+    assert.deepEqual((await leaf.metadata(dog)).epochs, [
       { epoch, from: 0, last: 3 },
       { epoch: memory.position!.epoch, from: 4 },
     ])
@@ -382,7 +382,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     leaf.overrides.describeStream = describeStream!
     const writer = new Writer(leaf, memory)
     await writer.log.resync()
-    const { epochs } = await leaf.label(dog)
+    const { epochs } = await leaf.metadata(dog)
     assert.deepEqual(epochs[0], { epoch, from: 1, last: 5 })
   })
 })
@@ -410,7 +410,7 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
       throw new MeshError('timeout')
     }
     await assert.rejects(writer.log.purge({ keep: 1 }), { code: 'timeout' })
-    assert.deepEqual((await leaf.label(dog)).purged, [[1, 2]])
+    assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 2]])
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c'])
   })
 
@@ -418,7 +418,7 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
     const { leaf, writer } = await writing(test, 'a', 'b', 'c', 'd')
     await Promise.all([writer.log.purge({ before: 2 }), writer.log.purge({ before: 3 }), writer.log.purge({ keep: 1 })])
     assert.deepEqual(leaf.calls, ['describe', 'purge', 'describe', 'purge', 'describe', 'purge'])
-    assert.deepEqual((await leaf.label(dog)).purged, [[1, 3]])
+    assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 3]])
     assert.deepEqual(await leaf.ids(dog), ['d'])
   })
 
@@ -431,7 +431,7 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
       await Promise.all((first === 'look' ? steps : steps.reverse()).map((step) => step()))
       writer.push('new')
       await writer.stored('new')
-      const { epochs, purged } = await leaf.label(dog)
+      const { epochs, purged } = await leaf.metadata(dog)
       assert.deepEqual([epochs.at(-1)?.epoch, purged], [memory.position!.epoch, [[1, 2]]], `${first} first`)
     }
   })

@@ -4,13 +4,13 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscribe/subscriber.ts'
-import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
@@ -405,8 +405,8 @@ describe('a database that never waits', () => {
 })
 
 describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
-  const HOUR = 3_600_000
-  const ahead = () => makeTimestamp(Date.now() + HOUR, 0, 'node1')
+  const HOUR_MS = 3_600_000
+  const ahead = () => makeTimestamp(Date.now() + HOUR_MS, 0, 'node1')
 
   it('is on disk before the checkpoint passes it', async (test) => {
     const { stream, host, reported, quarantine, subscriber, applied } = await subscribe(test)

@@ -130,8 +130,8 @@ describe('the contract of hosts', () => {
       host.loadCheckpoint = async (source) =>
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
-    'tells no stamp': (host) => {
-      host.info = () => ({ version: '1.0.0' })
+    'has no last timestamp': (host) => {
+      host.lastTimestamp = () => undefined
     },
   }
   for (const [name, spoil] of Object.entries(mistakes))
@@ -293,13 +293,13 @@ describe('the clock of a network', () => {
   it('stands still when it is to, and goes through what is due in order, each at its time', async () => {
     const clock = new TestClock({ start: new Date('2026-01-01T00:00:00Z'), stopped: true })
     const reported: string[] = []
-    const tell = (name: string) => () => void reported.push(`${name} at ${clock.elapsed()}`)
-    clock.after(30, tell('third'))
-    clock.after(10, tell('first'))
-    const cancel = clock.every(20, tell('every'))
-    clock.after(20, () => clock.after(5, tell('set off')))
-    const forgotten = clock.after(15, tell('forgotten'))
-    forgotten()
+    const record = (name: string) => () => void reported.push(`${name} at ${clock.elapsed()}`)
+    clock.after(30, record('third'))
+    clock.after(10, record('first'))
+    const cancel = clock.every(20, record('every'))
+    clock.after(20, () => clock.after(5, record('set off')))
+    const cancelled = clock.after(15, record('forgotten'))
+    cancelled()
     assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00Z'))
     await clock.advance(9)
     assert.deepEqual(reported, [])

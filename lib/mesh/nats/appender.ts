@@ -1,7 +1,7 @@
 // Appending to our own streams: every acknowledgement comes back on one inbox, so that a window of messages is in flight at once.
 
-import { TableMap } from '../../util/table-map.ts'
 import { type ExpectedLast, type Headers, MeshError, type Message, type TableName } from '../mesh.ts'
+import { TableMap } from '../table-map.ts'
 import { type Connection, parseJson, toMeshError } from './connection.ts'
 import { type ApiError, apiError, subjectOf } from './jetstream.ts'
 

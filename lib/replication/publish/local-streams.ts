@@ -4,8 +4,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
+import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
-import { TableMap } from '../../util/table-map.ts'
 import { type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {

@@ -2,8 +2,8 @@
 
 import type { ClusterError } from '../../errors.ts'
 import type { Origin, PublishedPosition, Transaction } from '../../host/host.ts'
+import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import type { Headers, TableName } from '../../mesh/mesh.ts'
-import { type TraceContext, traceContext } from '../../observe/trace-context.ts'
 import { encodeHeaders } from '../wire.ts'
 import type { StreamPart, StreamPosition } from './stream-writer.ts'
 

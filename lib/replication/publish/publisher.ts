@@ -5,10 +5,10 @@ import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Host, Transaction, Write } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
-import { TableMap } from '../../util/table-map.ts'
 import { encode, isReplicable, isValidTransactionId, splitByTable } from '../wire.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutgoingPart, type PartListener, PendingTransaction, PublishCall } from './pending-transaction.ts'
@@ -81,7 +81,8 @@ export class Publisher implements PartListener {
     this.#streams = new LocalStreams({
       ...options,
       loadPosition: (table) => this.#outbox.publishedPosition(table.database, table.table),
-      savePosition: (table, position) => this.#outbox.confirmPublished([{ ...table, ...position, id: '' }]),
+      savePosition: (table, position) =>
+        this.#outbox.confirmPublished({ positions: [{ ...table, ...position, id: '' }] }),
       interrupted: () => {
         this.#counters.retries++
       },
@@ -329,7 +330,7 @@ export class Publisher implements PartListener {
       try {
         const { id, timestamp } = newest
         const positions = [...last.values()].map(({ publishedPosition }) => publishedPosition)
-        await this.#outbox.confirmPublished(positions, { id, timestamp }, [...this.#rejected.keys()])
+        await this.#outbox.confirmPublished({ positions, upTo: { id, timestamp }, keep: [...this.#rejected.keys()] })
         for (const { id } of stored) {
           this.#pending.delete(id)
           if (this.#reading) this.#confirmedInPass.add(id)

@@ -2,11 +2,11 @@
 
 import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
-import type { HybridClock } from '../../util/hybrid-clock.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'

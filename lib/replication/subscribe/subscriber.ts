@@ -4,10 +4,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
-import type { HybridClock } from '../../util/hybrid-clock.ts'
 import { decode, messageEpoch, messageId } from '../wire.ts'
 import type { Applier, Position } from './applier.ts'
 import { Cursor } from './cursor.ts'
@@ -181,9 +181,9 @@ export class Subscriber {
   onPeerPosition(epoch: string, last: number): void {
     const { checkpoint } = this.#cursor
     this.#cursor.onPeerPosition(epoch, last)
-    const ours = checkpoint.epoch === '' || epoch === checkpoint.epoch
-    if (ours) this.#observeLast(last)
-    const behind = !ours || last > checkpoint.sequence
+    const isSameEpoch = checkpoint.epoch === '' || epoch === checkpoint.epoch
+    if (isSameEpoch) this.#observeLast(last)
+    const behind = !isSameEpoch || last > checkpoint.sequence
     const stuck = behind && !this.#applying && this.#lastAnnouncedAt === checkpoint.sequence
     this.#lastAnnouncedAt = behind ? checkpoint.sequence : -1
     if (stuck) this.restartIfStuck()

@@ -1,6 +1,6 @@
 // Values by table, found by its two names as they are: what happens with each transaction makes no key of them.
 
-import type { TableName } from '../mesh/mesh.ts'
+import type { TableName } from './mesh.ts'
 
 export class TableMap<Value> {
   readonly #databases = new Map<string, Map<string, Value>>()

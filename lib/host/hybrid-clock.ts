@@ -1,6 +1,6 @@
 // The hybrid logical clock: stamps that order transactions across nodes, close to wall time and never going back.
 
-import type { Timestamp } from '../host/host.ts'
+import type { Timestamp } from './host.ts'
 
 const MAX_COUNTER = 0xffffff
 
