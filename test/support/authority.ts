@@ -43,7 +43,7 @@ function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair,
   const certificate = forge.pki.createCertificate()
   certificate.publicKey = publicKey
   // A leading zero: it must not be negative.
-  certificate.serialNumber = `00${randomBytes(8).toString('hex')}`
+  certificate.serialNumber = `01${randomBytes(8).toString('hex')}`
   certificate.validity.notBefore = options.notBefore ?? new Date(Date.now() - HOUR)
   certificate.validity.notAfter = options.notAfter ?? new Date(Date.now() + 24 * HOUR)
   certificate.setSubject(named(subject))
