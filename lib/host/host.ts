@@ -20,15 +20,17 @@ export type PrimaryKey = string | number | bigint
  * the record's, so that concurrent updates of different attributes both survive; a delete leaves a stamped tombstone for at
  * least as long as the streams are retained.
  */
-export type Write = {
-  operation: 'insert' | 'update' | 'upsert' | 'delete'
+export type Write = RecordWrite | DeleteWrite
+
+export type RecordWrite = {
+  operation: 'insert' | 'update' | 'upsert'
   database: string
   table: string
-  /** For insert, update, upsert; each holds its primary key. */
-  records?: Record<string, unknown>[]
-  /** For delete. */
-  ids?: PrimaryKey[]
+  /** Each record contains its primary key. */
+  records: Record<string, unknown>[]
 }
+
+export type DeleteWrite = { operation: 'delete'; database: string; table: string; ids: PrimaryKey[] }
 
 /** Where a transaction that came from another node was committed first, and which nodes it has passed. */
 export type Origin = {

@@ -58,16 +58,16 @@ function applyUpdate(row: StoredRow, change: RowChange & { operation: 'update' }
   return { timestamp: row.timestamp, record, ...(Object.keys(updated).length > 0 && { updated }) }
 }
 
-/** What a write does to each of its rows, in order; `primaryKey` is the table's. */
+/** The change of each row that a write affects, in order. `primaryKey` is the name of the table's primary key. */
 export function rowChanges(
-  { operation, records = [], ids = [] }: Write,
+  write: Write,
   timestamp: Timestamp,
   primaryKey: string,
 ): { key: PrimaryKey; change: RowChange }[] {
-  if (operation === 'delete') return ids.map((key) => ({ key, change: { operation, timestamp } }))
-  const kind = operation === 'update' ? 'update' : 'put'
-  return records.map((record) => ({
+  if (write.operation === 'delete') return write.ids.map((key) => ({ key, change: { operation: 'delete', timestamp } }))
+  const operation = write.operation === 'update' ? 'update' : 'put'
+  return write.records.map((record) => ({
     key: record[primaryKey] as PrimaryKey,
-    change: { operation: kind, timestamp, record },
+    change: { operation, timestamp, record },
   }))
 }

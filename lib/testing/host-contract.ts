@@ -8,6 +8,7 @@ import type {
   Host,
   PrimaryKey,
   PublishedPosition,
+  RecordWrite,
   RemoteTable,
   RemoteTransaction,
   Timestamp,
@@ -43,7 +44,7 @@ const cat = { database: 'dev', table: 'cat' }
 const from = (node: string, table = dog): RemoteTable => ({ node, ...table })
 const at = (time: number, node = 'node2'): Timestamp => makeTimestamp(1_700_000_000_000 + time, 0, node)
 
-const insert = (record: object, table = dog): Write => ({
+const insert = (record: object, table = dog): RecordWrite => ({
   operation: 'insert',
   ...table,
   records: [record as Record<string, unknown>],
@@ -276,11 +277,10 @@ const cases: Record<string, Case> = {
       const key = 100 + number
       for (const index of order) {
         const [time, write] = writes[index]!
-        const { records, ids, ...rest } = write
-        const mine: Write = {
-          ...rest,
-          ...(ids ? { ids: [key] } : { records: records!.map((each) => ({ ...each, id: key })) }),
-        }
+        const mine: Write =
+          write.operation === 'delete'
+            ? { ...write, ids: [key] }
+            : { ...write, records: write.records.map((each) => ({ ...each, id: key })) }
         await scene.apply(at(time), mine)
       }
       await scene.has({ id: key, a: 6, b: 5 }, key)

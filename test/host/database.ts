@@ -11,7 +11,7 @@ import type {
   Timestamp,
   Transaction,
 } from '../../lib/host/host.ts'
-import type { Attributes } from '../../lib/host/merge-row.ts'
+import { type Attributes, rowChanges } from '../../lib/host/merge-row.ts'
 import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
@@ -166,14 +166,10 @@ export class Database {
   }
 
   #applyWrites({ timestamp, writes }: RemoteTransaction): void {
-    for (const { operation, database, table, records = [], ids = [] } of writes) {
-      const editor = this.#rows.editor(database, table)
-      const { primaryKey } = editor.table
-      for (const record of records) {
-        editor.merge(record[primaryKey], { operation: operation === 'update' ? 'update' : 'put', timestamp, record })
-      }
-      // Of an unknown row too: the tombstone is for writes older than the delete that are still on their way.
-      for (const id of ids) editor.merge(id, { operation: 'delete', timestamp })
+    for (const write of writes) {
+      const editor = this.#rows.editor(write.database, write.table)
+      // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
+      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) editor.merge(key, change)
       editor.finish()
     }
   }

@@ -6,12 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
+import type { Batch, DeleteWrite, RecordWrite, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
 import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import type { HostError } from '../host/errors.ts'
 import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
+import { recordsOf } from '../support/writes.ts'
 
 const dog = { database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }
 const source = { node: 'node2', database: 'dev', table: 'dog' }
@@ -43,12 +44,20 @@ const outbox = async (host: LmdbHost, after?: Transaction) => {
 }
 const ids = (transactions: Transaction[]) => transactions.map(({ id }) => id)
 
-const remote = (sequence: number, time: number, ...writes: Partial<Write>[]): RemoteTransaction => ({
+/** Without an operation: an upsert. Without a table: dev.dog. */
+type PartialWrite = (Partial<RecordWrite> & Pick<RecordWrite, 'records'>) | Pick<DeleteWrite, 'ids'>
+
+const remote = (sequence: number, time: number, ...writes: PartialWrite[]): RemoteTransaction => ({
   id: `remote-${sequence}`,
   timestamp: makeTimestamp(time, 0, 'node2'),
   origin: { node: 'node2', epoch: 'e1', sequence, relayedBy: [] },
   sequence,
-  writes: writes.map((write) => ({ operation: 'upsert', database: 'dev', table: 'dog', ...write })),
+  writes: writes.map(
+    (write): Write =>
+      'ids' in write
+        ? { operation: 'delete', database: 'dev', table: 'dog', ...write }
+        : { operation: 'upsert', database: 'dev', table: 'dog', ...write },
+  ),
 })
 const batch = (sequence: number, transactions: RemoteTransaction[], relay?: Transaction[]): Batch => ({
   source,
@@ -70,7 +79,7 @@ test('a local transaction over two tables is one: committed, in the outbox and p
   assert.deepEqual(published, [transaction])
   assert.equal(transaction!.user, 'admin')
   assert.deepEqual(
-    transaction!.writes.map(({ operation, table, records }) => [operation, table, records!.length]),
+    transaction!.writes.map((write) => [write.operation, write.table, recordsOf(write).length]),
     [
       ['insert', 'cat', 1],
       ['insert', 'dog', 2],
@@ -141,7 +150,7 @@ test('stamps, outbox and publishing have the order of commits, and a rejected pu
   const timestamps = waiting.map(({ timestamp }) => timestamp)
   assert.deepEqual(timestamps, timestamps.toSorted())
   assert.deepEqual(
-    waiting.map(({ writes }) => writes[0]!.records![0]!.id),
+    waiting.map(({ writes }) => recordsOf(writes[0])[0]!.id),
     Array.from({ length: 300 }, (_, id) => id),
   )
 })
@@ -223,7 +232,7 @@ test('applying again changes nothing, and a delete of an unknown row holds back 
       { operation: 'insert', records: [{ id: 1, a: 1, b: 1 }] },
       { operation: 'update', records: [{ id: 1, a: 2 }] },
     ),
-    remote(2, 2000, { operation: 'delete', ids: [5] }),
+    remote(2, 2000, { ids: [5] }),
     remote(3, 3000, { operation: 'update', records: [{ id: 6, c: 3 }] }),
   ]
   for (let i = 0; i < 2; i++) await host.apply(batch(3, transactions))
@@ -283,7 +292,7 @@ test('values come back as they went in', async (t) => {
   assert.deepStrictEqual(stored, record)
   assert.ok(Buffer.isBuffer(stored.buffer) && !Buffer.isBuffer(stored.bytes))
   const [transaction] = await outbox(host)
-  assert.deepStrictEqual(transaction!.writes[0]!.records, [record])
+  assert.deepStrictEqual(recordsOf(transaction!.writes[0]), [record])
 })
 
 test('any JSON value comes back as it went in', async (t) => {
@@ -390,6 +399,6 @@ test('10,000 rows are one transaction with one write', async (t) => {
   const [transaction, ...others] = await outbox(host)
   assert.equal(others.length, 0)
   assert.equal(transaction!.writes.length, 1)
-  assert.equal(transaction!.writes[0]!.records!.length, 10_000)
+  assert.equal(recordsOf(transaction!.writes[0]).length, 10_000)
   assert.equal(database.table('dev', 'dog').count, 10_000)
 })
