@@ -33,17 +33,3 @@ export const isDateTime = (text: string): boolean => !Number.isNaN(parse(text))
 
 /** In UTC, `2022-09-02T20:06:35.993Z`; what lies behind `now` (ms since 1970) is taken as now. */
 export const toUtc = (text: string, now: number): string => new Date(Math.min(parse(text), now)).toISOString()
-
-/** `30d 1h 18m 8s`, leading parts that are zero left out. */
-export function formatUptime(seconds: number): string {
-  const whole = Math.max(0, Math.floor(seconds))
-  const parts = [
-    [Math.floor(whole / 86400), 'd'],
-    [Math.floor(whole / 3600) % 24, 'h'],
-    [Math.floor(whole / 60) % 60, 'm'],
-    [whole % 60, 's'],
-  ] as const
-  const first = parts.findIndex(([count]) => count > 0)
-  const shown = first < 0 ? parts.slice(-1) : parts.slice(first)
-  return shown.map(([count, unit]) => `${count}${unit}`).join(' ')
-}

@@ -109,8 +109,12 @@ export class MemoryHost implements Host {
 
   // --- as the module sees it --------------------------------------------------------------------------------------------
 
-  info(): { version: string; timestamp?: Timestamp } {
-    return { version: '1.0.0', ...(this.#highest && { timestamp: this.#highest }) }
+  info(): { version: string } {
+    return { version: '1.0.0' }
+  }
+
+  async lastTimestamp(): Promise<Timestamp | undefined> {
+    return this.#highest || undefined
   }
 
   async describe(): Promise<TableDescription[]> {

@@ -110,7 +110,7 @@ export class Database {
   }
 
   /** The highest one that was committed here, whoever gave it. */
-  highestTimestamp(): Timestamp | undefined {
+  lastTimestamp(): Timestamp | undefined {
     return this.#storage.state.get('timestamp') as Timestamp | undefined
   }
 
@@ -175,7 +175,7 @@ export class Database {
   }
 
   #raiseTimestamp(timestamp: Timestamp): void {
-    if (timestamp > (this.highestTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
+    if (timestamp > (this.lastTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
   }
 
   async #announce(transaction: Transaction): Promise<void> {

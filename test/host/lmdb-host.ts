@@ -23,13 +23,15 @@ export class LmdbHost implements Host {
     this.#version = version
   }
 
-  info(): { version: string; operationsApiPort?: number; timestamp?: Timestamp } {
-    const timestamp = this.#database.highestTimestamp()
+  info(): { version: string; operationsApiPort?: number } {
     return {
       version: this.#version,
       ...(this.operationsApiPort !== undefined && { operationsApiPort: this.operationsApiPort }),
-      ...(timestamp !== undefined && { timestamp }),
     }
+  }
+
+  async lastTimestamp(): Promise<Timestamp | undefined> {
+    return this.#database.lastTimestamp()
   }
 
   async describe(): Promise<TableDescription[]> {

@@ -23,7 +23,7 @@ export class MemoryHost extends Base {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
   }
 
-  override info(): { version: string; timestamp?: Timestamp } {
+  override info(): { version: string } {
     return { version: '4.3.0' }
   }
 

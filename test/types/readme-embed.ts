@@ -3,7 +3,8 @@
 import { ClusterManager, type Host, type Transaction, type Write } from '../../lib/index.ts'
 
 const host: Host = {
-  info: () => ({ version: '1.0.0', timestamp: database.highestTimestamp() }),
+  info: () => ({ version: '1.0.0' }),
+  lastTimestamp: async () => database.highestTimestamp(),
   describe: async () => database.tables(), // { database, table, primaryKey, attributes }
   createTable: (table) => database.createTable(table),
   // Rows and checkpoint in ONE transaction of yours.
@@ -16,7 +17,7 @@ const host: Host = {
   loadCheckpoint: async (source) => database.get(['checkpoint', source]),
   deleteCheckpoint: (source) => database.remove(['checkpoint', source]),
   readOutbox: (after) => database.outboxBehind(after), // the outbox, oldest first
-  confirmPublished: (progress, through, except) => database.confirm(progress, through, except),
+  confirmPublished: (positions, upTo, keep) => database.confirm(positions, upTo, keep),
   publishedPosition: async (db, table) => database.get(['published', db, table]),
 }
 
@@ -32,7 +33,7 @@ async function commit(write: Write) {
     tx.append('outbox', transaction) // the same transaction as the data
     return transaction
   })
-  cluster.publish(transaction).catch(() => {}) // the outbox has it, whatever happens
+  cluster.publish(transaction).catch(() => {}) // it stays in the outbox until it is confirmed
 }
 
 cluster.on('node:added', ({ node, cause }) => console.log(node.name, cause))

@@ -27,9 +27,9 @@ declare global {
     remove(key: unknown[]): Promise<void>
     outboxBehind(after: { id: string; timestamp: string } | undefined): AsyncIterable<Transaction>
     confirm(
-      progress: PublishedPosition[],
-      through: { id: string; timestamp: string } | undefined,
-      except: readonly string[] | undefined,
+      positions: PublishedPosition[],
+      upTo: { id: string; timestamp: string } | undefined,
+      keep: readonly string[] | undefined,
     ): Promise<void>
   }
   const requestBody: unknown

@@ -130,8 +130,8 @@ describe('the contract of hosts', () => {
       host.loadCheckpoint = async (source) =>
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
-    'tells no stamp': (host) => {
-      host.info = () => ({ version: '1.0.0' })
+    'reports no timestamp': (host) => {
+      host.lastTimestamp = async () => undefined
     },
   }
   for (const [name, spoil] of Object.entries(mistakes))
