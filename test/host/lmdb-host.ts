@@ -1,4 +1,4 @@
-// The port of the cluster module, on our database: nothing but translation. This is the file to imitate first.
+// The Host port on this database: only translation. Start here to write a host of another database.
 
 import type {
   Batch,
@@ -13,7 +13,7 @@ import type {
 import type { Database } from './database.ts'
 
 export class LmdbHost implements Host {
-  /** Known when the HTTP server listens. */
+  /** Set when the HTTP server listens. */
   operationsApiPort: number | undefined
   readonly #database: Database
   readonly #version: string
@@ -49,11 +49,11 @@ export class LmdbHost implements Host {
   }
 
   async loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
-    return this.#database.checkpoint(source)
+    return this.#database.loadCheckpoint(source)
   }
 
   deleteCheckpoint(source: RemoteTable): Promise<void> {
-    return this.#database.forget(source)
+    return this.#database.deleteCheckpoint(source)
   }
 
   readOutbox(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction> {
@@ -61,11 +61,11 @@ export class LmdbHost implements Host {
   }
 
   confirmPublished(
-    progress: PublishedPosition[],
-    through?: { id: string; timestamp: Timestamp },
-    except?: string[],
+    positions: PublishedPosition[],
+    upTo?: { id: string; timestamp: Timestamp },
+    keep?: string[],
   ): Promise<void> {
-    return this.#database.published(progress, through, except)
+    return this.#database.confirmPublished(positions, upTo, keep)
   }
 
   async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {

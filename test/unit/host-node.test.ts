@@ -97,7 +97,7 @@ test('a start error is one line with a hint, and code 1', async (t) => {
   ]) {
     const { code, errors } = await (await run(t, ...args)).ended
     assert.equal(code, 1)
-    assert.match(errors, /^[^\n]+[^.:]\. [^\n]*(--config FILE|Mend the YAML\.)\n$/)
+    assert.match(errors, /^[^\n]+[^.:]\. [^\n]*(--config FILE|Correct the YAML\.)\n$/)
   }
 })
 
@@ -112,7 +112,10 @@ test('what is wrong in the file is said with its key', async (t) => {
       `rootPath: data\noperationsApi: { network: { port: x } }\n${users}`,
       /'operationsApi\.network\.port' must be an integer/,
     ],
-    ['rootPath: data\nusers: [{ username: a, password: 1, role: b }]', /'users\[0\]\.password' must be a text/],
+    [
+      'rootPath: data\nusers: [{ username: a, password: 1, role: b }]',
+      /'users\[0\]\.password' must be a non-empty string/,
+    ],
     [`rootPath: data\n${users}  - { username: mesh, password: x, role: y }`, /names 'mesh' twice/],
     [
       `rootPath: data\n${users}clustering: { enabled: true, user: nobody }`,
