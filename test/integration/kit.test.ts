@@ -39,5 +39,5 @@ test('the demo tells its story without servers where there are none', async () =
     timeout: 60_000,
   })
   assert.match(stdout, /There is no nats-server on this machine/)
-  assert.match(stdout, /Proved: three nodes replicated/)
+  assert.match(stdout, /Success: three nodes replicated/)
 })
