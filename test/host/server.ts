@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Caller, ClusterManager, Logger } from '../../lib/index.ts'
+import type { Caller, Logger } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
@@ -20,7 +20,7 @@ const BODY_LIMIT = 100 * 1024 * 1024
 export type ServerOptions = {
   database: Database
   /** Answers what the data operations do not know, unknown and missing operations included. */
-  cluster: Pick<ClusterManager, 'execute'>
+  cluster: { execute(request: unknown, caller: Caller): Promise<object> }
   users: Users
   logger: Logger
 }

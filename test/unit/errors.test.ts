@@ -57,7 +57,8 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async invalid_request(test) {
     const { cluster } = await alone(test)
-    return cluster.execute({ operation: 'add_node', node_name: 'node2' }, superUser)
+    const request: unknown = { operation: 'add_node', node_name: 'node2' }
+    return cluster.execute(request, superUser)
   },
   async name_not_replicable(test) {
     const { cluster } = await alone(test)
