@@ -223,10 +223,12 @@ test('options that are none are told by name', async () => {
   const file = { configFile: 'config.yaml', host: new MemoryHost() }
   const open = (options: object) => ClusterManager.open(options as ClusterOptions)
   for (const [options, message] of [
-    [{ ...file, requestTimout: 5 }, "there is no option 'requestTimout'"],
-    [{ ...file, logger: { warn() {}, error() {} } }, "option 'logger.debug' must be a function, received undefined"],
-    [{ ...file, requestTimeout: '5' }, "option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
-    [{}, "option 'configFile' must be a path, received undefined"],
+    [{ ...file, requestTimout: 5 }, "Unknown option 'requestTimout'. Did you mean 'requestTimeout'?"],
+    [{ ...file, natServer: '/bin' }, "Unknown option 'natServer'. Did you mean 'natsServer'?"],
+    [{ ...file, colour: 'red' }, "Unknown option 'colour'."],
+    [{ ...file, logger: { warn() {}, error() {} } }, "Option 'logger.debug' must be a function, received undefined"],
+    [{ ...file, requestTimeout: '5' }, "Option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
+    [{}, "Option 'configFile' must be a path, received undefined"],
   ] as const)
     await assert.rejects(open(options), { code: 'invalid_option', message })
   await assert.rejects((ClusterManager.open as () => Promise<unknown>)(), { code: 'invalid_option' })

@@ -376,7 +376,7 @@ describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
     )
     await assert.rejects(many!, {
       code: 'transaction_too_large',
-      message: /takes more values .* more than the 4193280/,
+      message: /has more values .* more than the limit of 4193280/,
     })
     for (const bad of [empty, long]) await assert.rejects(bad!, { code: 'invalid_request', message: /its id/ })
     await longest
