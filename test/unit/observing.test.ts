@@ -278,7 +278,7 @@ describe('progress', () => {
     network.heal()
     await cluster.converged()
     const ended = await other.cluster.events
-      .next('progress', { signal: AbortSignal.timeout(2_000), where: ({ done, total }) => done === total })
+      .once('progress', { signal: AbortSignal.timeout(2_000), where: ({ done, total }) => done === total })
       .catch(() => reported.at(-1)!)
     const [first] = reported
     assert.equal(first?.task, 'catch-up')
