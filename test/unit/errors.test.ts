@@ -1,5 +1,5 @@
-// Every code in the table of errors can happen: each is provoked through what the package exports, and arrives as the table
-// has it. The compiler demands an entry for each.
+// Every code in the table of errors is provoked through the public API and arrives as the table defines it. The compiler requires
+// an entry for each code.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -23,10 +23,10 @@ const superUser = { superUser: true }
 const withNode2 = { node_name: 'node2', subscriptions: both }
 const route = { host: '127.0.0.1', port: 12345 }
 
-/** A manager on a network in memory. */
+/** A manager on an in-memory network. */
 const alone = (test: TestContext, options?: MemoryNodeOptions) => new Scene(test).start('node1', options)
 
-/** Two that know nothing of each other yet; the options are those of the first. */
+/** Two nodes without subscriptions; the options apply to the first. */
 async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
   const scene = new Scene(test)
   const node1 = await scene.start('node1', { options })
@@ -90,7 +90,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return cluster.status()
   },
 
-  // --- the other node ---------------------------------------------------------------------------------------------------
+  // --- the remote node ---------------------------------------------------------------------------------------------------
 
   async node_exists(test) {
     const { node1 } = await pair(test)
@@ -104,7 +104,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async node_timeout(test) {
     const { node1, node2 } = await pair(test, { requestTimeout: 100 })
-    // Its servers answer, its database does not. Were the network silent, it would be taken for gone.
+    // Its servers answer, its database does not. With a silent network the node would count as down.
     node2.host.describe = () => never
     return node1.cluster.addNode(withNode2)
   },
@@ -123,7 +123,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return node1.cluster.addNode(withNode2, { signal: caller.signal })
   },
 
-  // --- what this node stands on -----------------------------------------------------------------------------------------
+  // --- the local node ------------------------------------------------------------------------------------------
 
   async mesh_unavailable(test) {
     const { network, node1 } = await pair(test)
@@ -164,7 +164,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async directory_unusable(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
-    await writeFile(join(files.directory, 'clustering'), 'a file, where our folder is to be')
+    await writeFile(join(files.directory, 'clustering'), 'a file in place of the directory')
     return cluster.open(files)
   },
   nats_server_missing: (test) =>
@@ -174,7 +174,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const tls = { certificate, certificateAuthority, privateKey }
     return TestCluster.for(test).start('node1', { clustering: { tls } })
   },
-  // Node has a version that is new enough, and cannot run the configuration of a server.
+  // The node binary reports a version that is new enough, but does not run with a server configuration.
   server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
   async port_taken(test) {
     const cluster = TestCluster.for(test)
@@ -186,7 +186,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
 }
 
-describe('every error can happen, and is what the table says', { timeout: 60_000 }, () => {
+describe('every error code occurs as the table defines it', { timeout: 60_000 }, () => {
   for (const code of Object.keys(errors) as ErrorCode[])
     it(code, async (test) => {
       const error = await provoke[code](test).then(
@@ -203,11 +203,11 @@ describe('every error can happen, and is what the table says', { timeout: 60_000
     })
 })
 
-test('a transaction that is none is told what it lacks, fault by fault', async (t) => {
+test('an invalid transaction is rejected with one issue for each fault', async (t) => {
   const { cluster, host } = await alone(t)
   const issues = (transaction: unknown) =>
     cluster.publish(transaction as Transaction).then(
-      () => assert.fail('it was taken'),
+      () => assert.fail('it was accepted'),
       (error: ClusterError) => error.issues?.map(({ path }) => path),
     )
   const timestamp = cluster.timestamp()
@@ -219,7 +219,7 @@ test('a transaction that is none is told what it lacks, fault by fault', async (
   await assert.rejects(unsendable, (error: ClusterError) => /its id/.test(error.issues?.[0]?.message ?? ''))
 })
 
-test('options that are none are told by name', async () => {
+test('unknown and invalid options are rejected by name', async () => {
   const file = { configFile: 'config.yaml', host: new MemoryHost() }
   const open = (options: object) => ClusterManager.open(options as ClusterOptions)
   for (const [options, message] of [
