@@ -1,4 +1,4 @@
-// What the reader of the README has already: a database of theirs, a request, two hosts.
+// Declarations that the README's examples use: a database, a request, two hosts.
 
 import type {
   ClusterManager,
