@@ -235,7 +235,7 @@ describe('a cluster in memory', () => {
   it('refuses tables that no host has, and writes that are none', async () => {
     const network = new MemoryNetwork()
     const empty = startCluster(2, { network, tables: dogs, host: () => new MemoryHost() })
-    await assert.rejects(empty, /no table dog on node2 or node1: their hosts lack it/)
+    await assert.rejects(empty, /no table dog on node2 or node1: it does not exist in their hosts/)
     const host = new MemoryHost({ tables: dogs }).attach({ timestamp: () => '0', publish: async () => {} })
     for (const wrong of [
       () => host.insert('dev', 'dog', [{ id: 1 }] as never),
@@ -253,7 +253,7 @@ describe('a cluster in memory', () => {
     const started = await cluster(t, 2, { network, tables: dogs })
     network.cut('node1', 'node2')
     await started.nodes[0]!.host.insert('dev', 'dog', { id: 1 })
-    await assert.rejects(started.converged(50), /not within 50 ms: the cluster settles: node\d is/)
+    await assert.rejects(started.converged(50), /not within 50 ms: the cluster has converged: node\d is/)
     await assert.rejects(startCluster(0), TypeError)
     await assert.rejects(startCluster(2, { network: new MemoryNetwork(), options: { maxBatch: 0 } }), {
       code: 'invalid_option',
