@@ -1,4 +1,4 @@
-// Running a program of the system to its end.
+// Runs a program of the system.
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 const TIMEOUT = 60_000
 const execute = promisify(execFile)
 
-/** Rejects with what it wrote to stderr when it fails. */
+/** Rejects with the text of stderr when the program fails. */
 export async function command(program: string, ...args: string[]): Promise<void> {
   try {
     await execute(program, args, { timeout: TIMEOUT })

@@ -1,9 +1,9 @@
-// What the run and a node's process say to each other, over the channel that Node gives a child process.
+// The messages between the run and the process of a node, over Node's IPC channel.
 
-/** How a node's process is started; its only argument, as JSON. */
+/** The only argument of a node's process, as JSON. */
 export type NodeSetup = {
   name: string
-  /** Counts the starts of this node: what it writes and notes bears this number. */
+  /** Number of this start of the node; it is part of all keys and journal ids. */
   start: number
   directory: string
   configFile: string
@@ -12,17 +12,17 @@ export type NodeSetup = {
 }
 
 export type Request =
-  /** Write on and on, or stop. */
+  /** Starts or stops the writers. */
   | { ask: 'write'; on: boolean }
-  /** From now on this node's clock is so many ms ahead. */
+  /** Sets the clock of this node ahead by this many ms. */
   | { ask: 'clock'; offset: number }
-  /** Write once more, to every table. Answers with the key. */
+  /** Writes once to every table. Answers with the key. */
   | { ask: 'mark' }
-  /** Apply what lies in quarantine. Answers how many still do. */
+  /** Replays the quarantine. Answers with the number of transactions that remain in it. */
   | { ask: 'replay' }
-  /** Answers with what `cluster.subscriptions()` says. */
+  /** Answers with `cluster.subscriptions()`. */
   | { ask: 'subscriptions' }
-  /** Removes all but the last `keep` transactions of its own stream of a table. */
+  /** Removes all but the last `keep` transactions of the local stream of a table. */
   | { ask: 'purge'; table: string; keep: number }
 
 export type ToNode = Request & { number: number }
@@ -31,8 +31,8 @@ export type FromNode =
   | { tell: 'ready' }
   /** A write was committed, with its outbox entry. */
   | { tell: 'acknowledged'; key: string; tables: string[] }
-  /** A batch of another node was committed; `last` is the key of its last write, `at` the true time. */
+  /** A remote batch was committed. `last`: key of its last write; `at`: the system's time. */
   | { tell: 'applied'; source: string; table: string; at: number; last: string }
   | { tell: 'answer'; number: number; value?: unknown; error?: string }
-  /** Something that must never happen. */
+  /** A broken invariant. */
   | { tell: 'violation'; text: string }

@@ -1,4 +1,4 @@
-// A node of a fault run as the run sees it: its process, its two servers, and what they are asked and told.
+// The handle that a run has of a node: its process, its two servers and the requests to them.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -20,7 +20,7 @@ export type Part = ServerKind | 'host'
 export type Listener = (node: NodeHandle, message: FromNode) => void
 
 export type HandleOptions = NodeFiles & {
-  /** Folder of the leaf's store. */
+  /** Directory of the leaf's store. */
   store: string
   seed: number
   maxClockDrift: number
@@ -34,7 +34,7 @@ export class NodeHandle {
   #child: ChildProcess | undefined
   #starts = 0
   #asked = 0
-  /** Its end is our doing. */
+  /** The run ends the process on purpose. */
   #ending = false
   #ended = false
   #writing = false
@@ -63,9 +63,9 @@ export class NodeHandle {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Resolves when its manager is open; it goes on writing if it did before. */
+  /** Resolves when the manager is open. Continues to write if the node wrote before. */
   async start(): Promise<void> {
-    if (this.#ended) throw new Error(`${this.name} is at its end`)
+    if (this.#ended) throw new Error(`${this.name} has ended`)
     const { name, directory, configFile, seed, maxClockDrift, command, onMessage } = this.#options
     const setup: NodeSetup = { name, start: ++this.#starts, directory, configFile, seed, maxClockDrift }
     const [file, ...args] = command(
@@ -74,7 +74,7 @@ export class NodeHandle {
       JSON.stringify(setup),
     )
     const log = openSync(this.logFile, 'a')
-    // A group of its own, so that a terminal's Ctrl-C reaches only the run, which ends it in order.
+    // A separate process group: Ctrl-C reaches only the run, which ends its nodes in order.
     const child = spawn(file, args, { stdio: ['ignore', log, log, 'ipc'], detached: true })
     closeSync(log)
     this.#child = child
@@ -87,7 +87,7 @@ export class NodeHandle {
       })
       child.once('error', reject)
       child.once('exit', (code, signal) => {
-        const text = `the process of ${name} ended by itself: ${signal ?? `exit code ${code}`}`
+        const text = `the process of ${name} exited unexpectedly: ${signal ?? `exit code ${code}`}`
         if (!this.#ending) onMessage(this, { tell: 'violation', text })
         for (const { reject } of this.#answers.values()) reject(new Error(text))
         this.#answers.clear()
@@ -108,7 +108,7 @@ export class NodeHandle {
 
   async ask<T>(request: Request, timeout = ANSWER_TIMEOUT): Promise<T> {
     const child = this.#child
-    if (!child || !this.running) throw new Error(`${this.name} does not run`)
+    if (!child || !this.running) throw new Error(`${this.name} is not running`)
     const number = ++this.#asked
     const answer = new Promise<unknown>((resolve, reject) => this.#answers.set(number, { resolve, reject }))
     const timer = setTimeout(() => {
@@ -134,7 +134,7 @@ export class NodeHandle {
     return eventually(`the ${part} of ${this.name} runs`, () => serverPid(this.#options, part))
   }
 
-  /** SIGKILL; of a server, resolves when another runs in its place. */
+  /** Sends SIGKILL. For a server, resolves when its replacement runs. */
   async kill(part: Part): Promise<void> {
     if (part === 'host') {
       this.#ending = true
@@ -146,7 +146,7 @@ export class NodeHandle {
     }
   }
 
-  /** SIGKILL; resolves with its process id when it is gone. */
+  /** Sends SIGKILL. Resolves with the process id when the process has ended. */
   async killServer(server: ServerKind): Promise<number> {
     const pid = await this.pid(server)
     process.kill(pid, 'SIGKILL')
@@ -154,7 +154,7 @@ export class NodeHandle {
     return pid
   }
 
-  /** Both its servers and its process at once. */
+  /** Kills both servers and the process at once. */
   async killAll(): Promise<void> {
     const servers = [await serverPid(this.#options, 'hub'), await serverPid(this.#options, 'leaf')]
     this.#ending = true
@@ -164,7 +164,7 @@ export class NodeHandle {
     await exited
   }
 
-  /** Another process than `previous` runs as this server. */
+  /** Resolves when another process than `previous` runs as this server. */
   async replaced(server: ServerKind, previous: number): Promise<void> {
     await eventually(
       `the ${server} of ${this.name} is replaced`,
@@ -176,7 +176,7 @@ export class NodeHandle {
     )
   }
 
-  /** SIGSTOP; resolves with what wakes it again, when it or what runs in its place does. */
+  /** Sends SIGSTOP. Resolves with a function that continues the process and resolves when it, or its replacement, runs. */
   async pause(part: Part): Promise<() => Promise<void>> {
     const pid = await this.pid(part)
     process.kill(pid, 'SIGSTOP')
@@ -187,7 +187,7 @@ export class NodeHandle {
     }
   }
 
-  /** SIGTERM; rejects when that does not end it, and its servers, cleanly within seconds. */
+  /** Sends SIGTERM. Rejects when the process and its servers do not end cleanly within seconds. */
   async close(): Promise<void> {
     if (!this.running) return
     const child = this.#child!
@@ -202,18 +202,18 @@ export class NodeHandle {
       if (await serverPid(this.#options, server)) throw new Error(`${this.name} left its ${server} running`)
   }
 
-  /** Whatever happened before: nothing of this node runs afterwards, and it cannot be started again. */
+  /** Ends all processes of this node in any state. The node cannot be started again. */
   async end(): Promise<void> {
     this.#ending = true
     this.#ended = true
-    // By the folder that is on all their command lines: a server that was just being started has no pid file yet.
+    // Searches all command lines for the directory: a server that is starting has no pid file yet.
     for (let round = 0; round < END_ROUNDS; round++) {
       const pids = await processesOf(this.directory)
       if (pids.length === 0) return
       for (const pid of pids) kill(pid)
       await delay(20)
     }
-    throw new Error(`something of ${this.name} could not be ended`)
+    throw new Error(`processes of ${this.name} could not be ended`)
   }
 }
 
@@ -230,6 +230,6 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // It is gone already.
+    // It has ended.
   }
 }

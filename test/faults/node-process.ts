@@ -1,4 +1,4 @@
-// A node of a fault run, in a process of its own: the reference host with a journal, a manager, and writers that never rest.
+// The process of a node in a fault run: the reference host with a journal, a manager, and writers.
 
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,13 +12,13 @@ import type { FromNode, NodeSetup, ToNode } from './messages.ts'
 import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 
 const WRITERS = 2
-/** ms between two writes of one writer, at most. */
+/** Maximum ms between two writes of one writer. */
 const PAUSE = 40
 
 const setup = JSON.parse(process.argv[2]!) as NodeSetup
 const trueTime = Date.now
 let clockOffset = 0
-// Before anybody takes hold of it.
+// Before other modules take a reference to it.
 Date.now = () => trueTime() + clockOffset
 
 const tell = (message: FromNode) => {
@@ -46,7 +46,7 @@ const cluster = await ClusterManager.open({
   logger,
   password: clusterPassword,
   maxClockDrift: setup.maxClockDrift,
-  // A full quarantine stalls the subscription, as documented; here the transactions of every wrong clock are kept until the end.
+  // A full quarantine stalls the subscription; in this run all transactions of wrong clocks stay in quarantine until the end.
   maxQuarantined: 100_000,
 })
 recordIncidents(setup.directory, cluster.events, () => host.lastEntry)
@@ -127,7 +127,7 @@ const closeOnce = () => {
   })
 }
 for (const signal of ['SIGTERM', 'disconnect'] as const) process.on(signal, closeOnce)
-// The run may have ended while we were being opened.
+// The run may have ended while the manager was opening.
 if (!process.connected) closeOnce()
 
 for (let number = 0; number < WRITERS; number++)

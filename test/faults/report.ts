@@ -1,4 +1,4 @@
-// What a run says while it runs and at its end.
+// The output of a run.
 
 import type { Verdict } from './checker.ts'
 
@@ -15,7 +15,7 @@ export class Report {
     process.stdout.write(`${text}\n`)
   }
 
-  /** With the time since the start. */
+  /** Prints the text with the time since the start. */
   event(text: string): void {
     const seconds = (performance.now() - this.#started) / 1_000
     this.say(`${seconds.toFixed(1).padStart(6)} s  ${text}`)
@@ -26,7 +26,7 @@ export class Report {
     if (this.violations.length <= SHOWN) this.event(`VIOLATION ${text}`)
   }
 
-  /** What would be a violation, if the machine were not to blame. */
+  /** A violation that an overloaded machine may have caused. */
   unjudged(text: string): void {
     this.#unjudged++
     this.event(`NOT JUDGED ${text}`)
@@ -59,7 +59,7 @@ export class Report {
       row('quarantined', verdict.quarantined)
     }
     table('longest stall', new Map([...this.#longest].map(([kind, ms]) => [kind, `${(ms / 1_000).toFixed(1)} s`])))
-    if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls, the machine was too busy`)
+    if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls while the machine was overloaded`)
     row('violations', this.violations.length)
     const hidden = this.violations.length - SHOWN
     if (hidden > 0) this.say(`(${hidden} violations are not shown above)`)
