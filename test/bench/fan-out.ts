@@ -1,4 +1,4 @@
-// One node's transactions to three others at once, and around a ring, beside the plain client that does the same.
+// Transactions of one node to three others, and around a ring, compared with the plain client.
 
 import type { NatsConnection } from 'nats'
 import { subscribe, type TestNode } from '../support/cluster.ts'
@@ -15,9 +15,9 @@ const SIZE = 200
 const table = 'dog'
 const rawTable = 'raw'
 const rawFan = 'raw publish, 3 pulls'
-const rawRing = 'raw, handed on'
+const rawRing = 'raw, relayed'
 
-/** Everything that the first node publishes, at these databases. */
+/** Sends on the first node until everything has arrived at these databases. */
 function ours(nodes: readonly TestNode[], at: readonly NullHost[], seconds: number): Contender {
   const { cluster } = nodes[0]!
   const send = publishing(cluster, transactionsOf(cluster, table, SIZE))
@@ -28,7 +28,7 @@ function ours(nodes: readonly TestNode[], at: readonly NullHost[], seconds: numb
   })
 }
 
-/** Puts into the stream of `to` all that is in that of `from`, no more in flight than the window allows. */
+/** Copies the stream of `from` into the stream of `to`, within the window. */
 async function relay(scene: Scene, from: TestNode, to: TestNode, client: NatsConnection): Promise<void> {
   const publisher = await RawPublisher.open(client, to.name, rawTable)
   let inFlight = 0
@@ -49,7 +49,7 @@ async function relay(scene: Scene, from: TestNode, to: TestNode, client: NatsCon
   })
 }
 
-/** As the module does it: the first node reads what comes back, too. */
+/** As enmesh does it: the first node also reads the transactions that come back. */
 async function rawAround(scene: Scene, nodes: readonly TestNode[], seconds: number): Promise<Contender> {
   const [one, two, three] = nodes as [TestNode, TestNode, TestNode]
   const clients = [await storeClient(scene, one), await storeClient(scene, two), await storeClient(scene, three)]
@@ -97,9 +97,9 @@ async function* ringRows(scene: Scene, options: PartOptions): AsyncIterable<Row>
 export const fanOut: Part = {
   name: 'fan-out',
   legend: [
-    'Until all that one node published is applied on three others; and in a ring with republishMessages, each node handing on',
-    'to the next what it has from the one before, until the third has all of it. All nodes in one process, all ends of the',
-    'raw client as well; it waits until all has come back to the first node.',
+    'Until all that one node published is applied on three others; and in a ring with republishMessages, in which each node',
+    'relays to the next, until the third has applied everything. All nodes in one process, all ends of the',
+    'raw client as well; it waits until everything has come back to the first node.',
   ],
   columns: ['what', 'on', 'limit is', 'message bytes'],
   async *run(options) {

@@ -4,7 +4,7 @@ export type Figure = number | string | boolean
 
 /** One measurement. The names of the figures say their units; a measurement that failed has none, and the reason. */
 export type Row = {
-  /** What ran it: `disabled`, `memory mesh`, ... */
+  /** The environment: `disabled`, `memory mesh`, ... */
   readonly on: string
   /** What was measured, on how many entries of what. */
   readonly list: string

@@ -1,4 +1,4 @@
-// From `ClusterManager.open` to a node that takes transactions, beside the same two servers started by hand.
+// From `ClusterManager.open` to a node that accepts transactions, compared with the same two servers started by hand.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -18,7 +18,7 @@ const timed = async (work: () => Promise<unknown>) => {
   return { ms: performance.now() - started }
 }
 
-/** On the files that the node has left. */
+/** Starts the servers on the files of the closed node. */
 function byHand({ directory, ports }: TestNode): { start(): Promise<void>; stop(): Promise<void> } {
   const running: ChildProcess[] = []
   return {
