@@ -41,9 +41,9 @@ async function taking(count: number, counter: Counter, begin: () => Promise<unkn
   }
 }
 
-function ours(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
+function enmesh(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
   return {
-    name: 'ours',
+    name: 'enmesh',
     run: async () => {
       await two.cluster.close()
       back()
@@ -85,9 +85,9 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
   await reading(two, one, table, 120_000)
 
-  const contenders = [ours(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
+  const contenders = [enmesh(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
   const rounds = Math.min(options.rounds, MAX_ROUNDS)
-  const of = (what: string, figure: string) => ({ what, figure, ours: 'ours', limit: rawName })
+  const of = (what: string, figure: string) => ({ what, figure, enmesh: 'enmesh', limit: rawName })
   const comparisons = [
     { ...of('catch-up, tx/s', 'rate'), target: atLeast(0.8) },
     of('peak heap, MB', 'heap'),

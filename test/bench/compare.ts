@@ -17,7 +17,7 @@ export const below = (bound: number): Target => ({ text: `< ${bound}`, met: (val
 export type Comparison = {
   readonly what: string
   readonly figure: string
-  readonly ours: string
+  readonly enmesh: string
   readonly limit: string
   readonly target?: Target
 }
@@ -53,22 +53,22 @@ const judged = (value: number, target: Target | undefined) => ({
 })
 
 /** The ratio is the median of the rounds' ratios, because a disturbance of a round affects both contenders. */
-function compared({ figure, ours, limit, target }: Comparison, found: ReadonlyMap<string, Found>): Row['figures'] {
+function compared({ figure, enmesh, limit, target }: Comparison, found: ReadonlyMap<string, Found>): Row['figures'] {
   const of = (name: string) => {
     const { rounds = [], failed } = found.get(name) ?? {}
     if (failed !== undefined) throw new Error(`${name}: ${failed}`)
     return rounds
   }
-  const [mine, theirs] = [of(ours), of(limit)]
+  const [mine, theirs] = [of(enmesh), of(limit)]
   const middle = (rounds: Figures[], name: string) => median(rounds.map((each) => each[name]!))
   const ratio = median(mine.map((each, round) => each[figure]! / theirs[round]![figure]!))
   const hasCpu = mine.every(({ cpu }) => cpu !== undefined) && theirs.every(({ cpu }) => cpu !== undefined)
   return {
-    ours: middle(mine, figure),
+    enmesh: middle(mine, figure),
     limit: middle(theirs, figure),
     ratio,
     ...judged(ratio, target),
-    ...(hasCpu ? { 'ours cpu us': middle(mine, 'cpu'), 'limit cpu us': middle(theirs, 'cpu') } : {}),
+    ...(hasCpu ? { 'enmesh cpu us': middle(mine, 'cpu'), 'limit cpu us': middle(theirs, 'cpu') } : {}),
   }
 }
 
@@ -96,8 +96,8 @@ export function rowOf(identity: Omit<Row, 'figures' | 'failed'>, figures: () => 
 }
 
 /** A figure with a target, and optionally the same figure of the baseline. */
-export const bounded = (ours: number, without?: number, target?: Target): Row['figures'] => ({
-  ours,
+export const bounded = (enmesh: number, without?: number, target?: Target): Row['figures'] => ({
+  enmesh,
   without: without ?? '-',
-  ...judged(ours, target),
+  ...judged(enmesh, target),
 })

@@ -29,12 +29,12 @@ async function* onNoDatabase(scene: Scene, options: PartOptions): AsyncIterable<
   const [one, two] = await startNodes(scene, hosts)
   await subscribe(one, two, { [table]: 'publish' })
   const next = transactionsOf(one.cluster, table, SIZE)
-  const ours = contender('ours', one, hosts[1].applied, () =>
+  const enmesh = contender('enmesh', one, hosts[1].applied, () =>
     flow(publishing(one.cluster, next), { window: CALLS, seconds }),
   )
-  const contenders = [ours, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
+  const contenders = [enmesh, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
   const entries = messageOf(one.cluster, table, SIZE).byteLength
-  const comparison = { what, figure: 'rate', ours: 'ours', limit: rawName, target: atLeast(0.8) }
+  const comparison = { what, figure: 'rate', enmesh: 'enmesh', limit: rawName, target: atLeast(0.8) }
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }
 
@@ -64,7 +64,7 @@ async function* onLmdb(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   })
   const contenders = [outbox, commits, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
   const entries = messageOf(one.cluster, table, SIZE).byteLength
-  const of = (ours: string, more: object) => ({ what, figure: 'rate', ours, limit: rawName, ...more })
+  const of = (enmesh: string, more: object) => ({ what, figure: 'rate', enmesh, limit: rawName, ...more })
   const comparisons = [of('outbox', { target: atLeast(0.5) }), of('commits', { what: 'commit to applied, tx/s' })]
   yield* await compare(contenders, comparisons, { on: 'LMDB', entries }, options)
 }

@@ -18,10 +18,10 @@ const rawFan = 'raw publish, 3 pulls'
 const rawRing = 'raw, relayed'
 
 /** Sends on the first node until everything has arrived at these databases. */
-function ours(nodes: readonly TestNode[], at: readonly NullHost[], seconds: number): Contender {
+function enmesh(nodes: readonly TestNode[], at: readonly NullHost[], seconds: number): Contender {
   const { cluster } = nodes[0]!
   const send = publishing(cluster, transactionsOf(cluster, table, SIZE))
-  return arriving('ours', {
+  return arriving('enmesh', {
     at: at.map(({ applied }) => applied),
     send: () => flow(send, { window: CALLS, seconds }),
     empty: () => Promise.all(nodes.map((node) => node.cluster.purgeStream({ database: 'dev', table }))),
@@ -75,10 +75,10 @@ async function* fanRows(scene: Scene, options: PartOptions): AsyncIterable<Row> 
   const [one, ...others] = nodes
   for (const other of others) await subscribe(one, other, { [table]: 'publish' })
   const contenders = [
-    ours(nodes.slice(0, 1), hosts.slice(1), options.seconds),
+    enmesh(nodes.slice(0, 1), hosts.slice(1), options.seconds),
     await rawArriving(scene, rawFan, { from: one, to: others, size: SIZE, seconds: options.seconds }),
   ]
-  const comparison = { what: '1 to 3 nodes, tx/s', figure: 'rate', ours: 'ours', limit: rawFan }
+  const comparison = { what: '1 to 3 nodes, tx/s', figure: 'rate', enmesh: 'enmesh', limit: rawFan }
   const entries = messageOf(one.cluster, table, SIZE).byteLength
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }
@@ -88,8 +88,8 @@ async function* ringRows(scene: Scene, options: PartOptions): AsyncIterable<Row>
   const nodes = await startNodes(scene, hosts, { clustering: { republishMessages: true } })
   for (const [index, node] of nodes.entries())
     await subscribe(node, nodes[(index + 1) % nodes.length]!, { [table]: 'publish' })
-  const contenders = [ours(nodes, hosts.slice(2), options.seconds), await rawAround(scene, nodes, options.seconds)]
-  const comparison = { what: 'ring of 3, tx/s', figure: 'rate', ours: 'ours', limit: rawRing }
+  const contenders = [enmesh(nodes, hosts.slice(2), options.seconds), await rawAround(scene, nodes, options.seconds)]
+  const comparison = { what: 'ring of 3, tx/s', figure: 'rate', enmesh: 'enmesh', limit: rawRing }
   const entries = messageOf(nodes[0].cluster, table, SIZE).byteLength
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }

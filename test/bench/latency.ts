@@ -63,7 +63,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await there.flush()
 
   const contenders: Contender[] = [
-    { name: 'ours', run: () => lone(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
+    { name: 'enmesh', run: () => lone(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
     {
       name: rawName,
       run: () =>
@@ -71,7 +71,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
     },
     { name: coreName, run: () => lone(samples, core, async () => here.publish('bench.core', message)) },
   ]
-  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, ours: 'ours', limit })
+  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'enmesh', limit })
   const comparisons = [
     { ...of('p50', rawName), target: atMax(1.3) },
     { ...of('p99', rawName), target: atMax(2) },

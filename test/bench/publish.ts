@@ -11,7 +11,7 @@ import { emptyStream, makeStream, RawPublisher, sending, storeClient, WINDOW } f
 import type { Part, PartOptions, Row } from './report.ts'
 import { CALLS, messageOf, nextId, publishing, sizes, transactionsOf } from './transactions.ts'
 
-const tables = { ours: 'dog', inbox: 'inbox', core: 'core', js: 'js' }
+const tables = { enmesh: 'dog', inbox: 'inbox', core: 'core', js: 'js' }
 const windows = [1, 32, 256]
 /** Messages between two flushes. */
 const CORE_BATCH = 1_000
@@ -20,8 +20,8 @@ const oneInbox = 'raw client, one inbox'
 const core = 'core publish, flush'
 const jsPublish = (window: number) => `js.publish, ${window}`
 
-const comparisons = (ours: string): Comparison[] => {
-  const against = (limit: string) => ({ what: 'publish, tx/s', figure: 'rate', ours, limit })
+const comparisons = (enmesh: string): Comparison[] => {
+  const against = (limit: string) => ({ what: 'publish, tx/s', figure: 'rate', enmesh, limit })
   return [
     { ...against(oneInbox), target: atLeast(0.7) },
     against(core),
@@ -36,8 +36,8 @@ async function contendersOf(scene: Scene, node: TestNode, size: number, options:
   await makeStream(client, node.name, tables.core)
   await makeStream(client, node.name, tables.js)
   const { seconds } = options
-  const transaction = transactionsOf(node.cluster, tables.ours, size)
-  const message = messageOf(node.cluster, tables.ours, size)
+  const transaction = transactionsOf(node.cluster, tables.enmesh, size)
+  const message = messageOf(node.cluster, tables.enmesh, size)
   const subjectIn = (table: string) => `txn.dev.${table}.${leafName(node.name)}`
   const identified = () => {
     const values = headers()
@@ -55,7 +55,7 @@ async function contendersOf(scene: Scene, node: TestNode, size: number, options:
     },
   })
   const contenders: Contender[] = [
-    emptying(tables.ours, 'ours', () => flow(publishing(node.cluster, transaction), { window: CALLS, seconds })),
+    emptying(tables.enmesh, 'enmesh', () => flow(publishing(node.cluster, transaction), { window: CALLS, seconds })),
     emptying(tables.inbox, oneInbox, () => flow(sending(raw, message), { window: WINDOW, seconds })),
     emptying(tables.core, core, async () => {
       const end = performance.now() + seconds * 1_000
@@ -84,7 +84,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const [node] = await startNodes(scene, [new NullHost(Object.values(tables))])
   for (const { on, size } of sizes) {
     const { contenders, bytes } = await contendersOf(scene, node, size, options)
-    yield* await compare(contenders, comparisons('ours'), { on, entries: bytes }, options)
+    yield* await compare(contenders, comparisons('enmesh'), { on, entries: bytes }, options)
   }
 }
 

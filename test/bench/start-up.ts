@@ -58,7 +58,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   scene.afterwards(servers.stop)
   const contenders: Contender[] = [
     {
-      name: 'ours',
+      name: 'enmesh',
       run: async () => {
         await node.cluster.close()
         return timed(() => node.reopen())
@@ -76,7 +76,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
       },
     },
   ]
-  const comparison = { what: 'open to ready, ms', figure: 'ms', ours: 'ours', limit: rawName }
+  const comparison = { what: 'open to ready, ms', figure: 'ms', enmesh: 'enmesh', limit: rawName }
   yield* await compare(contenders, [comparison], { on: 'no database', entries: 0 }, options)
 }
 

@@ -96,7 +96,7 @@ const cut: FaultKind = {
   async inflict({ network, number, lasts }) {
     await network.cable!.cut(number)
     await wait(lasts)
-    await network.cable!.mend(number)
+    await network.cable!.reconnect(number)
     return Date.now()
   },
 }
@@ -111,7 +111,7 @@ const loss: FaultKind = {
     for (const end = Date.now() + lasts; Date.now() < end; ) {
       await network.cable!.cut(number)
       await wait(5 + 40 * chance)
-      await network.cable!.mend(number)
+      await network.cable!.reconnect(number)
       await wait(100)
     }
     return Date.now()

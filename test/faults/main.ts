@@ -48,7 +48,7 @@ async function main({ minutes, seed, nodes, kinds: desired, keep }: Options): Pr
   const names = desired.map(({ name }) => name).join(',')
   const command = `npm run faults -- --minutes ${minutes} --seed ${seed} --nodes ${nodes} --faults ${names}`
   report.say(`seed ${seed}, ${nodes} nodes, ${minutes} minutes, faults ${names}`)
-  // The process id in all names tells the leftovers of this run from those of others.
+  // The process id in all names distinguishes the leftovers of this run from those of other runs.
   const directory = await mkdtemp(join(tmpdir(), `enmesh-${process.pid}-`))
   const remove = () => rm(directory, { recursive: true, force: true, maxRetries: 5 })
   let stopped = false

@@ -53,7 +53,7 @@ export class Namespaces {
     return this.#inBridge('link', 'set', port(node), 'down')
   }
 
-  mend(node: number): Promise<void> {
+  reconnect(node: number): Promise<void> {
     return this.#inBridge('link', 'set', port(node), 'up')
   }
 

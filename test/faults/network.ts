@@ -21,7 +21,7 @@ export type Command = (program: string, ...args: string[]) => [string, ...string
 export interface Network {
   readonly places: readonly Place[]
   /** Undefined when links cannot be cut. */
-  readonly cable?: { cut(node: number): Promise<void>; mend(node: number): Promise<void> }
+  readonly cable?: { cut(node: number): Promise<void>; reconnect(node: number): Promise<void> }
   /** Undefined when hubs are linked directly. */
   readonly links?: { delay(ms: number): void }
   /** Removes everything that was created. Idempotent. */

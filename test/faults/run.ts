@@ -112,7 +112,7 @@ export class Run {
     const directory = join(this.#options.directory, name)
     const store = join(directory, 'store')
     const files = { name, directory, store, configFile: join(directory, 'config.yaml'), ports }
-    const onMessage = (node: NodeHandle, message: FromNode) => this.#told(node, message)
+    const onMessage = (node: NodeHandle, message: FromNode) => this.#onMessage(node, message)
     this.#nodes.push(
       new NodeHandle({ ...files, command, onMessage, seed: seed + number, maxClockDrift: MAX_CLOCK_DRIFT }),
     )
@@ -142,7 +142,7 @@ export class Run {
     }
   }
 
-  #told(node: NodeHandle, message: FromNode): void {
+  #onMessage(node: NodeHandle, message: FromNode): void {
     if (message.tell === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
     else if (message.tell === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
     else if (message.tell === 'violation') this.#options.report.violation(message.text)

@@ -96,7 +96,7 @@ export class MemoryStream {
     return this.#entries[Math.max(0, sequence - this.#first)]
   }
 
-  /** The sequence of the first message at or after `time`; last + 1 when there is none. */
+  /** The sequence of the first message at or after `time`; or last + 1. */
   sequenceAt(time: number): number {
     this.#applyLimits()
     return this.#entries.find((entry) => entry.time >= time)?.sequence ?? this.#last + 1

@@ -1,4 +1,4 @@
-// What every Host must do, as cases for any test runner or none.
+// What every Host must do, as cases for any test runner or a plain program.
 
 import { type ContractCase, runCases } from '../contract-case.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'

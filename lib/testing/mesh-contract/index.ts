@@ -1,4 +1,4 @@
-// What every implementation of the Mesh port must do, as cases for any test runner or none.
+// What every implementation of the Mesh port must do, as cases for any test runner or a plain program.
 
 import { type ContractCase, runCases } from '../contract-case.ts'
 import { limitCases } from './limits.ts'
