@@ -7,6 +7,7 @@ import { describe, test } from 'node:test'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { leafConfiguration, type ServerSettings } from '../../lib/mesh/nats/configuration.ts'
 import { Connection } from '../../lib/mesh/nats/connection.ts'
+import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { NatsServer } from '../../lib/mesh/nats/server.ts'
@@ -93,7 +94,7 @@ async function open({ connection, jetStream }: Leaf, maxMessages: number) {
     names.push(made.name)
     return made
   }
-  const access = { connection: noting, jetStream, consumers: { create } }
+  const access = { connection: noting, jetStream, consumers: { create }, headers: new HeaderReader(silentLogger) }
   const reader = await PullReader.open(access, source, 1, { ...options, maxMessages, closed() {} })
   return { reader, statuses, replies, consumer: names[0]! }
 }

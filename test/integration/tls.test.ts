@@ -101,8 +101,8 @@ describe('with TLS', { concurrency: 2 }, () => {
     const cluster = TestCluster.for(t)
     const { node: node1 } = await start(cluster, 'node1', await Authority.create())
     const stranger = await start(cluster, 'node2', await Authority.create('another'), { routes: [node1.ports.cluster] })
-    await refusal(node1, /does not accept our certificate/)
-    await said(stranger, /authority we do not know/)
+    await refusal(node1, /rejects the local certificate/)
+    await said(stranger, /signed by an unknown authority/)
     assert.deepEqual(await hubsOf(node1), ['node1'])
   })
 
@@ -112,7 +112,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     const tls = { insecure: true }
     const routes = [node1.ports.cluster]
     await start(cluster, 'node2', await Authority.create('another'), { routes, tls })
-    await refusal(node1, /no certificate of an authority that we know/)
+    await refusal(node1, /no certificate of a known authority/)
     assert.deepEqual(await hubsOf(node1), ['node1'])
   })
 
@@ -140,7 +140,7 @@ describe('with TLS', { concurrency: 2 }, () => {
       ],
       [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate, / }],
       [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey, / }],
-      [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /not the key of the certificate/ }],
+      [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /does not belong to the certificate/ }],
       [{ privateKey: null }, { code: 'config_rejected', message: /clustering\.tls\.privateKey is missing/ }],
       [{ certificateAuthority: null }, { code: 'config_rejected', message: /certificateAuthority is missing/ }],
     ]
@@ -180,7 +180,7 @@ describe('certificates that are replaced', () => {
     const { node: node3 } = await start(cluster, 'node3', after, { routes })
     await eventually('the new one is linked', async () => (await hubsOf(node3)).length === 3)
     await start(cluster, 'node4', before, { routes })
-    await refusal(node1, /does not accept our certificate/)
+    await refusal(node1, /rejects the local certificate/)
     assert.deepEqual(
       await Promise.all([node1.pid('hub'), node1.pid('leaf'), node2.pid('hub'), node2.pid('leaf')]),
       pids,
@@ -205,7 +205,7 @@ describe('certificates that are replaced', () => {
     const node1 = await start(cluster, 'node1', authority)
     const good = await readFile(node1.files.certificate, 'utf8')
     await writeFile(node1.files.certificate, good.slice(0, 200))
-    await said(node1, /cannot be used, the ones before are kept: clustering\.tls\.certificate/)
+    await said(node1, /keeping the previous ones: clustering\.tls\.certificate/)
     const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node1.node.ports.cluster] })
     await eventually('the old one is good still', async () => (await hubsOf(node2)).length === 2)
     assert.ok(!node1.lines.some((line) => /were replaced/.test(line)))

@@ -4,8 +4,10 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { headers } from 'nats'
 import type { Headers } from '../../lib/mesh/mesh.ts'
+import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const source = { node: 'node2', database: 'dev', table: 'dog' }
@@ -27,7 +29,12 @@ async function start(test: TestContext, maxMessages = 10) {
   const { connection } = server
   const jetStream = new JetStream(() => connection)
   const consumers = { create: jetStream.createConsumer.bind(jetStream) }
-  const reader = await PullReader.open({ connection, jetStream, consumers }, source, 5, options)
+  const reader = await PullReader.open(
+    { connection, jetStream, consumers, headers: new HeaderReader(silentLogger) },
+    source,
+    5,
+    options,
+  )
   test.after(() => reader.close())
   const [inbox] = server.subscriptions
   let delivery = 0

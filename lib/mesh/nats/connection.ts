@@ -173,7 +173,7 @@ export class Connection {
 
   /** While disconnected the client would buffer in silence; we refuse instead. */
   #requireConnected(): void {
-    if (!this.#up || this.#closed) throw new MeshError('disconnected', 'our own server is not connected')
+    if (!this.#up || this.#closed) throw new MeshError('disconnected', 'the local server is not connected')
   }
 
   /** What is under way when the connection is lost gets no answer any more: it rejects `disconnected` at once. */
