@@ -171,7 +171,7 @@ describe('certificates that are replaced', () => {
     const replace = async (how: (files: TlsFiles, node: TestNode) => Promise<unknown>) => {
       const since = nodes.map(({ lines }) => lines.length)
       for (const { files, node } of nodes) await how(files, node)
-      for (const [index, node] of nodes.entries()) await said(node, /certificates were replaced/, since[index])
+      for (const [index, node] of nodes.entries()) await said(node, /certificates replaced/, since[index])
     }
     await replace(({ certificateAuthority }) => writeFile(certificateAuthority, `${before.pem}${after.pem}`))
     await replace((_, node) => after.issue(directoryOf(node), node.name, { trusted: `${before.pem}${after.pem}` }))

@@ -72,7 +72,7 @@ describe('a stream', () => {
     const server = new ScriptedConnection()
     const jetStream = new JetStream(() => server.connection)
     server.serve = () => ({ description: 'x'.repeat(4 * 1024 * 1024) })
-    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /is not read/ })
+    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /exceeds the limit/ })
     assert.equal(await jetStream.hasMessage(source, 1, options), true)
     Object.assign(server, { request: async () => ({ data: Buffer.from('<html>') }) })
     await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /no JSON/ })

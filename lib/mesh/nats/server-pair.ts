@@ -208,7 +208,7 @@ export class ServerPair {
       this.#settings = { ...this.#settings, password }
       await this.#hub.restart(this.#hubConfiguration(this.#routes.hub))
       await this.#leaf.restart(this.#leafConfiguration())
-      this.#logger.info({}, 'cluster password rotated')
+      this.#logger.info({}, 'password rotated')
     })
   }
 
