@@ -1,4 +1,4 @@
-// The mesh on NATS keeps the contract of the port: real servers on free ports.
+// The contract of the mesh port on NATS, with real servers on free ports.
 
 import { join } from 'node:path'
 import type { Route } from '../../lib/mesh/mesh.ts'
@@ -9,7 +9,7 @@ import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } f
 type Place = { directory: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
 
 class Servers implements ContractNetwork {
-  /** The latest of each name. */
+  /** The latest mesh of each name. */
   readonly #places = new Map<string, Place>()
   readonly #meshes: NatsMesh[] = []
   readonly #removals: (() => Promise<void>)[] = []
