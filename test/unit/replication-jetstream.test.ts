@@ -75,7 +75,7 @@ describe('stream', () => {
     await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /exceeds the limit/ })
     assert.equal(await jetStream.hasMessage(source, 1, options), true)
     Object.assign(server, { request: async () => ({ data: Buffer.from('<html>') }) })
-    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /no JSON/ })
+    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /not valid JSON/ })
   })
 
   it('is undefined when it does not exist', async () => {
