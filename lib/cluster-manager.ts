@@ -43,7 +43,7 @@ import {
   type RequestOf,
   type ResponseOf,
 } from './operations/index.ts'
-import { Negotiator, type RevisionOf } from './peers/negotiator.ts'
+import { Negotiator } from './peers/negotiator.ts'
 import { Peers } from './peers/peers.ts'
 import { Registers } from './peers/registers.ts'
 import { Publisher } from './replication/publish/publisher.ts'
@@ -423,23 +423,16 @@ export class ClusterManager extends SafeEmitter {
       host,
       logger,
       peers,
-      starts: {
-        ensureStream: (table) => publisher.ensure(table),
-        setStart: (source, startTime) => replicator.setStart(source, startTime),
-        clearStart: (source) => replicator.clearStart(source),
-      },
+      streams: publisher,
+      starts: replicator,
+      store: this.#store,
       registers,
-      timestamp: () => this.#clock.timestamp(),
-      observe: (revision) => {
-        this.#clock.merge(revision)
-        return revision === '' || this.#clock.accepts(revision)
-      },
-      manifest: () => this.manifest,
-      commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
+      clock: this.#clock,
       nameFault,
       timers: mesh.timers,
       progress: (node, step) => reporting({ task: 'configure', node, step }),
     })
+    registers.subscribe(this.#store, (node) => negotiator.scheduleCompare(node))
     this.#service = { mesh, nameFault, publisher, replicator, peers, negotiator, registers, quarantine }
     step('servers', 1)
     await mesh.setLimits(settings.streams)
@@ -568,7 +561,7 @@ export class ClusterManager extends SafeEmitter {
   // --- what follows from a commit, and from other nodes coming and going -------------------------------------------------
 
   /** Events first, the whole before its parts; then the mesh and the subscribers follow. */
-  #onCommit({ previous, current, changes, cause, note }: Commit): void {
+  #onCommit({ previous, current, changes, cause }: Commit): void {
     this.emit('manifest:changed', { previous, current, changes, cause })
     for (const change of changes) {
       if (change.type === 'route:added') this.emit(change.type, { server: change.server, route: change.route, cause })
@@ -595,10 +588,6 @@ export class ClusterManager extends SafeEmitter {
       if (change.type === 'node:added' && service.peers.isUp(change.node.name))
         this.emit('peer:up', { node: change.node.name })
     }
-    // What the other node has agreed to has its revision; anything else is a change made here, now, that it has yet to learn.
-    const revisionOf = note as RevisionOf | undefined
-    const changedNodes = service.registers.sync(current, revisionOf ?? (() => this.#clock.timestamp()))
-    if (!revisionOf) for (const node of changedNodes) service.negotiator.scheduleCompare(node)
   }
 
   /** Not part of the manifest, so no event: what they delete, subscribers report as gaps. */

@@ -1,5 +1,6 @@
 // Which of the commits that wait can be written to the file together, and what each comes to. Pure.
 
+import type { Timestamp } from '../host/host.ts'
 import { diff } from './diff.ts'
 import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
 
@@ -9,15 +10,19 @@ export type Commit = {
   current: Manifest
   changes: readonly ManifestChange[]
   cause: ChangeCause
-  /** What whoever asked for the commit wants its followers to know. */
-  note?: unknown
+  /** Set when the remote node of the changes has agreed to them already. */
+  revisions?: Revisions
 }
+
+/** Revisions of the subscriptions that a commit changes, by `tableKey`; all are subscriptions with one remote node. */
+export type Revisions = ReadonlyMap<string, Timestamp>
 
 /** A commit that waits for its turn. */
 export type CommitRequest = {
   readonly change: (current: Manifest) => Manifest
   readonly cause: ChangeCause
-  readonly note: unknown
+  /** `change` may fill it: it is read after the last run of `change`. */
+  readonly revisions: Revisions | undefined
   resolve(commit: Commit): void
   reject(reason: unknown): void
 }

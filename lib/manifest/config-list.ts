@@ -15,21 +15,15 @@ import {
 } from './config-lines.ts'
 import { itemKey, type ListItem } from './config-target.ts'
 import { type Subscription, sameSubscription, tableKey } from './manifest.ts'
+import { fieldNames, makeSubscription } from './subscription.ts'
 
 /** Thrown where lines cannot be exchanged: inside braces, behind an alias. */
 export class NotLineEditableError extends Error {}
 
-const plainSubscription = ({ database, table, publish, subscribe }: Subscription) => ({
-  database,
-  table,
-  publish,
-  subscribe,
-})
-
 /** As the file has it. */
 export const plainItem = (item: ListItem): unknown => {
   if (!('name' in item)) return { host: item.host, port: item.port }
-  const subscriptions = item.subscriptions.map(plainSubscription)
+  const subscriptions = item.subscriptions.map(makeSubscription)
   return { name: item.name, subscriptions: subscriptions.length > 0 ? subscriptions : null }
 }
 
@@ -133,7 +127,7 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
 }
 
 const createSubscription = (subscription: Subscription): string => {
-  const document = new Document([plainSubscription(subscription)])
+  const document = new Document([makeSubscription(subscription)])
   Object.assign(document.get(0) as object, { flow: true })
   return document.toString({ lineWidth: 0 })
 }
@@ -142,10 +136,11 @@ const createSubscription = (subscription: Subscription): string => {
 function updateSubscription({ text, base }: Slice, item: unknown, desired: Subscription): string | undefined {
   if (!isMap(item)) return undefined
   const edits: [Ranged, string][] = []
-  for (const direction of ['publish', 'subscribe'] as const) {
-    const value = item.get(direction, true)
-    if (!isScalar(value) || !hasRange(value)) return undefined
-    edits.push([value, String(desired[direction])])
+  for (const name of fieldNames) {
+    const value = item.get(name, true)
+    if (value === undefined && desired[name] === undefined) continue
+    if (!isScalar(value) || !hasRange(value) || desired[name] === undefined) return undefined
+    edits.push([value, String(desired[name])])
   }
   // From the end on, so that the places before stay true.
   edits.sort(([a], [b]) => b.range[0] - a.range[0])
@@ -167,7 +162,7 @@ const subscriptionsSpec = (
       return old !== undefined && sameSubscription(old, subscription)
     },
     update: updateSubscription,
-    plain: plainSubscription,
+    plain: makeSubscription,
     create: createSubscription,
   }
 }

@@ -12,6 +12,7 @@ import {
   tableKey,
 } from './manifest.ts'
 import { readSettings, type Settings } from './settings.ts'
+import { readFields } from './subscription.ts'
 
 export type Config = { readonly manifest: Manifest; readonly settings: Settings }
 
@@ -38,13 +39,12 @@ function readSubscriptions(list: ConfigNode): Subscription[] {
   for (const item of list.items()) {
     const database = item.at('database').require(kinds.token)
     const table = item.at('table').require(kinds.token)
-    const publish = item.at('publish').require(kinds.flag)
-    const subscribe = item.at('subscribe').require(kinds.flag)
+    const fields = readFields(item)
     if (database === undefined || table === undefined) continue
     const key = tableKey({ database, table })
     if (named.has(key)) item.addFault(`names the table '${database}.${table}' a second time`)
     named.add(key)
-    if (publish !== undefined && subscribe !== undefined) subscriptions.push({ database, table, publish, subscribe })
+    if (fields) subscriptions.push({ database, table, ...fields })
   }
   return subscriptions
 }

@@ -8,6 +8,7 @@ import {
   type Route,
   routeKey,
   type ServerName,
+  sameSubscription,
   share,
   tableKey,
 } from './manifest.ts'
@@ -69,7 +70,7 @@ const sameNode = (a: ManifestNode, b: ManifestNode): boolean =>
   a.subscriptions.length === b.subscriptions.length &&
   a.subscriptions.every((one, index) => {
     const other = b.subscriptions[index]
-    return one === other || JSON.stringify(one) === JSON.stringify(other)
+    return one === other || (other !== undefined && sameSubscription(one, other))
   })
 
 /** What leads from `previous` to `current`: settings, routes of the hub, of the leaf, nodes; removals before additions. */

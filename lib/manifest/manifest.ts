@@ -2,18 +2,13 @@
 // Every value returned here is deeply frozen; what did not change is shared, so `===` means that nothing changed.
 
 import { bareHost } from './names.ts'
+import { makeSubscription, mergeSubscription, type Subscription, sameSubscription } from './subscription.ts'
+
+export { type Subscription, sameSubscription } from './subscription.ts'
 
 export type Route = { readonly host: string; readonly port: number }
 export type Routes = { readonly hub: readonly Route[]; readonly leaf: readonly Route[] }
 export type ServerName = 'hub' | 'leaf'
-export type Subscription = {
-  readonly database: string
-  readonly table: string
-  /** Our transactions go there. */
-  readonly publish: boolean
-  /** Theirs come here. */
-  readonly subscribe: boolean
-}
 export type ManifestNode = { readonly name: string; readonly subscriptions: readonly Subscription[] }
 
 export type Manifest = {
@@ -44,9 +39,6 @@ export const nodeKey = (node: ManifestNode): string => node.name
 export const tableKey = (table: { database: string; table: string }): string =>
   JSON.stringify([table.database, table.table])
 
-export const sameSubscription = (a: Subscription, b: Subscription): boolean =>
-  a.database === b.database && a.table === b.table && a.publish === b.publish && a.subscribe === b.subscribe
-
 export const findNode = (manifest: Manifest, name: string): ManifestNode | undefined =>
   manifest.nodes.find((node) => node.name === name)
 
@@ -73,11 +65,8 @@ function shareList<T>(
 const shareRoute = (route: Route, old: Route | undefined): Route =>
   old?.host === route.host && old.port === route.port ? old : Object.freeze({ host: route.host, port: route.port })
 
-const shareSubscription = (desired: Subscription, old: Subscription | undefined): Subscription => {
-  if (old && sameSubscription(old, desired)) return old
-  const { database, table, publish, subscribe } = desired
-  return Object.freeze({ database, table, publish, subscribe })
-}
+const shareSubscription = (desired: Subscription, old: Subscription | undefined): Subscription =>
+  old && sameSubscription(old, desired) ? old : makeSubscription(desired)
 
 const shareNode = (node: ManifestNode, old: ManifestNode | undefined): ManifestNode => {
   const subscriptions = shareList(old?.subscriptions ?? [], node.subscriptions, tableKey, shareSubscription)
@@ -167,7 +156,7 @@ export function setSubscriptions(
     const key = tableKey(subscription)
     if (!options.replace || desired.has(key)) merged.set(key, subscription)
   }
-  for (const [key, subscription] of desired) merged.set(key, subscription)
+  for (const [key, subscription] of desired) merged.set(key, mergeSubscription(merged.get(key), subscription))
   const node: ManifestNode = { name: nodeName, subscriptions: [...merged.values()] }
   const nodes = index < 0 ? [...manifest.nodes, node] : manifest.nodes.with(index, node)
   return share(manifest, { ...manifest, nodes })

@@ -3,7 +3,7 @@
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
-import { type Commit, type CommitRequest, type CommitStep, planCommits } from './commit-plan.ts'
+import { type Commit, type CommitRequest, type CommitStep, planCommits, type Revisions } from './commit-plan.ts'
 import { defaultConfigText } from './config.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
@@ -14,7 +14,7 @@ import { type ChangeCause, type Manifest, type ManifestChange, share } from './m
 import type { NameCheck } from './names.ts'
 import { limitsDiffer, restartRequiredPaths, type Settings } from './settings.ts'
 
-export type { Commit } from './commit-plan.ts'
+export type { Commit, Revisions } from './commit-plan.ts'
 
 /** Told after memory has changed, in the order of the commits. What these throw is logged. */
 export interface StoreListener {
@@ -43,7 +43,7 @@ const settingsPaths = { nodeName: 'clustering.nodeName', enabled: 'clustering.en
 export class ManifestStore {
   readonly #file: ConfigFile
   readonly #logger: Logger
-  readonly #listeners: StoreListener[] = []
+  readonly #listeners: Partial<StoreListener>[] = []
   #manifest: Manifest
   #settings: Settings
   /** The last reading without problems; a commit is written into it. */
@@ -111,7 +111,7 @@ export class ManifestStore {
     return this.#file.path
   }
 
-  listen(listener: StoreListener): void {
+  listen(listener: Partial<StoreListener>): void {
     this.#listeners.push(listener)
   }
 
@@ -124,10 +124,10 @@ export class ManifestStore {
    * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
    * into it. A file that was deleted is written again as we last knew it, whole, with the change.
    */
-  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, note?: unknown): Promise<Commit> {
+  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, revisions?: Revisions): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ change, cause, note, resolve, reject })
+      this.#waiting.push({ change, cause, revisions, resolve, reject })
       void this.#queue.run(async () => {
         const waiting = this.#waiting.splice(0)
         while (waiting.length > 0) waiting.splice(0, await this.#commit(waiting))
@@ -156,13 +156,13 @@ export class ManifestStore {
 
   #completeSteps(steps: readonly CommitStep[]): number {
     for (const { request, previous, current, changes, rejection } of steps) {
-      const { cause, note, resolve, reject } = request
+      const { cause, revisions, resolve, reject } = request
       if (rejection) reject(rejection.reason)
       else
         resolve(
           changes.length === 0
             ? { previous, current, changes, cause }
-            : this.#replaceManifest(current, changes, cause, note),
+            : this.#replaceManifest(current, changes, cause, revisions),
         )
     }
     return steps.length
@@ -177,15 +177,26 @@ export class ManifestStore {
     clearTimeout(this.#removalTimer)
   }
 
-  #replaceManifest(current: Manifest, changes: readonly ManifestChange[], cause: ChangeCause, note?: unknown): Commit {
+  #replaceManifest(
+    current: Manifest,
+    changes: readonly ManifestChange[],
+    cause: ChangeCause,
+    revisions?: Revisions,
+  ): Commit {
     const previous = this.#manifest
     this.#manifest = current
-    const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause, note })
-    this.#notify((listener) => listener.committed(commit))
+    const commit: Commit = Object.freeze({
+      previous,
+      current,
+      changes: Object.freeze(changes),
+      cause,
+      ...(revisions && { revisions }),
+    })
+    this.#notify((listener) => listener.committed?.(commit))
     return commit
   }
 
-  #notify(callback: (listener: StoreListener) => void): void {
+  #notify(callback: (listener: Partial<StoreListener>) => void): void {
     for (const listener of this.#listeners) {
       try {
         callback(listener)
@@ -247,7 +258,7 @@ export class ManifestStore {
     if (text === undefined) {
       this.#problems = []
       const problems = [{ message: 'the file is missing; the manifest stays as it was' }]
-      this.#notify((listener) => listener.missing(problems))
+      this.#notify((listener) => listener.missing?.(problems))
       return
     }
     this.#importText(new ConfigText(text))
@@ -281,7 +292,7 @@ export class ManifestStore {
           'cannot change while the cluster manager is open: restart it; until then nothing of this edit takes effect',
         ),
       )
-      this.#notify((listener) => listener.rejected(problems))
+      this.#notify((listener) => listener.rejected?.(problems))
       return
     }
     this.#settings = Object.freeze({ ...config.settings, streams: this.#settings.streams })
@@ -299,7 +310,7 @@ export class ManifestStore {
     this.#importManifest(config.manifest)
     if (!limitsDiffer(this.#settings, config.settings)) return
     this.#settings = config.settings
-    this.#notify((listener) => listener.limitsChanged(config.settings))
+    this.#notify((listener) => listener.limitsChanged?.(config.settings))
   }
 
   #importManifest(desired: Manifest): void {
@@ -310,7 +321,7 @@ export class ManifestStore {
 
   #reject(problems: readonly Problem[]): void {
     this.#problems = problems
-    this.#notify((listener) => listener.rejected(problems))
+    this.#notify((listener) => listener.rejected?.(problems))
   }
 }
 

@@ -3,6 +3,7 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import { fieldSchemas } from '../manifest/subscription.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
 /** Three of them must fit into a subject. */
@@ -16,8 +17,7 @@ const SubscriptionType = Type.Object({
   schema: NameType,
   table: NameType,
   hash_attribute: Type.Optional(Type.Union([Type.String(), Type.Null()])),
-  publish: Type.Boolean(),
-  subscribe: Type.Boolean(),
+  ...fieldSchemas,
   start_time: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
 })

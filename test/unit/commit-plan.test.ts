@@ -24,7 +24,7 @@ const refuse = () => {
 const together = (...changes: ((manifest: Manifest) => Manifest)[]) =>
   planCommits(
     emptyManifest,
-    changes.map((change) => ({ change, cause: 'api', note: undefined, resolve: () => {}, reject: () => {} })),
+    changes.map((change) => ({ change, cause: 'api', revisions: undefined, resolve: () => {}, reject: () => {} })),
   ).length
 
 describe('commits that wait together', () => {
