@@ -1,10 +1,10 @@
-// Which of the commits that wait can be written to the file together, and what each comes to. Pure.
+// Plans which waiting commits are written to the file together, and computes the result of each. Pure.
 
 import type { Timestamp } from '../host/host.ts'
 import { diff } from './diff.ts'
 import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
 
-/** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
+/** The result of a change. Without an effect `changes` is empty and `current` is `previous`. */
 export type Commit = {
   previous: Manifest
   current: Manifest
@@ -17,7 +17,6 @@ export type Commit = {
 /** Revisions of the subscriptions that a commit changes, by `tableKey`; all are subscriptions with one remote node. */
 export type Revisions = ReadonlyMap<string, Timestamp>
 
-/** A commit that waits for its turn. */
 export type CommitRequest = {
   readonly change: (current: Manifest) => Manifest
   readonly cause: ChangeCause
@@ -27,7 +26,7 @@ export type CommitRequest = {
   reject(reason: unknown): void
 }
 
-/** What a request comes to; `rejection`: what its change threw. */
+/** The result of a request; `rejection`: what its change threw. */
 export type CommitStep = {
   readonly request: CommitRequest
   readonly previous: Manifest
@@ -47,8 +46,8 @@ function createStep(previous: Manifest, request: CommitRequest): CommitStep {
 }
 
 /**
- * From the first request on, at least one. A change may look at more than the manifest: at what followed from the commits
- * before it, node by node. So it goes together with earlier ones only if it changes something, and no node that they change.
+ * Takes requests from the first one on, at least one. The change of a node may depend on the effects of earlier commits of that
+ * node. So a request joins earlier ones only if it changes something, and none of the nodes that they change.
  */
 export function planCommits(manifest: Manifest, requests: readonly CommitRequest[]): CommitStep[] {
   const steps: CommitStep[] = []

@@ -1,5 +1,5 @@
-// The manifest: the wanted state of this node as an immutable value, and the pure changes it can undergo.
-// Every value returned here is deeply frozen; what did not change is shared, so `===` means that nothing changed.
+// The manifest: the desired state of the local node as an immutable value, and pure functions that change it. Every returned
+// value is deeply frozen. Unchanged parts are shared, so `===` means unchanged.
 
 import { bareHost } from './names.ts'
 import { makeSubscription, mergeSubscription, type Subscription, sameSubscription } from './subscription.ts'
@@ -12,14 +12,14 @@ export type ServerName = 'hub' | 'leaf'
 export type ManifestNode = { readonly name: string; readonly subscriptions: readonly Subscription[] }
 
 export type Manifest = {
-  /** Our own name; '' only while clustering is disabled and none was set. */
+  /** Name of the local node; '' only while clustering is disabled and no name is set. */
   readonly nodeName: string
   readonly enabled: boolean
   readonly routes: Routes
   readonly nodes: readonly ManifestNode[]
 }
 
-/** One difference between two manifests. Applied in order to the first, they give the second. */
+/** One difference between two manifests. Applied in order to the first manifest, all of them result in the second. */
 export type ManifestChange =
   | { readonly type: 'route:added'; readonly server: ServerName; readonly route: Route }
   | { readonly type: 'route:removed'; readonly server: ServerName; readonly route: Route }
@@ -30,10 +30,10 @@ export type ManifestChange =
   | { readonly type: 'order:changed'; readonly list: ServerName | 'nodes'; readonly keys: readonly string[] }
   | { readonly type: 'settings:changed'; readonly nodeName: string; readonly enabled: boolean }
 
-/** Who asked for a change. */
+/** The source of a change. */
 export type ChangeCause = 'api' | 'file' | 'peer'
 
-/** Two routes are one when their keys are equal: hosts compare without regard to case, IPv6 with or without brackets. */
+/** Routes with equal keys are the same: case and the brackets of IPv6 addresses do not matter. */
 export const routeKey = (route: Route): string => `${bareHost(route.host).toLowerCase()} ${route.port}`
 export const nodeKey = (node: ManifestNode): string => node.name
 export const tableKey = (table: { database: string; table: string }): string =>
@@ -42,7 +42,7 @@ export const tableKey = (table: { database: string; table: string }): string =>
 export const findNode = (manifest: Manifest, name: string): ManifestNode | undefined =>
   manifest.nodes.find((node) => node.name === name)
 
-/** The list as a frozen one made of `create(item, its counterpart in previous)`; `previous` itself when all is the same. */
+/** A frozen list of `create(item, its counterpart in previous)`; `previous` itself when nothing differs. */
 function shareList<T>(
   previous: readonly T[],
   items: readonly T[],
@@ -75,7 +75,7 @@ const shareNode = (node: ManifestNode, old: ManifestNode | undefined): ManifestN
     : Object.freeze({ name: node.name, subscriptions: Object.freeze(subscriptions) })
 }
 
-/** `next`, frozen, with every part that equals its counterpart in `previous` replaced by that; `previous` when all does. */
+/** `next`, frozen, with equal parts replaced by those of `previous`; `previous` itself when nothing differs. */
 export function share(previous: Manifest, next: Manifest): Manifest {
   if (next === previous) return previous
   const hub = shareList(previous.routes.hub, next.routes.hub, routeKey, shareRoute)
@@ -91,7 +91,7 @@ export function share(previous: Manifest, next: Manifest): Manifest {
 
 const emptyList: readonly never[] = Object.freeze([])
 
-/** A disabled node without a name, routes or nodes: where every manifest starts. */
+/** A disabled node without a name, routes or nodes. */
 export const emptyManifest: Manifest = Object.freeze({
   nodeName: '',
   enabled: false,
@@ -99,10 +99,10 @@ export const emptyManifest: Manifest = Object.freeze({
   nodes: emptyList,
 })
 
-/** A manifest of its own, frozen. */
+/** A frozen manifest; missing parts are empty. */
 export const makeManifest = (parts: Partial<Manifest>): Manifest => share(emptyManifest, { ...emptyManifest, ...parts })
 
-/** Routes that either list has, or that were named before in this call, are skipped. */
+/** Skips routes that either list has, or that occur earlier in `routes`. */
 export function addRoutes(
   manifest: Manifest,
   server: ServerName,
@@ -120,7 +120,7 @@ export function addRoutes(
   return { manifest: share(manifest, { ...manifest, routes: { ...manifest.routes, [server]: list } }), set, skipped }
 }
 
-/** Looks in the hub list first, then in the leaf list; what is in neither is skipped. */
+/** Removes each route from the hub list or, if it is not there, from the leaf list. Skips routes in neither list. */
 export function removeRoutes(
   manifest: Manifest,
   routes: readonly Route[],
@@ -139,8 +139,8 @@ export function removeRoutes(
 }
 
 /**
- * Upserts the node and these of its subscriptions; of a table named twice the last counts. Others stay as they are, with
- * `replace` they end. What stays keeps its place, what is new comes last.
+ * Upserts the node and these subscriptions; the last one of a table counts. Other subscriptions stay; with `replace` they are
+ * removed. Existing subscriptions keep their position, new ones come last.
  */
 export function setSubscriptions(
   manifest: Manifest,
@@ -162,10 +162,10 @@ export function setSubscriptions(
   return share(manifest, { ...manifest, nodes })
 }
 
-/** A subscription as it is to be, or that there is to be none. */
+/** A subscription to set or, with `removed`, to remove. */
 export type SubscriptionChange = Subscription & { readonly removed?: boolean }
 
-/** Upserts and removes these of a node's subscriptions. With `dropEmpty` a node that has none left goes with them. */
+/** Sets and removes subscriptions of a node. With `dropEmpty` a node without subscriptions is removed. */
 export function mergeSubscriptions(
   manifest: Manifest,
   nodeName: string,
@@ -182,10 +182,10 @@ export function mergeSubscriptions(
   return setSubscriptions(merged, nodeName, subscriptions, { replace: true })
 }
 
-/** Without that node; the same manifest when it was not there. */
+/** The manifest without that node; the same object when the node is not in it. */
 export const removeNode = (manifest: Manifest, nodeName: string): Manifest =>
   share(manifest, { ...manifest, nodes: manifest.nodes.filter((node) => node.name !== nodeName) })
 
-/** With exactly these nodes, in this order; names must be unique. */
+/** The manifest with exactly these nodes, in this order; names must be unique. */
 export const replaceNodes = (manifest: Manifest, nodes: readonly ManifestNode[]): Manifest =>
   share(manifest, { ...manifest, nodes })

@@ -6,7 +6,8 @@ import { type TSchema, Type } from 'typebox'
 import { ClusterError } from '../../lib/errors.ts'
 import { compileBody, readBody, withRule } from '../../lib/operations/body.ts'
 import { operations } from '../../lib/operations/index.ts'
-import { formatUptime, isDateTime, toUtc } from '../../lib/operations/time.ts'
+import { isDateTime, toUtc } from '../../lib/operations/time.ts'
+import { formatUptime } from '../../lib/peers/peers.ts'
 
 const faults = (schema: TSchema, body: unknown): string[] => {
   try {

@@ -190,8 +190,8 @@ clustering:
         '13:24 clustering.leafServer.streams.maxAge must be an integer, 1 or more, or null, not -1',
         '17:45 clustering.nodes[0].subscriptions[0].publish must be true or false, not 1',
         `18:33 clustering.nodes[0].subscriptions[1].table must be ${token}, not "a b"`,
-        "20:11 clustering.nodes[0].subscriptions[3] names the table 'e.t' a second time",
-        "21:13 clustering.nodes[1].name names the node 'x' a second time",
+        "20:11 clustering.nodes[0].subscriptions[3] repeats the table 'e.t'",
+        "21:13 clustering.nodes[1].name repeats the node 'x'",
         '22:7 clustering.nodes[2] must be a map, not 5',
       ],
     )
@@ -203,7 +203,10 @@ clustering:
     )
     assert.deepEqual(
       problems.map(({ line, message }) => `${line} ${message}`),
-      ["4 must not be this node's own name, 'me'", '5 must be another port, 9932 is that of another server'],
+      [
+        "4 must not be the name of the local node, 'me'",
+        '5 must differ from the other ports, 9932 is used by another server',
+      ],
     )
   })
 
