@@ -27,7 +27,7 @@ const read = (schema: TSchema, value: unknown): unknown =>
   (readBody(Type.Object({ x: schema }), { x: value }) as { x: unknown }).x
 
 describe('readBody', () => {
-  it('coerces strings to what they stand for', () => {
+  it('coerces strings to the type of the schema', () => {
     assert.equal(read(Type.Integer(), ' 12345 '), 12345)
     assert.equal(read(Type.Number(), '1.5e1'), 15)
     assert.equal(read(Type.Boolean(), ' TRUE'), true)
@@ -35,7 +35,7 @@ describe('readBody', () => {
     assert.equal(read(Type.String(), ' a '), ' a ')
   })
 
-  it('says what a number must be', () => {
+  it('reports the expected number', () => {
     const port = Type.Integer({ minimum: 1, maximum: 65535 })
     for (const value of ['', ' ', 'x', '0x10', null, true, [], {}, Number.NaN, '1 2'])
       assert.equal(fault(port, value), "'x' must be a number", String(value))
@@ -46,7 +46,7 @@ describe('readBody', () => {
       assert.equal(fault(port, value), "'x' must be a safe number")
   })
 
-  it('says what other leaves must be', () => {
+  it('reports the expected value of other leaves', () => {
     for (const value of [null, 1, 'yes', '']) assert.equal(fault(Type.Boolean(), value), "'x' must be a boolean")
     for (const value of [null, 1, {}, []]) assert.equal(fault(Type.String(), value), "'x' must be a string")
     assert.equal(fault(Type.String({ minLength: 1 }), ''), "'x' is not allowed to be empty")
@@ -59,7 +59,7 @@ describe('readBody', () => {
     assert.equal(fault(Type.String(), undefined), "'x' is required")
   })
 
-  it('takes null for missing where the schema says so', () => {
+  it('treats null as missing where the schema allows it', () => {
     assert.equal(fault(Type.String({ nullIsMissing: true }), null), "'x' is required")
     assert.deepEqual(
       readBody(Type.Object({ x: Type.Optional(Type.Object({}, { nullIsMissing: true })) }), { x: null }),
@@ -67,7 +67,7 @@ describe('readBody', () => {
     )
   })
 
-  it('tells every fault, in the order of the schema, by index', () => {
+  it('reports every fault, in the order of the schema, with its index', () => {
     const schema = Type.Object({
       server: Type.Enum(['hub', 'leaf']),
       list: Type.Array(Type.Object({ host: Type.String(), port: Type.Integer() })),
@@ -85,7 +85,7 @@ describe('readBody', () => {
       assert.deepEqual(faults(schema, body), ["'server' is required", "'list' is required"])
   })
 
-  it('drops unknown keys and believes no prototype', () => {
+  it('drops unknown keys and ignores prototypes', () => {
     const schema = Type.Object({ a: Type.Object({ b: Type.Optional(Type.Integer()) }) })
     const body = JSON.parse(
       '{ "__proto__": { "x": 1 }, "a": { "__proto__": { "b": 5 }, "constructor": 1, "c": 2 }, "d": 3 }',
