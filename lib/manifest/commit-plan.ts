@@ -1,28 +1,32 @@
-// Which of the commits that wait can be written to the file together, and what each comes to. Pure.
+// Plans which waiting commits are written to the file together, and computes the result of each. Pure.
 
+import type { Timestamp } from '../host/host.ts'
 import { diff } from './diff.ts'
 import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
 
-/** What a change came to; `changes` is empty, and `current` is `previous`, when there was nothing to do. */
+/** The result of a change. Without an effect `changes` is empty and `current` is `previous`. */
 export type Commit = {
   previous: Manifest
   current: Manifest
   changes: readonly ManifestChange[]
   cause: ChangeCause
-  /** What whoever asked for the commit wants its followers to know. */
-  note?: unknown
+  /** Set when the remote node of the changes has agreed to them already. */
+  revisions?: Revisions
 }
 
-/** A commit that waits for its turn. */
+/** Revisions of the subscriptions that a commit changes, by `tableKey`; all are subscriptions with one remote node. */
+export type Revisions = ReadonlyMap<string, Timestamp>
+
 export type CommitRequest = {
   readonly change: (current: Manifest) => Manifest
   readonly cause: ChangeCause
-  readonly note: unknown
+  /** `change` may fill it: it is read after the last run of `change`. */
+  readonly revisions: Revisions | undefined
   resolve(commit: Commit): void
   reject(reason: unknown): void
 }
 
-/** What a request comes to; `rejection`: what its change threw. */
+/** The result of a request; `rejection`: what its change threw. */
 export type CommitStep = {
   readonly request: CommitRequest
   readonly previous: Manifest
@@ -42,8 +46,8 @@ function createStep(previous: Manifest, request: CommitRequest): CommitStep {
 }
 
 /**
- * From the first request on, at least one. A change may look at more than the manifest: at what followed from the commits
- * before it, node by node. So it goes together with earlier ones only if it changes something, and no node that they change.
+ * Takes requests from the first one on, at least one. The change of a node may depend on the effects of earlier commits of that
+ * node. So a request joins earlier ones only if it changes something, and none of the nodes that they change.
  */
 export function planCommits(manifest: Manifest, requests: readonly CommitRequest[]): CommitStep[] {
   const steps: CommitStep[] = []

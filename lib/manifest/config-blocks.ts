@@ -1,5 +1,5 @@
-// The lists of the configuration file as lines by item, kept from one change of ours to the next: a change reads and
-// checks the lines it touches, and nothing else of the file. Only for files without anchors: with them nothing stands alone.
+// The lists of the configuration file as the lines of each item, cached between commits: a change parses and checks only the
+// lines that it touches. Only for files without anchors, which would connect the items.
 
 import { isAlias, isMap, isNode, isScalar, isSeq, type Pair, parseDocument, visit } from 'yaml'
 import { hubRoutesPath, leafRoutesPath, nodesPath, readConfig } from './config.ts'
@@ -13,7 +13,10 @@ import { type Manifest, share } from './manifest.ts'
 export const lists = ['hub', 'leaf', 'nodes'] as const
 export const listPaths: Record<ListName, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
 
-/** The pair of that path, if no alias is on the way. */
+/** The lists in block style that have items. */
+export type Blocks = Readonly<Partial<Record<ListName, Block<string>>>>
+
+/** The pair at that path; undefined behind an alias. */
 export function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
   let pair: Pair | undefined
   for (const name of path) {
@@ -48,7 +51,7 @@ function blocksOf(config: ConfigText): Blocks {
   return blocks
 }
 
-/** The items of a block list on its own, as parsed and as plain values; none when it is anything else. */
+/** The items of a text that is one block list, as parsed and as plain values; empty for any other text. */
 function readLines(text: string, column: number): { items: unknown[]; values: unknown[] } {
   const { contents, errors } = parseDocument(text, { prettyErrors: false })
   const isList = errors.length === 0 && isSeq(contents) && !contents.flow
@@ -56,7 +59,7 @@ function readLines(text: string, column: number): { items: unknown[]; values: un
   return { items: contents.items, values: contents.toJSON() as unknown[] }
 }
 
-/** What a file with such a list, of a node of that name, says in it. */
+/** The items of a file that has this list, for a node of that name. */
 function itemsIn(list: ListName, values: unknown[], { nodeName }: Manifest): readonly ListItem[] {
   const path = listPaths[list].split('.').slice(1)
   const below = path.reduceRight<unknown>((tree, key) => ({ [key]: tree }), values)
@@ -73,7 +76,7 @@ const withList = (manifest: Manifest, list: ListName, items: readonly ListItem[]
       : { ...manifest, routes: { ...manifest.routes, [list]: items } },
   )
 
-/** The configuration with that list holding the target; undefined where its lines do not stand alone. */
+/** The configuration with `target` as that list; undefined when the list cannot be edited item by item. */
 export function editChunks(
   config: ConfigText,
   list: ListName,
@@ -97,7 +100,7 @@ export function editChunks(
     }
     chunks.set(key, lines!)
   }
-  // A surprise in the YAML must not reach the disk: what was meant is compared with what the new lines say.
+  // Checks that the new lines read as intended before they are written.
   const { values } = readLines(changed.map(([, lines]) => lines).join(''), column)
   const expected = changed.map(([item]) => item)
   if (expected.length > 0 && JSON.stringify(itemsIn(list, values, inFile.manifest)) !== JSON.stringify(expected))

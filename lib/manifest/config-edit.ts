@@ -1,5 +1,5 @@
-// Changes of the manifest written into the text of the configuration file. Only the items concerned are touched: every
-// other line, comments, blank lines and spelling included, stays as it is, byte for byte.
+// Writes changes of the manifest into the text of the configuration file. Only the lines of changed items change; all others,
+// with comments, blank lines and spelling, stay the same byte for byte.
 
 import { isDeepStrictEqual } from 'node:util'
 import { Document, isMap, isScalar } from 'yaml'
@@ -13,7 +13,7 @@ import type { Manifest, ManifestChange } from './manifest.ts'
 const valueAt = (tree: unknown, path: readonly string[]): unknown =>
   path.reduce<unknown>((value, key) => (value as Record<string, unknown> | null | undefined)?.[key], tree)
 
-/** The text with that list holding the target. Throws where lines cannot be exchanged. */
+/** The text with `target` as that list. Throws NotLineEditableError. */
 function editLines(
   config: ConfigText,
   list: ListName,
@@ -28,7 +28,7 @@ function editLines(
   const existing = pairAt(config, path)
   if (existing) return editPair(slice, existing, valueAt(tree, path), style, spec)
 
-  // There is no such key: it is put, with those above it, below the nearest map that there is.
+  // The key is missing: insert it, with its missing parents, below the nearest existing map.
   let length = path.length - 1
   while (length > 0 && !pairAt(config, path.slice(0, length))) length--
   const pair = pairAt(config, path.slice(0, length))
@@ -50,9 +50,9 @@ function editLines(
   return putBelow(slice, value, indented(lines, columnOf(text, pair.key.range[0]) + style.indent))
 }
 
-/** The outermost braces around that list written by the YAML package, every line outside of them as it is. */
+/** Rewrites the outermost flow map around that list; the lines outside of it stay the same. */
 function rewriteBraces(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
-  // A document of its own, since it is altered.
+  // A separate document, because it is modified.
   const { document, text } = new ConfigText(config.onDisk)
   const path = listPaths[list].split('.')
   const above = path.map((_, index) => document.getIn(path.slice(0, index), true))
@@ -60,15 +60,15 @@ function rewriteBraces(config: ConfigText, list: ListName, target: ReadonlyMap<s
   const braces = above[length]
   if (!isMap(braces) || !hasRange(braces)) throw new NotLineEditableError()
   braces.setIn(path.slice(length), target.size > 0 ? [...target.values()].map(plainItem) : null)
-  // The comments around it stay where they stand.
+  // The comments around it are outside of the replaced range.
   Object.assign(braces, { comment: undefined, commentBefore: undefined })
   const alone = new Document(braces)
   return replaceValue({ text, base: 0 }, braces, alone.toString({ lineWidth: 0 }).trimEnd())
 }
 
-/** The list set as a whole, the file written by the YAML package: for files that keep it behind aliases. */
+/** Rewrites the whole file: for lists behind aliases. */
 function rewrite(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
-  // A document of its own, since it is altered.
+  // A separate document, because it is modified.
   const { document, tree } = new ConfigText(config.onDisk)
   const path = listPaths[list].split('.')
   for (let length = 1; length < path.length; length++) {
@@ -82,7 +82,7 @@ function rewrite(config: ConfigText, list: ListName, target: ReadonlyMap<string,
 const textOf = ({ config }: ConfigText, list: ListName): string =>
   config ? JSON.stringify(listOf(config.manifest, list)) : ''
 
-/** Everything a file says but that list: the other lists, the settings, and what is the host's. */
+/** Everything in a file except that list: the other lists, the settings, the host's sections. */
 function othersOf(text: ConfigText, list: ListName): unknown[] {
   const others = lists.filter((name) => name !== list).map((name) => textOf(text, name))
   const { nodeName, enabled } = text.config?.manifest ?? {}
@@ -98,11 +98,11 @@ function editList(config: ConfigText, list: ListName, changes: readonly Manifest
   return editChunks(config, list, target) ?? editWhole(config, list, target)
 }
 
-/** As a whole: the text is edited, and read again from its first line to its last. */
+/** Edits the text and parses the result as a whole. */
 function editWhole(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): ConfigText {
   const { manifest } = config.config as { manifest: Manifest }
   const desired = JSON.stringify([...target.values()])
-  // A surprise in the YAML must not reach the disk: what was meant is compared with what the new text says.
+  // Checks that the new text reads as intended before it is written.
   const others = othersOf(config, list)
   const attempt = (write: () => string): ConfigText | undefined => {
     try {
@@ -117,13 +117,13 @@ function editWhole(config: ConfigText, list: ListName, target: ReadonlyMap<strin
     attempt(() => editLines(config, list, manifest, target)) ??
     attempt(() => rewriteBraces(config, list, target)) ??
     attempt(() => rewrite(config, list, target))
-  if (!edited) throw new Error(`${listPaths[list]} cannot be changed as it stands: write it without aliases or braces`)
+  if (!edited) throw new Error(`${listPaths[list]} cannot be edited: write it without aliases or braces`)
   return edited
 }
 
 /**
- * The configuration with these changes written into it; the same object when the file says all of it already.
- * What the file says beside them stays, also where it differs from the manifest. The configuration must have no problems.
+ * The configuration with these changes; the same object when the file has all of them already. Other contents of the file stay,
+ * even where they differ from the manifest. The configuration must have no problems.
  */
 export const editConfig = (config: ConfigText, changes: readonly ManifestChange[]): ConfigText =>
   lists.reduce((current, list) => editList(current, list, changes), config)

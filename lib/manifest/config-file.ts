@@ -1,4 +1,4 @@
-// The host's YAML file on disk: read, replaced in one step, and watched for edits. What stands in it is config-text.ts's.
+// The host's YAML file on disk: reads it, replaces it atomically, watches it for edits. config-text.ts parses its contents.
 
 import { randomBytes } from 'node:crypto'
 import { readFileSync, renameSync, unwatchFile, watchFile } from 'node:fs'
@@ -11,16 +11,16 @@ import { errorCode, linkTarget } from './file-links.ts'
 
 export type { Problem } from './config-text.ts'
 
-/** Milliseconds from the last event of a file until it is read: a slow writer gives several. */
+/** From the last event of a file until it is read: a slow writer causes several events. */
 const DEBOUNCE_MS = 75
-/** Milliseconds between two looks for what no event tells: a link on the way that leads elsewhere now, a folder of the network. */
+/** Polling finds changes without events: a symbolic link in the path was replaced, or a network file system. */
 const POLL_INTERVAL_MS = 1000
 
 const temporaryPath = (target: string, id: string) => join(dirname(target), `.${basename(target)}.${id}.tmp`)
 const isTemporaryPath = (target: string, name: string) =>
   name.startsWith(`.${basename(target)}.`) && /^\.[0-9a-f]{12}\.tmp$/.test(name.slice(basename(target).length + 1))
 
-/** As `previous` had them: the mode not narrowed by the umask, the owner as far as we may. */
+/** Copies the mode, unaffected by the umask, and the owner if permitted. */
 async function keepAccess(handle: FileHandle, previous: { mode: number; uid: number; gid: number }): Promise<void> {
   const { uid, gid } = await handle.stat()
   if (uid !== previous.uid || gid !== previous.gid) await handle.chown(previous.uid, previous.gid).catch(() => {})
@@ -28,7 +28,7 @@ async function keepAccess(handle: FileHandle, previous: { mode: number; uid: num
 }
 
 async function syncDirectory(directory: string): Promise<void> {
-  // Some file systems cannot sync a folder; the file is in place all the same.
+  // Some file systems cannot sync a directory; the file is in place nevertheless.
   const handle = await openFile(directory, 'r').catch(() => undefined)
   await handle?.sync().catch(() => {})
   await handle?.close()
@@ -46,7 +46,7 @@ export class ConfigFile {
     this.#logger = logger
   }
 
-  /** What the file holds, undefined when there is none. Rejects when it cannot be read. */
+  /** The contents of the file; undefined when it is missing. Rejects when it cannot be read. */
   async read(): Promise<string | undefined> {
     try {
       return await readFile(this.path, 'utf8')
@@ -57,8 +57,8 @@ export class ConfigFile {
   }
 
   /**
-   * Puts `text` in place of the file if it still holds `expected` (undefined: is missing); false, and nothing done, when it
-   * holds something else. Mode and owner are kept, and a link stays a link. Rejects with config_unwritable; nothing changed then.
+   * Replaces the file with `text` if it still holds `expected` (undefined: is missing); otherwise changes nothing and returns
+   * false. Mode and owner are kept, and a link stays a link. Rejects config_unwritable; nothing changed then.
    */
   async replace(expected: string | undefined, text: string): Promise<boolean> {
     let temporary: string | undefined
@@ -74,7 +74,7 @@ export class ConfigFile {
       } finally {
         await handle.close()
       }
-      // As late as can be, and without a pause between the look and the step, so that an edit made since is not lost.
+      // Read as late as possible, and synchronously, so that no edit gets lost between the read and the rename.
       if (this.#readNow() !== expected) return false
       renameSync(temporary, target)
       temporary = undefined
@@ -87,7 +87,7 @@ export class ConfigFile {
     }
   }
 
-  /** Removes what a process that was killed while it wrote has left. Only for who holds the lock. */
+  /** Removes temporary files of killed processes. Only for the holder of the lock. */
   async clean(): Promise<void> {
     const target = await linkTarget(this.path).catch(() => this.path)
     const names = await readdir(dirname(target)).catch(() => [])
@@ -95,9 +95,9 @@ export class ConfigFile {
       if (isTemporaryPath(target, name)) await unlink(join(dirname(target), name)).catch(() => {})
   }
 
-  /** Calls `onChange` some milliseconds after the file was written, replaced, removed or created, by whomever. */
+  /** Calls `onChange` after the file was written, replaced, removed or created, by any process. */
   async watch(onChange: () => void): Promise<void> {
-    // The folder is watched, not the file: a file that is replaced or comes later is seen as well.
+    // Watches the directory: this covers a file that is replaced or created later.
     const target = await linkTarget(this.path)
     const directories = new Set([dirname(this.path), dirname(target)])
     const files = new Set([this.path, target])
@@ -116,7 +116,7 @@ export class ConfigFile {
     })
     watchFile(this.path, { interval: POLL_INTERVAL_MS, persistent: false }, this.#onChange)
     watcher.on('error', (error) =>
-      this.#logger.error({ file: this.path, reason: reasonOf(error) }, 'The configuration file cannot be watched'),
+      this.#logger.error({ file: this.path, reason: reasonOf(error) }, 'configuration file not watched'),
     )
     await new Promise<void>((ready) => watcher.once('ready', ready))
   }

@@ -1,8 +1,8 @@
-// Lines of YAML as text: where they end, how far they stand in, and how some are exchanged without touching the others.
+// YAML as lines of text: their ends and indentation, and replacing some of them.
 
-/** A part of a text and where it begins in the whole: nodes know their places in the whole. */
+/** A part of a text and its offset in the whole: the ranges of YAML nodes refer to the whole. */
 export type Slice = { readonly text: string; readonly base: number }
-/** Of a YAML node: begin, end of the value, end with what follows it. */
+/** A YAML node: start, end of the value, end including trailing comments. */
 export type Ranged = { readonly range: readonly [number, number, number] }
 
 export const hasRange = (node: unknown): node is Ranged => Array.isArray((node as Partial<Ranged> | null)?.range)
@@ -18,17 +18,17 @@ export const columnOf = (text: string, offset: number): number => offset - (text
 
 export const indented = (lines: string, columns: number): string => lines.replaceAll(/^(?=.)/gm, ' '.repeat(columns))
 
-/** `text` with whole lines in place of what stood from `start` to `end`, both at the beginning of a line or at the end. */
+/** `text` with `lines` instead of the lines from `start` to `end`, which are starts of lines or the end of the text. */
 export function replaceLines(text: string, start: number, end: number, lines: string): string {
   const before = text.slice(0, start)
   return before + (lines !== '' && before !== '' && !before.endsWith('\n') ? '\n' : '') + lines + text.slice(end)
 }
 
-/** With another text for that value. */
+/** The text with another text for that value. */
 export const replaceValue = ({ text, base }: Slice, { range }: Ranged, value: string): string =>
   text.slice(0, range[0] - base) + value + text.slice(range[1] - base)
 
-/** Without that value, and with lines below the line it stood on. */
+/** The text without that value, and with `lines` below its line. */
 export function putBelow({ text, base }: Slice, { range }: Ranged, lines: string): string {
   const head = text.slice(0, range[0] - base).trimEnd()
   const cut = head + text.slice(range[1] - base)
@@ -42,7 +42,7 @@ const listed = new RegExp(`${opener.source}( *)- `, 'm')
 
 export type Style = { readonly indent: number; readonly indentLists: boolean }
 
-/** How far nested maps stand in, and whether lists in maps do: as in our section, else as in the whole file. */
+/** The indentation of nested maps, and whether lists in maps are indented: as in the section 'clustering', else as in the file. */
 export function styleOf(text: string): Style {
   const start = text.search(/^clustering[ \t]*:/m)
   const section = start < 0 ? '' : text.slice(start)

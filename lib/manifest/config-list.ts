@@ -1,4 +1,4 @@
-// One list of the YAML text brought up to date: lines of new items put in, of old ones taken out, all others as they are.
+// Updates one list of the YAML text: inserts the lines of new items, removes those of old ones, keeps all others.
 
 import { Document, isMap, isScalar, isSeq, type Pair } from 'yaml'
 import {
@@ -15,34 +15,28 @@ import {
 } from './config-lines.ts'
 import { itemKey, type ListItem, type ListName } from './config-target.ts'
 import { type Subscription, sameSubscription, tableKey } from './manifest.ts'
+import { fieldNames, makeSubscription } from './subscription.ts'
 
-/** Thrown where lines cannot be exchanged: inside braces, behind an alias. */
+/** The list cannot be edited by lines: it is inside braces, or behind an alias. */
 export class NotLineEditableError extends Error {}
 
-const plainSubscription = ({ database, table, publish, subscribe }: Subscription) => ({
-  database,
-  table,
-  publish,
-  subscribe,
-})
-
-/** As the file has it. */
+/** The item as a plain value of the file. */
 export const plainItem = (item: ListItem): unknown => {
   if (!('name' in item)) return { host: item.host, port: item.port }
-  const subscriptions = item.subscriptions.map(plainSubscription)
+  const subscriptions = item.subscriptions.map(makeSubscription)
   return { name: item.name, subscriptions: subscriptions.length > 0 ? subscriptions : null }
 }
 
-/** What a list is to hold, and how its items are told apart and written. */
+/** The target items of a list, and how items are identified and written. */
 export type ListSpec<T> = {
   readonly target: ReadonlyMap<string, T>
   readonly keyOf: (value: unknown) => string
-  /** Does the file's item of that key say what is wanted already? */
+  /** True when the item in the file equals the desired one already. */
   readonly same: (key: string, desired: T) => boolean
-  /** The item's lines brought up to date; undefined when it must be written anew. */
+  /** The updated lines of the item; undefined when it must be rewritten. */
   readonly update: (slice: Slice, item: unknown, desired: T) => string | undefined
   readonly plain: (item: T) => unknown
-  /** Lines of a new item, from column 0 on. */
+  /** Lines of a new item, without indentation. */
   readonly create: (item: T) => string
 }
 
@@ -54,10 +48,10 @@ const braces = (plain: unknown): string => {
   return document.toString({ lineWidth: 0 }).trimEnd()
 }
 
-/** The lines of one item, with what stands above it, and the item they were read as. */
+/** The lines of one item with the comments above it, and the parsed item. */
 type Chunk = Slice & { readonly item: unknown }
 
-/** A block list in a text: where its lines begin and end, how far it stands in, and its lines item by item. */
+/** A block list in a text: start and end of its lines, its column, and the lines of each item. */
 export type Block<C> = {
   readonly start: number
   readonly end: number
@@ -79,14 +73,14 @@ export function cutBlock({ text, base }: Slice, list: Ranged & { items: unknown[
     const key = keys[index]!
     const lines = withLineEnd(text.slice(end, to))
     const previous = chunks.get(key)
-    // Of duplicates in the file all stay or none, and an update makes them one.
+    // Duplicates in the file stay or go together; an update merges them.
     chunks.set(key, previous ? { ...previous, text: previous.text + lines } : { text: lines, base: base + end, item })
     end = to
   }
   return { start, end, column, chunks }
 }
 
-/** The lines of an item that the list is to hold; `chunk`: as it stands there now, unless it is new. */
+/** The lines of a desired item; `chunk`: its present lines, unless it is new. */
 export function linesOf<T>(chunk: Chunk | undefined, desired: T, column: number, spec: ListSpec<T>): string {
   const updated = chunk && spec.update(chunk, chunk.item, desired)
   if (updated !== undefined) return withLineEnd(updated)
@@ -94,7 +88,7 @@ export function linesOf<T>(chunk: Chunk | undefined, desired: T, column: number,
   return `${above}${indented(spec.create(desired), column)}`
 }
 
-/** The text of a block list of that spec, in place of the one that stands there. */
+/** The text with the block list updated to that spec. */
 function editBlock<T>(
   slice: Slice,
   list: Ranged & { items: unknown[] },
@@ -109,7 +103,7 @@ function editBlock<T>(
   return replaceLines(slice.text, start, end, lines.join(''))
 }
 
-/** The slice with the value of that pair made to hold the target. */
+/** The text with the target as the value of that pair. */
 export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: Style, spec: ListSpec<T>): string {
   const { text, base } = slice
   const { key, value } = pair
@@ -128,7 +122,7 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
   }
   const edited = editBlock(slice, value, values as unknown[], spec)
   if (!isEmpty) return edited
-  // The last item went: the value is null again, as it was before there was a list.
+  // The last item was removed: the value becomes null, as before the first item.
   const colon = text.indexOf(':', key.range[1] - base)
   const first = lineEnd(text, key.range[1] - base)
   if (colon < 0 || colon >= first || first > value.range[0] - base) throw new NotLineEditableError()
@@ -136,21 +130,22 @@ export function editPair<T>(slice: Slice, pair: Pair, values: unknown, style: St
 }
 
 const createSubscription = (subscription: Subscription): string => {
-  const document = new Document([plainSubscription(subscription)])
+  const document = new Document([makeSubscription(subscription)])
   Object.assign(document.get(0) as object, { flow: true })
   return document.toString({ lineWidth: 0 })
 }
 
-/** The directions put right where they stand. */
+/** Replaces the values of the fields in place. */
 function updateSubscription({ text, base }: Slice, item: unknown, desired: Subscription): string | undefined {
   if (!isMap(item)) return undefined
   const edits: [Ranged, string][] = []
-  for (const direction of ['publish', 'subscribe'] as const) {
-    const value = item.get(direction, true)
-    if (!isScalar(value) || !hasRange(value)) return undefined
-    edits.push([value, String(desired[direction])])
+  for (const name of fieldNames) {
+    const value = item.get(name, true)
+    if (value === undefined && desired[name] === undefined) continue
+    if (!isScalar(value) || !hasRange(value) || desired[name] === undefined) return undefined
+    edits.push([value, String(desired[name])])
   }
-  // From the end on, so that the places before stay true.
+  // From the end backwards, so that earlier offsets stay valid.
   edits.sort(([a], [b]) => b.range[0] - a.range[0])
   return edits.reduce((lines, [value, word]) => replaceValue({ text: lines, base }, value, word), text)
 }
@@ -170,18 +165,18 @@ const subscriptionsSpec = (
       return old !== undefined && sameSubscription(old, subscription)
     },
     update: updateSubscription,
-    plain: plainSubscription,
+    plain: makeSubscription,
     create: createSubscription,
   }
 }
 
-/** The key of an item as the file has it. */
+/** The key of an item of the file. */
 export const keyOfValue = (value: unknown): string => {
   const { name, host, port } = value as { name?: string; host: string; port: unknown }
   return itemKey(name === undefined ? { host, port: Number(port) } : { name, subscriptions: [] })
 }
 
-/** The spec of one of the three lists; `existing` is what the file says. */
+/** The spec of one of the three lists; `existing`: its items in the file. */
 export function itemsSpec(
   target: ReadonlyMap<string, ListItem>,
   existing: readonly ListItem[],

@@ -1,9 +1,9 @@
-// The names in the configuration file that the network cannot carry. Which these are is known only once the network is.
+// Finds names in the configuration file that the network does not support, which is known only after the network was created.
 
 import type { ConfigText, Problem } from './config-text.ts'
 import type { NameCheck } from './names.ts'
 
-/** One problem for each name of the manifest that `nameFault` has a reason against; none while clustering is disabled. */
+/** One problem for each name that `nameFault` rejects; empty while clustering is disabled. */
 export function nameProblems(text: ConfigText, nameFault: NameCheck): Problem[] {
   const { enabled, nodeName, nodes } = text.config?.manifest ?? {}
   if (!enabled) return []

@@ -1,10 +1,10 @@
-// Reading a tree of unknown values by path, and collecting every fault on the way instead of stopping at the first.
+// Reads a tree of unknown values by path, and collects all faults instead of stopping at the first one.
 
 import { type Static, type TSchema, Type } from 'typebox'
 import { Compile } from 'typebox/schema'
 import { isHost, isNodeName, isToken } from './names.ts'
 
-/** Where in the tree: keys and indexes. */
+/** Keys and indexes from the root of the tree. */
 export type Path = readonly (string | number)[]
 export type Fault = { readonly path: Path; readonly message: string }
 
@@ -17,12 +17,12 @@ const describeValue = (value: unknown): string => {
   return text ?? JSON.stringify(value) ?? String(value)
 }
 
-/** What a value must be: `check` once compiled, `expected` as the end of the sentence "must be ...". */
+/** A type of value; `expected` completes the sentence "must be ...". */
 export type Kind<T> = {
   readonly expected: string
   readonly check: (value: unknown) => boolean
   readonly coerce: (value: unknown) => unknown
-  /** Only carries the type. */
+  /** Never set; carries the type. */
   readonly of?: T
 }
 
@@ -32,7 +32,7 @@ const kind = <Schema extends TSchema>(schema: Schema, expected: string, coerce =
   return { expected, check: (value) => validator.Check(value), coerce }
 }
 
-// HarperDB stores numbers and booleans the way they were sent, strings included.
+// HarperDB stores numbers and booleans as they were sent, also as strings.
 const toNumber = (value: unknown) => (typeof value === 'string' && /^\s*\d+\s*$/.test(value) ? Number(value) : value)
 const toBoolean = (value: unknown) => (value === 'true' ? true : value === 'false' ? false : value)
 
@@ -43,7 +43,7 @@ const nameKind = (expected: string, test: (name: string) => boolean) =>
   )
 
 export const kinds = {
-  text: kind(Type.String({ minLength: 1 }), 'a text that is not empty'),
+  text: kind(Type.String({ minLength: 1 }), 'a non-empty string'),
   flag: kind(Type.Boolean(), 'true or false', toBoolean),
   port: kind(Type.Integer({ minimum: 1, maximum: 65535 }), 'a port, an integer from 1 to 65535', toNumber),
   count: kind(
@@ -51,7 +51,7 @@ export const kinds = {
     'an integer, 1 or more, or null',
     toNumber,
   ),
-  /** As nats-server reads it. */
+  /** The syntax of nats-server. */
   syncInterval: nameKind(
     "'always' or a duration such as '10s', '500ms' or '1m30s'",
     (value) => value === 'always' || /^(?=.*[1-9])(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(value),
@@ -69,12 +69,12 @@ export const kinds = {
   ),
 } as const
 
-/** A value of the tree and where it stands; the readers return undefined for what is unset (missing or null) or faulty. */
+/** A value of the tree and its path. Readers return undefined for an unset (missing or null) or invalid value. */
 export class ConfigNode {
   readonly value: unknown
   readonly path: Path
   readonly faults: Fault[]
-  /** Below something that is no map: told there, not once more for every key that is missing. */
+  /** A parent is not a map, which is reported there; missing keys are not reported again. */
   readonly #parentIsInvalid: boolean
 
   constructor(value: unknown, path: Path = [], faults: Fault[] = [], parentIsInvalid = false) {
@@ -89,13 +89,13 @@ export class ConfigNode {
   }
 
   addFault(message: string): void {
-    // A map that is no map is met once for every key below it, and told once.
+    // An invalid map is found again for every key below it, and reported once.
     const path = pathText(this.path)
     if (!this.faults.some((other) => other.message === message && pathText(other.path) === path))
       this.faults.push({ path: this.path, message })
   }
 
-  /** The place below; `path` as in `hubServer.network.port`. */
+  /** The descendant at `path`, such as `hubServer.network.port`. */
   at(path: string): ConfigNode {
     return path.split('.').reduce<ConfigNode>((node, key) => node.#child(key), this)
   }
@@ -108,7 +108,7 @@ export class ConfigNode {
     return new ConfigNode(child, [...this.path, key], this.faults, this.#parentIsInvalid || !(isMap || this.unset))
   }
 
-  /** The value if it is of that kind. */
+  /** The value if it is of that kind; adds a fault otherwise. */
   read<T>(kind: Kind<T>): T | undefined {
     if (this.unset) return undefined
     const value = kind.coerce(this.value)
@@ -117,13 +117,13 @@ export class ConfigNode {
     return undefined
   }
 
-  /** As `read`, and unset is a fault too. */
+  /** As `read`; an unset value is a fault as well. */
   require<T>(kind: Kind<T>): T | undefined {
     if (this.unset && !this.#parentIsInvalid) this.addFault(`is missing, it must be ${kind.expected}`)
     return this.read(kind)
   }
 
-  /** The items of a list; none when unset. */
+  /** The items of a list; empty when unset. */
   items(): ConfigNode[] {
     if (this.unset) return []
     if (Array.isArray(this.value))

@@ -1,4 +1,4 @@
-// What a list of the configuration file is to say after some changes. Pure.
+// Computes the target items of a list of the configuration file from changes of the manifest. Pure.
 
 import { sortByKeys } from './diff.ts'
 import {
@@ -23,7 +23,7 @@ export const listOf = (manifest: Manifest, list: ListName): readonly ListItem[] 
 
 const byKey = (subscriptions: readonly Subscription[]) => new Map(subscriptions.map((one) => [tableKey(one), one]))
 
-/** Only what the change changes: the file may say more about the node than the manifest did. */
+/** Applies only the difference of the change: the file may have more subscriptions of the node than the manifest. */
 function mergeNode(
   existing: ManifestNode | undefined,
   change: ManifestChange & { type: 'node:added' | 'node:updated' },
@@ -47,7 +47,7 @@ function mergeNode(
     : { name: node.name, subscriptions }
 }
 
-/** The list that the file holds, by key, with these changes; what they do not name stays the same object. */
+/** The list of the file with these changes, by key; unchanged items are the same objects. */
 export function desiredItems(
   list: ListName,
   existing: Manifest,

@@ -1,4 +1,4 @@
-// The text of the configuration file: parsed into settings and manifest, with line and column of every fault.
+// Parses the text of the configuration file into settings and manifest, with line and column of every fault.
 
 import { type Document, LineCounter, type ParsedNode, parseDocument, type Tags } from 'yaml'
 import { type Config, readConfig } from './config.ts'
@@ -8,13 +8,13 @@ import { ConfigNode, type Path, pathText } from './config-node.ts'
 /** A fault of the configuration file. `line` and `column` count from 1; `path` as in `clustering.nodes[0].name`. */
 export type Problem = { line?: number; column?: number; path?: string; message: string }
 
-/** As one line a person can read. */
+/** A problem as one line of text. */
 export const problemText = ({ line, column, path, message }: Problem): string => {
   const where = line === undefined ? '' : `line ${line}, column ${column}: `
   return `${where}${path ? `${path} ` : ''}${message}`
 }
 
-/** Numbers are written the way they were read: `1_000`-like spellings and integers beyond 2^53 are the host's business. */
+/** Keeps the spelling of numbers, such as `1_000` or integers beyond 2^53, in the host's sections. */
 const keepNumbers = (tags: Tags): Tags =>
   tags.map((tag) => {
     if (typeof tag !== 'object' || !/:(int|float)$/.test(tag.tag) || !('stringify' in tag)) return tag
@@ -26,20 +26,20 @@ const keepNumbers = (tags: Tags): Tags =>
   })
 
 const parseYaml = (text: string, lines: LineCounter): Document.Parsed<ParsedNode> =>
-  // 'error': what is odd in the host's part would be told as a warning of the process.
+  // 'error': otherwise oddities in the host's sections are emitted as process warnings.
   parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers, logLevel: 'error' })
 
-/** What is known of a text that we wrote ourselves, so that it need not be read again. */
+/** The parsed contents of a text that was just written, so that it is not parsed again. */
 type ParsedConfig = { readonly config: Config; readonly blocks: Blocks }
 
-/** One reading of the file. The text has line feeds only and no byte order mark; `onDisk` is what the file holds. */
+/** The parsed file. `text` has line feeds only and no byte order mark; `onDisk` is the unchanged contents. */
 export class ConfigText {
   readonly onDisk: string
   readonly text: string
   /** Undefined when there are problems. */
   readonly config: Config | undefined
   readonly problems: readonly Problem[]
-  /** Its lists as lines, once they were cut. */
+  /** The lists as lines; undefined before they were cut. */
   readonly blocks: Blocks | undefined
   readonly #lines = new LineCounter()
   #document: Document.Parsed<ParsedNode> | undefined
@@ -78,19 +78,19 @@ export class ConfigText {
     try {
       return new ConfigNode(this.tree)
     } catch (error) {
-      // An alias without its anchor, or one that would unfold without end.
+      // An alias without an anchor, or with unbounded expansion.
       problems.push({ line: 1, column: 1, message: String(error) })
       return undefined
     }
   }
 
-  /** Text with line feeds as it belongs on disk: with the line ends and the byte order mark that this file has. */
+  /** Converts a text with line feeds to the line ends and byte order mark of this file. */
   toDisk(text: string): string {
     const crlf = /\r\n/.test(this.onDisk)
     return (this.onDisk.startsWith('\uFEFF') ? '\uFEFF' : '') + (crlf ? text.replaceAll('\n', '\r\n') : text)
   }
 
-  /** A problem with the place of that path in this text, or of what encloses it. */
+  /** A problem with the position of that path in this text, or of the nearest parent. */
   problem(path: Path, message: string): Problem & { line: number; column: number } {
     let offset = 0
     for (let length = path.length; length > 0; length--) {

@@ -1,4 +1,4 @@
-// The configuration file's content as values: settings and manifest, out of the tree that the YAML gives.
+// Reads settings and manifest from the parsed tree of the configuration file.
 
 import { type ConfigNode, kinds } from './config-node.ts'
 import {
@@ -12,6 +12,7 @@ import {
   tableKey,
 } from './manifest.ts'
 import { readSettings, type Settings } from './settings.ts'
+import { readFields } from './subscription.ts'
 
 export type Config = { readonly manifest: Manifest; readonly settings: Settings }
 
@@ -20,7 +21,7 @@ export const leafRoutesPath = 'clustering.leafServer.network.routes'
 export const nodesPath = 'clustering.nodes'
 
 function readRoutes(list: ConfigNode): Route[] {
-  // Of duplicates the first counts: HarperDB's own files may hold some.
+  // The first of duplicates counts: files of HarperDB may have some.
   const routes = new Map<string, Route>()
   for (const item of list.items()) {
     const host = item.at('host').require(kinds.host)
@@ -38,13 +39,12 @@ function readSubscriptions(list: ConfigNode): Subscription[] {
   for (const item of list.items()) {
     const database = item.at('database').require(kinds.token)
     const table = item.at('table').require(kinds.token)
-    const publish = item.at('publish').require(kinds.flag)
-    const subscribe = item.at('subscribe').require(kinds.flag)
+    const fields = readFields(item)
     if (database === undefined || table === undefined) continue
     const key = tableKey({ database, table })
-    if (named.has(key)) item.addFault(`names the table '${database}.${table}' a second time`)
+    if (named.has(key)) item.addFault(`repeats the table '${database}.${table}'`)
     named.add(key)
-    if (publish !== undefined && subscribe !== undefined) subscriptions.push({ database, table, publish, subscribe })
+    if (fields) subscriptions.push({ database, table, ...fields })
   }
   return subscriptions
 }
@@ -55,20 +55,20 @@ function readNodes(list: ConfigNode, localName: string): ManifestNode[] {
     const name = item.at('name').require(kinds.nodeName)
     const subscriptions = readSubscriptions(item.at('subscriptions'))
     if (name === undefined) continue
-    if (name === localName) item.at('name').addFault(`must not be this node's own name, '${name}'`)
-    if (nodes.has(name)) item.at('name').addFault(`names the node '${name}' a second time`)
+    if (name === localName) item.at('name').addFault(`must not be the name of the local node, '${name}'`)
+    if (nodes.has(name)) item.at('name').addFault(`repeats the node '${name}'`)
     nodes.set(name, { name, subscriptions })
   }
   return [...nodes.values()]
 }
 
-/** The whole file; what is wrong is added to the faults of `root`, and then the result means nothing. */
+/** Adds faults to `root`; with faults the result is meaningless. */
 export function readConfig(root: ConfigNode): Config {
   const clustering = root.at('clustering')
   const settings = readSettings(root)
-  // A half-saved file is valid YAML too: it must not look like one that takes everything away.
+  // A partly written file can be valid YAML: it must not remove everything.
   if (clustering.unset) {
-    clustering.addFault("the section 'clustering' is missing; for a node without clustering it says `enabled: false`")
+    clustering.addFault("the section 'clustering' is missing; to run without clustering, set `enabled: false`")
     return { manifest: emptyManifest, settings }
   }
   const nodeName = clustering.at('nodeName').read(kinds.nodeName) ?? ''
@@ -81,14 +81,14 @@ export function readConfig(root: ConfigNode): Config {
   return { manifest, settings }
 }
 
-/** A new file: clustering switched off, every key we read with its default. */
-export const defaultConfigText = `# Clustering. Routes, nodes and the limits of streams may be edited while the database runs; the rest takes effect when it
-# is restarted.
+/** A new file: clustering disabled, every key of the section with its default. */
+export const defaultConfigText = `# Clustering. Routes, nodes and the limits of streams may be edited while the database runs; other changes take effect after
+# a restart.
 clustering:
   enabled: false
-  # Unique in the cluster; needed when enabled.
+  # Unique in the cluster; required when enabled.
   nodeName: null
-  # The cluster user; its password does not stand here.
+  # The cluster user; its password is not stored here.
   user: null
   logLevel: error
   republishMessages: false
@@ -96,9 +96,9 @@ clustering:
     cluster:
       name: harperdb
       network:
-        # Other nodes' hubs connect to this port.
+        # The hubs of other nodes connect to this port.
         port: 9932
-        # Other nodes' hubs: host, and the port above of that node.
+        # The hubs of other nodes: host, and the port above of that node.
         routes: null
     leafNodes:
       network:
@@ -108,10 +108,10 @@ clustering:
   leafServer:
     network:
       port: 9940
-      # Other hubs, at their leafNodes port, that our leaf falls back to.
+      # Other hubs, at their leafNodes port, as fallback for the local leaf.
       routes: null
     streams:
-      # Of each table's stream: seconds, bytes, messages; null: no limit. A lower one deletes at once what is beyond it.
+      # For each table: seconds, bytes, messages; null: no limit. A lower limit deletes the messages beyond it at once.
       maxAge: null
       maxBytes: null
       maxMsgs: null
@@ -122,6 +122,6 @@ clustering:
     privateKey: null
     insecure: false
     verify: true
-  # The other nodes and what is replicated with each.
+  # The other nodes and the tables replicated with each.
   nodes: null
 `

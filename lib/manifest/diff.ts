@@ -1,4 +1,4 @@
-// The difference between two manifests as a list of changes, and what a list of changes makes of a manifest.
+// The difference between two manifests as a list of changes, and applying a change to a manifest.
 
 import {
   type Manifest,
@@ -8,13 +8,14 @@ import {
   type Route,
   routeKey,
   type ServerName,
+  sameSubscription,
   share,
   tableKey,
 } from './manifest.ts'
 
 type Difference<T> = { removed: T[]; added: T[]; kept: [previous: T, current: T][]; order: string[] | undefined }
 
-/** How many items both lists have in common, the same objects, at their beginning and then at their end. */
+/** How many identical objects both lists share at their start, and then at their end. */
 function commonEnds<T>(previous: readonly T[], current: readonly T[]): { head: number; tail: number } {
   const shorter = Math.min(previous.length, current.length)
   let head = 0
@@ -31,7 +32,7 @@ function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T
     new Map(items.slice(head, items.length - tail).map((item) => [key(item), item]))
   const before = byKey(previous)
   const after = byKey(current)
-  // Removing and appending gives this order.
+  // The order after removing and appending.
   const resulting: string[] = []
   for (const [name, item] of before) {
     const counterpart = after.get(name)
@@ -53,7 +54,7 @@ function compare<T>(previous: readonly T[], current: readonly T[], key: (item: T
 
 function routeChanges(server: ServerName, previous: readonly Route[], current: readonly Route[]): ManifestChange[] {
   const { removed, added, kept, order } = compare(previous, current, routeKey)
-  // The same route spelt otherwise ('HOST', '[::1]'): the old spelling goes, the new one comes.
+  // The same route in another spelling ('HOST', '[::1]'): the new spelling replaces the old one.
   const rewritten = kept.filter(([old, route]) => old.host !== route.host)
   const changes: ManifestChange[] = []
   for (const route of [...removed, ...rewritten.map(([old]) => old)])
@@ -69,10 +70,10 @@ const sameNode = (a: ManifestNode, b: ManifestNode): boolean =>
   a.subscriptions.length === b.subscriptions.length &&
   a.subscriptions.every((one, index) => {
     const other = b.subscriptions[index]
-    return one === other || JSON.stringify(one) === JSON.stringify(other)
+    return one === other || (other !== undefined && sameSubscription(one, other))
   })
 
-/** What leads from `previous` to `current`: settings, routes of the hub, of the leaf, nodes; removals before additions. */
+/** The changes from `previous` to `current`: settings, hub routes, leaf routes, nodes; removals before additions. */
 export function diff(previous: Manifest, current: Manifest): ManifestChange[] {
   if (previous === current) return []
   const changes: ManifestChange[] = []
@@ -90,7 +91,7 @@ export function diff(previous: Manifest, current: Manifest): ManifestChange[] {
   return changes
 }
 
-/** Sorted by the places of their keys; what has none comes last, in its old order. */
+/** Sorts the items by the positions of their keys; items without a position come last, in their old order. */
 export function sortByKeys<T>(items: readonly T[], keys: readonly string[], key: (item: T) => string): T[] {
   const ranks = new Map(keys.map((name, index) => [name, index]))
   const rank = (item: T) => ranks.get(key(item)) ?? keys.length
@@ -130,7 +131,7 @@ function applied(manifest: Manifest, change: ManifestChange): Manifest {
   }
 }
 
-/** One change applied; the same manifest when it changes nothing. */
+/** The manifest after one change; the same object when the change has no effect. */
 export const applyChange = (manifest: Manifest, change: ManifestChange): Manifest =>
   share(manifest, applied(manifest, change))
 
@@ -149,7 +150,7 @@ function union<T>(
   return [...merged, ...desired.values()]
 }
 
-/** `current` with everything that `target` adds or alters, and without anything it takes away. */
+/** `current` with the additions and modifications of `target`, without its removals. */
 export const withoutRemovals = (current: Manifest, target: Manifest): Manifest =>
   share(current, {
     ...target,

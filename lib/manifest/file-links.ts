@@ -1,22 +1,22 @@
-// Where the path of the configuration file leads: through links, also through one that leads to nothing yet.
+// Resolves the path of the configuration file through symbolic links, including links to a missing file.
 
 import { readlink, realpath } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 
 export const errorCode = (error: unknown): unknown => (error as { code?: unknown } | null)?.code
 
-/** The path in its real folder, itself not followed; as it is when there is no such folder. */
+/** The path with its directory resolved, but not the last part; unchanged when the directory is missing. */
 export async function realEntry(path: string): Promise<string> {
   const directory = dirname(resolve(path))
   return join(await realpath(directory).catch(() => directory), basename(path))
 }
 
-/** Where a link leads in the end, whether or not there is a file; the path itself when it is no link. */
+/** The final target of a link, existing or not; the path itself when it is not a link. */
 export async function linkTarget(path: string): Promise<string> {
   try {
     return await realpath(path)
   } catch (error) {
-    // A link in a circle, or no permission.
+    // A cycle of links, or no permission.
     if (errorCode(error) !== 'ENOENT') throw error
   }
   const entry = await realEntry(path)

@@ -1,4 +1,4 @@
-// One process for one configuration file: a lock that the kernel takes back when its holder dies, however that happens.
+// Locks a configuration file for one process. The kernel releases the lock when the process ends, even by SIGKILL.
 
 import { createHash } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
@@ -11,8 +11,8 @@ import { linkTarget, realEntry } from './file-links.ts'
 type Release = () => Promise<void>
 
 /**
- * Locks the file that the path leads to, missing or not, and the path itself: where a link leads may change while it is held.
- * Resolves with the release; rejects config_locked.
+ * Locks the target of the path, existing or not, and the path itself, because the target of a link may change. Resolves with the
+ * release function; rejects config_locked.
  */
 export async function lock(configFile: string): Promise<Release> {
   const path = resolve(configFile)
@@ -35,8 +35,8 @@ export async function lock(configFile: string): Promise<Release> {
 }
 
 /**
- * Listens on a local socket named after the file. On Linux that name is no file and ends with the process; elsewhere it is
- * a file, and one that nobody listens on is left over from a process that was killed. Undefined when somebody listens.
+ * Listens on a local socket named after the file. On Linux the socket is abstract and ends with the process. Elsewhere it is a
+ * file, which a killed process leaves behind without a listener. Undefined when another process listens.
  */
 async function acquire(file: string): Promise<Release | undefined> {
   const name = `enmesh-${createHash('sha256').update(file).digest('hex').slice(0, 32)}`

@@ -1,30 +1,25 @@
-// The manifest: the wanted state of this node as an immutable value, and the pure changes it can undergo.
-// Every value returned here is deeply frozen; what did not change is shared, so `===` means that nothing changed.
+// The manifest: the desired state of the local node as an immutable value, and pure functions that change it. Every returned
+// value is deeply frozen. Unchanged parts are shared, so `===` means unchanged.
 
 import { bareHost } from './names.ts'
+import { makeSubscription, mergeSubscription, type Subscription, sameSubscription } from './subscription.ts'
+
+export { type Subscription, sameSubscription } from './subscription.ts'
 
 export type Route = { readonly host: string; readonly port: number }
 export type Routes = { readonly hub: readonly Route[]; readonly leaf: readonly Route[] }
 export type ServerName = 'hub' | 'leaf'
-export type Subscription = {
-  readonly database: string
-  readonly table: string
-  /** Our transactions go there. */
-  readonly publish: boolean
-  /** Theirs come here. */
-  readonly subscribe: boolean
-}
 export type ManifestNode = { readonly name: string; readonly subscriptions: readonly Subscription[] }
 
 export type Manifest = {
-  /** Our own name; '' only while clustering is disabled and none was set. */
+  /** Name of the local node; '' only while clustering is disabled and no name is set. */
   readonly nodeName: string
   readonly enabled: boolean
   readonly routes: Routes
   readonly nodes: readonly ManifestNode[]
 }
 
-/** One difference between two manifests. Applied in order to the first, they give the second. */
+/** One difference between two manifests. Applied in order to the first manifest, all of them result in the second. */
 export type ManifestChange =
   | { readonly type: 'route:added'; readonly server: ServerName; readonly route: Route }
   | { readonly type: 'route:removed'; readonly server: ServerName; readonly route: Route }
@@ -35,22 +30,19 @@ export type ManifestChange =
   | { readonly type: 'order:changed'; readonly list: ServerName | 'nodes'; readonly keys: readonly string[] }
   | { readonly type: 'settings:changed'; readonly nodeName: string; readonly enabled: boolean }
 
-/** Who asked for a change. */
+/** The source of a change. */
 export type ChangeCause = 'api' | 'file' | 'peer'
 
-/** Two routes are one when their keys are equal: hosts compare without regard to case, IPv6 with or without brackets. */
+/** Routes with equal keys are the same: case and the brackets of IPv6 addresses do not matter. */
 export const routeKey = (route: Route): string => `${bareHost(route.host).toLowerCase()} ${route.port}`
 export const nodeKey = (node: ManifestNode): string => node.name
 export const tableKey = (table: { database: string; table: string }): string =>
   JSON.stringify([table.database, table.table])
 
-export const sameSubscription = (a: Subscription, b: Subscription): boolean =>
-  a.database === b.database && a.table === b.table && a.publish === b.publish && a.subscribe === b.subscribe
-
 export const findNode = (manifest: Manifest, name: string): ManifestNode | undefined =>
   manifest.nodes.find((node) => node.name === name)
 
-/** The list as a frozen one made of `create(item, its counterpart in previous)`; `previous` itself when all is the same. */
+/** A frozen list of `create(item, its counterpart in previous)`; `previous` itself when nothing differs. */
 function shareList<T>(
   previous: readonly T[],
   items: readonly T[],
@@ -73,11 +65,8 @@ function shareList<T>(
 const shareRoute = (route: Route, old: Route | undefined): Route =>
   old?.host === route.host && old.port === route.port ? old : Object.freeze({ host: route.host, port: route.port })
 
-const shareSubscription = (desired: Subscription, old: Subscription | undefined): Subscription => {
-  if (old && sameSubscription(old, desired)) return old
-  const { database, table, publish, subscribe } = desired
-  return Object.freeze({ database, table, publish, subscribe })
-}
+const shareSubscription = (desired: Subscription, old: Subscription | undefined): Subscription =>
+  old && sameSubscription(old, desired) ? old : makeSubscription(desired)
 
 const shareNode = (node: ManifestNode, old: ManifestNode | undefined): ManifestNode => {
   const subscriptions = shareList(old?.subscriptions ?? [], node.subscriptions, tableKey, shareSubscription)
@@ -86,7 +75,7 @@ const shareNode = (node: ManifestNode, old: ManifestNode | undefined): ManifestN
     : Object.freeze({ name: node.name, subscriptions: Object.freeze(subscriptions) })
 }
 
-/** `next`, frozen, with every part that equals its counterpart in `previous` replaced by that; `previous` when all does. */
+/** `next`, frozen, with equal parts replaced by those of `previous`; `previous` itself when nothing differs. */
 export function share(previous: Manifest, next: Manifest): Manifest {
   if (next === previous) return previous
   const hub = shareList(previous.routes.hub, next.routes.hub, routeKey, shareRoute)
@@ -102,7 +91,7 @@ export function share(previous: Manifest, next: Manifest): Manifest {
 
 const emptyList: readonly never[] = Object.freeze([])
 
-/** A disabled node without a name, routes or nodes: where every manifest starts. */
+/** A disabled node without a name, routes or nodes. */
 export const emptyManifest: Manifest = Object.freeze({
   nodeName: '',
   enabled: false,
@@ -110,10 +99,10 @@ export const emptyManifest: Manifest = Object.freeze({
   nodes: emptyList,
 })
 
-/** A manifest of its own, frozen. */
+/** A frozen manifest; missing parts are empty. */
 export const makeManifest = (parts: Partial<Manifest>): Manifest => share(emptyManifest, { ...emptyManifest, ...parts })
 
-/** Routes that either list has, or that were named before in this call, are skipped. */
+/** Skips routes that either list has, or that occur earlier in `routes`. */
 export function addRoutes(
   manifest: Manifest,
   server: ServerName,
@@ -131,7 +120,7 @@ export function addRoutes(
   return { manifest: share(manifest, { ...manifest, routes: { ...manifest.routes, [server]: list } }), set, skipped }
 }
 
-/** Looks in the hub list first, then in the leaf list; what is in neither is skipped. */
+/** Removes each route from the hub list or, if it is not there, from the leaf list. Skips routes in neither list. */
 export function removeRoutes(
   manifest: Manifest,
   routes: readonly Route[],
@@ -150,8 +139,8 @@ export function removeRoutes(
 }
 
 /**
- * Upserts the node and these of its subscriptions; of a table named twice the last counts. Others stay as they are, with
- * `replace` they end. What stays keeps its place, what is new comes last.
+ * Upserts the node and these subscriptions; the last one of a table counts. Other subscriptions stay; with `replace` they are
+ * removed. Existing subscriptions keep their position, new ones come last.
  */
 export function setSubscriptions(
   manifest: Manifest,
@@ -167,16 +156,16 @@ export function setSubscriptions(
     const key = tableKey(subscription)
     if (!options.replace || desired.has(key)) merged.set(key, subscription)
   }
-  for (const [key, subscription] of desired) merged.set(key, subscription)
+  for (const [key, subscription] of desired) merged.set(key, mergeSubscription(merged.get(key), subscription))
   const node: ManifestNode = { name: nodeName, subscriptions: [...merged.values()] }
   const nodes = index < 0 ? [...manifest.nodes, node] : manifest.nodes.with(index, node)
   return share(manifest, { ...manifest, nodes })
 }
 
-/** A subscription as it is to be, or that there is to be none. */
+/** A subscription to set or, with `removed`, to remove. */
 export type SubscriptionChange = Subscription & { readonly removed?: boolean }
 
-/** Upserts and removes these of a node's subscriptions. With `dropEmpty` a node that has none left goes with them. */
+/** Sets and removes subscriptions of a node. With `dropEmpty` a node without subscriptions is removed. */
 export function mergeSubscriptions(
   manifest: Manifest,
   nodeName: string,
@@ -193,10 +182,10 @@ export function mergeSubscriptions(
   return setSubscriptions(merged, nodeName, subscriptions, { replace: true })
 }
 
-/** Without that node; the same manifest when it was not there. */
+/** The manifest without that node; the same object when the node is not in it. */
 export const removeNode = (manifest: Manifest, nodeName: string): Manifest =>
   share(manifest, { ...manifest, nodes: manifest.nodes.filter((node) => node.name !== nodeName) })
 
-/** With exactly these nodes, in this order; names must be unique. */
+/** The manifest with exactly these nodes, in this order; names must be unique. */
 export const replaceNodes = (manifest: Manifest, nodes: readonly ManifestNode[]): Manifest =>
   share(manifest, { ...manifest, nodes })

@@ -1,53 +1,53 @@
-// What the configuration file says beside the manifest: ports, limits, certificates. The port of the operations API and the
-// limits of streams may change while a manager is open; all else takes effect only when one is opened.
+// The settings of the configuration file: ports, limits, certificates. The port of the operations API and the limits of streams
+// may change while a manager is open; other changes take effect at the next open.
 
 import { ConfigNode, kinds } from './config-node.ts'
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 
 export type Settings = {
-  /** Name of the cluster user; its password never stands in the file. */
+  /** Name of the cluster user; the password is never in the file. */
   readonly user: string | undefined
   readonly logLevel: LogLevel
-  /** Hand on what came from other nodes. */
+  /** Relay transactions of other nodes. */
   readonly republishMessages: boolean
   readonly clusterName: string
-  /** Compression of what hubs send each other, as nats-server names it. Ignored, with a warning, before nats-server 2.10. */
+  /** Compression between hubs, as nats-server names it. Ignored, with a warning, before nats-server 2.10. */
   readonly routeCompression: string | undefined
-  /** The address the hub listens on for other hubs; undefined: all. */
+  /** The address on which the hub listens for other hubs; undefined: all. */
   readonly clusterHost: string | undefined
   readonly ports: { readonly cluster: number; readonly leafNodes: number; readonly hub: number; readonly leaf: number }
-  /** Of the host; shown by `cluster_status`. */
+  /** The host's port, shown by `cluster_status`. */
   readonly operationsApiPort: number | undefined
   readonly streams: {
-    /** Seconds. */
+    /** Seconds */
     readonly maxAge?: number
     readonly maxBytes?: number
     readonly maxMsgs?: number
-    /** Folder of the leaf's store. */
+    /** Directory of the leaf's store. */
     readonly path?: string
     /** How often the leaf syncs its store to disk: `always`, or a duration such as `10s`. Ignored, with a warning, before nats-server 2.10. */
     readonly sync?: string
   }
-  /** Absent without certificates. */
+  /** Undefined without certificates. */
   readonly tls?: {
-    /** Files in PEM format, as the file names them. */
+    /** Paths of PEM files, as in the configuration file. */
     readonly certificate: string
     readonly certificateAuthority: string
     readonly privateKey: string
-    /** Do not verify the certificates of those we connect to. Default: false. */
+    /** Do not verify the certificates of servers. Default: false. */
     readonly insecure: boolean
-    /** Demand a certificate of those who connect, and verify it. Default: true. */
+    /** Require and verify the certificates of clients. Default: true. */
     readonly verify: boolean
   }
-  /** The host's own folder, below which the servers' state goes by default. */
+  /** The host's directory, which contains the state of the servers by default. */
   readonly rootPath: string | undefined
 }
 
 const defined = <T extends object>(value: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } =>
   Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as never
 
-/** Each setting and where it stands in the file. */
+/** The path of each setting in the file. */
 export const settingPaths = {
   user: 'clustering.user',
   logLevel: 'clustering.logLevel',
@@ -75,10 +75,10 @@ export const settingPaths = {
 
 type SettingName = keyof typeof settingPaths
 
-/** The settings of a whole file, with HarperDB's defaults for what is unset. */
+/** The settings of a whole file, with HarperDB's defaults. */
 export function readSettings(root: ConfigNode): Settings {
   const at = (name: SettingName) => root.at(settingPaths[name])
-  // Faults of the host's own sections are the host's business: they are not told.
+  // Faults of the host's sections are not reported.
   const hostSections = new ConfigNode(root.value)
   const ports = {
     cluster: at('ports.cluster').read(kinds.port) ?? 9932,
@@ -89,7 +89,7 @@ export function readSettings(root: ConfigNode): Settings {
   const usedPorts = new Set<number>()
   for (const [name, port] of Object.entries(ports)) {
     if (usedPorts.has(port))
-      at(`ports.${name}` as SettingName).addFault(`must be another port, ${port} is that of another server`)
+      at(`ports.${name}` as SettingName).addFault(`must differ from the other ports, ${port} is used by another server`)
     usedPorts.add(port)
   }
   const tlsFiles = {
@@ -103,10 +103,11 @@ export function readSettings(root: ConfigNode): Settings {
   }
   const { certificate, certificateAuthority, privateKey } = tlsFiles
   const isSecure = certificate !== undefined && certificateAuthority !== undefined && privateKey !== undefined
-  // Half of it would be no TLS at all, in silence.
+  // An incomplete section would silently disable TLS.
   if (!isSecure && Object.values(tlsFiles).some((path) => path !== undefined))
     for (const name of ['certificate', 'certificateAuthority', 'privateKey'] as const)
-      if (at(`tls.${name}`).unset) at(`tls.${name}`).addFault('is missing: TLS needs certificate, authority and key')
+      if (at(`tls.${name}`).unset)
+        at(`tls.${name}`).addFault('is missing: TLS requires certificate, certificateAuthority and privateKey')
   return Object.freeze({
     user: at('user').read(kinds.text),
     logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
@@ -139,7 +140,7 @@ const liveSettings: readonly SettingName[] = ['operationsApiPort', ...limits]
 const differs = (running: Settings, edited: Settings) => (name: SettingName) =>
   settingOf(running, name) !== settingOf(edited, name)
 
-/** Paths, in the file, of what differs and cannot change while a manager runs. */
+/** Paths in the file of settings that differ and require a restart. */
 export const restartRequiredPaths = (running: Settings, edited: Settings): string[] =>
   (Object.keys(settingPaths) as SettingName[])
     .filter((name) => !liveSettings.includes(name) && differs(running, edited)(name))

@@ -1,9 +1,9 @@
-// The one writer of the manifest: every change, whoever asks for it, goes through its queue into file and memory.
+// The only writer of the manifest: every change goes through its queue into file and memory.
 
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
-import { type Commit, type CommitRequest, type CommitStep, planCommits } from './commit-plan.ts'
+import { type Commit, type CommitRequest, type CommitStep, planCommits, type Revisions } from './commit-plan.ts'
 import { defaultConfigText } from './config.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
@@ -14,26 +14,26 @@ import { type ChangeCause, type Manifest, type ManifestChange, share } from './m
 import type { NameCheck } from './names.ts'
 import { limitsDiffer, restartRequiredPaths, type Settings } from './settings.ts'
 
-export type { Commit } from './commit-plan.ts'
+export type { Commit, Revisions } from './commit-plan.ts'
 
-/** Told after memory has changed, in the order of the commits. What these throw is logged. */
+/** Called after memory has changed, in the order of the commits. Errors thrown by listeners are logged. */
 export interface StoreListener {
   committed(commit: Commit): void
-  /** The limits of streams are others now. */
+  /** The limits of streams changed. */
   limitsChanged(settings: Settings): void
-  /** The file is bad, or asks for what needs a restart; the last good manifest stays. */
+  /** The file is invalid, or requires a restart; the last valid manifest stays. */
   rejected(problems: readonly Problem[]): void
   missing(problems: readonly Problem[]): void
 }
 
 /**
- * Milliseconds that the file must lie still before what takes something away counts, be it an entry that is gone or a limit
- * that is lower: a half-saved file is valid YAML.
+ * The file must stay unchanged for this time before removed entries and lower limits take effect: a partly written file can be
+ * valid YAML.
  */
 const REMOVAL_DELAY_MS = 2000
-/** Milliseconds between two looks at a file that may be half written. */
+/** Between two reads of a file that may be partly written. */
 const STABLE_READ_INTERVAL_MS = 100
-/** Times that an edit may come in between before a commit gives up. */
+/** A commit fails after this many concurrent edits of the file. */
 const MAX_ATTEMPTS = 10
 
 const delay = (ms: number) => new Promise<void>((done) => setTimeout(done, ms))
@@ -43,20 +43,20 @@ const settingsPaths = { nodeName: 'clustering.nodeName', enabled: 'clustering.en
 export class ManifestStore {
   readonly #file: ConfigFile
   readonly #logger: Logger
-  readonly #listeners: StoreListener[] = []
+  readonly #listeners: Partial<StoreListener>[] = []
   #manifest: Manifest
   #settings: Settings
-  /** The last reading without problems; a commit is written into it. */
+  /** The last valid contents; a commit is written into them. */
   #lastValid: ConfigText
-  /** What we saw last on disk, good or bad; undefined: no file. */
+  /** The last contents read, valid or not; undefined: no file. */
   #onDisk: string | undefined
-  /** Of the file as it is now; a commit must not overwrite it. */
+  /** Problems of the present file; a commit must not overwrite it. */
   #problems: readonly Problem[] = []
-  /** Does the file as it is ask for what only a restart brings? Then nothing is taken in from it. */
+  /** The present file requires a restart: nothing of it is imported. */
   #awaitsRestart = false
   #unreadable = false
   readonly #queue = new SerialQueue()
-  /** What the network that the manifest runs on has against a name. */
+  /** The rules of the network for names. */
   #nameFault: NameCheck = () => undefined
   readonly #waiting: CommitRequest[] = []
   #removalTimer: NodeJS.Timeout | undefined
@@ -72,8 +72,8 @@ export class ManifestStore {
   }
 
   /**
-   * Reads the file, creating it with our section when it is missing, and watches it from then on. Rejects with
-   * config_rejected, node_name_missing (enabled without a name), or config_unwritable.
+   * Reads the file, creates it with the default section when it is missing, and watches it. Rejects config_rejected,
+   * node_name_missing (enabled without a name), config_unwritable.
    */
   static async open(path: string, options: { logger?: Logger } = {}): Promise<ManifestStore> {
     const logger = options.logger ?? silentLogger
@@ -86,7 +86,7 @@ export class ManifestStore {
     if (config.manifest.enabled && config.manifest.nodeName === '') throw clusterError('node_name_missing', file.path)
     const store = new ManifestStore(file, logger, text, config.manifest, config.settings)
     await file.watch(() => store.#checkFile())
-    // What was edited before the watcher was ready.
+    // The file may have been edited before the watcher was ready.
     store.#checkFile()
     return store
   }
@@ -99,7 +99,7 @@ export class ManifestStore {
     return this.#settings
   }
 
-  /** From now on a name that `nameFault` has a reason against is a fault of the file. Throws config_rejected when the file has one. */
+  /** Names that `nameFault` rejects become faults of the file. Throws config_rejected when the present file has one. */
   restrictNames(nameFault: NameCheck): void {
     this.#nameFault = nameFault
     const problems = nameProblems(this.#lastValid, nameFault)
@@ -111,23 +111,23 @@ export class ManifestStore {
     return this.#file.path
   }
 
-  listen(listener: StoreListener): void {
+  listen(listener: Partial<StoreListener>): void {
     this.#listeners.push(listener)
   }
 
   /**
-   * Queued; `change` runs on the manifest current at its turn and may throw a ClusterError to refuse. Nothing is written and
-   * nobody told when it returns the same value. An edit of the file that we have not seen yet is taken in first. Those that
-   * wait together are written together; `change` may run more than once, and the last time counts.
+   * Queues a change. `change` receives the current manifest and may throw a ClusterError to reject. When it returns the same
+   * value nothing is written and no listener is called. Unread edits of the file are imported first. Commits that wait together
+   * are written together; `change` may run more than once, and its last run counts.
    *
-   * Rejects with config_rejected while the file is bad, and never overwrites a bad file; with config_unwritable when the
-   * disk fails; with closed. Nothing changed then. A file that waits for a restart is no bad file: the change is written
-   * into it. A file that was deleted is written again as we last knew it, whole, with the change.
+   * Rejects config_rejected while the file is invalid, and never overwrites it; config_unwritable when writing fails; closed.
+   * Nothing changed then. A file that requires a restart is valid: the change is written into it. A deleted file is written
+   * again with its last valid contents and the change.
    */
-  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, note?: unknown): Promise<Commit> {
+  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, revisions?: Revisions): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ change, cause, note, resolve, reject })
+      this.#waiting.push({ change, cause, revisions, resolve, reject })
       void this.#queue.run(async () => {
         const waiting = this.#waiting.splice(0)
         while (waiting.length > 0) waiting.splice(0, await this.#commit(waiting))
@@ -135,7 +135,7 @@ export class ManifestStore {
     })
   }
 
-  /** As many from the first on as can be written together; resolves with their number, at least 1. */
+  /** Commits as many of the first requests as can be written together; resolves with their number, at least 1. */
   async #commit(waiting: readonly CommitRequest[]): Promise<number> {
     let steps: readonly CommitStep[] = []
     try {
@@ -145,9 +145,9 @@ export class ManifestStore {
         steps = planCommits(this.#manifest, waiting)
         if (await this.#write(steps.flatMap(({ changes }) => changes))) return this.#completeSteps(steps)
       }
-      throw clusterError('config_unwritable', this.file, 'somebody else keeps writing it')
+      throw clusterError('config_unwritable', this.file, 'another process keeps writing it')
     } catch (error) {
-      // It may be one alone that cannot be written.
+      // Perhaps only one of them cannot be written.
       if (steps.length > 1) return this.#commit(waiting.slice(0, 1))
       waiting[0]!.reject(error)
       return 1
@@ -156,13 +156,13 @@ export class ManifestStore {
 
   #completeSteps(steps: readonly CommitStep[]): number {
     for (const { request, previous, current, changes, rejection } of steps) {
-      const { cause, note, resolve, reject } = request
+      const { cause, revisions, resolve, reject } = request
       if (rejection) reject(rejection.reason)
       else
         resolve(
           changes.length === 0
             ? { previous, current, changes, cause }
-            : this.#replaceManifest(current, changes, cause, note),
+            : this.#replaceManifest(current, changes, cause, revisions),
         )
     }
     return steps.length
@@ -177,20 +177,31 @@ export class ManifestStore {
     clearTimeout(this.#removalTimer)
   }
 
-  #replaceManifest(current: Manifest, changes: readonly ManifestChange[], cause: ChangeCause, note?: unknown): Commit {
+  #replaceManifest(
+    current: Manifest,
+    changes: readonly ManifestChange[],
+    cause: ChangeCause,
+    revisions?: Revisions,
+  ): Commit {
     const previous = this.#manifest
     this.#manifest = current
-    const commit: Commit = Object.freeze({ previous, current, changes: Object.freeze(changes), cause, note })
-    this.#notify((listener) => listener.committed(commit))
+    const commit: Commit = Object.freeze({
+      previous,
+      current,
+      changes: Object.freeze(changes),
+      cause,
+      ...(revisions && { revisions }),
+    })
+    this.#notify((listener) => listener.committed?.(commit))
     return commit
   }
 
-  #notify(callback: (listener: StoreListener) => void): void {
+  #notify(callback: (listener: Partial<StoreListener>) => void): void {
     for (const listener of this.#listeners) {
       try {
         callback(listener)
       } catch (error) {
-        this.#logger.error({ reason: reasonOf(error) }, 'A listener of the manifest failed')
+        this.#logger.error({ reason: reasonOf(error) }, 'manifest listener failed')
       }
     }
   }
@@ -212,7 +223,7 @@ export class ManifestStore {
     return true
   }
 
-  /** The watcher saw something, or time has passed. */
+  /** Called by the watcher, and with `unchanged` after REMOVAL_DELAY_MS without another edit. */
   #checkFile(options: { unchanged?: boolean } = {}): void {
     void this.#queue.run(async () => {
       if (this.#closed) return
@@ -221,14 +232,13 @@ export class ManifestStore {
     })
   }
 
-  /** Reads the file and takes in what somebody else changed in it. */
+  /** Reads the file and imports external edits. */
   async #importEdits(): Promise<void> {
     let text: string | undefined
     try {
       text = await this.#file.read()
       if (text === this.#onDisk && !this.#unreadable) return
-      // It may be half of a text, good or bad, or a file on its way to another: a commit into that would be lost with the
-      // other half. Wait until it is the same twice.
+      // The file may be partly written, and a commit into it would be lost. Wait until two reads are equal.
       for (let reads = 0; reads < MAX_ATTEMPTS; reads++) {
         await delay(STABLE_READ_INTERVAL_MS)
         const again = await this.#file.read()
@@ -246,8 +256,8 @@ export class ManifestStore {
     this.#onDisk = text
     if (text === undefined) {
       this.#problems = []
-      const problems = [{ message: 'the file is missing; the manifest stays as it was' }]
-      this.#notify((listener) => listener.missing(problems))
+      const problems = [{ message: 'the file is missing; the manifest is unchanged' }]
+      this.#notify((listener) => listener.missing?.(problems))
       return
     }
     this.#importText(new ConfigText(text))
@@ -278,15 +288,15 @@ export class ManifestStore {
       const problems = paths.map((path) =>
         text.problem(
           path.split('.'),
-          'cannot change while the cluster manager is open: restart it; until then nothing of this edit takes effect',
+          'cannot change while the cluster manager is open: restart it; until then the whole edit has no effect',
         ),
       )
-      this.#notify((listener) => listener.rejected(problems))
+      this.#notify((listener) => listener.rejected?.(problems))
       return
     }
     this.#settings = Object.freeze({ ...config.settings, streams: this.#settings.streams })
     this.#importManifest(withoutRemovals(this.#manifest, config.manifest))
-    // What is left to do is to take away, and to put in order.
+    // Only removals and changes of order remain.
     if (diff(this.#manifest, config.manifest).length > 0 || limitsDiffer(this.#settings, config.settings)) {
       this.#removalTimer = setTimeout(() => this.#checkFile({ unchanged: true }), REMOVAL_DELAY_MS)
     }
@@ -299,7 +309,7 @@ export class ManifestStore {
     this.#importManifest(config.manifest)
     if (!limitsDiffer(this.#settings, config.settings)) return
     this.#settings = config.settings
-    this.#notify((listener) => listener.limitsChanged(config.settings))
+    this.#notify((listener) => listener.limitsChanged?.(config.settings))
   }
 
   #importManifest(desired: Manifest): void {
@@ -310,7 +320,7 @@ export class ManifestStore {
 
   #reject(problems: readonly Problem[]): void {
     this.#problems = problems
-    this.#notify((listener) => listener.rejected(problems))
+    this.#notify((listener) => listener.rejected?.(problems))
   }
 }
 

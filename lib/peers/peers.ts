@@ -1,4 +1,4 @@
-// The other nodes as we know them: asking and answering them, and noticing who is there.
+// Requests to and from remote nodes, and their liveness by heartbeats.
 
 import { randomUUID } from 'node:crypto'
 import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
@@ -21,7 +21,7 @@ import {
   type TablesMessage,
 } from './protocol.ts'
 
-/** What a node answered when asked how it is; what is unknown is left out. */
+/** The answer of a node to cluster_status; unknown parts are left out. */
 export type PeerStatus = {
   status: 'open' | 'NoResponders' | 'Timeout' | 'closed'
   /** ms */
@@ -31,17 +31,20 @@ export type PeerStatus = {
   systemInfo?: { hdb_version?: string; node_version?: string; platform?: string }
 }
 
-/** Where one of a node's streams is. */
+/** The last position of one of a node's streams. */
 export type TablePosition = TableName & { epoch: string; sequence: number }
 
 export interface PeerListener {
   up(node: string): void
   down(node: string): void
-  /** `restarted`: its streams' server was started anew, what it was asked is forgotten; otherwise it was silent for longer than it should be. */
+  /**
+   * At least one heartbeat was missing. `restarted`: the server of the node's streams was restarted, so consumers and pending
+   * requests are gone.
+   */
   returned(node: string, restarted: boolean): void
-  /** Two processes take part under this name, which may be our own. */
+  /** Two processes use this name, which may be that of the local node. */
   duplicate(node: string): void
-  /** It still does, and was there before us: it is for us to stop. */
+  /** The other process with the local name is still there, and older: this one must stop. */
   superseded(): void
   streams(node: string, positions: TablePosition[]): void
 }
@@ -55,16 +58,16 @@ export type PeersOptions = {
   logger: Logger
   /** ms */
   requestTimeout: number
-  /** Answers what is not about this process: add_node, update_node, remove_node, compare_node. Rejects with the reason to refuse. */
+  /** Answers add_node, update_node, remove_node and compare_node. Rejects with the reason of the refusal. */
   negotiate(request: PeerRequest): Promise<unknown>
-  /** Our streams that grew lately. */
+  /** Local streams that grew recently. */
   positions(): TablePosition[]
   listener: PeerListener
 }
 
 type PeerRequestOptions = { operation: string; signal?: AbortSignal | undefined }
 
-/** The last heartbeat under a name; `other`: the last one before it of another process of that name. */
+/** The last heartbeat under a name. `otherInstance`: the last one before it from another process with that name. */
 type HeartbeatRecord = {
   receivedAt: number
   session: string
@@ -74,16 +77,15 @@ type HeartbeatRecord = {
 }
 
 const HEARTBEAT_INTERVAL_MS = 1_000
-/** ms between two greetings of nodes that were not known. */
+/** Minimum time between two heartbeats sent as greetings to new nodes. */
 const GREETING_INTERVAL_MS = 50
-/** ms for the hubs to say who is there. */
 const MEMBERS_TIMEOUT_MS = 500
-/** One was missed, in ms. */
 const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
-/** A node that was silent for so long is down, in ms: four heartbeats; and after so long nothing is known of it any more. */
+/** Four heartbeats. */
 const DOWN_AFTER_MS = 4_000
+/** After this silence the record of a node is deleted. */
 const EXPIRE_AFTER_MS = 60_000
-/** Most names under which heartbeats are followed, and most processes of a shared name that are told: anybody can invent more. */
+/** Bounds on names, and on processes reported as duplicates: every holder of the credentials can invent more. */
 const MAX_NODES = 10_000
 const MAX_DUPLICATES = 100
 
@@ -92,12 +94,12 @@ export class Peers {
   readonly #instance = randomUUID()
   readonly #timers: Timers
   readonly #started: number
-  /** Processes that share a name with another, which was told. */
+  /** Processes that were reported as duplicates. */
   readonly #duplicates = new Set<string>()
   readonly #heartbeats = new Map<string, HeartbeatRecord>()
   readonly #up = new Set<string>()
   #stopHeartbeats: (() => void) | undefined
-  /** Ends waiting to greet again. */
+  /** Set while the greeting interval lasts. */
   #cancelGreeting: (() => void) | undefined
   #greetAgain = false
 
@@ -124,12 +126,12 @@ export class Peers {
     return this.#up.has(node)
   }
 
-  // --- asking -----------------------------------------------------------------------------------------------------------
+  // --- requests ---------------------------------------------------------------------------------------------------------
 
-  /** The other node's tables. Rejects as `request`. */
+  /** The tables of the remote node. Rejects as `request`. */
   async describeTables(node: string, options: PeerRequestOptions): Promise<TableDescription[]> {
     const tables = readTables(await this.request(node, { operation: 'describe_all' }, options))
-    if (!tables) throw clusterError('peer_rejected', node, 'its description of its tables could not be read')
+    if (!tables) throw clusterError('peer_rejected', node, 'its table description is unreadable')
     return Object.entries(tables).flatMap(([database, ofDatabase]) =>
       Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [] }]) => ({
         database,
@@ -141,8 +143,8 @@ export class Peers {
   }
 
   /**
-   * Resolves with the message of the answer. Rejects node_not_listening, node_timeout, peer_rejected, mesh_unavailable, the
-   * texts naming `options.operation`.
+   * Resolves with the message of the answer. Rejects node_not_listening, node_timeout, peer_rejected, mesh_unavailable; the
+   * error texts name `options.operation`.
    */
   async request(node: string, request: PeerRequest, { operation, signal }: PeerRequestOptions): Promise<unknown> {
     const { mesh, requestTimeout, node: self } = this.#options
@@ -152,19 +154,19 @@ export class Peers {
       data = await mesh.request(node, encode(body), { timeout: requestTimeout, signal })
     } catch (error) {
       const timedOut = error instanceof MeshError && error.code === 'timeout'
-      // A server that read its configuration anew may go on believing in a node that is gone.
+      // A server that reloaded its configuration may still route to a node that is gone.
       if (timedOut && !(await this.#isMember(node)))
         throw clusterErrorFrom(error, 'node_not_listening', operation, node)
       throw toClusterError(error, operation, node)
     }
     const response = decodeResponse(data)
-    if (!response) throw clusterError('peer_rejected', node, 'its answer could not be read')
+    if (!response) throw clusterError('peer_rejected', node, 'its answer is unreadable')
     const { status, message } = response
     if (status === 'success') return message
     throw clusterError('peer_rejected', node, typeof message === 'string' ? message : JSON.stringify(message))
   }
 
-  /** Does the node's hub answer, or can we not tell? */
+  /** True as well when the members cannot be determined. */
   async #isMember(node: string): Promise<boolean> {
     try {
       const members = await this.#options.mesh.members({ timeout: MEMBERS_TIMEOUT_MS })
@@ -174,7 +176,7 @@ export class Peers {
     }
   }
 
-  /** Rejects aborted; anything else that fails is a status. */
+  /** Rejects aborted; every other failure is a status. */
   async status(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerStatus> {
     const started = this.#timers.elapsed()
     try {
@@ -203,15 +205,12 @@ export class Peers {
 
   async #answer(data: Uint8Array): Promise<Uint8Array> {
     const request = decodeRequest(data)
-    if (!request) return encode({ status: 'error', message: 'The request could not be read' })
+    if (!request) return encode({ status: 'error', message: 'unreadable request' })
     try {
       const message = await this.#respond(request)
       return encode({ status: 'success', message, system_info: this.#systemInfo() })
     } catch (error) {
-      this.#options.logger.warn(
-        { from: request.node_name, reason: reasonOf(error) },
-        'refused a request of another node',
-      )
+      this.#options.logger.warn({ peer: request.node_name, reason: reasonOf(error) }, 'peer request rejected')
       return encode({ status: 'error', message: reasonOf(error) })
     }
   }
@@ -244,7 +243,7 @@ export class Peers {
 
   // --- heartbeats -------------------------------------------------------------------------------------------------------
 
-  /** Every second, and at once when the way to the others was made anew. */
+  /** Called every second, and at once after a reconnection. */
   sendHeartbeat(): void {
     const { mesh, node, positions, logger } = this.#options
     try {
@@ -254,7 +253,7 @@ export class Peers {
       )
       mesh.announce(encode({ node, instance: this.#instance, started: this.#started, session: mesh.session, streams }))
     } catch (error) {
-      logger.debug({ reason: reasonOf(error) }, 'no heartbeat was sent')
+      logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
     const now = this.#timers.elapsed()
     for (const [each, { receivedAt }] of this.#heartbeats) {
@@ -292,7 +291,7 @@ export class Peers {
     listener.streams(node, positions)
   }
 
-  /** Who is new has not heard us either. Many who come at once are greeted together, the first of them at once. */
+  /** A new node has not received a local heartbeat yet. The first one gets it at once, others within the interval share one. */
   #greet(): void {
     if (this.#cancelGreeting) {
       this.#greetAgain = true
@@ -306,7 +305,10 @@ export class Peers {
     this.sendHeartbeat()
   }
 
-  /** Of two processes of one name, the later one stops (of two at once, the larger id); never for one message that was long on its way. */
+  /**
+   * Of two processes with one name the later one stops; if both started at once, the one with the larger id. A single delayed
+   * message is not enough.
+   */
   #onDuplicateHeartbeat(other: Heartbeat): void {
     const { listener, node } = this.#options
     if (other.instance === this.#instance) return
@@ -314,7 +316,10 @@ export class Peers {
     else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.superseded()
   }
 
-  /** Hubs refuse a second one of their own name, so that namesakes may meet only here: the later one is told of the earlier. */
+  /**
+   * A hub rejects connections of a hub with the same name, so the two processes may not receive each other's heartbeats. A third
+   * node relays the heartbeat of the earlier one.
+   */
   #relayHeartbeat(node: string, one: HeartbeatRecord, two: HeartbeatRecord): void {
     const { instance, started } = isEarlier(one, two) ? one : two
     this.#options.mesh.announce(encode({ node, instance, started, relayed: true, session: '', streams: [] }))
@@ -333,7 +338,7 @@ const isEarlier = (
   b: { instance: string; started: number },
 ): boolean => (a.started === b.started ? a.instance < b.instance : (a.started ?? 0) < b.started)
 
-/** What it means to whoever asked `node` for something. */
+/** Converts an error of a request to `node`. */
 export function toClusterError(error: unknown, operation: string, node: string): ClusterError {
   const code = error instanceof MeshError ? error.code : undefined
   if (code === 'no_responders') return clusterErrorFrom(error, 'node_not_listening', operation, node)

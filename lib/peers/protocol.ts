@@ -1,23 +1,23 @@
-// What nodes say to each other, HarperDB 4.x's requests and our heartbeats, checked against a schema before it is believed.
+// Messages between nodes: the requests of HarperDB 4.x with additional fields, and heartbeats. Every message is validated.
 
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import { fieldSchemas } from '../manifest/subscription.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
-/** Three of them must fit into a subject. */
+/** Three names must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
-/** Subscriptions in one request; ours come in pages of far fewer. */
+/** Per request; enmesh sends pages of 100. */
 const MAX_SUBSCRIPTIONS = 10_000
-/** Streams in one heartbeat. */
+/** Per heartbeat. */
 const MAX_STREAMS = 100_000
 
 const SubscriptionType = Type.Object({
   schema: NameType,
   table: NameType,
   hash_attribute: Type.Optional(Type.Union([Type.String(), Type.Null()])),
-  publish: Type.Boolean(),
-  subscribe: Type.Boolean(),
+  ...fieldSchemas,
   start_time: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
 })
@@ -28,10 +28,10 @@ const SystemInfoType = Type.Object({
   platform: Type.Optional(Type.String()),
 })
 
-/** Of ours: a stamp, or '' for older than any. */
+/** Not in HarperDB: a timestamp, or '' for lower than any. */
 const RevisionType = Type.String({ pattern: '^([0-9a-f]{12}-[0-9a-f]{6}-.+)?$' })
 
-/** Ours: a register of a subscription, as the receiver holds it. */
+/** Not in HarperDB: a register as its receiver holds it. */
 const RegisterEntryType = Type.Intersect([
   SubscriptionType,
   Type.Object({ removed: Type.Boolean(), revision: RevisionType }),
@@ -42,12 +42,12 @@ const RequestType = Type.Object({
   node_name: Type.Optional(NameType),
   subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MAX_SUBSCRIPTIONS })),
   system_info: Type.Optional(SystemInfoType),
-  /** Ours: when this was asked; newer than what it is to change. */
+  /** Not in HarperDB: higher than the revisions of the subscriptions to change. */
   revision: Type.Optional(RevisionType),
   entries: Type.Optional(Type.Array(RegisterEntryType, { maxItems: MAX_SUBSCRIPTIONS })),
-  /** Ours: of what is compared the keys of tables from the first, up to and without the second. */
+  /** Not in HarperDB: the table keys that a comparison covers; `from` is inclusive, `to` exclusive. */
   range: Type.Optional(Type.Object({ from: Type.String(), to: Type.Optional(Type.String()) })),
-  /** Ours: the subscriptions named are all there are. */
+  /** Not in HarperDB: the request names all subscriptions; others are removed. */
   replace: Type.Optional(Type.Boolean()),
 })
 
@@ -78,14 +78,15 @@ const TablesType = Type.Record(
 
 const HeartbeatType = Type.Object({
   node: NameType,
-  /** Of the process: another for each, so that a copied folder is no disguise; and when it was opened, in ms since 1970. */
+  /** Random for each process: a copied directory does not copy it. */
   instance: NameType,
+  /** When the process started, in ms since 1970. */
   started: Type.Optional(Type.Number()),
-  /** Sent on by a third node, to a namesake of the sender that cannot hear it. */
+  /** Relayed by a third node to a process with the same name that does not receive the original. */
   relayed: Type.Optional(Type.Boolean()),
-  /** Of the server of its streams. */
+  /** Session of the server that holds the node's streams. */
   session: Type.String({ maxLength: 1_000 }),
-  /** Database, table, epoch, last sequence of each stream that grew lately. */
+  /** Database, table, epoch and last sequence of each stream that grew recently. */
   streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Integer({ minimum: 0 })]), {
     maxItems: MAX_STREAMS,
   }),
@@ -104,11 +105,11 @@ const packr = new Packr({ useRecords: false, mapsAsObjects: true, structuredClon
 
 export const encode = (value: PeerRequest | PeerResponse | Heartbeat): Uint8Array => packr.pack(value)
 
-/** A reader of one kind of message: undefined for what is none. */
+/** Returns a function that returns undefined for an invalid value. */
 const createReader = <T>(validator: { Check(value: unknown): boolean }) => {
   return (value: unknown): T | undefined => (validator.Check(value) ? (value as T) : undefined)
 }
-/** Of what is decoded at all: unpacked it takes several times as much. */
+/** Unpacked, a message takes several times as much memory. */
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 const createDecoder = <T>(read: (value: unknown) => T | undefined, maxValues = MAX_DECODED_VALUES) => {
@@ -123,7 +124,7 @@ const createDecoder = <T>(read: (value: unknown) => T | undefined, maxValues = M
 }
 
 export const decodeRequest = createDecoder(createReader<PeerRequest>(Compile(RequestType)))
-/** We asked for it: the attributes of all tables of a large node are many. */
+/** An answer may hold the attributes of all tables of a large node. */
 export const decodeResponse = createDecoder(createReader<PeerResponse>(Compile(ResponseType)), 4 * MAX_DECODED_VALUES)
 export const decodeHeartbeat = createDecoder(createReader<Heartbeat>(Compile(HeartbeatType)))
 export const readStatus = createReader<StatusMessage>(Compile(StatusType))

@@ -1,5 +1,5 @@
-// What was agreed on last about each subscription, and when: last-writer-wins registers, each held by two nodes, kept beside
-// the leaf's store. The file that people read holds the values; this holds the revisions, and what was removed.
+// The revision of each subscription: last-writer-wins registers, each held by the two nodes of the subscription. The
+// configuration file holds the values; the revision file beside the leaf's store holds the revisions and what was removed.
 
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -8,45 +8,82 @@ import { Compile } from 'typebox/schema'
 import { reasonOf } from '../errors.ts'
 import type { Timestamp } from '../host/host.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
+import type { ManifestStore } from '../manifest/store.ts'
+import {
+  emptyFields,
+  fieldSchemas,
+  optionalFields,
+  pickFields,
+  requiredFields,
+  type Subscription,
+  sameFields,
+} from '../manifest/subscription.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 
-/** What gives revisions, each higher than those merged before. */
+/** Each timestamp is higher than every revision merged before. */
 type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
 
-/** `removed`: there is no subscription, since then. A revision of '' is older than any other. */
-export type Register = TableName & { publish: boolean; subscribe: boolean; removed: boolean; revision: Timestamp }
+/** `removed`: the subscription was removed at that revision. The revision '' is lower than any other. */
+export type Register = Subscription & { readonly removed: boolean; readonly revision: Timestamp }
 
-const FileType = Type.Object({
-  nodes: Type.Record(
-    Type.String(),
-    Type.Array(
-      Type.Tuple([Type.String(), Type.String(), Type.Boolean(), Type.Boolean(), Type.Boolean(), Type.String()]),
-    ),
-  ),
+/** A row of the revision file: the values of a register in the order of `columns`. */
+const columns = ['database', 'table', ...requiredFields, 'removed', 'revision', ...optionalFields] as const
+const fileSchema = Compile(Type.Object({ nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))) }))
+const registerSchema = Compile(
+  Type.Object({
+    database: Type.String(),
+    table: Type.String(),
+    ...fieldSchemas,
+    removed: Type.Boolean(),
+    revision: Type.String(),
+  }),
+)
+
+/** JSON writes an unset value as null. */
+const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
+
+function fromRow(row: readonly unknown[]): Register {
+  const register = Object.fromEntries(
+    columns.map((column, index) => [column, row[index] ?? undefined]).filter(([, value]) => value !== undefined),
+  )
+  if (!registerSchema.Check(register)) throw new Error('unexpected content')
+  return register
+}
+
+export const removedRegister = ({ database, table }: TableName, revision: Timestamp = ''): Register => ({
+  database,
+  table,
+  ...emptyFields,
+  removed: true,
+  revision,
 })
-const fileSchema = Compile(FileType)
+
+export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revision'>): boolean =>
+  a.removed === b.removed && sameFields(a, b)
 
 export class Registers {
   readonly #path: string | undefined
+  readonly #clock: RevisionClock
   readonly #logger: Logger
   readonly #nodes = new Map<string, Map<string, Register>>()
   #size = 0
-  /** The manifest that was taken over last. */
+  /** The manifest of the last `sync`. */
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
 
-  private constructor(path: string | undefined, logger: Logger) {
+  private constructor(path: string | undefined, clock: RevisionClock, logger: Logger) {
     this.#path = path
+    this.#clock = clock
     this.#logger = logger
   }
 
   /**
-   * Reads what was kept, and takes every difference to the manifest for an edit made while we were down, now. Without a
-   * file (lost, or never there) everything in the manifest has revision '': the other nodes know better. Without a path
-   * nothing is kept.
+   * Reads the revision file. A difference between it and the manifest is an edit made while the node was down: it gets a new
+   * revision. Without a readable file all subscriptions of the manifest get the revision '', so that the peers' revisions win.
+   * Without a path nothing is stored.
    */
   static async open(
     path: string | undefined,
@@ -54,26 +91,42 @@ export class Registers {
     clock: RevisionClock,
     logger: Logger,
   ): Promise<Registers> {
-    const registers = new Registers(path, logger)
-    const known = await registers.#read()
-    // Some came from nodes whose clocks are ahead of ours: what is changed from now on is newer all the same.
+    const registers = new Registers(path, clock, logger)
+    const wasRead = await registers.#read()
+    // Peers whose clocks are ahead may have set some revisions: local changes must get higher ones.
     for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.merge(revision)
     const now = clock.timestamp()
-    registers.sync(manifest, () => (known ? now : ''))
+    registers.#sync(manifest, () => (wasRead ? now : ''))
     return registers
   }
 
-  /** Every node of which something is known, removed ones too. */
+  /**
+   * Records the revisions of every later commit. `changedLocally` receives each node whose subscriptions were changed here
+   * without a negotiation.
+   */
+  subscribe(store: Pick<ManifestStore, 'listen'>, changedLocally: (node: string) => void): void {
+    store.listen({
+      committed: ({ current, revisions }) => {
+        const changed = this.#sync(current, (table) => revisions?.get(tableKey(table)) ?? this.#clock.timestamp())
+        if (!revisions) for (const node of changed) changedLocally(node)
+      },
+    })
+  }
+
+  /** Every node with registers, including removed ones. */
   nodes(): string[] {
     return [...this.#nodes.keys()]
   }
 
-  /** How many there are, of all nodes, removed ones too. */
+  /** Number of registers of all nodes, including removed ones. */
   get size(): number {
     return this.#size
   }
 
-  /** Makes room for so many more, so that there are at most `max`: by forgetting what was removed, the oldest first. False when that is not enough. */
+  /**
+   * Makes room for `count` more registers within `max`: deletes removed registers, the oldest first. False, and nothing is
+   * deleted, when that is not enough.
+   */
   reserve(count: number, max: number): boolean {
     if (this.#size + count <= max) return true
     const removable = [...this.#nodes].flatMap(([node, registers]) =>
@@ -110,46 +163,35 @@ export class Registers {
     this.#save()
   }
 
-  /**
-   * Takes over what the manifest holds; what is the same object as the last time is not looked at. Returns the nodes of
-   * which something differed.
-   */
-  sync(manifest: Manifest, revisionOf: (node: string, table: TableName) => Timestamp): string[] {
+  /** Records the subscriptions that differ from the last synced manifest. Returns the nodes with changed registers. */
+  #sync(manifest: Manifest, revisionOf: (table: TableName) => Timestamp): string[] {
     const changed = new Set<string>()
-    const put = (node: string, register: Omit<Register, 'revision'>) => {
-      const known = this.get(node, register)
-      if (known && sameValue(known, register)) return
-      const { database, table, publish, subscribe, removed } = register
-      this.set(node, { database, table, publish, subscribe, removed, revision: revisionOf(node, register) })
+    const put = (node: string, value: Register) => {
+      const known = this.get(node, value)
+      if (known && sameValue(known, value)) return
+      this.set(node, { ...value, revision: revisionOf(value) })
       changed.add(node)
     }
     const before = new Map<string, readonly TableName[]>(
       this.#syncedManifest?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
         this.nodes().map((node) => [node, this.forNode(node).filter(({ removed }) => !removed)]),
     )
-    const end = (node: string, tables: readonly TableName[]) => {
-      for (const { database, table } of tables)
-        put(node, { database, table, publish: false, subscribe: false, removed: true })
-    }
     for (const { name, subscriptions } of manifest.nodes) {
       const old = before.get(name)
       before.delete(name)
       if (old === subscriptions) continue
       const remaining = new Set(old)
       const added = subscriptions.filter((each) => !remaining.delete(each))
-      for (const each of added) put(name, { ...each, removed: false })
+      for (const each of added) put(name, toRegister(each))
       const keys = new Set(added.map(tableKey))
-      end(
-        name,
-        [...remaining].filter((each) => !keys.has(tableKey(each))),
-      )
+      for (const each of remaining) if (!keys.has(tableKey(each))) put(name, removedRegister(each))
     }
-    for (const [node, tables] of before) end(node, tables)
+    for (const [node, tables] of before) for (const each of tables) put(node, removedRegister(each))
     this.#syncedManifest = manifest
     return [...changed]
   }
 
-  /** Resolves when everything so far is on disk, or could not be written (which is logged). */
+  /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
   async flush(): Promise<void> {
     await this.#writing
   }
@@ -158,16 +200,14 @@ export class Registers {
     if (this.#path === undefined) return false
     try {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
-      if (!fileSchema.Check(value)) throw new Error('it is not what was written')
-      for (const [node, registers] of Object.entries(value.nodes))
-        for (const [database, table, publish, subscribe, removed, revision] of registers)
-          this.set(node, { database, table, publish, subscribe, removed, revision })
+      if (!fileSchema.Check(value)) throw new Error('unexpected content')
+      for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       return true
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         this.#logger.warn(
           { file: this.#path, reason: reasonOf(error) },
-          'the revisions are lost; the other nodes know them',
+          'revision file unreadable; recovering from peers',
         )
       return false
     }
@@ -180,7 +220,10 @@ export class Registers {
     })
   }
 
-  /** Once for all that changes in one turn. A death before that makes of the change an edit made while we were down: the same. */
+  /**
+   * One write for all changes of a turn of the event loop. After a crash before the write, the change is taken for an edit made
+   * while the node was down, which has the same effect.
+   */
   async #write(): Promise<void> {
     await Promise.resolve()
     while (this.#dirty && this.#path !== undefined) {
@@ -192,20 +235,16 @@ export class Registers {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
         await writeFileAtomic(this.#path, JSON.stringify({ nodes }))
       } catch (error) {
-        this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'the revisions could not be written')
+        this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }
     }
   }
 }
 
-const toRow = ({ database, table, publish, subscribe, removed, revision }: Register) => [
-  database,
-  table,
-  publish,
-  subscribe,
-  removed,
-  revision,
-]
-
-export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revision'>): boolean =>
-  a.publish === b.publish && a.subscribe === b.subscribe && a.removed === b.removed
+const toRegister = (subscription: Subscription): Register => ({
+  database: subscription.database,
+  table: subscription.table,
+  ...pickFields(subscription),
+  removed: false,
+  revision: '',
+})

@@ -1,4 +1,4 @@
-// configure_cluster is a difference: what stays is not touched, whatever else changes around it.
+// configure_cluster applies a difference: unchanged subscriptions are not interrupted.
 
 import assert from 'node:assert/strict'
 import { readFile, stat } from 'node:fs/promises'
@@ -29,7 +29,7 @@ type State = Payload<'subscription:state'>
 const statesOf = (node: TestNode, other: TestNode, table: string): State[] =>
   node.seen('subscription:state').filter(({ source }) => source.node === other.name && source.table === table)
 
-/** `database.table` and the directions, as the other node sees them, sorted. */
+/** `database.table` and the mirrored directions, sorted. */
 const held = ({ nodes }: Manifest, name: string) =>
   (nodes.find((node) => node.name === name)?.subscriptions ?? [])
     .map(({ database, table, publish, subscribe }) => ({ table: `${database}.${table}`, publish, subscribe }))
@@ -37,7 +37,7 @@ const held = ({ nodes }: Manifest, name: string) =>
 const mirrored = (list: ReturnType<typeof held>) =>
   list.map(({ table, publish, subscribe }) => ({ table, publish: subscribe, subscribe: publish }))
 
-/** The first time: a node that has only just been met may not be listening yet, and is asked again. */
+/** Retries: a new node may not be listening yet. */
 const configured = (node: TestNode, connections: ReturnType<typeof connection>[]) =>
   eventually(
     `${node.name} is configured`,
@@ -48,7 +48,7 @@ const configured = (node: TestNode, connections: ReturnType<typeof connection>[]
     60_000,
   )
 
-/** Writes to a table one transaction after the other until told to stop; resolves with the ids in their order. */
+/** Commits transactions to a table until it is stopped; resolves with the ids in order. */
 function writer(node: TestNode, table: string): () => Promise<string[]> {
   const ids: string[] = []
   let isOver = false
@@ -60,7 +60,7 @@ function writer(node: TestNode, table: string): () => Promise<string[]> {
     }
   }
   const running = run()
-  // A failure is told where it is awaited.
+  // A failure is reported where it is awaited.
   running.catch(() => {})
   return async () => {
     isOver = true
@@ -69,7 +69,7 @@ function writer(node: TestNode, table: string): () => Promise<string[]> {
   }
 }
 
-test('twenty reconfigurations under load lose nothing of a subscription that stays', {
+test('twenty reconfigurations under load lose nothing of an unchanged subscription', {
   timeout: 140_000,
 }, async (t) => {
   const seed = seedOf()
@@ -97,7 +97,7 @@ test('twenty reconfigurations under load lose nothing of a subscription that sta
     const third = connection(node3, some())
     const withThird = third.subscriptions.length > 0
     const connections = !withThird ? [second] : random() < 0.5 ? [second, third] : [third, second]
-    // Both ends may ask for it.
+    // Both nodes may request it.
     const answer = await node1.cluster.configureCluster({ connections })
     assert.equal(answer.message, 'Cluster successfully configured.')
     assert.deepEqual(
@@ -126,13 +126,13 @@ test('twenty reconfigurations under load lose nothing of a subscription that sta
   await quiet(nodes, 40_000)
   t.diagnostic(`${ids1!.length} and ${ids2!.length} transactions of the table that stays`)
   assert.ok(ids1!.length > RECONFIGURATIONS && ids2!.length > RECONFIGURATIONS)
-  // In order, none missing, none twice.
+  // In order, without losses or duplicates.
   const ids = (node: TestNode, from: TestNode) => node.host.from(from.name, 'kept').map(({ id }) => id)
   assert.deepEqual(ids(node2, node1), ids1)
   assert.deepEqual(ids(node1, node2), ids2)
   assert.deepEqual(node1.host.contents('dev', 'kept'), node2.host.contents('dev', 'kept'))
   for (const node of nodes) assert.deepEqual(node.seen('replication:gap'), [])
-  // Lagging behind for a moment under load is no restart; ending or being pending is.
+  // A short lag under load is not a restart; states ended or pending are.
   const since = [
     statesOf(node1, node2, 'kept').slice(before[0]),
     statesOf(node2, node1, 'kept').slice(before[1]),
@@ -143,7 +143,7 @@ test('twenty reconfigurations under load lose nothing of a subscription that sta
   assert.deepEqual(restarts, [])
 })
 
-test('a dry run tells what would be done and does nothing', { timeout: 100_000 }, async (t) => {
+test('a dry run reports the plan and changes nothing', { timeout: 100_000 }, async (t) => {
   const scope = TestCluster.for(t)
   const tables = ['kept', ...changing].map((table): [string, string] => ['dev', table])
   const nodes = await scope.startAll(['node1', 'node2', 'node3'], { tables })
@@ -264,7 +264,7 @@ test('250 tables configured again, and all but one of them, restart nothing', { 
   }
   assert.deepEqual(forgotten, [])
 
-  // One goes, from the middle of a page: it alone ends, on both sides.
+  // One table in the middle of a page is removed: only it ends, on both nodes.
   const removed = names[150]!
   await node1.cluster.configureCluster(both(names.filter((name) => name !== removed)))
   for (const [index, node] of nodes.entries()) {

@@ -1,4 +1,4 @@
-// What nodes know of each other: who is there, what they agreed on, and what becomes of it when one is away.
+// Liveness of nodes, negotiations between them, and both while a node is down.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -33,27 +33,27 @@ async function pair(t: { after(fn: () => unknown): void }, options: object = {})
   return { cluster, node1, node2 }
 }
 
-/** `[node, table, publish, subscribe]` of everything in the manifest. */
+/** `[node, table, publish, subscribe]` of all subscriptions. */
 const held = ({ cluster }: TestNode) =>
   cluster.manifest.nodes.flatMap(({ name, subscriptions }) =>
     subscriptions.map(({ table, publish, subscribe }) => [name, table, publish, subscribe] as const),
   )
 
-/** Changes the file as a person would. */
+/** Edits the file as a person would. */
 async function edit({ configFile }: TestNode, change: (nodes: object[]) => object[]): Promise<void> {
   const config = parse(await readFile(configFile, 'utf8'))
   config.clustering.nodes = change(config.clustering.nodes ?? [])
   await writeFile(configFile, stringify(config))
 }
 
-/** ms that `work` takes. */
+/** Duration of `work` in ms. */
 async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now()
   await work()
   return performance.now() - start
 }
 
-describe('who is there', { concurrency: true }, () => {
+describe('liveness', { concurrency: true }, () => {
   test('peer:down when a node closes, peer:up when it is back, each within five seconds or so', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
@@ -72,7 +72,7 @@ describe('who is there', { concurrency: true }, () => {
     assert.equal(node1.seen('peer:down').length, 1)
   })
 
-  test('of two of one name that meet through a third, the later one steps aside', async (t) => {
+  test('of two nodes with one name that meet through a third, the later one stands down', async (t) => {
     const cluster = TestCluster.for(t)
     const first = await cluster.start('node1', { tables })
     const later = await cluster.start('node1', { tables })
@@ -89,7 +89,7 @@ describe('who is there', { concurrency: true }, () => {
     await subscribe(third, first, { dog: 'both' })
     await write(first, 'dog', 'one')
     await eventually('the first one goes on', () => third.host.applied.includes('one'))
-    // What the later one commits stays with it, and so does its manifest.
+    // Commits and manifest of the later one stay on it.
     const route = { host: '127.0.0.1', port: 12345 }
     await later.cluster.setRoutes({ server: 'hub', routes: [route] })
     assert.deepEqual((await later.cluster.getRoutes({})).hub, [route])
@@ -167,7 +167,7 @@ describe('who is there', { concurrency: true }, () => {
     await eventually('node4 answers again', async () => (await statuses())[2]![1] === 'open')
   })
 
-  test('cluster_network does not wait for a node that is gone', async (t) => {
+  test('cluster_network does not wait for a node that is down', async (t) => {
     const { cluster, node1, node2 } = await pair(t)
     const node3 = await cluster.start('node3', { routes: [node1.ports.cluster] })
     await allMet([node1, node2, node3])
@@ -190,8 +190,8 @@ describe('who is there', { concurrency: true }, () => {
   })
 })
 
-describe('agreement', { concurrency: 2 }, () => {
-  test('with a node that is not there: refused, and nothing has changed', async (t) => {
+describe('negotiation', { concurrency: 2 }, () => {
+  test('with a missing node is rejected, and nothing has changed', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables })
     const before = await readFile(node1.configFile, 'utf8')
@@ -212,7 +212,7 @@ describe('agreement', { concurrency: 2 }, () => {
     assert.equal(node1.host.checkpoints.size, 0)
   })
 
-  test('with a node that refuses: its reason is told, and nothing has changed here', async (t) => {
+  test('with a node that rejects: its reason is reported, and nothing has changed here', async (t) => {
     const { node1, node2 } = await pair(t)
     await writeFile(node2.configFile, 'clustering: [this is no section')
     await eventually('node2 rejects its file', () => node2.seen('config:rejected').length > 0)
@@ -226,7 +226,7 @@ describe('agreement', { concurrency: 2 }, () => {
     assert.equal(node1.host.checkpoints.size + node2.host.checkpoints.size, 0)
   })
 
-  test('both ends hold mirror images after add, update and remove', async (t) => {
+  test('both nodes hold mirror images after add, update and remove', async (t) => {
     const { node1, node2 } = await pair(t)
     const added = await node1.cluster.addNode({
       node_name: 'node2',
@@ -241,7 +241,7 @@ describe('agreement', { concurrency: 2 }, () => {
     )
     await assert.rejects(node1.cluster.addNode({ node_name: 'node2', subscriptions: both }), { code: 'node_exists' })
 
-    // From the other end.
+    // From the other node.
     const updated = await node2.cluster.updateNode({
       node_name: 'node1',
       subscriptions: subscriptionsOf({ cat: 'publish', dog: 'both' }),
@@ -282,7 +282,7 @@ describe('agreement', { concurrency: 2 }, () => {
     })
   })
 
-  test('a node removed while it is away is told when it is back', async (t) => {
+  test('a node removed while it is down receives the removal when it is back', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
     await node2.cluster.close()
@@ -296,7 +296,7 @@ describe('agreement', { concurrency: 2 }, () => {
     assert.deepEqual(node2.cluster.subscriptions(), [])
   })
 
-  test('a node of another name than before is another node with the same subscriptions, tables and streams', async (t) => {
+  test('a renamed node is another node with the same subscriptions, tables and streams', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
     await write(node1, 'dog', 'before')
@@ -317,12 +317,12 @@ describe('agreement', { concurrency: 2 }, () => {
     await write(node2, 'dog', 'back')
     await eventually('it goes on, both ways', () => node1.host.applied.length > 0 && node2.host.applied.length > 1)
     assert.deepEqual([node1.host.applied, node2.host.applied], [['back'], ['before', 'after']])
-    // What it was called before is a node that is not there, until somebody says so.
+    // The old name stays in the manifest as an unreachable node until it is removed.
     await node2.cluster.removeNode({ node_name: 'node1' })
     assert.deepEqual(held(node2), [['node9', 'dog', true, true]])
   })
 
-  test('a subscription written into the file by hand becomes live on both ends', async (t) => {
+  test('a subscription written into the file becomes live on both nodes', async (t) => {
     const { node1, node2 } = await pair(t)
     await edit(node1, (nodes) => [
       ...nodes,
@@ -354,7 +354,7 @@ describe('agreement', { concurrency: 2 }, () => {
     await eventually('nothing is read any more', () => node1.cluster.subscriptions().length === 0)
   })
 
-  test('a node written into the file that is not there yet is set up when it comes', async (t) => {
+  test('a node written into the file before it exists is set up when it starts', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node2')
     const node1 = await cluster.start('node1', { tables, routes: [files.ports.cluster] })

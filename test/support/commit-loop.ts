@@ -1,12 +1,12 @@
-// A process that commits to configuration files without end (`--setParts`: through a manager), to be killed while it does. Each commit depends on its number
-// alone, so that whoever knows how many were made knows the whole manifest, and every byte of the file.
+// A process that commits to configuration files in a loop (`--setParts`: through a manager) until it is killed. A commit depends
+// only on its number, so the number of commits determines the manifest and every byte of the file.
 
 import { writeSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { addRoutes, type Manifest, removeRoutes, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { ManifestStore } from '../../lib/manifest/store.ts'
 
-/** What stands before our section, and must stay byte for byte. */
+/** The text before the section, which must stay byte for byte. */
 export const head = `# The database of the farm. "Quotes", 'quotes', tabs\tand  blanks.
 
 http: {port: 9926,   cors: [ 'a', "b" ]}   # not pretty, and ours to keep
@@ -24,7 +24,7 @@ storage:
     defaults: *defaults
 `
 
-/** What stands behind it. */
+/** The text after it. */
 export const tail = `
 # The last section.
 logging:
@@ -33,10 +33,10 @@ logging:
   file: *engine
 # The end, and no line feed behind it.`
 
-/** Comments in our section that belong to what is never removed. */
+/** Comments in the section on entries that are never removed. */
 export const commentsOfOurs = ['# ours', '# the office', '# other hubs', '# the neighbour', '# dogs']
 
-/** Before any commit; it counts as the first. */
+/** The initial text; it has number 1. */
 export const initialText = `${head}clustering:            # ours
   enabled: false
   nodeName: node1
@@ -63,7 +63,7 @@ export const initialText = `${head}clustering:            # ours
         - { database: dev, table: cat, publish: true, subscribe: true }
 ${tail}`
 
-/** The commit that makes a manifest that counts `number - 1` one that counts `number`: a bit of everything. */
+/** The commit from manifest `number - 1` to manifest `number`, with changes of all kinds. */
 export const commitOf =
   (number: number) =>
   (manifest: Manifest): Manifest => {
@@ -79,10 +79,10 @@ export const commitOf =
     return setSubscriptions(mended, `other${number % 3}`, [other], { replace: true })
   }
 
-/** Which commit a manifest is the state after. */
+/** The number of the last commit of a manifest. */
 export const numberOf = ({ routes }: Manifest): number => routes.leaf.find(({ host }) => host === 'count')?.port ?? 0
 
-/** One line for every commit that was acknowledged: which file, which number. */
+/** One line for every acknowledged commit: file, number. */
 async function commitForever(path: string, file: number): Promise<void> {
   const store = await ManifestStore.open(path)
   for (let number = numberOf(store.manifest); ; number++) {
@@ -91,7 +91,7 @@ async function commitForever(path: string, file: number): Promise<void> {
   }
 }
 
-/** The same through a manager, which holds the lock on the file: routes that come and go. */
+/** The same through a manager, which holds the lock on the file: adds and removes routes. */
 async function holdForever(configFile: string): Promise<void> {
   const [{ ClusterManager }, { MemoryHost }] = await Promise.all([
     import('../../lib/cluster-manager.ts'),

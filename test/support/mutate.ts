@@ -1,8 +1,8 @@
-// Nearly valid input: real values and real bytes with a few things changed.
+// Nearly valid input: valid values and bytes with a few changes.
 
 import fc from 'fast-check'
 
-/** What tends to break those who read it. */
+/** Values that often break readers. */
 export const oddities: unknown[] = [
   null,
   undefined,
@@ -46,7 +46,7 @@ const isContainer = (value: unknown): value is Record<string, unknown> =>
   value !== null &&
   (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype)
 
-/** Every container of the value, itself first; there may be circles. */
+/** Every container in the value, itself first; may be cyclic. */
 function containers(value: unknown, found = new Set<Record<string, unknown>>()): Record<string, unknown>[] {
   if (isContainer(value) && !found.has(value)) {
     found.add(value)
@@ -55,7 +55,7 @@ function containers(value: unknown, found = new Set<Record<string, unknown>>()):
   return [...found]
 }
 
-/** Copies of one of these with up to four of their parts replaced, removed, doubled or added. */
+/** Copies of these values with up to four parts replaced, removed, duplicated or added. */
 export function nearly(values: readonly object[]): fc.Arbitrary<object> {
   const odd = fc.oneof(fc.constantFrom(...oddities), fc.anything({ withBigInt: true, withNullPrototype: true }))
   const change = fc.record({
@@ -80,7 +80,7 @@ export function nearly(values: readonly object[]): fc.Arbitrary<object> {
   })
 }
 
-/** Bytes of one of these with some of them changed, taken out, doubled, or cut off. */
+/** Copies of these bytes with some of them changed, removed, duplicated, or cut off. */
 export function nearlyBytes(values: readonly Uint8Array[]): fc.Arbitrary<Uint8Array> {
   const change = fc.record({
     at: fc.nat(),
@@ -104,7 +104,7 @@ export function nearlyBytes(values: readonly Uint8Array[]): fc.Arbitrary<Uint8Ar
     })
 }
 
-/** What YAML makes something else of. */
+/** Texts with a special meaning in YAML. */
 const snippets = [
   ...[
     '{',
@@ -156,7 +156,7 @@ const snippets = [
   ],
 ]
 
-/** Texts of one of these with up to five of their lines changed, moved, doubled, indented otherwise, or cut off. */
+/** Copies of these texts with up to five lines changed, moved, duplicated, indented differently, or cut off. */
 export function nearlyText(texts: readonly string[]): fc.Arbitrary<string> {
   const change = fc.record({
     line: fc.nat(),

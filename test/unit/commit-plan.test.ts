@@ -1,4 +1,4 @@
-// Commits that wait together: which of them are written together, and that each comes to what it would alone.
+// Commits that wait together: which are written together, with the same result as one by one.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -24,23 +24,23 @@ const refuse = () => {
 const together = (...changes: ((manifest: Manifest) => Manifest)[]) =>
   planCommits(
     emptyManifest,
-    changes.map((change) => ({ change, cause: 'api', note: undefined, resolve: () => {}, reject: () => {} })),
+    changes.map((change) => ({ change, cause: 'api', revisions: undefined, resolve: () => {}, reject: () => {} })),
   ).length
 
 describe('commits that wait together', () => {
-  it('are written together when they change other nodes, or routes', () => {
+  it('are written together when they change different nodes, or routes', () => {
     assert.equal(together(subscribe('a'), subscribe('b'), addRoute('x'), addRoute('y'), subscribe('c')), 5)
     assert.equal(together(nothing, refuse, nothing, subscribe('a'), subscribe('b')), 5)
   })
 
-  it('wait for those before them that change the same node, or may be why they change nothing', () => {
+  it('wait for earlier ones that change the same node, or that may be the reason why they change nothing', () => {
     assert.equal(together(subscribe('a'), subscribe('b'), subscribe('a', false), subscribe('c')), 2)
     assert.equal(together(subscribe('a'), nothing, subscribe('b')), 1)
     assert.equal(together(subscribe('a'), subscribe('a')), 1)
     assert.equal(together(subscribe('a'), refuse, subscribe('b')), 1)
   })
 
-  it('take few writes, come in order, and fail alone', async (test) => {
+  it('need few writes, keep their order, and fail separately', async (test) => {
     const written = test.mock.method(ConfigFile.prototype, 'replace')
     const { store, path, listener } = await openStore(test, 'clustering:\n  enabled: true\n  nodeName: node1\n')
     const start = store.manifest

@@ -1,4 +1,4 @@
-// Changes written into lines that were kept from the change before, against the same text read from its first line.
+// Edits of cached lines have the same result as edits of the completely parsed text.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -46,15 +46,15 @@ ${names
   .join('')}# the end
 last: [1, 2]
 `
-/** What is said beside the items of that name, which nobody touched. */
+/** The text beside the items of that name. */
 const remarks = (text: string, name: string) =>
   text
     .split('\n')
     .filter((line) => line.includes(`${name}`))
     .sort()
 
-describe('lines kept from one change to the next', () => {
-  it('say what the whole text says, and keep what was not touched', () => {
+describe('cached lines', () => {
+  it('equal the parsed text, and keep unchanged lines', () => {
     const seed = seedOf()
     console.log(`seed ${seed}`)
     const random = randomNumbers(seed)
@@ -103,7 +103,7 @@ describe('lines kept from one change to the next', () => {
     }
   })
 
-  it('are not read again', () => {
+  it('are not parsed again', () => {
     const commit = (text: ConfigText, host: string) => {
       const { manifest } = text.config!
       return editConfig(text, diff(manifest, addRoutes(manifest, 'hub', [{ host, port: 9 }]).manifest))
@@ -115,7 +115,7 @@ describe('lines kept from one change to the next', () => {
     assert.equal(twice.blocks!.nodes!.chunks, once.blocks!.nodes!.chunks)
   })
 
-  it('are not kept where an anchor ties them to the rest', () => {
+  it('are not used for files with anchors', () => {
     const tied = start.replace('http: { port: 9926 }', 'http: &http { port: 9926 }\nmore: *http')
     const config = new ConfigText(tied)
     const { manifest } = config.config!

@@ -1,4 +1,4 @@
-// The configuration file's text: what it is read as, the faults it is told, and that an edit touches only what changed.
+// The text of the configuration file: parsing, faults, and minimal edits.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -27,7 +27,7 @@ const configOf = (text: string) => {
   return config
 }
 
-/** The text after a change of what it says. */
+/** The text after a change of the manifest. */
 const edit = (text: string, change: (manifest: Manifest) => Manifest): string => {
   const before = new ConfigText(text)
   assert.deepEqual(before.problems, [])
@@ -149,7 +149,7 @@ clustering:
     })
   })
 
-  it('tells every fault with its place, and what was expected', () => {
+  it('reports every fault with its position and the expected value', () => {
     const { config, problems } = new ConfigText(`rootPath: 5
 clustering:
   enabled: maybe
@@ -190,24 +190,27 @@ clustering:
         '13:24 clustering.leafServer.streams.maxAge must be an integer, 1 or more, or null, not -1',
         '17:45 clustering.nodes[0].subscriptions[0].publish must be true or false, not 1',
         `18:33 clustering.nodes[0].subscriptions[1].table must be ${token}, not "a b"`,
-        "20:11 clustering.nodes[0].subscriptions[3] names the table 'e.t' a second time",
-        "21:13 clustering.nodes[1].name names the node 'x' a second time",
+        "20:11 clustering.nodes[0].subscriptions[3] repeats the table 'e.t'",
+        "21:13 clustering.nodes[1].name repeats the node 'x'",
         '22:7 clustering.nodes[2] must be a map, not 5',
       ],
     )
   })
 
-  it('refuses our own name among the nodes, and one port for two servers', () => {
+  it('rejects the local name among the nodes, and one port for two servers', () => {
     const { problems } = new ConfigText(
       'clustering:\n  nodeName: me\n  nodes:\n    - name: me\n  hubServer: { network: { port: 9932 } }\n',
     )
     assert.deepEqual(
       problems.map(({ line, message }) => `${line} ${message}`),
-      ["4 must not be this node's own name, 'me'", '5 must be another port, 9932 is that of another server'],
+      [
+        "4 must not be the name of the local node, 'me'",
+        '5 must differ from the other ports, 9932 is used by another server',
+      ],
     )
   })
 
-  it('refuses a file that is empty, half saved, or no YAML', () => {
+  it('rejects a file that is empty, partly written, or not YAML', () => {
     for (const text of [
       '',
       '# nothing\n',
@@ -256,7 +259,7 @@ describe('editing the configuration', () => {
     assert.equal(configOf(text).manifest.routes.hub.length, 0)
   })
 
-  it('fills a list that is null, and gives the null back', () => {
+  it('fills a null list, and restores the null', () => {
     const filled = edit(host, add('leaf', 'l', 9))
     assert.equal(
       filled,
@@ -295,14 +298,14 @@ describe('editing the configuration', () => {
     assert.match(text, /\n {4}nodes: null\n {8}# our twin\n# the rest\nlogging:\n- a\n- "b"\n$/)
   })
 
-  it('puts items in another order together with the comments above them', () => {
+  it('reorders items together with the comments above them', () => {
     const two = edit(host, (manifest) => setSubscriptions(manifest, 'node3', [dog]))
     const text = edit(two, (manifest) => replaceNodes(manifest, manifest.nodes.toReversed()))
     assert.ok(text.indexOf('name: node3') < text.indexOf('name: node2 # next door'))
     assert.equal(text.length, two.length)
   })
 
-  it('makes the maps on the way', () => {
+  it('creates missing parent maps', () => {
     const text = edit('clustering:\n  enabled: false\nother: 1\n', (manifest) =>
       setSubscriptions(add('leaf', 'l', 2)(add('hub', 'h', 1)(manifest)), 'n', [dog]),
     )
@@ -330,7 +333,7 @@ other: 1
     )
   })
 
-  it('fills maps that are null, in the way this file is indented', () => {
+  it('fills null maps with the indentation of the file', () => {
     const text = 'list:\n- 1\nclustering:\n   enabled: false\n   leafServer: ~ # later\n   nodes: []\n   x: 1'
     assert.equal(
       edit(text, (manifest) => setSubscriptions(add('leaf', 'l', 2)(manifest), 'n', [])),
@@ -385,7 +388,7 @@ clustering:
     assert.match(edit(deep, drop('a', 1)), /^mine: &r\n {2}network:\n {4}routes:\n {6}- \{ host: a, port: 1 \}\n/)
   })
 
-  it('leaves the text as it is when the file says all of it already', () => {
+  it('leaves the text unchanged when the file has the changes already', () => {
     const text = new ConfigText(host)
     const { manifest } = text.config!
     assert.equal(editConfig(text, []), text)
@@ -395,16 +398,16 @@ clustering:
     assert.equal(editConfig(text, [{ type: 'node:added', node: manifest.nodes[0]! }]), text)
   })
 
-  it('keeps what the file says beside the changes', () => {
+  it('keeps other contents of the file', () => {
     const text = new ConfigText(host)
-    // The manifest in memory does not know node2's dog yet.
+    // The manifest in memory does not have node2's dog yet.
     const previous = { name: 'node2', subscriptions: [cat] }
     const node = { name: 'node2', subscriptions: [{ ...cat, publish: false }] }
     const after = editConfig(text, [{ type: 'node:updated', node, previous }])
     assert.deepEqual(after.config?.manifest.nodes[0]?.subscriptions, [{ ...cat, publish: false }, dog])
   })
 
-  it('says after any change what the manifest says, and keeps every foreign line', () => {
+  it('equals the manifest after any change, and keeps every foreign line', () => {
     const routes = fc.uniqueArray(
       fc.record({ host: fc.constantFrom('a', 'b', 'c', '[::1]', '1e3', 'null'), port: fc.integer({ min: 1, max: 3 }) }),
       { selector: ({ host, port }) => `${host} ${port}` },
@@ -448,7 +451,7 @@ clustering:
     )
   })
 
-  it('stays quick with ten thousand nodes', () => {
+  it('is fast with ten thousand nodes', () => {
     const list = Array.from({ length: 10_000 }, (_, index) => ({ name: `n${index}`, subscriptions: [dog] }))
     const first = new ConfigText(defaultConfigText)
     const start = performance.now()

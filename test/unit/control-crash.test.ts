@@ -1,5 +1,5 @@
-// Both ends of every subscription hold mirror images in the end, whichever of them dies at whichever step of an agreement, and
-// however old the copy is that it comes back from.
+// Both nodes of every subscription end with mirror images, after a crash of either node at any step of a negotiation, and after a
+// restore from an old copy.
 
 import assert from 'node:assert/strict'
 import fs, { cpSync, existsSync, readFileSync } from 'node:fs'
@@ -20,9 +20,9 @@ const seed = seedOf()
 
 const never = new Promise<never>(() => {})
 
-// --- dying at a step ----------------------------------------------------------------------------------------------------
+// --- crashes at a step --------------------------------------------------------------------------------------------------
 
-/** Counts what a manager does with its host, its mesh and its disk from `arm` on; at one of these steps it dies. */
+/** Counts the calls of a manager to host, mesh and disk from `arm` on, and crashes at one of these steps. */
 class Probe {
   readonly labels: string[] = []
   #last = Number.POSITIVE_INFINITY
@@ -38,7 +38,7 @@ class Probe {
     this.#die = undefined
   }
 
-  /** What `die` copies is as it was at this very step: nothing here waits. */
+  /** Synchronous, so that `die` copies the state of exactly this step. */
   step(label: string): void {
     if (!this.#die || this.isDead) return
     this.labels.push(label)
@@ -48,7 +48,7 @@ class Probe {
   }
 }
 
-/** What changes nothing on a disk or at another node: dying there is dying at the step before. */
+/** Calls without an effect on a disk or a remote node: a crash there equals one at the step before. */
 const QUIET: ReadonlySet<PropertyKey> = new Set([
   ...['info', 'open', 'close', 'announce', 'listen'],
   ...[
@@ -64,7 +64,7 @@ const QUIET: ReadonlySet<PropertyKey> = new Set([
   ],
 ])
 
-/** Every call is a step, and so is its end; `refuse` is what a dead one gets instead. */
+/** The start and the end of every call are steps; `refuse` is the result after the crash. */
 function watched<T extends object>(target: T, probe: Probe, own: Partial<T>, refuse?: () => never): T {
   return new Proxy(target, {
     get(_, key) {
@@ -85,7 +85,7 @@ function watched<T extends object>(target: T, probe: Probe, own: Partial<T>, ref
   })
 }
 
-/** Requests that wait for an answer; giving them up is a time-out that takes no time. */
+/** Pending requests; they can time out at once. */
 class Waiting {
   readonly #late = new Set<() => void>()
 
@@ -102,7 +102,7 @@ class Waiting {
   }
 }
 
-/** Nothing comes in or goes out when it is dead. */
+/** Blocks all messages after the crash. */
 function watchedMesh(mesh: Mesh, probe: Probe, waiting: Waiting): Mesh {
   const own: Partial<Mesh> = {
     request: (...args) => waiting.on(mesh.request(...args)),
@@ -124,7 +124,7 @@ function watchedMesh(mesh: Mesh, probe: Probe, waiting: Waiting): Mesh {
   })
 }
 
-/** Folders of which each replaced file is a step of somebody. */
+/** Directories in which each replaced file is a step. */
 const disks = new Map<string, Probe>()
 const probeOf = (path: unknown) => [...disks].find(([directory]) => String(path).startsWith(directory + sep))?.[1]
 
@@ -166,7 +166,7 @@ function copyOf(host: MemoryHost): MemoryHost {
 const lineOf = ({ table, publish, subscribe }: { table: string; publish: boolean; subscribe: boolean }): Line =>
   `${table}${publish ? ' publish' : ''}${subscribe ? ' subscribe' : ''}`
 const swapped: Record<string, string> = { publish: 'subscribe', subscribe: 'publish' }
-/** The same as the other node holds it. */
+/** The mirror image. */
 const mirrored = (line: Line): Line => {
   const [table, ...ways] = line.split(' ')
   return [table, ...ways.map((way) => swapped[way]).sort()].join(' ')
@@ -178,7 +178,7 @@ const subscriptionOf = (line: Line) => {
 
 type Row = [database: string, table: string, publish: boolean, subscribe: boolean, removed: boolean, revision: string]
 
-/** What lies on a disk: the lines of the file, and the registers with their revisions. */
+/** The state on a disk: the lines of the file, and the registers with their revisions. */
 class Disk {
   readonly directory: string
 
@@ -207,7 +207,7 @@ class Disk {
     return (JSON.parse(readFileSync(path, 'utf8')) as { nodes: Record<string, Row[]> }).nodes[other] ?? []
   }
 
-  /** As `held`, by the registers. */
+  /** As `held`, from the registers. */
   noted(other: string): Line[] {
     return this.registers(other)
       .filter(([, , , , removed]) => !removed)
@@ -215,7 +215,7 @@ class Disk {
       .sort()
   }
 
-  /** The revision of each subscription; of what is removed only that, for it may have been removed more than once. */
+  /** The revision of each subscription; removed ones without it, because they may have been removed repeatedly. */
   revisions(other: string): Line[] {
     return this.registers(other)
       .filter(([, , , , removed]) => !removed)
@@ -259,12 +259,12 @@ class Node {
     return (node?.subscriptions ?? []).map(lineOf).sort()
   }
 
-  /** By whoever edits the file: what it is to hold with `other`; undefined: nothing, not even the name. */
+  /** Edits the file: the subscriptions with `other`; undefined: without the node. */
   async edit(other: string, lines: Line[] | undefined): Promise<void> {
     await editFile(this.disk, other, lines)
   }
 
-  /** As `edit`, until it is taken in. */
+  /** As `edit`, and waits for the import. */
   async edited(other: string, lines: Line[] | undefined): Promise<void> {
     await this.edit(other, lines)
     await eventually(`${this.name} takes the edit in`, () => same(this.held(other), [...(lines ?? [])].sort()))
@@ -280,7 +280,7 @@ class Node {
     return this.cluster.setNodeReplication({ node_name: other, subscriptions: lines.map(subscriptionOf) })
   }
 
-  /** What is not yet as the manifest says, besides what is to be agreed on with others. */
+  /** Differences between the running state and the manifest, except open comparisons. */
   unrest(): string | undefined {
     const { nodes } = this.cluster.manifest
     for (const { name } of nodes) {
@@ -363,7 +363,7 @@ class World {
     return node
   }
 
-  /** Its disk and its database, to be started from. */
+  /** Its disk and its database, to start from. */
   async stop(name: string): Promise<Image> {
     const node = this.node(name)
     this.#nodes.delete(name)
@@ -371,7 +371,7 @@ class World {
     return { directory: node.disk.directory, host: node.host }
   }
 
-  /** Its disk and its database as they are now, without waiting. */
+  /** Its present disk and database, copied synchronously. */
   copy(name: string): Image {
     const { disk, host } = this.node(name)
     const directory = this.#directory()
@@ -380,7 +380,7 @@ class World {
         cpSync(disk.directory, directory, { recursive: true })
         return { directory, host: copyOf(host) }
       } catch (error) {
-        // A file that was replaced while the folder was read.
+        // The file was replaced while the directory was read.
         if (attempt === 5) throw error
         fs.rmSync(directory, { recursive: true, force: true })
       }
@@ -397,7 +397,7 @@ class World {
     return ours.join() === theirs.join() ? undefined : `revisions: ${a} ${ours}, ${b} ${theirs}`
   }
 
-  /** Mirror images, of the same revisions, in the files and in what runs. */
+  /** Mirror images with equal revisions, in the files and in memory. */
   async converge(names: string[] = [...this.#nodes.keys()], timeout = 20_000): Promise<void> {
     const pairs = names.flatMap((a) => names.filter((b) => b > a).map((b) => [a, b] as const))
     let difference: string | undefined
@@ -415,9 +415,9 @@ class World {
 type Operation = {
   name: string
   ask(one: Node): Promise<unknown>
-  /** What node1 holds afterwards. */
+  /** The subscriptions of node1 afterwards. */
   after: Line[]
-  /** It comes to pass even when the other node does not answer. */
+  /** It succeeds even when the remote node does not answer. */
   isFinal: boolean
   isEdit?: boolean
 }
@@ -453,7 +453,7 @@ const operations: Operation[] = [
 
 const same = (one: readonly Line[], other: readonly Line[]) => one.join() === other.join()
 
-/** Runs an operation of node1 with node2 and lets `victim` die at the step of this number. Returns the steps there were. */
+/** Runs an operation of node1 with node2 and crashes `victim` at the step of this number. Returns the number of steps. */
 async function crash(operation: Operation, victim: string, at: number): Promise<{ steps: string[]; died: boolean }> {
   return World.with(['node1', 'node2'], async (world) => {
     const [one, two] = [world.node('node1'), world.node('node2')]
@@ -487,7 +487,7 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
     const died = probe.isDead
     if (died) {
       await world.stop(victim)
-      // The one who asks gives up before the other is back, or behind that.
+      // The request times out before or after the remote node is back.
       if (victim === 'node2' && at % 2 === 0) {
         one.waiting.giveUp()
         await asked
@@ -507,7 +507,7 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
       else if (victim === 'node1') {
         if (wasAcknowledged || isNewThere || same(disk.held('node2'), operation.after)) expected = operation.after
       } else if (outcome === 'acknowledged') expected = operation.after
-      // Its file was written and its registers were not: that is an edit made while it was down.
+      // The file was written but not the registers: this counts as an edit made while the node was down.
       else if (same(filed, noted)) expected = old
       if (expected) assert.deepEqual(held, expected, reported)
       else assert.ok(same(held, old) || same(held, operation.after), `${reported}: half applied, ${held}`)
@@ -516,7 +516,7 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
   })
 }
 
-/** At every step, until there are no more; in a short run at every second one. */
+/** Crashes at every step; in a short run at every second one. */
 async function crashEverywhere(test: TestContext, operation: Operation, victim: string): Promise<void> {
   const stride = isLong ? 1 : 2
   let next = isLong ? 1 : 1 + (seed % 2)
@@ -535,16 +535,16 @@ async function crashEverywhere(test: TestContext, operation: Operation, victim: 
     }
   }
   await Promise.all(Array.from({ length: 4 }, lane))
-  // What was edited is not written by us.
+  // An edited file is not written by the node.
   const written = operation.isEdit && victim === 'node1' ? [] : ['renameSync', 'renameSync done']
   const missed = () => [...written, 'manifest:changed', 'rename', 'rename done'].filter((each) => !kinds.has(each))
-  // The last step of all may be one of those that were passed over.
+  // The last step may be one of the skipped ones.
   for (let step = next - 1; step > 0 && missed().length > 0; step -= 1) await at(step)
   test.diagnostic(`SEED=${seed} ${operation.name}, ${victim}: up to step ${next - 1}, ${[...kinds].join(', ')}`)
   for (const step of missed()) assert.fail(`it never died at '${step}'`)
 }
 
-describe('a node that dies at any step', { concurrency: 2 }, () => {
+describe('a node that crashes at any step', { concurrency: 2 }, () => {
   for (const operation of operations)
     for (const [victim, role] of [
       ['node1', 'of its own'],
@@ -554,11 +554,11 @@ describe('a node that dies at any step', { concurrency: 2 }, () => {
 })
 
 describe('a node that was away', { concurrency: 4 }, () => {
-  /** Agreed on behind what was `old`: one table changed, one gone, one new. */
+  /** Negotiated after `old`: one table changed, one removed, one new. */
   const recent: Line[] = ['cat subscribe', 'elk publish subscribe']
   const back = (lines: readonly Line[]): Line[] => lines.map(mirrored).sort()
 
-  /** node1 and node2, and what node2 had on its disk before they agreed on `recentPositions`. */
+  /** node1 and node2, and the disk of node2 before the later negotiation. */
   async function grown(world: World): Promise<Image> {
     const one = world.node('node1')
     await one.ask('node2', old)
@@ -569,7 +569,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
     return copy
   }
 
-  /** What becomes of `node` when parts of its disk are those of a copy. `none`: the folder is gone. */
+  /** Replaces parts of the disk of `node` by those of a copy. `none`: the directory is missing. */
   async function restore(world: World, name: string, copy: Image, parts: { file?: boolean; state?: boolean | 'none' }) {
     const image = await world.stop(name)
     const [kept, copied] = [new Disk(image.directory), new Disk(copy.directory)]
@@ -580,7 +580,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
   }
 
   for (const [what, parts, expected] of [
-    // An edit, made while it was down.
+    // An edit while it was down.
     ['its file from an old copy', { file: true }, old],
     ['its state from an old copy', { state: true }, recent],
     ['both from an old copy', { file: true, state: true }, recent],
@@ -593,7 +593,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
         await restore(world, 'node2', copy, parts)
         await world.converge()
         assert.deepEqual(world.node('node1').held('node2'), expected)
-        // And is as good as any: what is agreed on now is newer than all that.
+        // It works as before: new negotiations are newer than the restored state.
         await world.node('node2').ask('node1', ['cat publish subscribe', 'fox publish'])
         await world.converge()
         const changed = world.node('node2').held('node1')
@@ -604,7 +604,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
     ['as it was', {}],
     ['from an old copy', { file: true, state: true }],
   ] as const)
-    it(`and was removed meanwhile, comes back ${what}: it stays removed`, () =>
+    it(`and was removed meanwhile, comes back ${what}: stays removed`, () =>
       World.with(['node1', 'node2'], async (world) => {
         const copy = await grown(world)
         const image = await world.stop('node2')
@@ -614,7 +614,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
         await eventually('it learns of it', () => world.node('node2').cluster.manifest.nodes.length === 0)
         await world.converge()
         assert.deepEqual(world.node('node1').cluster.manifest.nodes, [])
-        // Until somebody says otherwise.
+        // Until an operation adds it again.
         await world.node('node1').ask('node2', ['dog publish'])
         await world.converge()
         assert.deepEqual(world.node('node2').held('node1'), ['dog subscribe'])
@@ -624,7 +624,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
     ['configured', (one: Node) => one.configure('node2', recent)],
     ['edited', (one: Node) => one.edited('node2', recent)],
   ] as const)
-    it(`while the other one was ${what}, learns of it`, () =>
+    it(`while the other one was ${what}, receives its changes`, () =>
       World.with(['node1', 'node2'], async (world) => {
         const one = world.node('node1')
         await one.ask('node2', old)
@@ -632,7 +632,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
         const image = await world.stop('node2')
         await change(one)
         assert.deepEqual(one.held('node2'), recent)
-        // The one who knows may have been away too.
+        // The node with the changes may have been down too.
         await world.start('node1', await world.stop('node1'))
         await world.start('node2', image)
         await world.converge()
@@ -650,7 +650,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
       await world.start('node3', image)
       await eventually('it is known under that name', () => same(one.held('node3'), old))
       await world.converge()
-      // What it was called before is a node that is not there, until somebody says so.
+      // The old name stays in the manifest as an unreachable node until it is removed.
       assert.deepEqual(one.held('node2'), old)
       await one.cluster.removeNode({ node_name: 'node2' })
       await world.converge()
@@ -662,7 +662,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
 })
 
 describe('both ends, while they are separated', { concurrency: 4 }, () => {
-  // Each differs from what both held before.
+  // Each differs from the common state before.
   const earlierLines: Line[] = ['cat', 'dog subscribe']
   const laterLines: Line[] = ['cat publish subscribe', 'dog publish']
 
@@ -682,7 +682,7 @@ describe('both ends, while they are separated', { concurrency: 4 }, () => {
       await world.converge()
     }
 
-    it(`change the same subscriptions: the last one, ${second}, wins table by table`, () =>
+    it(`change the same subscriptions: the last one, ${second}, wins for each table`, () =>
       separated(async (earlier, later, world) => {
         await earlier.edited(second, [...earlierLines, 'elk subscribe'])
         await later.edited(first, laterLines)
@@ -706,7 +706,7 @@ describe('both ends, while they are separated', { concurrency: 4 }, () => {
         assert.deepEqual([...earlier.cluster.manifest.nodes, ...later.cluster.manifest.nodes], [])
       }))
 
-    it(`fail to change them by an operation: nothing of that is left`, () =>
+    it(`fail to change them by an operation: everything is withdrawn`, () =>
       separated(async (earlier, later, world) => {
         const code = (error: { code: string }) => error.code === 'node_not_listening'
         await assert.rejects(earlier.ask(second, earlierLines), code)

@@ -1,4 +1,4 @@
-// The configuration file is whole at every moment, whoever is killed and whatever the disk does, and keeps what is not ours.
+// The configuration file is complete at every moment, despite killed processes and failing disks, and foreign contents stay.
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
@@ -50,7 +50,7 @@ const drop =
     removeRoutes(manifest, [{ host, port }]).manifest
 const unwritable = (error: unknown) => error instanceof ClusterError && error.code === 'config_unwritable'
 
-/** The file after each commit of the fixture; the first, which is the initial text, has number 1. */
+/** The file after each commit of the fixture; the initial text has number 1. */
 const states = [new ConfigText(''), new ConfigText(initialText)]
 function stateOf(number: number): ConfigText {
   for (let next = states.length; next <= number; next++) {
@@ -61,10 +61,10 @@ function stateOf(number: number): ConfigText {
   return states[number]!
 }
 
-/** A process that commits to these files; what it acknowledged, and its death. */
+/** A process that commits to these files, and its acknowledgements. */
 class Committer {
   readonly acknowledged: number[]
-  /** What each file counted when it was opened. */
+  /** The commit number of each file when it was opened. */
   readonly #first: number[] = []
   readonly #child: ChildProcess
   readonly #over: Promise<void>
@@ -86,7 +86,7 @@ class Committer {
       }
       this.#wake()
     })
-    // 'close' comes when everything it wrote has been read.
+    // 'close' is emitted after all of its output was read.
     this.#over = new Promise((resolve) => {
       this.#child.once('close', () => {
         this.#wake()
@@ -99,7 +99,7 @@ class Committer {
     return this.#child.exitCode !== null || this.#child.signalCode !== null
   }
 
-  /** In every file there was a commit. */
+  /** Every file has had a commit. */
   async ready(): Promise<void> {
     while (this.acknowledged.some((number, file) => number === (this.#first[file] ?? number))) {
       if (this.hasEnded) throw new Error('a process that commits ended by itself')
@@ -117,12 +117,12 @@ class Committer {
 
 describe('a process killed while it commits', () => {
   const LANES = 2
-  /** Of one process, with a loop of commits each. */
+  /** Per process, with one commit loop each. */
   const FILES = 4
   /** Loops that are killed. */
   const ENOUGH = isLong ? 40 : 16
 
-  it('leaves a whole file, the one before or the one after a commit', { timeout: 140_000 }, async (test) => {
+  it('leaves a complete file, from before or after a commit', { timeout: 140_000 }, async (test) => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
@@ -139,7 +139,7 @@ describe('a process killed while it commits', () => {
       assert.deepEqual(parseDocument(text).errors, [])
       const number = numberOf(now.config!.manifest)
       assert.ok(number === acknowledged || number === acknowledged + 1, `${number} behind ${acknowledged}`)
-      // The whole of it, and the parts that are not ours by themselves.
+      // The complete file, and the foreign parts separately.
       assert.equal(text, stateOf(number).onDisk)
       assert.ok(text.startsWith(head) && text.endsWith(tail))
       for (const comment of commentsOfOurs) assert.equal(text.split(`${comment}\n`).length, 2, comment)
@@ -173,7 +173,7 @@ describe('a process killed while it commits', () => {
     assert.ok(counts.kills >= ENOUGH)
   })
 
-  it('leaves a whole file or none when it creates it', { timeout: 60_000 }, async (test) => {
+  it('leaves a complete file or no file when it creates it', { timeout: 60_000 }, async (test) => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
@@ -184,7 +184,7 @@ describe('a process killed while it commits', () => {
     for (let round = 0; round < 2; round++) {
       const committer = new Committer(paths)
       committers.add(committer)
-      // It says nothing yet: what it does first is seen in the folder.
+      // It has no output yet: its first step is visible in the directory.
       while ((await readdir(directory)).length === 0) {
         assert.ok(!committer.hasEnded)
         await delay(1)
@@ -204,7 +204,7 @@ describe('a process killed while it commits', () => {
 })
 
 describe('a process that dies at a step of a commit', () => {
-  /** From the `last`-th step on nothing happens to the disk any more; half of a text is written. Returns how many there were. */
+  /** After step number `last` nothing reaches the disk; a text is written by half. Returns the number of steps. */
   async function upTo(last: number, work: () => Promise<unknown>): Promise<number> {
     let steps = 0
     let isOver = false
@@ -253,12 +253,12 @@ describe('a process that dies at a step of a commit', () => {
 
     async function dead() {
       while (steps < last && !isOver) await setImmediate()
-      // A text that is being written is written by then.
+      // Pending writes are done by then.
       await delay(20)
     }
   }
 
-  it('leaves the file before or after it, and nothing that the next one trips over', async (test) => {
+  it('leaves the file from before or after it, and nothing that disturbs the next process', async (test) => {
     const numbers: number[] = []
     for (let last = 1; ; last++) {
       const directory = await temporaryDirectory(test)
@@ -271,7 +271,7 @@ describe('a process that dies at a step of a commit', () => {
         assert.equal(await readFile(path, 'utf8'), stateOf(2).onDisk)
         break
       }
-      // Its watcher ends; the commit never does.
+      // Its watcher ends; the commit stays pending.
       void store.close()
       const text = await readFile(path, 'utf8')
       const number = numberOf(new ConfigText(text).config!.manifest)
@@ -288,10 +288,10 @@ describe('a process that dies at a step of a commit', () => {
   })
 })
 
-describe('what is not ours', () => {
+describe('foreign files and attributes', () => {
   const text = `# mine\nhttp: 1\nclustering:\n  enabled: false\n  nodeName: node1\n`
 
-  it('the leftover of another file stays, that of ours goes', async (test) => {
+  it('temporary files of other files stay, those of this file are removed', async (test) => {
     const directory = await temporaryDirectory(test)
     const path = join(directory, 'database.yaml')
     await writeFile(path, text)
@@ -316,7 +316,7 @@ describe('what is not ours', () => {
       assert.equal((await stat(path)).mode & 0o7777, mode)
     })
 
-  it('owner and group are kept', { skip: isRoot ? false : 'only root gives files away' }, async (test) => {
+  it('owner and group are kept', { skip: isRoot ? false : 'only root can change the owner' }, async (test) => {
     const { store, path } = await openStore(test, text)
     await chmod(path, 0o640)
     await chown(path, nobody, nobody - 1)
@@ -325,7 +325,7 @@ describe('what is not ours', () => {
     assert.deepEqual({ uid, gid, mode: mode & 0o7777 }, { uid: nobody, gid: nobody - 1, mode: 0o640 })
   })
 
-  it('links stay links, one behind the other, relative and absolute', async (test) => {
+  it('chains of links stay links, relative and absolute', async (test) => {
     const directory = await temporaryDirectory(test)
     await mkdir(join(directory, 'real'))
     await mkdir(join(directory, 'between'))
@@ -344,7 +344,7 @@ describe('what is not ours', () => {
       assert.deepEqual(await readdir(join(directory, place)), names)
   })
 
-  it('a link that leads to nothing yet stays one when the file is created', async (test) => {
+  it('a dangling link stays a link when the file is created', async (test) => {
     const directory = await temporaryDirectory(test)
     await mkdir(join(directory, 'real'))
     await symlink('real/target.yaml', join(directory, 'database.yaml'))
@@ -373,14 +373,14 @@ describe('what is not ours', () => {
     assert.equal(listener.pending, 0)
   })
 
-  it('what we write ourselves never comes back as an edit', async (test) => {
+  it('local writes are never reported as edits', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const commits = 50
     for (let index = 0; index < commits; index++) {
       await store.commit(index % 2 === 0 ? add(`h${index}`) : drop(`h${index - 1}`), index % 3 === 0 ? 'peer' : 'api')
       if (index % 10 === 0) await delay(index * 5)
     }
-    // Seen for certain by the watcher, behind all that we wrote.
+    // The watcher sees this one after all local writes.
     await writeFile(path, (await readFile(path, 'utf8')).replace('# mine', '# theirs\n# mine'))
     await writeFile(path, `${await readFile(path, 'utf8')}  nodes:\n    - name: last\n`)
     const causes: (string | undefined)[] = []
@@ -404,10 +404,10 @@ describe('what is not ours', () => {
   })
 })
 
-describe('a disk that does not take the file', () => {
+describe('a disk that rejects the file', () => {
   const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
 
-  /** Nothing may have changed; and as soon as there is a way, the same commit is made. */
+  /** Nothing may have changed; once writing is possible, the same commit succeeds. */
   async function rejected(store: ManifestStore, path: string): Promise<void> {
     const { manifest } = store
     const before = await stat(path)
@@ -429,10 +429,10 @@ describe('a disk that does not take the file', () => {
     assert.deepEqual(reported, [])
   }
 
-  it('a folder without permission to write', async (test) => {
+  it('a directory without write permission', async (test) => {
     const { store, path, directory } = await openStore(test, text)
     await chmod(directory, 0o555)
-    // Root may write anywhere: another user for as long as that takes.
+    // Root can write anywhere: switch to another user meanwhile.
     if (isRoot) process.seteuid!(nobody)
     try {
       await rejected(store, path)
@@ -444,12 +444,12 @@ describe('a disk that does not take the file', () => {
     assert.match(await readFile(path, 'utf8'), /host: a/)
   })
 
-  /** A file system of its own, of 64 kB; undefined where that may not be mounted. */
+  /** A separate file system of 64 kB; undefined where mounting is not permitted. */
   async function mounted(test: TestContext): Promise<{ place: string; remount(options: string): void } | undefined> {
     const run = (...parts: string[]) => execFileSync(parts[0]!, parts.slice(1), { stdio: 'ignore' })
     let place = ''
     let isMounted = false
-    // Hooks run in the order in which they were given: this one before the folder is removed.
+    // Hooks run in order of registration: this one before the directory is removed.
     test.after(() => {
       if (isMounted) run('umount', '-l', place)
     })
@@ -480,13 +480,13 @@ describe('a disk that does not take the file', () => {
     await store.close()
   })
 
-  it('a file system that can only be read', async (test) => {
+  it('a read-only file system', async (test) => {
     const disk = isRoot ? await mounted(test) : undefined
     if (!disk) return test.skip('a file system can be mounted by root only')
     const path = join(disk.place, 'database.yaml')
     await writeFile(path, text)
     disk.remount('ro')
-    // It opens: what is there can be used.
+    // Opening succeeds: the existing file is used.
     const store = await ManifestStore.open(path)
     test.after(() => store.close())
     assert.equal(store.manifest.nodeName, 'node1')

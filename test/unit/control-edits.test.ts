@@ -1,4 +1,4 @@
-// The file edited by hand, in every way in which editors and machines do it, while the database runs without clustering.
+// Edits of the file, in all ways in which editors and machines write it, while the database runs without clustering.
 
 import assert from 'node:assert/strict'
 import { readFileSync, renameSync, unlinkSync, writeFileSync, writeSync } from 'node:fs'
@@ -59,7 +59,7 @@ const watched = ['manifest:changed', 'config:rejected', 'config:missing'] as con
 type Watched = (typeof watched)[number]
 type Told = { [Name in Watched]: { event: Name } & Payload<Name> }[Watched]
 
-/** A manager on a file of its own and what it tells of that file, in order. */
+/** A manager with a separate file, and its events about that file in order. */
 async function manage(test: TestContext, content: string, place?: (directory: string) => Promise<string>) {
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
   test.after(() => rm(directory, { recursive: true, force: true }))
@@ -77,20 +77,20 @@ async function manage(test: TestContext, content: string, place?: (directory: st
   return { cluster, path, directory, reported, next }
 }
 
-/** What an edit came to: one event for what is added and altered, one for what is taken away or put in order. */
+/** The result of an edit: one event for additions and modifications, one for removals and order. */
 const kinds = (changes: readonly ManifestChange[]) => changes.map(({ type }) => type).join()
 
-/** Resolves when the file was read again after this was called, and all that followed. */
+/** Resolves when the file was read after this call and its effects are done. */
 async function looked(test: TestContext, cluster: ClusterManager, what: () => Promise<unknown>): Promise<void> {
   const read = test.mock.method(ConfigFile.prototype, 'read')
   await what()
   await eventually('the file is looked at', () => read.mock.callCount() > 0)
   read.mock.restore()
-  // Behind the look in the queue.
+  // Queued behind the read.
   await cluster.setRoutes({ server: 'hub', routes: [] })
 }
 
-// What is taken away takes two seconds: all at once.
+// Removals take two seconds, so these tests run concurrently.
 describe('by hand', { concurrency: true }, () => {
   const edits: [what: string, edited: string, events: string[], hub: string, names: string][] = [
     ['a route is added', withD, ['route:added'], 'a,b,d', 'node2,node3'],
@@ -167,7 +167,7 @@ describe('by hand', { concurrency: true }, () => {
 })
 
 describe('replaced', () => {
-  it('by a rename of a new file, again and again', async (test) => {
+  it('by renaming a new file, repeatedly', async (test) => {
     const { cluster, path, next } = await manage(test, text)
     for (let round = 0; round < 5; round++) {
       await writeFile(`${path}.new`, text.replace('host: c', `host: c${round}`))
@@ -178,7 +178,7 @@ describe('replaced', () => {
     assert.ok(cluster.manifest.routes.leaf.some(({ host }) => host === 'c4'))
   })
 
-  it('with a backup: the old file goes out of the way, the new one comes', async (test) => {
+  it('with a backup: the old file is moved away, then the new one appears', async (test) => {
     const { cluster, path, next, reported } = await manage(test, text)
     for (const [round, edited] of [withD, text.replace('host: c', 'host: e')].entries()) {
       renameSync(path, `${path}~`)
@@ -191,7 +191,7 @@ describe('replaced', () => {
     assert.deepEqual(reported, [])
   })
 
-  it('and back before anybody could look: nothing happens', async (test) => {
+  it('and restored before it is read: no event', async (test) => {
     const { cluster, path, reported } = await manage(test, text)
     await looked(test, cluster, async () => {
       writeFileSync(path, withD)
@@ -200,7 +200,7 @@ describe('replaced', () => {
     assert.deepEqual(reported, [])
   })
 
-  it('behind a link that is turned, as Kubernetes does it', { timeout: 60_000 }, async (test) => {
+  it('behind a link that is switched, as Kubernetes does it', { timeout: 60_000 }, async (test) => {
     let version = 0
     const publish = async (directory: string, content: string) => {
       const data = `..version_${++version}`
@@ -223,7 +223,7 @@ describe('replaced', () => {
       assert.equal(kinds(changes), 'route:added')
       assert.ok(cluster.manifest.routes.leaf.some(({ host }) => host === `c${round}`))
     }
-    // And written where it is now.
+    // A commit writes to the present target.
     await cluster.setRoutes({ server: 'hub', routes: [{ host: 'z', port: 1 }] })
     assert.match(await readFile(join(directory, `..version_${version}`, 'database.yaml'), 'utf8'), /host: z/)
     const { cause } = await next('manifest:changed')
@@ -232,7 +232,7 @@ describe('replaced', () => {
 })
 
 describe('slowly', () => {
-  it('in pieces: nothing that comes back in time is ever taken away', { timeout: 60_000 }, async (test) => {
+  it('in pieces: entries that reappear in time are never removed', { timeout: 60_000 }, async (test) => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
@@ -256,11 +256,11 @@ describe('slowly', () => {
       await eventually('the edit is taken in', () =>
         cluster.manifest.routes.leaf.some(({ host }) => host === `c${round}`),
       )
-      // Half of a name may be taken for a whole one when a piece is long in coming; what is there stays there all the same.
+      // A slow piece may make a part of a name look like a name; existing entries stay nevertheless.
       for (const host of ['a', 'b']) assert.ok(hub(cluster.manifest).split(',').includes(host), host)
       for (const name of ['node2', 'node3']) assert.ok(names(cluster.manifest).split(',').includes(name), name)
     }
-    // What goes at last is what the last text does not hold.
+    // At the end, entries that the last text lacks are removed.
     await eventually('what is gone is taken away', () => cluster.manifest.routes.leaf.length === 1)
     assert.deepEqual(
       removed.filter((each) => /"(a|b|node2|node3)"/.test(each)),
@@ -271,12 +271,12 @@ describe('slowly', () => {
 })
 
 describe('half written', () => {
-  it("when an operation comes: neither the other half nor what is the host's is lost", async (test) => {
+  it("during an operation: neither the other half nor the host's sections are lost", async (test) => {
     const { cluster, path } = await manage(test, text)
     const removed: string[] = []
     for (const event of ['route:removed', 'node:removed'] as const)
       cluster.on(event, (payload) => removed.push(JSON.stringify(payload)))
-    // Cut behind a whole node, and behind all that is ours: both halves are valid.
+    // Cut behind a node, and behind the section: both halves are valid.
     for (const [round, end] of ['    - name: node3', 'logging: last'].entries()) {
       const now = await readFile(path, 'utf8')
       const edited = now
@@ -287,7 +287,7 @@ describe('half written', () => {
       try {
         writeSync(handle.fd, edited.slice(0, cut))
         const answer = cluster.setRoutes({ server: 'hub', routes: [{ host: `api${round}`, port: 1 }] })
-        // One piece every few milliseconds, as slow disks do it.
+        // One piece every few milliseconds, as on a slow disk.
         for (let at = cut; at < edited.length; at += 8) {
           await delay(5)
           writeSync(handle.fd, edited.slice(at, at + 8))
@@ -308,8 +308,8 @@ describe('half written', () => {
   })
 })
 
-describe('out of the way for a moment', () => {
-  it('when an operation comes: neither is lost, and the file was not missing', async (test) => {
+describe('moved away for a moment', () => {
+  it('during an operation: neither is lost, and the file is not reported missing', async (test) => {
     const { cluster, path, reported } = await manage(test, text)
     renameSync(path, `${path}~`)
     const answer = cluster.setRoutes({ server: 'hub', routes: [{ host: 'api', port: 1 }] })
@@ -349,7 +349,7 @@ describe('untouched', () => {
       assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
     })
 
-  it('altered in comments, spelling and the parts of the host only', async (test) => {
+  it('when only comments, spelling and the host sections changed', async (test) => {
     const { cluster, path, reported } = await manage(test, text)
     const edited = text
       .replace('# The farm', '# The other farm')
@@ -365,7 +365,7 @@ describe('untouched', () => {
 })
 
 describe('deleted', () => {
-  it('is told, the manifest stays; the same text again is no change, another one is', async (test) => {
+  it('is reported, the manifest stays; the same text again is no change, another text is', async (test) => {
     const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     for (let round = 0; round < 2; round++) {
@@ -383,7 +383,7 @@ describe('deleted', () => {
     assert.deepEqual(reported, [])
   })
 
-  it('is written again, whole, by the next operation', async (test) => {
+  it('is written completely by the next operation', async (test) => {
     const { cluster, path, next } = await manage(test, text)
     await unlink(path)
     await next('config:missing')
@@ -393,7 +393,7 @@ describe('deleted', () => {
     assert.equal(now, text.replace('  leafServer:', `${item}  leafServer:`))
   })
 
-  it('folder and all, and back again', async (test) => {
+  it('with its directory, and restored', async (test) => {
     const { cluster, path, directory, next } = await manage(test, '', async (inside) => {
       await mkdir(join(inside, 'etc'))
       await writeFile(join(inside, 'etc', 'database.yaml'), text)
@@ -409,13 +409,13 @@ describe('deleted', () => {
     await rename(join(directory, 'away'), join(directory, 'etc'))
     await writeFile(path, withD)
     assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
-    // And it is watched as before.
+    // It is still watched.
     await writeFile(path, withD.replace('host: c', 'host: e'))
     assert.equal(kinds((await next('manifest:changed')).changes), 'route:added')
   })
 })
 
-it('a bad edit and a missing file are in the log, with line and column', async (test) => {
+it('an invalid edit and a missing file are logged with line and column', async (test) => {
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-edits-'))
   test.after(() => rm(directory, { recursive: true, force: true }))
   const path = join(directory, 'database.yaml')
@@ -437,14 +437,14 @@ it('a bad edit and a missing file are in the log, with line and column', async (
   assert.match((await eventually('that it is gone is logged', () => logged.shift()))[1], /configuration file missing/)
 })
 
-describe('what cannot change while it runs', () => {
+describe('settings that require a restart', () => {
   const edits: [string, string, number, number, string][] = [
     ['nodeName: node1', 'nodeName: nodeX', 5, 13, 'clustering.nodeName'],
     ['port: 9932', 'port: 9933', 9, 15, 'clustering.hubServer.cluster.network.port'],
     ['enabled: false', 'enabled: true', 4, 12, 'clustering.enabled'],
   ]
   for (const [before, after, line, column, place] of edits)
-    it(`${place} is told with its place, and the rest of the edit waits with it`, async (test) => {
+    it(`${place} is reported with its position, and the whole edit waits`, async (test) => {
       const { cluster, path, next, reported } = await manage(test, text)
       const { manifest } = cluster
       await writeFile(path, withD.replace(before, after))
@@ -462,7 +462,7 @@ describe('what cannot change while it runs', () => {
     })
 })
 
-describe('bad files', () => {
+describe('invalid files', () => {
   const faulty = `clustering:
   enabled: perhaps
   nodeName: 'a b'
@@ -501,7 +501,7 @@ describe('bad files', () => {
   const rejected = (error: unknown) => error instanceof ClusterError && error.code === 'config_rejected'
   const routes = [{ host: 'z', port: 1 }]
 
-  it('every fault is told at once with line, column and path', async (test) => {
+  it('all faults are reported together with line, column and path', async (test) => {
     const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     await writeFile(path, faulty)
@@ -512,12 +512,12 @@ describe('bad files', () => {
     )
     for (const { message } of problems) assert.ok(message.length > 10, message)
     assert.equal(cluster.manifest, manifest)
-    // Reading goes on, writing does not, and the file is left alone.
+    // Reads succeed, writes are rejected, and the file stays unchanged.
     assert.equal((await cluster.getRoutes()).hub.length, 2)
     await assert.rejects(cluster.setRoutes({ server: 'hub', routes }), rejected)
     await assert.rejects(cluster.deleteRoutes({ routes: [{ host: 'a', port: 1 }] }), rejected)
     assert.equal(await readFile(path, 'utf8'), faulty)
-    // Half mended is told anew, wholly mended counts.
+    // A partial fix is reported again; a complete fix takes effect.
     await writeFile(path, text.replace('port: 9932', 'port: zero'))
     const left = (await next('config:rejected')).problems
     assert.deepEqual(
@@ -545,7 +545,7 @@ describe('bad files', () => {
     ['bytes that are no text', '\u0000\uFFFD\u0001'],
     ['a conflict of a merge', `<<<<<<< ours\n${text}=======\n${text}>>>>>>> theirs\n`],
   ]
-  it('whatever is wrong: told with line and column, never overwritten, and over when it is mended', async (test) => {
+  it('any fault: reported with line and column, never overwritten, and gone once it is fixed', async (test) => {
     const { cluster, path, next, reported } = await manage(test, text)
     const { manifest } = cluster
     for (const [what, bad] of broken) {
@@ -560,7 +560,7 @@ describe('bad files', () => {
       assert.equal(cluster.manifest, manifest, what)
       assert.equal(await readFile(path, 'utf8'), bad, what)
       await looked(test, cluster, () => writeFile(path, text)).catch((error) => {
-        // Not looked at yet by the queue: then it is still the bad one that refuses.
+        // The fix may not have been read yet: then the invalid file still rejects.
         assert.ok(rejected(error))
       })
       await eventually(`${what} is mended`, () => cluster.setRoutes({ server: 'hub', routes: [] }).catch(() => false))
@@ -568,7 +568,7 @@ describe('bad files', () => {
     }
   })
 
-  it('a folder in its place, and back again', async (test) => {
+  it('a directory in its place, and restored', async (test) => {
     const { cluster, path, next } = await manage(test, text)
     await unlink(path)
     await mkdir(path)
@@ -581,7 +581,7 @@ describe('bad files', () => {
   })
 })
 
-describe('an operation and an edit at the same moment', () => {
+describe('an operation and an edit at the same time', () => {
   it('neither is lost', { timeout: 120_000 }, async (test) => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
@@ -589,7 +589,7 @@ describe('an operation and an edit at the same moment', () => {
     const { cluster, path, reported } = await manage(test, text)
     for (let round = 0; round < 30; round++) {
       const [byHand, byApi] = [`hand${round}`, `api${round}`]
-      /** Read, altered and written in one step, in place or by a new file. */
+      /** Read, modified and written in one step, in place or as a new file. */
       const edit = () => {
         const now = readFileSync(path, 'utf8')
         const line = `        - { host: ${byHand}, port: 1 }\n`
@@ -613,7 +613,7 @@ describe('an operation and an edit at the same moment', () => {
         routes.leaf.some(({ host }) => host === byHand) && routes.hub.some(({ host }) => host === byApi)
       await eventually(`both of round ${round} are there`, () => holds(cluster.manifest))
       assert.ok(holds(new ConfigText(await readFile(path, 'utf8')).config!.manifest), `round ${round}`)
-      // The next line is put where this one stood.
+      // The next line replaces this one.
       const tidy = (await readFile(path, 'utf8')).replace(/ {8}- \{ host: hand.*\n/, '')
       assert.ok(tidy)
       await writeFile(path, tidy)

@@ -1,4 +1,4 @@
-// What the events tell is the whole truth about the manifest, and no listener can spoil it for the others.
+// Events describe every change of the manifest, and no listener can disturb the others.
 
 import assert from 'node:assert/strict'
 import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
@@ -54,7 +54,7 @@ async function withManager<T>(work: (cluster: ClusterManager, path: string) => P
 const fineEvents = ['route:added', 'route:removed', 'node:added', 'node:updated', 'node:removed'] as const
 type Fine = { [Name in (typeof fineEvents)[number]]: { event: Name } & Payload<Name> }[(typeof fineEvents)[number]]
 
-/** What one finer event makes of the lists of a manifest; they tell nothing of the order. */
+/** Applies a detailed event to the lists of a manifest; these events do not contain the order. */
 class Lists {
   readonly routes: Record<'hub' | 'leaf', Map<string, Route>>
   readonly nodes: Map<string, ManifestNode>
@@ -92,7 +92,7 @@ class Lists {
   }
 }
 
-// Few names, so that steps meet each other; some are the same route spelt otherwise.
+// Few names, so that steps collide; some are the same route in another spelling.
 const routes = fc.array(
   fc.record({ host: fc.constantFrom('a', 'A', 'b', '::1', '[::1]'), port: fc.integer({ min: 1, max: 2 }) }),
   {
@@ -121,7 +121,7 @@ const step = fc.oneof(
 )
 
 describe('the events of the manifest', () => {
-  it('replayed onto the first manifest give the last', { timeout: 140_000 }, async (test) => {
+  it('lead from the first manifest to the last when they are replayed', { timeout: 140_000 }, async (test) => {
     const seed = seedOf()
     test.diagnostic(`SEED=${seed}`)
     let commits = 0
@@ -162,11 +162,11 @@ describe('the events of the manifest', () => {
             const place = each.do === 'edit' ? path : `${path}.new`
             await writeFile(place, content)
             if (place !== path) await rename(place, path)
-            // An operation takes an edit in first: what is added and altered counts from here on.
+            // An operation imports edits first: additions and modifications take effect here.
             await cluster.setRoutes({ server: 'hub', routes: [] })
           }
         }
-        // What an edit takes away waits for two seconds; at last memory and file say the same.
+        // Removals of an edit wait for two seconds; then memory and file are equal.
         const file = async () => new ConfigText(await readFile(path, 'utf8')).config?.manifest
         const inFile = await file()
         await eventually('memory follows the file', () => JSON.stringify(cluster.manifest) === JSON.stringify(inFile))
@@ -176,7 +176,7 @@ describe('the events of the manifest', () => {
 
         assert.deepEqual(failures, [])
         commits += changed.length
-        // One after the other, each beginning where the one before ended.
+        // In order: each starts where the one before ended.
         let replayed = first
         let last = first
         for (const { previous, current, changes } of changed) {
@@ -190,7 +190,7 @@ describe('the events of the manifest', () => {
         const lists = new Lists(first)
         for (const each of fine) lists.follow(each)
         assert.deepEqual(lists.sorted, new Lists(cluster.manifest).sorted)
-        // The whole before its parts, and every part behind its own whole.
+        // manifest:changed precedes its detailed events.
         const expected = changed.flatMap(({ changes }) => [
           'whole',
           ...changes.map(({ type }) => type).filter((type) => type !== 'order:changed'),
@@ -198,8 +198,8 @@ describe('the events of the manifest', () => {
         assert.deepEqual(order, expected)
       }),
     )
-    // Most runs wait two seconds for a removal: many lanes wait at the same time.
-    const [lanes, runs] = [32, 2]
+    // The tests that wait for a removal run concurrently.
+    const [lanes, runs] = [8, 8]
     await Promise.all(
       Array.from({ length: lanes }, (_, lane) =>
         fc.assert(property, { seed: seed + lane, numRuns: runs, endOnFailure: true }),
@@ -211,7 +211,7 @@ describe('the events of the manifest', () => {
 })
 
 describe('listeners', () => {
-  it('that throw, reject, or take themselves away harm nobody', () =>
+  it('that throw, reject, or remove themselves do not affect others', () =>
     withManager(async (cluster, path) => {
       const failed: [string, string][] = []
       const heard: string[] = []
@@ -253,7 +253,7 @@ describe('listeners', () => {
       ])
     }))
 
-  it('may call back: operations from within events are done, in order, each with its events', () =>
+  it('may call operations: these run in order, each with its events', () =>
     withManager(async (cluster) => {
       const causes: ChangeCause[] = []
       const hosts: string[] = []
@@ -292,7 +292,7 @@ describe('listeners', () => {
       assert.equal(cluster.manifest.routes.hub.length, 9)
     }))
 
-  it('may close the manager: the operation is answered, and what comes later is refused', () =>
+  it('may close the manager: the operation is answered, and later ones are rejected', () =>
     withManager(async (cluster) => {
       let closing: Promise<void> | undefined
       const later: string[] = []
@@ -308,7 +308,7 @@ describe('listeners', () => {
       await assert.rejects(cluster.setRoutes({ server: 'hub', routes: [route('c')] }), { code: 'closed' })
     }))
 
-  it('cannot alter what the others and the manager hold', () =>
+  it('cannot modify the values of other listeners and of the manager', () =>
     withManager(async (cluster) => {
       const events = ['manifest:changed', ...fineEvents] as const satisfies readonly EventName[]
       let attempts = 0
@@ -329,7 +329,7 @@ describe('listeners', () => {
     }))
 })
 
-it('who iterates and who awaits is told when the manager is closed', async () => {
+it('closing the manager ends iterations and rejects awaited events', async () => {
   const heard: string[] = []
   let iterated: Promise<void> | undefined
   let awaited: Promise<unknown> | undefined

@@ -1,4 +1,4 @@
-// One configuration file, one manager: whoever comes second is refused, and nothing keeps the next one out.
+// One manager for each configuration file: a second one is rejected, and a closed one leaves no lock behind.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -16,7 +16,7 @@ import { programArguments } from '../support/program.ts'
 
 const text = `clustering:\n  enabled: false\n  nodeName: node1\n`
 
-/** A folder and the managers that a test opens; all of it ends with the test. */
+/** A directory and the managers of a test, removed after the test. */
 async function scopeOf(test: TestContext) {
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-lock-'))
   const opened: ClusterManager[] = []
@@ -39,7 +39,7 @@ async function scopeOf(test: TestContext) {
 }
 
 describe('a second manager on a file', () => {
-  it('is refused by whatever path it comes', async (test) => {
+  it('is rejected by any path to the file', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     await mkdir(join(directory, 'below'))
@@ -62,7 +62,7 @@ describe('a second manager on a file', () => {
         open(relative(process.cwd(), path)),
         (error) => error instanceof ClusterError && error.code === 'config_locked',
       )
-      // The first one was not harmed.
+      // The first one still works.
       await cluster.setRoutes({ server: 'hub', routes: [{ host: 'a', port: 1 }] })
       await cluster.deleteRoutes({ routes: [{ host: 'a', port: 1 }] })
       await cluster.close()
@@ -70,7 +70,7 @@ describe('a second manager on a file', () => {
     assert.equal((await readFile(path, 'utf8')).includes('nodeName: node1'), true)
   })
 
-  it('is refused too when the first one created the file, through a link to its folder or to the file', async (test) => {
+  it('is rejected when the first one created the file, also through links to the directory or the file', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     await mkdir(join(directory, 'real'))
     await symlink('real', join(directory, 'around'))
@@ -84,7 +84,7 @@ describe('a second manager on a file', () => {
     }
   })
 
-  it('is refused by the same path after its link was turned to another file', async (test) => {
+  it('is rejected by the same path after its link leads to another file', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     for (const name of ['one.yaml', 'two.yaml']) await writeFile(join(directory, name), text)
     await symlink('one.yaml', path)
@@ -96,7 +96,7 @@ describe('a second manager on a file', () => {
     await open()
   })
 
-  it('is refused after the file was replaced, and after it was deleted', async (test) => {
+  it('is rejected after the file was replaced, and after it was deleted', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     await open()
@@ -108,7 +108,7 @@ describe('a second manager on a file', () => {
     await rejected('config_locked')
   })
 
-  it('is opened when it is another file', async (test) => {
+  it('opens another file', async (test) => {
     const { directory, open } = await scopeOf(test)
     const clusters = await Promise.all(['a.yaml', 'b.yaml', 'c.yaml'].map((name) => open(join(directory, name))))
     assert.deepEqual(
@@ -117,7 +117,7 @@ describe('a second manager on a file', () => {
     )
   })
 
-  it('of many at the same moment, one wins', async (test) => {
+  it('opens once among many at the same time', async (test) => {
     const { directory, path, open } = await scopeOf(test)
     await writeFile(path, text)
     await symlink('database.yaml', join(directory, 'link.yaml'))
@@ -134,7 +134,7 @@ describe('a second manager on a file', () => {
 })
 
 describe('the lock', () => {
-  it('of a killed process is gone at once', { timeout: 60_000 }, async (test) => {
+  it('of a killed process is released at once', { timeout: 60_000 }, async (test) => {
     const { path, open, rejected } = await scopeOf(test)
     await writeFile(path, text)
     for (let round = 0; round < 3; round++) {
@@ -167,7 +167,7 @@ describe('the lock', () => {
     await open()
   })
 
-  it('is not left by an open that fails', async (test) => {
+  it('is released by an open that fails', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     await rejected('config_unwritable', join(directory, 'none', 'database.yaml'))
     await mkdir(join(directory, 'none'))
@@ -199,7 +199,7 @@ describe('the lock', () => {
     await open()
   })
 
-  it('is not taken for a path that leads in a circle', async (test) => {
+  it('is not taken for a cyclic link', async (test) => {
     const { directory, path, open, rejected } = await scopeOf(test)
     await symlink('database.yaml', join(directory, 'other.yaml'))
     await symlink('other.yaml', path)

@@ -1,4 +1,4 @@
-// Both ends of every subscription hold mirror images in the end, whatever was asked where, cut, closed and edited on the way.
+// Both nodes of every subscription end with mirror images, after random operations, cuts, closes and edits.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -63,7 +63,7 @@ class World {
     this.#open.delete(name)
   }
 
-  /** What `name` holds with `other`, as `other` should see it. */
+  /** The subscriptions of `name` with `other`, mirrored. */
   mirror(name: string, other: string): string[] {
     const node = this.manager(name)?.manifest.nodes.find((each) => each.name === other)
     return (node?.subscriptions ?? []).map(({ table, publish, subscribe }) => `${table} ${subscribe} ${publish}`).sort()
@@ -103,7 +103,7 @@ const subscription = fc.record({
   subscribe: fc.boolean(),
 })
 
-/** Editing the list by hand, as a person would: the whole section for one node. */
+/** Edits the file as a person would: the whole section of one node. */
 async function edit(world: World, [name, other]: Pair, subscriptions: Subscription[] | undefined): Promise<void> {
   const manager = world.manager(name)
   if (!manager) return
@@ -117,7 +117,7 @@ async function edit(world: World, [name, other]: Pair, subscriptions: Subscripti
 
 const label = (text: string, step: Step): Step => Object.assign(step, { toString: () => text })
 
-/** One thing that happens. None of them may reject for another reason than that the other node is away or refuses. */
+/** One random step. It may reject only because the remote node is down or rejects. */
 function steps(count: number): fc.Arbitrary<Step> {
   const request = (world: World, name: string, body: object) =>
     world
@@ -192,13 +192,13 @@ function steps(count: number): fc.Arbitrary<Step> {
   )
 }
 
-describe('agreement', { concurrency: 4 }, () => {
-  // The same runs each time; others with SEED, more of them with RUNS.
+describe('negotiation', { concurrency: 4 }, () => {
+  // Deterministic; SEED selects other runs, RUNS their number.
   const seed = Number(process.env.SEED) || 1_880_149_186
   after(() => console.log(`SEED=${seed}`))
 
   for (const count of [2, 3, 4, 5])
-    it(`of ${count} nodes ends in mirror images, whatever happens on the way`, { timeout: 120_000 }, async () => {
+    it(`of ${count} nodes ends with mirror images after any sequence of steps`, { timeout: 120_000 }, async () => {
       await fc.assert(
         fc.asyncProperty(fc.array(steps(count), { minLength: 3, maxLength: 12 }), async (all) => {
           const world = await World.open(count)
@@ -206,7 +206,7 @@ describe('agreement', { concurrency: 4 }, () => {
             for (const step of all) await step(world)
             world.network.heal()
             for (const name of world.names) await world.start(name)
-            // An edit by hand that takes something away counts after 2 s.
+            // Removals in an edit take effect after 2 s.
             await eventually('mirror images', () => world.differences().length === 0, 40_000).catch(() =>
               assert.deepEqual(world.differences(), []),
             )

@@ -1,5 +1,5 @@
-// What nodes ask of each other: repeated, aborted, unanswered, broken, hostile and all at once. Nothing of it may leave a
-// state that the first and whole request would not have left.
+// Requests between nodes: repeated, aborted, unanswered, malformed, hostile and concurrent. None may leave a state that the first
+// complete request would not leave.
 
 import assert from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
@@ -24,7 +24,7 @@ const packr = new Packr({ useRecords: false, mapsAsObjects: true })
 const nothing = { state() {}, rejected() {}, linked() {} }
 
 type Direction = 'publish' | 'subscribe' | 'both' | 'none'
-/** `dog: 'both'` as operations take it. */
+/** `dog: 'both'` as in the body of an operation. */
 const desired = (tables: Record<string, Direction>, more: object = {}) =>
   Object.entries(tables).map(([table, direction]) => ({
     schema: 'dev',
@@ -33,15 +33,15 @@ const desired = (tables: Record<string, Direction>, more: object = {}) =>
     subscribe: direction === 'subscribe' || direction === 'both',
     ...more,
   }))
-/** The same as nodes tell it to each other. */
-const told = (tables: Record<string, Direction>, more: object = {}) =>
+/** The same as in messages between nodes. */
+const onWire = (tables: Record<string, Direction>, more: object = {}) =>
   desired(tables, { hash_attribute: 'id', attributes: ['id'], ...more })
 
 type Row = [database: string, table: string, publish: boolean, subscribe: boolean, removed: boolean, revision: string]
 type Answer = { status: string; message: unknown }
-/** A request as it was on its way. */
+/** A sent request. */
 type Sent = { to: string; operation: string; data: Uint8Array }
-/** Waits for as long as it likes, with the operation that was asked for. */
+/** Delays a message; receives its operation. */
 type Hook = (operation: string) => unknown
 
 const manifestEvents = ['manifest:changed', 'node:added', 'node:updated', 'node:removed', 'config:rejected'] as const
@@ -55,9 +55,9 @@ class PeerNode {
   readonly name: string
   readonly file: string
   readonly events: { name: EventName; payload: unknown }[] = []
-  /** What it asked of others. */
+  /** Requests to other nodes. */
   readonly sent: Sent[] = []
-  /** Before a request of another node is answered, and before that answer leaves. */
+  /** Called before a peer request is handled, and before its answer is sent. */
   before: Hook | undefined
   after: Hook | undefined
   readonly #world: World
@@ -107,7 +107,7 @@ class PeerNode {
     return texts(this.cluster.manifest.nodes.find(({ name }) => name === node)?.subscriptions)
   }
 
-  /** The revisions as they lie on disk, once these tell of the same subscriptions as the manifest. */
+  /** The revisions on disk, once they have the same subscriptions as the manifest. */
   async #registers(): Promise<string> {
     const path = join(this.#world.directory, this.name, 'clustering', 'agreements.json')
     const desired = this.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, ...texts(subscriptions)]).sort()
@@ -128,16 +128,16 @@ class PeerNode {
     }).then(([text]) => text!)
   }
 
-  /** Everything that a request could have changed, apart from positions in streams. */
+  /** Everything that a request could change, except positions in streams. */
   async picture() {
-    // What is done behind an answer, and should not be.
+    // Wait for unexpected work after an answer.
     await delay(30)
     const registers = await this.#registers()
     const { ino, mtimeNs, size } = await stat(this.file, { bigint: true })
     return {
       manifest: this.cluster.manifest,
       file: await readFile(this.file, 'utf8'),
-      // A file that is written again is another file.
+      // A rewritten file has another inode.
       written: `${ino} ${mtimeNs} ${size}`,
       registers,
       events: this.events.map(({ name }) => name),
@@ -190,7 +190,7 @@ class World {
     return world
   }
 
-  /** Somebody without a manager. */
+  /** A node without a manager. */
   async probe(name: string): Promise<Probe> {
     const mesh = this.network.mesh()
     await mesh.open(name, { hub: [], leaf: [] }, nothing)
@@ -207,8 +207,8 @@ class World {
     )
   }
 
-  /** Both ends of everything say the same, in memory and in the file. */
-  async quiesce(timeout = 15_000): Promise<void> {
+  /** Both nodes hold mirror images, in memory and in the file. */
+  async converged(timeout = 15_000): Promise<void> {
     await eventually(
       () => `mirror images: ${this.differences().join(' | ')}`,
       () => this.differences().length === 0,
@@ -228,7 +228,7 @@ class Probe {
     this.mesh = mesh
   }
 
-  /** Bytes as they are; anything else as MessagePack. */
+  /** Sends bytes unchanged; other values as MessagePack. */
   async send(to: string, body: unknown, timeout = 10_000): Promise<Answer> {
     const data = body instanceof Uint8Array ? body : packr.pack(body)
     return packr.unpack(await this.mesh.request(to, data, { timeout }))
@@ -239,7 +239,7 @@ class Probe {
   }
 }
 
-/** A text for people, of one who does not read our code. */
+/** A readable text without internals. */
 function assertRefused(answer: Answer, what: string): void {
   assert.equal(answer.status, 'error', `${what} is answered with ${JSON.stringify(answer)}`)
   assert.equal(typeof answer.message, 'string', what)
@@ -263,7 +263,7 @@ const pair = async (test: TestContext, requestTimeout?: number) => {
 }
 
 describe('a request that is repeated', { concurrency: true }, () => {
-  /** Every operation that asks another node, one after the other; `between` after each. */
+  /** Every operation that sends requests, in sequence; `between` runs after each. */
   async function story(
     { world, node1, node2 }: Awaited<ReturnType<typeof pair>>,
     between: (what: string, sent: Sent[]) => Promise<void>,
@@ -297,7 +297,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
     for (const [what, step] of steps) {
       node1.sent.length = 0
       await step()
-      await world.quiesce()
+      await world.converged()
       await between(what, node1.sent.slice())
     }
   }
@@ -317,7 +317,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
           assert.equal(answer.status, 'success', `${what}: ${operation}, ${times} times`)
         }
       assert.deepEqual(await node2.picture(), before, what)
-      // All at once too.
+      // Concurrently as well.
       await Promise.all([...sent, ...sent, ...sent].map(({ to, data }) => probe.send(to, data)))
       assert.deepEqual(await node2.picture(), before, `${what}, at once`)
     })
@@ -331,7 +331,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
     ])
   })
 
-  it('undoes nothing that came later', async (test) => {
+  it('does not undo later changes', async (test) => {
     const nodes = await pair(test)
     const { node1, node2 } = nodes
     const probe = await nodes.world.probe('probe')
@@ -348,14 +348,14 @@ describe('a request that is repeated', { concurrency: true }, () => {
       assert.deepEqual(await node2.picture(), before, what)
     })
     const { manifest } = node2.cluster
-    // Nor when the other end was opened anew and remembers from its disk.
+    // The same after the remote node was reopened from its disk.
     await node2.reopen()
     for (const { to, data } of all) await probe.send(to, data)
     assert.deepEqual(node2.cluster.manifest, manifest)
     assert.deepEqual(node1.held('node2'), ['cat publish'])
   })
 
-  it('moves no position of what is read', async (test) => {
+  it('moves no checkpoint', async (test) => {
     const { world, node1, node2 } = await pair(test)
     const probe = await world.probe('probe')
     const subscriptions = desired({ dog: 'publish' }, { start_time: '2024-01-01T00:00:00.000Z' })
@@ -372,7 +372,7 @@ describe('a request that is repeated', { concurrency: true }, () => {
     for (const { to, data } of old) await probe.send(to, data)
     await delay(100)
     assert.deepEqual(await node2.host.loadCheckpoint(source), before)
-    // What was removed has no position to be read from.
+    // A removed subscription has no checkpoint.
     await node1.cluster.removeNode({ node_name: 'node2' })
     await eventually('it is forgotten', async () => !(await node2.host.loadCheckpoint(source)))
     for (const { to, data } of old) await probe.send(to, data)
@@ -387,7 +387,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   const later = desired({ dog: 'publish', cat: 'both' })
   type Case = {
     name: string
-    /** Does it begin with an agreement? */
+    /** It starts with a negotiation. */
     known: boolean
     run(cluster: ClusterManager, signal: AbortSignal): Promise<unknown>
     /** Requests that it waits for. */
@@ -447,7 +447,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
     },
   ]
 
-  /** Not at once is when it could as well have waited for an answer. */
+  /** Slower means that it may have waited for an answer. */
   async function atOnce(work: Promise<unknown>): Promise<string> {
     const moment = new AbortController()
     const late = delay(10_000, 'not at once', { signal: moment.signal }).catch(() => '')
@@ -459,7 +459,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   const prepared = async (test: TestContext, { known }: Case) => {
     const nodes = await pair(test, 60_000)
     if (known) await nodes.node1.cluster.addNode({ node_name, subscriptions: start })
-    await nodes.world.quiesce()
+    await nodes.world.converged()
     const { node1, node2 } = nodes
     const before = [await node1.picture(), await node2.picture()] as const
     return { ...nodes, before, held: [node1.held('node2'), node2.held('node1')] }
@@ -491,7 +491,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
         abort()
         assert.equal(await atOnce(queued), 'aborted')
         release()
-        // The one before it was not: a table that nobody has is skipped.
+        // The operation before it was not aborted: its table exists on neither node and is skipped.
         assert.equal(await first, 'resolved')
         assert.deepEqual(getEventListeners(signal, 'abort'), [])
         assert.deepEqual([await node1.picture(), await node2.picture()], before)
@@ -499,7 +499,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
 
     for (const operation of each.asks)
       for (const taken of [false, true])
-        it(`${each.name}: while it waits for ${operation}, which was ${taken ? '' : 'not '}taken`, {
+        it(`${each.name}: while it waits for ${operation}, which was ${taken ? '' : 'not '}accepted`, {
           timeout: 25_000,
         }, async (test) => {
           const { world, node1, node2, held } = await prepared(test, each)
@@ -513,7 +513,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
               if (asked !== operation) return
               resolve()
               await gate
-              // It was lost on the way.
+              // The request was lost.
               if (!taken) throw new Error('lost')
             }
             if (taken) node2.after = hook
@@ -530,13 +530,13 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
           node2.before = undefined
           node2.after = undefined
           release()
-          // What may have been taken is withdrawn when both are compared, within ten seconds.
+          // A comparison withdraws a request that may have been accepted, within ten seconds.
           await eventually('as it was', () => String(node2.held('node1')) === String(held[1]), 15_000)
-          await world.quiesce()
+          await world.converged()
           assert.deepEqual(node1.held('node2'), held[0])
-          // And nothing of it comes back, nor is it in the way of what is asked next.
+          // It does not come back, and does not disturb the next operation.
           await node1.cluster.updateNode({ node_name, subscriptions: desired({ dog: 'none', cat: 'subscribe' }) })
-          await world.quiesce()
+          await world.converged()
           assert.deepEqual(node1.held('node2'), ['cat subscribe', 'dog none'])
         })
   }
@@ -554,10 +554,10 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
     assert.equal(await atOnce(node1.cluster.network({}, { signal: AbortSignal.abort() })), 'aborted')
   })
 
-  it('behind the agreement of the other node: all of it, or nothing', { timeout: 25_000 }, async (test) => {
+  it('after the remote node has accepted: all or nothing', { timeout: 25_000 }, async (test) => {
     const { world, node1, node2 } = await pair(test, 60_000)
     const { signal, abort } = abortable()
-    node1.host.describe = async () => [] // It has to make the tables.
+    node1.host.describe = async () => [] // It must create the tables.
     const { createTable } = MemoryHost.prototype
     node1.host.createTable = async (table) => {
       abort()
@@ -571,15 +571,15 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
       () => String(node1.held('node2')) === String(end) && String(node2.held('node1')) === String(mirrored(end)),
       15_000,
     )
-    await world.quiesce()
+    await world.converged()
   })
 
-  it('and one that fails behind the agreement of the other node: nothing is left there', {
+  it('and one that fails after the remote node has accepted: withdrawn there', {
     timeout: 25_000,
   }, async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name, subscriptions: start })
-    await world.quiesce()
+    await world.converged()
     node1.host.createTable = async () => {
       throw new Error('the disk is full')
     }
@@ -595,24 +595,24 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
   const node_name = 'node2'
   const subscriptions = desired({ dog: 'both' })
 
-  /** ms until it ended, and how. */
+  /** Duration in ms, and the result. */
   async function timed(work: Promise<unknown>): Promise<[code: string, ms: number]> {
     const begin = performance.now()
     return [await codeOf(work), performance.now() - begin]
   }
 
-  it('is given up after five seconds, when nothing else was said', async (test) => {
+  it('times out after five seconds by default', async (test) => {
     const { world, node1 } = await pair(test)
     const before = await node1.picture()
     world.network.cut('node1', 'node2', { silent: true })
     const [code, ms] = await timed(node1.cluster.addNode({ node_name, subscriptions }))
-    // A hub that does not answer either is taken for nobody.
+    // A node whose hub does not answer either counts as not listening.
     assert.match(code, /^node_(timeout|not_listening)$/)
     assert.ok(ms > 4_900 && ms < 9_000, `it took ${ms} ms`)
     assert.deepEqual(await node1.picture(), before)
   })
 
-  it('fails with a time-out, and what comes of it later is taken back', async (test) => {
+  it('fails with a time-out, and its late effects are withdrawn', async (test) => {
     const { world, node1, node2 } = await pair(test, 300)
     let late: Promise<unknown> = Promise.resolve()
     node2.after = (operation) => {
@@ -629,11 +629,11 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     await eventually('no start is left', () => node1.host.checkpoints.size + node2.host.checkpoints.size === 0)
     node2.after = undefined
     await node1.cluster.addNode({ node_name, subscriptions })
-    await world.quiesce()
+    await world.converged()
     assert.deepEqual(node2.held('node1'), ['dog both'])
   })
 
-  it('delays no other: cluster_status', async (test) => {
+  it('does not delay others: cluster_status', async (test) => {
     const world = await World.open(test, ['node1', 'node2', 'node3'], 500)
     const [node1, node2, node3] = world.nodes as [PeerNode, PeerNode, PeerNode]
     for (const { name } of [node2, node3]) await node1.cluster.addNode({ node_name: name, subscriptions })
@@ -645,16 +645,16 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
       ['Timeout', 'open'],
     )
     assert.ok(performance.now() - begin < 2_900)
-    // Nor does an operation with one that hangs hold up one with another.
+    // An operation with a hanging node does not delay one with another node.
     const hung = codeOf(node1.cluster.updateNode({ node_name, subscriptions: desired({ dog: 'none' }) }))
     await node1.cluster.updateNode({ node_name: 'node3', subscriptions: desired({ dog: 'publish' }) })
     assert.deepEqual(node1.held('node2'), ['dog both'])
     assert.equal(await hung, 'node_timeout')
   })
 
-  it('or refused for now: a comparison is tried again', { timeout: 40_000 }, async (test) => {
+  it('or is rejected temporarily: the comparison is retried', { timeout: 40_000 }, async (test) => {
     const { world, node1, node2 } = await pair(test)
-    // When they hear each other first, they compare.
+    // They compare on the first heartbeat.
     const met = [node1, node2].map(({ cluster }) => new Promise((resolve) => cluster.once('peer:up', resolve)))
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
     await Promise.all(met)
@@ -669,11 +669,11 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     await rejected
     assert.deepEqual(node2.held('node1'), ['dog both'])
     await writeFile(node2.file, good)
-    await world.quiesce(30_000)
+    await world.converged(30_000)
     assert.deepEqual(node2.held('node1'), ['dog publish'])
   })
 
-  it('or is answered with what is no answer: refused, and nothing has changed', async (test) => {
+  it('or gets an invalid answer: rejected, and nothing has changed', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const before = await node1.picture()
@@ -702,17 +702,17 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
   })
 })
 
-describe('a request that makes no sense', { concurrency: 4 }, () => {
+describe('an invalid request', { concurrency: 4 }, () => {
   const good = () => ({
     operation: 'add_node',
     node_name: 'probe',
     revision: makeTimestamp(Date.now(), 0, 'probe'),
-    // Nothing to read: the one who asks need not be there.
-    subscriptions: told({ dog: 'publish' }),
+    // Unreadable: the sender need not exist.
+    subscriptions: onWire({ dog: 'publish' }),
   })
-  const entry = { ...told({ dog: 'both' })[0], removed: false, revision: '' }
+  const entry = { ...onWire({ dog: 'both' })[0], removed: false, revision: '' }
 
-  it('is answered with an error and nothing more', async (test) => {
+  it('is answered with an error and has no effect', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const before = await node1.picture()
@@ -733,9 +733,9 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
       ['the name of what every object has', { ...good(), operation: 'constructor' }],
       ['a list of operations', { ...good(), operation: ['add_node'] }],
       ['no name', { ...good(), node_name: undefined }],
-      ['our own name', { ...good(), node_name: 'node1' }],
-      ['our own name, comparing', { operation: 'compare_node', node_name: 'node1', entries: [entry] }],
-      ['our own name, removing', { operation: 'remove_node', node_name: 'node1' }],
+      ['the local name', { ...good(), node_name: 'node1' }],
+      ['the local name, comparing', { operation: 'compare_node', node_name: 'node1', entries: [entry] }],
+      ['the local name, removing', { operation: 'remove_node', node_name: 'node1' }],
       ...[7, null, '', 'a.b', 'a b', 'a/b', '>', '*', '../x', 'a\nb', '\0', 'x'.repeat(1_001)].map(
         (node_name): [string, unknown] => [
           `the name ${JSON.stringify(node_name)?.slice(0, 20)}`,
@@ -743,24 +743,24 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
         ],
       ),
       ...[7, null, '', 'a.b', 'a b', '>', '*', 'a\nb', 'x'.repeat(1_001)].flatMap((name): [string, unknown][] => [
-        [`the table ${name}`, { ...good(), subscriptions: told({ dog: 'both' }, { table: name }) }],
-        [`the database ${name}`, { ...good(), subscriptions: told({ dog: 'both' }, { schema: name }) }],
+        [`the table ${name}`, { ...good(), subscriptions: onWire({ dog: 'both' }, { table: name }) }],
+        [`the database ${name}`, { ...good(), subscriptions: onWire({ dog: 'both' }, { schema: name }) }],
       ]),
-      ['a map of subscriptions', { ...good(), subscriptions: { 0: told({ dog: 'both' })[0] } }],
-      ['a direction as text', { ...good(), subscriptions: told({ dog: 'both' }, { publish: 'yes' }) }],
+      ['a map of subscriptions', { ...good(), subscriptions: { 0: onWire({ dog: 'both' })[0] } }],
+      ['a direction as text', { ...good(), subscriptions: onWire({ dog: 'both' }, { publish: 'yes' }) }],
       ['no direction', { ...good(), subscriptions: [{ schema: 'dev', table: 'dog' }] }],
-      ['one bad among good ones', { ...good(), subscriptions: [...told({ dog: 'both', cat: 'both' }), {}] }],
-      ['another primary key', { ...good(), subscriptions: told({ dog: 'both' }, { hash_attribute: 'name' }) }],
+      ['one bad among good ones', { ...good(), subscriptions: [...onWire({ dog: 'both', cat: 'both' }), {}] }],
+      ['another primary key', { ...good(), subscriptions: onWire({ dog: 'both' }, { hash_attribute: 'name' }) }],
       [
         'a table that nobody can describe',
-        { ...good(), subscriptions: told({ dog: 'both', bird: 'both' }, { hash_attribute: null }) },
+        { ...good(), subscriptions: onWire({ dog: 'both', bird: 'both' }, { hash_attribute: null }) },
       ],
-      ['attributes as text', { ...good(), subscriptions: told({ dog: 'both' }, { attributes: 'id' }) }],
-      ['more than a manifest can bear', { ...good(), subscriptions: Array(10_001).fill(told({ dog: 'both' })[0]) }],
+      ['attributes as text', { ...good(), subscriptions: onWire({ dog: 'both' }, { attributes: 'id' }) }],
+      ['more than a manifest can bear', { ...good(), subscriptions: Array(10_001).fill(onWire({ dog: 'both' })[0]) }],
       ['a revision that is none', { ...good(), revision: 'yesterday' }],
       ['a revision of next year', { ...good(), revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') }],
       ['a replacement as text', { ...good(), replace: 'yes' }],
-      ['entries that are none', { operation: 'compare_node', node_name: 'probe', entries: told({ dog: 'both' }) }],
+      ['entries that are none', { operation: 'compare_node', node_name: 'probe', entries: onWire({ dog: 'both' }) }],
       ['a range that is none', { operation: 'compare_node', node_name: 'probe', entries: [], range: 'all' }],
     ]
     for (const [what, body] of bad) assertRefused(await probe.send('node1', body), what)
@@ -770,7 +770,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     assert.deepEqual(await node1.picture(), before)
   })
 
-  it('nor do bytes at random, as a request or as a heartbeat', async (test) => {
+  it('of random bytes has no effect, nor has such a heartbeat', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const before = await node1.picture()
@@ -779,7 +779,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
       assertRefused(await probe.send('node1', bytes), String(bytes))
     })
     await fc.assert(rejected, { seed, numRuns: 300 })
-    // Or of which one byte is another. It may make sense all the same.
+    // Or with one changed byte, which may be valid nevertheless.
     const bytes = packr.pack(good())
     const answered = fc.asyncProperty(fc.nat(bytes.length - 1), fc.nat(255), async (at, byte) => {
       const { status } = await probe.send('node1', bytes.with(at, byte))
@@ -787,7 +787,7 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     })
     assert.deepEqual(await node1.picture(), before)
     await fc.assert(answered, { seed, numRuns: 300 })
-    await world.quiesce()
+    await world.converged()
     await node1.reopen()
     assert.deepEqual(
       node1.events.filter(({ name }) => name === 'config:rejected'),
@@ -795,21 +795,21 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     )
   })
 
-  it('and what only looks strange is taken as it is', async (test) => {
+  it('is distinguished from valid but unusual values, which are accepted', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const names = ['__proto__', 'constructor', 'toString', 'null', '~', '- x: #'.replaceAll(' ', '_'), '"quoted"', '猫']
     for (const name of names) {
-      const subscriptions = told({ dog: 'publish' }, { schema: name, table: name, start_time: 'soon' })
+      const subscriptions = onWire({ dog: 'publish' }, { schema: name, table: name, start_time: 'soon' })
       const answer = await probe.send('node1', { ...good(), node_name: name, subscriptions })
       assert.equal(answer.status, 'success', `${name}: ${answer.message}`)
     }
-    // Keys that are no properties of ours.
+    // Unknown keys.
     const polluted = new Map<string, unknown>(Object.entries(good()))
     polluted.set('__proto__', { replace: true, polluted: true }).set('constructor', { prototype: { polluted: true } })
     assert.equal((await probe.send('node1', packr.pack(polluted))).status, 'success')
     assert.equal(({} as { polluted?: boolean }).polluted, undefined)
-    await world.quiesce()
+    await world.converged()
     const { manifest } = node1.cluster
     assert.deepEqual(
       manifest.nodes.map(({ name }) => name),
@@ -823,33 +823,33 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
     assert.deepEqual(new ConfigText(await readFile(node1.file, 'utf8')).problems, [])
   })
 
-  it('nor does one that comes in the name of another node: what that one says itself later holds on both', async (test) => {
+  it('in the name of another node is overruled by later requests of that node, on both nodes', async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
-    await world.quiesce()
+    await world.converged()
     const probe = await world.probe('probe')
-    const forged = { operation: 'update_node', node_name: 'node2', subscriptions: told({ dog: 'publish' }) }
+    const forged = { operation: 'update_node', node_name: 'node2', subscriptions: onWire({ dog: 'publish' }) }
     const [held] = node1.cluster.manifest.nodes
-    // Older than what is held.
+    // Older than the present revision.
     const old = { ...forged, revision: makeTimestamp(Date.now() - 60_000, 0, 'node2') }
     assert.equal((await probe.send('node1', old)).status, 'success')
     assert.equal(node1.cluster.manifest.nodes[0], held)
-    // Newer: as good as any operation, once the two compare.
+    // Newer: counts as any operation once the two compare.
     assert.equal((await probe.send('node1', forged)).status, 'success')
     assert.deepEqual(node1.held('node2'), ['dog publish'])
     await node2.reopen()
-    await world.quiesce()
+    await world.converged()
     await node2.cluster.updateNode({ node_name: 'node1', subscriptions: desired({ dog: 'publish', cat: 'both' }) })
-    await world.quiesce()
+    await world.converged()
     assert.deepEqual(node1.held('node2'), ['cat both', 'dog subscribe'])
   })
 
-  it('in an entry that claims to come from far ahead: that one is not believed', async (test) => {
+  it('with an entry too far in the future: that entry is ignored', async (test) => {
     const { world, node1 } = await pair(test)
     const probe = await world.probe('probe')
     const entries = [
-      { ...told({ dog: 'both' })[0], removed: false, revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') },
-      { ...told({ cat: 'both' })[0], removed: false, revision: makeTimestamp(Date.now(), 0, 'probe') },
+      { ...onWire({ dog: 'both' })[0], removed: false, revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') },
+      { ...onWire({ cat: 'both' })[0], removed: false, revision: makeTimestamp(Date.now(), 0, 'probe') },
     ]
     assert.equal((await probe.request('node1', 'compare_node', { entries })).status, 'success')
     assert.deepEqual(node1.held('probe'), ['cat both'])
@@ -857,52 +857,55 @@ describe('a request that makes no sense', { concurrency: 4 }, () => {
   })
 })
 
-describe('an agreement', { concurrency: 4 }, () => {
-  it('with a node whose clock is ahead: what is changed here later wins, also when this one was opened anew', async (test) => {
+describe('a negotiation', { concurrency: 4 }, () => {
+  it('with a node whose clock is ahead: later local changes win, also after a restart', async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both', cat: 'both' }) })
     const probe = await world.probe('probe')
     const revision = makeTimestamp(Date.now() + 200_000, 0, 'node2')
-    const subscriptions = told({ dog: 'none', cat: 'none' })
+    const subscriptions = onWire({ dog: 'none', cat: 'none' })
     for (const [to, node_name] of [
       ['node1', 'node2'],
       ['node2', 'node1'],
     ] as const)
       await probe.send(to, { operation: 'update_node', node_name, revision, subscriptions })
     assert.deepEqual(node1.held('node2'), ['cat none', 'dog none'])
-    // Once by an operation, once by an edit while it is closed.
+    // One operation, and one edit while it is closed.
     await node1.reopen()
     await node1.cluster.updateNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
-    await world.quiesce()
+    await world.converged()
     assert.deepEqual(node1.held('node2'), ['cat none', 'dog publish'])
     await node1.cluster.close()
     const config = parse(await readFile(node1.file, 'utf8'))
     for (const each of config.clustering.nodes[0].subscriptions) each.publish = true
     await writeFile(node1.file, stringify(config))
     await node1.open()
-    await world.quiesce()
+    await world.converged()
     assert.deepEqual(node2.held('node1'), ['cat subscribe', 'dog subscribe'])
   })
 
-  it('that is overtaken while it stores where to begin leaves no start behind', async (test) => {
+  it('that is followed by a newer request while it stores its start leaves no start behind', async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'publish' }) })
-    await world.quiesce()
+    await world.converged()
     const probe = await world.probe('probe')
     let starts = 0
+    let later: Promise<unknown> | undefined
     node1.host.beforeApply = async () => {
       starts++
-      const newer = { revision: makeTimestamp(Date.now() + 1_000, 0, 'node2'), subscriptions: told({ dog: 'none' }) }
-      await probe.send('node1', { operation: 'update_node', node_name: 'node2', ...newer })
+      const newer = { revision: makeTimestamp(Date.now() + 1_000, 0, 'node2'), subscriptions: onWire({ dog: 'none' }) }
+      // Takes effect after the first one: changes with one node are committed one at a time.
+      later = probe.send('node1', { operation: 'update_node', node_name: 'node2', ...newer })
     }
     await node2.cluster.updateNode({ node_name: 'node1', subscriptions: desired({ dog: 'both' }) })
+    await later
     assert.deepEqual([node1.held('node2'), starts], [['dog none'], 1])
     await eventually('no start is left', () => node1.host.checkpoints.size === 0, 2_000)
   })
 })
 
-describe('many at once', { concurrency: 4 }, () => {
-  it('of both ends, again and again: mirror images, and repeating all of them changes nothing', async (test) => {
+describe('concurrent requests', { concurrency: 4 }, () => {
+  it('of both nodes end with mirror images, and repeating all of them changes nothing', async (test) => {
     const { world, node1, node2 } = await pair(test)
     const probe = await world.probe('probe')
     const draw = randomNumbers(seed)
@@ -917,7 +920,7 @@ describe('many at once', { concurrency: 4 }, () => {
     for (let round = 0; round < 15; round++) {
       const all = Array.from({ length: 4 }, () => [one(node1, 'node2'), one(node2, 'node1')]).flat()
       for (const code of await Promise.all(all)) assert.match(code, /^(resolved|node_not_found)$/)
-      await world.quiesce()
+      await world.converged()
     }
     const before = [await node1.picture(), await node2.picture()]
     const sent = [...node1.sent, ...node2.sent].filter(({ operation }) => operation !== 'compare_node')
@@ -925,13 +928,13 @@ describe('many at once', { concurrency: 4 }, () => {
     assert.deepEqual([await node1.picture(), await node2.picture()], before)
   })
 
-  it('tables: no request is about more than a hundred', async (test) => {
+  it('name at most a hundred tables each', async (test) => {
     const { world, node1, node2 } = await pair(test)
     const tables = Object.fromEntries(Array.from({ length: 250 }, (_, index) => [`table${index}`, 'both' as Direction]))
     for (const table of Object.keys(tables))
       await node1.host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired(tables) })
-    await world.quiesce()
+    await world.converged()
     await node1.cluster.close()
     const { nodes } = node2.cluster.manifest
     const edited = nodes.map(({ name, subscriptions }) => ({
@@ -942,7 +945,7 @@ describe('many at once', { concurrency: 4 }, () => {
     await writeFile(node2.file, stringify({ ...config, clustering: { ...config.clustering, nodes: edited } }))
     await eventually('it is taken in', () => node2.held('node1').includes('table0 subscribe'))
     await node1.open()
-    await world.quiesce()
+    await world.converged()
     assert.equal(node1.held('node2').length, 250)
     type Body = { subscriptions?: unknown[]; entries?: unknown[]; range: { from: string; to?: string } }
     const bodies = (operation: string): Body[] =>
@@ -958,7 +961,7 @@ describe('many at once', { concurrency: 4 }, () => {
       compared.map(({ entries }) => entries?.length),
       [100, 100, 50],
     )
-    // Together they are about everything there may be.
+    // Together they cover all tables.
     const [first, second, third] = compared.map(({ range }) => range)
     assert.ok(first && second && third)
     assert.deepEqual([first.from, first.to, second.to, third.to], ['', second.from, third.from, undefined])
@@ -969,7 +972,7 @@ describe('many at once', { concurrency: 4 }, () => {
   })
 })
 
-/** With `abort` that needs no `this`. */
+/** With a bound `abort`. */
 function abortable(): { signal: AbortSignal; abort: () => void } {
   const controller = new AbortController()
   return { signal: controller.signal, abort: () => controller.abort() }

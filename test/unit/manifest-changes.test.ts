@@ -1,4 +1,4 @@
-// The manifest's pure changes, and the difference of two manifests.
+// Pure changes of the manifest, and the difference of two manifests.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -64,7 +64,7 @@ describe('manifest changes', () => {
     assert.equal(second.manifest, first.manifest)
   })
 
-  it('takes a bracketed and a bare IPv6 address for one host', () => {
+  it('treats bracketed and bare IPv6 addresses as the same host', () => {
     const { manifest } = addRoutes(emptyManifest, 'hub', [{ host: '[::1]', port: 1 }])
     assert.deepEqual(addRoutes(manifest, 'leaf', [{ host: '::1', port: 1 }]).set, [])
     assert.deepEqual(removeRoutes(manifest, [{ host: '::1', port: 1 }]).manifest.routes.hub, [])
@@ -80,7 +80,7 @@ describe('manifest changes', () => {
     assert.deepEqual(twice.skipped, [a])
   })
 
-  it('upserts subscriptions and keeps the others in their places', () => {
+  it('upserts subscriptions and keeps the positions of the others', () => {
     const first = setSubscriptions(emptyManifest, 'n', [dog, cat])
     const second = setSubscriptions(first, 'n', [{ ...dog, subscribe: true }])
     assert.deepEqual(second.nodes[0]?.subscriptions, [{ ...dog, subscribe: true }, cat])
@@ -96,19 +96,19 @@ describe('manifest changes', () => {
     assert.equal(setSubscriptions(second, 'n', [bird, cat], { replace: true }), second)
   })
 
-  it('lets the last of a table named twice count, and strips what is no part of a subscription', () => {
+  it('uses the last subscription of a table, and strips unknown properties', () => {
     const desired = { ...dog, startTime: '2022-09-02T20:06:35.993Z' }
     const manifest = setSubscriptions(emptyManifest, 'n', [{ ...dog, publish: false }, desired])
     assert.deepEqual(manifest.nodes, [{ name: 'n', subscriptions: [dog] }])
   })
 
-  it('returns the same manifest when a node to remove is not there', () => {
+  it('returns the same manifest when the node to remove is missing', () => {
     const manifest = setSubscriptions(emptyManifest, 'n', [dog])
     assert.equal(removeNode(manifest, 'm'), manifest)
     assert.deepEqual(removeNode(manifest, 'n').nodes, [])
   })
 
-  it('shares what replaceNodes does not change', () => {
+  it('shares nodes that replaceNodes does not change', () => {
     const manifest = setSubscriptions(setSubscriptions(emptyManifest, 'n', [dog]), 'm', [cat])
     assert.equal(replaceNodes(manifest, structuredClone(manifest.nodes) as Manifest['nodes']), manifest)
     const turned = replaceNodes(manifest, manifest.nodes.toReversed())
@@ -121,7 +121,7 @@ describe('manifest changes', () => {
     assert.ok(isDeeplyFrozen(changed))
   })
 
-  it('stays quick with ten thousand nodes and routes', () => {
+  it('is fast with ten thousand nodes and routes', () => {
     const list = Array.from({ length: 10_000 }, (_, index) => ({ name: `n${index}`, subscriptions: [dog] }))
     const hub = list.map(({ name }) => ({ host: name, port: 1 }))
     const start = performance.now()
@@ -135,7 +135,7 @@ describe('manifest changes', () => {
 })
 
 describe('diff', () => {
-  it('applied to the first gives the second', () => {
+  it('leads from the first manifest to the second', () => {
     fc.assert(
       fc.property(manifests, manifests, (previous, current) => {
         assert.deepEqual(diff(previous, current).reduce(applyChange, previous), current)
@@ -144,7 +144,7 @@ describe('diff', () => {
     )
   })
 
-  it('is empty only for equals', () => {
+  it('is empty only for equal manifests', () => {
     fc.assert(
       fc.property(manifests, (manifest) => {
         assert.deepEqual(diff(manifest, makeManifest(structuredClone(manifest) as Manifest)), [])
@@ -152,7 +152,7 @@ describe('diff', () => {
     )
   })
 
-  it('says an order, and neither removal nor addition, when only the order differs', () => {
+  it('contains only an order when only the order differs', () => {
     const previous = makeManifest({
       nodes: [
         { name: 'x', subscriptions: [dog] },
@@ -163,7 +163,7 @@ describe('diff', () => {
     assert.deepEqual(changes, [{ type: 'order:changed', list: 'nodes', keys: ['y', 'x'] }])
   })
 
-  it('names what was there before an update', () => {
+  it('contains the previous value of an update', () => {
     const previous = setSubscriptions(emptyManifest, 'n', [dog])
     const current = setSubscriptions(previous, 'n', [cat])
     assert.deepEqual(diff(previous, current), [
@@ -171,7 +171,7 @@ describe('diff', () => {
     ])
   })
 
-  it('without removals nothing is taken away, and everything is added', () => {
+  it('without removals keeps everything and adds the rest', () => {
     fc.assert(
       fc.property(manifests, manifests, (previous, target) => {
         const merged = withoutRemovals(previous, target)
@@ -185,7 +185,7 @@ describe('diff', () => {
 })
 
 describe('names', () => {
-  it('knows hosts', () => {
+  it('validates hosts', () => {
     const good = [
       'a',
       'node-2',
@@ -221,7 +221,7 @@ describe('names', () => {
     assert.deepEqual(bad.filter(isHost), [])
   })
 
-  it('knows node names and subject tokens', () => {
+  it('validates node names and subject tokens', () => {
     const bad = ['', 'a b', 'a.b', 'a*', 'a>', 'a\n', 'a\u0000', 'a\u00a0b']
     assert.deepEqual(bad.filter(isToken), [])
     assert.deepEqual([...bad, 'a/b', 'a,b'].filter(isNodeName), [])

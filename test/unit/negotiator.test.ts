@@ -1,4 +1,4 @@
-// How often an agreement asks: the other node, and our own database.
+// The number of requests that negotiations and comparisons make, to the remote node and to the local database.
 
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
@@ -9,11 +9,11 @@ import { Negotiator } from '../../lib/peers/negotiator.ts'
 import type { Registers } from '../../lib/peers/registers.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
 
-const settled = () => new Promise((resolve) => setImmediate(resolve))
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve))
 
-/** With one node, `node2`, whose tables are asked for with `describe`; it and the database count. */
+/** A negotiator with one peer, `node2`, whose tables `describe` returns; `asked` counts the calls. */
 function open(describe: () => Promise<never[]>, size = 0) {
-  const asked = { there: 0, here: 0, made: 0 }
+  const asked = { remote: 0, local: 0, created: 0 }
   let manifest: Manifest = emptyManifest
   const negotiator = new Negotiator({
     timers: systemTimers,
@@ -21,42 +21,47 @@ function open(describe: () => Promise<never[]>, size = 0) {
     node: 'node1',
     host: {
       describe: async () => {
-        asked.here++
+        asked.local++
         return []
       },
       createTable: async () => {
-        asked.made++
+        asked.created++
       },
     } as never,
     peers: {
       describeTables: () => {
-        asked.there++
+        asked.remote++
         return describe()
       },
       request: async () => [],
       isUp: () => true,
     } as never,
-    starts: { ensureStream: async () => {}, setStart: async () => {}, clearStart: async () => {} },
+    streams: { ensure: async () => {} },
+    starts: { setStart: async () => {}, clearStart: async () => {} },
     registers: {
       forNode: () => [],
       get: () => undefined,
       set: () => {},
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
-    timestamp: () => '1',
-    observe: () => true,
-    manifest: () => manifest,
-    commit: async (change: (current: Manifest) => Manifest) => {
-      manifest = change(manifest)
-    },
+    clock: { timestamp: () => '1', merge: () => true },
+    store: {
+      get manifest() {
+        return manifest
+      },
+      commit: async (change: (current: Manifest) => Manifest) => {
+        manifest = change(manifest)
+      },
+    } as never,
     nameFault: () => undefined,
     logger: silentLogger,
   })
   return { negotiator, asked, manifest: () => manifest }
 }
 
-it('a comparison that failed is made again: soon, then twice as late each time, up to ten seconds', async (test: TestContext) => {
+it('a failed comparison is retried after 1 s, then after twice the wait each time, up to 10 s', async (test: TestContext) => {
   let fails = true
+  test.mock.method(Math, 'random', () => 0)
   const { negotiator, asked } = open(async () => {
     if (fails) throw clusterError('node_not_listening', 'compare_node', 'node2')
     return []
@@ -67,23 +72,23 @@ it('a comparison that failed is made again: soon, then twice as late each time, 
   let times = 1
   for (const wait of [1_000, 2_000, 4_000, 8_000, 10_000, 10_000]) {
     test.mock.timers.tick(wait - 1)
-    await settled()
-    assert.equal(asked.there, times, `${wait - 1} ms later`)
+    await nextTurn()
+    assert.equal(asked.remote, times, `${wait - 1} ms later`)
     test.mock.timers.tick(1)
-    await settled()
-    assert.equal(asked.there, ++times, `${wait} ms later`)
+    await nextTurn()
+    assert.equal(asked.remote, ++times, `${wait} ms later`)
   }
   fails = false
   test.mock.timers.tick(10_000)
-  await settled()
+  await nextTurn()
   fails = true
   await negotiator.compare('node2')
   test.mock.timers.tick(1_000)
-  await settled()
-  assert.equal(asked.there, times + 3, 'after one that succeeded it begins anew')
+  await nextTurn()
+  assert.equal(asked.remote, times + 3, 'the first wait again after a success')
 })
 
-it('what other nodes ask for ends at a hundred thousand subscriptions: nothing of the request is taken over or made', async () => {
+it('rejects a request of a peer that exceeds 100000 subscriptions, and creates nothing', async () => {
   const { negotiator, asked, manifest } = open(async () => [], 99_999)
   const subscription = { schema: 'dev', table: 'a', publish: true, subscribe: true, hash_attribute: 'id' }
   const request = { node_name: 'node2', revision: '1' }
@@ -95,12 +100,12 @@ it('what other nodes ask for ends at a hundred thousand subscriptions: nothing o
     /too many subscriptions/,
   )
   await negotiator.handleRequest({ ...request, operation: 'compare_node', entries, range: { from: '' } })
-  assert.deepEqual([asked.made, manifest().nodes], [0, []])
+  assert.deepEqual([asked.created, manifest().nodes], [0, []])
   await negotiator.handleRequest({ ...request, operation: 'add_node', subscriptions: [subscription] })
-  assert.equal(asked.made, 1)
+  assert.equal(asked.created, 1)
 })
 
-it('however many tables another node compares, the database is asked once what it has, and once for the answer', async () => {
+it('describes the local tables twice in a comparison, however many tables it has', async () => {
   const { negotiator, asked, manifest } = open(async () => [])
   const entries = Array.from({ length: 100 }, (_, index) => ({
     schema: 'dev',
@@ -120,5 +125,5 @@ it('however many tables another node compares, the database is asked once what i
     range: { from: '' },
   })
   assert.equal(manifest().nodes[0]?.subscriptions.length, 100)
-  assert.equal(asked.here, 2)
+  assert.equal(asked.local, 2)
 })

@@ -1,4 +1,4 @@
-// Anybody with the cluster's credentials can send heartbeats without end, under names without end: what is kept of them is bounded.
+// Every holder of the credentials can send any number of heartbeats under any number of names: the memory for them is bounded.
 
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
@@ -9,7 +9,7 @@ import { systemTimers } from '../../lib/util/timers.ts'
 
 function open(test: TestContext) {
   const reported: Record<string, string[]> = { up: [], down: [], duplicate: [], superseded: [] }
-  let hear = (_data: Uint8Array): void => {}
+  let receive = (_data: Uint8Array): void => {}
   const peers = new Peers({
     node: 'node1',
     logger: silentLogger,
@@ -18,8 +18,8 @@ function open(test: TestContext) {
       timers: systemTimers,
       session: 's',
       serve: () => {},
-      listen: (handler: typeof hear) => {
-        hear = handler
+      listen: (handler: typeof receive) => {
+        receive = handler
       },
       announce: () => {},
     },
@@ -35,11 +35,11 @@ function open(test: TestContext) {
   peers.start()
   test.after(() => peers.close())
   const heartbeat = (node: string, instance = node) =>
-    hear(encode({ node, instance, started: 9e15, session: 's', streams: [] }))
+    receive(encode({ node, instance, started: 9e15, session: 's', streams: [] }))
   return { peers, reported, heartbeat }
 }
 
-it('names beyond ten thousand are not followed, until others are forgotten', (test) => {
+it('ignores names beyond ten thousand until others expire', (test) => {
   let now = 1_000
   test.mock.method(performance, 'now', () => now)
   const { peers, reported, heartbeat } = open(test)
@@ -54,7 +54,7 @@ it('names beyond ten thousand are not followed, until others are forgotten', (te
   assert.ok(peers.isUp('n11999'))
 })
 
-it('processes that share our name, or one other name, are told a hundred times at most', (test) => {
+it('reports at most a hundred processes that share the local or another name', (test) => {
   for (const name of ['node1', 'node2']) {
     const { reported, heartbeat } = open(test)
     for (let index = 0; index < 1_000; index++) for (const _ of [1, 2]) heartbeat(name, `${index % 2} ${index}`)
@@ -62,7 +62,7 @@ it('processes that share our name, or one other name, are told a hundred times a
   }
 })
 
-it('a message larger than 16 MB is not even unpacked', () => {
+it('does not unpack a message larger than 16 MB', () => {
   const heartbeat = (bytes: number) =>
     encode({ node: 'node2', instance: 'i', started: 1, session: 's', streams: [['dev', 'x'.repeat(bytes), 'e', 1]] })
   assert.ok(decodeHeartbeat(heartbeat(15 * 1024 * 1024)))

@@ -1,4 +1,4 @@
-// Room among the registers: what is held is never given up, what was removed is, the oldest first.
+// Making room among the registers deletes only removed ones.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -6,7 +6,7 @@ import { emptyManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 
-test('room is made by forgetting what was removed, the oldest first, and nothing else', async () => {
+test('reserve deletes only removed registers, the oldest first', async () => {
   const clock = { timestamp: () => '9', merge: () => {} }
   const registers = await Registers.open(undefined, emptyManifest, clock, silentLogger)
   const put = (node: string, table: string, revision: string, removed: boolean) =>

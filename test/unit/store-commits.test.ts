@@ -1,4 +1,4 @@
-// The store: one queue into file and memory for the API, for edits by hand and for other nodes.
+// The store: one queue into file and memory for the API, edits of the file and remote nodes.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -62,7 +62,7 @@ const rejects =
     error instanceof ClusterError && error.code === code && pattern.test(error.message)
 
 describe('opening', () => {
-  it('creates a file with our section when there is none', async (test) => {
+  it('creates a missing file with the default section', async (test) => {
     const { store, path } = await openStore(test)
     assert.equal(await readFile(path, 'utf8'), defaultConfigText)
     assert.equal(store.manifest.enabled, false)
@@ -70,7 +70,7 @@ describe('opening', () => {
     assert.equal(store.file, path)
   })
 
-  it('refuses a bad file with everything that is wrong, and leaves it alone', async (test) => {
+  it('rejects an invalid file with all faults, and does not change it', async (test) => {
     const bad = 'clustering:\n  enabled: 5\n  hubServer: { network: { port: 0 } }\n'
     const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, bad)
@@ -84,26 +84,26 @@ describe('opening', () => {
     assert.equal(await readFile(path, 'utf8'), bad)
   })
 
-  it('refuses a file without our section', async (test) => {
+  it('rejects a file without the section clustering', async (test) => {
     const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, 'http: 1\n')
     await assert.rejects(ManifestStore.open(path), rejects('config_rejected', /'clustering' is missing/))
   })
 
-  it('needs a name when enabled', async (test) => {
+  it('requires a name when enabled', async (test) => {
     const path = join(await temporaryDirectory(test), 'database.yaml')
     await writeFile(path, 'clustering:\n  enabled: true\n  nodeName: null\n')
     await assert.rejects(ManifestStore.open(path), rejects('node_name_missing'))
   })
 
-  it('says when the file cannot be created', async (test) => {
+  it('rejects when the file cannot be created', async (test) => {
     const path = join(await temporaryDirectory(test), 'none', 'database.yaml')
     await assert.rejects(ManifestStore.open(path), rejects('config_unwritable'))
   })
 })
 
 describe('commits', () => {
-  it('write the file, swap the manifest, then tell', async (test) => {
+  it('write the file, replace the manifest, then call listeners', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const previous = store.manifest
     const commit = await store.commit(add('b', 2), 'api')
@@ -124,14 +124,14 @@ describe('commits', () => {
     assert.equal(listener.pending, 0)
   })
 
-  it('queue, and each sees the one before', async (test) => {
+  it('are queued, and each receives the result of the one before', async (test) => {
     const { store, path } = await openStore(test, text)
     await Promise.all(Array.from({ length: 20 }, (_, index) => store.commit(add(`h${index}`), 'api')))
     assert.deepEqual(hosts(store.manifest), ['a', ...Array.from({ length: 20 }, (_, index) => `h${index}`)])
     assert.deepEqual(new ConfigText(await readFile(path, 'utf8')).config?.manifest, store.manifest)
   })
 
-  it('change nothing when the change refuses, and go on afterwards', async (test) => {
+  it('change nothing when the change throws, and later ones work', async (test) => {
     const { store, path } = await openStore(test, text)
     const rejected = store.commit(() => {
       throw clusterError('node_exists', 'x')
@@ -193,7 +193,7 @@ describe('commits', () => {
     assert.deepEqual(hosts(store.manifest), ['a', 'b'])
   })
 
-  it('are refused after close, which may be called twice', async (test) => {
+  it('are rejected after close, which may be called twice', async (test) => {
     const { store, path } = await openStore(test, text)
     const last = store.commit(add('b', 2), 'api')
     await Promise.all([store.close(), store.close()])
@@ -237,7 +237,7 @@ describe('edits of the file', () => {
     assert.deepEqual(hosts(store.manifest), ['a', 'b'])
   })
 
-  it('take away only after two seconds of stillness', async (test) => {
+  it('remove entries only after two seconds without another edit', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const start = performance.now()
     // An addition and two removals.
@@ -261,10 +261,10 @@ describe('edits of the file', () => {
     assert.equal(second?.cause, 'file')
   })
 
-  it('take nothing away when the file comes back whole in time', async (test) => {
+  it('remove nothing when the file is complete again in time', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await writeFile(path, text.slice(0, text.indexOf('  hubServer')))
-    // The half is seen, as a commit finds it; what it lacks stays.
+    // A commit finds the partly written file; missing entries stay.
     await store.commit(add('c'), 'api')
     assert.deepEqual(hosts(store.manifest), ['a', 'c'])
     await listener.next()
@@ -284,7 +284,7 @@ describe('edits of the file', () => {
     assert.deepEqual(hosts(last?.current), ['a', 'c'])
   })
 
-  it('are taken in before a commit that they have overtaken', async (test) => {
+  it('are imported before a commit that was queued after them', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await writeFile(path, withRoute)
     await store.commit(add('c'), 'api')
@@ -294,7 +294,7 @@ describe('edits of the file', () => {
     assert.deepEqual(new ConfigText(await readFile(path, 'utf8')).config?.manifest, store.manifest)
   })
 
-  it('are not lost when they come between the reading and the writing of a commit', async (test) => {
+  it('are not lost between the read and the write of a commit', async (test) => {
     const { store, path } = await openStore(test, text)
     let edits = 0
     const change = (manifest: Manifest) => {
@@ -307,7 +307,7 @@ describe('edits of the file', () => {
     assert.deepEqual(new ConfigText(await readFile(path, 'utf8')).config?.manifest, store.manifest)
   })
 
-  it('that are bad change nothing, are told once, and stop commits until they are mended', async (test) => {
+  it('that are invalid change nothing, are reported once, and block commits until they are fixed', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const { manifest } = store
     const bad = text.replace('port: 1\n', 'port: one\n')
@@ -331,14 +331,14 @@ describe('edits of the file', () => {
     assert.equal(listener.pending, 0)
   })
 
-  it('that empty the file are bad', async (test) => {
+  it('that empty the file are invalid', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await writeFile(path, '')
     assert.match((await listener.next()).rejected?.[0]?.message ?? '', /'clustering' is missing/)
     assert.deepEqual(hosts(store.manifest), ['a'])
   })
 
-  it('that need a restart are told and not taken in, and commits go on beside them', async (test) => {
+  it('that require a restart are reported and not imported, and commits still work', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const edited = withRoute
       .replace('nodeName: node1', 'nodeName: other\n  logLevel: debug')
@@ -359,7 +359,7 @@ describe('edits of the file', () => {
       edited.replace(extraRoute, `${extraRoute}          - host: c\n            port: 1\n`),
     )
     await listener.next()
-    // Taken back: what else was edited counts now.
+    // Undone: the other edits take effect now.
     await writeFile(
       path,
       (await readFile(path, 'utf8'))
@@ -371,23 +371,23 @@ describe('edits of the file', () => {
     ])
   })
 
-  it('of the port of the operations API count at once', async (test) => {
+  it('of the port of the operations API take effect at once', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await writeFile(path, `operationsApi: { network: { port: 1234 } }\n${withRoute}`)
     await listener.next()
     assert.equal(store.settings.operationsApiPort, 1234)
   })
 
-  it('of the limits of streams count when the file has lain still: half of a number is a number too', async (test) => {
+  it('of the limits of streams take effect once the file is stable: a part of a number is a number', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     const limited = (limits: string) => `${text}  leafServer: { streams: { ${limits} } }\n`
     await writeFile(path, limited('maxMsgs: 1'))
-    // Long enough to be seen, and not for as long as it must lie still.
+    // Long enough to be read, shorter than the removal delay.
     await delay(1_000)
     await writeFile(path, limited('maxMsgs: 1000, maxAge: 60'))
     assert.deepEqual((await listener.next()).limited?.streams, { maxMsgs: 1000, maxAge: 60 })
     assert.deepEqual(store.settings.streams, { maxMsgs: 1000, maxAge: 60 })
-    // A commit in between takes nothing away from an edit.
+    // A commit in between does not lose the edit.
     await writeFile(path, limited('maxMsgs: 1000'))
     await store.commit(add('b'), 'api')
     assert.ok((await listener.next()).commit)
@@ -395,7 +395,7 @@ describe('edits of the file', () => {
     assert.equal(listener.pending, 0)
   })
 
-  it('of where the streams lie need a restart', async (test) => {
+  it('of the directory of the streams require a restart', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await writeFile(path, `${text}  leafServer: { streams: { maxMsgs: 5, path: /elsewhere } }\n`)
     assert.deepEqual(
@@ -405,11 +405,11 @@ describe('edits of the file', () => {
     assert.deepEqual(store.settings.streams, {})
   })
 
-  it('our own are none', async (test) => {
+  it('do not include local writes', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await store.commit(add('b', 2), 'api')
     await listener.next()
-    // The next thing told is the edit, not what we wrote.
+    // The next event is the edit, not the local write.
     await writeFile(path, text.replace('node2', 'node3'))
     assert.deepEqual((await listener.next()).commit?.changes, [
       { type: 'node:added', node: { name: 'node3', subscriptions: [dog] } },
@@ -418,7 +418,7 @@ describe('edits of the file', () => {
 })
 
 describe('a deleted file', () => {
-  it('is told once, and the manifest stays', async (test) => {
+  it('is reported once, and the manifest stays', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await unlink(path)
     assert.match((await listener.next()).missing?.[0]?.message ?? '', /missing/)
@@ -427,7 +427,7 @@ describe('a deleted file', () => {
     assert.deepEqual(hosts((await listener.next()).commit?.current), ['a', 'b'])
   })
 
-  it('is written again as it was by the next commit', async (test) => {
+  it('is restored by the next commit', async (test) => {
     const { store, path, listener } = await openStore(test, text)
     await unlink(path)
     await listener.next()
@@ -440,7 +440,7 @@ describe('many commits and edits at once', () => {
   it('lose nothing', async (test) => {
     const { store, path } = await openStore(test, text)
     for (let round = 0; round < 10; round++) {
-      // The edit is made in one step, as editors do.
+      // An atomic edit, as editors make it.
       const edit = (async () => {
         const now = await readFile(path, 'utf8')
         await writeFile(`${path}.edit`, now.replace('  nodes:\n', `  nodes:\n    - name: hand${round}\n`))

@@ -1,4 +1,4 @@
-// A store on a file of its own in a temporary folder, and what its listener was told, to be awaited.
+// A store with a file in a temporary directory, and its events, which can be awaited.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -16,7 +16,7 @@ export async function temporaryDirectory(test: TestContext): Promise<string> {
 
 export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[]; limited?: Settings }
 
-/** What a store tells; `next` waits for the next thing it has not given out yet. */
+/** The events of a store; `next` waits for the next one. */
 
 export class Listener {
   readonly #told: Told[] = []

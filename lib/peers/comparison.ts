@@ -1,0 +1,143 @@
+// Comparison: two nodes exchange their registers whenever they meet, and after local changes. So both end with the same ones.
+
+import { ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { tableKey } from '../manifest/manifest.ts'
+import type { Logger } from '../observe/logger.ts'
+import { Backoff } from '../util/backoff.ts'
+import type { Timers } from '../util/timers.ts'
+import type { Peers } from './peers.ts'
+import { type PeerRequest, type RegisterEntry, readEntries } from './protocol.ts'
+import { type Register, type Registers, sameValue } from './registers.ts'
+import { byKey, type Tables, type TablesByKey } from './tables.ts'
+import type { Takeover } from './takeover.ts'
+import { fromWire, toEntry, toPages } from './wire-subscription.ts'
+
+export type ComparisonOptions = {
+  peers: Pick<Peers, 'request' | 'describeTables' | 'isUp'>
+  registers: Registers
+  tables: Tables
+  takeover: Takeover
+  logger: Logger
+  timers: Timers
+}
+
+/** Waits between failed comparisons with a node. */
+const RETRY_BACKOFF_MS = { first: 1_000, max: 10_000 }
+
+/** Comparisons with one node. */
+type PeerComparison = {
+  running: Promise<void> | undefined
+  /** Registers changed while a comparison was running. */
+  again: boolean
+  readonly backoff: Backoff
+  cancelRetry: (() => void) | undefined
+}
+
+export class Comparison {
+  readonly #options: ComparisonOptions
+  readonly #nodes = new Map<string, PeerComparison>()
+  #closed = false
+
+  constructor(options: ComparisonOptions) {
+    this.#options = options
+  }
+
+  /** Runs one comparison at a time for each node, and one more for later changes. A failed one is retried. Never rejects. */
+  compare(node: string): Promise<void> {
+    const state = this.#nodes.get(node) ?? {
+      running: undefined,
+      again: false,
+      backoff: new Backoff(RETRY_BACKOFF_MS),
+      cancelRetry: undefined,
+    }
+    if (state.running) {
+      state.again = true
+      return state.running
+    }
+    this.#nodes.set(node, state)
+    state.cancelRetry?.()
+    state.cancelRetry = undefined
+    state.running = this.#run(node, state)
+    return state.running
+  }
+
+  async #run(node: string, state: PeerComparison): Promise<void> {
+    try {
+      await this.#exchange(node)
+      this.#nodes.delete(node)
+    } catch (error) {
+      this.#onFailure(node, state, error)
+    }
+    state.running = undefined
+    if (!state.again || this.#closed) return
+    state.again = false
+    void this.compare(node)
+  }
+
+  #onFailure(node: string, state: PeerComparison, error: unknown): void {
+    this.#options.logger.info({ peer: node, reason: reasonOf(error) }, 'comparison of subscriptions failed')
+    // A node that rejects and sends no heartbeats does not know revisions (HarperDB).
+    const rejected = error instanceof ClusterError && error.code === 'peer_rejected'
+    if (this.#closed || (rejected && !this.#options.peers.isUp(node))) return
+    state.cancelRetry = this.#options.timers.after(state.backoff.next(), () => void this.compare(node))
+  }
+
+  async #exchange(node: string): Promise<void> {
+    const { peers, registers, tables, takeover } = this.#options
+    const options = { operation: 'compare_node' }
+    const remote = byKey(await peers.describeTables(node, options))
+    const local = await tables.local()
+    const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
+    await this.#prepare(entries, local, remote)
+    // A page covers every table from its first one up to the first of the next page, whether it is known here or not.
+    const pages = entries.length > 0 ? toPages(entries) : [[]]
+    for (const [index, page] of pages.entries()) {
+      const next = pages[index + 1]?.[0]
+      const request: PeerRequest = {
+        operation: 'compare_node',
+        entries: page.map((entry) => toEntry(entry, local.get(tableKey(entry)) ?? remote.get(tableKey(entry)))),
+        range: { from: index > 0 ? tableKey(page[0]!) : '', ...(next ? { to: tableKey(next) } : {}) },
+      }
+      const answer = readEntries(await peers.request(node, request, options))
+      if (!answer) throw clusterError('peer_rejected', node, 'its comparison is unreadable')
+      await takeover.mergeEntries(node, answer)
+    }
+  }
+
+  /** Creates the missing tables that the remote node has, and the streams of tables that are published. */
+  async #prepare(entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
+    const { tables } = this.#options
+    const existing = entries.filter(({ removed }) => !removed)
+    for (const entry of existing) {
+      const described = remote.get(tableKey(entry))
+      if (!local.has(tableKey(entry)) && described) await tables.create(described)
+    }
+    await tables.ensureStreams(existing.filter(({ publish }) => publish))
+  }
+
+  /** Takes over the entries that win, and answers with the local ones that are newer, different, or unknown to the peer. */
+  async answer(
+    node: string,
+    { entries = [], range: { from, to } = { from: '' } }: PeerRequest,
+  ): Promise<RegisterEntry[]> {
+    const { registers, tables, takeover } = this.#options
+    await takeover.mergeEntries(node, entries)
+    const received = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
+    const local = await tables.local()
+    return registers
+      .forNode(node)
+      .filter((register) => {
+        const key = tableKey(register)
+        const entry = received.get(key)
+        if (entry) return register.revision > entry.revision || !sameValue(register, fromWire(entry, entry.revision))
+        return key >= from && (to === undefined || key < to)
+      })
+      .map((register) => toEntry(register, local.get(tableKey(register))))
+  }
+
+  close(): void {
+    this.#closed = true
+    for (const { cancelRetry } of this.#nodes.values()) cancelRetry?.()
+    this.#nodes.clear()
+  }
+}

@@ -1,0 +1,218 @@
+// Negotiation: an operation changes the subscriptions with one remote node. The remote node accepts the mirror image first; then the
+// local node commits.
+
+import { ClusterError, reasonOf } from '../errors.ts'
+import type { TableDescription, Timestamp } from '../host/host.ts'
+import { tableKey } from '../manifest/manifest.ts'
+import type { ManifestStore } from '../manifest/store.ts'
+import { MeshError, type TableName } from '../mesh/mesh.ts'
+import type { Logger } from '../observe/logger.ts'
+import type { HybridClock } from '../util/hybrid-clock.ts'
+import { type Peers, toClusterError } from './peers.ts'
+import type { PeerRequest } from './protocol.ts'
+import { type Register, type Registers, removedRegister } from './registers.ts'
+import { byKey, type Tables, type TablesByKey } from './tables.ts'
+import type { Progress, Takeover } from './takeover.ts'
+import { fromWire, type SubscriptionRequest, toPages, toWire } from './wire-subscription.ts'
+
+/** `skipped` tables exist on neither node, or differ in their primary key. */
+export type SubscribeResult = {
+  readonly agreed: readonly SubscriptionRequest[]
+  readonly skipped: readonly SubscriptionRequest[]
+}
+
+export type NegotiateOptions = {
+  /** Name of the operation in error texts. */
+  operation: string
+  /** Removes the subscriptions that are not named (configure_cluster). */
+  replace?: boolean
+  signal?: AbortSignal | undefined
+}
+
+export type NegotiationOptions = {
+  peers: Pick<Peers, 'request' | 'describeTables'>
+  store: Pick<ManifestStore, 'manifest' | 'commit'>
+  registers: Registers
+  tables: Tables
+  takeover: Takeover
+  clock: Pick<HybridClock, 'timestamp'>
+  logger: Logger
+  /** Starts a comparison, which brings the remote node what it missed. */
+  compare(node: string): Promise<void>
+  progress(node: string, step: 'streams' | 'agreement'): Progress
+}
+
+/** A subscription that both nodes can have, and the table as one of them describes it. */
+type MatchedTable = { request: SubscriptionRequest; table: TableDescription; missingHere: boolean }
+
+export class Negotiation {
+  readonly #options: NegotiationOptions
+
+  constructor(options: NegotiationOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Describes the tables, creates streams, requests the mirror image, stores the starts, commits. Rejects node_not_listening,
+   * node_timeout, peer_rejected, mesh_unavailable; nothing has changed on this side then. Commits nothing when all are skipped.
+   */
+  async subscribe(
+    node: string,
+    requests: readonly SubscriptionRequest[],
+    options: NegotiateOptions,
+  ): Promise<SubscribeResult> {
+    const { peers, tables, takeover, clock, progress } = this.#options
+    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local()])
+    const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
+    const agreed = matched.map(({ request }) => request)
+    if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
+    await this.#checkWritable()
+    await tables.ensureStreams(agreed, progress(node, 'streams'))
+    const revision = clock.timestamp()
+    const removed = () => (options.replace ? this.#unnamedRegisters(node, agreed, revision) : [])
+    const changes = () => [...agreed.map((each) => ({ ...each, removed: false, revision })), ...removed()]
+    await this.#withdrawOnFailure(node, changes, options, async (ask) => {
+      let sent = 0
+      const report = progress(node, 'agreement')
+      for (const request of this.#requests(node, matched, revision, options)) {
+        await ask(request)
+        sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
+        report(sent, matched.length)
+      }
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
+      await takeover.commitWinning(node, changes, 'api')
+    })
+    return { agreed, skipped }
+  }
+
+  /** Rejects before the remote node receives a request, when the configuration file is invalid. */
+  async #checkWritable(): Promise<void> {
+    await this.#options.store.commit((current) => current, 'api')
+  }
+
+  /**
+   * Removes the node from the manifest even when it cannot be reached; a later comparison brings it the removal. Rejects aborted.
+   */
+  async remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
+    const { registers, takeover, clock, logger, compare } = this.#options
+    await this.#checkWritable()
+    const revision = clock.timestamp()
+    const existing = () => registers.forNode(node)
+    let reached = true
+    await this.#withdrawOnFailure(node, existing, options, async (ask) => {
+      await ask({ operation: 'remove_node', revision }).catch((error) => {
+        if (error instanceof ClusterError && error.code === 'aborted') throw error
+        reached = false
+        logger.warn({ peer: node, reason: reasonOf(error) }, 'removed node not reached')
+      })
+      const removed = () => existing().map((each) => removedRegister(each, revision))
+      await takeover.commitWinning(node, removed, 'api', { dropEmpty: true })
+    })
+    if (!reached) void compare(node)
+    return { reached }
+  }
+
+  /**
+   * When `work` fails after the remote node may have accepted a request, the tables get a newer revision with their present
+   * values, and a comparison brings the remote node back to those.
+   */
+  async #withdrawOnFailure(
+    node: string,
+    tables: () => readonly TableName[],
+    options: NegotiateOptions,
+    work: (ask: (request: PeerRequest) => Promise<void>) => Promise<void>,
+  ): Promise<void> {
+    const { peers, registers, clock, compare } = this.#options
+    let delivered = false
+    try {
+      await work(async (request) => {
+        try {
+          await peers.request(node, request, options)
+          delivered = true
+        } catch (error) {
+          delivered ||= !wasRejected(error)
+          throw error
+        }
+      })
+    } catch (error) {
+      if (delivered) {
+        const revision = clock.timestamp()
+        for (const table of tables())
+          registers.set(node, { ...(registers.get(node, table) ?? removedRegister(table)), revision })
+        void compare(node)
+      }
+      // Setting a start asks the remote node's streams, which fails with a MeshError.
+      throw error instanceof MeshError ? toClusterError(error, options.operation, node) : error
+    }
+  }
+
+  /** Removals of the registers of all tables that are not named. */
+  #unnamedRegisters(node: string, named: readonly TableName[], revision: Timestamp): Register[] {
+    const keys = new Set(named.map(tableKey))
+    const unnamed = this.#options.registers.forNode(node).filter((each) => !keys.has(tableKey(each)))
+    return unnamed.map((each) => removedRegister(each, revision))
+  }
+
+  #matchTables(node: string, requests: readonly SubscriptionRequest[], local: TablesByKey, remote: TablesByKey) {
+    const matched: MatchedTable[] = []
+    const skipped: SubscriptionRequest[] = []
+    for (const request of requests) {
+      const [here, there] = [local.get(tableKey(request)), remote.get(tableKey(request))]
+      const table = here ?? there
+      const reason = !table
+        ? 'the table exists on neither node'
+        : here && there && here.primaryKey !== there.primaryKey
+          ? `its primary key is '${here.primaryKey}' on the local node and '${there.primaryKey}' on the remote node`
+          : undefined
+      if (table && !reason) matched.push({ request, table, missingHere: !here })
+      else {
+        skipped.push(request)
+        const { database, table: name } = request
+        this.#options.logger.warn({ peer: node, database, table: name, reason }, 'subscription skipped')
+      }
+    }
+    return { matched, skipped }
+  }
+
+  /** The mirror image in pages. With `replace` and more than one page, a last request names all tables to keep. */
+  #requests(
+    node: string,
+    matched: readonly MatchedTable[],
+    revision: Timestamp,
+    { replace }: NegotiateOptions,
+  ): PeerRequest[] {
+    const known = this.#options.store.manifest.nodes.some(({ name }) => name === node)
+    const requests: PeerRequest[] = toPages(matched).map((page, index) => ({
+      operation: known || index > 0 ? 'update_node' : 'add_node',
+      revision,
+      subscriptions: page.map(({ request, table }) => toWire(request, table)),
+    }))
+    if (!replace) return requests
+    if (requests.length === 1) return [{ ...requests[0]!, replace }]
+    const all = matched.map(({ request }) => toWire(request))
+    return [...requests, { operation: 'update_node', revision, subscriptions: all, replace }]
+  }
+
+  /** Accepts the subscriptions that a remote node requests. Rejects with the reason of the refusal. */
+  async accept(node: string, { subscriptions = [], replace = false }: PeerRequest, revision: Timestamp): Promise<void> {
+    const { tables, takeover } = this.#options
+    const named = subscriptions.map((each) => fromWire(each, revision))
+    if (takeover.withinLimit(node, named).length < named.length)
+      throw new Error('there are too many subscriptions already')
+    await tables.prepare(subscriptions, await tables.local())
+    const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
+    await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
+  }
+
+  /** Accepts that a remote node removes all of its subscriptions with this one. */
+  async acceptRemoval(node: string, revision: Timestamp): Promise<void> {
+    const { registers, takeover } = this.#options
+    const removed = () => registers.forNode(node).map((each) => removedRegister(each, revision))
+    await takeover.commitWinning(node, removed, 'peer', { dropEmpty: true })
+  }
+}
+
+/** The request did not arrive or was rejected: the remote node has changed nothing. */
+const wasRejected = (error: unknown): boolean =>
+  error instanceof ClusterError &&
+  (error.code === 'peer_rejected' || (error.cause instanceof MeshError && error.cause.code === 'no_responders'))
