@@ -43,13 +43,7 @@ import {
   type OperationOptions,
   type ResponseOf,
 } from './operations/index.ts'
-import { Negotiator } from './peers/negotiator.ts'
-import { Peers } from './peers/peers.ts'
-import { Registers } from './peers/registers.ts'
-import { Publisher } from './replication/publish/publisher.ts'
-import { Quarantine, type QuarantinedMessage } from './replication/subscribe/quarantine.ts'
-import { Replicator } from './replication/subscribe/replicator.ts'
-import type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
+import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
 
 export class ClusterManager extends SafeEmitter {
@@ -134,205 +128,7 @@ export class ClusterManager extends SafeEmitter {
     })
   }
 
-  async #startService(): Promise<void> {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
-    const { settings, manifest } = this.#store
-    const node = manifest.nodeName
-    this.#reconciledManifest = manifest
-    const step = (step: string, done: number) => this.emit('progress', { task: 'open', step, done, total: 3 })
-    step('state', 0)
-    const mesh = this.#options.mesh ?? this.#createNatsMesh()
-    const unsupported = await mesh.nameCheck?.()
-    const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
-    this.#store.restrictNames(nameFault)
-    const reporting = (task: Pick<Progress, 'task' | 'step' | 'node'>) => {
-      const report = new ProgressReport(mesh.timers, (progress) => this.emit('progress', progress), task)
-      return (done: number, total: number) => report.update(done, total)
-    }
-    await ensurePrivateDirectory(this.#directory)
-    const quarantine = await Quarantine.open({
-      directory: join(this.#directory, 'quarantine'),
-      maxMessages: this.#options.maxQuarantined,
-      maxBytes: this.#options.maxQuarantinedBytes,
-      logger,
-    })
-    const registers = await Registers.open(join(this.#directory, 'agreements.json'), manifest, this.#clock, logger)
-    const publisher = new Publisher({
-      mesh,
-      host,
-      node,
-      logger,
-      window: this.#options.publishWindow,
-      maxInFlight: this.#options.maxInFlight,
-      maxInFlightBytes: this.#options.maxInFlightBytes,
-      timeout: this.#options.publishTimeout,
-      requestTimeout,
-    })
-    const replicator: Replicator = new Replicator({
-      mesh,
-      host,
-      node,
-      clock: this.#clock,
-      quarantine,
-      logger,
-      progress: () => reporting({ task: 'catch-up' }),
-      requestTimeout,
-      maxBatch,
-      maxBatchBytes,
-      relayEnabled: settings.republishMessages,
-      relay: (transactions) => publisher.relay(transactions),
-      restoreTable: (source) => negotiator.restoreTable(source),
-      events: {
-        state: (source, state, previous, error) =>
-          this.emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
-        applied: (source, transactions, sequence) =>
-          this.emit('replication:applied', { source, transactions, sequence }),
-        gap: (source, from, to, reason) => {
-          logger.warn({ ...source, from, to, reason }, 'transactions are gone from the source, unread')
-          this.emit('replication:gap', { source, from, to, reason })
-        },
-        stalled: (source, sequence, error, attempts) => {
-          logger.warn({ ...source, sequence, reason: error, attempts }, 'the database refused a batch, trying again')
-          this.emit('replication:stalled', { source, sequence, error, attempts })
-        },
-        quarantined: (source, sequence, error) => {
-          logger.error({ ...source, sequence, reason: error }, 'a transaction could not be taken')
-          this.emit('replication:quarantined', { source, sequence, error })
-        },
-      },
-    })
-    const peers: Peers = new Peers({
-      mesh,
-      host,
-      node,
-      logger,
-      requestTimeout,
-      clusteringPort: settings.ports.cluster,
-      operationsApiPort: settings.operationsApiPort,
-      negotiate: (request) => negotiator.handleRequest(request),
-      positions: () => publisher.recentPositions(),
-      listener: {
-        up: (name) => this.#onPeerUp(name),
-        down: (name) => this.#ifInManifest(name, () => this.emit('peer:down', { node: name, reason: 'no heartbeat' })),
-        returned: (name, restarted) => {
-          replicator.restart(name, restarted)
-          negotiator.onPeerUp(name)
-        },
-        duplicate: (name) => this.#reportRejected(name, 'two processes take part in the cluster under this name'),
-        superseded: () => void this.#standDown(),
-        streams: (name, positions) => replicator.onPeerPositions(name, positions),
-      },
-    })
-    const negotiator: Negotiator = new Negotiator({
-      node,
-      host,
-      logger,
-      peers,
-      streams: publisher,
-      starts: replicator,
-      store: this.#store,
-      registers,
-      clock: this.#clock,
-      nameFault,
-      timers: mesh.timers,
-      progress: (node, step) => reporting({ task: 'configure', node, step }),
-    })
-    registers.subscribe(this.#store, (node) => negotiator.scheduleCompare(node))
-    this.#service = { mesh, nameFault, publisher, replicator, peers, negotiator, registers, quarantine }
-    step('servers', 1)
-    await mesh.setLimits(settings.streams)
-    await mesh.open(node, manifest.routes, {
-      state: (state, reason) => {
-        this.emit('mesh:state', { state, ...(reason ? { reason } : {}) })
-        if (state !== 'connected') return
-        // The first time too: what was committed and not acknowledged before we were opened.
-        publisher.resume()
-        replicator.restart()
-        peers.sendHeartbeat()
-      },
-      linked: () => peers.sendHeartbeat(),
-      rejected: (peer, reason) => {
-        logger.error({ peer, reason }, 'somebody was kept out of the mesh, or we were')
-        this.emit('connection:rejected', { node: peer, reason })
-      },
-    })
-    step('subscriptions', 2)
-    peers.start()
-    await replicator.reconcile(this.manifest)
-    step('subscriptions', 3)
-  }
-
-  /** Whoever edits the file by hand hears no events: they look in the log. */
-  #logConfigProblems(message: string, problems: readonly Problem[]): void {
-    const { configFile: file, logger } = this.#options
-    logger.warn({ file, problems: problems.map(problemText) }, message)
-  }
-
-  /** Where the servers' state and the revisions lie. */
-  get #directory(): string {
-    const { rootPath = '.' } = this.#store.settings
-    return join(resolve(dirname(this.#options.configFile), rootPath), 'clustering')
-  }
-
-  #createNatsMesh(): Mesh {
-    const { configFile, natsServer, serverEnvironment, logger } = this.#options
-    const { settings } = this.#store
-    const { user, tls } = settings
-    if (!user)
-      throw clusterError(
-        'config_rejected',
-        this.#store.file,
-        "'clustering.user' is required while clustering is enabled",
-      )
-    const fault = userFault(user)
-    if (fault) throw clusterError('config_rejected', this.#store.file, `'clustering.user' ${fault}`)
-    const fromConfigDirectory = (path: string) => resolve(dirname(configFile), path)
-    return new NatsMesh({
-      user,
-      password: () => this.#password(),
-      clusterName: settings.clusterName,
-      // Without certificates nobody from outside is let in, unless the file says so.
-      listen: settings.clusterHost ?? (tls ? '0.0.0.0' : '127.0.0.1'),
-      ports: settings.ports,
-      tls: tls && {
-        ...tls,
-        certificate: fromConfigDirectory(tls.certificate),
-        certificateAuthority: fromConfigDirectory(tls.certificateAuthority),
-        privateKey: fromConfigDirectory(tls.privateKey),
-      },
-      logLevel: settings.logLevel,
-      directory: this.#directory,
-      storeDirectory: settings.streams.path && fromConfigDirectory(settings.streams.path),
-      sync: settings.streams.sync,
-      routeCompression: settings.routeCompression,
-      natsServer,
-      serverEnvironment,
-      logger,
-    })
-  }
-
-  async #password(): Promise<string> {
-    let password: unknown = this.#options.password
-    if (typeof password === 'function')
-      try {
-        password = await password()
-      } catch (error) {
-        throw clusterErrorFrom(error, 'invalid_option', `option 'password' could not be fetched: ${reasonOf(error)}`)
-      }
-    if (typeof password === 'string' && password !== '') {
-      const fault = passwordFault(password)
-      if (fault) throw clusterError('invalid_option', `option 'password' ${fault}`)
-      return password
-    }
-    // An empty one is an unset variable of the environment, and would open the mesh to everybody.
-    const received = password === '' ? 'an empty one' : typeof password
-    throw clusterError(
-      'invalid_option',
-      `option 'password' is required while clustering is enabled, received ${received}`,
-    )
-  }
-
-  /** Idempotent. Waits for what is in flight, then ends both servers. What was not acknowledged stays in the outbox. */
+  /** Idempotent. Waits for what is in flight, then ends both servers. The outbox keeps what was not acknowledged. */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
@@ -362,34 +158,37 @@ export class ClusterManager extends SafeEmitter {
     return this.#store.manifest
   }
 
-  /** Events first, the whole before its parts; then the mesh and the subscribers follow. */
-  #onCommit({ previous, current, changes, cause }: Commit): void {
-    this.emit('manifest:changed', { previous, current, changes, cause })
-    for (const change of changes) {
-      if (change.type === 'route:added') this.emit(change.type, { server: change.server, route: change.route, cause })
-      else if (change.type === 'route:removed')
-        this.emit(change.type, { server: change.server, route: change.route, cause })
-      else if (change.type === 'node:added') this.emit(change.type, { node: change.node, cause })
-      else if (change.type === 'node:updated')
-        this.emit(change.type, { node: change.node, previous: change.previous, cause })
-      else if (change.type === 'node:removed') this.emit(change.type, { node: change.node, cause })
+  /** Undefined while clustering is disabled. */
+  get meshState(): MeshState | undefined {
+    return this.#service?.mesh.state
+  }
+
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
+  peers(): { node: string; up: boolean }[] {
+    return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
+  }
+
+  /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */
+  subscriptions(): SubscriptionStatus[] {
+    return this.#service?.replicator.status() ?? []
+  }
+
+  /** Counters since the manager was opened, and current gauges; undefined while clustering is disabled. */
+  metrics(): Metrics | undefined {
+    if (!this.#service) return undefined
+    const { publisher, replicator } = this.#service
+    return { publish: publisher.metrics(), apply: replicator.metrics() }
+  }
+
+  /** Events that occur before `open` resolves are queued and delivered right after it, in order. `progress` is not queued. */
+  override emit<Name extends EventName>(event: Name, ...args: ClusterEvents[Name]): boolean {
+    const deliver = () => {
+      publishToChannel(event, this.manifest.nodeName, args[0])
+      return super.emit(event, ...args)
     }
-    const service = this.#stoodDown ? undefined : this.#service
-    if (!service) return
-    const failed = (error: unknown) =>
-      this.#options.logger.error({ reason: reasonOf(error) }, 'a change of the manifest did not take effect yet')
-    void this.#reconciling.run(async () => {
-      // The newest: what was committed while others took effect comes with it.
-      const { manifest } = this
-      const { routes, nodes } = this.#reconciledManifest
-      this.#reconciledManifest = manifest
-      if (manifest.routes !== routes) await service.mesh.setRoutes(manifest.routes).catch(failed)
-      if (manifest.nodes !== nodes) await service.replicator.reconcile(manifest).catch(failed)
-    })
-    for (const change of changes) {
-      if (change.type === 'node:added' && service.peers.isUp(change.node.name))
-        this.emit('peer:up', { node: change.node.name })
-    }
+    if (event === 'progress' || (this.#state !== 'opening' && this.#queuedEvents.length === 0)) return deliver()
+    this.#queuedEvents.push(deliver)
+    return false
   }
 
   #reportConfig(event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string): void {

@@ -13,7 +13,7 @@ import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
-import { Negotiator, type RevisionOf } from '../peers/negotiator.ts'
+import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
@@ -90,6 +90,7 @@ export class Service {
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
+    this.#registers.subscribe(this.#store, (node) => this.#negotiator.scheduleCompare(node))
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
@@ -215,19 +216,11 @@ export class Service {
       host,
       logger,
       peers,
-      starts: {
-        ensureStream: (table) => publisher.ensure(table),
-        setStart: (source, startTime) => replicator.setStart(source, startTime),
-        clearStart: (source) => replicator.clearStart(source),
-      },
+      streams: publisher,
+      starts: replicator,
+      store: this.#store,
       registers: this.#registers,
-      timestamp: () => this.#clock.timestamp(),
-      observe: (revision) => {
-        this.#clock.merge(revision)
-        return revision === '' || this.#clock.accepts(revision)
-      },
-      manifest: () => this.#store.manifest,
-      commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
+      clock: this.#clock,
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
@@ -274,17 +267,13 @@ export class Service {
     }
   }
 
-  #onCommit({ current, changes, note }: Commit): void {
+  #onCommit({ changes }: Commit): void {
     if (this.#superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name))
         this.#emit('peer:up', { node: change.node.name })
     }
-    // A commit without revisions is a local change: the remote node has yet to learn it.
-    const revisionOf = note as RevisionOf | undefined
-    const changedNodes = this.#registers.sync(current, revisionOf ?? (() => this.#clock.timestamp()))
-    if (!revisionOf) for (const node of changedNodes) this.#negotiator.scheduleCompare(node)
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */

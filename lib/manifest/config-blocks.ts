@@ -13,9 +13,6 @@ import { type Manifest, share } from './manifest.ts'
 export const lists = ['hub', 'leaf', 'nodes'] as const
 export const listPaths: Record<ListName, string> = { hub: hubRoutesPath, leaf: leafRoutesPath, nodes: nodesPath }
 
-/** The lists in block style that have items. */
-export type Blocks = Readonly<Partial<Record<ListName, Block<string>>>>
-
 /** The pair at that path; undefined behind an alias. */
 export function pairAt({ document }: ConfigText, path: readonly string[]): Pair | undefined {
   let pair: Pair | undefined

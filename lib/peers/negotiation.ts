@@ -3,11 +3,11 @@
 
 import { ClusterError, reasonOf } from '../errors.ts'
 import type { TableDescription, Timestamp } from '../host/host.ts'
+import type { HybridClock } from '../host/hybrid-clock.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
-import type { HybridClock } from '../util/hybrid-clock.ts'
 import { type Peers, toClusterError } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import { type Register, type Registers, removedRegister } from './registers.ts'

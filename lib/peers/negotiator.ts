@@ -3,11 +3,11 @@
 
 import { clusterError } from '../errors.ts'
 import type { Host, RemoteTable } from '../host/host.ts'
+import type { HybridClock } from '../host/hybrid-clock.ts'
 import { isNodeName } from '../manifest/names.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { NameCheck } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
-import type { HybridClock } from '../util/hybrid-clock.ts'
 import type { Timers } from '../util/timers.ts'
 import { Comparison } from './comparison.ts'
 import { type NegotiateOptions, Negotiation, type SubscribeResult } from './negotiation.ts'

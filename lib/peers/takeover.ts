@@ -2,12 +2,12 @@
 
 import { reasonOf } from '../errors.ts'
 import type { RemoteTable, Timestamp } from '../host/host.ts'
+import type { HybridClock } from '../host/hybrid-clock.ts'
 import { type ChangeCause, findNode, mergeSubscriptions, tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
-import type { HybridClock } from '../util/hybrid-clock.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
 import type { RegisterEntry } from './protocol.ts'
 import { type Registers, sameValue } from './registers.ts'
