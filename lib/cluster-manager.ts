@@ -120,8 +120,6 @@ export class ClusterManager extends SafeEmitter {
       options.maxClockDrift,
       options.mesh?.timers.now.bind(options.mesh.timers),
     )
-    const timestamp = options.host.lastTimestamp?.()
-    if (timestamp) this.#clock.resume(timestamp)
     for (const event of eventNames) {
       const listener = options.listeners?.[event]
       if (listener) this.on(event, listener as () => void)
@@ -141,6 +139,8 @@ export class ClusterManager extends SafeEmitter {
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       manager = new ClusterManager(checked, store, unlock)
+      const timestamp = await checked.host.lastTimestamp()
+      if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
     } catch (error) {

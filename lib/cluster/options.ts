@@ -72,7 +72,15 @@ type NumberName = keyof typeof bounds
 export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
-const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'loadCheckpoint', 'deleteCheckpoint'] as const
+const HOST_METHODS = [
+  'info',
+  'lastTimestamp',
+  'describe',
+  'createTable',
+  'apply',
+  'loadCheckpoint',
+  'deleteCheckpoint',
+] as const
 const OPTION_NAMES = [
   'configFile',
   'host',

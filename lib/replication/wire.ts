@@ -5,9 +5,16 @@ import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { type Issue, reasonOf } from '../errors.ts'
-import type { Origin, PrimaryKey, RemoteTable, RemoteTransaction, Transaction, Write } from '../host/host.ts'
-import { makeTimestamp, wallTimeOf } from '../host/hybrid-clock.ts'
-import { type TraceContext, traceContext } from '../host/trace-context.ts'
+import type {
+  DeleteWrite,
+  Origin,
+  PrimaryKey,
+  RecordWrite,
+  RemoteTable,
+  RemoteTransaction,
+  Transaction,
+  Write,
+} from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
@@ -221,14 +228,16 @@ function fromWire(source: RemoteTable, value: WireWrite): Write | undefined {
     )
   if (!OPERATIONS.has(operation)) return undefined
   if (operation === 'delete') return { operation, database: schema, table, ids: (hash_values ?? []) as PrimaryKey[] }
-  const kind = operation as Exclude<Write['operation'], 'delete'>
+  const kind = operation as RecordWrite['operation']
   return { operation: kind, database: schema, table, records: (records ?? []) as Record<string, unknown>[] }
 }
 
-function toWire({ operation, database, table, records, ids }: Write): WireWrite {
-  const wire: WireWrite = { operation, schema: database, table }
-  if (records) wire.records = records as object[]
-  if (ids) wire.hash_values = ids as PrimaryKey[]
+function toWire(write: Write): WireWrite {
+  const wire: WireWrite = { operation: write.operation, schema: write.database, table: write.table }
+  // Untyped hosts may omit a list; the message then has no field for it.
+  if (write.operation === 'delete') {
+    if (write.ids) wire.hash_values = write.ids
+  } else if (write.records) wire.records = write.records
   return wire
 }
 
@@ -240,14 +249,19 @@ function joinRuns(writes: readonly Write[]): Write[] {
   const runs: Write[] = []
   for (const each of writes) {
     const last = runs.at(-1)
-    if (last?.operation !== each.operation) runs.push({ ...each, ...copyRows(each) })
-    else {
-      if (each.records) for (const record of each.records) last.records!.push(record)
-      if (each.ids) for (const id of each.ids) last.ids!.push(id)
-    }
+    if (last?.operation !== each.operation) runs.push(copyWrite(each))
+    else if (last.operation === 'delete') append(last.ids, (each as DeleteWrite).ids)
+    else append(last.records, (each as RecordWrite).records)
   }
   return runs
 }
 
-const copyRows = ({ operation, records, ids }: Write) =>
-  operation === 'delete' ? { ids: [...(ids ?? [])] } : { records: [...(records ?? [])] }
+const copyWrite = (write: Write): Write =>
+  write.operation === 'delete'
+    ? { ...write, ids: [...(write.ids ?? [])] }
+    : { ...write, records: [...(write.records ?? [])] }
+
+/** One at a time: as arguments of `push`, a long list would exceed the stack. */
+function append<T>(list: T[], more: readonly T[] = []): void {
+  for (const each of more) list.push(each)
+}

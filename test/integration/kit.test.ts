@@ -38,6 +38,6 @@ test('the demo tells its story without servers where there are none', async () =
     env: { ...process.env, NATS_SERVER: '/nowhere/nats-server' },
     timeout: 60_000,
   })
-  assert.match(stdout, /There is no nats-server on this machine/)
-  assert.match(stdout, /Proved: three nodes replicated/)
+  assert.match(stdout, /No nats-server found/)
+  assert.match(stdout, /Success: three nodes replicated/)
 })

@@ -3,9 +3,11 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { inspect, isDeepStrictEqual } from 'node:util'
-import type { Transaction, Write } from '../../lib/index.ts'
+import type { PrimaryKey, RecordWrite, Write } from '../../lib/host/host.ts'
+import type { Transaction } from '../../lib/index.ts'
 import { eventually, quiet, reading, streamInfo, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
+import { recordsOf } from '../support/writes.ts'
 
 const idsOf = (transactions: readonly { id: string }[]) => transactions.map(({ id }) => id)
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
@@ -30,8 +32,8 @@ async function nextInstant(): Promise<string> {
 /** Abbreviated: the test runner would print megabytes. */
 const shown = (value: unknown) => inspect(value, { depth: 6, maxArrayLength: 4, maxStringLength: 20 })
 
-/** The id of the first row, which is the id that `write` gave the transaction. */
-const rowOf = ({ writes }: Transaction) => writes[0]!.records![0]!.id
+/** The id of the first row, which `write` makes the transaction's. */
+const rowOf = ({ writes }: Transaction) => recordsOf(writes[0])[0]!.id
 
 /** Deterministic numbers from a seed. */
 function randomOf(seed: number): (below: number) => number {
@@ -121,12 +123,13 @@ describe('two nodes', () => {
     await createTable('kinds', node1, node2)
     await createTable('more-kinds', node1, node2)
     await subscribe(node1, node2, { kinds: 'publish', 'more-kinds': 'publish' })
-    const kinds = (operation: Write['operation'], rest: Partial<Write>): Write => ({
+    const kinds = (operation: RecordWrite['operation'], ...records: RecordWrite['records']): Write => ({
       operation,
       database: 'dev',
       table: 'kinds',
-      ...rest,
+      records,
     })
+    const remove = (...ids: PrimaryKey[]): Write => ({ operation: 'delete', database: 'dev', table: 'kinds', ids })
     const rows = Array.from({ length: 10_000 }, (_, id) => ({ id, name: `row ${id}`, even: id % 2 === 0 }))
     const values: Record<string, unknown>[] = [
       { id: 'nested', a: { b: [{ c: [1, [2, [3, { d: null }]]] }, []], e: {} } },
@@ -147,25 +150,21 @@ describe('two nodes', () => {
       { id: 2n ** 60n, bigint: 'key' },
     ]
     const transactions: [id: string, writes: Write[]][] = [
-      ...values.map((record, index): [string, Write[]] => [`value${index}`, [kinds('insert', { records: [record] })]]),
-      ['rows', [kinds('upsert', { records: rows })]],
-      ['unknown keys', [kinds('delete', { ids: ['not', 'there', 7, 2n ** 60n, 0.5] })]],
+      ...values.map((record, index): [string, Write[]] => [`value${index}`, [kinds('insert', record)]]),
+      ['rows', [kinds('upsert', ...rows)]],
+      ['unknown keys', [remove('not', 'there', 7, 2n ** 60n, 0.5)]],
       [
         'sequence',
         [
-          kinds('insert', { records: [{ id: 's', a: 1 }] }),
-          kinds('update', { records: [{ id: 's', b: 2 }] }),
-          kinds('delete', { ids: ['s'] }),
-          kinds('upsert', { records: [{ id: 's', c: 3 }] }),
+          kinds('insert', { id: 's', a: 1 }),
+          kinds('update', { id: 's', b: 2 }),
+          remove('s'),
+          kinds('upsert', { id: 's', c: 3 }),
         ],
       ],
     ]
     for (const [id, writes] of transactions) await node1.host.write(id, ...writes)
-    const several = [
-      kinds('insert', { records: [{ id: 'both' }] }),
-      insert('more-kinds', { id: 1 }),
-      kinds('delete', { ids: [1] }),
-    ]
+    const several = [kinds('insert', { id: 'both' }), insert('more-kinds', { id: 1 }), remove(1)]
     await node1.host.write('several tables', ...several)
     await quiet([node1, node2])
 

@@ -80,7 +80,7 @@ describe('the plugin', () => {
       throw new Error('out of order')
     }
     await one!.host.insert('dev', 'dog', { id: 1 })
-    await eventually('it stalls', () => reported.includes('dog of node1 does not move: out of order'))
+    await eventually('it stalls', () => reported.includes('dog of node1 is stalled: out of order'))
     two!.host.beforeApply = undefined
     await cluster.converged()
     network.cut('node1', 'node2')
@@ -89,7 +89,7 @@ describe('the plugin', () => {
     network.heal()
     await eventually('the gap is told', () => reported.includes('dog: 2 to 2 are lost'))
     await one!.stop()
-    await eventually('it is gone', () => reported.includes('node1 is gone'))
+    await eventually('it is gone', () => reported.includes('node1 is down'))
     stopping.abort()
     const { length } = reported
     await one!.start()

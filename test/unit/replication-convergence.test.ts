@@ -37,12 +37,11 @@ const write: fc.Arbitrary<Write> = fc
     id: fc.constantFrom(...KEYS),
     values: fc.dictionary(fc.constantFrom(...ATTRIBUTES), fc.nat(99), { minKeys: 1 }),
   })
-  .map(({ operation, id, values }) => ({
-    operation,
-    database: 'dev',
-    table: 'dog',
-    ...(operation === 'delete' ? { ids: [id] } : { records: [{ id, ...values }] }),
-  }))
+  .map(({ operation, id, values }) => {
+    const table = { database: 'dev', table: 'dog' }
+    if (operation === 'delete') return { operation, ...table, ids: [id] }
+    return { operation, ...table, records: [{ id, ...values }] }
+  })
 
 const steps = (count: number): fc.Arbitrary<Step[]> => {
   const node = fc.nat(count - 1)

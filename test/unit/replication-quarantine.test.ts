@@ -57,7 +57,7 @@ describe('a timestamp too far in the future', { concurrency: true }, () => {
     // The timestamps are still ahead.
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2, 3] })
     // The local clock was not advanced.
-    assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR / 2, 0, 'x'))
+    assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR_MS / 2, 0, 'x'))
 
     await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
@@ -95,7 +95,7 @@ describe('a timestamp too far in the future', { concurrency: true }, () => {
     const nodes = await scene.linked(['node1', 'node2', 'node3'], () => true, { clustering })
     const [node1, node2, node3] = nodes as [MemoryNode, MemoryNode, MemoryNode]
     // node2 accepts it and relays it to node3, which does not accept it.
-    await node2.reopen({ maxClockDrift: 2 * HOUR })
+    await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     await writeAhead(node1, ['ahead'])
     await scene.quiet()

@@ -49,9 +49,9 @@ describe('the contract of hosts', () => {
         commit: (writes, timestamp) => {
           database.timestamp = () => timestamp
           return database.transact('anybody', (transaction) => {
-            for (const { operation, database, table, records = [], ids = [] } of writes)
-              if (operation === 'delete') transaction.delete(database, table, ids)
-              else transaction[operation](database, table, records)
+            for (const write of writes)
+              if (write.operation === 'delete') transaction.delete(write.database, write.table, write.ids)
+              else transaction[write.operation](write.database, write.table, write.records)
           })
         },
         reopen: async () => {
@@ -130,8 +130,8 @@ describe('the contract of hosts', () => {
       host.loadCheckpoint = async (source) =>
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
-    'has no last timestamp': (host) => {
-      host.lastTimestamp = () => undefined
+    'reports no timestamp': (host) => {
+      host.lastTimestamp = async () => undefined
     },
   }
   for (const [name, spoil] of Object.entries(mistakes))

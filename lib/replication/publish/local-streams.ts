@@ -7,7 +7,6 @@ import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
-import { TableMap } from '../../util/table-map.ts'
 import { type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {

@@ -67,7 +67,7 @@ export class OutboxConfirmation {
       try {
         const { id, timestamp } = newest
         const positions = [...last.values()].map(({ publishedPosition }) => publishedPosition)
-        await outbox.confirmPublished(positions, { id, timestamp }, [...rejected.keys()])
+        await outbox.confirmPublished({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
         for (const { id } of stored) pending.delete(id)
         onConfirmed(stored)
       } catch (error) {

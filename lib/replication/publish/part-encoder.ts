@@ -3,8 +3,8 @@
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Transaction, Write } from '../../host/host.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import { TableMap } from '../../mesh/table-map.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
-import { TableMap } from '../../util/table-map.ts'
 import { encode, isReplicable, isValidTransactionId, splitByTable } from '../wire.ts'
 import { OutgoingPart, type PartListener, type PendingTransaction } from './pending-transaction.ts'
 

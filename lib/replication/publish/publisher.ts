@@ -5,7 +5,6 @@ import { ClusterError, clusterError } from '../../errors.ts'
 import type { Host, Transaction } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
-import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { LocalStreams } from './local-streams.ts'
@@ -65,7 +64,7 @@ export class Publisher implements PartListener {
     this.#streams = new LocalStreams({
       ...options,
       loadPosition: (table) => outbox.publishedPosition(table.database, table.table),
-      savePosition: (table, position) => outbox.confirmPublished([{ ...table, ...position, id: '' }]),
+      savePosition: (table, position) => outbox.confirmPublished({ positions: [{ ...table, ...position, id: '' }] }),
       interrupted: () => {
         this.#counters.retries++
       },

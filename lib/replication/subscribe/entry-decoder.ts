@@ -2,8 +2,8 @@
 
 import { reasonOf } from '../../errors.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { Entry } from '../../mesh/mesh.ts'
-import type { HybridClock } from '../../util/hybrid-clock.ts'
 import { decode } from '../wire.ts'
 import type { Applier } from './applier.ts'
 

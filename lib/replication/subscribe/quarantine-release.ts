@@ -1,7 +1,7 @@
 // Ends the quarantine of the messages of one source: applies them, or discards them.
 
 import type { RemoteTable } from '../../host/host.ts'
-import type { HybridClock } from '../../util/hybrid-clock.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { Applier } from './applier.ts'
 import type { EntryDecoder } from './entry-decoder.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'

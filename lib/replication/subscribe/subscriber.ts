@@ -9,7 +9,6 @@ import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from 
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { HybridClock } from '../../util/hybrid-clock.ts'
 import { messageEpoch, messageId } from '../wire.ts'
 import type { Applier, Position } from './applier.ts'
 import { ApplyRetry } from './apply-retry.ts'
