@@ -105,7 +105,7 @@ export type Batch = {
 /** A position in the local stream of a table: the stream contains all transactions of the table up to and including `id`. */
 export type PublishedPosition = { database: string; table: string; epoch: string; sequence: number; id: string }
 
-/** What the publisher tells the host of: see `Host.confirmPublished`. */
+/** The argument of `Host.confirmPublished`. */
 export type PublishConfirmation = {
   positions: PublishedPosition[]
   upTo?: { id: string; timestamp: Timestamp } | undefined
@@ -162,11 +162,7 @@ export interface Host {
    * transactions that can never be sent, for example because they are too large: they stay in the outbox until an
    * operator removes them.
    */
-  confirmPublished?(
-    positions: PublishedPosition[],
-    upTo?: { id: string; timestamp: Timestamp },
-    keep?: string[],
-  ): Promise<void>
+  confirmPublished?(confirmation: PublishConfirmation): Promise<void>
   /** The position that `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string): Promise<PublishedPosition | undefined>
 }

@@ -36,7 +36,7 @@ export const serverName = Type.Enum(['hub', 'leaf'])
 
 /** `database` and `schema` are synonyms. */
 export const databaseFields = { database: Type.Optional(name()), schema: Type.Optional(name()) }
-export type DatabaseFields = { database?: string; schema?: string }
+type DatabaseFields = { database?: string; schema?: string }
 
 /** Issue for two synonymous fields with different values. */
 export const mustAgree = (path: string, first: string, second: string): Issue => {

@@ -15,6 +15,8 @@ import type {
   Transaction,
   Write,
 } from '../host/host.ts'
+import { makeTimestamp, wallTimeOf } from '../host/hybrid-clock.ts'
+import { type TraceContext, traceContext } from '../host/trace-context.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'

@@ -53,7 +53,8 @@ export class MemoryHost implements Host {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
-    if (!outbox) Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
+    if (!outbox)
+      Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
   }
 
   // --- as its users see it ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ test('a node loses no writes in a partition of one minute', async (t) => {
   const [one, two] = cluster.nodes
 
   network.cut('node1', 'node2')
-  const down = one!.cluster.events.next('peer:down')
+  const down = one!.cluster.events.once('peer:down')
   await one!.host.insert('dev', 'dog', { id: 1, name: 'Rex' })
   await two!.host.insert('dev', 'dog', { id: 1, name: 'Max' })
   await clock.advance(60_000)

@@ -72,9 +72,7 @@ export class LmdbHost implements Host {
 
   // --- Host ---------------------------------------------------------------------------------------------------------------
 
-  info() {
-    return { version: '1.0.0' }
-  }
+  info = () => ({ version: '1.0.0' })
 
   async lastTimestamp() {
     return this.#state.get('timestamp') as string | undefined
@@ -116,7 +114,7 @@ export class LmdbHost implements Host {
     }
   }
 
-  async confirmPublished(positions: PublishedPosition[], upTo?: { id: string }, keep: string[] = []) {
+  async confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation) {
     await this.#root.childTransaction(() => {
       for (const each of positions) this.#state.put(['published', each.database, each.table], each)
       const end = ((upTo && this.#positions.get(upTo.id)) ?? 0) + 1

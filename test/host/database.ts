@@ -99,7 +99,7 @@ export class Database {
   }
 
   /** Stores the published position of each table and removes the outbox up to and including `upTo`, in one transaction. */
-  confirmPublished(positions: PublishedPosition[], upTo?: { id: string }, keep: string[] = []): Promise<void> {
+  confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation): Promise<void> {
     return this.#storage.transaction(() => {
       for (const position of positions)
         this.#storage.state.put(publishedKey(position.database, position.table), position)

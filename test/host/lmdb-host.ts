@@ -61,12 +61,8 @@ export class LmdbHost implements Host {
     return this.#database.outbox.read(after)
   }
 
-  confirmPublished(
-    positions: PublishedPosition[],
-    upTo?: { id: string; timestamp: Timestamp },
-    keep?: string[],
-  ): Promise<void> {
-    return this.#database.confirmPublished(positions, upTo, keep)
+  confirmPublished(confirmation: PublishConfirmation): Promise<void> {
+    return this.#database.confirmPublished(confirmation)
   }
 
   async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {

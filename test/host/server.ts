@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Caller, ClusterManager, Logger } from '../../lib/index.ts'
+import type { Caller, Logger } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
@@ -19,8 +19,8 @@ const MAX_BODY_BYTES = 100 * 1024 * 1024
 
 export type ServerOptions = {
   database: Database
-  /** Answers all operations that are not data operations, including unknown and missing ones. */
-  cluster: Pick<ClusterManager, 'execute'>
+  /** Answers what the data operations do not know, unknown and missing operations included. */
+  cluster: { execute(request: unknown, caller: Caller): Promise<object> }
   users: Users
   logger: Logger
 }

@@ -17,7 +17,7 @@ const host: Host = {
   loadCheckpoint: async (source) => database.get(['checkpoint', source]),
   deleteCheckpoint: (source) => database.remove(['checkpoint', source]),
   readOutbox: (after) => database.outboxBehind(after), // the outbox, oldest first
-  confirmPublished: (positions, upTo, keep) => database.confirm(positions, upTo, keep),
+  confirmPublished: (confirmation) => database.confirm(confirmation),
   publishedPosition: async (db, table) => database.get(['published', db, table]),
 }
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import type { Batch, DeleteWrite, RecordWrite, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
-import { HybridClock, makeTimestamp } from '../../lib/util/hybrid-clock.ts'
+import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import type { HostError } from '../host/errors.ts'
 import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
@@ -165,9 +165,9 @@ test('the outbox is read after `after`, and confirmPublished removes up to `upTo
 
   const position = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
   assert.equal(await host.publishedPosition('dev', 'dog'), undefined)
-  await host.confirmPublished([position])
+  await host.confirmPublished({ positions: [position] })
   assert.equal((await outbox(host)).length, 5)
-  await host.confirmPublished([position], all[2], [all[0]!.id])
+  await host.confirmPublished({ positions: [position], upTo: all[2], keep: [all[0]!.id] })
   assert.deepEqual(ids(await outbox(host)), ids([all[0]!, all[3]!, all[4]!]))
   assert.deepEqual(await host.publishedPosition('dev', 'dog'), position)
 

@@ -1,6 +1,8 @@
 // A context for operations: a real store on a temporary file, and fakes that record their calls.
 
+import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
+import { ClusterError } from '../../lib/errors.ts'
 import type { RemoteTable, TableDescription } from '../../lib/host/host.ts'
 import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { tokenFault } from '../../lib/manifest/names.ts'
@@ -13,6 +15,17 @@ import { openStore } from './store-fixture.ts'
 
 export const enabledText = 'clustering:\n  enabled: true\n  nodeName: node1\n'
 export const superUser = { superUser: true, username: 'admin' }
+
+/** The status and message of the ClusterError that a call rejects with. */
+export async function errorOf(answer: Promise<unknown>): Promise<[status: number, message: string]> {
+  try {
+    await answer
+  } catch (error) {
+    assert.ok(error instanceof ClusterError, String(error))
+    return [error.statusCode, error.message]
+  }
+  assert.fail('the call did not reject')
+}
 
 /** The answers of the fakes, which a test may change, and their recorded calls. */
 export class Fakes {

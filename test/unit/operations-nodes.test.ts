@@ -2,19 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { ClusterError, clusterError } from '../../lib/errors.ts'
+import { clusterError } from '../../lib/errors.ts'
 import { execute } from '../../lib/operations/index.ts'
-import { openContext, superUser } from './operations-context.ts'
-
-const failure = async (answer: Promise<unknown>): Promise<[status: number, message: string]> => {
-  try {
-    await answer
-  } catch (error) {
-    assert.ok(error instanceof ClusterError, String(error))
-    return [error.statusCode, error.message]
-  }
-  assert.fail('the call did not reject')
-}
+import { errorOf, openContext, superUser } from './operations-context.ts'
 
 const dog = { schema: 'dev', table: 'dog', publish: true, subscribe: false }
 const cat = { schema: 'dev', table: 'cat', publish: true, subscribe: true }
@@ -101,14 +91,14 @@ describe('add_node', () => {
     const { context, fakes } = await openContext(test)
     fakes.failures.set('node9', clusterError('node_timeout', 'add_node', 'node9'))
     assert.deepEqual(
-      await failure(execute(context, { operation: 'add_node', node_name: 'node9', subscriptions: [dog] }, superUser)),
+      await errorOf(execute(context, { operation: 'add_node', node_name: 'node9', subscriptions: [dog] }, superUser)),
       [504, "Unable to add_node, node 'node9' is listening but did not respond."],
     )
   })
 
   it('reports every issue of a body', async (test) => {
     const { context, fakes } = await openContext(test)
-    const add = (body: object) => failure(execute(context, { operation: 'add_node', ...body }, superUser))
+    const add = (body: object) => errorOf(execute(context, { operation: 'add_node', ...body }, superUser))
     const one = (body: object) => add({ node_name: 'n', subscriptions: [{ ...dog, ...body }] })
     const cases: [object, string][] = [
       [{}, "'node_name' is required. 'subscriptions' is required"],
@@ -215,7 +205,7 @@ describe('remove_node', () => {
 
   it('rejects an invalid or unknown node', async (test) => {
     const { context } = await openContext(test)
-    const remove = (body: object) => failure(execute(context, { operation: 'remove_node', ...body }, superUser))
+    const remove = (body: object) => errorOf(execute(context, { operation: 'remove_node', ...body }, superUser))
     assert.deepEqual(await remove({}), [400, "'node_name' is required"])
     assert.deepEqual(await remove({ name: 'a', node_name: 'b' }), [400, "'node_name' and 'name' must be the same"])
     assert.deepEqual(await remove({ name: 'a.b' }), [400, "'name' invalid, must not contain ., * or >"])
@@ -302,7 +292,7 @@ describe('configure_cluster', () => {
     const { context, fakes } = await openContext(test)
     fakes.failures.set('x', clusterError('config_unwritable', 'f', 'full'))
     const request = { operation: 'configure_cluster', connections: [connect('x', dog)] }
-    assert.equal((await failure(execute(context, request, superUser)))[0], 500)
+    assert.equal((await errorOf(execute(context, request, superUser)))[0], 500)
   })
 
   it('plans a dry run and changes nothing', async (test) => {
@@ -332,7 +322,7 @@ describe('configure_cluster', () => {
   it('reports every issue of a body', async (test) => {
     const { context } = await openContext(test)
     const run = (connections: unknown) =>
-      failure(execute(context, { operation: 'configure_cluster', connections }, superUser))
+      errorOf(execute(context, { operation: 'configure_cluster', connections }, superUser))
     const cases: [unknown, string][] = [
       [undefined, "'connections' is required"],
       [null, "'connections' must be an array"],

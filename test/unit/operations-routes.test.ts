@@ -3,19 +3,8 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
-import { ClusterError } from '../../lib/errors.ts'
 import { execute, operations, type SetRoutesResponse } from '../../lib/operations/index.ts'
-import { enabledText, openContext, superUser } from './operations-context.ts'
-
-const failure = async (answer: Promise<unknown>): Promise<[status: number, message: string]> => {
-  try {
-    await answer
-  } catch (error) {
-    assert.ok(error instanceof ClusterError, String(error))
-    return [error.statusCode, error.message]
-  }
-  assert.fail('the call did not reject')
-}
+import { enabledText, errorOf, openContext, superUser } from './operations-context.ts'
 
 const a = { host: 'a', port: 1 }
 const b = { host: 'b', port: 2 }
@@ -26,22 +15,22 @@ describe('every operation', () => {
     const text = 'This operation is not authorized due to role restrictions and/or invalid database items'
     for (const caller of [undefined, { superUser: false }, { superUser: 'yes' as unknown as boolean }])
       for (const request of [{}, { operation: 'nonsense' }, { operation: 'cluster_set_routes' }, null])
-        assert.deepEqual(await failure(execute(context, request, caller)), [403, text])
+        assert.deepEqual(await errorOf(execute(context, request, caller)), [403, text])
   })
 
   it('rejects a missing or unknown operation', async (test) => {
     const { context } = await openContext(test)
     for (const request of [undefined, null, {}, { operation: null }, { operation: '' }, 'x'])
-      assert.deepEqual(await failure(execute(context, request, superUser)), [
+      assert.deepEqual(await errorOf(execute(context, request, superUser)), [
         400,
         "Request body must include an 'operation' property.",
       ])
     for (const operation of ['X', 'constructor', '__proto__', 'toString'])
-      assert.deepEqual(await failure(execute(context, { operation }, superUser)), [
+      assert.deepEqual(await errorOf(execute(context, { operation }, superUser)), [
         400,
         `Operation '${operation}' not found`,
       ])
-    assert.deepEqual(await failure(execute(context, { operation: 5 }, superUser)), [400, "Operation '5' not found"])
+    assert.deepEqual(await errorOf(execute(context, { operation: 5 }, superUser)), [400, "Operation '5' not found"])
   })
 
   it('requires clustering, except for routes and status, and checks that before the body', async (test) => {
@@ -67,7 +56,7 @@ describe('every operation', () => {
     const { context, store } = await openContext(test)
     const request = { operation: 'cluster_set_routes', server: 'hub', routes: [a] }
     const answer = execute(context, request, superUser, { signal: AbortSignal.abort() })
-    assert.deepEqual(await failure(answer), [499, 'Unable to cluster_set_routes, it was aborted.'])
+    assert.deepEqual(await failure(answer), [499, 'Unable to cluster_set_routes, the caller aborted it.'])
     assert.deepEqual(store.manifest.routes.hub, [])
   })
 })
@@ -143,7 +132,7 @@ describe('routes', () => {
 
   it('report every invalid route, and change nothing', async (test) => {
     const { context, store, path } = await openContext(test)
-    const set = (body: object) => failure(execute(context, { operation: 'cluster_set_routes', ...body }, superUser))
+    const set = (body: object) => errorOf(execute(context, { operation: 'cluster_set_routes', ...body }, superUser))
     const cases: [object, string][] = [
       [{}, "'server' is required. 'routes' is required"],
       [{ server: null, routes: null }, "'server' must be one of [hub, leaf]. 'routes' is required"],
@@ -181,7 +170,7 @@ describe('routes', () => {
         "'routes[1].host' must be a valid host",
       ])
     const remove = execute(context, { operation: 'cluster_delete_routes' }, superUser)
-    assert.deepEqual(await failure(remove), [400, "'routes' is required"])
+    assert.deepEqual(await errorOf(remove), [400, "'routes' is required"])
     assert.deepEqual(store.manifest.routes, { hub: [], leaf: [] })
     assert.equal(await readFile(path, 'utf8'), enabledText)
   })

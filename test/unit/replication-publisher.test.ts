@@ -375,7 +375,7 @@ describe('a transaction that can never be published', { concurrency: true, timeo
     )
     await assert.rejects(many!, {
       code: 'transaction_too_large',
-      message: /takes more values .* more than the 4193280/,
+      message: /has more values .* more than the limit of 4193280/,
     })
     for (const bad of [empty, long]) await assert.rejects(bad!, { code: 'invalid_request', message: /its id/ })
     await longest

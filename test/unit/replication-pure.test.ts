@@ -25,7 +25,6 @@ import {
   splitByTable,
   WireError,
 } from '../../lib/replication/wire.ts'
-import { compareTimestamps, HybridClock, makeTimestamp, wallTimeOf } from '../../lib/util/hybrid-clock.ts'
 import { recordsOf } from '../support/writes.ts'
 
 const dog = { database: 'dev', table: 'dog' }

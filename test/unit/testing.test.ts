@@ -192,7 +192,7 @@ describe('a cluster in memory', () => {
     const network = new MemoryNetwork({ clock })
     const [one, two] = (await cluster(t, 2, { network, tables: dogs })).nodes
     network.cut('node1', 'node2')
-    const down = Promise.all([one, two].map((node) => node!.cluster.events.next('peer:down')))
+    const down = Promise.all([one, two].map((node) => node!.cluster.events.once('peer:down')))
     await clock.advance(6_000)
     assert.deepEqual(
       (await down).map(({ node }) => node),
@@ -275,7 +275,7 @@ describe('the clock of a network', () => {
     const network = new MemoryNetwork({ clock })
     const [one] = (await cluster(t, 2, { network, tables: dogs })).nodes
     const { events } = one!.cluster
-    const down = events.next('peer:down')
+    const down = events.once('peer:down')
     network.cut('node1', 'node2', { silent: true })
     await clock.advance(6_000)
     assert.equal((await down).node, 'node2')
@@ -285,7 +285,7 @@ describe('the clock of a network', () => {
     assert.ok(outcome instanceof ClusterError && outcome.code === 'publish_timeout')
     network.restart('node1')
     network.heal()
-    const up = events.next('peer:up')
+    const up = events.once('peer:up')
     await clock.advance(2_000)
     assert.equal((await up).node, 'node2')
   })
