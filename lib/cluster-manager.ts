@@ -25,6 +25,7 @@ import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf 
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
+import { HybridClock } from './host/hybrid-clock.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
@@ -44,7 +45,6 @@ import {
 } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
-import { HybridClock } from './util/hybrid-clock.ts'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -75,8 +75,6 @@ export class ClusterManager extends SafeEmitter {
     this.#unlock = unlock
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
-    const { timestamp } = options.host.info()
-    if (timestamp) this.#clock.resume(timestamp)
     for (const event of eventNames) {
       const listener = options.listeners?.[event]
       if (listener) this.on(event, listener as () => void)

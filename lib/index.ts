@@ -68,7 +68,6 @@ export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'
 export { type MetricDefinition, metricDefinitions } from './observe/metrics.ts'
 export type { Progress } from './observe/progress.ts'
-export { type TraceContext, traceContext } from './observe/trace-context.ts'
 export type {
   AddNodeRequest,
   AddNodeResponse,
@@ -104,5 +103,4 @@ export type {
 } from './operations/index.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
-export { compareTimestamps } from './util/hybrid-clock.ts'
 export type { Timers } from './util/timers.ts'
