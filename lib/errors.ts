@@ -1,15 +1,16 @@
-// The one table of errors: every code this module can reject with, its HTTP status, its text, and what to do about it.
+// The table of errors: every code that this module rejects with, its HTTP status, message, hint, and whether a retry can succeed.
+// Messages marked "HarperDB" are those of its operations API, word for word.
 
-/** One fault of a request body: `path` as in `subscriptions[0].publish`, `message` a whole sentence part. */
+/** One fault of a request body. `path`: for example `subscriptions[0].publish`; `message`: a sentence without a full stop. */
 export type Issue = { readonly path: string; readonly message: string }
 
 type ErrorDefinition<Args extends unknown[]> = {
-  /** HTTP status a host answers with. */
+  /** HTTP status for the answer of the host. */
   readonly statusCode: number
   readonly message: (...args: Args) => string
-  /** May the same call succeed later, without anything being changed by the caller? */
+  /** The same call may succeed later, without a change by the caller. */
   readonly retryable: boolean
-  /** What the reader can do about it. */
+  /** What to do. */
   readonly hint: string
 }
 
@@ -21,109 +22,119 @@ const defineError = <Args extends unknown[]>(
 ): ErrorDefinition<Args> => ({ statusCode, message, retryable, hint })
 
 export const errors = {
+  /** HarperDB */
   forbidden: defineError(
     403,
     () => 'This operation is not authorized due to role restrictions and/or invalid database items',
     false,
-    'Clustering operations are for super users only.',
+    'Only super users may run clustering operations.',
   ),
+  /** HarperDB */
   operation_missing: defineError(
     400,
     () => "Request body must include an 'operation' property.",
     false,
-    'Name the operation in the body.',
+    'Add `operation` to the body.',
   ),
+  /** HarperDB */
   operation_unknown: defineError(
     400,
     (operation: string) => `Operation '${operation}' not found`,
     false,
-    'See the list of operations in the README.',
+    'The README lists the operations.',
   ),
+  /** HarperDB */
   clustering_disabled: defineError(
     400,
     () => 'Clustering must be enabled to perform this operation.',
     false,
     'Set clustering.enabled to true in the configuration file.',
   ),
-  invalid_request: defineError(400, (text: string) => text, false, 'Each fault is listed in `issues`.'),
+  invalid_request: defineError(400, (text: string) => text, false, '`issues` lists every fault with its path.'),
+  /** HarperDB */
   node_exists: defineError(
     400,
     (node: string) => `Node '${node}' has already been added, perform update_node to proceed.`,
     false,
     'Use update_node or set_node_replication.',
   ),
+  /** HarperDB */
   node_not_found: defineError(
     400,
     (node: string) => `Node '${node}' was not found.`,
     false,
     'cluster_status lists the nodes of the manifest.',
   ),
+  /** HarperDB */
   table_not_found: defineError(
     400,
     (table: string) => `Table '${table}' does not exist`,
     false,
-    'Create the table, or mend its name.',
+    'Create the table, or correct its name.',
   ),
+  /** HarperDB */
   database_not_found: defineError(
     400,
     (database: string, table: string) => `Database '${database}' does not exist. Table '${table}' does not exist`,
     false,
-    'Create the database, or mend its name.',
+    'Create the database, or correct its name.',
   ),
   subscription_not_found: defineError(
     400,
-    (node: string, table: string) => `There is no subscription to '${table}' of node '${node}'.`,
+    (node: string, table: string) => `No subscription to table '${table}' of node '${node}'.`,
     false,
-    'cluster.subscriptions() lists them.',
+    'cluster.subscriptions() lists the subscriptions.',
   ),
+  /** HarperDB */
   node_not_listening: defineError(
     500,
     (operation: string, node: string) => `Unable to ${operation}, node '${node}' is not listening.`,
     true,
-    'Is the node running, and is there a route to it? cluster_network shows who is reachable.',
+    'Check that the node is running and that a route leads to it. cluster_network lists the reachable nodes.',
   ),
+  /** HarperDB */
   node_timeout: defineError(
     504,
     (operation: string, node: string) => `Unable to ${operation}, node '${node}' is listening but did not respond.`,
     true,
-    'The node is reachable but slow: try again, or raise `requestTimeout`.',
+    'The node is reachable but slow: retry, or raise `requestTimeout`.',
   ),
+  /** HarperDB */
   peer_rejected: defineError(
     500,
     (node: string, reason: string) => `Error returned from remote node ${node}: ${reason}`,
     false,
-    'The reason is the other node’s own; mend it there.',
+    'The remote node rejected the request: fix the cause there.',
   ),
   config_rejected: defineError(
     409,
     (file: string, problems: string) => `Configuration file ${file} is not valid: ${problems}`,
     false,
-    'Mend the file; it is never overwritten while it is bad.',
+    'Fix the file. An invalid file is never overwritten.',
   ),
   config_locked: defineError(
     409,
     (file: string) => `Configuration file ${file} is in use by another cluster manager`,
     true,
-    'One process at a time owns a node. Close the other one; a killed one leaves no lock behind.',
+    'Close the other cluster manager: one process at a time may run a node. A killed process leaves no lock.',
   ),
   config_unwritable: defineError(
     500,
     (file: string, reason: string) => `Configuration file ${file} could not be written: ${reason}`,
     true,
-    'Nothing was changed. Check the permissions of the file’s directory and the free space on its disk.',
+    'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
   ),
   publish_timeout: defineError(
     503,
     (reason: string) => `The transaction was not acknowledged in time: ${reason}`,
     true,
-    'The outbox still has it and it is sent as soon as the leaf server is back; without an outbox, publish it again.',
+    'The outbox keeps the transaction and it is sent when the leaf server is back. Without an outbox, publish it again.',
   ),
   transaction_too_large: defineError(
     413,
-    (size: string, limit: number) =>
-      `The transaction takes ${size} for one table, more than the ${limit} a message may have`,
+    (size: string, limit: number) => `The transaction has ${size} for one table, more than the limit of ${limit}`,
     false,
-    'Split the transaction into smaller ones.',
+    'Split the transaction.',
   ),
   name_not_replicable: defineError(
     400,
@@ -133,40 +144,35 @@ export const errors = {
   ),
   aborted: defineError(
     499,
-    (operation: string) => `Unable to ${operation}, it was aborted.`,
+    (operation: string) => `Unable to ${operation}, the caller aborted it.`,
     true,
-    'The caller’s AbortSignal ended it.',
+    'The AbortSignal of the caller aborted the operation.',
   ),
   mesh_unavailable: defineError(
     503,
-    (reason: string) => `The servers of this node do not answer: ${reason}`,
+    (reason: string) => `The servers of the local node do not answer: ${reason}`,
     true,
-    'They are started again by themselves; try again in a moment. The log says why they ended.',
+    'The servers restart automatically: retry in a moment. The log has the reason.',
   ),
   internal: defineError(
     500,
     (reason: string) => `The operation failed: ${reason}`,
     true,
-    'Most likely the host’s own error: a method of Host rejected. The log and `cause` have it.',
+    'Usually a method of Host rejected. See the log and `cause`.',
   ),
-  closed: defineError(503, () => 'The cluster manager is closed', false, 'Open another ClusterManager.'),
-  invalid_option: defineError(
-    500,
-    (text: string) => text,
-    false,
-    'The message names the option and the value received.',
-  ),
+  closed: defineError(503, () => 'The cluster manager is closed', false, 'Open a new ClusterManager.'),
+  invalid_option: defineError(500, (text: string) => text, false, 'Correct the option that the message names.'),
   node_name_missing: defineError(
     500,
-    (file: string) => `clustering.nodeName is missing in ${file}: a node needs a name to take part in a cluster`,
+    (file: string) => `clustering.nodeName is missing in ${file}, it is required while clustering is enabled`,
     false,
-    'Set clustering.nodeName, or clustering.enabled to false.',
+    'Set clustering.nodeName, or set clustering.enabled to false.',
   ),
   nats_server_missing: defineError(
     500,
     (reason: string) => `No usable nats-server: ${reason}`,
     false,
-    'Install nats-server, best 2.14.3 or later, at least 2.9 (macOS: brew install nats-server; Debian, Docker: README, "Which nats-server"), or name the binary in the option `natsServer` or in NATS_SERVER.',
+    'Install nats-server 2.9 or later, 2.14.3 or later recommended (macOS: brew install nats-server; Debian, Docker: README, "Which nats-server"), or set the option `natsServer` or NATS_SERVER to the path of the binary.',
   ),
   port_taken: defineError(
     500,
@@ -176,21 +182,21 @@ export const errors = {
   ),
   tls_invalid: defineError(
     500,
-    (key: string, file: string, reason: string) => `${key}, ${file}, cannot be used: ${reason}`,
+    (key: string, file: string, reason: string) => `${key}: file ${file} is not usable: ${reason}`,
     false,
-    'A PEM file that this process may read; the key must be that of the certificate.',
+    'Use PEM files that this process can read, and the private key of the certificate.',
   ),
   directory_unusable: defineError(
     500,
-    (directory: string, reason: string) => `The folder ${directory} cannot be used: ${reason}`,
+    (directory: string, reason: string) => `Directory ${directory} is not usable: ${reason}`,
     false,
-    'Name a folder of the user that the database runs as, which no other user may write. One below it that is missing is made.',
+    'Use a directory that the user of this process owns and that no other user can write. A missing directory is created.',
   ),
   server_failed: defineError(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,
     true,
-    'Its log has the details; the module keeps trying while it is open.',
+    'See the log of the server.',
   ),
 } as const
 
@@ -198,18 +204,18 @@ export type ErrorCode = keyof typeof errors
 
 type Arguments<Code extends ErrorCode> = Parameters<(typeof errors)[Code]['message']>
 
-/** The only kind of error that operations, `open` and `publish` reject with. `message` is what a host shows its caller. */
+/** Operations, `open` and `publish` reject with this error only. `message` is meant for the caller of the host's API. */
 export class ClusterError extends Error {
   override readonly name = 'ClusterError'
-  /** A key of the table of errors; stable, meant for programs. */
+  /** A key of `errors`; stable. */
   readonly code: ErrorCode
-  /** HTTP status. */
+  /** HTTP status for the answer of the host. */
   readonly statusCode: number
-  /** What the reader can do about it. */
+  /** What to do. */
   readonly hint: string
-  /** May the same call succeed later? */
+  /** The same call may succeed later, without a change by the caller. */
   readonly retryable: boolean
-  /** For `invalid_request`: one entry a fault. */
+  /** One entry a fault, for `invalid_request`. */
   readonly issues?: readonly Issue[]
 
   constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly Issue[] } = {}) {
@@ -223,13 +229,13 @@ export class ClusterError extends Error {
   }
 }
 
-/** The error of that code, its text made from `args`. */
+/** An error with that code; `args` are the values in its message. */
 export function clusterError<Code extends ErrorCode>(code: Code, ...args: Arguments<Code>): ClusterError {
   const message = errors[code].message as (...args: Arguments<Code>) => string
   return new ClusterError(code, message(...args))
 }
 
-/** As `clusterError`, with the error that led to it. */
+/** As `clusterError`, with a `cause`. */
 export function clusterErrorFrom<Code extends ErrorCode>(
   cause: unknown,
   code: Code,
@@ -239,10 +245,10 @@ export function clusterErrorFrom<Code extends ErrorCode>(
   return new ClusterError(code, message(...args), { cause })
 }
 
-/** `invalid_request` with every fault found. */
+/** `invalid_request` with all faults. */
 export function invalidRequest(issues: readonly Issue[]): ClusterError {
   return new ClusterError('invalid_request', issues.map((issue) => issue.message).join('. '), { issues })
 }
 
-/** What a caught value says, whatever was thrown. */
+/** The message of a caught value, which need not be an Error. */
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

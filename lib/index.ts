@@ -1,8 +1,10 @@
-// The public surface of enmesh, and all of it.
+// The public API of enmesh: every export of the package, except those for tests (`enmesh/testing`).
 
+export type { OperationMethod, OperationRequest, OperationResponse } from './cluster/operation-types.ts'
 export type { ClusterOptions } from './cluster/options.ts'
+export type { QuarantineControl } from './cluster/quarantine-control.ts'
 export type { ClusterState, ClusterView } from './cluster/view.ts'
-export { ClusterManager, type QuarantineControl } from './cluster-manager.ts'
+export { ClusterManager } from './cluster-manager.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type { AwaitOptions, ClusterEventSource, ListenOptions } from './events/event-source.ts'
 export type {
@@ -43,13 +45,62 @@ export type {
   ServerName,
   Subscription,
 } from './manifest/manifest.ts'
-export type { Mesh, MeshState } from './mesh/mesh.ts'
-export type { Traced } from './observe/diagnostics.ts'
+export type {
+  Entry,
+  ExpectedLast,
+  Member,
+  Mesh,
+  MeshErrorCode,
+  MeshListener,
+  MeshState,
+  Message,
+  NameCheck,
+  Reader,
+  RequestOptions,
+  StreamLimits,
+  StreamState,
+  TableName,
+} from './mesh/mesh.ts'
+export { MeshError } from './mesh/mesh.ts'
+export type { ApplyMessage, EventMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'
 export { type MetricDefinition, metricDefinitions } from './observe/metrics.ts'
 export type { Progress } from './observe/progress.ts'
-export type { Caller, OperationName, OperationOptions, RequestOf, ResponseOf } from './operations/index.ts'
+export type {
+  AddNodeRequest,
+  AddNodeResponse,
+  Caller,
+  ClusterNetworkRequest,
+  ClusterNetworkResponse,
+  ClusterStatusRequest,
+  ClusterStatusResponse,
+  ConfigureClusterRequest,
+  ConfigureClusterResponse,
+  ConfiguredConnection,
+  ConnectionStatus,
+  DeleteRoutesRequest,
+  DeleteRoutesResponse,
+  GetRoutesRequest,
+  GetRoutesResponse,
+  NetworkNode,
+  OperationName,
+  OperationOptions,
+  PlanEntry,
+  PurgeStreamRequest,
+  PurgeStreamResponse,
+  RemoveNodeRequest,
+  RemoveNodeResponse,
+  RequestOf,
+  ResponseOf,
+  SetRoutesRequest,
+  SetRoutesResponse,
+  SubscriptionBody,
+  SubscriptionResponse,
+  UpdateNodeRequest,
+  UpdateNodeResponse,
+} from './operations/index.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
+export type { Timers } from './util/timers.ts'

@@ -1,4 +1,4 @@
-// What `ClusterManager.open` takes: each option's meaning, unit, range, default and consequence, and its check.
+// The options of `ClusterManager.open`: meaning, unit, range, default and consequence of each, and their checks.
 
 import { clusterError } from '../errors.ts'
 import { type ClusterEvents, type EventName, eventNames } from '../events/events.ts'
@@ -6,55 +6,61 @@ import type { Host } from '../host/host.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
+import { suggestion } from './suggestion.ts'
 
 export type ClusterOptions = {
-  /** Path of the host's YAML file; created, with our section, when missing. Watched for edits while open. */
+  /** Path of the host's YAML file. A missing file is created, with a `clustering` section. Watched for edits while open. */
   configFile: string
   /** The database. */
   host: Host
-  /** Of the cluster user, or a function that fetches it, at `open` and for `rotatePassword`. Needed when clustering is enabled; never written to a log. */
+  /** Password of the cluster user, or a function that fetches it, at `open` and for `rotatePassword`. Required while clustering is enabled; never logged. */
   password?: string | (() => Promise<string>) | undefined
-  /** Another network than NATS; then no server is run and `password` and `natsServer` are not used. */
+  /** A mesh other than NATS. No server runs then, and `password`, `natsServer` and `serverEnvironment` are ignored. */
   mesh?: Mesh | undefined
-  /** Path of the nats-server binary. Default: NATS_SERVER in the environment, then the PATH. */
+  /** Path of the nats-server binary. Default: the environment variable NATS_SERVER, then the PATH. */
   natsServer?: string | undefined
-  /** Environment variables for both nats-server processes, such as GOMEMLIMIT and GOMAXPROCS. They get nothing else of this process's environment but PATH. */
+  /** Environment variables for both nats-server processes, such as GOMEMLIMIT and GOMAXPROCS. Of the environment of this process they get PATH only. */
   serverEnvironment?: Readonly<Record<string, string>> | undefined
-  /** Pino-shaped. Default: silent. */
+  /** Has the methods of pino. Default: silent. */
   logger?: Logger | undefined
-  /** Listeners from before `open` resolves: `progress` is told to them while it is being opened, anything else right after it. */
+  /** Listeners that are registered before `open` resolves. They get `progress` while it runs, and all other events right after it. */
   listeners?: { readonly [Name in EventName]?: (...args: ClusterEvents[Name]) => void }
-  /** Of OpenTelemetry, or anything like it: told of the metrics whenever it collects. Default: none. */
+  /** An OpenTelemetry meter, or an object with its methods, that collects the metrics. Default: none. */
   meter?: Meter | undefined
-  /** ms that another node has to answer, 100 to 600,000, default 5,000. Operations that need it wait this long at most for each request. */
+  /** ms for a remote node to answer, 100 to 600,000, default 5,000. An operation waits this long at most for each request. */
   requestTimeout?: number
-  /** ms that `publish` waits for our leaf, 100 to 600,000, default 10,000; then it rejects publish_timeout, and the outbox still has the transaction. */
+  /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the outbox keeps the transaction. */
   publishTimeout?: number
-  /** ms that another node's clock may be ahead of ours, 0 to 86,400,000, default 300,000. What is stamped later is not applied but reported. */
+  /** ms that the clock of a remote node may be ahead of the local one, 0 to 86,400,000, default 300,000. Transactions with a later timestamp are quarantined. */
   maxClockDrift?: number
-  /** Messages of one table on their way to our leaf, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
+  /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
   publishWindow?: number
-  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000; the rest waits in the outbox. */
+  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox. */
   maxInFlight?: number
-  /** The same in bytes, 1 to 2^31, default 64 MB. One transaction may exceed it alone. */
+  /** The same in bytes, 1 to 2^31, default 64 MiB. A single transaction may exceed it. */
   maxInFlightBytes?: number
-  /** Transactions applied in one transaction of the database, 1 to 10,000, default 500. Twice as many are held in memory for each table. */
+  /** Transactions in one call of `Host.apply`, 1 to 10,000, default 500. Twice as many are held in memory for each table. */
   maxBatch?: number
-  /** The same in bytes of messages, 1 to 2^31, default 8 MB. One transaction may exceed it alone. */
+  /** The same in bytes of messages, 1 to 2^31, default 8 MiB. A single transaction may exceed it. */
   maxBatchBytes?: number
-  /** Messages in quarantine, of all sources together, 0 to 1,000,000, default 1,000. When it is full a subscription stalls at the next one. */
+  /** Messages in quarantine, of all remote tables together, 0 to 1,000,000, default 1,000. When it is full, a subscription stalls at the next message. */
   maxQuarantined?: number
-  /** The same in bytes of the files they lie in, 0 to 2^31, default 256 MB: a third more than the messages. */
+  /** The same in bytes of their files, 0 to 2^31, default 256 MiB. A file is a third larger than its message. */
   maxQuarantinedBytes?: number
 }
 
 const MEGABYTE_BYTES = 1024 * 1024
-/** The README has this table, and a test compares. */
+/** A test compares this table with the documentation. */
 export const bounds = {
-  requestTimeout: { min: 100, max: 600_000, default: 5_000, what: 'ms that another node has to answer a request' },
-  publishTimeout: { min: 100, max: 600_000, default: 10_000, what: 'ms that `publish` waits for our leaf' },
-  maxClockDrift: { min: 0, max: 86_400_000, default: 300_000, what: 'ms that another node’s clock may be ahead' },
-  publishWindow: { min: 1, max: 65_536, default: 1_024, what: 'messages of one table on their way to our leaf' },
+  requestTimeout: { min: 100, max: 600_000, default: 5_000, what: 'ms for a remote node to answer a request' },
+  publishTimeout: { min: 100, max: 600_000, default: 10_000, what: 'ms that `publish` waits for the local leaf' },
+  maxClockDrift: { min: 0, max: 86_400_000, default: 300_000, what: 'ms that the clock of a remote node may be ahead' },
+  publishWindow: {
+    min: 1,
+    max: 65_536,
+    default: 1_024,
+    what: 'unacknowledged messages to the local leaf for each table',
+  },
   maxInFlight: {
     min: 1,
     max: 1_000_000,
@@ -62,18 +68,20 @@ export const bounds = {
     what: 'transactions read from the outbox and not yet acknowledged',
   },
   maxInFlightBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE_BYTES, what: 'the same in bytes' },
-  maxBatch: { min: 1, max: 10_000, default: 500, what: 'transactions in one call of `apply`' },
+  maxBatch: { min: 1, max: 10_000, default: 500, what: 'transactions in one call of `Host.apply`' },
   maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE_BYTES, what: 'the same in bytes' },
-  maxQuarantined: { min: 0, max: 1_000_000, default: 1_000, what: 'messages that are set aside' },
+  maxQuarantined: { min: 0, max: 1_000_000, default: 1_000, what: 'messages in quarantine' },
   maxQuarantinedBytes: { min: 0, max: 2 ** 31, default: 256 * MEGABYTE_BYTES, what: 'the same in bytes' },
 } as const
 
 type NumberName = keyof typeof bounds
+const numberNames = Object.keys(bounds) as NumberName[]
+
 export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
 const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'loadCheckpoint', 'deleteCheckpoint'] as const
-const OPTION_NAMES = [
+const OPTION_NAMES: readonly string[] = [
   'configFile',
   'host',
   'password',
@@ -83,8 +91,9 @@ const OPTION_NAMES = [
   'logger',
   'listeners',
   'meter',
-  ...Object.keys(bounds),
-] as const
+  ...numberNames,
+]
+const LOGGER_METHODS = ['debug', 'info', 'warn', 'error'] as const
 const METER_METHODS = [
   'createObservableCounter',
   'createObservableGauge',
@@ -93,51 +102,69 @@ const METER_METHODS = [
 ] as const
 const OUTBOX_METHODS = ['readOutbox', 'confirmPublished', 'publishedPosition'] as const
 
-/** Fills in the defaults. Throws invalid_option, naming the option and the value received. */
-export function checkOptions(options: ClusterOptions = {} as ClusterOptions): CheckedOptions {
-  const invalidOption = (name: string, expected: string, value: unknown) =>
-    clusterError(
-      'invalid_option',
-      `option '${name}' must be ${expected}, received ${typeof value === 'string' ? `'${value}'` : String(value)}`,
-    )
-  for (const name of Object.keys(options))
-    if (!(OPTION_NAMES as readonly string[]).includes(name))
-      throw clusterError('invalid_option', `there is no option '${name}'`)
-  const { configFile, host, password, logger } = options
-  for (const name of ['debug', 'info', 'warn', 'error'] as const)
-    if (logger && typeof logger[name] !== 'function') throw invalidOption(`logger.${name}`, 'a function', logger[name])
-  if (typeof configFile !== 'string' || configFile === '') throw invalidOption('configFile', 'a path', configFile)
+const received = (value: unknown) => (typeof value === 'string' ? `'${value}'` : String(value))
+
+const invalidOption = (name: string, expected: string, value: unknown) =>
+  clusterError('invalid_option', `Option '${name}' must be ${expected}, received ${received(value)}`)
+
+function checkMethods(option: string, object: object, methods: readonly string[]): void {
+  for (const name of methods) {
+    const method = (object as Record<string, unknown>)[name]
+    if (typeof method !== 'function') throw invalidOption(`${option}.${name}`, 'a function', method)
+  }
+}
+
+function checkHost(host: unknown): void {
   if (typeof host !== 'object' || host === null) throw invalidOption('host', 'a Host', host)
-  for (const name of HOST_METHODS)
-    if (typeof host[name] !== 'function') throw invalidOption(`host.${name}`, 'a function', host[name])
-  const outbox = OUTBOX_METHODS.filter((name) => host[name] !== undefined)
-  if (outbox.length > 0 && outbox.length < OUTBOX_METHODS.length)
-    throw invalidOption('host', `with all of ${OUTBOX_METHODS.join(', ')} or none`, `only ${outbox.join(', ')}`)
-  if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
-    throw invalidOption('password', 'a string or a function', typeof password)
-  for (const [name, value] of Object.entries(options.serverEnvironment ?? {})) {
+  checkMethods('host', host, HOST_METHODS)
+  const outbox = OUTBOX_METHODS.filter((name) => (host as Partial<Host>)[name] !== undefined)
+  if (outbox.length > 0 && outbox.length < OUTBOX_METHODS.length) {
+    const expected = `an object with all of ${OUTBOX_METHODS.join(', ')}, or with none of them`
+    throw invalidOption('host', expected, `only ${outbox.join(', ')}`)
+  }
+}
+
+function checkServerEnvironment(variables: object): void {
+  for (const [name, value] of Object.entries(variables)) {
     if (!/^[A-Za-z_]\w*$/.test(name))
       throw invalidOption('serverEnvironment', 'an object of environment variables', name)
+    // The value may be a secret: only its type is reported.
     if (typeof value !== 'string' || value.includes('\0'))
       throw invalidOption(`serverEnvironment.${name}`, 'a string without null characters', typeof value)
   }
-  for (const [event, listener] of Object.entries(options.listeners ?? {})) {
+}
+
+function checkListeners(listeners: object): void {
+  for (const [event, listener] of Object.entries(listeners)) {
     if (!(eventNames as readonly string[]).includes(event))
-      throw invalidOption('listeners', `listeners by event`, event)
+      throw invalidOption('listeners', 'an object of listeners by event name', event)
     if (typeof listener !== 'function') throw invalidOption(`listeners.${event}`, 'a function', listener)
   }
-  for (const name of METER_METHODS)
-    if (options.meter && typeof options.meter[name] !== 'function')
-      throw invalidOption(`meter.${name}`, 'a function', options.meter[name])
-  const checked = {} as Record<NumberName, number>
-  for (const [name, { min, max, default: fallback }] of Object.entries(bounds) as [
-    NumberName,
-    (typeof bounds)[NumberName],
-  ][]) {
-    const value = options[name] ?? fallback
-    if (!Number.isInteger(value) || value < min || value > max)
-      throw invalidOption(name, `an integer from ${min} to ${max}`, value)
-    checked[name] = value
-  }
-  return { ...options, ...checked, logger: options.logger ?? silentLogger }
+}
+
+function checkNumber(name: NumberName, value: number): number {
+  const { min, max } = bounds[name]
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw invalidOption(name, `an integer from ${min} to ${max}`, value)
+  return value
+}
+
+/** Fills in the defaults. Throws invalid_option with the name of the option and the value received. */
+export function checkOptions(options: ClusterOptions = {} as ClusterOptions): CheckedOptions {
+  const unknown = Object.keys(options).find((name) => !OPTION_NAMES.includes(name))
+  if (unknown !== undefined)
+    throw clusterError('invalid_option', `Unknown option '${unknown}'.${suggestion(unknown, OPTION_NAMES)}`)
+  const { configFile, host, password, logger, meter } = options
+  if (logger) checkMethods('logger', logger, LOGGER_METHODS)
+  if (typeof configFile !== 'string' || configFile === '') throw invalidOption('configFile', 'a path', configFile)
+  checkHost(host)
+  if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
+    throw invalidOption('password', 'a string or a function', typeof password)
+  checkServerEnvironment(options.serverEnvironment ?? {})
+  checkListeners(options.listeners ?? {})
+  if (meter) checkMethods('meter', meter, METER_METHODS)
+  const numbers = Object.fromEntries(
+    numberNames.map((name) => [name, checkNumber(name, options[name] ?? bounds[name].default)]),
+  ) as Record<NumberName, number>
+  return { ...options, ...numbers, logger: logger ?? silentLogger }
 }

@@ -1,4 +1,4 @@
-// What plugins are handed of a manager: it shows and listens, and that is all.
+// The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
 import type { Manifest } from '../manifest/manifest.ts'
@@ -6,22 +6,22 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 
-/** `opening`: not handed out yet; `closing`: nothing is taken any more, what is in flight is waited for. */
+/** `opening`: `open` has not resolved yet; `closing`: calls are rejected, and what is in flight ends. */
 export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
 
-/** Safe to be handed out: frozen, and nothing of it changes anything. */
+/** Safe to pass to code that must not change anything: frozen, without methods that change state. */
 export interface ClusterView {
   readonly state: ClusterState
-  /** The wanted state, frozen. */
+  /** The configured state, frozen. */
   readonly manifest: Manifest
   readonly events: ClusterEventSource
-  /** Of our own mesh; undefined while clustering is disabled. */
+  /** Undefined while clustering is disabled. */
   readonly meshState: MeshState | undefined
-  /** The nodes of the manifest, in its order, and whether each is heard. */
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[]
-  /** One entry a remote table, as of now. */
+  /** One entry a remote table. */
   subscriptions(): SubscriptionStatus[]
-  /** As of now; undefined while clustering is disabled. */
+  /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
 }
 

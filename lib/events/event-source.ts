@@ -1,89 +1,73 @@
-// The events of a manager as a plugin is handed them: listened to, awaited or iterated, never emitted.
+// The events of a manager for plugins: to listen to, await or iterate, not to emit.
 
 import { clusterError } from '../errors.ts'
 import { Fifo } from '../util/fifo.ts'
 import { type ClusterEvents, type EventName, eventNames, type Payload, type SafeEmitter } from './events.ts'
 
-/** Payloads that an iteration holds while whoever iterates is busy. */
+/** Payloads that an iteration buffers while the consumer is busy. */
 const MAX_UNREAD_EVENTS = 10_000
 
 export type ListenOptions = {
-  /** Ends the listening. */
+  /** Removes the listener, or rejects the promise, when it aborts. */
   readonly signal?: AbortSignal | undefined
 }
 
 export type AwaitOptions<Name extends EventName> = ListenOptions & {
-  /** Payloads for which this is false are passed over. */
+  /** Skips payloads for which it returns false. */
   readonly where?: ((payload: Payload<Name>) => boolean) | undefined
 }
 
 export interface ClusterEventSource {
-  /** Calls `listener` at each, until `off` or until the signal aborts. */
+  /** Calls `listener` for each event, until `off` or until the signal aborts. */
   on<Name extends EventName>(
     event: Name,
     listener: (...args: ClusterEvents[Name]) => void,
     options?: ListenOptions,
   ): this
-  /** Calls it at the next one only. */
-  once<Name extends EventName>(
-    event: Name,
-    listener: (...args: ClusterEvents[Name]) => void,
-    options?: ListenOptions,
-  ): this
   off<Name extends EventName>(event: Name, listener: (...args: ClusterEvents[Name]) => void): this
-  /** The first from now on. Rejects with the signal's reason, and `closed` when the manager is closed before. */
-  next<Name extends EventName>(event: Name, options?: AwaitOptions<Name>): Promise<Payload<Name>>
+  /** Resolves with the next event. Rejects with the signal's reason, and with `closed` when the manager is closed first. */
+  once<Name extends EventName>(event: Name, options?: AwaitOptions<Name>): Promise<Payload<Name>>
   /**
-   * Each from now on, in order, for `for await`: none is lost while one is dealt with. Ends with `break` and when the manager is closed; rejects
-   * with the signal's reason, and with a RangeError when 10,000 wait to be taken.
+   * Every event from now on, in order, for `for await`. Events that occur while the consumer is busy are buffered. Ends with `break`
+   * and when the manager is closed. Rejects with the signal's reason, and with a RangeError when 10,000 events are buffered.
    */
   iterate<Name extends EventName>(event: Name, options?: ListenOptions): AsyncIterableIterator<Payload<Name>>
 }
 
 type Registration = { readonly listener: unknown; end(): void }
 
-/** That side of an emitter, frozen. What is registered through it is told by itself: no `this`, and nobody else's registration ends with it. */
+/** A frozen source of the emitter's events. Listeners get no `this`, and `off` removes only listeners that were added through this source. */
 export function createEventSource(emitter: SafeEmitter): ClusterEventSource {
   const registrations = new Map<EventName, Set<Registration>>()
-  const listen = <Name extends EventName>(
-    method: 'on' | 'once',
-    event: Name,
-    listener: (...args: ClusterEvents[Name]) => void,
-    { signal }: ListenOptions = {},
-  ) => {
-    checkEvent(event)
-    if (typeof listener !== 'function')
-      throw new TypeError(`a listener must be a function, received ${String(listener)}`)
-    checkSignal(signal)
-    if (signal?.aborted) return source
-    const ofEvent = registrations.get(event) ?? new Set()
-    registrations.set(event, ofEvent)
-    const wrapped = (...args: ClusterEvents[Name]) => {
-      if (method === 'once') registration.end()
-      return listener(...args)
-    }
-    const registration: Registration = {
-      listener,
-      end() {
-        emitter.off(event, wrapped)
-        ofEvent.delete(registration)
-        removeAbortHandler()
-      },
-    }
-    ofEvent.add(registration)
-    emitter.on(event, wrapped)
-    const removeAbortHandler = onAbort(signal, () => registration.end())
-    return source
-  }
   const source: ClusterEventSource = {
-    on: (event, listener, options) => listen('on', event, listener, options),
-    once: (event, listener, options) => listen('once', event, listener, options),
+    on(event, listener, { signal } = {}) {
+      checkEvent(event)
+      if (typeof listener !== 'function')
+        throw new TypeError(`listener must be a function, received ${String(listener)}`)
+      checkSignal(signal)
+      if (signal?.aborted) return source
+      const ofEvent = registrations.get(event) ?? new Set()
+      registrations.set(event, ofEvent)
+      const withoutThis = (...args: ClusterEvents[typeof event]) => listener(...args)
+      const registration: Registration = {
+        listener,
+        end() {
+          emitter.off(event, withoutThis)
+          ofEvent.delete(registration)
+          removeAbortHandler()
+        },
+      }
+      ofEvent.add(registration)
+      emitter.on(event, withoutThis)
+      const removeAbortHandler = onAbort(signal, () => registration.end())
+      return source
+    },
     off(event, listener) {
       for (const registration of [...(registrations.get(event) ?? [])])
         if (registration.listener === listener) registration.end()
       return source
     },
-    next: async (event, { signal, where } = {}) => {
+    once: async (event, { signal, where } = {}) => {
       const events = new EventIterator(emitter, event, signal)
       for await (const payload of events) if (where?.(payload) ?? true) return payload
       throw clusterError('closed')
@@ -93,9 +77,9 @@ export function createEventSource(emitter: SafeEmitter): ClusterEventSource {
   return Object.freeze(source)
 }
 
-/** A name that is none would be waited for without end. */
+/** A mistyped event would never occur. */
 function checkEvent(event: string): void {
-  if (!(eventNames as readonly string[]).includes(event)) throw new TypeError(`there is no event '${event}'`)
+  if (!(eventNames as readonly string[]).includes(event)) throw new TypeError(`unknown event '${event}'`)
 }
 
 function checkSignal(signal: unknown): void {
@@ -103,10 +87,10 @@ function checkSignal(signal: unknown): void {
     throw new TypeError(`'signal' must be an AbortSignal, received ${String(signal)}`)
 }
 
-/** What is to be done when a signal aborts: one listener each, however much there is, because Node warns of more than ten. */
+/** The handlers of each signal. A signal gets one listener only, because Node warns about more than ten. */
 const abortHandlers = new WeakMap<AbortSignal, Set<() => void>>()
 
-/** Calls back once, at once if that is so already. What it returns has it forgotten. */
+/** Calls `handler` once when the signal aborts, immediately if it has aborted. The returned function removes the handler. */
 function onAbort(signal: AbortSignal | undefined, handler: () => void): () => void {
   if (!signal) return () => {}
   if (signal.aborted) {
@@ -127,13 +111,13 @@ function onAbort(signal: AbortSignal | undefined, handler: () => void): () => vo
 
 type PendingRead<T> = { resolve(result: IteratorResult<T, undefined>): void; reject(error: unknown): void }
 
-/** It listens from the moment it is made. */
+/** Buffers events from its construction on. */
 class EventIterator<Name extends EventName> implements AsyncIterableIterator<Payload<Name>> {
   #unread = new Fifo<Payload<Name>>()
   readonly #pendingReads = new Fifo<PendingRead<Payload<Name>>>()
   readonly #unsubscribe: (() => void)[]
   #ended = false
-  /** Told to whoever asks next, once. */
+  /** The next read rejects with it, once. */
   #failure: { error: unknown } | undefined
 
   constructor(emitter: SafeEmitter, event: Name, signal: AbortSignal | undefined) {
@@ -146,7 +130,7 @@ class EventIterator<Name extends EventName> implements AsyncIterableIterator<Pay
       onAbort(signal, () => this.#end({ error: signal!.reason })),
       onAbort(emitter.ended, () => this.#end()),
     )
-    // One of the two may have been so already.
+    // A handler may have run before `#unsubscribe` was complete.
     if (this.#ended) this.#end()
   }
 
@@ -175,7 +159,7 @@ class EventIterator<Name extends EventName> implements AsyncIterableIterator<Pay
     if (pendingRead) return pendingRead.resolve({ value: payload, done: false })
     this.#unread.push(payload)
     if (this.#unread.length >= MAX_UNREAD_EVENTS)
-      this.#end({ error: new RangeError(`${MAX_UNREAD_EVENTS} events wait to be taken`) })
+      this.#end({ error: new RangeError(`${MAX_UNREAD_EVENTS} unread events`) })
   }
 
   #end(error?: { error: unknown }): void {

@@ -1,4 +1,4 @@
-// The event map, and an emitter whose listeners cannot harm each other or whoever emits.
+// The event map, and an emitter that isolates its listeners from each other and from the code that emits.
 
 import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
@@ -12,7 +12,7 @@ export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
-  /** One a commit, before the finer ones. */
+  /** One for each commit, before the events of its changes. */
   'manifest:changed': [
     { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
   ]
@@ -21,22 +21,23 @@ export type ClusterEvents = {
   'node:added': [{ node: ManifestNode; cause: ChangeCause }]
   'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
   'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
-  /** The file is not valid: the last good manifest stays. */
+  /** The configuration file is invalid: the last valid manifest stays in effect. */
   'config:rejected': [{ problems: readonly Problem[] }]
+  /** The configuration file was deleted: the manifest stays in effect. */
   'config:missing': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
-  /** Somebody was kept out of the mesh, or we were; `node` is a name or an address. */
+  /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
-  /** Transactions `from` to `to` are gone from the source, unread. */
+  /** The stream lost the messages `from` to `to` before they were read. */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   'mesh:state': [{ state: MeshState; reason?: string }]
-  /** Of work that takes more than a quarter of a second, four times a second at most; `done` reaches `total` at its end. */
+  /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
   /** A listener threw or rejected. */
   'listener:failed': [{ event: string; error: unknown }]
@@ -64,7 +65,7 @@ const eventNameSet: Record<EventName, true> = {
   progress: true,
   'listener:failed': true,
 }
-/** All there are. */
+/** All events. */
 export const eventNames = Object.keys(eventNameSet) as readonly EventName[]
 export type Payload<Name extends EventName> = ClusterEvents[Name][0]
 
@@ -72,15 +73,15 @@ type Listener = (...args: unknown[]) => unknown
 type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
 
 /**
- * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:report` and stops
- * neither the others nor whoever emits. Payloads are frozen.
+ * eventemitter3, typed, with every listener wrapped: one that throws or rejects is reported as `listener:failed` and affects
+ * neither other listeners nor the code that emits. Payloads are frozen.
  */
 export class SafeEmitter extends EventEmitter<ClusterEvents> {
   /** The wrapper of each listener by event, so that `off` finds it. */
   readonly #wrappers = new Map<EventName, WeakMap<Listener, Listener>>()
   readonly #ended = new AbortController()
 
-  /** Aborted once nothing is emitted any more. */
+  /** Aborts when no more events will be emitted. */
   get ended(): AbortSignal {
     return this.#ended.signal
   }
@@ -137,7 +138,7 @@ export class SafeEmitter extends EventEmitter<ClusterEvents> {
       function (this: unknown, ...args: unknown[]) {
         try {
           const result = original.apply(this, args)
-          // Of whatever kind of promise.
+          // Any thenable, not only native promises.
           if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function')
             Promise.resolve(result).catch(report)
         } catch (error) {

@@ -1,103 +1,111 @@
-// The port to the database: what it gives us, and the transactions that pass between it and us.
+// The port to the database: the methods that a host implements, and the transactions that pass through them in both directions.
 
 import type { TraceContext } from './trace-context.ts'
 
 /**
- * Fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of a counter within the
- * millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
+ * Hybrid logical clock value as fixed-width text that sorts by time: 12 hexadecimal digits of milliseconds since 1970, 6 of
+ * a counter within the millisecond, and the node's name, which breaks ties: `019a1b2c3d4e-000000-node1`.
  */
 export type Timestamp = string
 
-/** A primary key value. */
 export type PrimaryKey = string | number | bigint
 
 /**
- * One write of a transaction. `insert` and `upsert` carry whole records, `update` only the attributes it sets,
- * `delete` the ids.
+ * One write of a transaction. `insert` and `upsert` carry whole records, `update` only the attributes that it sets, and the
+ * primary key; `delete` carries primary keys.
  *
- * So that every database converges, `apply` must let the last writer win by stamp: an insert or upsert replaces the record
- * when its stamp is higher; an update of an absent record upserts, and stamps are kept per attribute where they differ from
- * the record's, so that concurrent updates of different attributes both survive; a delete leaves a stamped tombstone for at
- * least as long as the streams are retained.
+ * `apply` must let the last writer win by timestamp, so that every database converges:
+ * - An insert or upsert replaces the record if its timestamp is higher.
+ * - An update of an absent record upserts. Timestamps are kept per attribute where they differ from the record's, so
+ *   that concurrent updates of different attributes both survive.
+ * - A delete leaves a tombstone with its timestamp for at least as long as the streams are retained.
+ *
+ * `mergeRow` and `rowChanges` implement this rule.
  */
-export type Write = {
-  operation: 'insert' | 'update' | 'upsert' | 'delete'
+export type Write = RecordWrite | DeleteWrite
+
+export type RecordWrite = {
+  operation: 'insert' | 'update' | 'upsert'
   database: string
   table: string
-  /** For insert, update, upsert; each holds its primary key. */
-  records?: Record<string, unknown>[]
-  /** For delete. */
-  ids?: PrimaryKey[]
+  /** Each record contains its primary key. */
+  records: Record<string, unknown>[]
 }
 
-/** Where a transaction that came from another node was committed first, and which nodes it has passed. */
+export type DeleteWrite = { operation: 'delete'; database: string; table: string; ids: PrimaryKey[] }
+
+/** The node that committed a transaction first, and the nodes that relayed it. */
 export type Origin = {
   node: string
-  /** Incarnation of the origin's stream, and the position in it; absent from nodes that have no epochs. */
+  /** Epoch of the origin's stream, and the position in that stream. Absent if the origin has no epochs. */
   epoch?: string
   sequence?: number
-  /** Names of the nodes that handed it on, in order. */
+  /** Names of the nodes that relayed the transaction, in order. */
   relayedBy: string[]
 }
 
-/** A transaction as the database committed it. `id` is unique for ever; `timestamp` was taken by `cluster.timestamp()` inside the commit. */
+/**
+ * A transaction as the database committed it. `id` is a non-empty, globally unique string of one line and at most 1024
+ * characters. `timestamp` comes from `cluster.timestamp()`, called inside the write transaction.
+ */
 export type Transaction = {
   id: string
   timestamp: Timestamp
+  /** Name of the user who wrote. */
   user?: string
   writes: Write[]
-  /** W3C trace context, when the host gives one; an invalid one is left out. Kept in the outbox, and given to whoever applies. */
+  /** W3C trace context, optional. An invalid one is dropped. It is stored in the outbox and passed to `apply` on the peers. */
   trace?: TraceContext
-  /** Only on transactions that we handed to the host for republishing; kept in the outbox as it is. */
+  /** Only on relayed transactions (`Batch.relay`). The outbox stores it unchanged. */
   origin?: Origin
 }
 
-/** A remote stream: the transactions of one table committed on one node. */
+/** A remote stream: the transactions of one table that one remote node committed. */
 export type RemoteTable = { node: string; database: string; table: string }
 
-/** A transaction of another node, with the node that committed it and its position in the source. */
+/** A transaction received from a remote node: `origin` committed it first, `sequence` is its position in the stream that it was read from. */
 export type RemoteTransaction = Transaction & { origin: Origin; sequence: number }
 
 /** Inclusive range of sequences. */
 export type SequenceRange = [from: number, to: number]
 
 /**
- * How far a source has been applied. The host stores it as it is, in the same database transaction as the data, and gives it
- * back; only `epoch` and `sequence` mean anything to it.
+ * How far a remote table has been applied. The host stores it unchanged, in the same database transaction as the rows, and
+ * returns it from `loadCheckpoint`. A host needs to understand `epoch` and `sequence` at most.
  */
 export type Checkpoint = {
-  /** Incarnation of the remote stream; '' when the other node has none, or until the first message says. */
+  /** Epoch of the remote stream; '' if the peer has no epochs, or before the first message. */
   epoch: string
-  /** The last sequence of the remote stream that was applied or passed over. */
+  /** The last sequence of the remote stream that was applied or skipped. */
   sequence: number
-  /** Id of the message at `sequence`, when that is what was read last: another one there means that the stream was rewound. */
+  /** Id of the message at `sequence`, if that message was read last. A different id there means that the stream was rewound. */
   lastMessageId?: string
-  /** What came through this source from which origin: `[origin node][epoch]` to ranges. For de-duplication. */
+  /** What arrived through this source, by origin: `[origin node][epoch]` to ranges. Used for deduplication. */
   applied?: Record<string, Record<string, SequenceRange[]>>
-  /** `start_time` that this subscription was started with, ISO 8601. */
+  /** `start_time` that this subscription started with, ISO 8601. */
   startTime?: string
-  /** Up to here a replay is under way that passes the de-duplication. */
+  /** A replay that bypasses deduplication is in progress up to this sequence. */
   replayUntil?: number
-  /** What is in quarantine, passed over and not applied: `[epoch]` to ranges. */
+  /** Quarantined messages, skipped and not applied: `[epoch]` to ranges. */
   quarantined?: Record<string, SequenceRange[]>
-  /** Gaps so far, and the transactions in them. */
+  /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
 }
 
-/** Remote transactions to be applied, all of them and `checkpoint`, in ONE transaction of the database. */
+/** Remote transactions to apply in ONE transaction of the database, together with `checkpoint` and `relay`. */
 export type Batch = {
   source: RemoteTable
-  /** In the order of the source; may be empty. */
+  /** In the order of the source. Empty if only the checkpoint moves. */
   transactions: RemoteTransaction[]
   checkpoint: Checkpoint
-  /** To be put into the outbox by the same database transaction, in this order, behind what is there. */
+  /** To be appended to the outbox by the same database transaction, in this order. A host without an outbox ignores it. */
   relay?: Transaction[]
 }
 
-/** How far a table's own stream is known to hold our transactions: all of the table up to and including `id`. */
+/** A position in the local stream of a table: the stream contains all transactions of the table up to and including `id`. */
 export type PublishedPosition = { database: string; table: string; epoch: string; sequence: number; id: string }
 
-/** What the publisher tells the host of: see `Host.confirmPublished`. */
+/** The argument of `Host.confirmPublished`. */
 export type PublishConfirmation = {
   positions: PublishedPosition[]
   upTo?: { id: string; timestamp: Timestamp } | undefined
@@ -107,35 +115,54 @@ export type PublishConfirmation = {
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
 
 /**
- * What a database gives us. Every method may reject; we retry with back-off and report it.
- * A host without the three outbox methods publishes in commit order and loses what lies between its commit and our
- * acknowledgement when it dies.
+ * What a database implements to take part in a cluster.
+ *
+ * **Concurrency.** Calls overlap. `apply` runs once at a time for each table, and in parallel for different tables; everything
+ * else, local commits included, may run at the same time. Only one iteration of `readOutbox` is open at a time.
+ *
+ * **Rejections.** Every method may reject. During replication the call is logged and repeated with back-off, for as long as it
+ * takes; nothing is skipped. During an operation (`describe`, `createTable`) the operation fails with the reason.
+ *
+ * **Outbox.** The three outbox methods are implemented together, or not at all. A host without them publishes in commit
+ * order from memory: if its process dies, transactions that were committed but not yet acknowledged by the local leaf are lost
+ * to the peers.
  */
 export interface Host {
+  /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. */
   info(): { version: string; operationsApiPort?: number }
-  /** The highest timestamp the database holds; read once, when the manager is opened, so that new ones are higher after a restart. */
-  lastTimestamp?(): Timestamp | undefined
+  /**
+   * The highest timestamp in the database, of local and of applied transactions; undefined if there is none. Read once, when the
+   * manager opens, so that new timestamps are higher. A rejection makes `ClusterManager.open` reject with server_failed.
+   */
+  lastTimestamp(): Promise<Timestamp | undefined>
+  /** All tables of all databases that take part. */
   describe(): Promise<TableDescription[]>
-  /** And its database; idempotent. */
+  /** Creates the table, and its database if that is missing. Idempotent. */
   createTable(table: TableDescription): Promise<void>
-  /** All of the batch and its checkpoint in one transaction of the database; rejects if that did not commit. */
+  /**
+   * Commits rows, checkpoint and `relay` of the batch in one transaction of the database. Rejects if nothing of it was
+   * committed. The same transactions may be passed again after a rejection or a crash: applying them twice changes nothing.
+   */
   apply(batch: Batch): Promise<void>
-  /** What `apply` stored last for this source. */
+  /** The checkpoint that `apply` stored last for this source. */
   loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined>
-  /** A subscription was removed: drop its checkpoint. Idempotent. */
+  /** Drops the checkpoint of a removed subscription. Idempotent. */
   deleteCheckpoint(source: RemoteTable): Promise<void>
 
   /**
-   * The outbox, oldest first, in the order of commit; with `after`, only what lies behind that transaction (a host that
-   * ignores `after` is slower, not wrong). Reading may overlap with commits: what is committed later comes in a later call.
+   * The outbox, oldest first, in commit order. With `after`, only the transactions behind that one; a host that
+   * ignores `after` is slower, not wrong. If that transaction is gone, everything that is left. The consumer may pause for
+   * long between two transactions and may stop early. Transactions that are committed or confirmed meanwhile may or may not
+   * appear: a later call returns what is missing.
    */
   readOutbox?(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction>
   /**
-   * Store `positions` (one entry a table, replacing the one before) and remove from the outbox everything up to and
-   * including `upTo`, in one transaction of the database. Without `upTo` nothing is removed. `keep` names
-   * transactions that are too large to be sent: they stay, for whoever looks after the database.
+   * In one transaction of the database: stores `positions` (one entry a table, replacing the previous entry), and removes from
+   * the outbox every transaction up to and including `upTo`. Without `upTo` nothing is removed. `keep` contains the ids of
+   * transactions that can never be sent, for example because they are too large: they stay in the outbox until an
+   * operator removes them.
    */
   confirmPublished?(confirmation: PublishConfirmation): Promise<void>
-  /** What `confirmPublished` stored last for this table. */
+  /** The position that `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string): Promise<PublishedPosition | undefined>
 }

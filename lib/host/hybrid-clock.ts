@@ -1,16 +1,16 @@
-// The hybrid logical clock: stamps that order transactions across nodes, close to wall time and never going back.
+// The hybrid logical clock: its timestamps order transactions across nodes, are close to wall time, and never decrease.
 
 import type { Timestamp } from './host.ts'
 
 const MAX_COUNTER = 0xffffff
 
-/** Negative when `a` is older than `b`, positive when newer, 0 when they are the same stamp. */
+/** Negative when `a` is older than `b`, positive when newer, 0 when they are equal. */
 export const compareTimestamps = (a: Timestamp, b: Timestamp): number => (a < b ? -1 : a > b ? 1 : 0)
 
-/** A transaction's stamp is asked for its time several times in a row. */
+/** Cache of the last parsed timestamp: each transaction needs its time several times in succession. */
 let lastParsed = { timestamp: '', time: Number.NaN }
 
-/** Milliseconds since 1970 of a stamp; NaN when the text is no stamp. */
+/** ms since 1970; NaN when the text is not a valid timestamp. */
 export function wallTimeOf(timestamp: Timestamp): number {
   if (timestamp === lastParsed.timestamp) return lastParsed.time
   const isTimestamp = /^[0-9a-f]{12}-[0-9a-f]{6}-./.test(timestamp)
@@ -18,7 +18,7 @@ export function wallTimeOf(timestamp: Timestamp): number {
   return lastParsed.time
 }
 
-/** A time stands in many stamps in a row. */
+/** Cache of the last formatted time, which many successive timestamps share. */
 let lastFormatted = { time: Number.NaN, text: '' }
 
 function formatTime(time: number): string {
@@ -26,7 +26,7 @@ function formatTime(time: number): string {
   return lastFormatted.text
 }
 
-/** The stamp of that time; the lowest of its millisecond unless a counter is given. */
+/** `time`: ms since 1970. With counter 0 the lowest timestamp of that millisecond. */
 export const makeTimestamp = (time: number, counter: number, node: string): Timestamp =>
   `${formatTime(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
 
@@ -37,14 +37,14 @@ export class HybridClock {
   #time = 0
   #counter = 0
 
-  /** `maxDrift` in ms: how far ahead of our own clock a stamp may be to be believed. */
+  /** `maxDrift`: ms by which an accepted timestamp may be ahead of the local clock. */
   constructor(node: string, maxDrift: number, now: () => number = Date.now) {
     this.#node = node
     this.#maxDrift = maxDrift
     this.#now = now
   }
 
-  /** A stamp higher than every one given or merged before. */
+  /** A timestamp greater than every one returned or merged before. */
   timestamp(): Timestamp {
     const now = this.#now()
     if (now > this.#time) {
@@ -59,19 +59,19 @@ export class HybridClock {
     return makeTimestamp(this.#time, this.#counter, this.#node)
   }
 
-  /** May this stamp be believed, or does it claim to come from too far in the future? */
+  /** False when the timestamp is too far in the future, or invalid. */
   accepts(timestamp: Timestamp): boolean {
     return wallTimeOf(timestamp) <= this.#now() + this.#maxDrift
   }
 
-  /** From now on, stamps are higher than this one, if `accepts` takes it: that is what it returns. */
+  /** Advances the clock to this timestamp if `accepts` returns true, and returns that result. */
   merge(timestamp: Timestamp): boolean {
     const accepted = this.accepts(timestamp)
     if (accepted) this.#advanceTo(timestamp)
     return accepted
   }
 
-  /** As `merge`, for a stamp of our own that the database holds: believed however far ahead it is. */
+  /** As `merge`, for the last timestamp of the local database, which is accepted however far ahead it is. */
   resume(timestamp: Timestamp): void {
     this.#advanceTo(timestamp)
   }

@@ -1,33 +1,33 @@
-// Last writer wins, as pure functions: what a row becomes when one more write of it arrives, in whatever order writes arrive. For hosts
-// that store rows as they are here; nothing else of the module needs them.
+// Last writer wins, as pure functions: the next state of a row when a write arrives, in any order of arrival. Hosts may use
+// them; the module itself does not.
 
 import type { PrimaryKey, Timestamp, Write } from './host.ts'
 
 export type Attributes = Record<string, unknown>
 
-/** What one write does to one row. `update` holds its primary key too: that is what makes an update of an absent row upsert. */
+/** The effect of one write on one row. The record of an `update` includes the primary key, so that an update of an absent row upserts. */
 export type RowChange =
   | { operation: 'put'; timestamp: Timestamp; record: Attributes }
   | { operation: 'update'; timestamp: Timestamp; record: Attributes }
   | { operation: 'delete'; timestamp: Timestamp }
 
-/** A row as it is stored. Without `record` it is a tombstone, or nothing but writes that were overtaken. */
+/** A row as a host stores it. Without `record` it is a tombstone. */
 export type StoredRow = {
-  /** Of the newest write of the row as a whole (put or delete); '' while only updates have arrived. */
+  /** Timestamp of the newest put or delete; '' if only updates have arrived. */
   timestamp: Timestamp
-  /** What a reader sees. */
+  /** The visible record. */
   record?: Attributes
-  /** Attributes that an update newer than `timestamp` set, each with the stamp of that update. */
+  /** Attributes set by updates newer than `timestamp`, each with the timestamp of its update. */
   updated?: Record<string, Timestamp>
 }
 
 /**
- * The row after `change`. Whatever the order of arrival, the record is the one that the same writes give when they are
- * applied naively in the order of their stamps: the newest put or delete, and over it every newer update, attribute by
- * attribute. So a delete that arrives late removes all that is older and leaves what newer updates set.
+ * The row after `change`. The result does not depend on the order of arrival: it is the record that the same writes
+ * produce in the order of their timestamps, which is the newest put or delete, and every newer update on top of it, attribute by
+ * attribute. A delete that arrives late removes older values and keeps those that newer updates set.
  *
- * Equal stamps are writes of one transaction, whose order is always kept: the later call wins. That also makes it harmless
- * to apply a transaction again. Returns `row` itself when the change comes too late to matter.
+ * Writes with equal timestamps belong to one transaction and arrive in order: the later call wins. This also makes it
+ * harmless to apply a transaction twice. Returns `row` itself if `change` has no effect.
  */
 export function mergeRow(row: StoredRow | undefined, change: RowChange): StoredRow {
   if (row && change.timestamp < row.timestamp) return row
@@ -50,7 +50,7 @@ function applyUpdate(row: StoredRow, change: RowChange & { operation: 'update' }
   const record = { ...row.record }
   const updated = { ...row.updated }
   for (const [name, value] of Object.entries(change.record)) {
-    // hasOwn: an attribute may be called `constructor`.
+    // hasOwn: an attribute may be named `constructor`.
     if (Object.hasOwn(updated, name) && change.timestamp < updated[name]!) continue
     record[name] = value
     if (change.timestamp > row.timestamp) updated[name] = change.timestamp
@@ -58,16 +58,16 @@ function applyUpdate(row: StoredRow, change: RowChange & { operation: 'update' }
   return { timestamp: row.timestamp, record, ...(Object.keys(updated).length > 0 && { updated }) }
 }
 
-/** What a write does to each of its rows, in order; `primaryKey` is the table's. */
+/** The change of each row that a write affects, in order. `primaryKey` is the name of the table's primary key. */
 export function rowChanges(
-  { operation, records = [], ids = [] }: Write,
+  write: Write,
   timestamp: Timestamp,
   primaryKey: string,
 ): { key: PrimaryKey; change: RowChange }[] {
-  if (operation === 'delete') return ids.map((key) => ({ key, change: { operation, timestamp } }))
-  const kind = operation === 'update' ? 'update' : 'put'
-  return records.map((record) => ({
+  if (write.operation === 'delete') return write.ids.map((key) => ({ key, change: { operation: 'delete', timestamp } }))
+  const operation = write.operation === 'update' ? 'update' : 'put'
+  return write.records.map((record) => ({
     key: record[primaryKey] as PrimaryKey,
-    change: { operation: kind, timestamp, record },
+    change: { operation, timestamp, record },
   }))
 }

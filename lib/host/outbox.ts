@@ -1,4 +1,4 @@
-// Where the publisher reads what is to be sent: the host's outbox, or memory for a host that keeps none.
+// The outbox that the publisher reads: the host's, or one in memory for a host without an outbox.
 
 import { Fifo } from '../util/fifo.ts'
 import type { Host, PublishConfirmation, PublishedPosition, Transaction } from './host.ts'
@@ -7,16 +7,16 @@ export interface Outbox {
   readOutbox(after?: { id: string; timestamp: string }): AsyncIterable<Transaction> | Iterable<Transaction>
   confirmPublished(confirmation: PublishConfirmation): Promise<void>
   publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined>
-  /** Hands over what was just committed; a host's outbox has it already. */
+  /** Adds a committed transaction. Has no effect with a host's outbox, which contains it already. */
   add(transaction: Transaction): void
-  /** Gives up what was handed over and has not been read yet, where nothing else keeps it. */
+  /** Removes an unread transaction from an outbox in memory. */
   discard(id: string): void
 }
 
-/** What dies with the process is lost: the README says so. */
+/** Its transactions are lost when the process ends, as the README says. */
 class MemoryOutbox implements Outbox {
   readonly #transactions = new Fifo<Transaction>()
-  /** Ids of those among them that are given up. */
+  /** Ids of discarded transactions that are still in the queue. */
   readonly #discarded = new Set<string>()
 
   add(transaction: Transaction): void {

@@ -1,20 +1,23 @@
-// Node's diagnostics_channel: the events, and what takes time, for observers of the process that never see the manager. Costs
-// one look while nobody has subscribed.
+// Node's diagnostics_channel: events and spans for code in this process that has no reference to the manager. Without subscribers
+// it costs one check.
 
 import { type Channel, channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel'
+import type { EventName, Payload } from '../events/events.ts'
 import type { Batch, Transaction } from '../host/host.ts'
 
-/**
- * `tracing:enmesh:operation`: an operation from its call to its answer. `tracing:enmesh:publish`: a transaction from `publish` to the
- * acknowledgement of our leaf. `tracing:enmesh:apply`: a batch that the database is handed.
- */
-export type Traced = {
-  operation: { node: string; operation: string }
-  publish: { node: string; transaction: Transaction }
-  apply: { node: string; batch: Batch }
-}
+/** The message on channel `enmesh:<event>`: the payload of the event and the name of the node that emitted it. */
+export type EventMessage<Name extends EventName = EventName> = { readonly localNode: string } & Payload<Name>
+/** The messages on `tracing:enmesh:operation`: an operation from its call to its answer. */
+export type OperationMessage = { node: string; operation: string }
+/** The messages on `tracing:enmesh:publish`: a transaction from `publish` to the acknowledgement of the local leaf. */
+export type PublishMessage = { node: string; transaction: Transaction }
+/** The messages on `tracing:enmesh:apply`: a batch while the host applies it. */
+export type ApplyMessage = { node: string; batch: Batch }
 
-// Kept, because Node forgets those that nobody listens to, and makes them anew each time.
+/** By the last part of the channel's name. */
+export type Traced = { operation: OperationMessage; publish: PublishMessage; apply: ApplyMessage }
+
+// Strong references: Node garbage-collects channels without subscribers and would create them again for each message.
 const spans = new Map<keyof Traced, TracingChannel<string, object>>()
 const channels = new Map<string, Channel>()
 
@@ -27,7 +30,7 @@ function getOrCreate<Key, Value>(cache: Map<Key, Value>, key: Key, create: () =>
 const isTraced = ({ start, asyncEnd, error }: TracingChannel<string, object>) =>
   start.hasSubscribers || asyncEnd.hasSubscribers || error.hasSubscribers
 
-/** The same promise, traced if somebody listens. */
+/** Returns the promise of `work`, traced if the channel has subscribers; `context` runs only then. */
 export function traced<Name extends keyof Traced, T>(
   name: Name,
   context: () => Traced[Name],
@@ -37,8 +40,7 @@ export function traced<Name extends keyof Traced, T>(
   return isTraced(span) ? span.tracePromise(work, context()) : work()
 }
 
-/** On `enmesh:<event>`: the payload, and `localNode`, the name of the node that tells it. */
-export function publishToChannel(event: string, localNode: string, payload: object): void {
+export function publishToChannel<Name extends EventName>(event: Name, localNode: string, payload: Payload<Name>): void {
   const eventChannel = channels.get(event) ?? getOrCreate(channels, event, () => channel(`enmesh:${event}`))
-  if (eventChannel.hasSubscribers) eventChannel.publish({ localNode, ...payload })
+  if (eventChannel.hasSubscribers) eventChannel.publish({ localNode, ...payload } satisfies EventMessage<Name>)
 }

@@ -1,4 +1,4 @@
-// Where log lines go: any object with pino's four methods; silent by default.
+// The logger port: any object with these four methods of pino. The default logs nothing.
 
 export interface Logger {
   debug(details: object, message: string): void

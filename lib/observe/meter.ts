@@ -1,12 +1,12 @@
-// The metrics as an OpenTelemetry meter takes them: instruments made once, read when the meter collects.
+// The metrics for an OpenTelemetry meter: creates the instruments once and reads the values when the meter collects.
 
 import { type Metrics, metricDefinitions } from './metrics.ts'
 
-/** What is used of OpenTelemetry's `Meter`: any object with these methods. */
+/** The part of OpenTelemetry's `Meter` that this module uses. */
 export interface Meter {
   createObservableCounter(name: string, options: InstrumentOptions): Instrument
   createObservableGauge(name: string, options: InstrumentOptions): Instrument
-  // biome-ignore lint/suspicious/noExplicitAny: instruments are the meter's own, of whatever type
+  // biome-ignore lint/suspicious/noExplicitAny: the type of the instruments belongs to the meter
   addBatchObservableCallback(callback: (result: any) => void, instruments: any[]): void
   // biome-ignore lint/suspicious/noExplicitAny: as above
   removeBatchObservableCallback(callback: (result: any) => void, instruments: any[]): void
@@ -18,7 +18,7 @@ type Observations = {
   observe(instrument: Instrument, value: number, attributes: Record<string, string>): void
 }
 
-/** Until the returned function is called. `node` is the attribute `enmesh.node` of each observation. */
+/** Observes until the returned function is called. `node` becomes the attribute `enmesh.node` of each observation. */
 export function observeMetrics(meter: Meter, node: string, metrics: () => Metrics | undefined): () => void {
   const instruments = metricDefinitions.map(({ name, kind, unit, description }) =>
     kind === 'counter'

@@ -1,31 +1,31 @@
-// What `cluster.metrics()` shows: counters since the manager was opened, and gauges of now; and the table by which meters are told of them.
+// The values of `cluster.metrics()`: counters since the manager was opened, and current gauges; and their table of definitions.
 
-/** What a subscription counts, for all of a node together. */
+/** Counters of all subscriptions of a node together. */
 export type ReplicationCounters = {
-  /** Transactions applied, and the database transactions that took them. */
+  /** Transactions applied, and database transactions that contained them. */
   applied: number
   batches: number
-  /** Bytes of messages received and dealt with. */
+  /** Bytes of messages that were received and processed. */
   bytes: number
-  /** Transactions that came a second time, by whatever path, or were our own, and were not applied again. */
+  /** Transactions that arrived again, by whatever path, or came from the local node, and were not applied. */
   duplicates: number
-  /** Batches that the database refused and that were tried again. */
+  /** Batches that the database rejected and that were retried. */
   retries: number
-  /** Consumers made anew: after an outage, or because something was lost on the way. */
+  /** Consumers created again: after an outage, or because messages were lost on the way. */
   consumerRestarts: number
-  /** Gaps, and the transactions in them. */
+  /** Gaps, and transactions in them. */
   gaps: number
   lost: number
 }
 
 export type PublishCounters = {
-  /** Transactions that our leaf has acknowledged wholly; messages, one a table, and their bytes. */
+  /** Transactions whose parts the local leaf has all acknowledged; messages, one for each table, and their bytes. */
   transactions: number
   messages: number
   bytes: number
-  /** Times that sending was interrupted and the stream looked at again. */
+  /** Interruptions of appending, after which the stream was checked again. */
   retries: number
-  /** Transactions that can never be sent. */
+  /** Transactions that can never be published. */
   rejected: number
   /** Calls of `publish` that were not acknowledged in time. */
   timeouts: number
@@ -33,7 +33,7 @@ export type PublishCounters = {
 
 export type Metrics = {
   publish: PublishCounters & {
-    /** Transactions read from the outbox and not yet confirmed to it, and their bytes; calls of `publish` that wait. */
+    /** Transactions read from the outbox and not yet confirmed to it, and their bytes; waiting calls of `publish`. */
     inFlight: number
     inFlightBytes: number
     waiting: number
@@ -41,7 +41,7 @@ export type Metrics = {
   apply: ReplicationCounters & {
     /** Subscriptions by state. */
     subscriptions: Record<'pending' | 'catching-up' | 'live' | 'stalled', number>
-    /** Transactions of all sources that are known of and not yet applied, and for how many seconds the oldest of them has been waiting. */
+    /** Known transactions of all sources that are not applied yet, and seconds for which the oldest of them has been waiting. */
     lag: number
     lagSeconds: number
     /** Messages in quarantine. */
@@ -70,12 +70,12 @@ export const publishCounters = (): PublishCounters => ({
 })
 
 export type MetricDefinition = {
-  /** Of the instrument, by OpenTelemetry's conventions. */
+  /** Name of the instrument, by OpenTelemetry's conventions. */
   readonly name: string
   readonly kind: 'counter' | 'gauge'
   readonly unit: string
   readonly description: string
-  /** With an object, one value for each state. */
+  /** An object has one value for each state. */
   read(metrics: Metrics): number | Record<string, number>
 }
 
@@ -87,35 +87,35 @@ const defineMetric = (
   read: MetricDefinition['read'],
 ): MetricDefinition => ({ name: `enmesh.${name}`, kind, unit, description, read })
 
-/** All there are: the README has this table, and a test compares. */
+/** All metrics. A test compares them with the table in the README. */
 export const metricDefinitions: readonly MetricDefinition[] = [
   defineMetric(
     'counter',
     'publish.transactions',
     '{transaction}',
-    'Acknowledged wholly by our leaf.',
+    'Transactions whose parts the local leaf has all acknowledged.',
     (m) => m.publish.transactions,
   ),
   defineMetric(
     'counter',
     'publish.messages',
     '{message}',
-    'Acknowledged by our leaf, one for each table of a transaction.',
+    'Messages that the local leaf has acknowledged, one for each table of a transaction.',
     (m) => m.publish.messages,
   ),
-  defineMetric('counter', 'publish.bytes', 'By', 'Of those messages, without headers.', (m) => m.publish.bytes),
+  defineMetric('counter', 'publish.bytes', 'By', 'Bytes of those messages, without headers.', (m) => m.publish.bytes),
   defineMetric(
     'counter',
     'publish.retries',
     '{retry}',
-    'Times that sending was interrupted and the stream looked at again.',
+    'Interruptions of appending, after which the stream was checked again.',
     (m) => m.publish.retries,
   ),
   defineMetric(
     'counter',
     'publish.rejected',
     '{transaction}',
-    'That can never be sent: they stay in the outbox.',
+    'Transactions that can never be published: they stay in the outbox.',
     (m) => m.publish.rejected,
   ),
   defineMetric(
@@ -129,33 +129,51 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'gauge',
     'publish.in_flight',
     '{transaction}',
-    'Read from the outbox and not yet confirmed to it.',
+    'Transactions read from the outbox and not yet confirmed to it.',
     (m) => m.publish.inFlight,
   ),
-  defineMetric('gauge', 'publish.in_flight_bytes', 'By', 'Of those transactions.', (m) => m.publish.inFlightBytes),
-  defineMetric('gauge', 'publish.waiting', '{call}', 'Calls of publish that wait.', (m) => m.publish.waiting),
-  defineMetric('counter', 'apply.transactions', '{transaction}', 'Applied.', (m) => m.apply.applied),
-  defineMetric('counter', 'apply.batches', '{batch}', 'Database transactions that took them.', (m) => m.apply.batches),
-  defineMetric('counter', 'apply.bytes', 'By', 'Of messages received and dealt with.', (m) => m.apply.bytes),
+  defineMetric(
+    'gauge',
+    'publish.in_flight_bytes',
+    'By',
+    'Bytes of those transactions.',
+    (m) => m.publish.inFlightBytes,
+  ),
+  defineMetric('gauge', 'publish.waiting', '{call}', 'Waiting calls of publish.', (m) => m.publish.waiting),
+  defineMetric('counter', 'apply.transactions', '{transaction}', 'Transactions applied.', (m) => m.apply.applied),
+  defineMetric(
+    'counter',
+    'apply.batches',
+    '{batch}',
+    'Database transactions that contained them.',
+    (m) => m.apply.batches,
+  ),
+  defineMetric(
+    'counter',
+    'apply.bytes',
+    'By',
+    'Bytes of messages that were received and processed.',
+    (m) => m.apply.bytes,
+  ),
   defineMetric(
     'counter',
     'apply.duplicates',
     '{transaction}',
-    'That came a second time, or were our own, and were not applied again.',
+    'Transactions that arrived again, or came from the local node, and were not applied.',
     (m) => m.apply.duplicates,
   ),
   defineMetric(
     'counter',
     'apply.retries',
     '{batch}',
-    'That the database refused and that were tried again.',
+    'Batches that the database rejected and that were retried.',
     (m) => m.apply.retries,
   ),
   defineMetric(
     'counter',
     'apply.consumer_restarts',
     '{consumer}',
-    'Made anew: after an outage, or because something was lost on the way.',
+    'Consumers created again: after an outage, or because messages were lost on the way.',
     (m) => m.apply.consumerRestarts,
   ),
   defineMetric(
@@ -165,21 +183,27 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'Ranges of transactions that were gone before they were read.',
     (m) => m.apply.gaps,
   ),
-  defineMetric('counter', 'apply.lost', '{transaction}', 'In those gaps.', (m) => m.apply.lost),
-  defineMetric('gauge', 'apply.lag', '{transaction}', 'Known of and not yet applied.', (m) => m.apply.lag),
+  defineMetric('counter', 'apply.lost', '{transaction}', 'Transactions in those gaps.', (m) => m.apply.lost),
+  defineMetric(
+    'gauge',
+    'apply.lag',
+    '{transaction}',
+    'Known transactions that are not applied yet.',
+    (m) => m.apply.lag,
+  ),
   defineMetric(
     'gauge',
     'apply.lag_time',
     's',
-    'For which the oldest of them has been waiting.',
+    'Seconds for which the oldest of them has been waiting.',
     (m) => m.apply.lagSeconds,
   ),
   defineMetric(
     'gauge',
     'apply.subscriptions',
     '{subscription}',
-    'By enmesh.state: pending, catching-up, live, stalled.',
+    'Subscriptions by enmesh.state: pending, catching-up, live, stalled.',
     (m) => m.apply.subscriptions,
   ),
-  defineMetric('gauge', 'apply.quarantined', '{message}', 'Set aside.', (m) => m.apply.quarantined),
+  defineMetric('gauge', 'apply.quarantined', '{message}', 'Messages in quarantine.', (m) => m.apply.quarantined),
 ]

@@ -1,22 +1,21 @@
-// How far long work is, told now and then: nothing of work that is over at once.
+// Reports the progress of long work at intervals; short work is not reported.
 
 import type { Timers } from '../util/timers.ts'
 
 export type Progress = {
-  /** `open`: of the manager, in steps; `configure`: of subscriptions with another node, in tables; `catch-up`: of all subscriptions, in transactions. */
+  /** `open`: opening the manager, in steps; `configure`: subscriptions with a remote node, in tables; `catch-up`: all subscriptions, in transactions. */
   task: 'open' | 'configure' | 'catch-up'
-  /** What is under way: of `open`, `state`, `servers` or `subscriptions`; of `configure`, `streams`, `negotiator` or `start`. */
+  /** Current step of `open`: `state`, `servers` or `subscriptions`; of `configure`: `streams`, `agreement` or `start`. */
   step?: string
-  /** The other node, of `configure`. */
+  /** The remote node, for `configure`. */
   node?: string
   done: number
   total: number
-  /** A second, since it began; and seconds that the rest takes at that rate. */
+  /** Average per second since the start; and seconds that the rest takes at that rate. */
   rate?: number
   remaining?: number
 }
 
-/** ms between two tellings of one task. */
 const REPORT_INTERVAL_MS = 250
 
 export class ProgressReport {
@@ -35,7 +34,7 @@ export class ProgressReport {
     this.#reportedAt = this.#startedAt
   }
 
-  /** The end is told of what was told before. */
+  /** Reports the end only if progress was reported before. */
   update(done: number, total: number): void {
     const now = this.#timers.elapsed()
     const isOver = done >= total

@@ -1,11 +1,11 @@
-// Request bodies checked against their schemas: strings coerced, unknown keys dropped, every fault told in the contract's
-// words. Leaves are checked by typebox; objects and lists are walked here, because typebox stops at eight faults.
+// Validates request bodies against their schemas: coerces strings, drops unknown keys, and reports every issue in HarperDB's
+// words. typebox checks the leaves; objects and arrays are walked here, because typebox stops after eight issues.
 
 import type { Static, TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/schema'
 import { type Issue, invalidRequest } from '../errors.ts'
 
-/** What the walk needs of a schema. */
+/** The keywords of a schema that the validation reads. */
 type Shape = {
   readonly type?: string
   readonly enum?: readonly unknown[]
@@ -13,10 +13,10 @@ type Shape = {
   readonly required?: readonly string[]
   readonly items?: TSchema
   readonly minItems?: number
-  /** Ours: null counts as not given. */
+  /** Not part of JSON Schema: null counts as missing. */
   readonly nullIsMissing?: boolean
 }
-type Fault = { readonly keyword: string; readonly params?: { readonly limit?: unknown }; readonly message?: string }
+type LeafError = { readonly keyword: string; readonly params?: { readonly limit?: unknown }; readonly message?: string }
 type Rule = (value: never, path: string) => Issue | undefined
 
 const validators = new WeakMap<TSchema, Validator>()
@@ -25,8 +25,8 @@ const rules = new WeakMap<TSchema, Rule>()
 const shapeOf = (schema: TSchema) => schema as Shape
 
 /**
- * Adds a rule about several fields of an object, or items of a list; it runs when these have no faults of their own.
- * Outermost: `Type.Optional` makes another schema, without the rule.
+ * Adds a rule about several fields of an object, or items of an array. It runs only if these are valid themselves.
+ * Must be the outermost call: `Type.Optional` returns another schema, without the rule.
  */
 export function withRule<Schema extends TSchema>(
   schema: Schema,
@@ -36,7 +36,7 @@ export function withRule<Schema extends TSchema>(
   return schema
 }
 
-/** Compiles what `readBody` will need of that schema; to be called when a module is loaded. */
+/** Compiles the validators of a schema, so that the first request does not wait for it. */
 export function compileBody<Schema extends TSchema>(schema: Schema): Schema {
   const { properties, items } = shapeOf(schema)
   for (const property of Object.values(properties ?? {})) compileBody(property)
@@ -45,7 +45,7 @@ export function compileBody<Schema extends TSchema>(schema: Schema): Schema {
   return schema
 }
 
-/** The value that a string stands for; anything else, and a string that stands for none, as it is. */
+/** The number or boolean that a string contains; any other value unchanged. */
 function coerce({ type }: Shape, value: unknown): unknown {
   if (typeof value !== 'string') return value
   const text = value.trim()
@@ -55,7 +55,8 @@ function coerce({ type }: Shape, value: unknown): unknown {
   return value
 }
 
-const typeTexts: Record<string, string> = {
+// HarperDB's texts: unchanged, because its users' scripts may match on them.
+const TYPE_TEXTS: Record<string, string> = {
   string: 'must be a string',
   number: 'must be a number',
   integer: 'must be a number',
@@ -64,38 +65,40 @@ const typeTexts: Record<string, string> = {
   object: 'must be of type object',
 }
 
-/** The end of the sentence that says what is wrong with a leaf. */
-function leafText(shape: Shape, value: unknown, { keyword, params, message }: Fault): string {
+/** The predicate of the sentence about an invalid leaf. HarperDB's texts, as above. */
+function leafText(shape: Shape, value: unknown, { keyword, params, message }: LeafError): string {
   if (keyword === 'enum') return `must be one of [${(shape.enum ?? []).join(', ')}]`
   if (keyword === 'minLength') return 'is not allowed to be empty'
   if (keyword === 'minimum') return `must be greater than or equal to ${params?.limit}`
   if (keyword === 'maximum') return `must be less than or equal to ${params?.limit}`
   if (keyword === 'type') {
     const isNumber = typeof value === 'number' && !Number.isNaN(value)
-    return isNumber && shape.type === 'integer' ? 'must be an integer' : (typeTexts[shape.type ?? ''] ?? 'is not valid')
+    return isNumber && shape.type === 'integer'
+      ? 'must be an integer'
+      : (TYPE_TEXTS[shape.type ?? ''] ?? 'is not valid')
   }
   return message ?? 'is not valid'
 }
 
 const isUnsafe = (value: unknown): boolean => typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER
 
-class Walk {
+class BodyReader {
   readonly issues: Issue[] = []
 
-  fault(path: string, text: string): undefined {
+  #addIssue(path: string, text: string): undefined {
     this.issues.push({ path, message: `'${path}' ${text}` })
   }
 
-  value(schema: TSchema, value: unknown, path: string): unknown {
+  read(schema: TSchema, value: unknown, path: string): unknown {
     const shape = shapeOf(schema)
-    const before = this.issues.length
+    const issuesBefore = this.issues.length
     const result = shape.properties
       ? this.#object(shape, value, path)
       : shape.items
         ? this.#array(shape, value, path)
         : this.#leaf(schema, shape, value, path)
     const rule = rules.get(schema)
-    if (rule && this.issues.length === before) {
+    if (rule && this.issues.length === issuesBefore) {
       const issue = rule(result as never, path)
       if (issue) this.issues.push(issue)
     }
@@ -104,38 +107,38 @@ class Walk {
 
   #object(shape: Shape, value: unknown, path: string): unknown {
     if (typeof value !== 'object' || value === null || Array.isArray(value))
-      return this.fault(path, typeTexts.object ?? '')
+      return this.#addIssue(path, TYPE_TEXTS.object ?? '')
     const result: Record<string, unknown> = {}
     for (const [key, schema] of Object.entries(shape.properties ?? {})) {
-      // Only what the body itself has: nothing is believed that came by way of a prototype.
+      // Own properties only: a body must not inject values through its prototype.
       const given = Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined
-      const below = path === '' ? key : `${path}.${key}`
+      const fieldPath = path === '' ? key : `${path}.${key}`
       if (given === undefined || (given === null && shapeOf(schema).nullIsMissing)) {
-        if (shape.required?.includes(key)) this.fault(below, 'is required')
+        if (shape.required?.includes(key)) this.#addIssue(fieldPath, 'is required')
       } else {
-        result[key] = this.value(schema, given, below)
+        result[key] = this.read(schema, given, fieldPath)
       }
     }
     return result
   }
 
   #array(shape: Shape, value: unknown, path: string): unknown {
-    if (!Array.isArray(value)) return this.fault(path, typeTexts.array ?? '')
+    if (!Array.isArray(value)) return this.#addIssue(path, TYPE_TEXTS.array ?? '')
     const { items, minItems = 0 } = shape
-    if (value.length < minItems) return this.fault(path, `must contain at least ${minItems} items`)
-    // A list with holes has undefined there.
-    return Array.from(value, (item: unknown, index) => this.value(items as TSchema, item, `${path}[${index}]`))
+    if (value.length < minItems) return this.#addIssue(path, `must contain at least ${minItems} items`)
+    // Array.from turns the holes of a sparse array into undefined.
+    return Array.from(value, (item: unknown, index) => this.read(items as TSchema, item, `${path}[${index}]`))
   }
 
   #leaf(schema: TSchema, shape: Shape, given: unknown, path: string): unknown {
     const value = coerce(shape, given)
     const validator = validators.get(schema) ?? compileLeaf(schema)
     if ((shape.type === 'number' || shape.type === 'integer') && isUnsafe(value))
-      return this.fault(path, 'must be a safe number')
+      return this.#addIssue(path, 'must be a safe number')
     if (validator.Check(value)) return value
-    // The first fault is the one to mend: the others may follow from it.
-    const [fault] = validator.Errors(value)[1] as Fault[]
-    return this.fault(path, leafText(shape, value, fault ?? { keyword: 'type' }))
+    // Only the first error: the others may follow from it.
+    const [first] = validator.Errors(value)[1] as LeafError[]
+    return this.#addIssue(path, leafText(shape, value, first ?? { keyword: 'type' }))
   }
 }
 
@@ -145,13 +148,13 @@ function compileLeaf(schema: TSchema): Validator {
 }
 
 /**
- * The body as its schema says: only known keys, strings coerced to the numbers and booleans they stand for. Throws
- * `invalid_request` with every fault, in the order of the schema. A body that is no object has no keys.
+ * The body in the form of its schema: known keys only, strings coerced to numbers and booleans. Throws `invalid_request` with
+ * every issue, in the order of the schema. A body that is not an object is read as `{}`.
  */
 export function readBody<Schema extends TSchema>(schema: Schema, body: unknown): Static<Schema> {
-  const walk = new Walk()
+  const reader = new BodyReader()
   const isObject = typeof body === 'object' && body !== null && !Array.isArray(body)
-  const value = walk.value(schema, isObject ? body : {}, '')
-  if (walk.issues.length > 0) throw invalidRequest(walk.issues)
+  const value = reader.read(schema, isObject ? body : {}, '')
+  if (reader.issues.length > 0) throw invalidRequest(reader.issues)
   return value as Static<Schema>
 }

@@ -1,4 +1,5 @@
-// All nodes and subscriptions at once, as a difference: what stays keeps flowing, and a node that does not answer stops no other.
+// configure_cluster: replaces all nodes and subscriptions. Applied as a difference, so unchanged subscriptions keep flowing,
+// and a node that does not answer does not stop the others.
 
 import { type Static, Type } from 'typebox'
 import { ClusterError, type ErrorCode, reasonOf } from '../errors.ts'
@@ -15,7 +16,7 @@ import {
   toResponse,
   toSubscriptionRequests,
 } from './fields.ts'
-import { resultText } from './nodes.ts'
+import { addedText, resultText } from './nodes.ts'
 import { type DesiredConnection, type PlanEntry, planCluster } from './plan.ts'
 
 const connection = Type.Object({
@@ -39,42 +40,50 @@ export type ConfiguredConnection = {
 export type ConfigureClusterResponse = {
   message: string
   connections?: ConfiguredConnection[]
-  /** Nodes that did not answer or refused: in the manifest, pending. */
+  /** Nodes that did not answer or rejected the request. They are in the manifest and their subscriptions are pending. */
   failed_nodes?: string[]
-  /** Of a dry run. */
+  /** Only in the answer to `dry_run`. */
   plan?: PlanEntry[]
 }
 
 const operation = 'configure_cluster'
 
-/** Failures of the other node; any other one is ours, and the caller's to know. */
+// HarperDB's texts.
+const CONFIGURED = 'Cluster successfully configured.'
+const PARTIALLY_CONFIGURED =
+  'Configure cluster was partially successful. Errors occurred when attempting to configure the following nodes. Check the logs for more details.'
+
+/** Failures of the peer: its subscriptions become pending. Any other failure rejects the operation. */
 const peerErrorCodes: ReadonlySet<ErrorCode> = new Set(['node_not_listening', 'node_timeout', 'peer_rejected'])
 
-/** Undefined when the other node failed. */
+/** Undefined if the peer failed. */
 async function configure(
   { store, negotiator, logger }: OperationContext,
   { node, subscriptions }: DesiredConnection,
   { signal }: OperationOptions,
 ): Promise<SubscribeResult | undefined> {
   try {
-    const outcome = await negotiator.subscribe(node, subscriptions, { operation, replace: true, signal })
-    // Nothing could be agreed, so nothing was committed: what the manifest held before goes all the same.
-    if (outcome.agreed.length === 0 && findNode(store.manifest, node))
+    const result = await negotiator.subscribe(node, subscriptions, { operation, replace: true, signal })
+    // `subscribe` commits nothing if all tables are skipped, so the old subscriptions are removed here.
+    if (result.agreed.length === 0 && findNode(store.manifest, node))
       await negotiator.remove(node, { operation, signal })
-    return outcome
+    return result
   } catch (error) {
     if (!(error instanceof ClusterError && peerErrorCodes.has(error.code))) throw error
-    logger.warn({ node, reason: reasonOf(error) }, 'Configured without an answer: its subscriptions are pending')
+    logger.warn(
+      { node, reason: reasonOf(error) },
+      'Peer failed during configure_cluster, its subscriptions are pending',
+    )
     return undefined
   }
 }
 
 async function remove({ negotiator, logger }: OperationContext, node: string, { signal }: OperationOptions) {
   const { reached } = await negotiator.remove(node, { operation, signal })
-  if (!reached) logger.warn({ node }, 'Removed from the local manifest; the node could not be told yet')
+  if (!reached) logger.warn({ node }, 'Removed node did not answer, it learns of the removal on the next contact')
 }
 
-/** The nodes in the order of the connections, others behind them; `pending` with what is wanted of them. */
+/** Sorts the nodes in the order of `connections`, others after them, and sets the requested subscriptions of the `pending` ones. */
 function orderNodes(
   manifest: Manifest,
   connections: readonly DesiredConnection[],
@@ -115,33 +124,28 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
 
     const named = new Set(connections.map(({ node }) => node))
     const removedNodes = store.manifest.nodes.filter(({ name }) => !named.has(name))
-    const [outcomes, removals] = await Promise.all([
+    const [settled, removals] = await Promise.all([
       Promise.allSettled(connections.map((one) => configure(context, one, options))),
       Promise.allSettled(removedNodes.map(({ name }) => remove(context, name, options))),
     ])
-    const failure = [...outcomes, ...removals].find((result) => result.status === 'rejected')
+    const failure = [...settled, ...removals].find((result) => result.status === 'rejected')
     if (failure) throw failure.reason
 
-    const answered = outcomes.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
-    const pending = connections.filter((_, index) => !answered[index])
+    const results = settled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
+    const pending = connections.filter((_, index) => !results[index])
     for (const { node } of pending) context.negotiator.scheduleCompare(node)
     await store.commit((current) => orderNodes(current, connections, pending), 'api')
     const response: ConfigureClusterResponse = {
-      message: 'Cluster successfully configured.',
+      message: CONFIGURED,
       connections: connections.flatMap(({ node }, index) => {
-        const outcome = answered[index]
-        if (!outcome) return []
-        const message = resultText(outcome, 'create', `Successfully added '${node}' to manifest`)
-        const added = outcome.agreed.map(toResponse)
-        return [{ node_name: node, subscriptions: { message, added, skipped: outcome.skipped.map(toResponse) } }]
+        const result = results[index]
+        if (!result) return []
+        const message = resultText(result, 'create', addedText(node))
+        const added = result.agreed.map(toResponse)
+        return [{ node_name: node, subscriptions: { message, added, skipped: result.skipped.map(toResponse) } }]
       }),
     }
     if (pending.length === 0) return response
-    return {
-      ...response,
-      message:
-        'Configure cluster was partially successful. Errors occurred when attempting to configure the following nodes. Check the logs for more details.',
-      failed_nodes: pending.map(({ node }) => node),
-    }
+    return { ...response, message: PARTIALLY_CONFIGURED, failed_nodes: pending.map(({ node }) => node) }
   },
 }

@@ -1,4 +1,4 @@
-// What the operations work on: the pieces of an open manager, as narrow as they need them.
+// The parts of an open cluster manager that operations use, as narrow interfaces, and the shape of an operation.
 
 import type { TSchema } from 'typebox'
 import type { Host, RemoteTable } from '../host/host.ts'
@@ -15,51 +15,51 @@ export interface OperationContext {
   readonly host: Host
   readonly mesh: Mesh
   readonly logger: Logger
-  /** Why a node, database or table of that name cannot take part in the cluster, by the rules of names and of the network. */
+  /** Why a node, database or table of this name cannot take part in the cluster; undefined if it can. */
   readonly nameFault: NameCheck
   readonly negotiator: {
     /**
-     * Negotiates with the node, creates tables, commits the manifest. Rejects with node_not_listening, node_timeout or
-     * peer_rejected. Commits nothing when all are skipped.
+     * Negotiates with the node, creates missing tables on both sides, and commits the manifest. Commits nothing if all tables are
+     * skipped. Rejects with node_not_listening, node_timeout, peer_rejected or aborted.
      */
     subscribe(
       node: string,
       requests: readonly SubscriptionRequest[],
       options: NegotiateOptions,
     ): Promise<SubscribeResult>
-    /** Ends all subscriptions with that node and takes it out of the manifest; `reached` is false when it could not be told. Rejects with aborted. */
+    /** Ends all subscriptions with the node and removes it from the manifest. `reached` is false if the node did not answer. Rejects with aborted. */
     remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }>
-    /** What the manifest is about to hold for this node is still to be agreed on: as soon as it is there. */
+    /** Compares the subscriptions of the manifest with the node as soon as it answers. */
     scheduleCompare(node: string): void
   }
   readonly peers: {
-    /** One connection's answer, bounded by the request time-out; rejects with aborted, and with nothing else. */
+    /** The state of one connection, bounded by the request time-out. Rejects only with aborted. */
     status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
   }
   readonly streams: {
-    /** Removes all but the last `keep` messages, or all before sequence `before`, or all. */
+    /** Removes all but the last `keep` messages, or all before sequence `before`, or all. Rejects with mesh_unavailable. */
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
-    /** Gaps in what came from there since the subscription began, and the transactions in them; both 0 when nothing comes from there. */
+    /** Number of gaps since the subscription began, and of the transactions lost in them. Both are 0 without a subscription. */
     losses(source: RemoteTable): { gaps: number; lost: number }
   }
 }
 
 export type OperationOptions = { signal?: AbortSignal | undefined }
 
-/** What names in a body are checked by. */
+/** The rules for names in a body. */
 export type NameRules = { readonly localName: string; readonly nameFault: NameCheck }
 
-/** One operation of the contract. */
+/** One operation of the JSON API. */
 export type Operation<Request, Response> = {
-  /** Name of the manager's method. */
+  /** Name of the `ClusterManager` method. */
   readonly method: string
-  /** Of the body, without `operation`. */
+  /** Schema of the body, without `operation`. */
   readonly schema: TSchema
-  /** Refused while clustering is disabled. */
+  /** Rejected with clustering_disabled while clustering is disabled. */
   readonly requiresEnabled: boolean
-  /** Names that the body may hold but this node cannot serve; throws. Runs before anything of the manifest is looked at. */
+  /** Throws for names that are valid in the body but not in this cluster. Runs before the manifest is read. */
   readonly checkNames?: (request: Request, rules: NameRules) => void
-  /** Requests about one node run one after the other: its name; 'all' for every node. */
+  /** Requests about the same node run one after the other; 'all' excludes every other queued request. */
   readonly queue?: (request: Request) => { node: string } | 'all'
   readonly handler: (context: OperationContext, request: Request, options: OperationOptions) => Promise<Response>
 }

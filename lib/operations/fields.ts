@@ -1,4 +1,4 @@
-// The fields that several operations have in common: routes, node names, databases and tables, subscriptions.
+// Fields that several operations share: routes, node names, databases and tables, subscriptions. The texts are HarperDB's.
 
 import { type Static, Type } from 'typebox'
 import { clusterError, type Issue, invalidRequest } from '../errors.ts'
@@ -10,7 +10,7 @@ import { withRule } from './body.ts'
 import type { NameRules } from './context.ts'
 import { isDateTime, toUtc } from './time.ts'
 
-// typebox enforces a refinement only when it is given a function that makes its text.
+// typebox enforces a refinement only if it has a function that returns the message.
 const refined = <Schema extends ReturnType<typeof Type.String>>(
   schema: Schema,
   test: (text: string) => boolean,
@@ -34,11 +34,11 @@ export const route = Type.Object({
 export const routes = Type.Array(route, { nullIsMissing: true })
 export const serverName = Type.Enum(['hub', 'leaf'])
 
-/** `database` and `schema` are one thing. */
+/** `database` and `schema` are synonyms. */
 export const databaseFields = { database: Type.Optional(name()), schema: Type.Optional(name()) }
-export type DatabaseFields = { database?: string; schema?: string }
+type DatabaseFields = { database?: string; schema?: string }
 
-/** `first` and `second` name one thing and must not say two. */
+/** Issue for two synonymous fields with different values. */
 export const mustAgree = (path: string, first: string, second: string): Issue => {
   const prefix = path === '' ? '' : `${path}.`
   return { path: `${prefix}${first}`, message: `'${prefix}${first}' and '${prefix}${second}' must be the same` }
@@ -71,13 +71,13 @@ export type SubscriptionBody = Static<ReturnType<typeof subscriptionFields>>
 
 export const subscription = withRule(subscriptionFields(), databasesAgree)
 
-/** A subscription with a node that is new: at least one direction. */
+/** A subscription of `add_node`: at least one direction is required. */
 export const newSubscription = withRule(subscriptionFields(), (value, path) => {
   if (value.publish || value.subscribe) return databasesAgree(value, path)
   return { path, message: `'${path}' subscribe and/or publish must be set to true when adding a node` }
 })
 
-/** As in the JSON contract. */
+/** A subscription in the form of the JSON API. */
 export type SubscriptionResponse = {
   schema: string
   table: string
@@ -86,7 +86,7 @@ export type SubscriptionResponse = {
   start_time?: string
 }
 
-/** The requests as the manifest has them; of a table named twice the last counts, once. */
+/** Converts to the form of the manifest. If a table occurs twice, the last entry counts. */
 export function toSubscriptionRequests(requests: readonly SubscriptionBody[]): SubscriptionRequest[] {
   const byTable = new Map<string, SubscriptionRequest>()
   for (const request of requests) {
@@ -114,7 +114,7 @@ export const toResponse = ({
   ...(startTime === undefined ? {} : { start_time: startTime }),
 })
 
-/** Throws name_not_replicable for the first name that `nameFault` has a reason against. */
+/** Throws name_not_replicable for the first name that `nameFault` rejects. */
 export function checkReplicable(tables: Iterable<{ database: string; table: string }>, nameFault: NameCheck): void {
   for (const { database, table } of tables)
     for (const text of [database, table]) {
@@ -123,14 +123,14 @@ export function checkReplicable(tables: Iterable<{ database: string; table: stri
     }
 }
 
-/** Throws when the node is this one, or has a name that cannot take part. */
+/** Throws invalid_request if the node is the local one, or its name is not allowed. */
 export function checkNode(node: string, { localName, nameFault }: NameRules, path = 'node_name'): void {
   checkNotSelf(node, localName, path)
   const reason = nameFault(node)
   if (reason) throw invalidRequest([{ path, message: `'${path}' invalid, ${reason}` }])
 }
 
-/** Throws when a node is asked to cluster with itself. */
+/** Throws invalid_request if the node is the local one. */
 export function checkNotSelf(node: string, localName: string, path = 'node_name'): void {
   if (node === localName) throw invalidRequest([{ path, message: "'node_name' cannot be this nodes name" }])
 }

@@ -1,4 +1,4 @@
-// The registry of the eleven operations, and the one way to each: caller, operation, enabled, body, names, handler.
+// The registry of the eleven operations, and their dispatch. Order of checks: caller, operation, enabled, body, names, handler.
 
 import { inspect } from 'node:util'
 import { clusterError, clusterErrorFrom } from '../errors.ts'
@@ -57,7 +57,7 @@ export type RequestOf<Name extends OperationName> =
 export type ResponseOf<Name extends OperationName> =
   (typeof operations)[Name] extends Operation<never, infer Response> ? Response : never
 
-/** Who asks. */
+/** The user who sent the request, as the host authenticated it. Only super users may run operations. */
 export type Caller = { superUser: boolean; username?: string }
 
 for (const { schema } of Object.values(operations)) compileBody(schema)
@@ -71,8 +71,8 @@ function mutexOf(store: ManifestStore): KeyedMutex {
 }
 
 /**
- * One operation by its name, its body without `operation`: what the manager's methods do. Rejects with a
- * ClusterError; with aborted when the signal came first.
+ * Runs one operation. `body` has no `operation`. Rejects with a ClusterError; with aborted if the signal fires before the
+ * operation starts.
  */
 export async function call<Name extends OperationName>(
   context: OperationContext,
@@ -98,14 +98,14 @@ export async function call<Name extends OperationName>(
     const mutex = mutexOf(context.store)
     return await (queue === 'all' ? mutex.runExclusive(run, signal) : mutex.run(queue.node, run, signal))
   } catch (error) {
-    // What has begun says itself what became of it.
+    // A handler that has started reports its own result, even if the signal fires meanwhile.
     throw signal?.aborted && !started ? clusterErrorFrom(error, 'aborted', name) : error
   }
 }
 
 const isOperation = (name: string): name is OperationName => Object.hasOwn(operations, name)
 
-/** A request as it came over the wire: `{ operation, ... }`. Super users only; rejects as `call` does. */
+/** Runs a request as it arrives over HTTP: `{ operation, ... }`. Rejects as `call` does, and with forbidden, operation_missing, operation_unknown. */
 export async function execute(
   context: OperationContext,
   request: unknown,

@@ -1,4 +1,4 @@
-// The nodes that the mesh reaches, as their hubs tell it.
+// cluster_network: the nodes that the mesh reaches, as their hubs report them.
 
 import { type Static, Type } from 'typebox'
 import { clusterErrorFrom } from '../errors.ts'
@@ -23,7 +23,7 @@ export type NetworkNode = {
 export type ClusterNetworkResponse = { nodes: NetworkNode[] }
 
 const DEFAULT_TIMEOUT_MS = 2000
-/** Timers count no further. */
+/** The longest delay of a timer in Node.js. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1
 
 export const clusterNetwork: Operation<ClusterNetworkRequest, ClusterNetworkResponse> = {
@@ -38,14 +38,14 @@ export const clusterNetwork: Operation<ClusterNetworkRequest, ClusterNetworkResp
     } catch (error) {
       if (!(error instanceof MeshError)) throw error
       if (error.code === 'aborted') throw clusterErrorFrom(error, 'aborted', 'cluster_network')
-      // Nobody answered, our own hub neither.
+      // No hub answered, not even the local one.
       members = []
     }
     return {
       nodes: members.map(({ node, responseTime, connectedNodes, routes }) => ({
         name: node,
         response_time: Math.round(responseTime),
-        // As the reference says: true omits the field.
+        // HarperDB's reference: true omits the field.
         ...(request.connected_nodes ? {} : { connected_nodes: connectedNodes }),
         ...(request.routes ? {} : { routes: routes.map(({ host, port }) => ({ host, port })) }),
       })),

@@ -1,4 +1,4 @@
-// The nodes of the manifest and the subscriptions with each, one node a request.
+// add_node, update_node, set_node_replication and remove_node: the subscriptions with one node.
 
 import { type Static, Type } from 'typebox'
 import { clusterError } from '../errors.ts'
@@ -45,7 +45,10 @@ export type UpdateNodeResponse = { message: string; updated: SubscriptionRespons
 export type RemoveNodeRequest = Static<typeof removeNodeSchema>
 export type RemoveNodeResponse = { message: string }
 
-/** What a caller is told: all went well, some, or none. */
+// HarperDB's texts.
+export const addedText = (node: string): string => `Successfully added '${node}' to manifest`
+
+/** `success` if no table was skipped; otherwise a text for some or for all of them. */
 export function resultText({ agreed, skipped }: SubscribeResult, verb: 'create' | 'update', success: string): string {
   if (skipped.length === 0) return success
   return agreed.length === 0
@@ -69,19 +72,19 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
   queue,
   async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal }) {
     if (findNode(store.manifest, node)) throw clusterError('node_exists', node)
-    const outcome = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), {
+    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), {
       operation: 'add_node',
       signal,
     })
     return {
-      message: resultText(outcome, 'create', `Successfully added '${node}' to manifest`),
-      added: outcome.agreed.map(toResponse),
-      skipped: outcome.skipped.map(toResponse),
+      message: resultText(result, 'create', addedText(node)),
+      added: result.agreed.map(toResponse),
+      skipped: result.skipped.map(toResponse),
     }
   },
 }
 
-/** A node that is not there yet is added; tables that are not named stay as they are. */
+/** Adds the node if it is missing. Subscriptions to other tables do not change. */
 const update =
   (operation: 'update_node' | 'set_node_replication') =>
   async (
@@ -89,11 +92,11 @@ const update =
     { node_name: node, subscriptions }: UpdateNodeRequest,
     { signal }: OperationOptions,
   ): Promise<UpdateNodeResponse> => {
-    const outcome = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal })
+    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal })
     return {
-      message: resultText(outcome, 'update', `Successfully updated '${node}'`),
-      updated: outcome.agreed.map(toResponse),
-      skipped: outcome.skipped.map(toResponse),
+      message: resultText(result, 'update', `Successfully updated '${node}'`),
+      updated: result.agreed.map(toResponse),
+      skipped: result.skipped.map(toResponse),
     }
   }
 

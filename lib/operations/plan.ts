@@ -1,4 +1,4 @@
-// What `configure_cluster` would do to a manifest, table by table. Pure.
+// The plan of a `configure_cluster` dry run, table by table. Pure functions.
 
 import { findNode, type Manifest, sameSubscription, tableKey } from '../manifest/manifest.ts'
 import type { SubscriptionRequest } from '../peers/negotiator.ts'
@@ -11,7 +11,7 @@ export type PlanEntry = {
 }
 export type DesiredConnection = { readonly node: string; readonly subscriptions: readonly SubscriptionRequest[] }
 
-/** The wanted tables in their order, behind those of each node the ones that end; nodes that go come last. */
+/** For each connection its tables in order, then the tables that it removes; removed nodes come last. */
 export function planCluster(manifest: Manifest, connections: readonly DesiredConnection[]): PlanEntry[] {
   const plan: PlanEntry[] = []
   const add = (node: string, { database, table }: { database: string; table: string }, action: PlanEntry['action']) =>

@@ -1,4 +1,4 @@
-// Messages removed from the stream of one of our tables.
+// purge_stream: removes messages from the local stream of a table.
 
 import { type Static, Type } from 'typebox'
 import { clusterError } from '../errors.ts'
@@ -29,7 +29,7 @@ export const purgeStream: Operation<PurgeStreamRequest, PurgeStreamResponse> = {
   method: 'purgeStream',
   schema: purgeStreamSchema,
   requiresEnabled: true,
-  // A stream that no other node can read is written all the same, and can be purged.
+  // Only `tokenFault`: a table whose name peers cannot read still has a local stream.
   checkNames: (request) => checkReplicable([{ database: databaseOf(request), table: request.table }], tokenFault),
   async handler({ host, streams }, request) {
     const { table, options: { keep, seq } = {} } = request

@@ -1,4 +1,5 @@
-// The routes: where this node finds the mesh. The store writes them down; the mesh follows its commits.
+// cluster_set_routes, cluster_get_routes, cluster_delete_routes: the addresses of other hubs. A commit stores them; the mesh
+// applies them after it.
 
 import { type Static, Type } from 'typebox'
 import { addRoutes, type Route, removeRoutes } from '../manifest/manifest.ts'
@@ -21,13 +22,13 @@ export const setRoutes: Operation<SetRoutesRequest, SetRoutesResponse> = {
   schema: setRoutesSchema,
   requiresEnabled: false,
   async handler({ store }, { server, routes }) {
-    let answer = { set: [] as Route[], skipped: [] as Route[] }
+    let result = { set: [] as Route[], skipped: [] as Route[] }
     await store.commit((current) => {
       const { manifest, set, skipped } = addRoutes(current, server, routes)
-      answer = { set, skipped }
+      result = { set, skipped }
       return manifest
     }, 'api')
-    return { message: 'cluster routes successfully set', ...answer }
+    return { message: 'cluster routes successfully set', ...result }
   },
 }
 
@@ -47,12 +48,12 @@ export const deleteRoutes: Operation<DeleteRoutesRequest, DeleteRoutesResponse> 
   schema: deleteRoutesSchema,
   requiresEnabled: false,
   async handler({ store }, { routes }) {
-    let answer = { deleted: [] as Route[], skipped: [] as Route[] }
+    let result = { deleted: [] as Route[], skipped: [] as Route[] }
     await store.commit((current) => {
       const { manifest, deleted, skipped } = removeRoutes(current, routes)
-      answer = { deleted, skipped }
+      result = { deleted, skipped }
       return manifest
     }, 'api')
-    return { message: 'cluster routes successfully deleted', ...answer }
+    return { message: 'cluster routes successfully deleted', ...result }
   },
 }

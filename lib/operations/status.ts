@@ -1,4 +1,4 @@
-// The state of every connection of the manifest, all asked at once.
+// cluster_status: the state of every connection in the manifest. All nodes are requested in parallel.
 
 import { type Static, Type } from 'typebox'
 import type { ManifestNode } from '../manifest/manifest.ts'
@@ -11,13 +11,13 @@ export type ClusterStatusRequest = Static<typeof clusterStatusSchema>
 export type ConnectionStatus = {
   node_name: string
   status: PeerStatus['status']
-  /** `{}` if unknown. */
+  /** `{}` if the node did not answer. */
   ports: { clustering?: number; operations_api?: number }
-  /** Whole milliseconds. */
+  /** Round trip in whole milliseconds. */
   latency_ms?: number
-  /** Of the other process, `30d 1h 18m 8s`. */
+  /** Of the peer's process, for example `30d 1h 18m 8s`. */
   uptime?: string
-  /** `gaps` and `lost`, gaps so far and the transactions in them, only of tables that had any. */
+  /** `gaps`: gaps so far. `lost`: transactions lost in them. Both only for tables that had a gap. */
   subscriptions: (SubscriptionResponse & { gaps?: number; lost?: number })[]
   system_info?: { hdb_version?: string; node_version?: string; platform?: string }
 }

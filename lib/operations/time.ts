@@ -1,10 +1,10 @@
-// Times of the JSON contract: ISO 8601 in, UTC out; and uptimes as people read them.
+// Times of the JSON API: ISO 8601 in, UTC out.
 
-const dateTime = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?(Z|[+-]\d{2}(?::?\d{2})?)?$/i
+const DATE_TIME = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?(Z|[+-]\d{2}(?::?\d{2})?)?$/i
 
-/** Milliseconds since 1970 of an ISO 8601 date and time; without an offset it is UTC. NaN when it is none. */
+/** Milliseconds since 1970 of an ISO 8601 date and time. Without an offset it is UTC. NaN if the text is invalid. */
 function parse(text: string): number {
-  const parts = dateTime.exec(text)
+  const parts = DATE_TIME.exec(text)
   if (!parts) return Number.NaN
   const [year, month, day, hour, minute, second] = parts.slice(1, 7).map((part) => Number(part ?? 0)) as [
     number,
@@ -17,7 +17,7 @@ function parse(text: string): number {
   const fraction = Math.floor(Number(`0.${parts[7] ?? 0}`) * 1000)
   const date = new Date(0)
   date.setUTCFullYear(year, month - 1, day)
-  // The 30th of February would be the 2nd of March.
+  // Date would turn the 30th of February into the 2nd of March.
   if (date.getUTCMonth() !== month - 1 || date.getUTCDate() !== day) return Number.NaN
   if (hour > 23 || minute > 59 || second > 59) return Number.NaN
   date.setUTCHours(hour, minute, second, fraction)
@@ -28,22 +28,8 @@ function parse(text: string): number {
   return date.getTime() - offset * 60_000
 }
 
-/** A date alone is none. */
+/** False for a date without a time. */
 export const isDateTime = (text: string): boolean => !Number.isNaN(parse(text))
 
-/** In UTC, `2022-09-02T20:06:35.993Z`; what lies behind `now` (ms since 1970) is taken as now. */
+/** In UTC, for example `2022-09-02T20:06:35.993Z`. A time later than `now` (ms since 1970) becomes now. */
 export const toUtc = (text: string, now: number): string => new Date(Math.min(parse(text), now)).toISOString()
-
-/** `30d 1h 18m 8s`, leading parts that are zero left out. */
-export function formatUptime(seconds: number): string {
-  const whole = Math.max(0, Math.floor(seconds))
-  const parts = [
-    [Math.floor(whole / 86400), 'd'],
-    [Math.floor(whole / 3600) % 24, 'h'],
-    [Math.floor(whole / 60) % 60, 'm'],
-    [whole % 60, 's'],
-  ] as const
-  const first = parts.findIndex(([count]) => count > 0)
-  const shown = first < 0 ? parts.slice(-1) : parts.slice(first)
-  return shown.map(([count, unit]) => `${count}${unit}`).join(' ')
-}

@@ -5,6 +5,7 @@ import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../
 import type { Host, TableDescription } from '../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import { formatUptime } from '../util/format-uptime.ts'
 import type { Timers } from '../util/timers.ts'
 import {
   decodeHeartbeat,
@@ -354,20 +355,4 @@ function describeAll(tables: TableDescription[]): TablesMessage {
     } as TablesMessage[string][string]
   }
   return databases
-}
-
-/** `30d 1h 18m 8s`, leading zero parts left out. */
-export function formatUptime(seconds: number): string {
-  const total = Math.floor(seconds)
-  const parts: [number, string][] = [
-    [Math.floor(total / 86_400), 'd'],
-    [Math.floor(total / 3_600) % 24, 'h'],
-    [Math.floor(total / 60) % 60, 'm'],
-    [total % 60, 's'],
-  ]
-  const first = parts.findIndex(([value, unit]) => value > 0 || unit === 's')
-  return parts
-    .slice(first)
-    .map(([value, unit]) => `${value}${unit}`)
-    .join(' ')
 }

@@ -1,32 +1,32 @@
-// Which transactions of which origins were applied, as ranges of sequences: what arrives twice, by whatever path, is known.
+// The applied transactions of each origin, as ranges of sequences, so that a transaction that arrives twice is applied once.
 
 import type { Checkpoint, SequenceRange } from '../host/host.ts'
 
 export type AppliedRanges = NonNullable<Checkpoint['applied']>
 
 /**
- * Most ranges kept of one origin's epoch. The oldest are dropped: what then arrives again by another path is applied again,
- * which last-writer-wins makes harmless.
+ * Ranges kept for each epoch of an origin; the oldest are dropped. A dropped transaction that arrives again by another path is
+ * applied again, which is harmless because the last writer wins.
  */
 const MAX_RANGES = 512
-/** The same for epochs of an origin, and for origins: nodes that are made up must not fill the database. */
+/** Epochs kept for each origin, and origins: forged node names must not fill the database. */
 const MAX_EPOCHS = 8
 const MAX_ORIGINS = 256
 
-/** Names come from other nodes: `constructor` is one like any other. */
+/** Names come from remote nodes and may be `constructor` or the like. */
 const ownProperty = <T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined =>
   record && Object.hasOwn(record, key) ? record[key] : undefined
 
-/** With `key` as the last of at most `max`. */
+/** A copy with `key` as its last entry, and at most `max` entries. */
 function withLast<T>(record: Readonly<Record<string, T>> | undefined, key: string, value: T, max: number) {
   const others = Object.entries(record ?? {}).filter(([name]) => name !== key)
   return Object.fromEntries([...others.slice(Math.max(0, others.length - max + 1)), [key, value]])
 }
 
-/** The ranges with `from..to` added; neighbours and overlaps joined, in order. The given array is not changed. */
+/** A sorted copy with `from..to` added; adjacent and overlapping ranges are joined. */
 export function addRange(ranges: readonly SequenceRange[], from: number, to: number): SequenceRange[] {
   const last = ranges.at(-1)
-  // Nearly always the next one.
+  // The usual case: the next sequence.
   if (last && from >= last[0] && from <= last[1] + 1) return [...ranges.slice(0, -1), [last[0], Math.max(last[1], to)]]
   const joined: SequenceRange = [from, to]
   const before = ranges.filter((range) => range[1] < from - 1)
@@ -38,7 +38,6 @@ export function addRange(ranges: readonly SequenceRange[], from: number, to: num
   return [...before, joined, ...after]
 }
 
-/** The ranges without `sequence`. */
 export const removeSequence = (ranges: readonly SequenceRange[], sequence: number): SequenceRange[] =>
   ranges.flatMap(([from, to]): SequenceRange[] => {
     if (sequence < from || sequence > to) return [[from, to]]
@@ -59,7 +58,7 @@ export const withSequence = (ranges: RangesByEpoch = {}, epoch: string, sequence
   [epoch]: addRange(rangesOf(ranges, epoch), sequence, sequence),
 })
 
-/** Undefined when nothing is left. */
+/** Undefined when no range is left. */
 export function withoutSequence(
   ranges: RangesByEpoch = {},
   epoch: string,
@@ -71,7 +70,7 @@ export function withoutSequence(
   return Object.keys(result).length > 0 ? result : undefined
 }
 
-/** By bisection: ranges are in order. */
+/** Binary search: ranges are sorted. */
 export function inRanges(ranges: readonly SequenceRange[], sequence: number): boolean {
   let low = 0
   let high = ranges.length - 1
@@ -92,10 +91,10 @@ export const wasApplied = (
   sequence: number,
 ): boolean => inRanges(rangesOf(ownProperty(applied, origin), epoch), sequence)
 
-/** What a batch adds to `applied`: runs of neighbours are joined before they are noted. */
+/** Adds the transactions of a batch to `applied`. Consecutive sequences are joined to a run first, which saves a copy for each. */
 export class AppliedRangesBuilder {
   #applied: AppliedRanges | undefined
-  /** With the ranges that were noted before. */
+  /** The current run, and the ranges of its origin and epoch before it. */
   #run: { origin: string; epoch: string; from: number; to: number; ranges: readonly SequenceRange[] } | undefined
 
   constructor(applied: AppliedRanges | undefined) {
@@ -118,7 +117,7 @@ export class AppliedRangesBuilder {
     return inRanges(isOfRun ? run.ranges : rangesOf(ownProperty(this.#applied, origin), epoch), sequence)
   }
 
-  /** A new value; what did not change is shared with the one given. */
+  /** A new value that shares its unchanged parts with the original. */
   result(): AppliedRanges | undefined {
     this.#flushRun()
     return this.#applied
@@ -129,7 +128,7 @@ export class AppliedRangesBuilder {
     const { origin, epoch, from, to } = this.#run
     const ofOrigin = ownProperty(this.#applied, origin)
     const ranges = addRange(this.#run.ranges, from, to).slice(-MAX_RANGES)
-    // Nearly always it is there.
+    // The usual case: the epoch is known already.
     this.#applied =
       ofOrigin && Object.hasOwn(ofOrigin, epoch)
         ? { ...this.#applied, [origin]: { ...ofOrigin, [epoch]: ranges } }

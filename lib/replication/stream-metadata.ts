@@ -1,18 +1,18 @@
-// What the owner of a stream tells in its description: its incarnations, and what was purged on purpose. From that a
-// subscriber sees exactly what it can no longer get, and why.
+// The description of a stream, written by its owner: the epochs of the stream, and the ranges that were purged on purpose. From it
+// a subscriber computes which messages are gone, and why.
 
 import type { GapReason } from '../events/events.ts'
 import type { SequenceRange } from '../host/host.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import { addRange } from './applied-ranges.ts'
 
-/** An incarnation of a stream: it began at sequence `from`; `last`, of one that is over, was its highest acknowledged sequence. */
+/** An epoch of a stream begins at sequence `from`. `last` is the highest acknowledged sequence of an epoch that has ended. */
 export type EpochRange = { epoch: string; from: number; last?: number }
 
-/** `epochs`, oldest first; the last one is going on. `purged`: what `purge_stream` removed. */
+/** `epochs`: oldest first, the last one is current. `purged`: ranges that `purge_stream` removed. */
 export type StreamMetadata = { epochs: EpochRange[]; purged: SequenceRange[] }
 
-/** A description takes 4 KB at most. */
+/** Limits, because a description has at most 4 KB. */
 const MAX_EPOCHS = 8
 const MAX_PURGED = 16
 
@@ -25,7 +25,7 @@ export const formatStreamMetadata = ({ database, table }: TableName, { epochs, p
     ...purged.slice(-MAX_PURGED).map(([from, to]) => `purged=${from}..${to}`),
   ].join(' ')
 
-/** Nothing is told when the stream's writer is not of our kind. */
+/** Both lists are empty when HarperDB writes the stream. */
 export const parseStreamMetadata = (description: string): StreamMetadata => ({
   epochs: [...description.matchAll(/\bepoch=(\w+)@(\d+)(?:\.\.(\d+))?/g)].map(([, epoch = '', from, last]) => ({
     epoch,
@@ -35,17 +35,30 @@ export const parseStreamMetadata = (description: string): StreamMetadata => ({
   purged: [...description.matchAll(/\bpurged=(\d+)\.\.(\d+)/g)].map(([, from, to]) => [Number(from), Number(to)]),
 })
 
-/** The epoch in which the message behind `sequence` was or will be stored; '' when there are no epochs. */
+/** The epoch of the message that follows `sequence`; '' when there are no epochs. */
 export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string =>
   epochs.findLast(({ from }) => from <= sequence + 1)?.epoch ?? epochs[0]?.epoch ?? ''
 
-/** The label once `from` to `to` are purged too. */
+/** Ends every epoch of a stream whose last sequence is `last`. `known`, the writer's position, is included even when its stream is gone. */
+export function endEpochs(
+  epochs: EpochRange[],
+  known: { epoch: string; sequence: number } | undefined,
+  last: number,
+): EpochRange[] {
+  const ended = epochs.map((each) =>
+    each.epoch === known?.epoch ? { ...each, last: known.sequence } : { ...each, last: each.last ?? last },
+  )
+  if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended
+  return [{ epoch: known.epoch, from: 0, last: known.sequence }, ...ended]
+}
+
+/** With the range `from` to `to` added to the purged ranges. */
 export const withPurge = (metadata: StreamMetadata, from: number, to: number): StreamMetadata =>
   to < from ? metadata : { ...metadata, purged: addRange(metadata.purged, from, to) }
 
 /**
- * Why the messages `from` to `to` are gone, in ranges without holes: what was purged on purpose, and what retention took,
- * which takes from the front only.
+ * Why the messages `from` to `to` are gone, as ranges without holes: purged on purpose, or expired. Retention removes only the
+ * oldest messages.
  */
 export function classifyGap(
   { epochs, purged }: StreamMetadata,

@@ -1,11 +1,20 @@
-// Transactions as messages and back: HarperDB 4.x's MessagePack map and headers, our own additions as extra keys.
+// Encodes and decodes transactions as messages: the MessagePack map and headers of HarperDB 4.x, with additional keys.
 
 import { createHash } from 'node:crypto'
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { type Issue, reasonOf } from '../errors.ts'
-import type { Origin, PrimaryKey, RemoteTable, RemoteTransaction, Transaction, Write } from '../host/host.ts'
+import type {
+  DeleteWrite,
+  Origin,
+  PrimaryKey,
+  RecordWrite,
+  RemoteTable,
+  RemoteTransaction,
+  Transaction,
+  Write,
+} from '../host/host.ts'
 import { makeTimestamp, wallTimeOf } from '../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../host/trace-context.ts'
 import { tableKey } from '../manifest/manifest.ts'
@@ -13,24 +22,24 @@ import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
 import { checkDecodeLimits } from '../util/decode-limits.ts'
 
-/** What arrived is no transaction of this table. */
+/** The message is not a valid transaction of its table. */
 export class WireError extends Error {
   override readonly name = 'WireError'
 }
 
 const HEADER = { id: 'Nats-Msg-Id', origin: 'origin', relayedBy: 'transacted_nodes', epoch: 'epoch' } as const
-/** Writes beyond this depth of `next` lie in a list: a chain of thousands would overflow the stack of who packs it. */
+/** Writes beyond this depth of `next` go into the list `more`: a chain of thousands overflows the stack of the encoder. */
 const MAX_CHAIN = 32
 
 const packr = new Packr({
   useRecords: false,
   mapsAsObjects: true,
-  // Pointers of others may go in circles.
+  // Remote messages may contain circular references.
   structuredClone: false,
   useBigIntExtension: true,
   copyBuffers: true,
   encodeUndefinedAsNil: false,
-  // Without it a typed array of anything but bytes is written element by element into as many bytes, and then what lay there.
+  // Without it msgpackr encodes a typed array of wider elements with one byte for each element, and then unrelated memory.
   moreTypes: true,
 })
 
@@ -42,7 +51,7 @@ const WriteType = Type.Object({
   records: Type.Optional(Type.Array(Type.Object({}))),
   hash_values: Type.Optional(Type.Array(KeyType)),
 })
-/** They become headers when the transaction is handed on: `HEADER_RESERVE_BYTES` in the publisher has room for the longest. */
+/** Limits of values that become headers of a relayed transaction: together they must fit into `HEADER_RESERVE_BYTES` of part-encoder.ts. */
 const MAX_ID_LENGTH = 1_024
 const MAX_EPOCH_LENGTH = 64
 const MAX_RELAYS = 64
@@ -69,10 +78,10 @@ const relayedByValidator = Compile(RelayedByType)
 type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
 type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
 
-/** The subject tokens that NATS allows: a name with any of these cannot be replicated. */
+/** False when a name is not a valid token of a NATS subject. */
 export const isReplicable = ({ database, table }: TableName): boolean => isToken(database) && isToken(table)
 
-/** The writes of a transaction by table, in the order in which the tables first occur. */
+/** The writes of each table, in the order in which the tables first occur. */
 export function splitByTable({ writes }: Transaction): { table: TableName; writes: Write[] }[] {
   const first = writes[0]
   if (!first) return []
@@ -88,7 +97,7 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
   return [...parts.values()]
 }
 
-/** One table's part of a transaction; `node` is ours, the origin unless the transaction says otherwise. */
+/** Encodes one table's part of a transaction. `node`: the local node, which is the origin unless the transaction has one. */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, timestamp, user = null, origin } = transaction
   const runs = joinRuns(writes)
@@ -114,12 +123,12 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
 type MessageIdentity = {
   readonly id: string
   readonly origin?: Origin | undefined
-  /** Valid. */
+  /** Must be valid: it is not checked again. */
   readonly trace?: TraceContext | undefined
 }
 
 export function encodeHeaders({ id, origin, trace }: MessageIdentity, node: string, epoch: string): Headers {
-  // Those of `HEADER`, as a literal: this happens for each message.
+  // A literal with the names of `HEADER`, because this runs for every message.
   if (!origin && !trace) return { 'Nats-Msg-Id': id, origin: node, epoch }
   const headers = { 'Nats-Msg-Id': id, origin: origin?.node ?? node, epoch, ...trace }
   return origin ? { ...headers, transacted_nodes: [...origin.relayedBy, node].join(',') } : headers
@@ -128,42 +137,42 @@ export function encodeHeaders({ id, origin, trace }: MessageIdentity, node: stri
 const bounded = (value: string | undefined, maxLength: number): string =>
   value !== undefined && value.length <= maxLength ? value : ''
 
-/** The transaction's id as the message's headers tell it; '' when they do not, or it is no id of ours. */
+/** The transaction's id in the headers; '' when it is missing or too long. */
 export const messageId = ({ headers }: Entry): string => bounded(headers[HEADER.id], MAX_ID_LENGTH)
 
 const transactionIdPattern = new RegExp(oneLine(MAX_ID_LENGTH))
-/** What keeps a host's transaction from being one, before its writes are looked at; undefined when nothing does. */
+/** Why a transaction of the host is invalid, apart from its writes; undefined when it is valid. */
 export function transactionIssues(transaction: Transaction): Issue[] | undefined {
   const { id, timestamp, writes } = (transaction ?? {}) as { id?: unknown; timestamp?: unknown; writes?: unknown }
   const hasId = typeof id === 'string' && id !== ''
   const hasTimestamp = typeof timestamp === 'string' && !Number.isNaN(wallTimeOf(timestamp))
   if (hasId && hasTimestamp && Array.isArray(writes)) return undefined
   const issues = []
-  if (!hasId) issues.push({ path: 'id', message: "'id' must be a text that is unique for ever" })
+  if (!hasId) issues.push({ path: 'id', message: "'id' must be a non-empty, globally unique string" })
   if (!hasTimestamp)
-    issues.push({ path: 'timestamp', message: "'timestamp' must be one that cluster.timestamp() gave" })
+    issues.push({ path: 'timestamp', message: "'timestamp' must be a value that cluster.timestamp() returned" })
   if (!Array.isArray(writes)) issues.push({ path: 'writes', message: "'writes' must be an array" })
   return issues
 }
 
 export const isValidTransactionId = (text: string): boolean => transactionIdPattern.test(text)
 
-/** The first node that hands on a part of a transaction gives it an id of its own, which must not be longer than any. */
+/** The id of one table's part of a relayed transaction, within `MAX_ID_LENGTH`. */
 export function partId(id: string, { database, table }: TableName): string {
   const whole = `${id}:${database}.${table}`
   return whole.length <= MAX_ID_LENGTH ? whole : createHash('sha256').update(whole).digest('hex')
 }
 
-/** The epoch a message was stored in; '' when its writer has none. */
+/** The epoch of a message; '' when its writer has no epochs. */
 export const messageEpoch = ({ headers }: Entry): string => bounded(headers[HEADER.epoch], MAX_EPOCH_LENGTH)
 
-/** Throws WireError for what is no transaction of the source's table. */
+/** Throws WireError when the message is not a valid transaction of the source's table. */
 export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
   const message = unpack(entry.data)
   const writes: Write[] = []
   const add = (value: unknown) => {
-    // The first was checked with its envelope.
-    if (value !== message && !writeValidator.Check(value)) throw new WireError('one of its writes is none')
+    // `unpack` has checked the first write.
+    if (value !== message && !writeValidator.Check(value)) throw new WireError('contains an invalid write')
     const found = fromWire(source, value as WireWrite)
     if (found) writes.push(found)
   }
@@ -183,12 +192,13 @@ export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
   return transaction
 }
 
-/** Of what comes from its origin itself, the stream tells the place. */
+/** For a transaction that the source committed itself, epoch and sequence are those of the stream. */
 function originOf(source: RemoteTable, entry: Entry, { __origin: from }: Envelope): Origin {
   const { node_name: node, epoch, sequence } = from
   const header = entry.headers[HEADER.relayedBy]
   const relayedBy = from.relayedBy ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
-  if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy)) throw new WireError('the nodes it passed are none')
+  if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy))
+    throw new WireError('invalid list of relaying nodes')
   if (node === source.node) return { node, relayedBy, epoch: messageEpoch(entry), sequence: entry.sequence }
   return epoch !== undefined && sequence !== undefined ? { node, relayedBy, epoch, sequence } : { node, relayedBy }
 }
@@ -200,50 +210,60 @@ function unpack(data: Uint8Array): Envelope {
   try {
     value = packr.unpack(data)
   } catch (error) {
-    throw new WireError(`it is no MessagePack: ${reasonOf(error)}`)
+    throw new WireError(`not valid MessagePack: ${reasonOf(error)}`)
   }
-  if (!envelopeValidator.Check(value) || !writeValidator.Check(value)) throw new WireError('it is no transaction')
+  if (!envelopeValidator.Check(value) || !writeValidator.Check(value)) throw new WireError('not a valid transaction')
   const { timestamp } = value as Envelope
-  if (timestamp !== undefined && Number.isNaN(wallTimeOf(timestamp))) throw new WireError(`'${timestamp}' is no stamp`)
+  if (timestamp !== undefined && Number.isNaN(wallTimeOf(timestamp)))
+    throw new WireError(`'${timestamp}' is not a valid timestamp`)
   return value as Envelope
 }
 
 const OPERATIONS: ReadonlySet<string> = new Set<Write['operation']>(['insert', 'update', 'upsert', 'delete'])
 
-/** Undefined for what is no write of rows (define_schema and the like). */
+/** Undefined for operations that write no rows, like define_schema. */
 function fromWire(source: RemoteTable, value: WireWrite): Write | undefined {
   const { operation, schema, table, records, hash_values } = value
   if (schema !== source.database || table !== source.table)
-    throw new WireError(`it is for '${schema}.${table}', in the stream of '${source.database}.${source.table}'`)
+    throw new WireError(
+      `contains a write to '${schema}.${table}' in the stream of '${source.database}.${source.table}'`,
+    )
   if (!OPERATIONS.has(operation)) return undefined
   if (operation === 'delete') return { operation, database: schema, table, ids: (hash_values ?? []) as PrimaryKey[] }
-  const kind = operation as Exclude<Write['operation'], 'delete'>
+  const kind = operation as RecordWrite['operation']
   return { operation: kind, database: schema, table, records: (records ?? []) as Record<string, unknown>[] }
 }
 
-function toWire({ operation, database, table, records, ids }: Write): WireWrite {
-  const wire: WireWrite = { operation, schema: database, table }
-  if (records) wire.records = records as object[]
-  if (ids) wire.hash_values = ids as PrimaryKey[]
+function toWire(write: Write): WireWrite {
+  const wire: WireWrite = { operation: write.operation, schema: write.database, table: write.table }
+  // Untyped hosts may omit a list; the message then has no field for it.
+  if (write.operation === 'delete') {
+    if (write.ids) wire.hash_values = write.ids
+  } else if (write.records) wire.records = write.records
   return wire
 }
 
 const chain = (next: WireWrite | undefined, each: Write): WireWrite => (next ? { ...toWire(each), next } : toWire(each))
 
-/** Neighbouring writes of one kind become one: the same in effect, and much smaller than a chain of single rows. */
+/** Joins adjacent writes of the same operation: equivalent, and much smaller than a chain of single rows. */
 function joinRuns(writes: readonly Write[]): Write[] {
   if (writes.length === 1) return writes as Write[]
   const runs: Write[] = []
   for (const each of writes) {
     const last = runs.at(-1)
-    if (last?.operation !== each.operation) runs.push({ ...each, ...copyRows(each) })
-    else {
-      if (each.records) for (const record of each.records) last.records!.push(record)
-      if (each.ids) for (const id of each.ids) last.ids!.push(id)
-    }
+    if (last?.operation !== each.operation) runs.push(copyWrite(each))
+    else if (last.operation === 'delete') append(last.ids, (each as DeleteWrite).ids)
+    else append(last.records, (each as RecordWrite).records)
   }
   return runs
 }
 
-const copyRows = ({ operation, records, ids }: Write) =>
-  operation === 'delete' ? { ids: [...(ids ?? [])] } : { records: [...(records ?? [])] }
+const copyWrite = (write: Write): Write =>
+  write.operation === 'delete'
+    ? { ...write, ids: [...(write.ids ?? [])] }
+    : { ...write, records: [...(write.records ?? [])] }
+
+/** One at a time: as arguments of `push`, a long list would exceed the stack. */
+function append<T>(list: T[], more: readonly T[] = []): void {
+  for (const each of more) list.push(each)
+}

@@ -53,7 +53,8 @@ export class MemoryHost implements Host {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
-    if (!outbox) Object.assign(this, { readOutbox: undefined, published: undefined, publishedPosition: undefined })
+    if (!outbox)
+      Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
   }
 
   // --- as its users see it ----------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ export class MemoryHost implements Host {
     return { version: '1.0.0' }
   }
 
-  lastTimestamp(): Timestamp | undefined {
+  async lastTimestamp(): Promise<Timestamp | undefined> {
     return this.#highest || undefined
   }
 
@@ -178,7 +179,7 @@ export class MemoryHost implements Host {
     if (timestamp > this.#highest) this.#highest = timestamp
     const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, StoredRow>()
     this.rows.set(keyOf(database, table), rows)
-    for (const record of write.records ?? [])
+    for (const record of write.operation === 'delete' ? [] : write.records)
       for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
     for (const { key, change } of rowChanges(write, timestamp, primaryKey))
       rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change))
@@ -186,7 +187,12 @@ export class MemoryHost implements Host {
 }
 
 /** Throws a TypeError. */
-function checkWrite({ operation, records = [], ids = [] }: Write, { table, primaryKey }: TableDescription): void {
+function checkWrite(write: Write, { table, primaryKey }: TableDescription): void {
+  const {
+    operation,
+    records = [],
+    ids = [],
+  } = write as { operation: string; records?: Record<string, unknown>[]; ids?: unknown[] }
   const isKey = (value: unknown) => ['string', 'number', 'bigint'].includes(typeof value)
   if (!['insert', 'update', 'upsert', 'delete'].includes(operation))
     throw new TypeError(`there is no operation '${operation}'`)

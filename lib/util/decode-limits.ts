@@ -1,26 +1,26 @@
-// What a MessagePack message of somebody else's would make of itself in memory, told before it is decoded: a few megabytes of
-// empty maps are gigabytes of objects, and a hundred bytes of pointers a circle.
+// Checks how many values a remote MessagePack message contains before it is decoded: a few megabytes of empty maps become gigabytes
+// of objects, and a hundred bytes of pointers a circular structure.
 
-/** In values; an array or a map counts as some. At most about half a gigabyte, and a second or two. */
+/** Values, where an array or a map counts as CONTAINER_COST. Decoding takes at most about 0.5 GB and two seconds. */
 export const MAX_DECODED_VALUES = 4 * 1024 * 1024
 const CONTAINER_COST = 8
 
-/** Bytes of the numbers from 0xca on. */
+/** Bytes of the numeric types, from token 0xca on. */
 const NUMBER_BYTES = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8]
-/** Extensions that we write. Undefined, big integers, typed arrays and times hold bytes; of sets, errors and patterns each byte may be a value. */
+/** Supported extensions. Undefined, big integers, typed arrays and dates contain bytes; in sets, errors and regular expressions each byte may be a value. */
 const FLAT_EXTENSIONS: ReadonlySet<number> = new Set([0x00, 0x42, 0x74, 0xff])
 const NESTED_EXTENSIONS: ReadonlySet<number> = new Set([0x73, 0x65, 0x78])
-/** Never used in MessagePack; decoders have uses of their own for it. */
+/** MessagePack reserves this token; decoders give it private meanings. */
 const UNUSED_TOKEN = 0xc1
 
-/** A length of 1, 2 or 4 bytes; what lies beyond the end counts as 0. */
+/** A length of 1, 2 or 4 bytes, big-endian; bytes beyond the end count as 0. */
 function lengthAt(data: Uint8Array, at: number, bytes: number): number {
   let length = 0
   for (let index = at; index < at + bytes; index++) length = length * 256 + (data[index] ?? 0)
   return length
 }
 
-/** Why these bytes are not to be decoded; undefined when they may be. Bytes that are no MessagePack may go either way. */
+/** Why these bytes must not be decoded; undefined when they may be. For invalid MessagePack the result is arbitrary. */
 export function checkDecodeLimits(data: Uint8Array, maxValues = MAX_DECODED_VALUES): string | undefined {
   const end = data.byteLength
   let cost = 0
@@ -38,7 +38,7 @@ export function checkDecodeLimits(data: Uint8Array, maxValues = MAX_DECODED_VALU
       const bytes = 2 ** (token - (token >= 0xd9 ? 0xd9 : 0xc4))
       at += bytes + lengthAt(data, at, bytes)
     } else if (token >= 0xc7) {
-      // An extension, of a size that the token tells, or that follows it.
+      // An extension: the token implies its size, or the size follows.
       const bytes = token >= 0xd4 ? 0 : 2 ** (token - 0xc7)
       const size = bytes === 0 ? 2 ** (token - 0xd4) : lengthAt(data, at, bytes)
       const type = data[at + bytes] ?? 0
@@ -47,7 +47,7 @@ export function checkDecodeLimits(data: Uint8Array, maxValues = MAX_DECODED_VALU
       at += bytes + 1 + size
     } else if (token === UNUSED_TOKEN) return unsupportedExtension(token)
   }
-  return cost > maxValues ? `it holds more than ${maxValues} values` : undefined
+  return cost > maxValues ? `contains more than ${maxValues} values` : undefined
 }
 
-const unsupportedExtension = (type: number) => `it has an extension that is not used here, ${type}`
+const unsupportedExtension = (type: number) => `contains the unsupported MessagePack extension ${type}`

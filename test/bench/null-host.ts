@@ -21,6 +21,10 @@ export class NullHost implements Host {
     return { version: '1.0.0' }
   }
 
+  async lastTimestamp() {
+    return undefined
+  }
+
   async describe(): Promise<TableDescription[]> {
     return [...this.#tables.values()]
   }

@@ -1,5 +1,5 @@
-// The main job, to watch: three database nodes that cluster and replicate, judged from outside, over HTTP. With `--mesh memory` the
-// same story in one process, without any server.
+// A demonstration of the main use case: three database nodes replicate a table, lose one node, and converge. Everything is verified
+// over HTTP. With `--mesh memory` it runs in one process without servers.
 
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -21,7 +21,7 @@ const { values } = parseArgs({
 })
 const story = new Story()
 if (values.mesh !== undefined && values.mesh !== 'memory' && values.mesh !== 'nats') {
-  story.fail(new Error(`--mesh is 'nats' or 'memory', received '${values.mesh}'`))
+  story.fail(new Error(`--mesh must be 'nats' or 'memory', received '${values.mesh}'`))
   process.exit(1)
 }
 const inMemory = values.mesh === 'memory' || (values.mesh === undefined && !(await hasNatsServer()))
@@ -47,15 +47,12 @@ async function play(): Promise<void> {
 
   await story.step(
     inMemory
-      ? 'three nodes start, each a database with an HTTP API, in one process on a network in memory'
-      : `three nodes start, each a database process with its own hub and leaf nats-server${values.tls ? ', and TLS between them' : ''}`,
-    async () => {
-      const lines = await Promise.all(nodes.map((node) => node.start()))
-      return lines
-    },
+      ? 'three nodes start, each a database with an HTTP API, in one process on an in-memory network'
+      : `three nodes start, each a database process with a hub and a leaf nats-server${values.tls ? ', and TLS between them' : ''}`,
+    () => Promise.all(nodes.map((node) => node.start())),
   )
 
-  await story.step('cluster_set_routes: node2 and node3 learn where node1 is, and the mesh is whole', async () => {
+  await story.step('cluster_set_routes: node2 and node3 get a route to node1, and the mesh is complete', async () => {
     for (const node of [second, third])
       await node.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(first)] })
     const network = await eventually('three nodes in the network', async () => {
@@ -65,7 +62,7 @@ async function play(): Promise<void> {
     return network.nodes.map(({ name, connected_nodes: all }) => `${name} - ${all.join(', ')}`)
   })
 
-  await story.step('set_node_replication on dev.dog, created on node1 alone', async () => {
+  await story.step('set_node_replication on dev.dog, which exists only on node1', async () => {
     await first.operation({ operation: 'create_database', database: 'dev' })
     await first.operation({ operation: 'create_table', ...dog, primary_key: 'id' })
     const replicate = (node: DemoNode, other: DemoNode) =>
@@ -78,7 +75,7 @@ async function play(): Promise<void> {
     return answers.map(({ message }) => message)
   })
 
-  await story.step('100 rows written on each node arrive on the two others', async () => {
+  await story.step('100 rows written on each node arrive on the two other nodes', async () => {
     const medians: string[] = []
     for (const node of nodes) {
       const latencies: number[] = []
@@ -91,13 +88,13 @@ async function play(): Promise<void> {
         latencies.push(performance.now() - started)
       }
       latencies.sort((a, b) => a - b)
-      medians.push(`${node.name}: on both others ${latencies[5]!.toFixed(1)} ms after the request (median)`)
+      medians.push(`${node.name}: on both other nodes ${latencies[5]!.toFixed(1)} ms after the request (median)`)
     }
     return [...medians, await equal(300)]
   })
 
-  await story.step('a route by the API and one by hand, live: no server and no database is started again', async () => {
-    const before = await epochs()
+  await story.step('a route is added by the API and one in the file: no server and no database restarts', async () => {
+    const before = await processIds()
     await first.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(second)] })
     const text = await readFile(third.configFile, 'utf8')
     const line = new RegExp(`^( *)- host: 127.0.0.1\\n *port: ${first.ports.cluster}\\n`, 'm')
@@ -109,36 +106,36 @@ async function play(): Promise<void> {
           `${found}${indent}# added by hand\n${indent}- { host: 127.0.0.1, port: ${second.ports.cluster} }\n`,
       ),
     )
-    const { hub } = await eventually('the edit is live', async () => {
+    const { hub } = await eventually('the edit is in effect', async () => {
       const routes = await third.operation<{ hub: Route[] }>({ operation: 'cluster_get_routes' })
       return routes.hub.length === 2 && routes
     })
     const same = inMemory ? 'the same three nodes as before' : 'the same nine processes as before'
-    story.check(JSON.stringify(await epochs()) === JSON.stringify(before), same)
+    story.check(JSON.stringify(await processIds()) === JSON.stringify(before), same)
     return [`cluster_get_routes of node3: ${JSON.stringify(hub)}`, same]
   })
 
   const killed = inMemory
     ? 'node3 loses its network and is closed'
-    : 'node3 is killed, database and servers, by SIGKILL'
-  await story.step(`${killed}; the others write on`, async () => {
+    : 'database and servers of node3 are killed by SIGKILL'
+  await story.step(`${killed}; the other nodes continue to write`, async () => {
     await third.kill()
     const records = Array.from({ length: 1_000 }, (_, index) => ({ id: `late-${index}`, name: `dog ${index}` }))
     for (let index = 0; index < 1_000; index += 100) await insert(first, records.slice(index, index + 100))
     await second.operation({ operation: 'update', ...dog, records: [{ id: 'node3-0', name: 'renamed while away' }] })
     await first.operation({ operation: 'delete', ...dog, ids: ['node3-1'] })
-    const answer = await eventually('node1 notices', async () => {
+    const answer = await eventually('node1 detects that node3 is down', async () => {
       const status = await first.operation<Status>({ operation: 'cluster_status' })
       return status.connections.find(({ node_name }) => node_name === 'node3')?.status !== 'open' && status
     })
     return [...answer.connections.map(describe), `node1 has ${await first.count('dev', 'dog')} rows`]
   })
 
-  await story.step('node3 comes back and catches up to zero difference', async () => {
+  await story.step('node3 restarts and catches up until all tables are equal', async () => {
     await third.start()
     const started = performance.now()
     const summary = await equal(1_299)
-    return [`${summary}, ${((performance.now() - started) / 1000).toFixed(1)} s after it was ready`]
+    return [`${summary}, ${((performance.now() - started) / 1000).toFixed(1)} s after the start`]
   })
 
   await story.step('cluster_status and cluster_network of node1', async () => {
@@ -153,7 +150,7 @@ async function play(): Promise<void> {
   })
 }
 
-/** Where there is none, the same story can be told without. */
+/** Without nats-server, the demo runs on the in-memory network. */
 async function hasNatsServer(): Promise<boolean> {
   return findBinary().then(
     () => true,
@@ -177,7 +174,7 @@ const arrival = (node: DemoNode, id: string) =>
     return found.length === 1
   })
 
-/** All three hold so many rows and the same ones. */
+/** Waits until all three nodes have `count` rows and equal digests. */
 async function equal(count: number): Promise<string> {
   const digest = await eventually(`three equal tables of ${count} rows`, async () => {
     const counts = await Promise.all(nodes.map((node) => node.count('dev', 'dog')))
@@ -188,7 +185,7 @@ async function equal(count: number): Promise<string> {
   return `${count} rows on each of the three, digest ${digest}`
 }
 
-const epochs = () => Promise.all(nodes.map((node) => node.incarnation()))
+const processIds = () => Promise.all(nodes.map((node) => node.incarnation()))
 
 async function end(): Promise<void> {
   await Promise.all(nodes.map((node) => node.end()))
@@ -200,9 +197,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => void end().finally(() => process.exit(130)))
 
 try {
-  if (inMemory && values.tls) throw new Error('--tls needs servers: leave out --mesh memory')
+  if (inMemory && values.tls) throw new Error('--tls requires servers: remove --mesh memory')
   if (values.mesh === undefined && inMemory)
-    story.say('There is no nats-server on this machine: the nodes run on a network in memory instead (--mesh memory).')
+    story.say('No nats-server found: the nodes run on the in-memory network instead (--mesh memory).')
   const authority = values.tls ? await Authority.create() : undefined
   for (const name of ['node1', 'node2', 'node3']) {
     const tls = await authority?.issue(join(directory, name, 'tls'), name)
@@ -213,12 +210,12 @@ try {
     nodes.push(node)
   }
   await play()
-  story.end('three nodes replicated one table in every direction, lost one of them, and are equal again, row for row')
+  story.end('three nodes replicated one table in every direction, lost one node, and are equal again, row for row')
   if (values.keep) {
     story.say(
       ...nodes.map((node) => `${node.name}: ${node.url}  (${node.configFile})`),
       `curl -u '${admin.username}:${admin.password}' -H 'content-type: application/json' -d '{"operation":"cluster_status"}' ${nodes[0]!.url}`,
-      'Ctrl-C ends them.',
+      'Press Ctrl-C to stop.',
     )
     await new Promise(() => setInterval(() => {}, 1 << 30))
   }

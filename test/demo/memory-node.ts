@@ -1,4 +1,4 @@
-// A node of the demo without servers: the same database and HTTP API, in the demo's own process, on a network in memory.
+// A node of the demo without servers: the same database and HTTP API, in the process of the demo, on the in-memory network.
 
 import type { Progress } from '../../lib/index.ts'
 import type { MemoryNetwork } from '../../lib/testing.ts'
@@ -7,7 +7,7 @@ import type { NodePorts } from '../support/cluster.ts'
 import { NodeClient } from '../support/node-client.ts'
 import { nodeFiles } from '../support/node-process.ts'
 
-const quiet = { debug() {}, info() {}, warn() {}, error() {} }
+const silent = { debug() {}, info() {}, warn() {}, error() {} }
 
 export class MemoryNode extends NodeClient {
   readonly configFile: string
@@ -35,12 +35,12 @@ export class MemoryNode extends NodeClient {
 
   async start(): Promise<string> {
     const progress = (reported: Progress) => this.onProgress?.(reported)
-    this.#node = await startNode(this.configFile, quiet, { mesh: this.#network.mesh(), listeners: { progress } })
+    this.#node = await startNode(this.configFile, silent, { mesh: this.#network.mesh(), listeners: { progress } })
     this.#starts++
     return `${this.name} ready: ${this.url}`
   }
 
-  /** As far as one process can show it: its network ends at once, and it is closed. */
+  /** The closest equivalent of a kill within one process: crashes the network of the node, then closes it. */
   async kill(): Promise<void> {
     this.#network.crash(this.name)
     await this.end()
@@ -51,7 +51,7 @@ export class MemoryNode extends NodeClient {
     this.#node = undefined
   }
 
-  /** Changes when it is started again. */
+  /** Changes with each start. */
   async incarnation(): Promise<unknown> {
     return this.#starts
   }

@@ -1,18 +1,18 @@
-// How the demo talks: numbered steps with their time, what was seen indented below, one line at the end.
+// The output of the demo: numbered steps with their duration, indented results, and a last line.
 
 import type { Progress } from '../../lib/index.ts'
 
 const color = process.stdout.isTTY && !process.env.NO_COLOR
 const paint = (code: number, text: string) => (color ? `\u001b[${code}m${text}\u001b[0m` : text)
 
-const WIDTH = 24
+const BAR_WIDTH = 24
 
 export class Story {
   #isDrawn = false
   readonly #started = performance.now()
   #steps = 0
 
-  /** Runs one step and prints what it gives. */
+  /** Runs one step and prints the lines that it returns. */
   async step(title: string, run: () => Promise<string[]>): Promise<void> {
     process.stdout.write(`${paint(1, `${++this.#steps}. ${title}`)}\n`)
     const started = performance.now()
@@ -23,15 +23,15 @@ export class Story {
     )
   }
 
-  /** One line that the next takes the place of; on a terminal only. */
-  draw(who: string, { task, step, node, done, total, rate, remaining }: Progress): void {
+  /** A progress line that the next output replaces. Only on a terminal. */
+  draw(nodeName: string, { task, step, node, done, total, rate, remaining }: Progress): void {
     if (!process.stdout.isTTY) return
-    const filled = total > 0 ? Math.round((WIDTH * done) / total) : WIDTH
-    const bar = `${'#'.repeat(filled)}${'.'.repeat(WIDTH - filled)}`
+    const filled = total > 0 ? Math.round((BAR_WIDTH * done) / total) : BAR_WIDTH
+    const bar = `${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}`
     const speed = rate === undefined ? '' : `, ${Math.round(rate)} a second`
     const rest = remaining === undefined ? '' : `, ${remaining.toFixed(1)} s left`
-    const what = [who, task, node, step].filter(Boolean).join(' ')
-    process.stdout.write(`\r\u001b[2K   ${bar} ${what}: ${done} of ${total}${speed}${rest}`)
+    const label = [nodeName, task, node, step].filter(Boolean).join(' ')
+    process.stdout.write(`\r\u001b[2K   ${bar} ${label}: ${done} of ${total}${speed}${rest}`)
     this.#isDrawn = true
   }
 
@@ -41,14 +41,14 @@ export class Story {
     for (const line of lines) process.stdout.write(`   ${line.replaceAll('\n', '\n   ')}\n`)
   }
 
-  /** Throws unless it is so. */
-  check(holds: boolean, what: string): void {
-    if (!holds) throw new Error(`not so: ${what}`)
+  /** Throws if the condition is false. */
+  check(condition: boolean, description: string): void {
+    if (!condition) throw new Error(`check failed: ${description}`)
   }
 
-  end(proved: string): void {
+  end(summary: string): void {
     const seconds = ((performance.now() - this.#started) / 1000).toFixed(1)
-    process.stdout.write(`${paint(32, 'Proved')}: ${proved}. ${seconds} s\n`)
+    process.stdout.write(`${paint(32, 'Success')}: ${summary}. ${seconds} s\n`)
   }
 
   fail(error: unknown): void {

@@ -1,4 +1,4 @@
-// The README's host: a whole database on LMDB, from its users' commits to the outbox. Compiled, run and held to the contract by tests.
+// The host of the README: a complete database on LMDB with rows, checkpoints and an outbox. Tests compile it and run the contract of hosts on it.
 
 import { randomUUID } from 'node:crypto'
 import { open } from 'lmdb'
@@ -18,17 +18,15 @@ import {
   type Write,
 } from '../../lib/index.ts'
 
-type Place = { id: string }
-
 export class LmdbHost implements Host {
-  /** Set when the manager is open: a commit takes its stamp there. */
+  /** Set after `ClusterManager.open`: local commits take their timestamps from it. */
   cluster: Pick<ClusterManager, 'timestamp' | 'publish'> | undefined
   readonly #root
   readonly #tables // [database, table]: TableDescription
-  readonly #rows // [database, table, key]: Row, tombstones included
+  readonly #rows // [database, table, key]: StoredRow, tombstones included
   readonly #outbox // 1, 2, 3...: Transaction
-  readonly #state // ['checkpoint' or 'published', ...]: as it was given; 'timestamp': the highest
-  readonly #positions = new Map<string, number>() // of what was read from the outbox, by id
+  readonly #state // ['checkpoint' or 'published', ...]: unchanged; 'timestamp': the highest
+  readonly #positions = new Map<string, number>() // in the outbox, by id of a transaction that was read
 
   constructor(path: string) {
     this.#root = open({ path })
@@ -42,15 +40,15 @@ export class LmdbHost implements Host {
     return this.#rows.get([database, table, key as string | number])?.record
   }
 
-  /** What users of the database do: rows and outbox entry in one transaction, then `publish`. */
+  /** A local commit: rows and outbox entry in one transaction, then `publish`. */
   async commit(writes: Write[], timestamp = () => this.cluster!.timestamp()): Promise<Transaction> {
     const transaction = await this.#root.childTransaction(() => {
-      const transaction = { id: randomUUID(), timestamp: timestamp(), writes } // the stamp inside: it orders commits
+      const transaction = { id: randomUUID(), timestamp: timestamp(), writes } // inside the transaction: timestamps follow commit order
       this.#write(transaction)
       this.#append(transaction)
       return transaction
     })
-    this.cluster?.publish(transaction).catch(() => {}) // the outbox has it, whatever happens
+    this.cluster?.publish(transaction).catch(() => {}) // it stays in the outbox until it is confirmed
     return transaction
   }
 
@@ -76,7 +74,7 @@ export class LmdbHost implements Host {
 
   info = () => ({ version: '1.0.0' })
 
-  lastTimestamp() {
+  async lastTimestamp() {
     return this.#state.get('timestamp') as string | undefined
   }
 
@@ -89,7 +87,7 @@ export class LmdbHost implements Host {
     if (!this.#tables.doesExist(key)) await this.#tables.put(key, table)
   }
 
-  /** Rows, checkpoint and what is to be handed on in one transaction; a throw undoes all of it. */
+  /** Rows, checkpoint and relayed transactions in one transaction; an error rolls back all of it. */
   async apply({ source, transactions, checkpoint, relay = [] }: Batch) {
     await this.#root.childTransaction(() => {
       for (const transaction of transactions) this.#write(transaction)
@@ -106,11 +104,11 @@ export class LmdbHost implements Host {
     await this.#state.remove(checkpointKey(source))
   }
 
-  async *readOutbox(after?: Place) {
+  async *readOutbox(after?: { id: string }) {
     const start = ((after && this.#positions.get(after.id)) ?? 0) + 1
     for (const position of [...this.#outbox.getKeys({ start })]) {
       const transaction = this.#outbox.get(position)
-      if (!transaction) continue // removed meanwhile
+      if (!transaction) continue // removed in the meantime
       this.#positions.set(transaction.id, position)
       yield transaction
     }

@@ -1,4 +1,4 @@
-// The README's observability, all means at once. Compiled and run by tests.
+// The example of observability in the README: channels, tracing, metrics, logs and progress. Tests compile and run it.
 
 import { subscribe, tracingChannel } from 'node:diagnostics_channel'
 import { metrics } from '@opentelemetry/api'
@@ -6,7 +6,7 @@ import pino from 'pino'
 import { ClusterManager, type ClusterOptions, type Traced } from '../../lib/index.ts'
 
 export function openObserved(options: ClusterOptions, log = pino()) {
-  // From anywhere in the process, without the manager:
+  // From anywhere in the process, without access to the manager:
   subscribe('enmesh:replication:gap', (message) => log.warn(message, 'transactions are lost'))
   const batchOf = (message: unknown) => (message as Traced['apply']).batch.transactions
   tracingChannel('enmesh:apply').subscribe({

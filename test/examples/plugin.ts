@@ -1,21 +1,23 @@
-// The README's plugin: handed a view, it watches and changes nothing. Compiled and run by tests.
+// The example of a plugin in the README: it receives a read-only view. Tests compile and run it.
 
 import type { ClusterView } from '../../lib/index.ts'
 
-/** Tells people what they should look into, until the signal aborts. */
-export function alerts({ events, subscriptions }: ClusterView, tell: (text: string) => void, signal: AbortSignal) {
-  events.on('peer:down', ({ node }) => tell(`${node} is gone`), { signal })
+/** Sends alerts to operators until the signal aborts. */
+export function alerts({ events, subscriptions }: ClusterView, notify: (text: string) => void, signal: AbortSignal) {
+  events.on('peer:down', ({ node }) => notify(`${node} is down`), { signal })
   events.on(
     'subscription:state',
     ({ source, state, error }) => {
-      if (state === 'stalled') tell(`${source.table} of ${source.node} does not move: ${error}`)
+      if (state === 'stalled') notify(`${source.table} of ${source.node} is stalled: ${error}`)
     },
     { signal },
   )
-  events.on('replication:gap', ({ source, from, to }) => tell(`${source.table}: ${from} to ${to} are lost`), { signal })
+  events.on('replication:gap', ({ source, from, to }) => notify(`${source.table}: ${from} to ${to} are lost`), {
+    signal,
+  })
   const late = setInterval(() => {
     for (const { source, lagSeconds } of subscriptions())
-      if (lagSeconds > 60) tell(`${source.table} of ${source.node} is ${Math.round(lagSeconds)} s behind`)
+      if (lagSeconds > 60) notify(`${source.table} of ${source.node} is ${Math.round(lagSeconds)} s behind`)
   }, 10_000)
   signal.addEventListener('abort', () => clearInterval(late), { once: true })
 }

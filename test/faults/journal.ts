@@ -4,6 +4,7 @@
 import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
+import { recordsOf } from '../support/writes.ts'
 import { isOwn } from './writes.ts'
 
 /** A table like any other, but nobody replicates it: what a batch brings into it is no local write. */
@@ -73,7 +74,7 @@ export class JournalHost extends LmdbHost {
   }
 
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {
-    const key = writes.flatMap(({ records = [] }) => records.map((record) => record.id)).find(isOwn)
+    const key = writes.flatMap((write) => recordsOf(write).map((record) => record.id)).find(isOwn)
     return {
       id: this.#next(),
       node: source.node,

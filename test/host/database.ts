@@ -1,4 +1,4 @@
-// The database: local transactions out to the cluster, the cluster's batches in, each with all its traces in one commit.
+// The database: local transactions go out to the cluster, batches of the cluster come in. Rows, outbox and checkpoint are always one commit.
 
 import type {
   Batch,
@@ -12,7 +12,7 @@ import type {
   Timestamp,
   Transaction,
 } from '../../lib/host/host.ts'
-import type { Attributes } from '../../lib/host/merge-row.ts'
+import { type Attributes, rowChanges } from '../../lib/host/merge-row.ts'
 import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
@@ -23,14 +23,14 @@ import { type Table, Tables } from './tables.ts'
 
 export class Database {
   /**
-   * The cluster's clock, asked inside each write transaction. The manager needs the database before it can give stamps:
-   * set this when it is open.
+   * The cluster's clock, read inside each write transaction. Set after `ClusterManager.open`, because opening the manager needs
+   * the database.
    */
   timestamp: () => Timestamp = () => {
-    throw new HostError(503, 'The database does not take writes yet: the cluster is not open')
+    throw new HostError(503, 'The database rejects writes: the cluster is not open')
   }
 
-  /** Told of each transaction right after its commit, in the order of commits. A rejection is logged; the outbox has it. */
+  /** Called right after each commit, in commit order. A rejection is logged; the transaction remains in the outbox. */
   publish: (transaction: Transaction) => Promise<void> = async () => {}
 
   readonly outbox: Outbox
@@ -51,20 +51,20 @@ export class Database {
     return new Database(await Storage.open(directory), logger)
   }
 
-  /** Waits for commits under way; later writes are refused. Idempotent. */
+  /** Waits for pending commits; later writes are rejected. Idempotent. */
   close(): Promise<void> {
     return this.#storage.close()
   }
 
   /**
-   * All that `work` writes, in whatever tables, is one transaction: committed, put into the outbox and published as one, or,
-   * if `work` throws, not done at all. Resolves with what `work` returns when it is on disk; publishing is not waited for, so
-   * that a cluster in trouble never blocks a write.
+   * Runs `work` as one transaction over any number of tables: it is committed, appended to the outbox and published as a whole,
+   * or rolled back if `work` throws. Resolves with the result of `work` when the commit is on disk. Does not wait for
+   * publishing, so that a failing cluster never blocks a write.
    */
   async transact<T>(user: string | undefined, work: (transaction: LocalTransaction) => T): Promise<T> {
     let committed: Transaction | undefined
     const result = await this.#storage.transaction(() => {
-      // Inside the write transaction, so that the order of stamps is the order of commits.
+      // Inside the write transaction, so that timestamps follow commit order.
       const transaction = new LocalTransaction(this.#rows, this.timestamp())
       const result = work(transaction)
       committed = transaction.committed(user)
@@ -74,11 +74,11 @@ export class Database {
       }
       return result
     })
-    if (committed) void this.#announce(committed)
+    if (committed) void this.#publishCommitted(committed)
     return result
   }
 
-  /** A batch of another node: its rows, its checkpoint and what is to be sent on, all or nothing. */
+  /** Commits a batch of a remote node: rows, checkpoint and relayed transactions, all or nothing. */
   apply({ source, transactions, checkpoint, relay = [] }: Batch): Promise<void> {
     return this.#storage.transaction(() => {
       for (const transaction of transactions) {
@@ -98,11 +98,12 @@ export class Database {
     return this.#storage.transaction(() => void this.#storage.state.remove(checkpointKey(source)))
   }
 
-  /** Store how far each table is published, and drop the outbox up to and including `upTo`, in one transaction. */
+  /** Stores the published position of each table and removes the outbox up to and including `upTo`, in one transaction. */
   confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation): Promise<void> {
     return this.#storage.transaction(() => {
-      for (const entry of positions) this.#storage.state.put(publishedKey(entry.database, entry.table), entry)
-      if (upTo) this.outbox.removeThrough(upTo, keep)
+      for (const position of positions)
+        this.#storage.state.put(publishedKey(position.database, position.table), position)
+      if (upTo) this.outbox.removeUpTo(upTo, keep)
     })
   }
 
@@ -110,18 +111,18 @@ export class Database {
     return this.#storage.state.get(publishedKey(database, table)) as PublishedPosition | undefined
   }
 
-  /** The highest one that was committed here, whoever gave it. */
-  highestTimestamp(): Timestamp | undefined {
+  /** The highest timestamp committed here, of local and remote transactions. */
+  lastTimestamp(): Timestamp | undefined {
     return this.#storage.state.get('timestamp') as Timestamp | undefined
   }
 
-  /** The record, or undefined. Throws HostError 404 for an unknown table, as `scan` does. */
+  /** The record, or undefined. Throws HostError 404 if the table does not exist, as `scan` does. */
   get(database: string, table: string, key: PrimaryKey): Attributes | undefined {
     this.#tables.get(database, table)
     return this.#rows.get(database, table, key)
   }
 
-  /** All records in the order of their primary keys, as of now. */
+  /** All records in the order of their primary keys. */
   scan(database: string, table: string): Iterable<Attributes> {
     this.#tables.get(database, table)
     return this.#rows.scan(database, table)
@@ -139,7 +140,7 @@ export class Database {
     return this.#tables.get(database, table)
   }
 
-  /** Idempotent; `fresh` rejects with HostError 409 instead when it exists. */
+  /** Idempotent. With `fresh`, rejects with HostError 409 if the database exists. */
   createDatabase(database: string, fresh = false): Promise<void> {
     return this.#storage.transaction(() => {
       if (fresh && this.#tables.hasDatabase(database)) throw new HostError(409, `database '${database}' already exists`)
@@ -147,7 +148,7 @@ export class Database {
     })
   }
 
-  /** And its database. Idempotent, and adds missing attributes; `fresh` rejects with HostError 409 instead when it exists. */
+  /** Creates the table and its database. Idempotent: adds missing attributes. With `fresh`, rejects with HostError 409 if the table exists. */
   createTable(description: TableDescription, fresh = false): Promise<void> {
     const { database, table } = description
     return this.#storage.transaction(() => {
@@ -167,27 +168,26 @@ export class Database {
   }
 
   #applyWrites({ timestamp, writes }: RemoteTransaction): void {
-    for (const { operation, database, table, records = [], ids = [] } of writes) {
-      const editor = this.#rows.editor(database, table)
-      const { primaryKey } = editor.table
-      for (const record of records) {
-        editor.merge(record[primaryKey], { operation: operation === 'update' ? 'update' : 'put', timestamp, record })
-      }
-      // Of an unknown row too: the tombstone is for writes older than the delete that are still on their way.
-      for (const id of ids) editor.merge(id, { operation: 'delete', timestamp })
+    for (const write of writes) {
+      const editor = this.#rows.editor(write.database, write.table)
+      // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
+      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) editor.merge(key, change)
       editor.finish()
     }
   }
 
   #raiseTimestamp(timestamp: Timestamp): void {
-    if (timestamp > (this.highestTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
+    if (timestamp > (this.lastTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
   }
 
-  async #announce(transaction: Transaction): Promise<void> {
+  async #publishCommitted(transaction: Transaction): Promise<void> {
     try {
       await this.publish(transaction)
     } catch (error) {
-      this.#logger.warn({ error, transaction: transaction.id }, 'A transaction was not published; the outbox has it')
+      this.#logger.warn(
+        { error, transaction: transaction.id },
+        'Publishing a transaction failed, it remains in the outbox',
+      )
     }
   }
 }

@@ -1,10 +1,10 @@
-// What the database and its API reject with: a text for the caller and the HTTP status that goes with it.
+// The errors of the database and its API: a message for the caller and an HTTP status.
 
 export class HostError extends Error {
   override readonly name = 'HostError'
   /** HTTP status. */
   readonly statusCode: number
-  /** What the reader can do about it; for the people who start a node, not part of an HTTP answer. */
+  /** How to solve the problem. Printed when a node fails to start; not part of an HTTP answer. */
   readonly hint?: string
 
   constructor(statusCode: number, message: string, hint?: string) {
@@ -14,5 +14,5 @@ export class HostError extends Error {
   }
 }
 
-/** The caller's mistake: 400. */
+/** An invalid request: status 400. */
 export const badRequest = (message: string): HostError => new HostError(400, message)

@@ -1,7 +1,7 @@
-// Answers as JSON text, with what JSON has no notation for: bigints and binary. Dates are ISO strings by themselves.
+// JSON text of answers, including types that JSON lacks: binary values as base64, bigints as numbers or strings, sets as arrays.
 
 export const toJson = (value: unknown): string =>
-  // A function, not an arrow: `this` holds the value before Buffer's own toJSON got at it.
+  // Not an arrow function: `this` holds the raw value, before Buffer's toJSON converts it.
   JSON.stringify(value, function (this: Record<string, unknown>, name, each) {
     const raw = this[name]
     if (raw instanceof Uint8Array) return Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength).toString('base64')

@@ -2,13 +2,13 @@
 
 import { badRequest } from './errors.ts'
 
-/** What LMDB stores at most as a key, with pages of 4 KiB. */
+/** LMDB's limit for keys with pages of 4 KiB. */
 export const MAX_KEY_BYTES = 1978
 
 const NUMBER = 0x01
 const STRING = 0x02
 
-/** Names hold no NUL (see tables.ts), so no prefix is the beginning of another table's. */
+/** Names contain no NUL (see tables.ts), so no table's prefix starts with that of another table. */
 const prefix = (database: string, table: string) => Buffer.from(`${database}\0${table}\0`)
 
 /** The range of all rows of a table. */
@@ -17,12 +17,12 @@ export function tableRange(database: string, table: string): { start: Buffer; en
   return { start, end: Buffer.concat([start, Buffer.from([0xff])]) }
 }
 
-/** Throws HostError 400 for what cannot be a primary key. */
+/** Throws HostError 400 for an invalid primary key. */
 export function rowKey(database: string, table: string, key: unknown): Buffer {
   const bytes = Buffer.concat([prefix(database, table), keyBytes(key)])
   if (bytes.length > MAX_KEY_BYTES) {
     throw badRequest(
-      `A primary key of '${database}.${table}' takes ${bytes.length} bytes with the table's name, more than the ${MAX_KEY_BYTES} possible`,
+      `A primary key of '${database}.${table}' takes ${bytes.length} bytes with the table's name, more than the limit of ${MAX_KEY_BYTES}`,
     )
   }
   return bytes
@@ -31,13 +31,13 @@ export function rowKey(database: string, table: string, key: unknown): Buffer {
 function keyBytes(key: unknown): Buffer {
   if (typeof key === 'bigint') return bigintBytes(key)
   if (typeof key === 'number' && Number.isFinite(key)) return numberBytes(key)
-  // A lone surrogate has no UTF-8: two such keys would become one.
+  // A lone surrogate has no UTF-8 form: two different keys would get the same bytes.
   if (typeof key === 'string' && !/\p{Surrogate}/u.test(key))
     return Buffer.concat([Buffer.from([STRING]), Buffer.from(key)])
   throw badRequest('A primary key must be a string of valid Unicode, a finite number or a bigint')
 }
 
-/** Doubles that sort as bytes: the sign bit flipped, and all of a negative one. */
+/** A double whose bytes sort like numbers: the sign bit is inverted, and all bits of a negative number. */
 function numberBytes(key: number): Buffer {
   const bytes = Buffer.alloc(9, NUMBER)
   bytes.writeDoubleBE(key + 0, 1) // + 0: -0 and 0 are one key
@@ -46,12 +46,12 @@ function numberBytes(key: number): Buffer {
   return bytes
 }
 
-/** 5n and 5 are the same key; only what no double can express has its digits behind the nearest double. */
+/** 5n and 5 are the same key. A bigint that no double represents exactly has its digits after the nearest double. */
 function bigintBytes(key: bigint): Buffer {
   const near = Number(key)
   const exact = Number.isFinite(near) && BigInt(near) === key
   return exact ? numberBytes(near) : Buffer.concat([numberBytes(near), Buffer.from(String(key))])
 }
 
-/** Is this one the record's own, or to be made up? As in HarperDB, an empty one counts as missing. */
+/** As in HarperDB, an empty primary key counts as missing: `insert` and `upsert` then generate one. */
 export const isMissing = (key: unknown): key is undefined | null | '' => key === undefined || key === null || key === ''

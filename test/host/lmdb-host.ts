@@ -1,4 +1,4 @@
-// The port of the cluster module, on our database: nothing but translation. This is the file to imitate first.
+// The Host port on this database: only translation. Start here to write a host of another database.
 
 import type {
   Batch,
@@ -14,7 +14,7 @@ import type {
 import type { Database } from './database.ts'
 
 export class LmdbHost implements Host {
-  /** Known when the HTTP server listens. */
+  /** Set when the HTTP server listens. */
   operationsApiPort: number | undefined
   readonly #database: Database
   readonly #version: string
@@ -24,15 +24,15 @@ export class LmdbHost implements Host {
     this.#version = version
   }
 
-  lastTimestamp(): Timestamp | undefined {
-    return this.#database.highestTimestamp()
-  }
-
   info(): { version: string; operationsApiPort?: number } {
     return {
       version: this.#version,
       ...(this.operationsApiPort !== undefined && { operationsApiPort: this.operationsApiPort }),
     }
+  }
+
+  async lastTimestamp(): Promise<Timestamp | undefined> {
+    return this.#database.lastTimestamp()
   }
 
   async describe(): Promise<TableDescription[]> {

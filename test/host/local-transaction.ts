@@ -1,4 +1,4 @@
-// A write transaction of this node: does the writes, and notes what was actually done, for the outbox.
+// A local write transaction: executes the writes and records those that had an effect, for the outbox.
 
 import { randomUUID } from 'node:crypto'
 import type { PrimaryKey, Timestamp, Transaction, Write } from '../../lib/host/host.ts'
@@ -7,10 +7,10 @@ import { badRequest } from './errors.ts'
 import { isMissing } from './keys.ts'
 import type { Rows } from './rows.ts'
 
-/** Primary keys: of the records written, and of those passed over. */
-export type Outcome = { done: PrimaryKey[]; skipped: PrimaryKey[] }
+/** Primary keys of the records that were written, and of those that were skipped. */
+export type WriteResult = { done: PrimaryKey[]; skipped: PrimaryKey[] }
 
-/** Lives only while the work of `Database.transact` runs. */
+/** Valid only while the callback of `Database.transact` runs. */
 export class LocalTransaction {
   readonly id = randomUUID()
   readonly timestamp: Timestamp
@@ -22,66 +22,66 @@ export class LocalTransaction {
     this.timestamp = timestamp
   }
 
-  /** Records that exist already are skipped. One without a primary key gets a UUID. */
-  insert(database: string, table: string, records: Attributes[]): Outcome {
+  /** Skips records that exist. A record without a primary key gets a UUID. */
+  insert(database: string, table: string, records: Attributes[]): WriteResult {
     return this.#write('insert', database, table, records)
   }
 
-  /** Sets the attributes given, of records that exist; the others are skipped. */
-  update(database: string, table: string, records: Attributes[]): Outcome {
+  /** Sets the given attributes of existing records. Skips records that do not exist. */
+  update(database: string, table: string, records: Attributes[]): WriteResult {
     return this.#write('update', database, table, records)
   }
 
-  /** Inserts or replaces, as a whole: attributes that are not given are gone. */
-  upsert(database: string, table: string, records: Attributes[]): Outcome {
+  /** Inserts or replaces whole records: attributes that are not given are removed. */
+  upsert(database: string, table: string, records: Attributes[]): WriteResult {
     return this.#write('upsert', database, table, records)
   }
 
-  delete(database: string, table: string, ids: PrimaryKey[]): Outcome {
+  delete(database: string, table: string, ids: PrimaryKey[]): WriteResult {
     const editor = this.#rows.editor(database, table)
-    const outcome: Outcome = { done: [], skipped: [] }
+    const result: WriteResult = { done: [], skipped: [] }
     for (const id of ids) {
       if (editor.has(id)) {
         editor.merge(id, { operation: 'delete', timestamp: this.timestamp })
-        outcome.done.push(id)
+        result.done.push(id)
       } else {
-        outcome.skipped.push(id)
+        result.skipped.push(id)
       }
     }
     editor.finish()
-    if (outcome.done.length > 0) this.#writes.push({ operation: 'delete', database, table, ids: outcome.done })
-    return outcome
+    if (result.done.length > 0) this.#writes.push({ operation: 'delete', database, table, ids: result.done })
+    return result
   }
 
-  /** As this transaction sees it, its own writes included. */
+  /** Reads a record, including the writes of this transaction. */
   get(database: string, table: string, key: PrimaryKey): Attributes | undefined {
     return this.#rows.get(database, table, key)
   }
 
-  /** What is to be replicated; undefined when nothing was done. */
+  /** The transaction to replicate; undefined if nothing was written. */
   committed(user: string | undefined): Transaction | undefined {
     if (this.#writes.length === 0) return undefined
     return { id: this.id, timestamp: this.timestamp, ...(user !== undefined && { user }), writes: this.#writes }
   }
 
-  #write(operation: 'insert' | 'update' | 'upsert', database: string, table: string, given: Attributes[]): Outcome {
+  #write(operation: 'insert' | 'update' | 'upsert', database: string, table: string, given: Attributes[]): WriteResult {
     const editor = this.#rows.editor(database, table)
-    const outcome: Outcome = { done: [], skipped: [] }
+    const result: WriteResult = { done: [], skipped: [] }
     const records: Attributes[] = []
     for (const attributes of given) {
       const record = withKey(attributes, editor.table.primaryKey, operation)
       const key = record[editor.table.primaryKey] as PrimaryKey
       if (operation !== 'upsert' && editor.has(key) === (operation === 'insert')) {
-        outcome.skipped.push(key)
+        result.skipped.push(key)
         continue
       }
       editor.merge(key, { operation: operation === 'update' ? 'update' : 'put', timestamp: this.timestamp, record })
-      outcome.done.push(key)
+      result.done.push(key)
       records.push(record)
     }
     editor.finish()
     if (records.length > 0) this.#writes.push({ operation, database, table, records })
-    return outcome
+    return result
   }
 }
 

@@ -1,5 +1,5 @@
-// `npm run node -- --config FILE`: one node in the foreground, until SIGTERM or SIGINT. With `--progress` it says how far it is with what
-// takes long, one JSON object a line.
+// `npm run node -- --config FILE`: runs one node in the foreground until SIGTERM or SIGINT. With `--progress` it prints the progress of
+// long tasks, one JSON object a line.
 
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -8,11 +8,11 @@ import { HostError } from './errors.ts'
 import { stderrLogger } from './log.ts'
 import { startNode } from './node.ts'
 
-/** One line for people; what went wrong in detail is in the log lines before it. */
+/** Prints one line for humans; the log lines before it have the details. */
 function fail(error: unknown): never {
   const { message, hint } = error as { message?: string; hint?: string }
-  const what = (message ?? String(error)).trim().replace(/[:.]?$/, '.')
-  const line = [what, hint]
+  const text = (message ?? String(error)).trim().replace(/[:.]?$/, '.')
+  const line = [text, hint]
     .filter(Boolean)
     .join(' ')
     .replace(/\s*\n\s*/g, ' ')
@@ -34,16 +34,16 @@ function commandLine(): { configFile: string; showsProgress: boolean } {
 }
 
 async function main(): Promise<void> {
-  // A signal that comes during the start takes effect when the start is through: nothing is left half open.
-  const reported = new Promise<void>((stop) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop())
+  // A signal during the start takes effect after the start, so that nothing is left half open.
+  const stopRequested = new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => resolve())
   })
   const { configFile, showsProgress } = commandLine()
-  const show = (progress: Progress) => void process.stdout.write(`${JSON.stringify(progress)}\n`)
-  const node = await startNode(configFile, stderrLogger, showsProgress ? { listeners: { progress: show } } : {})
+  const print = (progress: Progress) => void process.stdout.write(`${JSON.stringify(progress)}\n`)
+  const node = await startNode(configFile, stderrLogger, showsProgress ? { listeners: { progress: print } } : {})
   const name = node.cluster.manifest.nodeName || 'node'
   process.stdout.write(`${name} ready: ${node.url} (pid ${process.pid})\n`)
-  await reported
+  await stopRequested
   await node.close()
   process.exit(0)
 }

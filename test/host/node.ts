@@ -1,4 +1,4 @@
-// One node: database, cluster manager and HTTP API, put together from one YAML file. This is how a host mounts the module.
+// One node: database, cluster manager and HTTP API, configured by one YAML file. An example of how to embed the module.
 
 import { join } from 'node:path'
 import { ClusterManager, type ClusterOptions, type Logger } from '../../lib/index.ts'
@@ -7,21 +7,21 @@ import { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { LmdbHost } from './lmdb-host.ts'
 import { stderrLogger } from './log.ts'
-import { makeServer } from './server.ts'
+import { createServer } from './server.ts'
 import { Users } from './users.ts'
 
 const VERSION = '1.0.0'
 
 export type Node = {
-  /** Of the operations API. */
+  /** URL of the operations API. */
   url: string
   cluster: ClusterManager
   database: Database
-  /** In this order: no new requests, then the cluster, then the database, on which both rely. Idempotent. */
+  /** Closes the API, then the cluster, then the database, which both use. Idempotent. */
   close(): Promise<void>
 }
 
-/** `options` are the manager's. Rejects with HostError or ClusterError, with nothing left open. */
+/** `options` are passed to the cluster manager. Rejects with HostError or ClusterError, and leaves nothing open then. */
 export async function startNode(
   configFile: string,
   logger: Logger = stderrLogger,
@@ -38,7 +38,7 @@ export async function startNode(
     const database = await Database.open(join(config.rootPath, 'database'), logger)
     closers.unshift(() => database.close())
 
-    // The manager asks the host from the start; the database can give stamps only when the manager is there.
+    // The manager needs the host to open; the database gets its clock from the open manager.
     const host = new LmdbHost(database, VERSION)
     const { clusterPassword: password } = config
     const cluster = await ClusterManager.open({
@@ -52,7 +52,7 @@ export async function startNode(
     database.timestamp = () => cluster.timestamp()
     database.publish = (transaction) => cluster.publish(transaction)
 
-    const server = makeServer({ database, cluster, users: new Users(config.users), logger })
+    const server = createServer({ database, cluster, users: new Users(config.users), logger })
     closers.unshift(() => server.close())
     const url = await server.listen({ host: '127.0.0.1', port: config.port }).catch((error) => {
       throw new HostError(
@@ -69,7 +69,7 @@ export async function startNode(
   }
 }
 
-/** All of them, in order, even if one fails; then the first failure. */
+/** Runs all in order, even if one fails; then throws the first failure. */
 async function closeAll(closers: (() => Promise<unknown>)[]): Promise<void> {
   const failures: unknown[] = []
   for (const close of closers) await close().catch((error: unknown) => failures.push(error))

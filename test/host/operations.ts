@@ -1,4 +1,4 @@
-// The data operations: JSON bodies in, answers out, as HarperDB documents them.
+// Dispatch of the data operations: JSON bodies and answers as HarperDB documents them.
 
 import type { Caller } from '../../lib/index.ts'
 import type { Database } from './database.ts'
@@ -12,16 +12,16 @@ import { writeOperations } from './write-operations.ts'
 export type Operation = (database: Database, body: Body, caller: Caller) => Promise<object>
 export type Operations = Record<string, Operation>
 
-const everybody = new Map(Object.entries({ ...writeOperations, ...searchOperations, ...describeOperations }))
-const superUsers = new Map(Object.entries(schemaOperations))
+const unrestricted = new Map(Object.entries({ ...writeOperations, ...searchOperations, ...describeOperations }))
+const superUserOnly = new Map(Object.entries(schemaOperations))
 
-/** The answer, or undefined for a body that names no operation of ours: that is the cluster's to answer. */
+/** Returns undefined for any other operation, which the cluster answers. */
 export async function executeData(database: Database, body: unknown, caller: Caller): Promise<object | undefined> {
   if (!isObject(body) || typeof body.operation !== 'string') return undefined
-  const restricted = superUsers.get(body.operation)
+  const restricted = superUserOnly.get(body.operation)
   if (restricted && !caller.superUser) {
     throw new HostError(403, 'This operation is not authorized due to role restrictions and/or invalid database items')
   }
-  const operation = restricted ?? everybody.get(body.operation)
+  const operation = restricted ?? unrestricted.get(body.operation)
   return operation?.(database, body, caller)
 }

@@ -1,13 +1,11 @@
-// The outbox: transactions committed here that the cluster has not taken over yet, in the order of their commits.
+// The outbox: committed transactions that are not yet confirmed as published, in commit order.
 
 import type { Transaction } from '../../lib/host/host.ts'
 import type { Storage } from './storage.ts'
 
-type Place = { id: string }
-
 /**
- * Ordered by a position counted up inside the write transaction, not by stamp: what is republished keeps the stamp of its
- * origin, which may be older than much that stands before it, and must still come last.
+ * Ordered by a position that is incremented inside the write transaction, not by timestamp: a relayed transaction keeps its
+ * original timestamp, which may be older than that of earlier entries.
  */
 export class Outbox {
   readonly #storage: Storage
@@ -16,7 +14,7 @@ export class Outbox {
     this.#storage = storage
   }
 
-  /** Inside a transaction of the storage: the one that commits the data. */
+  /** Must run inside the storage transaction that commits the data. */
   add(transaction: Transaction): void {
     const position = this.#last() + 1
     this.#storage.state.put('outbox-position', position)
@@ -24,31 +22,31 @@ export class Outbox {
     this.#storage.outboxIds.put([transaction.id, position], true)
   }
 
-  /** Oldest first; behind `after`, or from the beginning when that is no longer there: what was before it is gone as well. */
-  async *read(after?: Place): AsyncGenerator<Transaction> {
+  /** Oldest first, starting after `after`. If `after` was removed, everything before it was removed as well, so reading starts at the beginning. */
+  async *read(after?: { id: string }): AsyncGenerator<Transaction> {
     const end = this.#last() + 1
     let position = (after && this.#find(after)) ?? 0
     for (;;) {
-      // Keys by the page and values one at a time: no read transaction stays open while the reader waits, and no more than
-      // one transaction is in memory.
+      // Keys are read by the page, values one at a time: no read transaction stays open while the consumer waits, and only one
+      // transaction is in memory.
       const page = [...this.#storage.outbox.getKeys({ start: position + 1, end, limit: 1000 })]
       if (page.length === 0) return
       for (position of page) {
         const transaction = this.#storage.outbox.get(position)
-        if (transaction) yield transaction // removed meanwhile if not there
+        if (transaction) yield transaction // undefined if removed in the meantime
       }
     }
   }
 
-  /** Inside a transaction of the storage; `except` are ids that stay. Nothing happens when `through` is not there (any more). */
-  removeThrough(through: Place, except: string[] = []): void {
-    const position = this.#find(through)
+  /** Must run inside a storage transaction. The ids in `keep` stay. Does nothing if `upTo` is not in the outbox. */
+  removeUpTo(upTo: { id: string }, keep: string[] = []): void {
+    const position = this.#find(upTo)
     if (position === undefined) return
-    for (const at of this.#storage.outbox.getKeys({ start: 0, end: position + 1 })) {
-      const { id } = this.#storage.outbox.get(at)!
-      if (except.includes(id)) continue
-      this.#storage.outboxIds.remove([id, at])
-      this.#storage.outbox.remove(at)
+    for (const entry of this.#storage.outbox.getKeys({ start: 0, end: position + 1 })) {
+      const { id } = this.#storage.outbox.get(entry)!
+      if (keep.includes(id)) continue
+      this.#storage.outboxIds.remove([id, entry])
+      this.#storage.outbox.remove(entry)
     }
   }
 
@@ -56,8 +54,8 @@ export class Outbox {
     return (this.#storage.state.get('outbox-position') as number | undefined) ?? 0
   }
 
-  /** The first one: the parts of one transaction that came through several sources share their id. */
-  #find({ id }: Place): number | undefined {
+  /** The first position: parts of one transaction that arrived through several sources may share an id. */
+  #find({ id }: { id: string }): number | undefined {
     for (const [, position] of this.#storage.outboxIds.getKeys({ start: [id], end: [id, Infinity], limit: 1 }))
       return position
     return undefined

@@ -1,4 +1,4 @@
-// What data operations read out of a JSON body, with HarperDB's names and texts. Nothing in a body is believed.
+// Reads and validates fields of a JSON body. Field names and error texts are HarperDB's.
 
 import type { PrimaryKey } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
@@ -6,13 +6,13 @@ import { badRequest } from './errors.ts'
 
 export type Body = Record<string, unknown>
 
-/** `database` or `schema`; neither means `data`. */
-export const readDatabase = (body: Body): string => readText(body, 'database', 'schema') ?? 'data'
+/** `database` or `schema`; the default is `data`. */
+export const readDatabase = (body: Body): string => readString(body, 'database', 'schema') ?? 'data'
 
-export const readTable = (body: Body): string => required(readText(body, 'table'), 'table')
+export const readTable = (body: Body): string => required(readString(body, 'table'), 'table')
 
-/** The first of these names that is there. */
-export function readText(body: Body, ...names: string[]): string | undefined {
+/** The first of these fields that exists. */
+export function readString(body: Body, ...names: string[]): string | undefined {
   const [name, value] = first(body, names)
   if (value === undefined) return undefined
   if (typeof value !== 'string') throw badRequest(`'${name}' must be a string`)
@@ -37,7 +37,7 @@ export function readIds(body: Body): PrimaryKey[] {
   return ids as PrimaryKey[]
 }
 
-/** `get_attributes`; undefined means all of them. */
+/** `get_attributes`; undefined means all attributes. */
 export function readAttributes(body: Body): string[] | undefined {
   if (body.get_attributes === undefined) return undefined
   const names = readList(body, 'get_attributes')
@@ -53,7 +53,7 @@ export function readList(body: Body, ...names: string[]): unknown[] {
   return value as unknown[]
 }
 
-/** The first of these names that is there, whatever its value. */
+/** The first of these fields that exists, of any type. */
 export function readAny(body: Body, ...names: string[]): unknown {
   const [name, value] = first(body, names)
   return required(value, name)

@@ -1,4 +1,4 @@
-// The rows of all tables, to be read.
+// Read access to the rows of all tables.
 
 import type { Attributes } from '../../lib/host/merge-row.ts'
 import { rowKey, tableRange } from './keys.ts'
@@ -19,13 +19,13 @@ export class Rows {
     return this.#storage.rows.get(rowKey(database, table, key))?.record
   }
 
-  /** In the order of the primary keys, numbers first. */
+  /** In the order of the primary keys: numbers first, then strings. */
   *scan(database: string, table: string): Generator<Attributes> {
     for (const { value } of this.#storage.rows.getRange(tableRange(database, table)))
       if (value.record) yield value.record
   }
 
-  /** For changing many rows of one table inside a transaction of the storage. `finish` stores what changed of the table. */
+  /** To change rows of one table inside a storage transaction. `finish` stores the table's new count and attributes. */
   editor(database: string, table: string): TableEditor {
     return new TableEditor(this.#storage, this.#tables, this.#tables.get(database, table))
   }

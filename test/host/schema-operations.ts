@@ -1,8 +1,8 @@
-// Creating, dropping and describing databases and tables.
+// Operations that create, drop and describe databases and tables. Names and texts are HarperDB's.
 
 import { HostError } from './errors.ts'
 import type { Operation, Operations } from './operations.ts'
-import { type Body, isObject, readDatabase, readList, readTable, readText, required } from './request.ts'
+import { type Body, isObject, readDatabase, readList, readString, readTable, required } from './request.ts'
 import type { Table } from './tables.ts'
 
 const createDatabase: Operation = async (database, body) => {
@@ -12,8 +12,8 @@ const createDatabase: Operation = async (database, body) => {
 }
 
 const dropDatabase: Operation = async (database, body) => {
-  // No default: forgetting the name must not cost the database `data`.
-  const name = required(readText(body, 'database', 'schema'), 'database')
+  // No default: a request without a name must not drop the database `data`.
+  const name = required(readString(body, 'database', 'schema'), 'database')
   await database.dropDatabase(name)
   return { message: `successfully deleted '${name}'` }
 }
@@ -24,7 +24,7 @@ const describeDatabase: Operation = async (database, body) => {
   return describe(database.tables(name))
 }
 
-/** For super users. */
+/** For super users only. */
 export const schemaOperations: Operations = {
   create_schema: createDatabase,
   create_database: createDatabase,
@@ -33,7 +33,7 @@ export const schemaOperations: Operations = {
 
   async create_table(database, body) {
     const [name, table] = [readDatabase(body), readTable(body)]
-    const primaryKey = required(readText(body, 'primary_key', 'hash_attribute'), 'primary_key')
+    const primaryKey = required(readString(body, 'primary_key', 'hash_attribute'), 'primary_key')
     await database.createTable({ database: name, table, primaryKey, attributes: readNames(body) }, true)
     return { message: `table '${name}.${table}' successfully created.` }
   },
@@ -45,7 +45,7 @@ export const schemaOperations: Operations = {
   },
 }
 
-/** For everybody. */
+/** For all users. */
 export const describeOperations: Operations = {
   async describe_all(database) {
     return Object.fromEntries(database.databases().map((name) => [name, describe(database.tables(name))]))
@@ -68,10 +68,10 @@ const describeTable = ({ database, table, primaryKey, attributes, count }: Table
   record_count: count,
 })
 
-/** `attributes: [{ name }]`, or nothing: attributes come with the records anyway. */
+/** `attributes: [{ name }]`, optional: records add their attributes by themselves. */
 function readNames(body: Body): string[] {
   if (body.attributes === undefined) return []
   return readList(body, 'attributes').map((attribute, i) =>
-    required(isObject(attribute) ? readText(attribute, 'name', 'attribute') : undefined, `attributes[${i}].name`),
+    required(isObject(attribute) ? readString(attribute, 'name', 'attribute') : undefined, `attributes[${i}].name`),
   )
 }

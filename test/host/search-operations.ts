@@ -1,9 +1,9 @@
-// search_by_id, search_by_value and the two SELECTs that we know: reading only, without indexes.
+// search_by_id, search_by_value and two forms of SELECT. Without indexes.
 
 import type { Attributes } from '../../lib/host/merge-row.ts'
 import { badRequest } from './errors.ts'
 import type { Operation, Operations } from './operations.ts'
-import { readAny, readAttributes, readDatabase, readIds, readTable, readText, required } from './request.ts'
+import { readAny, readAttributes, readDatabase, readIds, readString, readTable, required } from './request.ts'
 
 const searchById: Operation = async (database, body) => {
   const [name, table, ids, attributes] = [readDatabase(body), readTable(body), readIds(body), readAttributes(body)]
@@ -20,19 +20,19 @@ export const searchOperations: Operations = {
   search_by_hash: searchById,
 
   async search_by_value(database, body) {
-    const attribute = required(readText(body, 'search_attribute', 'attribute'), 'search_attribute')
-    const fits = matcher(readAny(body, 'search_value', 'value'))
+    const attribute = required(readString(body, 'search_attribute', 'attribute'), 'search_attribute')
+    const matches = matcher(readAny(body, 'search_value', 'value'))
     const attributes = readAttributes(body)
     const found: Attributes[] = []
     for (const record of database.scan(readDatabase(body), readTable(body))) {
       const value = Object.hasOwn(record, attribute) ? record[attribute] : undefined
-      if (value !== undefined && value !== null && fits(value)) found.push(pick(record, attributes))
+      if (value !== undefined && value !== null && matches(value)) found.push(pick(record, attributes))
     }
     return found
   },
 
   async sql(database, body) {
-    const { columns, name, table } = parseSelect(required(readText(body, 'sql'), 'sql'))
+    const { columns, name, table } = parseSelect(required(readString(body, 'sql'), 'sql'))
     const count = /^count ?\( ?\* ?\)(?: as (\w+))?$/i.exec(columns)
     if (count) return [{ [count[1] ?? 'COUNT(*)']: database.table(name, table).count }]
     const attributes = columns === '*' ? undefined : columns.split(',').map((column) => identifier(column.trim()))
@@ -40,39 +40,39 @@ export const searchOperations: Operations = {
   },
 }
 
-/** Attributes that a record does not have are null, as in a table. */
+/** Attributes that the record lacks are null. */
 const pick = (record: Attributes, attributes: string[] | undefined): Attributes =>
   attributes
     ? Object.fromEntries(attributes.map((name) => [name, Object.hasOwn(record, name) ? record[name] : null]))
     : record
 
-/** Equality as JSON sees it; `*` stands at the beginning or the end of a text, for anything. */
-function matcher(desired: unknown): (value: unknown) => boolean {
-  if (typeof desired !== 'string' || !desired.includes('*')) {
-    const text = plain(desired)
-    return (value) => plain(value) === text
+/** Equality of the JSON forms. A string may start or end with the wildcard `*`. */
+function matcher(expected: unknown): (value: unknown) => boolean {
+  if (typeof expected !== 'string' || !expected.includes('*')) {
+    const text = jsonForm(expected)
+    return (value) => jsonForm(value) === text
   }
-  const open = { start: desired.startsWith('*'), end: desired.endsWith('*') }
-  const text = desired.slice(open.start ? 1 : 0, open.end ? -1 : undefined)
+  const open = { start: expected.startsWith('*'), end: expected.endsWith('*') }
+  const text = expected.slice(open.start ? 1 : 0, open.end ? -1 : undefined)
   if (open.start && open.end) return (value) => String(value).includes(text)
   if (open.start) return (value) => String(value).endsWith(text)
   if (open.end) return (value) => String(value).startsWith(text)
-  return (value) => value === desired
+  return (value) => value === expected
 }
 
-/** 5 and 5n are the same value to a caller who has only JSON, '5' is another. */
-const plain = (value: unknown): string | undefined =>
+/** 5 and 5n have the same JSON form, '5' has a different one. */
+const jsonForm = (value: unknown): string | undefined =>
   typeof value === 'bigint'
     ? String(value)
     : (JSON.stringify(value, (_, each) => (typeof each === 'bigint' ? String(each) : each)) ?? undefined)
 
 function parseSelect(sql: string): { columns: string; name: string; table: string } {
-  // Blanks first, so that the pattern below cannot be made to search for long.
+  // Blanks are normalized first, so that no input makes the pattern below backtrack for long.
   const text = sql.trim().replace(/;$/, '').trim().split(/\s+/).join(' ')
   const parts = /^select (.+) from (\S+)$/i.exec(text)
   const path = parts?.[2]?.split('.') ?? []
   if (!parts || path.length > 2) {
-    throw badRequest('SQL that this database knows: SELECT count(*) AS c FROM db.table; SELECT a, b FROM db.table')
+    throw badRequest('Unsupported SQL. Supported: SELECT count(*) AS c FROM db.table; SELECT a, b FROM db.table')
   }
   const [name, table] = path.length === 2 ? path : ['data', path[0]]
   return { columns: parts[1]!, name: identifier(name!), table: identifier(table!) }
@@ -81,6 +81,7 @@ function parseSelect(sql: string): { columns: string; name: string; table: strin
 /** A name, plain or in backticks or double quotes. */
 function identifier(text: string): string {
   const name = /^(?:`([^`]+)`|"([^"]+)"|([\w$-]+))$/.exec(text)
-  if (!name) throw badRequest(`'${text.slice(0, 100)}' in the SQL is no name of a database, table or attribute`)
+  if (!name)
+    throw badRequest(`'${text.slice(0, 100)}' in the SQL is not a valid name of a database, table or attribute`)
   return (name[1] ?? name[2] ?? name[3])!
 }

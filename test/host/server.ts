@@ -1,8 +1,8 @@
-// The HTTP operations API: `POST /` with a JSON body that names an operation.
+// The HTTP operations API: `POST /` with a JSON body that contains `operation`.
 
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Caller, ClusterManager, Logger } from '../../lib/index.ts'
+import type { Caller, Logger } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
@@ -15,45 +15,45 @@ declare module 'fastify' {
   }
 }
 
-const BODY_LIMIT_BYTES = 100 * 1024 * 1024
+const MAX_BODY_BYTES = 100 * 1024 * 1024
 
 export type ServerOptions = {
   database: Database
   /** Answers what the data operations do not know, unknown and missing operations included. */
-  cluster: Pick<ClusterManager, 'execute'>
+  cluster: { execute(request: unknown, caller: Caller): Promise<object> }
   users: Users
   logger: Logger
 }
 
-/** Not listening yet. */
-export function makeServer({ database, cluster, users, logger }: ServerOptions): FastifyInstance {
-  const failed = (error: unknown): [statusCode: number, body: object] => {
-    const [statusCode, body] = answerTo(error)
+/** Creates the server; the caller calls `listen`. */
+export function createServer({ database, cluster, users, logger }: ServerOptions): FastifyInstance {
+  const toAnswer = (error: unknown): [statusCode: number, body: object] => {
+    const [statusCode, body] = describeError(error)
     if (statusCode >= 500) logger.error({ error }, 'A request failed')
     return [statusCode, body]
   }
   const server = fastify({
-    bodyLimit: BODY_LIMIT_BYTES,
-    clientErrorHandler: answerGarbage,
+    bodyLimit: MAX_BODY_BYTES,
+    clientErrorHandler: answerInvalidHttp,
     frameworkErrors: (error, _request, reply) => {
-      const [statusCode, body] = failed(error)
+      const [statusCode, body] = toAnswer(error)
       void (reply as FastifyReply).code(statusCode).send(body)
     },
   })
   server.decorateRequest('caller', undefined)
   server.setReplySerializer(toJson)
 
-  // Before the body is read: who may not log in does not get to send 100 MB.
+  // Before the body is read: a caller without valid credentials cannot send 100 MB.
   server.addHook('onRequest', async (request) => {
     request.caller = users.authenticate(request.headers.authorization)
   })
   server.setErrorHandler((error, _request, reply) => {
-    const [statusCode, body] = failed(error)
+    const [statusCode, body] = toAnswer(error)
     if (statusCode === 401) void reply.header('www-authenticate', 'Basic realm="operations API"')
     return reply.code(statusCode).send(body)
   })
   server.setNotFoundHandler(() => {
-    throw new HostError(404, 'Not found: operations are sent as POST /')
+    throw new HostError(404, 'Not found: send operations as POST /')
   })
   server.post('/', async ({ body, caller }, reply) => {
     const answer = (await executeData(database, body, caller!)) ?? (await cluster.execute(body, caller!))
@@ -62,8 +62,8 @@ export function makeServer({ database, cluster, users, logger }: ServerOptions):
   return server
 }
 
-/** HostErrors, ClusterErrors and fastify's own have a status and a text for the caller; anything else is our fault. */
-function answerTo(error: unknown): [statusCode: number, body: object] {
+/** HostError, ClusterError and fastify's errors have a status and a message for the caller. Any other error is internal: 500. */
+function describeError(error: unknown): [statusCode: number, body: object] {
   const { statusCode, message } = error as { statusCode?: unknown; message?: unknown }
   if (typeof statusCode !== 'number' || typeof message !== 'string') {
     return [500, { error: 'There was an error processing your request. Check logs and try again.' }]
@@ -72,8 +72,8 @@ function answerTo(error: unknown): [statusCode: number, body: object] {
   return [statusCode, { error: message, unauthorized_access: [], invalid_schema_items: [] }]
 }
 
-/** What is no HTTP request never becomes one for fastify: the answer is written to the socket. */
-function answerGarbage(error: { code?: string }, socket: Socket): void {
+/** Fastify has no reply object for data that is not HTTP, so the answer is written to the socket. */
+function answerInvalidHttp(error: { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) return
   const body = toJson({ error: `Bad request: ${error.code ?? 'not HTTP'}` })
   const head = [

@@ -1,4 +1,4 @@
-// Changing rows of one table inside a write transaction: merges changes in, and keeps the table's count and attributes true.
+// Changes rows of one table inside a write transaction: merges changes, and updates the table's count and attributes.
 
 import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
 import { rowKey } from './keys.ts'
@@ -23,12 +23,12 @@ export class TableEditor {
   }
 
   merge(key: unknown, change: RowChange): void {
-    const at = this.#key(key)
-    if (change.operation !== 'delete') this.#learn(change.record)
-    const before = this.#read(at)
+    const storedKey = this.#key(key)
+    if (change.operation !== 'delete') this.#addAttributes(change.record)
+    const before = this.#read(storedKey)
     const after = mergeRow(before, change)
     if (after === before) return
-    this.#storage.rows.put(at, after)
+    this.#storage.rows.put(storedKey, after)
     this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)
   }
 
@@ -44,7 +44,7 @@ export class TableEditor {
     return this.#storage.rows.get(key)
   }
 
-  #learn(record: Attributes): void {
+  #addAttributes(record: Attributes): void {
     for (const name of Object.keys(record)) {
       if (this.#attributes.has(name)) continue
       checkAttribute(name)

@@ -7,7 +7,7 @@ import type { Storage, StoredTable } from './storage.ts'
 
 export type Table = StoredTable & { database: string; table: string }
 
-/** Every method that changes something runs inside a transaction of the storage. */
+/** Methods that write must run inside a storage transaction. */
 export class Tables {
   readonly #storage: Storage
 
@@ -19,7 +19,7 @@ export class Tables {
     return [...this.#storage.schema.getRange()].filter(({ value }) => value === null).map(({ key }) => String(key))
   }
 
-  /** Of all databases, or of one. */
+  /** Tables of all databases, or of one. */
   list(database?: string): Table[] {
     const tables: Table[] = []
     for (const { key, value } of this.#storage.schema.getRange()) {
@@ -35,9 +35,9 @@ export class Tables {
     return stored ? { database, table, ...stored } : undefined
   }
 
-  /** Throws HostError 404 when there is no such table, or no such database. */
+  /** Throws HostError 404 if the table or its database does not exist. */
   get(database: string, table: string): Table {
-    this.#needDatabase(database)
+    this.#requireDatabase(database)
     const found = this.find(database, table)
     if (!found) throw new HostError(404, `Table '${database}.${table}' does not exist`)
     return found
@@ -52,7 +52,7 @@ export class Tables {
     if (!this.hasDatabase(database)) this.#storage.schema.put([database], null)
   }
 
-  /** And its database. Of a table that exists, adds the attributes that it does not have. */
+  /** Creates the table and its database. If the table exists, adds missing attributes. */
   create({ database, table, primaryKey, attributes }: TableDescription): void {
     checkName('table', table)
     checkAttribute(primaryKey)
@@ -69,7 +69,7 @@ export class Tables {
     this.put({ database, table, primaryKey, attributes: [...all], count: found?.count ?? 0 })
   }
 
-  /** With all its rows and tombstones. */
+  /** Deletes the table with all rows and tombstones. */
   drop(database: string, table: string): void {
     this.get(database, table)
     for (const key of this.#storage.rows.getKeys(tableRange(database, table))) this.#storage.rows.remove(key)
@@ -77,7 +77,7 @@ export class Tables {
   }
 
   dropDatabase(database: string): void {
-    this.#needDatabase(database)
+    this.#requireDatabase(database)
     for (const { table } of this.list(database)) this.drop(database, table)
     this.#storage.schema.remove([database])
   }
@@ -86,21 +86,21 @@ export class Tables {
     return this.#storage.schema.doesExist([database])
   }
 
-  #needDatabase(database: string): void {
+  #requireDatabase(database: string): void {
     if (!this.hasDatabase(database)) throw new HostError(404, `database '${database}' does not exist`)
   }
 }
 
-/** HarperDB's rule: printable ASCII but slashes and backticks, at most 250 characters. */
-function checkName(what: 'database' | 'table', name: string): void {
-  if (name === '') throw badRequest(`'${what}' is not allowed to be empty`)
-  if (name.length > 250) throw badRequest(`'${what}' cannot exceed 250 characters`)
+/** HarperDB's rule: printable ASCII without slashes and backticks, at most 250 characters. */
+function checkName(kind: 'database' | 'table', name: string): void {
+  if (name === '') throw badRequest(`'${kind}' is not allowed to be empty`)
+  if (name.length > 250) throw badRequest(`'${kind}' cannot exceed 250 characters`)
   if (!/^[\x20-\x7e]+$/.test(name) || /[/`]/.test(name)) {
-    throw badRequest(`'${what}' names cannot include backticks, forward slashes or anything but printable ASCII`)
+    throw badRequest(`'${kind}' names cannot include backticks, forward slashes or anything but printable ASCII`)
   }
 }
 
-/** `__proto__` cannot be told from an object's prototype once it is decoded. */
+/** `__proto__` is excluded: decoders confuse it with the prototype of an object. */
 export function checkAttribute(name: string): void {
   if (name === '' || name.length > 250 || name === '__proto__') {
     throw badRequest(

@@ -1,14 +1,14 @@
-// Who may log in to the HTTP API: Basic authentication against the users of the configuration file.
+// Basic authentication of the HTTP API against the users of the configuration file.
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Caller } from '../../lib/index.ts'
 import { HostError } from './errors.ts'
 
-/** `role`: `super_user`, or any other name for an ordinary user; `cluster_user` is one too, its rights are in the mesh. */
+/** `role`: `super_user`, or any other name for an ordinary user. `cluster_user` is an ordinary user here; its rights are in the mesh. */
 export type User = { username: string; password: string; role: string }
 
 const digest = (text: string) => createHash('sha256').update(text).digest()
-const nobody = digest('')
+const UNKNOWN_USER = digest('')
 
 export class Users {
   readonly #users: Map<string, { digest: Buffer; superUser: boolean }>
@@ -22,7 +22,7 @@ export class Users {
     )
   }
 
-  /** Throws HostError 401. Takes as long for an unknown user as for a wrong password. */
+  /** Throws HostError 401. Takes the same time for an unknown user as for a wrong password. */
   authenticate(authorization: string | undefined): Caller & { username: string } {
     if (!authorization) throw new HostError(401, 'Must login')
     const [scheme = '', credentials = ''] = authorization.split(' ', 2)
@@ -30,9 +30,9 @@ export class Users {
     const colon = text.indexOf(':')
     const username = text.slice(0, Math.max(colon, 0))
     const user = this.#users.get(username)
-    // Digests have one length, whatever the passwords are.
-    const same = timingSafeEqual(digest(text.slice(colon + 1)), user?.digest ?? nobody)
-    if (!user || !same || colon < 0 || scheme.toLowerCase() !== 'basic') throw new HostError(401, 'Login failed')
+    // Digests have the same length, as timingSafeEqual requires.
+    const matches = timingSafeEqual(digest(text.slice(colon + 1)), user?.digest ?? UNKNOWN_USER)
+    if (!user || !matches || colon < 0 || scheme.toLowerCase() !== 'basic') throw new HostError(401, 'Login failed')
     return { username, superUser: user.superUser }
   }
 }

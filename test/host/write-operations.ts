@@ -1,5 +1,5 @@
-// insert, update, upsert, delete: all that one request writes is one transaction. `timestamp` in the answers is ours: it tells
-// which of several acknowledged writes of a row is the one that stays.
+// insert, update, upsert, delete: each request is one transaction. The answers have HarperDB's fields, and `timestamp`, which
+// shows which of several acknowledged writes of a row wins.
 
 import type { Operations } from './operations.ts'
 import { readDatabase, readIds, readRecords, readTable } from './request.ts'

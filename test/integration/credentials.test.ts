@@ -74,7 +74,7 @@ test('a password that cannot be fetched leaves everything as it was', async (t) 
     () => Promise.reject(new Error('the vault is closed')),
   ]) {
     answer = bad
-    await assert.rejects(node.cluster.rotatePassword(), { code: 'invalid_option', message: /option 'password'/ })
+    await assert.rejects(node.cluster.rotatePassword(), { code: 'invalid_option', message: /Option 'password'/ })
   }
   assert.equal(await node.pid('leaf'), leaf)
   await node.host.write('a', insert('dog', { id: 'a' }))

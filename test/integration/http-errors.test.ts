@@ -1,4 +1,4 @@
-// Every error and every rule of the operations that can be seen over HTTP, on three real nodes and one without clustering.
+// Every error and rule of the operations over HTTP, on three real nodes and one without clustering.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -14,7 +14,7 @@ const dog = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
 const deleted = { message: 'cluster routes successfully deleted' }
 const set = { message: 'cluster routes successfully set' }
 
-/** One valid request of each operation; `node9` is nowhere. */
+/** One valid request of each operation. `node9` does not exist. */
 const valid: Record<string, object> = {
   cluster_set_routes: { server: 'hub', routes: [{ host: 'host9', port: 9932 }] },
   cluster_get_routes: {},
@@ -37,31 +37,31 @@ const forbidden = {
   invalid_schema_items: [],
 }
 
-/** What a node answers to a body that is at fault: `[body, text]`, of one operation. */
-type Fault = [body: object, text: string]
+/** An invalid body of an operation, and the error text of the answer. */
+type InvalidBody = [body: object, text: string]
 
-/** Faults of the field `node_name`. */
-const nodeNames = (rest: object): Fault[] => [
+/** Invalid values of `node_name`. */
+const invalidNodeNames = (rest: object): InvalidBody[] => [
   [rest, "'node_name' is required"],
   [{ node_name: null, ...rest }, "'node_name' is required"],
   [{ node_name: 5, ...rest }, "'node_name' must be a string"],
   [{ node_name: '', ...rest }, "'node_name' is not allowed to be empty"],
   ...['a.b', 'a,b', 'a*', 'a>', 'a b', ' a', 'a/b', 'a\u0007'].map(
-    (node_name): Fault => [{ node_name, ...rest }, "'node_name' invalid, must not contain ., * or >"],
+    (node_name): InvalidBody => [{ node_name, ...rest }, "'node_name' invalid, must not contain ., * or >"],
   ),
   [{ node_name: 'node1', ...rest }, "'node_name' cannot be this nodes name"],
 ]
 
-/** Faults of one subscription, without the path before the field. */
-const { publish: _publish, ...readOutbox } = dog
-const { table: _table, ...untabled } = dog
-const subscriptionFaults: [subscription: unknown, text: string][] = [
+const { publish: _publish, ...withoutPublish } = dog
+const { table: _table, ...withoutTable } = dog
+/** Invalid subscriptions. PATH stands for the path of the subscription. */
+const invalidSubscriptions: [subscription: unknown, text: string][] = [
   ['dog', "'PATH' must be of type object"],
   [[], "'PATH' must be of type object"],
   [null, "'PATH' must be of type object"],
   [{}, "'PATH.table' is required. 'PATH.subscribe' is required. 'PATH.publish' is required"],
-  [untabled, "'PATH.table' is required"],
-  [readOutbox, "'PATH.publish' is required"],
+  [withoutTable, "'PATH.table' is required"],
+  [withoutPublish, "'PATH.publish' is required"],
   [{ ...dog, table: 5 }, "'PATH.table' must be a string"],
   [{ ...dog, table: null }, "'PATH.table' must be a string"],
   [{ ...dog, table: '' }, "'PATH.table' is not allowed to be empty"],
@@ -83,9 +83,9 @@ const subscriptionFaults: [subscription: unknown, text: string][] = [
     "'PATH.table' must be a string. 'PATH.subscribe' must be a boolean. 'PATH.publish' must be a boolean. 'PATH.start_time' must be in ISO 8601 date format",
   ],
 ]
-const faultySubscriptions = (path: string, body: (subscriptions: unknown) => object): Fault[] => [
-  ...subscriptionFaults.map(
-    ([subscription, text]): Fault => [body([subscription]), text.replaceAll('PATH', `${path}subscriptions[0]`)],
+const invalidSubscriptionLists = (path: string, body: (subscriptions: unknown) => object): InvalidBody[] => [
+  ...invalidSubscriptions.map(
+    ([subscription, text]): InvalidBody => [body([subscription]), text.replaceAll('PATH', `${path}subscriptions[0]`)],
   ),
   [body([dog, { ...dog, publish: 'x' }]), `'${path}subscriptions[1].publish' must be a boolean`],
   [
@@ -99,16 +99,16 @@ const faultySubscriptions = (path: string, body: (subscriptions: unknown) => obj
   [body([]), `'${path}subscriptions' must contain at least 1 items`],
 ]
 
-const aboutNode = (node_name: string): Fault[] => [
-  ...nodeNames({ subscriptions: [dog] }),
-  ...faultySubscriptions('', (subscriptions) => ({ node_name, subscriptions })),
+const invalidNodeBodies = (node_name: string): InvalidBody[] => [
+  ...invalidNodeNames({ subscriptions: [dog] }),
+  ...invalidSubscriptionLists('', (subscriptions) => ({ node_name, subscriptions })),
   [{}, "'node_name' is required. 'subscriptions' is required"],
   [{ node_name: 5, subscriptions: 5 }, "'node_name' must be a string. 'subscriptions' must be an array"],
 ]
 
-/** Faults of the field `routes`. */
-const someRoutes = (rest: object): Fault[] => {
-  const of = (route: unknown, text: string): Fault => [{ ...rest, routes: [route] }, text]
+/** Invalid values of `routes`. */
+const invalidRoutes = (rest: object): InvalidBody[] => {
+  const of = (route: unknown, text: string): InvalidBody => [{ ...rest, routes: [route] }, text]
   const host = (value: unknown, text: string) => of({ host: value, port: 1 }, `'routes[0].host' ${text}`)
   const port = (value: unknown, text: string) => of({ host: 'h', port: value }, `'routes[0].port' ${text}`)
   return [
@@ -148,19 +148,19 @@ const someRoutes = (rest: object): Fault[] => {
 const connections = (...all: unknown[]) => ({ connections: all })
 const purge = (options: unknown) => ({ database: 'dev', table: 'dog', options })
 
-const faults: Record<string, Fault[]> = {
+const invalidBodies: Record<string, InvalidBody[]> = {
   cluster_set_routes: [
-    ...someRoutes({ server: 'hub' }),
+    ...invalidRoutes({ server: 'hub' }),
     ...['x', '', 'HUB', null, 5].map(
-      (server): Fault => [{ server, routes: [] }, "'server' must be one of [hub, leaf]"],
+      (server): InvalidBody => [{ server, routes: [] }, "'server' must be one of [hub, leaf]"],
     ),
     [{ routes: [] }, "'server' is required"],
     [{}, "'server' is required. 'routes' is required"],
     [{ server: 'x', routes: 5 }, "'server' must be one of [hub, leaf]. 'routes' must be an array"],
   ],
-  cluster_delete_routes: someRoutes({}),
+  cluster_delete_routes: invalidRoutes({}),
   add_node: [
-    ...aboutNode('node3'),
+    ...invalidNodeBodies('node3'),
     [
       { node_name: 'node3', subscriptions: [{ ...dog, publish: false, subscribe: false }] },
       "'subscriptions[0]' subscribe and/or publish must be set to true when adding a node",
@@ -174,10 +174,10 @@ const faults: Record<string, Fault[]> = {
       "Node 'node2' has already been added, perform update_node to proceed.",
     ],
   ],
-  update_node: aboutNode('node2'),
-  set_node_replication: aboutNode('node2'),
+  update_node: invalidNodeBodies('node2'),
+  set_node_replication: invalidNodeBodies('node2'),
   remove_node: [
-    ...nodeNames({}),
+    ...invalidNodeNames({}),
     [{ name: null }, "'node_name' is required"],
     [{ name: 'node1' }, "'node_name' cannot be this nodes name"],
     [{ node_name: 'node9' }, "Node 'node9' was not found."],
@@ -200,7 +200,7 @@ const faults: Record<string, Fault[]> = {
       connections({ node_name: 'node2', subscriptions: [dog] }, { node_name: 'node2', subscriptions: [dog] }),
       "'connections' must not name a node twice",
     ],
-    ...faultySubscriptions('connections[1].', (subscriptions) =>
+    ...invalidSubscriptionLists('connections[1].', (subscriptions) =>
       connections({ node_name: 'node2', subscriptions: [dog] }, { node_name: 'node3', subscriptions }),
     ),
     [{ connections: [], dry_run: 'maybe' }, "'dry_run' must be a boolean"],
@@ -242,8 +242,8 @@ const faults: Record<string, Fault[]> = {
   ],
 }
 
-/** Where only the status and a part of the text are laid down. */
-const differing: [operation: string, body: object, text: RegExp][] = [
+/** Only the status and a part of the text are specified. */
+const contradictions: [operation: string, body: object, text: RegExp][] = [
   ...['add_node', 'update_node', 'set_node_replication'].flatMap((operation): [string, object, RegExp][] => [
     [operation, { node_name: 'node3', subscriptions: [{ ...dog, database: 'data' }] }, /database.*schema/],
     ...['two words', 'x.y', '*', '>', 'bell\u0007'].flatMap((name): [string, object, RegExp][] => [
@@ -288,7 +288,7 @@ describe('errors and rules over HTTP', () => {
       await writeFile(configFile, String(document))
     }
     await Promise.all(nodes.map((node) => node.start()))
-    await eventually('a whole mesh', async () => {
+    await eventually('a complete mesh', async () => {
       type Network = { nodes: { connected_nodes: string[] }[] }
       const { nodes: members } = await node1.operation<Network>({ operation: 'cluster_network', timeout: 500 })
       return members.length === 3 && members.every(({ connected_nodes }) => connected_nodes.length === 2)
@@ -304,7 +304,7 @@ describe('errors and rules over HTTP', () => {
   const createTable = (node: NodeProcess, table: string, primary_key = 'id') =>
     node.operation({ operation: 'create_table', database: 'dev', table, primary_key })
 
-  /** A request with exactly these headers. */
+  /** Sends a request with exactly these headers. */
   async function post(node: NodeProcess, body: string, headers: Record<string, string>) {
     const response = await fetch(node.url, {
       method: 'POST',
@@ -317,32 +317,32 @@ describe('errors and rules over HTTP', () => {
     authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
   })
 
-  async function held(node: NodeProcess) {
+  async function connectionsOf(node: NodeProcess) {
     const { connections } = await node.operation<{ connections: Connection[] }>({ operation: 'cluster_status' })
     return connections.map(({ node_name, subscriptions }) => ({ node_name, subscriptions }))
   }
 
-  /** All that an operation can change on a node: what it holds, and its file to the byte. */
+  /** Everything that an operation can change on a node, including the bytes of its file. */
   const stateOf = async (node: NodeProcess) => ({
-    nodes: await held(node),
+    nodes: await connectionsOf(node),
     routes: await node.operation({ operation: 'cluster_get_routes' }),
     file: await readFile(node.configFile, 'utf8'),
     tables: await node.operation({ operation: 'describe_all' }),
   })
 
-  /** What `work` leaves as it was, on every node. */
+  /** Asserts that `work` changes nothing on any node. */
   async function changesNothing(work: () => Promise<void>): Promise<void> {
     const before = await Promise.all(nodes.map(stateOf))
     await work()
     assert.deepEqual(await Promise.all(nodes.map(stateOf)), before)
   }
 
-  const answers = async (node: NodeProcess, request: object, status: number, error: string) =>
+  const rejects = async (node: NodeProcess, request: object, status: number, error: string) =>
     assert.deepEqual(await node.request(request), { status, body: { error } }, JSON.stringify(request))
 
-  // --- who asks, and for what -------------------------------------------------------------------------------------------
+  // --- callers and operations -------------------------------------------------------------------------------------------
 
-  test('who does not log in is told so, before anything else', async () => {
+  test('a request without valid credentials gets 401 before any other check', async () => {
     for (const body of ['{"operation":"cluster_status"}', '{"operation":"nonsense"}', '{"operation"', '']) {
       const { status, headers, body: answer } = await post(node1, body, {})
       assert.equal(status, 401)
@@ -363,7 +363,7 @@ describe('errors and rules over HTTP', () => {
     }
   })
 
-  test('an ordinary user is refused every operation, and nothing is read or changed', async () => {
+  test('an ordinary user gets 403 for every operation, and nothing changes', async () => {
     const meshUser = { username: clusterUser, password: clusterPassword }
     await changesNothing(async () => {
       for (const login of [ordinary, meshUser])
@@ -376,7 +376,7 @@ describe('errors and rules over HTTP', () => {
     })
   })
 
-  test('an operation that is missing or unknown', async () => {
+  test('a missing or unknown operation', async () => {
     for (const body of ['{}', '[]', 'null', '"cluster_status"', '5'])
       assert.deepEqual(
         await node1.request(body),
@@ -384,30 +384,30 @@ describe('errors and rules over HTTP', () => {
         body,
       )
     for (const operation of ['nonsense', 'cluster_Status', ' cluster_status', 'toString', 'constructor'])
-      await answers(node1, { operation }, 400, `Operation '${operation}' not found`)
+      await rejects(node1, { operation }, 400, `Operation '${operation}' not found`)
   })
 
-  test('a body that is no JSON', async () => {
+  test('a body that is not JSON', async () => {
     for (const body of ['{"operation":', '{operation: "cluster_status"}', 'cluster_status', '']) {
       const { status, body: answer } = await node1.request(body)
       assert.equal(status, 400, body)
       assert.deepEqual(Object.keys(answer), ['error'])
       assert.equal(typeof answer.error, 'string')
     }
-    assert.equal((await node1.request({ operation: 'cluster_status' })).status, 200, 'it goes on answering')
+    assert.equal((await node1.request({ operation: 'cluster_status' })).status, 200, 'the node still answers')
   })
 
-  // --- faults of bodies ---------------------------------------------------------------------------------------------------
+  // --- invalid bodies ---------------------------------------------------------------------------------------------------
 
-  for (const [operation, all] of Object.entries(faults))
-    test(`${operation}: ${all.length} faults, each told in its words, and nothing changed`, () =>
+  for (const [operation, all] of Object.entries(invalidBodies))
+    test(`${operation}: ${all.length} invalid bodies are rejected with their texts and change nothing`, () =>
       changesNothing(async () => {
-        for (const [body, text] of all) await answers(node1, { operation, ...body }, 400, text)
+        for (const [body, text] of all) await rejects(node1, { operation, ...body }, 400, text)
       }))
 
-  test('fields that contradict each other, and names that cannot be replicated', () =>
+  test('contradicting fields and names that cannot be replicated', () =>
     changesNothing(async () => {
-      for (const [operation, body, text] of differing) {
+      for (const [operation, body, text] of contradictions) {
         const { status, body: answer } = await node1.request({ operation, ...body })
         assert.equal(status, 400, JSON.stringify(body))
         assert.match(String(answer.error), text, JSON.stringify(body))
@@ -416,11 +416,11 @@ describe('errors and rules over HTTP', () => {
 
   // --- clustering disabled ------------------------------------------------------------------------------------------------
 
-  test('without clustering: only routes and the status', async () => {
+  test('without clustering: only routes and status are available', async () => {
     for (const operation of operations) {
       if (withoutClustering.includes(operation)) continue
       for (const body of [valid[operation], { node_name: 5, table: 5, connections: 5, timeout: 'x' }])
-        await answers(alone, { operation, ...body }, 400, 'Clustering must be enabled to perform this operation.')
+        await rejects(alone, { operation, ...body }, 400, 'Clustering must be enabled to perform this operation.')
     }
     assert.deepEqual(await alone.request({ operation: 'cluster_status' }), {
       status: 200,
@@ -428,7 +428,7 @@ describe('errors and rules over HTTP', () => {
     })
   })
 
-  test('without clustering: routes are set, read, deleted, once in either list', async () => {
+  test('without clustering: routes are set, read and deleted, and occur in one list only', async () => {
     const [a, b, c] = [
       { host: 'a.example', port: 1 },
       { host: '10.0.0.1', port: 65535 },
@@ -444,18 +444,18 @@ describe('errors and rules over HTTP', () => {
     assert.deepEqual(await drop(), { ...deleted, deleted: [], skipped: [] })
     assert.equal(await readFile(alone.configFile, 'utf8'), before)
 
-    // Strings for numbers, and what nobody knows.
+    // Ports as strings, and unknown keys.
     assert.deepEqual(await put('hub', { ...a, port: ' 1 ', weight: 5 }, a, b), { ...set, set: [a, b], skipped: [a] })
-    const twin = { ...a, host: 'A.Example' }
-    assert.deepEqual(await put('leaf', twin, c), { ...set, set: [c], skipped: [twin] })
+    const duplicate = { ...a, host: 'A.Example' }
+    assert.deepEqual(await put('leaf', duplicate, c), { ...set, set: [c], skipped: [duplicate] })
     assert.deepEqual(await get(), { hub: [a, b], leaf: [c] })
     assert.deepEqual(await put('hub', c), { ...set, set: [], skipped: [c] })
 
-    const nowhere = { host: 'a.example', port: 2 }
-    assert.deepEqual(await drop({ ...a, port: '1', weight: 5 }, nowhere, c), {
+    const unknown = { host: 'a.example', port: 2 }
+    assert.deepEqual(await drop({ ...a, port: '1', weight: 5 }, unknown, c), {
       ...deleted,
       deleted: [a, c],
-      skipped: [nowhere],
+      skipped: [unknown],
     })
     assert.deepEqual(await get(), { hub: [b], leaf: [] })
     assert.deepEqual(await drop(b), { ...deleted, deleted: [b], skipped: [] })
@@ -465,12 +465,12 @@ describe('errors and rules over HTTP', () => {
     assert.doesNotMatch(after, /weight|a\.example/)
   })
 
-  // --- nodes and their tables ---------------------------------------------------------------------------------------------
+  // --- nodes and tables ---------------------------------------------------------------------------------------------
 
-  test('a node that nobody is', () =>
+  test('a node that does not exist', () =>
     changesNothing(async () => {
       for (const operation of ['add_node', 'update_node', 'set_node_replication'])
-        await answers(
+        await rejects(
           node1,
           { operation, node_name: 'node9', subscriptions: [dog] },
           500,
@@ -478,7 +478,7 @@ describe('errors and rules over HTTP', () => {
         )
     }))
 
-  test('tables that are on neither node: all of them', () =>
+  test('all tables exist on neither node', () =>
     changesNothing(async () => {
       const skipped = [
         { ...dog, table: 'nowhere' },
@@ -503,7 +503,7 @@ describe('errors and rules over HTTP', () => {
   const some =
     'Some subscriptions were unsuccessful due to schema and/or tables not existing on the local or remote node'
 
-  test('tables that are on neither node: some of them', async () => {
+  test('some tables exist on neither node', async () => {
     const nowhere = { ...dog, table: 'nowhere' }
     const one = { ...dog, publish: false }
     const request = { node_name: 'node3', subscriptions: [nowhere, one] }
@@ -514,9 +514,11 @@ describe('errors and rules over HTTP', () => {
         status: 200,
         body: { message: some, updated: [one], skipped: [nowhere] },
       })
-    assert.deepEqual(await held(node3), [{ node_name: 'node1', subscriptions: [{ ...dog, subscribe: false }] }])
+    assert.deepEqual(await connectionsOf(node3), [
+      { node_name: 'node1', subscriptions: [{ ...dog, subscribe: false }] },
+    ])
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
-    assert.deepEqual(await held(node3), [])
+    assert.deepEqual(await connectionsOf(node3), [])
   })
 
   test('a table whose primary key differs is skipped', async () => {
@@ -537,7 +539,7 @@ describe('errors and rules over HTTP', () => {
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
   })
 
-  test('strings are booleans, a table named twice counts once, the last time, and unknown keys are dropped', async () => {
+  test('strings become booleans, the last entry of a table counts, and unknown keys are dropped', async () => {
     const { schema: _, ...anywhere } = dog
     const answer = await node1.operation({
       operation: 'update_node',
@@ -550,11 +552,11 @@ describe('errors and rules over HTTP', () => {
     })
     const agreed = { ...dog, subscribe: false }
     assert.deepEqual(answer, { message: "Successfully updated 'node3'", updated: [agreed], skipped: [] })
-    assert.deepEqual((await held(node1)).at(-1), { node_name: 'node3', subscriptions: [agreed] })
+    assert.deepEqual((await connectionsOf(node1)).at(-1), { node_name: 'node3', subscriptions: [agreed] })
     assert.doesNotMatch(await readFile(node1.configFile, 'utf8'), /weight/)
   })
 
-  test('start_time: an offset becomes UTC, and the future is now', async () => {
+  test('start_time is converted to UTC, and a future time becomes now', async () => {
     const update = async (start_time: string) => {
       const { updated } = await node1.operation<{ updated: { start_time: string }[] }>({
         operation: 'update_node',
@@ -574,9 +576,9 @@ describe('errors and rules over HTTP', () => {
     const ended = { ...dog, publish: false, subscribe: false }
     const answer = await node1.operation({ operation: 'update_node', node_name: 'node3', subscriptions: [ended] })
     assert.deepEqual(answer, { message: "Successfully updated 'node3'", updated: [ended], skipped: [] })
-    assert.deepEqual((await held(node1)).at(-1), { node_name: 'node3', subscriptions: [ended] })
-    assert.deepEqual(await held(node3), [{ node_name: 'node1', subscriptions: [ended] }])
-    await answers(
+    assert.deepEqual((await connectionsOf(node1)).at(-1), { node_name: 'node3', subscriptions: [ended] })
+    assert.deepEqual(await connectionsOf(node3), [{ node_name: 'node1', subscriptions: [ended] }])
+    await rejects(
       node1,
       { operation: 'add_node', node_name: 'node3', subscriptions: [dog] },
       400,
@@ -585,17 +587,17 @@ describe('errors and rules over HTTP', () => {
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
   })
 
-  test('two requests about one node at once: one adds it, the other finds it there', async () => {
+  test('of two concurrent requests to add a node one succeeds and one is rejected', async () => {
     const request = { operation: 'add_node', node_name: 'node3', subscriptions: [dog] }
     const both = await Promise.all([node1.request(request), node1.request(request)])
     assert.deepEqual(both.map(({ status }) => status).sort(), [200, 400])
     const rejected = both.find(({ status }) => status === 400)!.body
     assert.deepEqual(rejected, { error: "Node 'node3' has already been added, perform update_node to proceed." })
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
-    assert.deepEqual(await held(node3), [])
+    assert.deepEqual(await connectionsOf(node3), [])
   })
 
-  test('the purges that are in order, whatever the options are written like', async () => {
+  test('purge_stream accepts all forms of its options', async () => {
     const body = { message: "Successfully purged table 'dev.fresh'" }
     await createTable(node1, 'fresh')
     const all = [undefined, null, {}, { keep: '5' }, { seq: ' 1 ' }, { keep: 0 }, { other: 5, keep: 1e3 }]
@@ -607,7 +609,7 @@ describe('errors and rules over HTTP', () => {
       )
   })
 
-  test('the flags of cluster_network may be strings', async () => {
+  test('cluster_network accepts strings as flags', async () => {
     const { nodes: members } = await node1.operation<{ nodes: object[] }>({
       operation: 'cluster_network',
       timeout: '1000',
@@ -617,10 +619,10 @@ describe('errors and rules over HTTP', () => {
     assert.deepEqual(Object.keys(members[0]!).sort(), ['name', 'response_time'])
   })
 
-  // --- the other node, and files that are bad -----------------------------------------------------------------------------
+  // --- peers that fail, and invalid files -----------------------------------------------------------------------------
 
-  /** Makes the file of a node bad while `work` runs. */
-  async function withBadFile(node: NodeProcess, work: () => Promise<void>): Promise<void> {
+  /** Makes the file of a node invalid while `work` runs. */
+  async function withInvalidFile(node: NodeProcess, work: () => Promise<void>): Promise<void> {
     const good = await readFile(node.configFile, 'utf8')
     await writeFile(node.configFile, `${good}\nbroken: [\n`)
     try {
@@ -630,9 +632,9 @@ describe('errors and rules over HTTP', () => {
     }
   }
 
-  test('the other node refuses: its reason is told, and nothing changed here', () =>
+  test('a rejection by the peer reports its reason and changes nothing', () =>
     changesNothing(async () => {
-      await withBadFile(node3, async () => {
+      await withInvalidFile(node3, async () => {
         for (const operation of ['add_node', 'update_node', 'set_node_replication']) {
           const { status, body } = await node1.request({ operation, node_name: 'node3', subscriptions: [dog] })
           assert.equal(status, 500)
@@ -641,16 +643,16 @@ describe('errors and rules over HTTP', () => {
       })
     }))
 
-  test('our own file is bad: nothing is changed, neither here nor there', () =>
+  test('an invalid local file rejects every change on both nodes', () =>
     changesNothing(async () => {
-      await withBadFile(node1, async () => {
-        const bad = { ...dog, publish: false }
+      await withInvalidFile(node1, async () => {
+        const changed = { ...dog, publish: false }
         const requests = [
           { operation: 'cluster_set_routes', server: 'hub', routes: [{ host: 'host9', port: 1 }] },
-          { operation: 'add_node', node_name: 'node3', subscriptions: [bad] },
-          { operation: 'update_node', node_name: 'node2', subscriptions: [bad] },
+          { operation: 'add_node', node_name: 'node3', subscriptions: [changed] },
+          { operation: 'update_node', node_name: 'node2', subscriptions: [changed] },
           { operation: 'remove_node', node_name: 'node2' },
-          { operation: 'configure_cluster', connections: [{ node_name: 'node2', subscriptions: [bad] }] },
+          { operation: 'configure_cluster', connections: [{ node_name: 'node2', subscriptions: [changed] }] },
         ]
         for (const request of requests) {
           const { status, body } = await node1.request(request)
@@ -660,7 +662,7 @@ describe('errors and rules over HTTP', () => {
       })
     }))
 
-  test('a node that hangs: the time-out is told, its hub still answers, and it delays no other', async () => {
+  test('a hanging node times out, its hub still answers, and other nodes are not delayed', async () => {
     const add = { operation: 'add_node', node_name: 'node3', subscriptions: [{ ...dog, publish: false }] }
     await node1.operation(add)
     await changesNothing(async () => {
@@ -684,12 +686,12 @@ describe('errors and rules over HTTP', () => {
         assert.deepEqual(Object.keys(status.connections[1]!).sort(), ['node_name', 'ports', 'status', 'subscriptions'])
         const names = network.nodes.map(({ name }) => name)
         assert.deepEqual(names, ['node1', 'node2', 'node3'])
-        assert.ok(performance.now() - started < 7_000, 'all at once')
+        assert.ok(performance.now() - started < 7_000, 'nodes are requested in parallel')
       } finally {
         process.kill(node3.pid, 'SIGCONT')
       }
-      // What was asked of it while it hung is withdrawn: it does not take effect afterwards.
-      await eventually('it answers again', async () => {
+      // The request that timed out is withdrawn: it does not take effect later.
+      await eventually('node3 answers again', async () => {
         const { connections } = await node1.operation<{ connections: Connection[] }>({ operation: 'cluster_status' })
         return connections[1]!.status === 'open'
       })

@@ -1,12 +1,12 @@
-// Every example of the operations reference, sent over HTTP to three real nodes; the answers are compared with the
-// reference's own, key by key and type by type.
+// Every example of the operations reference, sent over HTTP to three real nodes. The answers must have the keys and types of
+// the reference's answers.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { NodeProcess } from '../support/node-process.ts'
 
-// --- the reference, as it stands ------------------------------------------------------------------------------------------
+// --- examples of the reference ------------------------------------------------------------------------------------------
 
 const fourRoutes = [
   { host: '3.22.181.22', port: 12345 },
@@ -120,26 +120,26 @@ const reference = {
   },
 } as const
 
-// --- comparing with it ----------------------------------------------------------------------------------------------------
+// --- comparison ----------------------------------------------------------------------------------------------------
 
-/** The same type all the way down: an object has the example's keys and no others, each element of a list is like its first. */
-function isLike(answer: unknown, example: unknown, path = 'the answer'): void {
+/** Asserts the same structure: objects have exactly the example's keys, elements of an array match its first element. */
+function assertLike(answer: unknown, example: unknown, path = 'the answer'): void {
   if (Array.isArray(example)) {
-    assert.ok(Array.isArray(answer), `${path} is a list: ${JSON.stringify(answer)}`)
+    assert.ok(Array.isArray(answer), `${path} is an array: ${JSON.stringify(answer)}`)
     if (example.length > 0)
-      for (const [index, element] of answer.entries()) isLike(element, example[0], `${path}[${index}]`)
+      for (const [index, element] of answer.entries()) assertLike(element, example[0], `${path}[${index}]`)
   } else if (typeof example === 'object' && example !== null) {
     assert.ok(typeof answer === 'object' && answer !== null, `${path} is an object: ${JSON.stringify(answer)}`)
     assert.deepEqual(Object.keys(answer).sort(), Object.keys(example).sort(), `the keys of ${path}`)
     for (const [key, value] of Object.entries(example))
-      isLike((answer as Record<string, unknown>)[key], value, `${path}.${key}`)
+      assertLike((answer as Record<string, unknown>)[key], value, `${path}.${key}`)
   } else {
     assert.equal(typeof answer, typeof example, `the type of ${path}`)
   }
 }
 
-/** The example's sentence, about the node that was asked for. */
-const about = (node: string, { message }: { message: string }) => message.replace(/'.*'/, `'${node}'`)
+/** The example's message with another node name. */
+const messageFor = (node: string, { message }: { message: string }) => message.replace(/'.*'/, `'${node}'`)
 
 type Route = { host: string; port: number }
 type Subscription = { schema: string; table: string; publish: boolean; subscribe: boolean }
@@ -163,8 +163,8 @@ type Configured = {
   failed_nodes?: string[]
 }
 
-const inUtc = '2022-09-02T20:06:35.993Z'
-/** What operations.md adds to the examples of add_node, update_node and set_node_replication. */
+const START_TIME = '2022-09-02T20:06:35.993Z'
+/** A subscription in the answers of add_node, update_node and set_node_replication, which the reference does not show. */
 const subscriptionExample = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
 const connectionExample = {
   ...reference.cluster_status.answer.connections[0],
@@ -187,18 +187,22 @@ const status = (node: NodeProcess) => node.operation<Status>(reference.cluster_s
 const network = (node: NodeProcess, more: object = {}) =>
   node.operation<Network>({ ...reference.cluster_network.body, ...more })
 
-/** The subscriptions that a node has with another, by table; undefined when it does not know that node. */
-async function held(node: NodeProcess, other: NodeProcess): Promise<Subscription[] | undefined> {
+/** The subscriptions of a node with a peer, sorted by table; undefined if the peer is not in its manifest. */
+async function subscriptionsWith(node: NodeProcess, other: NodeProcess): Promise<Subscription[] | undefined> {
   const { connections } = await status(node)
   const found = connections.find(({ node_name }) => node_name === other.name)
   return found?.subscriptions.sort((a, b) => (`${a.schema}.${a.table}` < `${b.schema}.${b.table}` ? -1 : 1))
 }
 
-/** `node` holds this with `other`, and `other` holds the mirror image of it; undefined: neither knows the other. */
-async function bothHold(node: NodeProcess, other: NodeProcess, expected: Subscription[] | undefined): Promise<void> {
-  assert.deepEqual(await held(node, other), expected, `${node.name} of ${other.name}`)
+/** Asserts the subscriptions of `node` with `other`, and the mirror image on `other`. undefined: no subscriptions on either node. */
+async function assertMirrored(
+  node: NodeProcess,
+  other: NodeProcess,
+  expected: Subscription[] | undefined,
+): Promise<void> {
+  assert.deepEqual(await subscriptionsWith(node, other), expected, `${node.name} of ${other.name}`)
   const mirrored = expected?.map((each) => ({ ...each, publish: each.subscribe, subscribe: each.publish }))
-  assert.deepEqual(await held(other, node), mirrored, `${other.name} of ${node.name}`)
+  assert.deepEqual(await subscriptionsWith(other, node), mirrored, `${other.name} of ${node.name}`)
 }
 
 const createTable = (node: NodeProcess, database: string, table: string) =>
@@ -209,11 +213,11 @@ const ids = async (node: NodeProcess, database: string, table: string) =>
   (await node.rows(database, table)).map(({ id }) => id).sort()
 const arrives = (node: NodeProcess, database: string, table: string, id: string) =>
   eventually(`${id} in ${database}.${table} of ${node.name}`, async () =>
-    // The table itself may not be there yet.
+    // The table may not exist yet.
     (await ids(node, database, table).catch((): unknown[] => [])).includes(id),
   )
 
-// --- the examples, one after the other ------------------------------------------------------------------------------------
+// --- the examples in sequence ------------------------------------------------------------------------------------
 
 describe('three nodes answer as the reference says', () => {
   let nodes: NodeProcess[] = []
@@ -236,9 +240,9 @@ describe('three nodes answer as the reference says', () => {
     await remove()
   })
 
-  /** Who has no route to whom finds the way by what the others tell. */
-  async function inEffect(): Promise<void> {
-    await eventually('a whole mesh', async () => {
+  /** Waits until all nodes are connected. Nodes without a direct route find each other by gossip of the hubs. */
+  async function meshComplete(): Promise<void> {
+    await eventually('a complete mesh', async () => {
       const { nodes: members } = await network(node1)
       return members.length === 3 && members.every(({ connected_nodes }) => connected_nodes.length === 2)
     })
@@ -255,7 +259,7 @@ describe('three nodes answer as the reference says', () => {
     const { body, answer: example } = reference.cluster_set_routes
     const request = { ...body, routes: [route(node2), route(node3)] }
     const answer = await node1.operation(request)
-    isLike(answer, example)
+    assertLike(answer, example)
     assert.deepEqual(answer, { message: example.message, set: request.routes, skipped: [] })
     assert.deepEqual(await node1.operation(request), { message: example.message, set: [], skipped: request.routes })
   })
@@ -263,22 +267,22 @@ describe('three nodes answer as the reference says', () => {
   test('cluster_get_routes', async () => {
     const { body, answer: example } = reference.cluster_get_routes
     const answer = await node1.operation(body)
-    isLike(answer, example)
+    assertLike(answer, example)
     assert.deepEqual(answer, { hub: [route(node2), route(node3)], leaf: [] })
     assert.deepEqual(await node2.operation(body), { hub: [], leaf: [] })
   })
 
-  test('the routes are in effect: every node is connected with every other, and answers it', inEffect)
+  test('the routes take effect: all nodes are connected and answer each other', meshComplete)
 
   test('cluster_network', async () => {
     const { answer: example } = reference.cluster_network
     const answer = await network(node1)
-    isLike(answer, example)
+    assertLike(answer, example)
     for (const { response_time } of answer.nodes) assert.ok(Number.isInteger(response_time) && response_time >= 0)
     const connections = answer.nodes.map(({ name, connected_nodes, routes }) => ({
       name,
       connected_nodes,
-      // In whatever order the hub lists them.
+      // The hub lists them in any order.
       routes: routes.sort((a, b) => a.port - b.port),
     }))
     const routes = [route(node2), route(node3)].sort((a, b) => a.port - b.port)
@@ -288,10 +292,10 @@ describe('three nodes answer as the reference says', () => {
       { name: 'node3', connected_nodes: ['node1', 'node2'], routes: [] },
     ])
     const names = (await network(node3)).nodes.map(({ name }) => name)
-    assert.deepEqual(names, ['node3', 'node1', 'node2'], 'the own node first, then by name')
+    assert.deepEqual(names, ['node3', 'node1', 'node2'], 'the local node first, then by name')
   })
 
-  test('cluster_network: connected_nodes and routes omit what they name, and timeout is taken', async () => {
+  test('cluster_network: connected_nodes and routes omit these fields, and timeout is a limit', async () => {
     const keys = async (more: object) => {
       const all = (await network(node1, more)).nodes.map((node) => Object.keys(node).sort().join())
       assert.equal(all.length, 3)
@@ -304,34 +308,34 @@ describe('three nodes answer as the reference says', () => {
     assert.deepEqual(await keys({ connected_nodes: false, routes: false, timeout: '3000' }), whole)
     const started = performance.now()
     await network(node1, { timeout: 20_000 })
-    assert.ok(performance.now() - started < 10_000, 'it answers when all have, not when the time is over')
+    assert.ok(performance.now() - started < 10_000, 'answers as soon as all nodes have answered')
   })
 
   test('cluster_delete_routes', async () => {
     const { body, answer: example } = reference.cluster_delete_routes
     const request = { ...body, routes: [route(node3)] }
     const answer = await node1.operation(request)
-    isLike(answer, example)
+    assertLike(answer, example)
     assert.deepEqual(answer, { message: example.message, deleted: [route(node3)], skipped: [] })
     assert.deepEqual(await node1.operation(request), { message: example.message, deleted: [], skipped: [route(node3)] })
     assert.deepEqual(await node1.operation(reference.cluster_get_routes.body), { hub: [route(node2)], leaf: [] })
     await node3.operation({ ...reference.cluster_set_routes.body, routes: [route(node1)] })
-    await inEffect()
+    await meshComplete()
   })
 
   test('add_node', async () => {
     const { body, answer: example } = reference.add_node
     const answer = await node1.operation({ ...body, node_name: 'node2' })
-    const added = [{ ...subscriptionExample, start_time: inUtc }]
-    isLike(answer, { ...example, added, skipped: [] })
+    const added = [{ ...subscriptionExample, start_time: START_TIME }]
+    assertLike(answer, { ...example, added, skipped: [] })
     assert.deepEqual(answer, {
-      message: about('node2', example),
-      added: [{ ...subscription('dog', 'publish'), start_time: inUtc }],
+      message: messageFor('node2', example),
+      added: [{ ...subscription('dog', 'publish'), start_time: START_TIME }],
       skipped: [],
     })
-    await bothHold(node1, node2, [subscription('dog', 'publish')])
+    await assertMirrored(node1, node2, [subscription('dog', 'publish')])
     const table = await node2.operation({ operation: 'describe_table', database: 'dev', table: 'dog' })
-    assert.equal(table.hash_attribute, 'id', 'the table was created over there, with its primary key')
+    assert.equal(table.hash_attribute, 'id', 'the table was created on node2 with its primary key')
     await insert(node1, 'dev', 'dog', ['published'])
     await arrives(node2, 'dev', 'dog', 'published')
   })
@@ -339,14 +343,14 @@ describe('three nodes answer as the reference says', () => {
   test('update_node', async () => {
     const { body, answer: example } = reference.update_node
     const answer = await node1.operation({ ...body, node_name: 'node2' })
-    const updated = [{ ...subscriptionExample, start_time: inUtc }]
-    isLike(answer, { ...example, updated, skipped: [] })
+    const updated = [{ ...subscriptionExample, start_time: START_TIME }]
+    assertLike(answer, { ...example, updated, skipped: [] })
     assert.deepEqual(answer, {
-      message: about('node2', example),
-      updated: [{ ...subscription('dog', 'subscribe'), start_time: inUtc }],
+      message: messageFor('node2', example),
+      updated: [{ ...subscription('dog', 'subscribe'), start_time: START_TIME }],
       skipped: [],
     })
-    await bothHold(node1, node2, [subscription('dog', 'subscribe')])
+    await assertMirrored(node1, node2, [subscription('dog', 'subscribe')])
     await insert(node2, 'dev', 'dog', ['subscribed'])
     await arrives(node1, 'dev', 'dog', 'subscribed')
   })
@@ -354,18 +358,18 @@ describe('three nodes answer as the reference says', () => {
   test('set_node_replication', async () => {
     const { body, answer: example } = reference.set_node_replication
     const answer = await node1.operation({ ...body, node_name: 'node2' })
-    isLike(answer, { ...example, updated: [subscriptionExample], skipped: [] })
+    assertLike(answer, { ...example, updated: [subscriptionExample], skipped: [] })
     const agreed = subscription('dog', 'both', 'data')
-    assert.deepEqual(answer, { message: about('node2', example), updated: [agreed], skipped: [] })
-    // What is not named stays as it is.
-    await bothHold(node1, node2, [agreed, subscription('dog', 'subscribe')])
-    // It adds the node when it is not there yet; and may be asked of either end.
+    assert.deepEqual(answer, { message: messageFor('node2', example), updated: [agreed], skipped: [] })
+    // Other subscriptions do not change.
+    await assertMirrored(node1, node2, [agreed, subscription('dog', 'subscribe')])
+    // Adds a missing node, and may be sent to either node.
     assert.deepEqual(await node3.operation({ ...body, node_name: 'node1' }), {
-      message: about('node1', example),
+      message: messageFor('node1', example),
       updated: [agreed],
       skipped: [],
     })
-    await bothHold(node1, node3, [agreed])
+    await assertMirrored(node1, node3, [agreed])
     await insert(node1, 'data', 'dog', ['from-node1'])
     await insert(node2, 'data', 'dog', ['from-node2'])
     await arrives(node3, 'data', 'dog', 'from-node1')
@@ -376,7 +380,7 @@ describe('three nodes answer as the reference says', () => {
   test('cluster_status', async () => {
     const { answer: example } = reference.cluster_status
     const answer = await status(node1)
-    isLike(answer, { ...example, connections: [connectionExample] })
+    assertLike(answer, { ...example, connections: [connectionExample] })
     assert.equal(answer.node_name, 'node1')
     assert.equal(answer.is_enabled, true)
     const names = answer.connections.map(({ node_name }) => node_name)
@@ -386,7 +390,7 @@ describe('three nodes answer as the reference says', () => {
       assert.equal(status, 'open')
       assert.deepEqual(ports, { clustering: node.ports.cluster, operations_api: Number(new URL(node.url).port) })
       assert.ok(Number.isInteger(latency_ms) && latency_ms >= 0 && latency_ms < 5000, `latency_ms: ${latency_ms}`)
-      // Parts that are zero are left out in front: a test takes minutes at most.
+      // Leading zero parts are omitted. A test takes minutes at most.
       assert.match(uptime, /^([1-9]\d?m )?\d{1,2}s$/)
       assert.deepEqual(system_info, {
         hdb_version: '1.0.0',
@@ -401,7 +405,7 @@ describe('three nodes answer as the reference says', () => {
     const { body } = reference.purge_stream
     assert.deepEqual(await node1.operation(body), message('dev.dog'))
 
-    // What is left of a stream is what a node reads that asks for all of it.
+    // A node that subscribes from the beginning reads what is left in the stream.
     const purges = {
       emptied: undefined,
       emptied_too: { keep: 0 },
@@ -417,7 +421,7 @@ describe('three nodes answer as the reference says', () => {
         node_name: node.name,
         subscriptions: tables.map((table) => ({ ...subscription(table, 'publish'), ...more })),
       })
-    // An answered insert may still be on its way to the stream: what node2 has read is in it.
+    // An acknowledged insert may not be in the stream yet; rows that node2 has read are in it.
     await replicate(node2)
     for (const id of ['1', '2', '3', '4', '5']) for (const table of tables) await insert(node1, 'dev', table, [id])
     for (const [table, options] of Object.entries(purges)) {
@@ -427,7 +431,7 @@ describe('three nodes answer as the reference says', () => {
       assert.deepEqual(answer, message(`dev.${table}`))
       await insert(node1, 'dev', table, ['6'])
     }
-    await replicate(node3, { start_time: inUtc })
+    await replicate(node3, { start_time: START_TIME })
     for (const table of tables) await arrives(node3, 'dev', table, '6')
     assert.deepEqual(await ids(node3, 'dev', 'emptied'), ['6'])
     assert.deepEqual(await ids(node3, 'dev', 'emptied_too'), ['6'])
@@ -439,19 +443,19 @@ describe('three nodes answer as the reference says', () => {
   test('remove_node', async () => {
     const { body, answer: example } = reference.remove_node
     const answer = await node1.operation({ ...body, node_name: 'node2' })
-    isLike(answer, example)
-    assert.deepEqual(answer, { message: about('node2', example) })
-    await bothHold(node1, node2, undefined)
-    // The reference calls the field `name` as well.
+    assertLike(answer, example)
+    assert.deepEqual(answer, { message: messageFor('node2', example) })
+    await assertMirrored(node1, node2, undefined)
+    // The reference also documents the field as `name`.
     assert.deepEqual(await node1.operation({ operation: 'remove_node', name: 'node3' }), {
-      message: about('node3', example),
+      message: messageFor('node3', example),
     })
-    await bothHold(node1, node3, undefined)
+    await assertMirrored(node1, node3, undefined)
   })
 
   test('configure_cluster', async () => {
     const { body, answer: example } = reference.configure_cluster
-    // What it holds before is no part of what it holds afterwards.
+    // configure_cluster replaces the previous subscriptions.
     const both = { ...reference.set_node_replication.body, node_name: 'node3' }
     await node1.operation(both)
     const connections = [
@@ -459,7 +463,7 @@ describe('three nodes answer as the reference says', () => {
       { ...body.connections[1], node_name: 'node3' },
     ]
     const answer = await node1.operation<Configured>({ ...body, connections })
-    isLike(answer, {
+    assertLike(answer, {
       ...example,
       connections: [{ node_name: 'node2', subscriptions: { message: '', added: [subscriptionExample], skipped: [] } }],
     })
@@ -473,13 +477,13 @@ describe('three nodes answer as the reference says', () => {
       { node_name: 'node2', added: [subscription('dog', 'subscribe')], skipped: [] },
       { node_name: 'node3', added: [subscription('dog', 'both')], skipped: [] },
     ])
-    await bothHold(node1, node2, [subscription('dog', 'subscribe')])
-    await bothHold(node1, node3, [subscription('dog', 'both')])
+    await assertMirrored(node1, node2, [subscription('dog', 'subscribe')])
+    await assertMirrored(node1, node3, [subscription('dog', 'both')])
     await insert(node2, 'dev', 'dog', ['configured'])
     await arrives(node1, 'dev', 'dog', 'configured')
   })
 
-  test('configure_cluster: a table on neither node is skipped and does not enter', async () => {
+  test('configure_cluster: a table that exists on neither node is skipped', async () => {
     const nowhere = subscription('nowhere', 'both')
     const { message, connections } = await node1.operation<Configured>({
       operation: 'configure_cluster',
@@ -491,10 +495,10 @@ describe('three nodes answer as the reference says', () => {
     assert.equal(message, reference.configure_cluster.answer.message)
     assert.deepEqual(connections[0]!.subscriptions.added, [subscription('dog', 'subscribe')])
     assert.deepEqual(connections[0]!.subscriptions.skipped, [nowhere])
-    await bothHold(node1, node2, [subscription('dog', 'subscribe')])
+    await assertMirrored(node1, node2, [subscription('dog', 'subscribe')])
   })
 
-  test('configure_cluster: a dry run tells the plan and changes nothing', async () => {
+  test('configure_cluster: a dry run returns the plan and changes nothing', async () => {
     const before = await Promise.all(nodes.map((node) => status(node)))
     const answer = await node1.operation({
       operation: 'configure_cluster',
@@ -507,7 +511,7 @@ describe('three nodes answer as the reference says', () => {
         { node_name: 'node9', subscriptions: [subscription('dog', 'both')] },
       ],
     })
-    isLike(answer, { message: '', plan: [{ node_name: 'node2', schema: 'dev', table: 'dog', action: 'update' }] })
+    assertLike(answer, { message: '', plan: [{ node_name: 'node2', schema: 'dev', table: 'dog', action: 'update' }] })
     assert.deepEqual(answer, {
       message: 'Cluster configuration planned.',
       plan: [
@@ -525,7 +529,7 @@ describe('three nodes answer as the reference says', () => {
       )
   })
 
-  test('configure_cluster: a node that does not answer stops no other', async () => {
+  test('configure_cluster: a node that does not answer does not stop the others', async () => {
     const answer = await node1.operation<Configured>({
       operation: 'configure_cluster',
       connections: [
@@ -535,19 +539,19 @@ describe('three nodes answer as the reference says', () => {
       ],
     })
     assert.deepEqual(Object.keys(answer).sort(), ['connections', 'failed_nodes', 'message'])
-    assert.equal(answer.message, partlyConfigured)
+    assert.equal(answer.message, PARTIALLY_CONFIGURED)
     assert.deepEqual(answer.failed_nodes, ['node9'])
     const names = (await status(node1)).connections.map(({ node_name }) => node_name)
     assert.deepEqual(names, ['node9', 'node2', 'node3'])
-    await bothHold(node1, node2, [subscription('dog', 'both')])
-    await bothHold(node1, node3, [subscription('dog', 'both')])
+    await assertMirrored(node1, node2, [subscription('dog', 'both')])
+    await assertMirrored(node1, node3, [subscription('dog', 'both')])
   })
 
-  test('nodes that are gone: cluster_status and cluster_network', async () => {
+  test('nodes that are down: cluster_status and cluster_network', async () => {
     await Promise.all([node2.kill(), node3.kill()])
     let states: string[] = []
     const { connections } = await eventually(
-      () => `both are known to be gone: ${states.join(', ')}`,
+      () => `both are reported down: ${states.join(', ')}`,
       async () => {
         const answer = await status(node1)
         states = answer.connections.map(({ node_name, status }) => `${node_name} ${status}`)
@@ -569,7 +573,7 @@ describe('three nodes answer as the reference says', () => {
     assert.deepEqual(members[0]!.connected_nodes, [])
   })
 
-  test('nodes that are gone: configure_cluster and remove_node', async () => {
+  test('nodes that are down: configure_cluster and remove_node', async () => {
     const answer = await node1.operation<Configured>({
       operation: 'configure_cluster',
       connections: [
@@ -577,7 +581,7 @@ describe('three nodes answer as the reference says', () => {
         { node_name: 'node9', subscriptions: [subscription('dog', 'both')] },
       ],
     })
-    assert.equal(answer.message, partlyConfigured)
+    assert.equal(answer.message, PARTIALLY_CONFIGURED)
     assert.deepEqual(answer.failed_nodes, ['node2', 'node9'])
     assert.deepEqual(await node1.operation({ operation: 'remove_node', node_name: 'node9' }), {
       message:
@@ -587,31 +591,31 @@ describe('three nodes answer as the reference says', () => {
     assert.deepEqual(left, [{ node_name: 'node2', subscriptions: [subscription('dog', 'subscribe')] }])
   })
 
-  test('nodes that are back: what was pending is set up', async () => {
+  test('restarted nodes: pending subscriptions are set up', async () => {
     await Promise.all([node2.start(), node3.start()])
-    await eventually('node2 holds the mirror image', async () => {
-      const [found] = (await held(node2, node1)) ?? []
+    await eventually('node2 has the mirror image', async () => {
+      const [found] = (await subscriptionsWith(node2, node1)) ?? []
       return found?.publish === true && found.subscribe === false
     })
-    await bothHold(node1, node2, [subscription('dog', 'subscribe')])
+    await assertMirrored(node1, node2, [subscription('dog', 'subscribe')])
     await insert(node2, 'dev', 'dog', ['back'])
     await arrives(node1, 'dev', 'dog', 'back')
   })
 
-  test('nodes that are back: a removed one learns of it', async () => {
-    await eventually('node3 has removed node1', async () => !(await held(node3, node1)))
-    await bothHold(node1, node3, undefined)
+  test('restarted nodes: a removed node learns of the removal', async () => {
+    await eventually('node3 has removed node1', async () => !(await subscriptionsWith(node3, node1)))
+    await assertMirrored(node1, node3, undefined)
   })
 
-  test('configure_cluster: no connections remove every node', async () => {
+  test('configure_cluster: an empty list removes every node', async () => {
     await node1.operation({ ...reference.set_node_replication.body, node_name: 'node3' })
     const answer = await node1.operation({ operation: 'configure_cluster', connections: [] })
     assert.deepEqual(answer, { message: reference.configure_cluster.answer.message, connections: [] })
     assert.deepEqual((await status(node1)).connections, [])
-    await bothHold(node1, node2, undefined)
-    await bothHold(node1, node3, undefined)
+    await assertMirrored(node1, node2, undefined)
+    await assertMirrored(node1, node3, undefined)
   })
 })
 
-const partlyConfigured =
+const PARTIALLY_CONFIGURED =
   'Configure cluster was partially successful. Errors occurred when attempting to configure the following nodes. Check the logs for more details.'

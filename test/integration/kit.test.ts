@@ -1,4 +1,4 @@
-// What a user of the package starts from: a cluster of real servers for tests, and the demo where there are no servers.
+// What users of the package start with: a test cluster of real servers, and the demo without servers.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -11,7 +11,7 @@ import { programArguments } from '../support/program.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
-test('startCluster runs real servers, replicates, restarts a node, and leaves nothing behind', async (t) => {
+test('startCluster runs real servers, replicates, restarts a node, and removes everything on close', async (t) => {
   const cluster = await startCluster(3, { tables: [dog] })
   t.after(() => cluster.close())
   const [one, two, three] = cluster.nodes
@@ -33,11 +33,11 @@ test('startCluster runs real servers, replicates, restarts a node, and leaves no
   for (const { directory } of cluster.nodes) assert.equal(existsSync(directory), false)
 })
 
-test('the demo tells its story without servers where there are none', async () => {
+test('the demo runs on an in-memory network if nats-server is missing', async () => {
   const { stdout } = await promisify(execFile)(process.execPath, [...programArguments('demo/demo.ts')], {
     env: { ...process.env, NATS_SERVER: '/nowhere/nats-server' },
     timeout: 60_000,
   })
-  assert.match(stdout, /There is no nats-server on this machine/)
-  assert.match(stdout, /Proved: three nodes replicated/)
+  assert.match(stdout, /No nats-server found/)
+  assert.match(stdout, /Success: three nodes replicated/)
 })

@@ -1,5 +1,5 @@
-// Ten thousand writes on three nodes at once, on the same keys too, while a leaf, a hub and a whole node are killed:
-// afterwards all three tables are equal, row for row, to each other and to a ledger of what was acknowledged.
+// Ten thousand concurrent writes on three nodes, partly on the same keys, while a leaf, a hub and a whole node are killed.
+// Afterwards all three tables equal each other and the ledger of acknowledged writes, row for row.
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -10,7 +10,7 @@ import { randomNumbers, seedOf } from '../support/random.ts'
 
 const WRITES = 10_000
 const SHARED_KEYS = 200
-/** Requests of one writer under way at once. */
+/** Concurrent requests to each node. */
 const CONCURRENCY = 8
 const dog = { database: 'dev', table: 'dog' }
 
@@ -47,7 +47,7 @@ async function connect([first, second, third]: NodeProcess[]): Promise<void> {
   }
 }
 
-test('ten thousand writes, three kills, one truth', { timeout: 180_000 }, async (t) => {
+test('ten thousand writes and three kills lose and change no acknowledged write', { timeout: 180_000 }, async (t) => {
   const seed = seedOf()
   t.diagnostic(`SEED=${seed}`)
   const random = randomNumbers(seed)
@@ -55,7 +55,7 @@ test('ten thousand writes, three kills, one truth', { timeout: 180_000 }, async 
   const ledger = new Ledger()
   let started = 0
 
-  /** One write; without an answer, what became of it is unknown. */
+  /** One write. Without an answer it may be committed or not. */
   const write = async (node: NodeProcess): Promise<void> => {
     const number = started++
     const shared = random() < 0.5
@@ -67,11 +67,11 @@ test('ten thousand writes, three kills, one truth', { timeout: 180_000 }, async 
         : { operation: 'upsert', ...dog, records: [{ id, value, nested: { number } }] }
     try {
       const answer = await node.operation<{ timestamp: string; skipped_hashes?: string[] }>(body)
-      // A delete of what is not there does nothing, and so has no stamp among the writes.
-      if (answer.skipped_hashes?.length !== 1) ledger.wrote(id, value, answer.timestamp)
+      // A delete of a missing row commits nothing and has no timestamp.
+      if (answer.skipped_hashes?.length !== 1) ledger.addAcknowledged(id, value, answer.timestamp)
     } catch {
-      ledger.unanswered(id, value)
-      // A killed node is away until the others have written a tenth, and its start is slow on a busy machine.
+      ledger.addUnanswered(id, value)
+      // A killed node starts again after 10 % more writes, and its start is slow on a busy machine.
       const answers = () => node.operation({ operation: 'describe_all' }).catch(() => false)
       await eventually(`${node.name} answers`, answers, 60_000)
     }

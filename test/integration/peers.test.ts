@@ -81,9 +81,9 @@ describe('who is there', { concurrency: true }, () => {
     const servers = [await later.pid('hub'), await later.pid('leaf')]
     const routes = [first.ports.cluster, later.ports.cluster]
     const third = await cluster.start('node2', { tables, routes })
-    await eventually('the later one steps aside', () => reported(later, /was there first/))
+    await eventually('the later one steps aside', () => reported(later, /used this node name first/))
     for (const pid of servers) await eventually('its servers end', async () => !(await isRunning(pid)))
-    assert.ok(reported(third, /two processes/) && !reported(first, /was there first/))
+    assert.ok(reported(third, /two processes/) && !reported(first, /used this node name first/))
     const asked = later.cluster.updateNode({ node_name: 'node2', subscriptions: both })
     await assert.rejects(asked, { code: 'mesh_unavailable' })
     await subscribe(third, first, { dog: 'both' })

@@ -1,39 +1,41 @@
-// Transactions between real nodes: which tables flow where, unchanged, in order, each applied once.
+// Replication between real nodes: the subscribed tables, unchanged, in order, each transaction applied once.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { inspect, isDeepStrictEqual } from 'node:util'
-import type { Transaction, Write } from '../../lib/index.ts'
+import type { PrimaryKey, RecordWrite, Write } from '../../lib/host/host.ts'
+import type { Transaction } from '../../lib/index.ts'
 import { eventually, quiet, reading, streamInfo, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
+import { recordsOf } from '../support/writes.ts'
 
 const idsOf = (transactions: readonly { id: string }[]) => transactions.map(({ id }) => id)
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
 
-/** A table of database `dev` on these nodes. */
-const tableOn = (table: string, ...nodes: TestNode[]) =>
+/** Creates a table of database `dev` on these nodes. */
+const createTable = (table: string, ...nodes: TestNode[]) =>
   Promise.all(
     nodes.map(({ host }) => host.createTable({ database: 'dev', table, primaryKey: 'id', attributes: ['id'] })),
   )
 
-/** Commits one row in each of these transactions. */
+/** Commits one row for each id, each in a separate transaction. */
 const write = (node: TestNode, table: string, ids: readonly string[]) =>
   Promise.all(ids.map((id) => node.host.write(id, insert(table, { id }))))
 
-/** Resolves when the clock shows a later millisecond than everything written so far, with that time. */
+/** Resolves with a time that is later than all writes so far, once the clock has reached it. */
 async function nextInstant(): Promise<string> {
   const now = Date.now()
   await eventually('the next millisecond', () => Date.now() > now + 1)
   return new Date(now + 1).toISOString()
 }
 
-/** Short, whatever it is: the runner would print megabytes. */
+/** Abbreviated: the test runner would print megabytes. */
 const shown = (value: unknown) => inspect(value, { depth: 6, maxArrayLength: 4, maxStringLength: 20 })
 
 /** The id of the first row, which `write` makes the transaction's. */
-const rowOf = ({ writes }: Transaction) => writes[0]!.records![0]!.id
+const rowOf = ({ writes }: Transaction) => recordsOf(writes[0])[0]!.id
 
-/** Numbers from a seed, the same every time. */
+/** Deterministic numbers from a seed. */
 function randomOf(seed: number): (below: number) => number {
   let state = seed
   return (below) => {
@@ -51,8 +53,8 @@ describe('two nodes', () => {
   })
   after(() => cluster.close())
 
-  test('a table flows one way', async () => {
-    await tableOn('one', node1, node2)
+  test('a table replicates one way', async () => {
+    await createTable('one', node1, node2)
     await subscribe(node1, node2, { one: 'publish' })
     await write(node1, 'one', ['one-here'])
     await write(node2, 'one', ['one-there'])
@@ -65,8 +67,8 @@ describe('two nodes', () => {
     )
   })
 
-  test('a table flows both ways, and nothing comes back', async () => {
-    await tableOn('two', node1, node2)
+  test('a table replicates both ways without echoes', async () => {
+    await createTable('two', node1, node2)
     await subscribe(node1, node2, { two: 'both' })
     const [here, there] = [numbered('two-here', 50), numbered('two-there', 50)]
     await Promise.all([write(node1, 'two', here), write(node2, 'two', there)])
@@ -76,10 +78,10 @@ describe('two nodes', () => {
     assert.deepEqual(node1.host.contents('dev', 'two'), node2.host.contents('dev', 'two'))
   })
 
-  test('only the tables that are subscribed arrive, also out of one transaction', async () => {
-    await tableOn('wanted', node1, node2)
-    await tableOn('unwanted', node1, node2)
-    await subscribe(node1, node2, { desired: 'publish' })
+  test('only subscribed tables arrive, also from one transaction', async () => {
+    await createTable('wanted', node1, node2)
+    await createTable('unwanted', node1, node2)
+    await subscribe(node1, node2, { wanted: 'publish' })
     await node1.host.write('mixed', insert('wanted', { id: 1 }), insert('unwanted', { id: 1 }))
     await node1.host.write('other', insert('unwanted', { id: 2 }))
     await node1.host.write('last', insert('wanted', { id: 2 }))
@@ -94,7 +96,7 @@ describe('two nodes', () => {
     assert.deepEqual(node2.host.contents('dev', 'unwanted'), [])
   })
 
-  test('a table that one side lacks is created there', async () => {
+  test('a missing table is created', async () => {
     await node1.host.createTable({ database: 'dev', table: 'fox', primaryKey: 'id', attributes: ['id', 'name'] })
     await node2.host.createTable({ database: 'zoo', table: 'owl', primaryKey: 'tag', attributes: ['tag', 'age'] })
     const both = { publish: true, subscribe: true }
@@ -117,16 +119,17 @@ describe('two nodes', () => {
     await eventually('the fox arrives', () => node2.host.contents('dev', 'fox').length === 1)
   })
 
-  test('transactions of all kinds arrive as they were committed', async () => {
-    await tableOn('kinds', node1, node2)
-    await tableOn('more-kinds', node1, node2)
+  test('all kinds of transactions arrive as they were committed', async () => {
+    await createTable('kinds', node1, node2)
+    await createTable('more-kinds', node1, node2)
     await subscribe(node1, node2, { kinds: 'publish', 'more-kinds': 'publish' })
-    const kinds = (operation: Write['operation'], rest: Partial<Write>): Write => ({
+    const kinds = (operation: RecordWrite['operation'], ...records: RecordWrite['records']): Write => ({
       operation,
       database: 'dev',
       table: 'kinds',
-      ...rest,
+      records,
     })
+    const remove = (...ids: PrimaryKey[]): Write => ({ operation: 'delete', database: 'dev', table: 'kinds', ids })
     const rows = Array.from({ length: 10_000 }, (_, id) => ({ id, name: `row ${id}`, even: id % 2 === 0 }))
     const values: Record<string, unknown>[] = [
       { id: 'nested', a: { b: [{ c: [1, [2, [3, { d: null }]]] }, []], e: {} } },
@@ -147,25 +150,21 @@ describe('two nodes', () => {
       { id: 2n ** 60n, bigint: 'key' },
     ]
     const transactions: [id: string, writes: Write[]][] = [
-      ...values.map((record, index): [string, Write[]] => [`value${index}`, [kinds('insert', { records: [record] })]]),
-      ['rows', [kinds('upsert', { records: rows })]],
-      ['unknown keys', [kinds('delete', { ids: ['not', 'there', 7, 2n ** 60n, 0.5] })]],
+      ...values.map((record, index): [string, Write[]] => [`value${index}`, [kinds('insert', record)]]),
+      ['rows', [kinds('upsert', ...rows)]],
+      ['unknown keys', [remove('not', 'there', 7, 2n ** 60n, 0.5)]],
       [
         'sequence',
         [
-          kinds('insert', { records: [{ id: 's', a: 1 }] }),
-          kinds('update', { records: [{ id: 's', b: 2 }] }),
-          kinds('delete', { ids: ['s'] }),
-          kinds('upsert', { records: [{ id: 's', c: 3 }] }),
+          kinds('insert', { id: 's', a: 1 }),
+          kinds('update', { id: 's', b: 2 }),
+          remove('s'),
+          kinds('upsert', { id: 's', c: 3 }),
         ],
       ],
     ]
     for (const [id, writes] of transactions) await node1.host.write(id, ...writes)
-    const several = [
-      kinds('insert', { records: [{ id: 'both' }] }),
-      insert('more-kinds', { id: 1 }),
-      kinds('delete', { ids: [1] }),
-    ]
+    const several = [kinds('insert', { id: 'both' }), insert('more-kinds', { id: 1 }), remove(1)]
     await node1.host.write('several tables', ...several)
     await quiet([node1, node2])
 
@@ -182,8 +181,8 @@ describe('two nodes', () => {
     assert.ok(received.every(({ origin }) => origin.node === 'node1'))
   })
 
-  test('bytes arrive as a Uint8Array of their own, whatever they were', async () => {
-    await tableOn('bytes', node1, node2)
+  test('bytes arrive as a separate Uint8Array', async () => {
+    await createTable('bytes', node1, node2)
     await subscribe(node1, node2, { bytes: 'publish' })
     const bytes = Buffer.from([0, 1, 254, 255])
     await node1.host.write('bytes', insert('bytes', { id: 1, bytes }))
@@ -195,7 +194,7 @@ describe('two nodes', () => {
   })
 
   test('a long chain of writes has the same effect', async () => {
-    await tableOn('chain', node1, node2)
+    await createTable('chain', node1, node2)
     await subscribe(node1, node2, { chain: 'publish' })
     const writes = numbered('', 3000).map(
       (id, index): Write =>
@@ -213,7 +212,7 @@ describe('two nodes', () => {
     t.diagnostic(`seed ${seed}`)
     const random = randomOf(seed)
     const tables = ['o1', 'o2', 'o3']
-    for (const table of tables) await tableOn(table, node1, node2)
+    for (const table of tables) await createTable(table, node1, node2)
     await subscribe(node1, node2, { o1: 'both', o2: 'both', o3: 'both' })
     const committed = new Map<string, string[]>()
     const writing: Promise<void>[] = []
@@ -236,8 +235,8 @@ describe('two nodes', () => {
     }
   })
 
-  test('what the database refuses is tried again, and nothing is skipped', async () => {
-    await tableOn('stubborn', node1, node2)
+  test('a batch that the database rejects is retried, and nothing is skipped', async () => {
+    await createTable('stubborn', node1, node2)
     await subscribe(node1, node2, { stubborn: 'publish' })
     let refusals = 3
     node2.host.beforeApply = ({ source }) => {
@@ -265,40 +264,40 @@ describe('two nodes', () => {
     await reading(node2, node1, 'stubborn')
   })
 
-  test('a message that is no transaction is put aside and the flow goes on', async () => {
-    await tableOn('garbage', node1, node2)
+  test('an invalid message is quarantined and replication continues', async () => {
+    await createTable('garbage', node1, node2)
     await subscribe(node1, node2, { garbage: 'publish' })
     await write(node1, 'garbage', ['before'])
     const client = await cluster.client(node1)
-    await client.jetstream().publish('txn.dev.garbage.node1-leaf', Buffer.from('no transaction at all'))
-    const { source, sequence, error } = await eventually('it is put aside', () =>
+    await client.jetstream().publish('txn.dev.garbage.node1-leaf', Buffer.from('not a transaction'))
+    const { source, sequence, error } = await eventually('it is quarantined', () =>
       node2.seen('replication:quarantined').find(({ source }) => source.table === 'garbage'),
     )
     assert.deepEqual([source.node, sequence], ['node1', 2])
-    assert.match(error, /no transaction|no MessagePack/)
+    assert.match(error, /not a valid transaction|not valid MessagePack/)
     await write(node1, 'garbage', ['after1', 'after2', 'after3'])
     await quiet([node1, node2])
     assert.deepEqual(idsOf(node2.host.from('node1', 'garbage')), ['before', 'after1', 'after2', 'after3'])
   })
 
-  test('a transaction that no message can hold is refused, stays in the outbox, and those behind it pass', async () => {
-    await tableOn('large', node1, node2)
+  test('a transaction that exceeds a message is rejected, stays in the outbox, and does not hold up later ones', async () => {
+    await createTable('large', node1, node2)
     await subscribe(node1, node2, { large: 'publish' })
     const tooLarge = node1.host.write('too large', insert('large', { id: 1, bytes: Buffer.alloc(65 * 1024 * 1024) }))
     const small = node1.host.write('small', insert('large', { id: 2 }))
     await assert.rejects(tooLarge, { code: 'transaction_too_large', statusCode: 413 })
     await small
     await node1.host.write('as large as can be', insert('large', { id: 3, bytes: Buffer.alloc(31 * 1024 * 1024) }))
-    await eventually('what was behind it arrives', () => node2.host.from('node1', 'large').length === 2)
+    await eventually('later transactions arrive', () => node2.host.from('node1', 'large').length === 2)
     assert.deepEqual(idsOf(node2.host.from('node1', 'large')), ['small', 'as large as can be'])
-    await eventually('only it is in the outbox', () => node1.host.outbox.length === 1)
+    await eventually('the outbox contains only the rejected transaction', () => node1.host.outbox.length === 1)
     assert.deepEqual(idsOf(node1.host.outbox), ['too large'])
     node1.host.outbox = []
   })
 
   describe('start_time', () => {
-    test('replays from then on, once', async () => {
-      await tableOn('since', node1, node2)
+    test('replays from that time, once', async () => {
+      await createTable('since', node1, node2)
       await write(node1, 'since', ['a1', 'a2'])
       await write(node2, 'since', ['z1'])
       const start_time = await nextInstant()
@@ -317,8 +316,8 @@ describe('two nodes', () => {
       assert.deepEqual(idsOf(node1.host.from('node2', 'since')), ['y1'])
     })
 
-    test('another one replays from then on, also what was applied before', async () => {
-      await tableOn('again', node1, node2)
+    test('replays from another time, including applied transactions', async () => {
+      await createTable('again', node1, node2)
       const early = await nextInstant()
       await write(node1, 'again', ['a1', 'a2'])
       const late = await nextInstant()
@@ -332,8 +331,8 @@ describe('two nodes', () => {
       assert.deepEqual(idsOf(node2.host.from('node1', 'again')), ['b1', 'a1', 'a2', 'b1', 'c1'])
     })
 
-    test('without it only what comes after the agreement arrives', async () => {
-      await tableOn('now', node1, node2)
+    test('is optional: without it only later transactions arrive', async () => {
+      await createTable('now', node1, node2)
       await write(node1, 'now', ['a1', 'a2'])
       await subscribe(node1, node2, { now: 'publish' })
       await write(node1, 'now', ['b1'])
@@ -341,8 +340,8 @@ describe('two nodes', () => {
       assert.deepEqual(idsOf(node2.host.from('node1', 'now')), ['b1'])
     })
 
-    test('in the future is now', async () => {
-      await tableOn('future', node1, node2)
+    test('in the future counts as now', async () => {
+      await createTable('future', node1, node2)
       await write(node1, 'future', ['a1'])
       await nextInstant()
       const start_time = new Date(Date.now() + 3_600_000).toISOString()
@@ -353,16 +352,16 @@ describe('two nodes', () => {
     })
   })
 
-  test('a subscription ended and renewed goes on with what comes then', async () => {
-    await tableOn('renewed', node1, node2)
+  test('a subscription that is removed and added again starts at the end of the stream', async () => {
+    await createTable('renewed', node1, node2)
     await subscribe(node1, node2, { renewed: 'publish' })
     await write(node1, 'renewed', ['a1'])
     await quiet([node1, node2])
     for (const round of [1, 2, 3]) {
-      const none = [{ database: 'dev', table: 'renewed', publish: false, subscribe: false }]
-      await node1.cluster.updateNode({ node_name: 'node2', subscriptions: none })
+      const unsubscribed = [{ database: 'dev', table: 'renewed', publish: false, subscribe: false }]
+      await node1.cluster.updateNode({ node_name: 'node2', subscriptions: unsubscribed })
       await eventually(
-        'it is ended',
+        'the subscription has ended',
         () => !node2.cluster.subscriptions().some(({ source }) => source.table === 'renewed'),
       )
       await write(node1, 'renewed', [`missed${round}`])
@@ -374,8 +373,8 @@ describe('two nodes', () => {
   })
 
   describe('purge_stream', () => {
-    test('keeps the last, or what is from a sequence on, or nothing; what is written then still goes', async () => {
-      await tableOn('purged', node1, node2)
+    test('keeps the last messages, or those from a sequence on, or none; later writes still replicate', async () => {
+      await createTable('purged', node1, node2)
       await subscribe(node1, node2, { purged: 'publish' })
       const client = await cluster.client(node1)
       const bounds = async () => {
@@ -416,8 +415,8 @@ describe('two nodes', () => {
       assert.deepEqual(gaps, [])
     })
 
-    test('while transactions are under way', async () => {
-      await tableOn('busy', node1, node2)
+    test('works while transactions are in flight', async () => {
+      await createTable('busy', node1, node2)
       await subscribe(node1, node2, { busy: 'publish' })
       const ids = numbered('busy', 2000)
       const writing: Promise<void>[] = []
@@ -437,8 +436,8 @@ describe('two nodes', () => {
       assert.equal(reported, lost)
     })
 
-    test('of a table without a stream, an unknown table, an unknown database', async () => {
-      await tableOn('streamless', node1)
+    test('handles a table without a stream, an unknown table and an unknown database', async () => {
+      await createTable('streamless', node1)
       assert.deepEqual(await node1.cluster.purgeStream({ database: 'dev', table: 'streamless' }), {
         message: "Successfully purged table 'dev.streamless'",
       })
@@ -460,7 +459,7 @@ describe('two nodes', () => {
   })
 })
 
-test('what was purged while the subscriber was away is told as a gap with its bounds', async (t) => {
+test('a purge while the subscriber is closed is reported as a gap with its bounds', async (t) => {
   const cluster = TestCluster.for(t)
   const [node1, node2] = (await cluster.startAll(['node1', 'node2'], {
     tables: [
@@ -494,11 +493,11 @@ test('what was purged while the subscriber was away is told as a gap with its bo
   await node2.reopen()
   await write(node1, 'dog', ['very last'])
   await quiet([node1, node2])
-  assert.equal(node2.seen('replication:gap').length, 2, 'a gap is told once')
+  assert.equal(node2.seen('replication:gap').length, 2, 'a gap is reported once')
 })
 
-// The server's file store takes a record beyond 32 MiB (`rlBadThresh`, not to be set), and can never read it again.
-test('a transaction that a file store could not read again is refused like one that no message can hold', async (t) => {
+// The file store of nats-server accepts a record beyond 32 MiB (`rlBadThresh`, not configurable) and can never read it again.
+test('a transaction that a file store could not read again is rejected', async (t) => {
   const cluster = TestCluster.for(t)
   const nodes = await cluster.startAll(['node1', 'node2'], { tables: [['dev', 'dog']] })
   const [node1, node2] = nodes as [TestNode, TestNode]
@@ -506,13 +505,13 @@ test('a transaction that a file store could not read again is refused like one t
   const large = node1.host.write('40 MB', insert('dog', { id: 1, bytes: Buffer.alloc(40_000_000) }))
   await assert.rejects(large, { code: 'transaction_too_large' })
   await node1.host.write('behind it', insert('dog', { id: 2 }))
-  await eventually('what is behind it arrives', () => node2.host.applied.length === 1, 5_000)
+  await eventually('the later transaction arrives', () => node2.host.applied.length === 1, 5_000)
 })
 
 describe('several paths', () => {
   const tables: [string, string][] = [['dev', 'dog']]
 
-  /** Three nodes, each of which publishes to the next. */
+  /** Three nodes, each connected to the next, with 100 writes each. */
   async function ring(t: { after(fn: () => void): void }, republishMessages: boolean, direction: 'publish' | 'both') {
     const cluster = TestCluster.for(t as never)
     const nodes = await cluster.startAll(['node1', 'node2', 'node3'], { tables, clustering: { republishMessages } })
@@ -521,11 +520,11 @@ describe('several paths', () => {
     await quiet(nodes)
     return nodes
   }
-  // What is handed on has another id; the row has the first one.
+  // A relayed transaction has another id; the row has the original one.
   const applied = ({ host }: TestNode) => host.received.map(({ transaction }) => rowOf(transaction)).sort()
   const from = (...names: string[]) => names.flatMap((name) => numbered(`${name}-`, 100)).sort()
 
-  test('a ring that republishes: everything is everywhere, once', async (t) => {
+  test('a ring with relaying: every node applies everything once', async (t) => {
     const [node1, node2, node3] = (await ring(t, true, 'publish')) as [TestNode, TestNode, TestNode]
     assert.deepEqual(applied(node1), from('node2', 'node3'))
     assert.deepEqual(applied(node2), from('node1', 'node3'))
@@ -535,14 +534,14 @@ describe('several paths', () => {
     assert.deepEqual(relayed.origin!.relayedBy, ['node3'])
   })
 
-  test('a ring that does not republish: each reaches its neighbour only', async (t) => {
+  test('a ring without relaying: transactions reach only the next node', async (t) => {
     const [node1, node2, node3] = (await ring(t, false, 'publish')) as [TestNode, TestNode, TestNode]
     assert.deepEqual(applied(node1), from('node3'))
     assert.deepEqual(applied(node2), from('node1'))
     assert.deepEqual(applied(node3), from('node2'))
   })
 
-  test('a full mesh that republishes: everything is everywhere, once', async (t) => {
+  test('a full mesh with relaying: every node applies everything once', async (t) => {
     const [node1, node2, node3] = (await ring(t, true, 'both')) as [TestNode, TestNode, TestNode]
     assert.deepEqual(applied(node1), from('node2', 'node3'))
     assert.deepEqual(applied(node2), from('node1', 'node3'))
@@ -551,7 +550,7 @@ describe('several paths', () => {
       assert.deepEqual(node.host.contents('dev', 'dog'), node1.host.contents('dev', 'dog'))
   })
 
-  test('a full mesh that does not republish', async (t) => {
+  test('a full mesh without relaying', async (t) => {
     const [node1, node2, node3] = (await ring(t, false, 'both')) as [TestNode, TestNode, TestNode]
     assert.deepEqual(applied(node1), from('node2', 'node3'))
     assert.deepEqual(applied(node2), from('node1', 'node3'))
@@ -575,6 +574,6 @@ test('a database without an outbox', async (t) => {
   assert.deepEqual(node1.host.from('node2', 'dog').map(rowOf), there)
   await node1.reopen()
   await write(node1, 'dog', ['after'])
-  await eventually('it goes on', () => node3.host.contents('dev', 'dog').some(({ id }) => id === 'after'))
+  await eventually('replication continues', () => node3.host.contents('dev', 'dog').some(({ id }) => id === 'after'))
   assert.deepEqual(node3.host.from('node2', 'dog').map(rowOf), [...here, 'after'])
 })

@@ -42,8 +42,8 @@ const named = (name: string) => [{ name: 'commonName', value: name }]
 function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair, options: CertificateOptions) {
   const certificate = forge.pki.createCertificate()
   certificate.publicKey = publicKey
-  // A leading zero: it must not be negative.
-  certificate.serialNumber = `00${randomBytes(8).toString('hex')}`
+  // The first byte keeps it positive and its encoding minimal, as X.509 demands.
+  certificate.serialNumber = `01${randomBytes(8).toString('hex')}`
   certificate.validity.notBefore = options.notBefore ?? new Date(Date.now() - HOUR)
   certificate.validity.notAfter = options.notAfter ?? new Date(Date.now() + 24 * HOUR)
   certificate.setSubject(named(subject))

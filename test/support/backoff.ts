@@ -1,4 +1,7 @@
-// How often somebody may try who is to have less and less haste.
+// The number of attempts that a back-off allows.
 
-/** Most attempts within `ms` of who waits 50 ms behind the first, twice as long behind the second, and so on; and one more, that nobody measures too closely. */
+/**
+ * Maximum number of attempts within `ms` when the delays are 50 ms, 100 ms and so on, each up to 20 % shorter. One attempt is added as
+ * tolerance.
+ */
 export const attemptsWithin = (ms: number): number => 2 + Math.floor(Math.log2(1 + ms / 50))

@@ -27,7 +27,7 @@ export class MemoryHost extends Base {
     return { version: '4.3.0' }
   }
 
-  override lastTimestamp(): Timestamp | undefined {
+  override async lastTimestamp(): Promise<Timestamp | undefined> {
     return undefined
   }
 

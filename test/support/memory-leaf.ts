@@ -1,4 +1,4 @@
-// One node's own streams in memory, with every step of their writer seen, and appends held back where a test has to be in between.
+// The local streams of one node in memory. Records every step of the writer; tests can hold appends back.
 
 import type { TestContext } from 'node:test'
 import type { Entry, ExpectedLast, Mesh, MeshError, Message, StreamState, TableName } from '../../lib/mesh/mesh.ts'
@@ -10,33 +10,33 @@ import { overriding } from './overriding.ts'
 export const node = 'node1'
 const TIMEOUT = { timeout: 10_000 }
 
-/** A message that was sent to the stream. */
+/** An append to a stream. */
 export type Append = {
   table: TableName
   id: string
   epoch: string
   expected: ExpectedLast
-  /** Lets it through: stored or refused, and answered. Resolves when it is answered. */
+  /** Stores or rejects the message and answers. Resolves when it is answered. */
   pass(): Promise<void>
-  /** Stores it, and keeps the answer back. */
+  /** Stores the message without an answer. */
   store(): Promise<void>
-  /** Answers as a server might. */
+  /** Answers without storing. */
   answer(error: MeshError | undefined, sequence?: number): void
 }
 
 export class MemoryLeaf {
   readonly network: MemoryNetwork
-  /** What the writer uses. */
+  /** The mesh of the writer. */
   readonly mesh: Mesh
-  /** Changed by tests: replaces what `mesh` does. */
+  /** Methods that replace those of `mesh`. */
   readonly overrides: Partial<Mesh> = {}
-  /** Everything sent so far. */
+  /** All appends so far. */
   readonly appends: Append[] = []
-  /** Names of the calls that change a stream, in order. */
+  /** Names of the calls that changed a stream, in order. */
   readonly calls: string[] = []
-  /** What appends: sees, and holds back. */
+  /** Records the append, and holds it back if `held`. */
   readonly append: Mesh['append'] = (table, message, expected, done) => this.#append(table, message, expected, done)
-  /** Appends wait for the test. */
+  /** New appends wait for `pass`, `store` or `answer`. */
   held = false
   readonly #real: Mesh
 
@@ -63,19 +63,19 @@ export class MemoryLeaf {
     return leaf
   }
 
-  /** Waits for the append of this number, from 0. */
+  /** Resolves with the append of this index, from 0. */
   sent(index: number): Promise<Append> {
     return eventually(`message ${index} is sent`, () => this.appends[index])
   }
 
-  /** Lets everything through that comes from now on, and what is held. */
+  /** Passes held and future appends. */
   async release(): Promise<void> {
     this.held = false
     for (const each of this.appends) void each.pass()
   }
 
-  /** Behind the writer's back, whatever the stream's last message is. */
-  async foreign(table: TableName, id: string): Promise<void> {
+  /** Appends a message of another writer. */
+  async appendForeign(table: TableName, id: string): Promise<void> {
     const { lastSequence } = await this.state(table)
     const message = { data: new Uint8Array(), headers: { 'Nats-Msg-Id': id } }
     await new Promise<void>((resolve, reject) =>
@@ -91,7 +91,7 @@ export class MemoryLeaf {
     return parseStreamMetadata((await this.state(table)).description)
   }
 
-  /** Ids of all messages of a stream, in order. */
+  /** The ids of all messages, in order. */
   async ids(table: TableName): Promise<string[]> {
     const { firstSequence, lastSequence } = await this.state(table)
     const entries: Entry[] = []

@@ -1,4 +1,4 @@
-// Whole managers on a network in memory, each with a database in memory: for tests of what they do together.
+// Whole cluster managers on a network in memory, each with a database in memory.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -27,9 +27,9 @@ export const numbered = (prefix: string, count: number) =>
   Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
 
 export type MemoryNodeOptions = {
-  /** Of the manager. */
+  /** Options of the manager. */
   options?: Partial<ClusterOptions>
-  /** Keys of the section `clustering`. */
+  /** Keys of the configuration section `clustering`. */
   clustering?: object
 }
 
@@ -64,12 +64,12 @@ export class MemoryNode {
     await this.open(options)
   }
 
-  /** A transaction each; resolves when our own stream has them. */
+  /** Writes one row for each id, each in a separate transaction. Resolves when the local stream has stored them. */
   async write(ids: readonly string[], table = 'dog'): Promise<void> {
     await Promise.all(ids.map((id) => this.host.write(id, insert(table, { id }))))
   }
 
-  /** Ids of what came from another node, in order. */
+  /** Ids of the transactions from a remote node, in order. */
   from({ name }: MemoryNode, table = 'dog'): string[] {
     return this.host.from(name, table).map(({ id }) => id)
   }
@@ -79,7 +79,7 @@ export class MemoryNode {
     return this.events['replication:gap']!.map(({ source, from, to, reason }) => [source.node, from, to, reason])
   }
 
-  /** The subscription to a table of another node. */
+  /** The subscription to a table of a remote node. */
   of({ name }: MemoryNode, table = 'dog') {
     return this.cluster.subscriptions().find(({ source }) => source.node === name && source.table === table)!
   }
@@ -111,12 +111,12 @@ export class Scene {
     return node
   }
 
-  /** Nodes of these names, each subscribed to the table of dogs of each other one. */
+  /** A full mesh: every node subscribes to the table `dog` of every other node. */
   async mesh(...names: string[]): Promise<MemoryNode[]> {
     return this.linked(names, (_, __) => true)
   }
 
-  /** Nodes of these names, subscribed both ways to the table of dogs where `isLink` says so, by index, the larger first. */
+  /** Nodes that replicate the table `dog` both ways where `isLink` returns true for their indexes, the larger first. */
   async linked(
     names: readonly string[],
     isLink: (index: number, other: number) => boolean,
@@ -133,28 +133,28 @@ export class Scene {
     return nodes
   }
 
-  /** Resolves when every outbox is empty and every subscriber stands at the end of its stream, whichever that is. */
+  /** Resolves when every outbox is empty and every checkpoint is at the end of its stream. */
   async quiet(timeout = 20_000): Promise<void> {
     let pendingReason = ''
-    const atRest = async () => {
+    const isQuiet = async () => {
       for (const { name, host, cluster, mesh } of this.nodes) {
         pendingReason = `${host.outbox.length} transactions are in the outbox of ${name}`
         if (host.outbox.length > 0) return false
         for (const { source, state, error = '' } of cluster.subscriptions()) {
           const stream = await mesh.streamState(source, { timeout: 1_000 }).catch(() => undefined)
-          // The same number in another incarnation of the stream is another place.
+          // The same sequence in another epoch is another position.
           const { epoch = '', sequence = 0 } = (await host.loadCheckpoint(source)) ?? {}
-          pendingReason = `${name} stands at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
+          pendingReason = `${name} is at ${sequence} of ${stream?.lastSequence} of ${source.node}, ${state} ${error}`
           const current = stream && parseStreamMetadata(stream.description).epochs.at(-1)?.epoch
           if (sequence !== stream?.lastSequence || epoch !== current || state !== 'live') return false
         }
       }
       return true
     }
-    await eventually(() => `the nodes come to rest: ${pendingReason}`, atRest, timeout)
+    await eventually(() => `all nodes are quiet: ${pendingReason}`, isQuiet, timeout)
   }
 
-  /** Every node has what every other one wrote, once and in order, and all databases are the same. */
+  /** Asserts that every node applied the writes of every other node once and in order, and that all databases are equal. */
   assertEqual(written: ReadonlyMap<MemoryNode, readonly string[]>): void {
     for (const node of this.nodes) {
       for (const other of this.nodes)

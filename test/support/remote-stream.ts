@@ -1,4 +1,4 @@
-// Another node's stream, whose messages reach its reader when the test says so, or not at all.
+// A remote stream whose messages reach the reader when the test delivers them.
 
 import type { Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
@@ -12,10 +12,9 @@ import { insert } from './memory-host.ts'
 const dog = { database: 'dev', table: 'dog' }
 export const source = { node: 'node1', ...dog }
 
-/** As a reader hands it over, but for the number of its delivery. */
+/** An entry without its delivery number. */
 type Stored = Omit<Entry, 'delivery'>
 
-/** One opened on the stream. */
 export class ScriptedReader implements Reader {
   readonly from: number
   readonly maxMessages: number
@@ -29,13 +28,13 @@ export class ScriptedReader implements Reader {
     this.maxMessages = maxMessages
   }
 
-  /** Delivers them, in one piece. */
+  /** Delivers these entries as one piece. */
   give(...entries: Stored[]): void {
     this.#entries.push(...entries.map((entry) => ({ ...entry, delivery: ++this.#delivered })))
     this.#wake()
   }
 
-  /** So many are lost on the way. */
+  /** Skips `count` delivery numbers, as if those messages were lost. */
   lose(count: number): void {
     this.#delivered += count
   }
@@ -63,16 +62,16 @@ export class RemoteStream {
   last = 0
   purged: [number, number][] = []
   readonly readers: ScriptedReader[] = []
-  /** Questions for its state so far. */
-  asked = 0
-  /** What the next question meets first. */
+  /** Number of requests for the state so far. */
+  stateRequests = 0
+  /** Runs before each request for the state is answered. */
   obstacle: ((signal: AbortSignal | undefined) => Promise<void>) | undefined
 
-  /** As far as somebody who reads needs one. */
+  /** The part of a mesh that a subscriber needs. */
   readonly mesh = {
     timers: systemTimers,
     streamState: async (_: unknown, { signal }: { signal?: AbortSignal }) => {
-      this.asked++
+      this.stateRequests++
       await this.obstacle?.(signal)
       return this.state
     },
@@ -90,12 +89,12 @@ export class RemoteStream {
     return { description, created: '', firstSequence, lastSequence, messages: lastSequence - firstSequence + 1 }
   }
 
-  /** The reader of this number, from 0, once there is one. */
+  /** Resolves with the reader of this index, from 0, when it is opened. */
   reader(index: number): Promise<ScriptedReader> {
     return eventually(`reader ${index}`, () => this.readers[index])
   }
 
-  /** A transaction of the other node at this place. */
+  /** A transaction of the source at this sequence. */
   entry(
     sequence: number,
     { epoch = 'e1', id = `t${sequence}`, ...more }: Partial<Transaction> & { epoch?: string } = {},
@@ -114,7 +113,7 @@ export class RemoteStream {
     }
   }
 
-  /** Those at `from` to `to`, appended where they are beyond the end. */
+  /** The entries `from` to `to`; extends the stream if necessary. */
   entries(from: number, to: number, epoch = 'e1'): Stored[] {
     this.last = Math.max(this.last, to)
     return Array.from({ length: to - from + 1 }, (_, index) => this.entry(from + index, { epoch }))

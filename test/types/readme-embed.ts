@@ -4,7 +4,7 @@ import { ClusterManager, type Host, type Transaction, type Write } from '../../l
 
 const host: Host = {
   info: () => ({ version: '1.0.0' }),
-  lastTimestamp: () => database.highestTimestamp(),
+  lastTimestamp: async () => database.highestTimestamp(),
   describe: async () => database.tables(), // { database, table, primaryKey, attributes }
   createTable: (table) => database.createTable(table),
   // Rows and checkpoint in ONE transaction of yours.
@@ -17,7 +17,7 @@ const host: Host = {
   loadCheckpoint: async (source) => database.get(['checkpoint', source]),
   deleteCheckpoint: (source) => database.remove(['checkpoint', source]),
   readOutbox: (after) => database.outboxBehind(after), // the outbox, oldest first
-  confirmPublished: ({ positions, upTo, keep }) => database.confirm(positions, upTo, keep),
+  confirmPublished: (confirmation) => database.confirm(confirmation),
   publishedPosition: async (db, table) => database.get(['published', db, table]),
 }
 
@@ -33,7 +33,7 @@ async function commit(write: Write) {
     tx.append('outbox', transaction) // the same transaction as the data
     return transaction
   })
-  cluster.publish(transaction).catch(() => {}) // the outbox has it, whatever happens
+  cluster.publish(transaction).catch(() => {}) // it stays in the outbox until it is confirmed
 }
 
 cluster.on('node:added', ({ node, cause }) => console.log(node.name, cause))

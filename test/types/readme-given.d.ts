@@ -1,9 +1,9 @@
-// What the reader of the README has already: a database of theirs, a request, two hosts.
+// Declarations that the README's examples use: a database, a request, two hosts.
 
 import type {
   ClusterManager,
   Host,
-  PublishedPosition,
+  PublishConfirmation,
   RemoteTable,
   TableDescription,
   Transaction,
@@ -26,11 +26,7 @@ declare global {
     get<T>(key: unknown[]): T
     remove(key: unknown[]): Promise<void>
     outboxBehind(after: { id: string; timestamp: string } | undefined): AsyncIterable<Transaction>
-    confirm(
-      positions: PublishedPosition[],
-      upTo: { id: string; timestamp: string } | undefined,
-      keep: readonly string[] | undefined,
-    ): Promise<void>
+    confirm(confirmation: PublishConfirmation): Promise<void>
   }
   const requestBody: unknown
   const cluster: ClusterManager

@@ -1,4 +1,4 @@
-// Request bodies: coercion, unknown keys, and every text of the contract, in its order.
+// Request bodies: coercion, unknown keys, and HarperDB's error texts in their order.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -6,9 +6,10 @@ import { type TSchema, Type } from 'typebox'
 import { ClusterError } from '../../lib/errors.ts'
 import { compileBody, readBody, withRule } from '../../lib/operations/body.ts'
 import { operations } from '../../lib/operations/index.ts'
-import { formatUptime, isDateTime, toUtc } from '../../lib/operations/time.ts'
+import { isDateTime, toUtc } from '../../lib/operations/time.ts'
+import { formatUptime } from '../../lib/util/format-uptime.ts'
 
-const faults = (schema: TSchema, body: unknown): string[] => {
+const issuesOf = (schema: TSchema, body: unknown): string[] => {
   try {
     readBody(schema, body)
   } catch (error) {
@@ -20,13 +21,13 @@ const faults = (schema: TSchema, body: unknown): string[] => {
   return []
 }
 
-const fault = (schema: TSchema, value: unknown): string | undefined =>
-  faults(Type.Object({ x: schema }), { x: value })[0]
+const issueOf = (schema: TSchema, value: unknown): string | undefined =>
+  issuesOf(Type.Object({ x: schema }), { x: value })[0]
 const read = (schema: TSchema, value: unknown): unknown =>
   (readBody(Type.Object({ x: schema }), { x: value }) as { x: unknown }).x
 
 describe('readBody', () => {
-  it('coerces strings to what they stand for', () => {
+  it('coerces strings to numbers and booleans', () => {
     assert.equal(read(Type.Integer(), ' 12345 '), 12345)
     assert.equal(read(Type.Number(), '1.5e1'), 15)
     assert.equal(read(Type.Boolean(), ' TRUE'), true)
@@ -34,45 +35,45 @@ describe('readBody', () => {
     assert.equal(read(Type.String(), ' a '), ' a ')
   })
 
-  it('says what a number must be', () => {
+  it('reports an invalid number', () => {
     const port = Type.Integer({ minimum: 1, maximum: 65535 })
     for (const value of ['', ' ', 'x', '0x10', null, true, [], {}, Number.NaN, '1 2'])
-      assert.equal(fault(port, value), "'x' must be a number", String(value))
-    for (const value of [-1, 0, '0', '-1']) assert.equal(fault(port, value), "'x' must be greater than or equal to 1")
-    for (const value of [65536, '70000']) assert.equal(fault(port, value), "'x' must be less than or equal to 65535")
-    for (const value of [1.5, '1.5', 0.5]) assert.equal(fault(port, value), "'x' must be an integer")
+      assert.equal(issueOf(port, value), "'x' must be a number", String(value))
+    for (const value of [-1, 0, '0', '-1']) assert.equal(issueOf(port, value), "'x' must be greater than or equal to 1")
+    for (const value of [65536, '70000']) assert.equal(issueOf(port, value), "'x' must be less than or equal to 65535")
+    for (const value of [1.5, '1.5', 0.5]) assert.equal(issueOf(port, value), "'x' must be an integer")
     for (const value of [2 ** 53, '12345678901234567890', Number.POSITIVE_INFINITY, '1e400'])
-      assert.equal(fault(port, value), "'x' must be a safe number")
+      assert.equal(issueOf(port, value), "'x' must be a safe number")
   })
 
-  it('says what other leaves must be', () => {
-    for (const value of [null, 1, 'yes', '']) assert.equal(fault(Type.Boolean(), value), "'x' must be a boolean")
-    for (const value of [null, 1, {}, []]) assert.equal(fault(Type.String(), value), "'x' must be a string")
-    assert.equal(fault(Type.String({ minLength: 1 }), ''), "'x' is not allowed to be empty")
+  it('reports other invalid values', () => {
+    for (const value of [null, 1, 'yes', '']) assert.equal(issueOf(Type.Boolean(), value), "'x' must be a boolean")
+    for (const value of [null, 1, {}, []]) assert.equal(issueOf(Type.String(), value), "'x' must be a string")
+    assert.equal(issueOf(Type.String({ minLength: 1 }), ''), "'x' is not allowed to be empty")
     for (const value of [null, '', 'HUB', 1])
-      assert.equal(fault(Type.Enum(['hub', 'leaf']), value), "'x' must be one of [hub, leaf]")
-    assert.equal(fault(Type.Array(Type.String()), {}), "'x' must be an array")
-    assert.equal(fault(Type.Array(Type.String()), null), "'x' must be an array")
-    assert.equal(fault(Type.Array(Type.String(), { minItems: 1 }), []), "'x' must contain at least 1 items")
-    for (const value of [null, 1, 'x', []]) assert.equal(fault(Type.Object({}), value), "'x' must be of type object")
-    assert.equal(fault(Type.String(), undefined), "'x' is required")
+      assert.equal(issueOf(Type.Enum(['hub', 'leaf']), value), "'x' must be one of [hub, leaf]")
+    assert.equal(issueOf(Type.Array(Type.String()), {}), "'x' must be an array")
+    assert.equal(issueOf(Type.Array(Type.String()), null), "'x' must be an array")
+    assert.equal(issueOf(Type.Array(Type.String(), { minItems: 1 }), []), "'x' must contain at least 1 items")
+    for (const value of [null, 1, 'x', []]) assert.equal(issueOf(Type.Object({}), value), "'x' must be of type object")
+    assert.equal(issueOf(Type.String(), undefined), "'x' is required")
   })
 
-  it('takes null for missing where the schema says so', () => {
-    assert.equal(fault(Type.String({ nullIsMissing: true }), null), "'x' is required")
+  it('treats null as missing if the schema says so', () => {
+    assert.equal(issueOf(Type.String({ nullIsMissing: true }), null), "'x' is required")
     assert.deepEqual(
       readBody(Type.Object({ x: Type.Optional(Type.Object({}, { nullIsMissing: true })) }), { x: null }),
       {},
     )
   })
 
-  it('tells every fault, in the order of the schema, by index', () => {
+  it('reports every issue, in the order of the schema, with indexes', () => {
     const schema = Type.Object({
       server: Type.Enum(['hub', 'leaf']),
       list: Type.Array(Type.Object({ host: Type.String(), port: Type.Integer() })),
     })
     const list = [...Array.from({ length: 12 }, () => ({})), 5]
-    assert.deepEqual(faults(schema, { list }), [
+    assert.deepEqual(issuesOf(schema, { list }), [
       "'server' is required",
       ...Array.from({ length: 12 }, (_, index) => [
         `'list[${index}].host' is required`,
@@ -81,10 +82,10 @@ describe('readBody', () => {
       "'list[12]' must be of type object",
     ])
     for (const body of [undefined, null, 5, 'x', [], {}])
-      assert.deepEqual(faults(schema, body), ["'server' is required", "'list' is required"])
+      assert.deepEqual(issuesOf(schema, body), ["'server' is required", "'list' is required"])
   })
 
-  it('drops unknown keys and believes no prototype', () => {
+  it('drops unknown keys and ignores prototypes', () => {
     const schema = Type.Object({ a: Type.Object({ b: Type.Optional(Type.Integer()) }) })
     const body = JSON.parse(
       '{ "__proto__": { "x": 1 }, "a": { "__proto__": { "b": 5 }, "constructor": 1, "c": 2 }, "d": 3 }',
@@ -93,23 +94,23 @@ describe('readBody', () => {
     assert.deepEqual(Object.entries(value), [['a', {}]])
     assert.equal(Object.getPrototypeOf(value), Object.prototype)
     assert.equal(({} as { x?: number }).x, undefined)
-    assert.deepEqual(faults(schema, Object.create({ a: {} })), ["'a' is required"])
+    assert.deepEqual(issuesOf(schema, Object.create({ a: {} })), ["'a' is required"])
   })
 
-  it('runs a rule only where there are no faults', () => {
+  it('runs a rule only if its schema has no issues', () => {
     const schema = withRule(Type.Object({ a: Type.Integer() }), ({ a }, path) => ({ path, message: `rule ${a}` }))
-    assert.deepEqual(faults(Type.Object({ x: schema }), { x: { a: '1' } }), ['rule 1'])
-    assert.deepEqual(faults(Type.Object({ x: schema }), { x: {} }), ["'x.a' is required"])
+    assert.deepEqual(issuesOf(Type.Object({ x: schema }), { x: { a: '1' } }), ['rule 1'])
+    assert.deepEqual(issuesOf(Type.Object({ x: schema }), { x: {} }), ["'x.a' is required"])
   })
 
-  it('is not slowed by a schema that is not compiled yet', () => {
+  it('reads bodies of schemas compiled in advance', () => {
     assert.deepEqual(readBody(compileBody(Type.Object({ a: Type.Integer() })), { a: '1' }), { a: 1 })
     assert.equal(Object.keys(operations).length, 11)
   })
 })
 
 describe('times', () => {
-  it('are ISO 8601 dates with times', () => {
+  it('must be ISO 8601 dates with times', () => {
     const good = [
       '2022-09-02T20:06:35.993Z',
       '2022-09-02T20:06:35Z',
@@ -142,7 +143,7 @@ describe('times', () => {
     assert.deepEqual(bad.filter(isDateTime), [])
   })
 
-  it('become UTC, the future now', () => {
+  it('are converted to UTC; a future time becomes now', () => {
     const now = Date.parse('2023-01-01T00:00:00Z')
     assert.equal(toUtc('2022-09-02T20:06:35+02:00', now), '2022-09-02T18:06:35.000Z')
     assert.equal(toUtc('2022-09-02T20:06:35.5-02:30', now), '2022-09-02T22:36:35.500Z')
@@ -151,7 +152,7 @@ describe('times', () => {
     assert.equal(toUtc('2999-01-01T00:00:00Z', now), '2023-01-01T00:00:00.000Z')
   })
 
-  it('of uptimes leave out leading zeros', () => {
+  it('as uptimes omit leading zero parts', () => {
     assert.equal(formatUptime(((30 * 24 + 1) * 60 + 18) * 60 + 8), '30d 1h 18m 8s')
     assert.equal(formatUptime(3600), '1h 0m 0s')
     assert.equal(formatUptime(59.9), '59s')

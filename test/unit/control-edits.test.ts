@@ -432,9 +432,9 @@ it('a bad edit and a missing file are in the log, with line and column', async (
     problems.join(),
     /^line \d+, column \d+: clustering\.hubServer\.cluster\.network\.routes\[0\]\.port must be/,
   )
-  assert.match(message, /not taken in/)
+  assert.match(message, /configuration file rejected/)
   await rm(path)
-  assert.match((await eventually('that it is gone is logged', () => logged.shift()))[1], /gone/)
+  assert.match((await eventually('that it is gone is logged', () => logged.shift()))[1], /configuration file missing/)
 })
 
 describe('what cannot change while it runs', () => {

@@ -338,7 +338,7 @@ it('who iterates and who awaits is told when the manager is closed', async () =>
     iterated = (async () => {
       for await (const { route } of added) heard.push(route.host)
     })()
-    awaited = assert.rejects(cluster.events.next('node:removed'), { code: 'closed' })
+    awaited = assert.rejects(cluster.events.once('node:removed'), { code: 'closed' })
     await cluster.setRoutes({ server: 'hub', routes: [route('b'), route('c')] })
   })
   await Promise.all([iterated, awaited])

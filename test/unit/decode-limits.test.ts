@@ -1,4 +1,4 @@
-// Bombs: small messages that would be gigabytes of objects. Told before they are decoded, and honest ones never taken for one.
+// Decompression bombs: small messages that decode to gigabytes of objects are rejected before decoding, and ordinary messages never are.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -14,7 +14,7 @@ const seed = seedOf()
 console.log(`SEED=${seed}`)
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, useBigIntExtension: true, moreTypes: true })
 
-/** An array of so many times the same bytes. */
+/** A message of `bytes` bytes: one array that repeats `filling`. */
 function bomb(bytes: number, ...filling: number[]): Buffer {
   const data = Buffer.alloc(bytes, Buffer.from(filling))
   data[0] = 0xdd
@@ -22,15 +22,15 @@ function bomb(bytes: number, ...filling: number[]): Buffer {
   return data
 }
 
-/** As the cost is meant: containers and values, and bytes where they lie open. */
+/** The expected cost: values, and 8 for each container. */
 function costOf(value: unknown): number {
   if (Array.isArray(value)) return value.reduce<number>((sum, each) => sum + costOf(each), 8)
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return 1
   return Object.values(value).reduce<number>((sum, each) => sum + 1 + costOf(each), 8)
 }
 
-describe('what a message would cost', () => {
-  it('is its values, whatever they are', () => {
+describe('the cost of a message', () => {
+  it('is the number of its values, of all types', () => {
     const { tree } = fc.letrec((tie) => ({
       tree: fc.oneof(
         { maxDepth: 5 },
@@ -56,21 +56,21 @@ describe('what a message would cost', () => {
     fc.assert(property, { seed, numRuns: 500 })
   })
 
-  it('is told of any bytes, and ends', () => {
+  it('is computed for arbitrary bytes', () => {
     const property = fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(50), (data, max) => {
       assert.equal(typeof isCostly(data, max), 'boolean')
     })
     fc.assert(property, { seed, numRuns: 5_000 })
   })
 
-  it('of half a megabyte of values is never too much, and of large rows neither', () => {
+  it('is within the limit for half a megabyte of values and for large rows', () => {
     assert.equal(isCostly(bomb(512 * 1024, 0x80)), false)
     const row = Object.fromEntries(Array.from({ length: 10 }, (_, index) => [`attribute${index}`, 'some text of it']))
     assert.equal(isCostly(packr.pack(Array.from({ length: 100_000 }, () => row))), false)
     assert.equal(isCostly(packr.pack({ picture: Buffer.alloc(31 * 1024 * 1024, 0x80) })), false)
   })
 
-  it('is too much for empty maps and lists, for very many small numbers, and when it hides in an extension', () => {
+  it('exceeds the limit for many empty containers, for many small numbers, and inside an extension', () => {
     const size = 30 * 1024 * 1024
     for (const filling of [[0x80], [0x90], [0xc0], [0x01], [0xde, 0, 0], [0xdf, 0, 0, 0, 0], [0xa0], [0xc4, 0]])
       assert.equal(isCostly(bomb(size, ...filling)), true, `${filling}`)
@@ -81,20 +81,20 @@ describe('what a message would cost', () => {
     assert.equal(isCostly(hidden), true)
   })
 
-  it('is too much for any extension that is not ours, however small: pointers, records, bundled texts', () => {
+  it('does not matter for unsupported extensions, which are always rejected: pointers, records, bundled strings', () => {
     for (const type of [0x62, 0x69, 0x70, 0x72, 0x01, 0xfe])
       for (const data of [
         [0xd4, type, 0],
         [0xc7, 1, type, 0],
         [0x91, 0xd6, type, 0, 0, 0, 0],
       ])
-        assert.match(checkDecodeLimits(Uint8Array.from(data)) ?? '', /extension that is not used here/, `${data}`)
-    assert.match(checkDecodeLimits(Uint8Array.from([0x91, 0xc1])) ?? '', /extension that is not used here/)
+        assert.match(checkDecodeLimits(Uint8Array.from(data)) ?? '', /unsupported MessagePack extension/, `${data}`)
+    assert.match(checkDecodeLimits(Uint8Array.from([0x91, 0xc1])) ?? '', /unsupported MessagePack extension/)
     const values = [undefined, 2n ** 70n, new Float64Array(2), new Date(0), new Set([1]), /x/, new Error('x')]
     for (const value of values) assert.equal(checkDecodeLimits(packr.pack(value)), undefined, String(value))
   })
 
-  it('is not even looked at for a circle: pointers are not followed', () => {
+  it('does not matter for circular structures: pointers are rejected', () => {
     const circle: Record<string, unknown> = { operation: 'insert', schema: 'dev', table: 'dog', records: [] }
     circle.next = circle
     const data = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: true }).pack(circle)
@@ -103,7 +103,7 @@ describe('what a message would cost', () => {
     assert.equal(protocol.decodeResponse(data), undefined)
   })
 
-  it('is looked at before anything of another node is decoded', () => {
+  it('is checked before a remote message is decoded', () => {
     const source = { node: 'node1', database: 'dev', table: 'dog' }
     const entry = { data: bomb(30 * 1024 * 1024, 0x80), headers: {}, sequence: 1, delivery: 1, time: 0 }
     assert.throws(() => wire.decode(source, entry), { name: 'WireError', message: /more than 4194304 values/ })

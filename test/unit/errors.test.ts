@@ -1,5 +1,5 @@
-// Every code in the table of errors can happen: each is provoked through what the package exports, and arrives as the table
-// has it. The compiler demands an entry for each.
+// Every code in the table of errors is provoked through the public API and arrives as the table defines it. The compiler requires
+// an entry for each code.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -23,10 +23,10 @@ const superUser = { superUser: true }
 const withNode2 = { node_name: 'node2', subscriptions: both }
 const route = { host: '127.0.0.1', port: 12345 }
 
-/** A manager on a network in memory. */
+/** A manager on an in-memory network. */
 const alone = (test: TestContext, options?: MemoryNodeOptions) => new Scene(test).start('node1', options)
 
-/** Two that know nothing of each other yet; the options are those of the first. */
+/** Two nodes without subscriptions; the options apply to the first. */
 async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
   const scene = new Scene(test)
   const node1 = await scene.start('node1', { options })
@@ -57,7 +57,8 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async invalid_request(test) {
     const { cluster } = await alone(test)
-    return cluster.execute({ operation: 'add_node', node_name: 'node2' }, superUser)
+    const request: unknown = { operation: 'add_node', node_name: 'node2' }
+    return cluster.execute(request, superUser)
   },
   async name_not_replicable(test) {
     const { cluster } = await alone(test)
@@ -89,7 +90,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return cluster.status()
   },
 
-  // --- the other node ---------------------------------------------------------------------------------------------------
+  // --- the remote node ---------------------------------------------------------------------------------------------------
 
   async node_exists(test) {
     const { node1 } = await pair(test)
@@ -103,7 +104,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async node_timeout(test) {
     const { node1, node2 } = await pair(test, { requestTimeout: 100 })
-    // Its servers answer, its database does not. Were the network silent, it would be taken for gone.
+    // Its servers answer, its database does not. With a silent network the node would count as down.
     node2.host.describe = () => never
     return node1.cluster.addNode(withNode2)
   },
@@ -122,7 +123,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return node1.cluster.addNode(withNode2, { signal: caller.signal })
   },
 
-  // --- what this node stands on -----------------------------------------------------------------------------------------
+  // --- the local node ------------------------------------------------------------------------------------------
 
   async mesh_unavailable(test) {
     const { network, node1 } = await pair(test)
@@ -163,7 +164,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async directory_unusable(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
-    await writeFile(join(files.directory, 'clustering'), 'a file, where our folder is to be')
+    await writeFile(join(files.directory, 'clustering'), 'a file in place of the directory')
     return cluster.open(files)
   },
   nats_server_missing: (test) =>
@@ -173,7 +174,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const tls = { certificate, certificateAuthority, privateKey }
     return TestCluster.for(test).start('node1', { clustering: { tls } })
   },
-  // Node has a version that is new enough, and cannot run the configuration of a server.
+  // The node binary reports a version that is new enough, but does not run with a server configuration.
   server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
   async port_taken(test) {
     const cluster = TestCluster.for(test)
@@ -185,7 +186,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
 }
 
-describe('every error can happen, and is what the table says', { timeout: 60_000 }, () => {
+describe('every error code occurs as the table defines it', { timeout: 60_000 }, () => {
   for (const code of Object.keys(errors) as ErrorCode[])
     it(code, async (test) => {
       const error = await provoke[code](test).then(
@@ -202,11 +203,11 @@ describe('every error can happen, and is what the table says', { timeout: 60_000
     })
 })
 
-test('a transaction that is none is told what it lacks, fault by fault', async (t) => {
+test('an invalid transaction is rejected with one issue for each fault', async (t) => {
   const { cluster, host } = await alone(t)
   const issues = (transaction: unknown) =>
     cluster.publish(transaction as Transaction).then(
-      () => assert.fail('it was taken'),
+      () => assert.fail('it was accepted'),
       (error: ClusterError) => error.issues?.map(({ path }) => path),
     )
   const timestamp = cluster.timestamp()
@@ -218,14 +219,16 @@ test('a transaction that is none is told what it lacks, fault by fault', async (
   await assert.rejects(unsendable, (error: ClusterError) => /its id/.test(error.issues?.[0]?.message ?? ''))
 })
 
-test('options that are none are told by name', async () => {
+test('unknown and invalid options are rejected by name', async () => {
   const file = { configFile: 'config.yaml', host: new MemoryHost() }
   const open = (options: object) => ClusterManager.open(options as ClusterOptions)
   for (const [options, message] of [
-    [{ ...file, requestTimout: 5 }, "there is no option 'requestTimout'"],
-    [{ ...file, logger: { warn() {}, error() {} } }, "option 'logger.debug' must be a function, received undefined"],
-    [{ ...file, requestTimeout: '5' }, "option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
-    [{}, "option 'configFile' must be a path, received undefined"],
+    [{ ...file, requestTimout: 5 }, "Unknown option 'requestTimout'. Did you mean 'requestTimeout'?"],
+    [{ ...file, natServer: '/bin' }, "Unknown option 'natServer'. Did you mean 'natsServer'?"],
+    [{ ...file, colour: 'red' }, "Unknown option 'colour'."],
+    [{ ...file, logger: { warn() {}, error() {} } }, "Option 'logger.debug' must be a function, received undefined"],
+    [{ ...file, requestTimeout: '5' }, "Option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
+    [{}, "Option 'configFile' must be a path, received undefined"],
   ] as const)
     await assert.rejects(open(options), { code: 'invalid_option', message })
   await assert.rejects((ClusterManager.open as () => Promise<unknown>)(), { code: 'invalid_option' })

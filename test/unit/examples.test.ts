@@ -1,4 +1,4 @@
-// The README's examples do what it says of them: a host, a plugin, all means to observe, a test of a cluster.
+// The examples of the documentation work: a host, a plugin, observability, a test of a cluster.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -98,7 +98,7 @@ describe('the smallest host', () => {
 })
 
 describe('the plugin', () => {
-  it('tells of a node that is gone, a database that refuses and a gap, until it is to stop', async (t) => {
+  it('reports a node that is down, a database that rejects, and a gap, until its signal aborts', async (t) => {
     const network = new MemoryNetwork()
     const cluster = await startCluster(2, { network, tables: [dog] })
     const stopping = new AbortController()
@@ -113,16 +113,16 @@ describe('the plugin', () => {
       throw new Error('out of order')
     }
     await one!.host.insert('dev', 'dog', { id: 1 })
-    await eventually('it stalls', () => reported.includes('dog of node1 does not move: out of order'))
+    await eventually('it stalls', () => reported.includes('dog of node1 is stalled: out of order'))
     two!.host.beforeApply = undefined
     await cluster.converged()
     network.cut('node1', 'node2')
     await one!.host.insert('dev', 'dog', { id: 2 })
     await one!.cluster.purgeStream({ database: 'dev', table: 'dog' })
     network.heal()
-    await eventually('the gap is told', () => reported.includes('dog: 2 to 2 are lost'))
+    await eventually('the gap is reported', () => reported.includes('dog: 2 to 2 are lost'))
     await one!.stop()
-    await eventually('it is gone', () => reported.includes('node1 is gone'))
+    await eventually('the node is down', () => reported.includes('node1 is gone'))
     stopping.abort()
     const { length } = reported
     await one!.start()
@@ -150,7 +150,7 @@ describe('observability', () => {
     assert.ok(lines.some(({ msg }) => msg === 'open'))
     const [one] = cluster.nodes
     await one!.host.createTable({ ...dog, primaryKey: 'id', attributes: ['id'] })
-    await eventually('they agree', () =>
+    await eventually('the subscription is agreed', () =>
       one!.cluster
         .updateNode({ node_name: 'observed', subscriptions: [{ ...dog, publish: true, subscribe: false }] })
         .catch(() => undefined),

@@ -1,5 +1,5 @@
-// Nearly valid input by the ten thousand, and with `npm run test:long` by the hundred thousand: bodies of operations, the
-// configuration file, bytes of other nodes. Whatever comes is taken or refused with an error of ours, and a refusal changes nothing.
+// Thousands of nearly valid inputs, and a hundred thousand with `npm run test:long`: bodies of operations, the configuration file,
+// messages of remote nodes. Each is accepted or rejected with an error of this module, and a rejection changes nothing.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -50,14 +50,14 @@ const bodies = [
 describe('the body of an operation', { timeout: 900_000 }, () => {
   const body = fc.oneof({ weight: 9, arbitrary: nearly(bodies) }, { weight: 1, arbitrary: fc.anything() })
 
-  it('is served, or refused with an error that says so, and then nothing has changed', async (test) => {
+  it('is accepted, or rejected with a ClusterError without any change', async (test) => {
     const { context, path } = await openContext(test)
-    const outcomes = { served: 0, rejected: 0 }
+    const outcomes = { accepted: 0, rejected: 0 }
     const property = fc.asyncProperty(body, async (each) => {
       const { manifest } = context.store
       try {
         await execute(context, each, superUser)
-        outcomes.served++
+        outcomes.accepted++
       } catch (error) {
         outcomes.rejected++
         assert.ok(error instanceof ClusterError, String((error as Error)?.stack ?? error))
@@ -68,13 +68,13 @@ describe('the body of an operation', { timeout: 900_000 }, () => {
     })
     await fc.assert(property, { seed, numRuns })
     test.diagnostic(JSON.stringify(outcomes))
-    assert.ok(outcomes.served > numRuns / 20 && outcomes.rejected > numRuns / 20)
+    assert.ok(outcomes.accepted > numRuns / 20 && outcomes.rejected > numRuns / 20)
     assert.equal(({} as { polluted?: boolean }).polluted, undefined)
-    // What was taken is what the file says, and it can be read.
+    // The file contains the accepted changes and is readable.
     assert.match(await readFile(path, 'utf8'), /nodeName: node1/)
   })
 
-  it('of anybody who is no super user is not looked at', async (test) => {
+  it('is rejected for every caller who is not a super user', async (test) => {
     const { context } = await openContext(test)
     const callers = [undefined, {}, { superUser: false }, { superUser: 'true' }, { superUser: 1 }] as never[]
     const property = fc.asyncProperty(body, fc.constantFrom(...callers), async (each, caller) => {
@@ -104,7 +104,7 @@ other: [1, 2, *dog]
     return setSubscriptions(routed, 'new', [{ database: 'dev', table: 'dog', publish: true, subscribe: false }])
   }
 
-  it('is read or told where it is wrong, and what we write into it is what we read then, and nothing else', (test) => {
+  it('is read or rejected with positions, and an edit changes nothing else in it', (test) => {
     const outcomes = { read: 0, wrong: 0, written: 0, left: 0 }
     const property = fc.property(nearlyText(files), (onDisk) => {
       const text = new ConfigText(onDisk)
@@ -141,7 +141,7 @@ other: [1, 2, *dog]
   })
 })
 
-describe('what another node sends', { timeout: 900_000 }, () => {
+describe('a message of a remote node', { timeout: 900_000 }, () => {
   const timestamp = '01a2101d75bb-000000-node1'
   const register = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
   const requests: Parameters<typeof protocol.encode>[0][] = [
@@ -161,7 +161,7 @@ describe('what another node sends', { timeout: 900_000 }, () => {
     { node: 'node1', instance: 'i', started: 1, session: 's', streams: [['dev', 'dog', 'e1', 7]] },
   ]
 
-  it('as a request, an answer or a heartbeat is one, or is none: no reader throws', () => {
+  it('is a valid request, answer or heartbeat, or undefined: no decoder throws', () => {
     const readers = [protocol.decodeRequest, protocol.decodeResponse, protocol.decodeHeartbeat]
     let read = 0
     const property = fc.property(nearlyBytes(requests.map(protocol.encode)), (data) => {
@@ -171,7 +171,7 @@ describe('what another node sends', { timeout: 900_000 }, () => {
     assert.ok(read > 0)
   })
 
-  it('as a transaction is one, or none: a WireError says why, and nothing else is thrown', () => {
+  it('is a valid transaction, or a WireError is thrown', () => {
     const source = { node: 'node1', database: 'dev', table: 'dog' }
     const write: Write = {
       operation: 'upsert',

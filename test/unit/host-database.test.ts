@@ -1,4 +1,4 @@
-// The reference host's database: what is committed together, what the outbox holds, and what comes back as it went in.
+// The database of the reference host: atomic commits, the outbox, and values that are preserved.
 
 import assert from 'node:assert/strict'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -6,12 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import type { Batch, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
+import type { Batch, DeleteWrite, RecordWrite, RemoteTransaction, Transaction, Write } from '../../lib/host/host.ts'
 import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { Database } from '../host/database.ts'
 import type { HostError } from '../host/errors.ts'
 import { MAX_KEY_BYTES, rowKey } from '../host/keys.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
+import { recordsOf } from '../support/writes.ts'
 
 const dog = { database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }
 const source = { node: 'node2', database: 'dev', table: 'dog' }
@@ -43,12 +44,20 @@ const outbox = async (host: LmdbHost, after?: Transaction) => {
 }
 const ids = (transactions: Transaction[]) => transactions.map(({ id }) => id)
 
-const remote = (sequence: number, time: number, ...writes: Partial<Write>[]): RemoteTransaction => ({
+/** Without an operation: an upsert. Without a table: dev.dog. */
+type PartialWrite = (Partial<RecordWrite> & Pick<RecordWrite, 'records'>) | Pick<DeleteWrite, 'ids'>
+
+const remote = (sequence: number, time: number, ...writes: PartialWrite[]): RemoteTransaction => ({
   id: `remote-${sequence}`,
   timestamp: makeTimestamp(time, 0, 'node2'),
   origin: { node: 'node2', epoch: 'e1', sequence, relayedBy: [] },
   sequence,
-  writes: writes.map((write) => ({ operation: 'upsert', database: 'dev', table: 'dog', ...write })),
+  writes: writes.map(
+    (write): Write =>
+      'ids' in write
+        ? { operation: 'delete', database: 'dev', table: 'dog', ...write }
+        : { operation: 'upsert', database: 'dev', table: 'dog', ...write },
+  ),
 })
 const batch = (sequence: number, transactions: RemoteTransaction[], relay?: Transaction[]): Batch => ({
   source,
@@ -57,32 +66,32 @@ const batch = (sequence: number, transactions: RemoteTransaction[], relay?: Tran
   ...(relay && { relay }),
 })
 
-test('a local transaction over two tables is one: committed, in the outbox and published', async (t) => {
+test('a local transaction over two tables is committed, queued and published as one', async (t) => {
   const { database, host, published } = await open(t)
   await database.createTable({ ...dog, table: 'cat' })
-  const outcome = await database.transact('admin', (write) => {
+  const result = await database.transact('admin', (write) => {
     write.insert('dev', 'cat', [{ id: 1, name: 'Mia' }])
     return write.insert('dev', 'dog', [{ id: 1, name: 'Rex' }, { name: 'Bello' }])
   })
-  assert.equal(outcome.done.length, 2)
+  assert.equal(result.done.length, 2)
   const [transaction, ...others] = await outbox(host)
   assert.deepEqual(others, [])
   assert.deepEqual(published, [transaction])
   assert.equal(transaction!.user, 'admin')
   assert.deepEqual(
-    transaction!.writes.map(({ operation, table, records }) => [operation, table, records!.length]),
+    transaction!.writes.map((write) => [write.operation, write.table, recordsOf(write).length]),
     [
       ['insert', 'cat', 1],
       ['insert', 'dog', 2],
     ],
   )
-  assert.equal(host.lastTimestamp(), transaction!.timestamp)
+  assert.equal(await host.lastTimestamp(), transaction!.timestamp)
 })
 
-test('what is recorded is what was done, and nothing when nothing was done', async (t) => {
+test('only writes that had an effect are recorded', async (t) => {
   const { database, host } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1, a: 1, b: 1 }]))
-  const outcome = await database.transact('admin', (write) => {
+  const result = await database.transact('admin', (write) => {
     write.insert('dev', 'dog', [{ id: 1 }, { id: 2 }])
     write.update('dev', 'dog', [
       { id: 1, a: 2 },
@@ -90,7 +99,7 @@ test('what is recorded is what was done, and nothing when nothing was done', asy
     ])
     return write.delete('dev', 'dog', [2, 9])
   })
-  assert.deepEqual(outcome, { done: [2], skipped: [9] })
+  assert.deepEqual(result, { done: [2], skipped: [9] })
   await database.transact('admin', (write) => write.delete('dev', 'dog', [9]))
   const [, second, ...others] = await outbox(host)
   assert.deepEqual(others, [])
@@ -102,7 +111,7 @@ test('what is recorded is what was done, and nothing when nothing was done', asy
   assert.deepEqual(database.get('dev', 'dog', 1), { id: 1, a: 2, b: 1 })
 })
 
-test('work that throws leaves nothing, also beside others in the same commit', async (t) => {
+test('an exception rolls back its transaction, and no other one of the same commit', async (t) => {
   const { database, host, published } = await open(t)
   const insert = (id: number) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }]))
   const failing = database.transact('admin', (write) => {
@@ -116,7 +125,7 @@ test('work that throws leaves nothing, also beside others in the same commit', a
   assert.equal(published.length, 2)
 })
 
-test('a value that cannot be stored fails its transaction alone', async (t) => {
+test('a value that cannot be stored fails only its own transaction', async (t) => {
   const { database } = await open(t)
   const cycle: Record<string, unknown> = { id: 1 }
   cycle.self = cycle
@@ -125,7 +134,7 @@ test('a value that cannot be stored fails its transaction alone', async (t) => {
   assert.deepEqual([...database.scan('dev', 'dog')], [{ id: 3 }])
 })
 
-test('stamps, outbox and publishing have the order of commits, and a rejected publish harms no write', async (t) => {
+test('timestamps, outbox and publishing follow commit order, and a rejected publish does not fail a write', async (t) => {
   const { database, host } = await open(t)
   const published: string[] = []
   database.publish = async ({ id }) => {
@@ -136,17 +145,17 @@ test('stamps, outbox and publishing have the order of commits, and a rejected pu
     database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }])),
   )
   await Promise.all(writes)
-  const waiting = await outbox(host)
-  assert.deepEqual(published, ids(waiting))
-  const timestamps = waiting.map(({ timestamp }) => timestamp)
+  const queued = await outbox(host)
+  assert.deepEqual(published, ids(queued))
+  const timestamps = queued.map(({ timestamp }) => timestamp)
   assert.deepEqual(timestamps, timestamps.toSorted())
   assert.deepEqual(
-    waiting.map(({ writes }) => writes[0]!.records![0]!.id),
+    queued.map(({ writes }) => recordsOf(writes[0])[0]!.id),
     Array.from({ length: 300 }, (_, id) => id),
   )
 })
 
-test('the outbox gives what lies behind `after`, and `published` removes up to `through` but for `except`', async (t) => {
+test('the outbox is read after `after`, and confirmPublished removes up to `upTo` except `keep`', async (t) => {
   const { database, host } = await open(t)
   for (let id = 0; id < 5; id++) {
     await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id }]))
@@ -154,15 +163,15 @@ test('the outbox gives what lies behind `after`, and `published` removes up to `
   const all = await outbox(host)
   assert.deepEqual(await outbox(host, all[2]), all.slice(3))
 
-  const progress = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
+  const position = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
   assert.equal(await host.publishedPosition('dev', 'dog'), undefined)
-  await host.confirmPublished({ positions: [progress] })
+  await host.confirmPublished({ positions: [position] })
   assert.equal((await outbox(host)).length, 5)
-  await host.confirmPublished({ positions: [progress], upTo: all[2], keep: [all[0]!.id] })
+  await host.confirmPublished({ positions: [position], upTo: all[2], keep: [all[0]!.id] })
   assert.deepEqual(ids(await outbox(host)), ids([all[0]!, all[3]!, all[4]!]))
-  assert.deepEqual(await host.publishedPosition('dev', 'dog'), progress)
+  assert.deepEqual(await host.publishedPosition('dev', 'dog'), position)
 
-  // What is asked for behind a transaction that is gone is all that is left; to remove it again removes nothing.
+  // After a removed transaction: everything that is left. Confirming it again removes nothing.
   assert.equal((await outbox(host, all[1])).length, 3)
   await host.confirmPublished({ positions: [], upTo: all[2] })
   assert.equal((await outbox(host)).length, 3)
@@ -183,14 +192,14 @@ test('reading the outbox may overlap with commits and removals', async (t) => {
   assert.deepEqual(seen, ids([all[0]!, all[2]!, all[3]!]))
 })
 
-test('a batch, its checkpoint and what is to be sent on are one commit', async (t) => {
+test('rows, checkpoint and relayed transactions of a batch are one commit', async (t) => {
   const { database, host, published } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
   const { sequence: _, ...relayed } = remote(7, 1000, { records: [{ id: 2 }] })
   await host.apply(batch(7, [remote(7, 1000, { records: [{ id: 2 }] })], [relayed]))
   assert.deepEqual(await host.loadCheckpoint(source), { epoch: 'e1', sequence: 7 })
   assert.deepEqual(database.get('dev', 'dog', 2), { id: 2 })
-  // Behind the local one, although its stamp is older; and removing the local one leaves it there.
+  // After the local transaction, although its timestamp is older. Removing the local one keeps it.
   const [local, last] = await outbox(host)
   assert.deepEqual(last, relayed)
   await host.confirmPublished({ positions: [], upTo: local })
@@ -205,7 +214,7 @@ test('a batch, its checkpoint and what is to be sent on are one commit', async (
   assert.equal(database.get('dev', 'dog', 3), undefined)
   assert.deepEqual(await host.loadCheckpoint(source), { epoch: 'e1', sequence: 7 })
   assert.equal((await outbox(host)).length, 1)
-  assert.ok(host.lastTimestamp()! > makeTimestamp(2000, 0, 'node2'))
+  assert.ok((await host.lastTimestamp())! > makeTimestamp(2000, 0, 'node2'))
 
   await host.apply(batch(10, []))
   assert.equal((await host.loadCheckpoint(source))?.sequence, 10)
@@ -214,7 +223,7 @@ test('a batch, its checkpoint and what is to be sent on are one commit', async (
   assert.equal(await host.loadCheckpoint(source), undefined)
 })
 
-test('applying again changes nothing, and a delete of an unknown row holds back older writes', async (t) => {
+test('applying twice changes nothing, and a delete of an absent row outranks older writes', async (t) => {
   const { database, host } = await open(t)
   const transactions = [
     remote(
@@ -223,7 +232,7 @@ test('applying again changes nothing, and a delete of an unknown row holds back 
       { operation: 'insert', records: [{ id: 1, a: 1, b: 1 }] },
       { operation: 'update', records: [{ id: 1, a: 2 }] },
     ),
-    remote(2, 2000, { operation: 'delete', ids: [5] }),
+    remote(2, 2000, { ids: [5] }),
     remote(3, 3000, { operation: 'update', records: [{ id: 6, c: 3 }] }),
   ]
   for (let i = 0; i < 2; i++) await host.apply(batch(3, transactions))
@@ -236,15 +245,15 @@ test('applying again changes nothing, and a delete of an unknown row holds back 
     ],
   )
   assert.equal(database.table('dev', 'dog').count, 2)
-  assert.equal(host.lastTimestamp(), makeTimestamp(3000, 0, 'node2'))
+  assert.equal(await host.lastTimestamp(), makeTimestamp(3000, 0, 'node2'))
   assert.deepEqual(await host.describe(), [{ ...dog, attributes: ['id', 'a', 'b', 'c'] }])
 })
 
-test('everything is there after a restart', async (t) => {
+test('a restart preserves all data', async (t) => {
   const { database, host, directory } = await open(t)
   await database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }]))
   await host.apply(batch(4, [remote(4, 1000, { records: [{ id: 2 }] })]))
-  const before = { outbox: await outbox(host), last: host.lastTimestamp() }
+  const before = { outbox: await outbox(host), lastTimestamp: await host.lastTimestamp() }
   const unfinished = database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 3 }]))
   await Promise.all([unfinished, database.close(), database.close()])
   await assert.rejects(
@@ -257,10 +266,10 @@ test('everything is there after a restart', async (t) => {
   assert.deepEqual([...again.database.scan('dev', 'dog')], [{ id: 1 }, { id: 2 }, { id: 3 }])
   assert.deepEqual((await outbox(again.host)).slice(0, 1), before.outbox)
   assert.deepEqual((await again.host.loadCheckpoint(source))?.sequence, 4)
-  assert.ok(again.host.lastTimestamp()! > before.last!)
+  assert.ok((await again.host.lastTimestamp())! > before.lastTimestamp!)
 })
 
-test('values come back as they went in', async (t) => {
+test('all types of values are preserved', async (t) => {
   const { database, host } = await open(t)
   const shared = { street: 'Elm' }
   const record = {
@@ -283,10 +292,10 @@ test('values come back as they went in', async (t) => {
   assert.deepStrictEqual(stored, record)
   assert.ok(Buffer.isBuffer(stored.buffer) && !Buffer.isBuffer(stored.bytes))
   const [transaction] = await outbox(host)
-  assert.deepStrictEqual(transaction!.writes[0]!.records, [record])
+  assert.deepStrictEqual(recordsOf(transaction!.writes[0]), [record])
 })
 
-test('any JSON value comes back as it went in', async (t) => {
+test('any JSON value is preserved', async (t) => {
   const { database } = await open(t)
   const name = fc
     .string({ minLength: 1, maxLength: 20, unit: 'binary' })
@@ -302,7 +311,7 @@ test('any JSON value comes back as it went in', async (t) => {
   )
 })
 
-test('primary keys of all kinds are told apart and sorted', async (t) => {
+test('primary keys of all types are distinct and sorted', async (t) => {
   const { database } = await open(t)
   const sorted = [-(2n ** 70n), -1.5, -1, 0, 0.5, 5, 2n ** 53n + 1n, 2n ** 70n, ' ', '\0', 'a', 'a\0', 'ab', 'é', '😀']
   const byText = (keys: unknown[]) => [
@@ -324,7 +333,7 @@ test('primary keys of all kinds are told apart and sorted', async (t) => {
   assert.deepEqual(database.get('dev', 'dog', -0), { id: 0 })
 })
 
-test('row keys sort as numbers do', () => {
+test('row keys sort like numbers', () => {
   const number = fc.double({ noNaN: true, noDefaultInfinity: true })
   fc.assert(
     fc.property(number, number, (a, b) => {
@@ -333,21 +342,21 @@ test('row keys sort as numbers do', () => {
   )
 })
 
-test('what cannot be a primary key is an error before anything is written', async (t) => {
+test('an invalid primary key is rejected before anything is written', async (t) => {
   const { database } = await open(t)
-  const room = MAX_KEY_BYTES - 'dev\0dog\0'.length - 1
+  const maxLength = MAX_KEY_BYTES - 'dev\0dog\0'.length - 1
   const insert = (id: unknown) => database.transact('admin', (write) => write.insert('dev', 'dog', [{ id: 1 }, { id }]))
   const rejected = (id: unknown) => assert.rejects(insert(id), (error: HostError) => error.statusCode === 400)
-  await rejected('k'.repeat(room + 1))
+  await rejected('k'.repeat(maxLength + 1))
   await rejected(Number.NaN)
   await rejected({})
   await rejected('\ud800')
   assert.deepEqual([...database.scan('dev', 'dog')], [])
-  await insert('k'.repeat(room))
+  await insert('k'.repeat(maxLength))
   assert.equal(database.table('dev', 'dog').count, 2)
 })
 
-test('a write before there is a clock is a clear error', async (t) => {
+test('a write before the cluster is open is rejected', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'host-'))
   const fresh = await Database.open(directory)
   t.after(async () => {
@@ -361,7 +370,7 @@ test('a write before there is a clock is a clear error', async (t) => {
   )
 })
 
-test('creating a table is idempotent and adds attributes; dropping it takes rows and tombstones', async (t) => {
+test('creating a table is idempotent and adds attributes; dropping it deletes rows and tombstones', async (t) => {
   const { database, host } = await open(t)
   await host.createTable({ ...dog, attributes: ['name'] })
   await host.createTable(dog)
@@ -390,6 +399,6 @@ test('10,000 rows are one transaction with one write', async (t) => {
   const [transaction, ...others] = await outbox(host)
   assert.equal(others.length, 0)
   assert.equal(transaction!.writes.length, 1)
-  assert.equal(transaction!.writes[0]!.records!.length, 10_000)
+  assert.equal(recordsOf(transaction!.writes[0]).length, 10_000)
   assert.equal(database.table('dev', 'dog').count, 10_000)
 })

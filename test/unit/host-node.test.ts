@@ -1,4 +1,4 @@
-// One node of the reference host from its YAML file, in process and as a process of its own; clustering is off.
+// One node of the reference host, configured by its YAML file, in process and as a separate process. Clustering is disabled.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -64,7 +64,7 @@ test('a node starts from its file, keeps its data over a restart, and closes twi
   assert.deepEqual(node.database.get('dev', 'dog', 1), { id: 1 })
 })
 
-test('a start that fails leaves nothing open', async (t) => {
+test('a failed start leaves nothing open', async (t) => {
   const taken = createServer().listen(0, '127.0.0.1')
   t.after(() => taken.close())
   await once(taken, 'listening')
@@ -75,7 +75,7 @@ test('a start that fails leaves nothing open', async (t) => {
   await (await startNode(file)).close()
 })
 
-test('the command says one line when ready, and ends with 0 on SIGTERM and SIGINT', async (t) => {
+test('the command prints one line when ready, and exits with 0 on SIGTERM and SIGINT', async (t) => {
   const file = await configFile(t, yaml())
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const { child, ended, output } = await run(t, '--config', file)
@@ -88,7 +88,7 @@ test('the command says one line when ready, and ends with 0 on SIGTERM and SIGIN
   }
 })
 
-test('a start error is one line with a hint, and code 1', async (t) => {
+test('a failed start prints one line with a hint and exits with 1', async (t) => {
   for (const args of [
     [],
     ['--config', '/nowhere/config.yaml'],
@@ -97,11 +97,11 @@ test('a start error is one line with a hint, and code 1', async (t) => {
   ]) {
     const { code, errors } = await (await run(t, ...args)).ended
     assert.equal(code, 1)
-    assert.match(errors, /^[^\n]+[^.:]\. [^\n]*(--config FILE|Mend the YAML\.)\n$/)
+    assert.match(errors, /^[^\n]+[^.:]\. [^\n]*(--config FILE|Correct the YAML\.)\n$/)
   }
 })
 
-test('what is wrong in the file is said with its key', async (t) => {
+test('errors in the file name the invalid key', async (t) => {
   const cases: [string, RegExp][] = [
     ['', /is not a YAML map/],
     ['- 1', /is not a YAML map/],
@@ -112,7 +112,10 @@ test('what is wrong in the file is said with its key', async (t) => {
       `rootPath: data\noperationsApi: { network: { port: x } }\n${users}`,
       /'operationsApi\.network\.port' must be an integer/,
     ],
-    ['rootPath: data\nusers: [{ username: a, password: 1, role: b }]', /'users\[0\]\.password' must be a text/],
+    [
+      'rootPath: data\nusers: [{ username: a, password: 1, role: b }]',
+      /'users\[0\]\.password' must be a non-empty string/,
+    ],
     [`rootPath: data\n${users}  - { username: mesh, password: x, role: y }`, /names 'mesh' twice/],
     [
       `rootPath: data\n${users}clustering: { enabled: true, user: nobody }`,
@@ -122,7 +125,7 @@ test('what is wrong in the file is said with its key', async (t) => {
   for (const [text, message] of cases) await assert.rejects(readConfig(await configFile(t, text)), message)
 })
 
-test('the cluster user’s password is that of the user named', async (t) => {
+test('clustering.user selects the password', async (t) => {
   const file = await configFile(
     t,
     `rootPath: ./data\n${users}clustering: { enabled: true, nodeName: node1, user: mesh }`,

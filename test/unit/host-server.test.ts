@@ -1,4 +1,4 @@
-// The reference host's HTTP API: every operation with its answer, every error in its one shape, and who may do what.
+// The HTTP API of the reference host: the answer of every operation, the shape of errors, and authorization.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ import { clusterError } from '../../lib/errors.ts'
 import { HybridClock } from '../../lib/host/hybrid-clock.ts'
 import type { Caller, Transaction } from '../../lib/index.ts'
 import { Database } from '../host/database.ts'
-import { makeServer } from '../host/server.ts'
+import { createServer } from '../host/server.ts'
 import { Users } from '../host/users.ts'
 
 const admin = 'admin:secret'
@@ -30,7 +30,7 @@ before(async () => {
   const clock = new HybridClock('node1', 300_000)
   database.timestamp = () => clock.timestamp()
   database.publish = async (transaction) => void published.push(transaction)
-  const server = makeServer({
+  const server = createServer({
     database,
     users: new Users([
       { username: 'admin', password: 'secret', role: 'super_user' },
@@ -41,7 +41,7 @@ before(async () => {
       execute: async (request, caller) => {
         forwarded.push({ request, caller })
         const { operation } = (request ?? {}) as { operation?: unknown }
-        if (operation === 'boom') throw new Error('a fault of ours')
+        if (operation === 'boom') throw new Error('an internal error')
         if (operation === 'cluster_status') return { node_name: 'node1', is_enabled: false, connections: [] }
         if (!caller?.superUser) throw clusterError('forbidden')
         if (operation === undefined) throw clusterError('operation_missing')
@@ -78,7 +78,7 @@ const post = (body: unknown, user = admin) =>
 
 async function succeeds(body: object, expected: unknown, user = admin): Promise<void> {
   const [status, answer] = await post(body, user)
-  // Writes tell their stamp, which is another each time.
+  // Answers of writes contain the timestamp, which differs each time.
   const { timestamp, ...rest } = answer as { timestamp?: unknown }
   if (timestamp !== undefined) assert.match(String(timestamp), /^[0-9a-f]{12}-/)
   assert.deepEqual([status, timestamp === undefined ? answer : rest], [200, expected])
@@ -206,7 +206,7 @@ test('records are inserted, updated, upserted and deleted, each request one tran
   assert.equal((described as { record_count: number }).record_count, 2)
 })
 
-test('wrong bodies of writes are answered, and change nothing', async () => {
+test('invalid bodies of writes are rejected and change nothing', async () => {
   await post({ operation: 'create_table', schema: 'dev', table: 'bird', hash_attribute: 'id' })
   const bird = { schema: 'dev', table: 'bird' }
   await fails({ operation: 'insert', ...bird }, 400, "'records' is required")
@@ -230,7 +230,7 @@ test('wrong bodies of writes are answered, and change nothing', async () => {
   await succeeds({ operation: 'sql', sql: 'SELECT count(*) AS c FROM dev.bird' }, [{ c: 0 }])
 })
 
-test('records are found by id and by value', async () => {
+test('records are searched by id and by value', async () => {
   await post({ operation: 'create_table', schema: 'dev', table: 'fish', hash_attribute: 'id' })
   const fish = { schema: 'dev', table: 'fish' }
   const records = [
@@ -255,7 +255,7 @@ test('records are found by id and by value', async () => {
   await fails({ operation: 'search_by_id', schema: 'dev', table: 'no', ids: [1] }, 404, "Table 'dev.no' does not exist")
 })
 
-test('SQL is two kinds of SELECT', async () => {
+test('SQL supports two forms of SELECT', async () => {
   await post({ operation: 'create_table', schema: 'sea', table: 'crab', hash_attribute: 'id' })
   await post({
     operation: 'insert',
@@ -278,16 +278,16 @@ test('SQL is two kinds of SELECT', async () => {
     { id: 2, a: 2 },
   ])
   for (const text of ['DELETE FROM sea.crab', 'select a from sea.crab where a = 1', 'select', 'x'.repeat(1e6)]) {
-    await fails(sql(text), 400, /SQL that this database knows|is no name/)
+    await fails(sql(text), 400, /Unsupported SQL|is not a valid name/)
   }
-  await fails(sql('select a+b from sea.crab'), 400, /is no name/)
+  await fails(sql('select a+b from sea.crab'), 400, /is not a valid name/)
   await fails(sql(7), 400, "'sql' must be a string")
   await fails(sql('select a from sea.none'), 404, "Table 'sea.none' does not exist")
   const long = `select ${' from '.repeat(1e5)}`
-  await fails(sql(long), 400, /SQL|is no name/)
+  await fails(sql(long), 400, /SQL|is not a valid name/)
 })
 
-test('answers carry dates, bigints and binary as JSON can', async () => {
+test('answers contain dates, bigints and binary values as JSON', async () => {
   await post({ operation: 'create_table', schema: 'dev', table: 'odd', hash_attribute: 'id' })
   await database.transact('admin', (write) =>
     write.insert('dev', 'odd', [
@@ -310,7 +310,7 @@ test('answers carry dates, bigints and binary as JSON can', async () => {
   )
 })
 
-test('whoever cannot log in gets nothing, not even 404', async () => {
+test('a caller without valid credentials gets 401 on every path', async () => {
   const json = { 'content-type': 'application/json' }
   const body = JSON.stringify({ operation: 'describe_all' })
   assert.deepEqual(await send(body, json), [401, { error: 'Must login' }])
@@ -322,7 +322,7 @@ test('whoever cannot log in gets nothing, not even 404', async () => {
   assert.deepEqual(await send(body, bearer), [401, { error: 'Login failed' }])
 })
 
-test('ordinary users, the cluster user among them, change no schema', async () => {
+test('ordinary users and the cluster user cannot change the schema', async () => {
   for (const user of [plain, 'mesh:mesh']) {
     for (const operation of [
       'create_schema',
@@ -337,7 +337,7 @@ test('ordinary users, the cluster user among them, change no schema', async () =
   }
 })
 
-test('everything else goes to the cluster, with who asks', async () => {
+test('all other operations are forwarded to the cluster with the caller', async () => {
   forwarded.length = 0
   const status = { operation: 'cluster_status' }
   await succeeds(status, { node_name: 'node1', is_enabled: false, connections: [] }, plain)
@@ -348,7 +348,7 @@ test('everything else goes to the cluster, with who asks', async () => {
   for (const body of [{}, [], null, 'text', 7])
     await fails(body, 400, "Request body must include an 'operation' property.")
   await fails({ operation: 'boom' }, 500, /^There was an error processing your request/)
-  assert.match(String((logged.at(-1) as { error: Error }).error), /a fault of ours/)
+  assert.match(String((logged.at(-1) as { error: Error }).error), /an internal error/)
 })
 
 test("the HTTP framework's own errors have the same shape", async () => {
@@ -370,7 +370,7 @@ test("the HTTP framework's own errors have the same shape", async () => {
   assert.deepEqual([status, error], [400, "Request body must include an 'operation' property."])
 })
 
-test('a body over the limit, and what is no HTTP at all, are refused in the same shape', async () => {
+test('a body over the limit and data that is not HTTP are rejected in the same shape', async () => {
   const raw = async (text: string) => {
     const socket = connect(Number(new URL(url).port), '127.0.0.1')
     socket.setEncoding('utf8')

@@ -53,8 +53,8 @@ describe('an operation with a name that the network cannot carry', () => {
   const rejected = (code: string, message: string) => ({ code, statusCode: 400, message })
 
   it('is refused as names that are no part of a subject are', async (test) => {
-    const { context, world, store } = await openContext(test)
-    world.unsupported = noAtSign
+    const { context, fakes, store } = await openContext(test)
+    fakes.unsupported = noAtSign
     const requests = (node_name: string, subscriptions: object[]) => [
       { operation: 'add_node', node_name, subscriptions },
       { operation: 'update_node', node_name, subscriptions },
@@ -80,16 +80,16 @@ describe('an operation with a name that the network cannot carry', () => {
         request.operation,
       )
     }
-    assert.deepEqual(world.calls, [])
+    assert.deepEqual(fakes.calls, [])
     assert.deepEqual(store.manifest.nodes, [])
   })
 
   it('purges the stream of a local table, which is written all the same', async (test) => {
-    const { context, world } = await openContext(test)
-    world.unsupported = noAtSign
-    world.tables = [{ database: 'dev', table: 'a@b', primaryKey: 'id', attributes: ['id'] }]
+    const { context, fakes } = await openContext(test)
+    fakes.unsupported = noAtSign
+    fakes.tables = [{ database: 'dev', table: 'a@b', primaryKey: 'id', attributes: ['id'] }]
     await execute(context, { operation: 'purge_stream', database: 'dev', table: 'a@b' }, superUser)
-    assert.deepEqual(world.calls, [['purge', 'dev', 'a@b', {}]])
+    assert.deepEqual(fakes.calls, [['purge', 'dev', 'a@b', {}]])
   })
 })
 

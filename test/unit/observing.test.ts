@@ -1,4 +1,4 @@
-// What others see of a manager: its view, channels, metrics, traces, progress and log, by the means that programs have for that.
+// Observability of a manager: view, diagnostics channels, traces, metrics, progress and log.
 
 import assert from 'node:assert/strict'
 import { type ChannelListener, subscribe, tracingChannel, unsubscribe } from 'node:diagnostics_channel'
@@ -33,16 +33,16 @@ async function two(t: TestContext, options: StartOptions = {}) {
   return { cluster, network, one: one!, two: two! }
 }
 
-/** Everything below it that an object can be changed through. */
-function loose(value: unknown, path = 'it', found: string[] = []): string[] {
+/** The paths of all objects in `value` that are not frozen. */
+function mutablePaths(value: unknown, path = 'it', found: string[] = []): string[] {
   if (typeof value !== 'object' || value === null || value instanceof Error) return found
   if (!Object.isFrozen(value)) found.push(path)
-  for (const [key, inner] of Object.entries(value)) loose(inner, `${path}.${key}`, found)
+  for (const [key, inner] of Object.entries(value)) mutablePaths(inner, `${path}.${key}`, found)
   return found
 }
 
 describe('the view', () => {
-  it('shows the manager and its events, and changes nothing', async (t) => {
+  it('shows state and events of the manager, and is read-only', async (t) => {
     const { one, cluster } = await two(t)
     const view: ClusterView = one.cluster.view
     assert.equal(view.state, 'open')
@@ -58,7 +58,7 @@ describe('the view', () => {
     ])
     assert.deepEqual([view.meshState, view.peers()], ['connected', [{ node: 'node2', up: true }]])
     assert.ok(Object.isFrozen(view))
-    assert.deepEqual(loose(view.manifest), [])
+    assert.deepEqual(mutablePaths(view.manifest), [])
     const status = view.subscriptions()
     assert.throws(() => Object.assign(status[0]!.source, { node: 'another' }), TypeError)
     status.length = 0
@@ -69,7 +69,7 @@ describe('the view', () => {
     assert.equal(view.state, 'closed')
   })
 
-  it('has payloads that cannot be changed, whole', async (t) => {
+  it('emits deeply frozen payloads', async (t) => {
     const payloads = new Map<EventName, unknown>()
     const listeners = Object.fromEntries(
       eventNames.map((name) => [name, (payload: unknown) => void payloads.set(name, payload)]),
@@ -80,7 +80,7 @@ describe('the view', () => {
     await cluster.converged()
     network.crash('node2')
     await one.cluster.removeNode({ node_name: 'node2' })
-    for (const [name, payload] of payloads) assert.deepEqual(loose(payload, name), [])
+    for (const [name, payload] of payloads) assert.deepEqual(mutablePaths(payload, name), [])
     for (const name of [
       'manifest:changed',
       'route:added',
@@ -102,13 +102,13 @@ type Context = {
   error?: { code: string }
 }
 
-describe('channels', () => {
+describe('diagnostics channels', () => {
   const listen = (t: TestContext, name: string, listener: ChannelListener) => {
     subscribe(name, listener)
     t.after(() => unsubscribe(name, listener))
   }
 
-  it('have every event, with the node that tells it', async (t) => {
+  it('carry every event, with the name of the local node', async (t) => {
     const reported: unknown[] = []
     listen(t, 'enmesh:node:added', (message) => reported.push(message))
     const { one, two: other } = await two(t)
@@ -119,7 +119,7 @@ describe('channels', () => {
     assert.equal(by('node1')!.node, one.cluster.manifest.nodes[0])
   })
 
-  it('trace operations, transactions that are published and batches that are applied', async (t) => {
+  it('trace operations, published transactions and applied batches', async (t) => {
     const spans: string[] = []
     const texts: Record<keyof Traced, (context: Context) => unknown> = {
       operation: ({ operation }) => operation,
@@ -128,13 +128,19 @@ describe('channels', () => {
     }
     for (const [name, text] of Object.entries(texts)) {
       const channels = tracingChannel<string, Context>(`enmesh:${name}`)
-      const note =
+      const record =
         (what: string) =>
         (context: Context): void =>
           void spans.push(
             `${name} ${context.node} ${text(context)}${what}${context.error ? ` ${context.error.code}` : ''}`,
           )
-      const handlers = { start: note(''), asyncEnd: note(' done'), error: note(' failed:'), end() {}, asyncStart() {} }
+      const handlers = {
+        start: record(''),
+        asyncEnd: record(' done'),
+        error: record(' failed:'),
+        end() {},
+        asyncStart() {},
+      }
       channels.subscribe(handlers)
       t.after(() => channels.unsubscribe(handlers))
     }
@@ -158,10 +164,10 @@ describe('channels', () => {
   })
 })
 
-describe('a trace', () => {
+describe('a trace context', () => {
   const trace = { traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01', tracestate: 'vendor=1' }
 
-  it('goes along with its transaction, to whoever applies it and beyond', async (t) => {
+  it('travels with its transaction to the node that applies it', async (t) => {
     const network = new MemoryNetwork()
     const { cluster, one } = await two(t, { network })
     const batches: unknown[] = []
@@ -185,7 +191,7 @@ describe('a trace', () => {
     assert.deepEqual(batches, [trace, undefined, undefined, { traceparent: trace.traceparent }])
   })
 
-  it('is what the W3C says', () => {
+  it('is valid by the rules of the W3C', () => {
     assert.deepEqual(traceContext(trace), trace)
     for (const traceparent of [
       undefined,
@@ -200,7 +206,7 @@ describe('a trace', () => {
 })
 
 describe('a meter', () => {
-  it('of OpenTelemetry is told all metrics, and nothing any more once the manager is closed', async (t) => {
+  it('of OpenTelemetry collects all metrics, until the manager is closed', async (t) => {
     const exporter = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE)
     const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 2 ** 30 })
     const provider = new MeterProvider({ readers: [reader] })
@@ -239,7 +245,7 @@ describe('a meter', () => {
     assert.equal(callbacks.size, 0)
   })
 
-  it('that is none is a clear error', async () => {
+  it('without the required methods is rejected', async () => {
     const options = { meter: { createObservableCounter() {} } as unknown as Meter }
     await assert.rejects(startCluster(1, { network: new MemoryNetwork(), options }), {
       code: 'invalid_option',
@@ -249,7 +255,7 @@ describe('a meter', () => {
 })
 
 describe('progress', () => {
-  it('of opening is told to listeners that are there before it, step by step', async (t) => {
+  it('of opening is reported to the listeners of the options, step by step', async (t) => {
     const reported: Progress[] = []
     await two(t, { options: { listeners: { progress: (progress) => void reported.push(progress) } } })
     const steps = reported.filter(({ task }) => task === 'open').slice(0, 4)
@@ -268,7 +274,7 @@ describe('progress', () => {
       })
   })
 
-  it('of catching up tells how much is left, and that it is over', async (t) => {
+  it('of catching up reports the remaining transactions, and the end', async (t) => {
     const { one, two: other, cluster, network } = await two(t, { options: { maxBatch: 10 } })
     network.cut('node1', 'node2')
     for (let id = 0; id < 500; id++) await one.host.insert('dev', 'dog', { id })
@@ -278,7 +284,7 @@ describe('progress', () => {
     network.heal()
     await cluster.converged()
     const ended = await other.cluster.events
-      .next('progress', { signal: AbortSignal.timeout(2_000), where: ({ done, total }) => done === total })
+      .once('progress', { signal: AbortSignal.timeout(2_000), where: ({ done, total }) => done === total })
       .catch(() => reported.at(-1)!)
     const [first] = reported
     assert.equal(first?.task, 'catch-up')
@@ -288,7 +294,7 @@ describe('progress', () => {
     assert.ok(reported.every((each, index) => index === 0 || each.done >= reported[index - 1]!.done))
   })
 
-  it('of configuring many tables is told by the table', async (t) => {
+  it('of configuring many tables counts tables', async (t) => {
     const { one, network } = await two(t, { subscribe: false })
     const tables = Array.from({ length: 250 }, (_, index) => ({ database: 'dev', table: `table${index}` }))
     for (const table of tables) await one.host.createTable({ ...table, primaryKey: 'id', attributes: ['id'] })
@@ -303,7 +309,7 @@ describe('progress', () => {
     assert.equal(streams.at(-1)!.done, 250)
   })
 
-  it('is told four times a second at most, and of what is over at once not at all', async () => {
+  it('is reported at most four times a second, and not for short work', async () => {
     const clock = new TestClock({ stopped: true })
     const reported: Progress[] = []
     const report = () =>
@@ -330,8 +336,8 @@ describe('progress', () => {
   })
 })
 
-describe('a log', () => {
-  it('of pino takes our lines', async (t) => {
+describe('the log', () => {
+  it('can be a pino logger', async (t) => {
     const lines: Record<string, unknown>[] = []
     const logger = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
     const { one, network } = await two(t, { options: { logger } })

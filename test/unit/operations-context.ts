@@ -1,6 +1,8 @@
-// A context for operations: a real store on a file of its own, and fakes that note what they were asked.
+// A context for operations: a real store on a temporary file, and fakes that record their calls.
 
+import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
+import { ClusterError } from '../../lib/errors.ts'
 import type { RemoteTable, TableDescription } from '../../lib/host/host.ts'
 import { removeNode, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { tokenFault } from '../../lib/manifest/names.ts'
@@ -14,21 +16,33 @@ import { openStore } from './store-fixture.ts'
 export const enabledText = 'clustering:\n  enabled: true\n  nodeName: node1\n'
 export const superUser = { superUser: true, username: 'admin' }
 
-/** What the fakes answer, changed by the test, and what they were asked. */
-export class World {
+/** The status and message of the ClusterError that a call rejects with. */
+export async function errorOf(answer: Promise<unknown>): Promise<[status: number, message: string]> {
+  try {
+    await answer
+  } catch (error) {
+    assert.ok(error instanceof ClusterError, String(error))
+    return [error.statusCode, error.message]
+  }
+  assert.fail('the call did not reject')
+}
+
+/** The answers of the fakes, which a test may change, and their recorded calls. */
+export class Fakes {
   readonly calls: unknown[][] = []
   tables: TableDescription[] = [{ database: 'dev', table: 'dog', primaryKey: 'id', attributes: ['id'] }]
-  /** Tables of this name are skipped by the agreement. */
+  /** Names of tables that the negotiation skips. */
   unknownTables = new Set<string>()
-  /** What asking a node throws. */
+  /** Errors of `subscribe`, by node. */
   failures = new Map<string, Error>()
-  /** Asking a node waits for this. */
+  /** `subscribe` waits for this, by node. */
   gates = new Map<string, Promise<void>>()
+  /** Nodes that do not answer `remove`. */
   unreachable = new Set<string>()
-  /** What the network has against a name. */
+  /** The mesh's check of names. */
   unsupported: NameCheck = () => undefined
   peers = new Map<string, PeerStatus>()
-  /** By node and table. */
+  /** By `node table`. */
   losses = new Map<string, { gaps: number; lost: number }>()
   members: () => Promise<Member[]> = async () => []
 
@@ -58,31 +72,31 @@ export class World {
 
 export async function openContext(test: TestContext, text = enabledText) {
   const { store, path, listener } = await openStore(test, text)
-  const world = new World()
+  const fakes = new Fakes()
   const context = {
     store,
-    host: { describe: async () => world.tables },
+    host: { describe: async () => fakes.tables },
     mesh: {
       members: async (options: unknown) => {
-        world.calls.push(['members', options])
-        return world.members()
+        fakes.calls.push(['members', options])
+        return fakes.members()
       },
     },
     logger: silentLogger,
-    nameFault: (name: string) => tokenFault(name) ?? world.unsupported(name),
+    nameFault: (name: string) => tokenFault(name) ?? fakes.unsupported(name),
     negotiator: {
       subscribe: (node: string, desired: readonly SubscriptionRequest[], options: NegotiateOptions) =>
-        world.subscribe(store, node, desired, options),
-      remove: (node: string, options: NegotiateOptions) => world.remove(store, node, options),
-      scheduleCompare: (node: string) => world.calls.push(['scheduleCompare', node]),
+        fakes.subscribe(store, node, desired, options),
+      remove: (node: string, options: NegotiateOptions) => fakes.remove(store, node, options),
+      scheduleCompare: (node: string) => fakes.calls.push(['scheduleCompare', node]),
     },
-    peers: { status: async (node: string) => world.peers.get(node) ?? { status: 'NoResponders' } },
+    peers: { status: async (node: string) => fakes.peers.get(node) ?? { status: 'NoResponders' } },
     streams: {
       purge: async (...call: unknown[]) => {
-        world.calls.push(['purge', ...call])
+        fakes.calls.push(['purge', ...call])
       },
-      losses: ({ node, table }: RemoteTable) => world.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
+      losses: ({ node, table }: RemoteTable) => fakes.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
     },
   } as unknown as OperationContext
-  return { context, store, path, world, listener }
+  return { context, store, path, fakes, listener }
 }

@@ -1,28 +1,18 @@
-// The node operations and configure_cluster through `execute`.
+// add_node, update_node, set_node_replication, remove_node and configure_cluster through `execute`.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { ClusterError, clusterError } from '../../lib/errors.ts'
+import { clusterError } from '../../lib/errors.ts'
 import { execute } from '../../lib/operations/index.ts'
-import { openContext, superUser } from './operations-context.ts'
-
-const failure = async (answer: Promise<unknown>): Promise<[status: number, message: string]> => {
-  try {
-    await answer
-  } catch (error) {
-    assert.ok(error instanceof ClusterError, String(error))
-    return [error.statusCode, error.message]
-  }
-  assert.fail('not refused')
-}
+import { errorOf, openContext, superUser } from './operations-context.ts'
 
 const dog = { schema: 'dev', table: 'dog', publish: true, subscribe: false }
 const cat = { schema: 'dev', table: 'cat', publish: true, subscribe: true }
 const names = (nodes: readonly { name: string }[]) => nodes.map(({ name }) => name)
 
 describe('add_node', () => {
-  it('answers what was added, normalised', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('returns the added subscriptions, normalized', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     const request = {
       operation: 'add_node',
       node_name: 'node2',
@@ -40,14 +30,14 @@ describe('add_node', () => {
       ],
       skipped: [],
     })
-    assert.equal(world.calls.length, 1)
+    assert.equal(fakes.calls.length, 1)
     assert.deepEqual(names(store.manifest.nodes), ['node2'])
   })
 
-  it('refuses a node that is there', async (test) => {
-    const { context, world } = await openContext(test)
+  it('rejects a node that was already added', async (test) => {
+    const { context, fakes } = await openContext(test)
     const request = { operation: 'add_node', node_name: 'X', subscriptions: [dog] }
-    // The second of two at once finds the first one's node.
+    // Of two concurrent requests the second finds the node of the first.
     const [first, second] = await Promise.allSettled([
       execute(context, request, superUser),
       execute(context, request, superUser),
@@ -57,13 +47,13 @@ describe('add_node', () => {
       second.status === 'rejected' && second.reason.message,
       "Node 'X' has already been added, perform update_node to proceed.",
     )
-    assert.equal(world.calls.length, 1)
+    assert.equal(fakes.calls.length, 1)
   })
 
-  it('waits for no other node', async (test) => {
-    const { context, world } = await openContext(test)
+  it('does not wait for requests about another node', async (test) => {
+    const { context, fakes } = await openContext(test)
     let open = () => {}
-    world.gates.set(
+    fakes.gates.set(
       'slow',
       new Promise<void>((resolve) => {
         open = resolve
@@ -71,7 +61,7 @@ describe('add_node', () => {
     )
     const slow = execute(context, { operation: 'add_node', node_name: 'slow', subscriptions: [dog] }, superUser)
     await execute(context, { operation: 'add_node', node_name: 'quick', subscriptions: [dog] }, superUser)
-    // A request about all nodes waits for it, and what comes later for that one.
+    // A request about all nodes waits for the slow one, and later requests wait for both.
     const all = execute(context, { operation: 'configure_cluster', connections: [] }, superUser)
     const last = execute(context, { operation: 'add_node', node_name: 'quick', subscriptions: [dog] }, superUser)
     open()
@@ -79,9 +69,9 @@ describe('add_node', () => {
     assert.deepEqual(names(context.store.manifest.nodes), ['quick'])
   })
 
-  it('says what was skipped', async (test) => {
-    const { context, world } = await openContext(test)
-    world.unknownTables.add('cat')
+  it('returns the skipped subscriptions', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.unknownTables.add('cat')
     const request = { operation: 'add_node', node_name: 'node2', subscriptions: [dog, cat] }
     assert.deepEqual(await execute(context, request, superUser), {
       message:
@@ -97,18 +87,18 @@ describe('add_node', () => {
     assert.deepEqual(names(context.store.manifest.nodes), ['node2'])
   })
 
-  it('passes on what the other node failed with', async (test) => {
-    const { context, world } = await openContext(test)
-    world.failures.set('node9', clusterError('node_timeout', 'add_node', 'node9'))
+  it('rejects with the failure of the peer', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.failures.set('node9', clusterError('node_timeout', 'add_node', 'node9'))
     assert.deepEqual(
-      await failure(execute(context, { operation: 'add_node', node_name: 'node9', subscriptions: [dog] }, superUser)),
+      await errorOf(execute(context, { operation: 'add_node', node_name: 'node9', subscriptions: [dog] }, superUser)),
       [504, "Unable to add_node, node 'node9' is listening but did not respond."],
     )
   })
 
-  it('tells every fault', async (test) => {
-    const { context, world } = await openContext(test)
-    const add = (body: object) => failure(execute(context, { operation: 'add_node', ...body }, superUser))
+  it('reports every issue of a body', async (test) => {
+    const { context, fakes } = await openContext(test)
+    const add = (body: object) => errorOf(execute(context, { operation: 'add_node', ...body }, superUser))
     const one = (body: object) => add({ node_name: 'n', subscriptions: [{ ...dog, ...body }] })
     const cases: [object, string][] = [
       [{}, "'node_name' is required. 'subscriptions' is required"],
@@ -158,13 +148,13 @@ describe('add_node', () => {
         400,
         `'${table}' cannot be replicated: a name must not contain blanks, control characters, '.', '*' or '>'`,
       ])
-    assert.deepEqual(world.calls, [])
+    assert.deepEqual(fakes.calls, [])
   })
 })
 
 describe('update_node and set_node_replication', () => {
-  it('add a node that is not there, and touch only the tables they name', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('add a missing node, and change only the named tables', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     const run = (operation: string, ...subscriptions: object[]) =>
       execute(context, { operation, node_name: 'node2', subscriptions }, superUser)
     assert.deepEqual(await run('update_node', dog), {
@@ -182,22 +172,22 @@ describe('update_node and set_node_replication', () => {
       { database: 'dev', table: 'dog', publish: false, subscribe: false },
       { database: 'dev', table: 'cat', publish: true, subscribe: true },
     ])
-    world.unknownTables.add('cat')
+    fakes.unknownTables.add('cat')
     assert.deepEqual(await run('update_node', cat), {
       message: 'Unable to update subscriptions due to schema and/or tables not existing on the local or remote node',
       updated: [],
       skipped: [cat],
     })
     assert.deepEqual(
-      world.calls.map((call) => (call[3] as { operation: string }).operation),
+      fakes.calls.map((call) => (call[3] as { operation: string }).operation),
       ['update_node', 'set_node_replication', 'update_node'],
     )
   })
 })
 
 describe('remove_node', () => {
-  it('takes either name', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('accepts node_name or name', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     const remove = (body: object) => execute(context, { operation: 'remove_node', ...body }, superUser)
     for (const node_name of ['a', 'b', 'c'])
       await execute(context, { operation: 'add_node', node_name, subscriptions: [dog] }, superUser)
@@ -205,7 +195,7 @@ describe('remove_node', () => {
     assert.deepEqual(await remove({ name: 'b', node_name: null }), {
       message: "Successfully removed 'b' from manifest",
     })
-    world.unreachable.add('c')
+    fakes.unreachable.add('c')
     assert.deepEqual(await remove({ name: 'c', node_name: 'c' }), {
       message:
         "Successfully removed 'c' from local manifest, however there was an error reaching remote node. Check the logs for more details.",
@@ -213,9 +203,9 @@ describe('remove_node', () => {
     assert.deepEqual(store.manifest.nodes, [])
   })
 
-  it('refuses', async (test) => {
+  it('rejects an invalid or unknown node', async (test) => {
     const { context } = await openContext(test)
-    const remove = (body: object) => failure(execute(context, { operation: 'remove_node', ...body }, superUser))
+    const remove = (body: object) => errorOf(execute(context, { operation: 'remove_node', ...body }, superUser))
     assert.deepEqual(await remove({}), [400, "'node_name' is required"])
     assert.deepEqual(await remove({ name: 'a', node_name: 'b' }), [400, "'node_name' and 'name' must be the same"])
     assert.deepEqual(await remove({ name: 'a.b' }), [400, "'name' invalid, must not contain ., * or >"])
@@ -227,8 +217,8 @@ describe('remove_node', () => {
 describe('configure_cluster', () => {
   const connect = (node_name: string, ...subscriptions: object[]) => ({ node_name, subscriptions })
 
-  it('makes the manifest hold the connections, in their order', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('replaces the nodes of the manifest by the connections, in their order', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     const run = (...connections: object[]) =>
       execute(context, { operation: 'configure_cluster', connections }, superUser)
     assert.deepEqual(await run(connect('x', dog), connect('y', dog, cat)), {
@@ -241,13 +231,13 @@ describe('configure_cluster', () => {
         },
       ],
     })
-    world.calls.length = 0
+    fakes.calls.length = 0
     await run(connect('z', dog), connect('y', cat))
     assert.deepEqual(store.manifest.nodes, [
       { name: 'z', subscriptions: [{ database: 'dev', table: 'dog', publish: true, subscribe: false }] },
       { name: 'y', subscriptions: [{ database: 'dev', table: 'cat', publish: true, subscribe: true }] },
     ])
-    assert.deepEqual(world.calls.map(([what, node]) => `${what} ${node}`).toSorted(), [
+    assert.deepEqual(fakes.calls.map(([method, node]) => `${method} ${node}`).toSorted(), [
       'remove x',
       'subscribe y',
       'subscribe z',
@@ -256,11 +246,11 @@ describe('configure_cluster', () => {
     assert.deepEqual(store.manifest.nodes, [])
   })
 
-  it('goes on without nodes that do not answer, and keeps them pending', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('continues without nodes that do not answer, and keeps them pending', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     await execute(context, { operation: 'add_node', node_name: 'node8', subscriptions: [cat] }, superUser)
-    world.failures.set('node8', clusterError('peer_rejected', 'node8', 'no'))
-    world.failures.set('node9', clusterError('node_not_listening', 'configure_cluster', 'node9'))
+    fakes.failures.set('node8', clusterError('peer_rejected', 'node8', 'no'))
+    fakes.failures.set('node9', clusterError('node_not_listening', 'configure_cluster', 'node9'))
     const connections = [connect('node9', dog), connect('node2', dog), connect('node8', dog)]
     assert.deepEqual(await execute(context, { operation: 'configure_cluster', connections }, superUser), {
       message:
@@ -274,8 +264,8 @@ describe('configure_cluster', () => {
       failed_nodes: ['node9', 'node8'],
     })
     assert.deepEqual(names(store.manifest.nodes), ['node9', 'node2', 'node8'])
-    const postponed = world.calls.filter(([what]) => what === 'scheduleCompare').map(([, node]) => node)
-    assert.deepEqual(postponed, ['node9', 'node8'])
+    const scheduled = fakes.calls.filter(([method]) => method === 'scheduleCompare').map(([, node]) => node)
+    assert.deepEqual(scheduled, ['node9', 'node8'])
     for (const { subscriptions } of store.manifest.nodes)
       assert.deepEqual(
         subscriptions.map(({ table }) => table),
@@ -283,10 +273,10 @@ describe('configure_cluster', () => {
       )
   })
 
-  it('lets no table in that is on neither node', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('skips a table that exists on neither node', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     await execute(context, { operation: 'add_node', node_name: 'x', subscriptions: [dog] }, superUser)
-    world.unknownTables.add('cat')
+    fakes.unknownTables.add('cat')
     const connections = [connect('x', cat), connect('y', cat)]
     const answer = await execute(context, { operation: 'configure_cluster', connections }, superUser)
     const message =
@@ -298,19 +288,19 @@ describe('configure_cluster', () => {
     assert.deepEqual(store.manifest.nodes, [])
   })
 
-  it('rejects when this node is at fault', async (test) => {
-    const { context, world } = await openContext(test)
-    world.failures.set('x', clusterError('config_unwritable', 'f', 'full'))
+  it('rejects if the local node fails', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.failures.set('x', clusterError('config_unwritable', 'f', 'full'))
     const request = { operation: 'configure_cluster', connections: [connect('x', dog)] }
-    assert.equal((await failure(execute(context, request, superUser)))[0], 500)
+    assert.equal((await errorOf(execute(context, request, superUser)))[0], 500)
   })
 
-  it('plans without changing anything', async (test) => {
-    const { context, store, world } = await openContext(test)
+  it('plans a dry run and changes nothing', async (test) => {
+    const { context, store, fakes } = await openContext(test)
     await execute(context, { operation: 'add_node', node_name: 'x', subscriptions: [dog, cat] }, superUser)
     await execute(context, { operation: 'add_node', node_name: 'y', subscriptions: [dog] }, superUser)
     const { manifest } = store
-    world.calls.length = 0
+    fakes.calls.length = 0
     const connections = [connect('z', dog), connect('x', { ...dog, subscribe: true }, { ...dog, table: 'bird' })]
     assert.deepEqual(
       await execute(context, { operation: 'configure_cluster', connections, dry_run: 'true' }, superUser),
@@ -326,13 +316,13 @@ describe('configure_cluster', () => {
       },
     )
     assert.equal(store.manifest, manifest)
-    assert.deepEqual(world.calls, [])
+    assert.deepEqual(fakes.calls, [])
   })
 
-  it('tells every fault', async (test) => {
+  it('reports every issue of a body', async (test) => {
     const { context } = await openContext(test)
     const run = (connections: unknown) =>
-      failure(execute(context, { operation: 'configure_cluster', connections }, superUser))
+      errorOf(execute(context, { operation: 'configure_cluster', connections }, superUser))
     const cases: [unknown, string][] = [
       [undefined, "'connections' is required"],
       [null, "'connections' must be an array"],

@@ -1,50 +1,39 @@
-// The route operations through `execute`, and the checks that every operation shares.
+// The route operations through `execute`, and the checks that all operations share.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
-import { ClusterError } from '../../lib/errors.ts'
 import { execute, operations, type SetRoutesResponse } from '../../lib/operations/index.ts'
-import { enabledText, openContext, superUser } from './operations-context.ts'
-
-const failure = async (answer: Promise<unknown>): Promise<[status: number, message: string]> => {
-  try {
-    await answer
-  } catch (error) {
-    assert.ok(error instanceof ClusterError, String(error))
-    return [error.statusCode, error.message]
-  }
-  assert.fail('not refused')
-}
+import { enabledText, errorOf, openContext, superUser } from './operations-context.ts'
 
 const a = { host: 'a', port: 1 }
 const b = { host: 'b', port: 2 }
 
 describe('every operation', () => {
-  it('is for super users only, before anything is looked at', async (test) => {
+  it('is for super users only, and checks the caller first', async (test) => {
     const { context } = await openContext(test)
     const text = 'This operation is not authorized due to role restrictions and/or invalid database items'
     for (const caller of [undefined, { superUser: false }, { superUser: 'yes' as unknown as boolean }])
       for (const request of [{}, { operation: 'nonsense' }, { operation: 'cluster_set_routes' }, null])
-        assert.deepEqual(await failure(execute(context, request, caller)), [403, text])
+        assert.deepEqual(await errorOf(execute(context, request, caller)), [403, text])
   })
 
-  it('must be named and known', async (test) => {
+  it('rejects a missing or unknown operation', async (test) => {
     const { context } = await openContext(test)
     for (const request of [undefined, null, {}, { operation: null }, { operation: '' }, 'x'])
-      assert.deepEqual(await failure(execute(context, request, superUser)), [
+      assert.deepEqual(await errorOf(execute(context, request, superUser)), [
         400,
         "Request body must include an 'operation' property.",
       ])
     for (const operation of ['X', 'constructor', '__proto__', 'toString'])
-      assert.deepEqual(await failure(execute(context, { operation }, superUser)), [
+      assert.deepEqual(await errorOf(execute(context, { operation }, superUser)), [
         400,
         `Operation '${operation}' not found`,
       ])
-    assert.deepEqual(await failure(execute(context, { operation: 5 }, superUser)), [400, "Operation '5' not found"])
+    assert.deepEqual(await errorOf(execute(context, { operation: 5 }, superUser)), [400, "Operation '5' not found"])
   })
 
-  it('needs clustering, before its body is checked, but for routes and status', async (test) => {
+  it('requires clustering, except for routes and status, and checks that before the body', async (test) => {
     const { context } = await openContext(test, 'clustering:\n  enabled: false\n  nodeName: node1\n')
     const rejected: string[] = []
     for (const operation of Object.keys(operations)) {
@@ -63,17 +52,17 @@ describe('every operation', () => {
     })
   })
 
-  it('does nothing when it was given up before its turn', async (test) => {
+  it('does nothing if it was aborted before it started', async (test) => {
     const { context, store } = await openContext(test)
     const request = { operation: 'cluster_set_routes', server: 'hub', routes: [a] }
     const answer = execute(context, request, superUser, { signal: AbortSignal.abort() })
-    assert.deepEqual(await failure(answer), [499, 'Unable to cluster_set_routes, it was aborted.'])
+    assert.deepEqual(await rejection(answer), [499, 'Unable to cluster_set_routes, the caller aborted it.'])
     assert.deepEqual(store.manifest.routes.hub, [])
   })
 })
 
 describe('routes', () => {
-  it('are set, told and deleted', async (test) => {
+  it('are set, returned and deleted', async (test) => {
     const { context, path } = await openContext(test)
     const run = (request: object) => execute(context, request, superUser)
     assert.deepEqual(
@@ -109,7 +98,7 @@ describe('routes', () => {
     assert.match(await readFile(path, 'utf8'), /routes: null/)
   })
 
-  it('none is no fault', async (test) => {
+  it('accept an empty list', async (test) => {
     const { context, path, listener } = await openContext(test)
     assert.deepEqual(
       await execute(context, { operation: 'cluster_set_routes', server: 'hub', routes: [] }, superUser),
@@ -128,7 +117,7 @@ describe('routes', () => {
     assert.equal(listener.pending, 0)
   })
 
-  it('never interleave', async (test) => {
+  it('are applied one request at a time', async (test) => {
     const { context, store } = await openContext(test)
     const routes = Array.from({ length: 10 }, (_, index) => ({ host: `h${index}`, port: 1 }))
     const answers = await Promise.all(
@@ -141,9 +130,9 @@ describe('routes', () => {
     assert.equal(store.manifest.routes.hub.length, 10)
   })
 
-  it('that are faulty are all told, and nothing changes', async (test) => {
+  it('report every invalid route, and change nothing', async (test) => {
     const { context, store, path } = await openContext(test)
-    const set = (body: object) => failure(execute(context, { operation: 'cluster_set_routes', ...body }, superUser))
+    const set = (body: object) => errorOf(execute(context, { operation: 'cluster_set_routes', ...body }, superUser))
     const cases: [object, string][] = [
       [{}, "'server' is required. 'routes' is required"],
       [{ server: null, routes: null }, "'server' must be one of [hub, leaf]. 'routes' is required"],
@@ -181,12 +170,12 @@ describe('routes', () => {
         "'routes[1].host' must be a valid host",
       ])
     const remove = execute(context, { operation: 'cluster_delete_routes' }, superUser)
-    assert.deepEqual(await failure(remove), [400, "'routes' is required"])
+    assert.deepEqual(await errorOf(remove), [400, "'routes' is required"])
     assert.deepEqual(store.manifest.routes, { hub: [], leaf: [] })
     assert.equal(await readFile(path, 'utf8'), enabledText)
   })
 
-  it('drop keys they do not know', async (test) => {
+  it('drop unknown keys', async (test) => {
     const { context, path } = await openContext(test)
     const request = { operation: 'cluster_set_routes', server: 'hub', routes: [{ ...a, password: 'x' }], more: 1 }
     assert.deepEqual(await execute(context, request, superUser), {

@@ -14,11 +14,11 @@ const rejected = (message: string) => (error: unknown) =>
 const dog = { schema: 'dev', table: 'dog', publish: true, subscribe: false }
 
 describe('cluster_status', () => {
-  it('tells every connection in the order of the manifest', async (test) => {
-    const { context, world } = await openContext(test)
+  it('returns every connection in the order of the manifest', async (test) => {
+    const { context, fakes } = await openContext(test)
     for (const node_name of ['up', 'down'])
       await execute(context, { operation: 'add_node', node_name, subscriptions: [dog] }, superUser)
-    world.peers.set('up', {
+    fakes.peers.set('up', {
       status: 'open',
       latency: 12.6,
       uptime: '1h 0m 0s',
@@ -43,11 +43,11 @@ describe('cluster_status', () => {
     })
   })
 
-  it('tells what was lost to gaps, of the tables that lost something', async (test) => {
-    const { context, world } = await openContext(test)
+  it('returns gaps and lost transactions, only for tables that had a gap', async (test) => {
+    const { context, fakes } = await openContext(test)
     const cat = { ...dog, table: 'cat' }
     await execute(context, { operation: 'add_node', node_name: 'up', subscriptions: [dog, cat] }, superUser)
-    world.losses.set('up cat', { gaps: 2, lost: 30 })
+    fakes.losses.set('up cat', { gaps: 2, lost: 30 })
     const { connections } = (await execute(
       context,
       { operation: 'cluster_status' },
@@ -60,9 +60,9 @@ describe('cluster_status', () => {
 describe('cluster_network', () => {
   const member = { node: 'node1', responseTime: 3.4, connectedNodes: ['node2'], routes: [{ host: 'a', port: 1 }] }
 
-  it('tells what the hubs told, and leaves out what is to be omitted', async (test) => {
-    const { context, world } = await openContext(test)
-    world.members = async () => [member]
+  it('returns the answers of the hubs, without the omitted fields', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.members = async () => [member]
     const run = (body: object) => execute(context, { operation: 'cluster_network', ...body }, superUser)
     const whole = { name: 'node1', response_time: 3, connected_nodes: ['node2'], routes: [{ host: 'a', port: 1 }] }
     assert.deepEqual(await run({}), { nodes: [whole] })
@@ -71,20 +71,20 @@ describe('cluster_network', () => {
       nodes: [{ name: 'node1', response_time: 3 }],
     })
     assert.deepEqual(
-      world.calls.map((call) => (call[1] as { timeout: number }).timeout),
+      fakes.calls.map((call) => (call[1] as { timeout: number }).timeout),
       [2000, 50, 2000],
     )
   })
 
-  it('is empty while nobody answers', async (test) => {
-    const { context, world } = await openContext(test)
-    world.members = async () => {
+  it('is empty if no hub answers', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.members = async () => {
       throw new MeshError('disconnected')
     }
     assert.deepEqual(await execute(context, { operation: 'cluster_network' }, superUser), { nodes: [] })
   })
 
-  it('tells every fault', async (test) => {
+  it('reports every issue of a body', async (test) => {
     const { context } = await openContext(test)
     const run = (body: object) => execute(context, { operation: 'cluster_network', ...body }, superUser)
     await assert.rejects(
@@ -97,9 +97,9 @@ describe('cluster_network', () => {
 })
 
 describe('purge_stream', () => {
-  it('purges what it is asked to', async (test) => {
-    const { context, world } = await openContext(test)
-    world.tables.push({ database: 'data', table: 'cat', primaryKey: 'id', attributes: [] })
+  it('purges the whole stream, or with keep or seq a part of it', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.tables.push({ database: 'data', table: 'cat', primaryKey: 'id', attributes: [] })
     const run = (body: object) => execute(context, { operation: 'purge_stream', ...body }, superUser)
     assert.deepEqual(await run({ database: 'dev', table: 'dog' }), { message: "Successfully purged table 'dev.dog'" })
     assert.deepEqual(await run({ schema: 'dev', table: 'dog', options: { keep: '0', other: 1 } }), {
@@ -109,7 +109,7 @@ describe('purge_stream', () => {
       message: "Successfully purged table 'data.cat'",
     })
     await run({ table: 'cat', options: null })
-    assert.deepEqual(world.calls, [
+    assert.deepEqual(fakes.calls, [
       ['purge', 'dev', 'dog', {}],
       ['purge', 'dev', 'dog', { keep: 0 }],
       ['purge', 'data', 'cat', { before: 5 }],
@@ -117,8 +117,8 @@ describe('purge_stream', () => {
     ])
   })
 
-  it('refuses', async (test) => {
-    const { context, world } = await openContext(test)
+  it('rejects invalid bodies and unknown tables', async (test) => {
+    const { context, fakes } = await openContext(test)
     const run = (body: object) =>
       execute(context, { operation: 'purge_stream', database: 'dev', table: 'dog', ...body }, superUser)
     const cases: [object, string][] = [
@@ -139,6 +139,6 @@ describe('purge_stream', () => {
       ],
     ]
     for (const [body, message] of cases) await assert.rejects(run(body), rejected(message), message)
-    assert.deepEqual(world.calls, [])
+    assert.deepEqual(fakes.calls, [])
   })
 })

@@ -56,7 +56,7 @@ describe('a folder of ours', () => {
     for (const name of ['file', 'file/below', 'nowhere'])
       await assert.rejects(
         ensurePrivateDirectory(join(path, name)),
-        rejected(new RegExp(`folder .*${name} cannot be used: E`)),
+        rejected(new RegExp(`Directory .*${name} is not usable: E`)),
       )
   })
 

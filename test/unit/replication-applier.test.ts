@@ -1,4 +1,4 @@
-// Each transaction is applied once, whatever path it took, together with the checkpoint that says so.
+// The applier: each transaction is applied once, by whatever path it arrives, together with its checkpoint.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,7 +10,7 @@ import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })
 
-/** One that `origin` committed at `place` of its stream, as it lies at `sequence` in the stream of whoever handed it on. */
+/** A transaction that `node` committed at `place` of its stream, at `sequence` of the stream of the relaying node. */
 const transaction = (
   sequence: number,
   where: { node?: string; epoch?: string; place?: number; relayedBy?: string[]; id?: string } = {},
@@ -30,7 +30,7 @@ function start(options: Partial<ApplierOptions> = {}) {
   const relayed: Transaction[] = []
   const applier = new Applier({
     host,
-    node: 'own',
+    node: 'local',
     relayEnabled: false,
     counters: replicationCounters(),
     relay: (all) => void relayed.push(...all),
@@ -43,17 +43,17 @@ function start(options: Partial<ApplierOptions> = {}) {
 const at = (sequence: number, epoch = 'e1'): Checkpoint => ({ epoch, sequence })
 
 describe('a transaction', () => {
-  it('of our own that comes back is none, however it comes', async () => {
+  it('of the local node is not applied, by whatever path it returns', async () => {
     const { host, applier } = start()
     const echoes = [
-      transaction(1, { node: 'own', relayedBy: ['node1'] }),
-      transaction(2, { node: 'node3', relayedBy: ['own', 'node1'] }),
+      transaction(1, { node: 'local', relayedBy: ['node1'] }),
+      transaction(2, { node: 'node3', relayedBy: ['local', 'node1'] }),
     ]
     await applier.apply(from('node1'), [...echoes, transaction(3)], at(3))
     assert.deepEqual(host.applied, ['node1-3'])
   })
 
-  it('that came by another path is none, in whichever order the two come', async () => {
+  it('that arrived by another path is not applied again, in either order', async () => {
     const { host, applier } = start()
     await applier.apply(from('node1'), [transaction(1), transaction(2)], at(2))
     const again = [
@@ -65,18 +65,18 @@ describe('a transaction', () => {
     assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-4'])
   })
 
-  it('that came in the epoch before is none when it comes by another path in the new one', async () => {
+  it('that was applied in the previous epoch is not applied again when it arrives by another path in the new epoch', async () => {
     const { host, applier } = start()
     const texts = [transaction(1), transaction(2), transaction(3)]
     await applier.apply(from('node1'), texts, at(3))
-    // Its stream was lost, and what it had no acknowledgement of lies in front of the new one.
+    // The stream was lost, and the new one begins with its unacknowledged transactions.
     await applier.move(from('node1'), at(2, 'e2'), { replayed: 2 })
     const again = [1, 2, 3].map((place) => transaction(place, { epoch: 'e2', place, relayedBy: ['node2'] }))
     await applier.apply(from('node2'), again, at(3, 'f1'))
     assert.deepEqual(host.applied, ['node1-1', 'node1-2', 'node1-3', 'node1-3'])
   })
 
-  it('that came by this path before is none: in an earlier batch, or in this one', async () => {
+  it('that arrived by this path before is not applied again, whether in an earlier batch or the same', async () => {
     const { host, applier } = start()
     const relayed = (sequence: number, place: number) =>
       transaction(sequence, { node: 'node3', place, relayedBy: ['node1'] })
@@ -85,14 +85,14 @@ describe('a transaction', () => {
     assert.deepEqual(host.applied, ['node3-7', 'node3-8'])
   })
 
-  it('of another epoch at the same place is another one', async () => {
+  it('at the same sequence of another epoch is a different transaction', async () => {
     const { host, applier } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
     await applier.apply(from('node1'), [transaction(1, { epoch: 'e2', id: 'new' })], at(1, 'e2'))
     assert.deepEqual(host.applied, ['node1-1', 'new'])
   })
 
-  it('that is not newer than a mark, but was not seen, is applied: ranges, not marks, tell', async () => {
+  it('that is older than applied ones, but was not applied itself, is applied', async () => {
     const { host, applier } = start()
     await applier.apply(from('node2'), [transaction(1, { place: 5, relayedBy: ['node2'] })], at(1, 'f1'))
     await applier.apply(
@@ -103,7 +103,7 @@ describe('a transaction', () => {
     assert.deepEqual(host.applied, ['node1-5', 'node1-4', 'node1-6'])
   })
 
-  it('is applied again while a replay is under way, and not behind it', async () => {
+  it('is applied again within a replay, and not behind it', async () => {
     const { host, applier } = start()
     const all = [1, 2, 3].map((place) => transaction(place))
     await applier.apply(from('node1'), all, at(3))
@@ -123,7 +123,7 @@ describe('a transaction', () => {
 })
 
 describe('the checkpoint', () => {
-  it('is stored with what it stands for; what the database refused is not known', async () => {
+  it('is stored together with its transactions, and stays the same when the database rejects them', async () => {
     const { host, applier, stored } = start()
     host.refusal = new Error('not now')
     await assert.rejects(applier.apply(from('node1'), [transaction(1)], at(1)), /not now/)
@@ -133,16 +133,16 @@ describe('the checkpoint', () => {
     assert.deepEqual(applier.checkpointOf(from('node1')), await stored('node1'))
   })
 
-  it('is that of the database when reading begins', async () => {
+  it('is read from the database when reading begins', async () => {
     const { host, applier } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
-    // It was brought back from a copy.
+    // The database was restored from a backup.
     await host.apply({ source: from('node1'), transactions: [], checkpoint: at(0) })
     await applier.loadCheckpoint(from('node1'))
     assert.deepEqual(applier.checkpointOf(from('node1')), at(0))
   })
 
-  it('names a whole stream as one range, whoever committed what lies in it', async () => {
+  it('contains a stream as one range, whatever the origins of its transactions are', async () => {
     const { applier, stored } = start()
     await applier.move(from('node1'), at(0))
     const mixed = [
@@ -156,7 +156,7 @@ describe('the checkpoint', () => {
     assert.deepEqual((await stored('node1')).applied, { node1: { e1: [[1, 6]] }, node3: { e1: [[9, 10]] } })
   })
 
-  it('keeps what was seen, set aside and lost when its place changes', async () => {
+  it('keeps applied ranges, quarantine and gaps when its position changes', async () => {
     const { applier, stored } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
     await applier.quarantine(from('node1'), at(2), undefined)
@@ -171,7 +171,7 @@ describe('the checkpoint', () => {
     assert.deepEqual((await stored('node1')).gaps, { count: 2, lost: 7 })
   })
 
-  it('of a node that is forgotten tells nothing any more', async () => {
+  it('of a dropped source has no effect', async () => {
     const { host, applier } = start()
     await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
     applier.dropCheckpoint('node2')
@@ -180,8 +180,8 @@ describe('the checkpoint', () => {
   })
 })
 
-describe('steps', () => {
-  it('follow one another: two paths bring the same transaction at the same time', async () => {
+describe('concurrent batches', () => {
+  it('are applied one after the other, when two paths deliver the same transaction', async () => {
     const { host, applier } = start()
     const waiting: (() => void)[] = []
     host.beforeApply = () => new Promise((resolve) => void waiting.push(resolve))
@@ -197,7 +197,7 @@ describe('steps', () => {
     assert.deepEqual(host.applied, ['node1-1'])
   })
 
-  it('go on behind one that was refused', async () => {
+  it('continue after a rejected one', async () => {
     const { host, applier } = start()
     host.refusal = new Error('not now')
     const outcomes = await Promise.allSettled([
@@ -211,30 +211,30 @@ describe('steps', () => {
   })
 })
 
-describe('handing on', () => {
-  it('is part of what is applied: into the outbox by the same transaction of the database, and only then said', async () => {
-    const seen: [republished: string[], saidSoFar: number][] = []
+describe('relaying', () => {
+  it('puts transactions into the outbox in the same transaction of the database, then publishes them', async () => {
+    const seen: [relayed: string[], publishedBefore: number][] = []
     const { host, relayed, applier } = start({ relayEnabled: true })
     host.beforeApply = ({ relay = [] }: Batch) => void seen.push([relay.map(({ id }) => id), relayed.length])
     host.refusal = new Error('not now')
     await assert.rejects(applier.apply(from('node1'), [transaction(1)], at(1)))
     assert.deepEqual([relayed, host.outbox], [[], []])
     await applier.apply(from('node1'), [transaction(1), transaction(2, { node: 'node3', relayedBy: ['node1'] })], at(2))
-    // Parts of one transaction go their ways by themselves: an id of their own from the first node on.
+    // Parts of one transaction are relayed separately: the first relaying node gives each a separate id.
     assert.deepEqual(seen, [[['node1-1:dev.dog', 'node3-2'], 0]])
     assert.deepEqual(relayed, host.outbox)
     assert.deepEqual(
       relayed.map(({ origin }) => origin),
       [
-        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['own'] },
-        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'own'] },
+        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['local'] },
+        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'local'] },
       ],
     )
   })
 
-  it('is not done to what is known, nor unless it is wished', async () => {
+  it('excludes applied transactions, and is off unless enabled', async () => {
     const { host, relayed, applier } = start({ relayEnabled: true })
-    await applier.apply(from('node1'), [transaction(1, { node: 'own', relayedBy: ['node1'] })], at(1))
+    await applier.apply(from('node1'), [transaction(1, { node: 'local', relayedBy: ['node1'] })], at(1))
     assert.deepEqual([relayed, host.outbox], [[], []])
     const other = start()
     await other.applier.apply(from('node1'), [transaction(1)], at(1))
@@ -242,8 +242,8 @@ describe('handing on', () => {
   })
 })
 
-describe('what is set aside', () => {
-  it('is passed and named, and then released', async () => {
+describe('a quarantined message', () => {
+  it('is in the checkpoint until it is released', async () => {
     const { host, applier, stored } = start()
     assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), true)
     assert.equal(await applier.quarantine(from('node1'), at(2), undefined), true)
@@ -254,21 +254,21 @@ describe('what is set aside', () => {
     assert.deepEqual([(await stored('node1')).quarantined, host.applied], [undefined, ['node1-1']])
   })
 
-  it('counts as seen, so that it does not come by another path', async () => {
+  it('counts as applied, so that another path does not apply it', async () => {
     const { host, applier } = start()
     await applier.quarantine(from('node1'), at(1), transaction(1))
     await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
     assert.deepEqual(host.applied, [])
   })
 
-  it('is not, when it came by another path', async () => {
+  it('is not kept when it arrived by another path', async () => {
     const { applier, stored } = start()
     await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
     assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), false)
     assert.deepEqual([(await stored('node1')).quarantined, (await stored('node1')).sequence], [undefined, 1])
   })
 
-  it('and could not be read then is not applied if it came by another path meanwhile', async () => {
+  it('that was unreadable is not applied if its transaction arrived by another path meanwhile', async () => {
     const { host, applier } = start()
     const other = transaction(1, { node: 'node3', place: 4, relayedBy: ['node1'] })
     await applier.quarantine(from('node1'), at(1), undefined)

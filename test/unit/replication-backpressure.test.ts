@@ -1,4 +1,4 @@
-// Who is slow, or gone, costs the others neither memory nor time.
+// A slow or missing node costs the others neither memory nor time.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -18,7 +18,7 @@ async function pair(scene: Scene): Promise<[MemoryNode, MemoryNode]> {
 }
 
 describe('backpressure', { concurrency: true }, () => {
-  it('a leaf that is gone: publish says so in time, no more than the bound is held, and all arrives later', async (test) => {
+  it('without a leaf: publish rejects in time, memory stays bounded, and everything arrives later', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await node1.reopen({ publishTimeout: 300, maxInFlight: 100 })
@@ -33,10 +33,10 @@ describe('backpressure', { concurrency: true }, () => {
     const { inFlight, inFlightBytes, waiting, timeouts } = node1.cluster.metrics()!.publish
     assert.deepEqual([inFlight, waiting, timeouts], [100, 0, 1_000])
     assert.ok(inFlightBytes > 0)
-    // More than may wait at once are told at once.
+    // Calls beyond the limit are rejected at once.
     const more = numbered('more', 1_500).map((id) => node1.host.write(id, insert('dog', { id })))
     const rejected = await Promise.race([Promise.allSettled(more.slice(1_001)), delay(200, undefined, { ref: false })])
-    assert.ok(rejected, 'told at once')
+    assert.ok(rejected, 'rejected at once')
     await Promise.allSettled(more)
     scene.network.restart('node1')
     await scene.quiet()
@@ -44,7 +44,7 @@ describe('backpressure', { concurrency: true }, () => {
     assert.deepEqual(node1.cluster.metrics()!.publish.inFlight, 0)
   })
 
-  it('a database that is slow: no more than two batches of a table are held, and the rest waits in the stream', async (test) => {
+  it('with a slow database: at most two batches of a table are in memory, and the rest stays in the stream', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await node2.reopen({ maxBatch: 10 })
@@ -60,7 +60,7 @@ describe('backpressure', { concurrency: true }, () => {
     }
     await node1.write(numbered('many', 500))
     await eventually('the first batch is there', () => sizes.length === 1)
-    await eventually('its backlog is known', () => node2.of(node1).lastSequence === 500)
+    await eventually('the lag is known', () => node2.of(node1).lastSequence === 500)
     assert.equal(node2.of(node1).lag, 500)
     assert.ok(node2.cluster.metrics()!.apply.bytes < 25 * (node1.cluster.metrics()!.publish.bytes / 500))
     release()
@@ -69,7 +69,7 @@ describe('backpressure', { concurrency: true }, () => {
     assert.deepEqual(node2.from(node1), numbered('many', 500))
   })
 
-  it('a table that has much to catch up with does not hold up one that has not', async (test) => {
+  it('between tables: one that catches up does not delay another', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await node2.cluster.close()

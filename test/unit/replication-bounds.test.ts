@@ -1,4 +1,4 @@
-// What is remembered for ever is bounded: ranges in a checkpoint, incarnations and purges in a stream's description.
+// Persistent data is bounded: ranges in a checkpoint, epochs and purges in the description of a stream.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,31 +11,31 @@ import {
 } from '../../lib/replication/applied-ranges.ts'
 import { formatStreamMetadata, parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 
-describe('what was seen of one epoch', () => {
-  it('is so many ranges, the newest', () => {
-    const notes = new AppliedRangesBuilder(undefined)
-    for (let place = 1; place <= 600; place++) notes.add('node1', 'e1', 2 * place)
-    notes.add('node1', 'e2', 1)
-    const { e1 = [], e2 } = notes.result()!.node1!
+describe('the applied ranges of one epoch', () => {
+  it('are limited to the newest', () => {
+    const builder = new AppliedRangesBuilder(undefined)
+    for (let place = 1; place <= 600; place++) builder.add('node1', 'e1', 2 * place)
+    builder.add('node1', 'e2', 1)
+    const { e1 = [], e2 } = builder.result()!.node1!
     assert.deepEqual([e1.length, e1.at(-1), e2], [512, [1200, 1200], [[1, 1]]])
   })
 })
 
-describe('names that other nodes make up', () => {
+describe('names from remote nodes', () => {
   const odd = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', '', '7']
 
-  it('are names like any other', () => {
-    const notes = new AppliedRangesBuilder(undefined)
+  it('may be names of properties of objects', () => {
+    const builder = new AppliedRangesBuilder(undefined)
     for (const origin of odd)
       for (const epoch of odd) {
-        assert.equal(notes.has(origin, epoch, 1), false, `${origin} ${epoch}`)
-        notes.add(origin, epoch, 1, 3)
-        assert.equal(notes.has(origin, epoch, 3), true)
+        assert.equal(builder.has(origin, epoch, 1), false, `${origin} ${epoch}`)
+        builder.add(origin, epoch, 1, 3)
+        assert.equal(builder.has(origin, epoch, 3), true)
       }
-    const seen = notes.result()
+    const applied = builder.result()
     for (const origin of odd)
       for (const epoch of odd)
-        assert.deepEqual([wasApplied(seen, origin, epoch, 2), wasApplied(seen, origin, epoch, 4)], [true, false])
+        assert.deepEqual([wasApplied(applied, origin, epoch, 2), wasApplied(applied, origin, epoch, 4)], [true, false])
     assert.equal(wasApplied({}, '__proto__', 'constructor', 1), false)
     for (const epoch of odd) {
       const quarantined = withSequence(undefined, epoch, 5)
@@ -46,18 +46,21 @@ describe('names that other nodes make up', () => {
     assert.equal(({} as { e1?: unknown }).e1, undefined)
   })
 
-  it('do not fill the database: of origins, and of epochs of one, the newest are kept', () => {
-    const notes = new AppliedRangesBuilder(undefined)
-    for (let number = 1; number <= 2_000; number++) notes.add(`node${number}`, 'e1', 1)
-    for (let number = 1; number <= 20; number++) notes.add('node1999', `f${number}`, 1)
-    const seen = notes.result()!
-    assert.deepEqual([Object.keys(seen).length, Object.keys(seen.node1999!).length], [256, 8])
-    assert.deepEqual([wasApplied(seen, 'node2000', 'e1', 1), wasApplied(seen, 'node1999', 'f20', 1)], [true, true])
+  it('do not fill the database: only the newest origins, and epochs of each, are kept', () => {
+    const builder = new AppliedRangesBuilder(undefined)
+    for (let number = 1; number <= 2_000; number++) builder.add(`node${number}`, 'e1', 1)
+    for (let number = 1; number <= 20; number++) builder.add('node1999', `f${number}`, 1)
+    const applied = builder.result()!
+    assert.deepEqual([Object.keys(applied).length, Object.keys(applied.node1999!).length], [256, 8])
+    assert.deepEqual(
+      [wasApplied(applied, 'node2000', 'e1', 1), wasApplied(applied, 'node1999', 'f20', 1)],
+      [true, true],
+    )
   })
 })
 
 describe('the description of a stream', () => {
-  it('stays within the 4 KB that a server takes, and tells the newest', () => {
+  it('stays within the 4 KB of a server, and keeps the newest entries', () => {
     const far = Number.MAX_SAFE_INTEGER
     const epochs = Array.from({ length: 100 }, (_, index) => ({
       epoch: `${1e15 + index}`,

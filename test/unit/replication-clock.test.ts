@@ -1,11 +1,11 @@
-// Stamps never repeat, whatever is heard.
+// Timestamps never repeat, whatever timestamps are merged.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 
 describe('the clock', () => {
-  it('does not go back within a millisecond for a stamp that is older than its own', () => {
+  it('does not go back within a millisecond when it merges an older timestamp', () => {
     const clock = new HybridClock('node1', 5_000, () => 1_000)
     const timestamps = Array.from({ length: 4 }, () => clock.timestamp())
     clock.merge(makeTimestamp(1_000, 1, 'node2'))

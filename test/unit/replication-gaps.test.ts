@@ -1,4 +1,4 @@
-// What a subscriber can no longer get is told once, with its bounds and the reason, and the flow goes on. Nothing else is.
+// A gap is reported once, with its bounds and the reason, and replication continues. Nothing else is reported as a gap.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -7,21 +7,21 @@ import { parse, stringify } from 'yaml'
 import { eventually } from '../support/cluster.ts'
 import { type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 
-/** Of the streams of `node`, by its file. */
-async function limit(node: MemoryNode, streams: object): Promise<void> {
+/** Sets limits of the streams of `node` in its configuration file. */
+async function setLimits(node: MemoryNode, streams: object): Promise<void> {
   const file = parse(await readFile(node.configFile, 'utf8'))
   file.clustering.leafServer = { streams }
   await writeFile(node.configFile, stringify(file))
 }
 
-/** node1 writes `read`, node2 reads it, and then `unread` is written which node2 does not see before `how` was done. */
-async function unseen(scene: Scene, how: (node1: MemoryNode, node2: MemoryNode) => Promise<unknown>) {
+/** node2 applies `read`. While it is cut off, node1 writes `unread` and then runs `change`. Resolves with what node2 applies afterwards. */
+async function runWhileCut(scene: Scene, change: (node1: MemoryNode, node2: MemoryNode) => Promise<unknown>) {
   const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
   await node1.write(numbered('read', 5))
   await scene.quiet()
   scene.network.cut('node1', 'node2')
   await node1.write(numbered('unread', 5))
-  await how(node1, node2)
+  await change(node1, node2)
   scene.network.heal()
   await scene.quiet()
   await node1.write(['after'])
@@ -34,29 +34,34 @@ const purge = (options?: { keep?: number; seq?: number }) => (node: MemoryNode) 
 
 const cases: {
   name: string
-  how: Parameters<typeof unseen>[1]
+  change: Parameters<typeof runWhileCut>[1]
   gaps: [from: number, to: number, reason: string][]
   arrived: string[]
 }[] = [
-  { name: 'nothing', how: async () => {}, gaps: [], arrived: [...numbered('unread', 5), 'after'] },
-  { name: 'a purge of all', how: purge(), gaps: [[6, 10, 'purged']], arrived: ['after'] },
+  { name: 'nothing', change: async () => {}, gaps: [], arrived: [...numbered('unread', 5), 'after'] },
+  { name: 'a purge of all', change: purge(), gaps: [[6, 10, 'purged']], arrived: ['after'] },
   {
-    name: 'a purge but for the last',
-    how: purge({ keep: 2 }),
+    name: 'a purge that keeps the last',
+    change: purge({ keep: 2 }),
     gaps: [[6, 8, 'purged']],
     arrived: ['unread-3', 'unread-4', 'after'],
   },
   {
     name: 'a purge up to a sequence',
-    how: purge({ seq: 8 }),
+    change: purge({ seq: 8 }),
     gaps: [[6, 7, 'purged']],
     arrived: ['unread-2', 'unread-3', 'unread-4', 'after'],
   },
-  { name: 'a purge beyond the end', how: purge({ seq: 100 }), gaps: [[6, 10, 'purged']], arrived: ['after'] },
-  { name: 'a purge of what was read', how: purge({ seq: 6 }), gaps: [], arrived: [...numbered('unread', 5), 'after'] },
+  { name: 'a purge beyond the end', change: purge({ seq: 100 }), gaps: [[6, 10, 'purged']], arrived: ['after'] },
   {
-    name: 'two purges with more between them',
-    how: async (node) => {
+    name: 'a purge of applied messages',
+    change: purge({ seq: 6 }),
+    gaps: [],
+    arrived: [...numbered('unread', 5), 'after'],
+  },
+  {
+    name: 'two purges with writes between them',
+    change: async (node) => {
       await purge()(node)
       await node.write(numbered('more', 3))
       await purge({ keep: 1 })(node)
@@ -66,10 +71,10 @@ const cases: {
   },
   {
     name: 'retention by count',
-    how: async (node) => {
-      await limit(node, { maxMsgs: 3 })
+    change: async (node) => {
+      await setLimits(node, { maxMsgs: 3 })
       await eventually(
-        'it is in effect',
+        'the limit is in effect',
         async () =>
           (await node.mesh.streamState({ node: 'node1', database: 'dev', table: 'dog' }, { timeout: 1_000 }))
             ?.messages === 3,
@@ -80,11 +85,11 @@ const cases: {
   },
   {
     name: 'a purge, and retention after it',
-    how: async (node) => {
+    change: async (node) => {
       await purge({ seq: 8 })(node)
-      await limit(node, { maxMsgs: 2 })
+      await setLimits(node, { maxMsgs: 2 })
       await eventually(
-        'it is in effect',
+        'the limit is in effect',
         async () =>
           (await node.mesh.streamState({ node: 'node1', database: 'dev', table: 'dog' }, { timeout: 1_000 }))
             ?.messages === 2,
@@ -98,11 +103,11 @@ const cases: {
   },
 ]
 
-describe('what a stream no longer has when its subscriber comes', { concurrency: 3 }, () => {
-  for (const { name, how, gaps, arrived } of cases)
-    it(`by ${name}`, { timeout: 60_000 }, async (test) => {
+describe('a gap', { concurrency: 3 }, () => {
+  for (const { name, change, gaps, arrived } of cases)
+    it(`after ${name}`, { timeout: 60_000 }, async (test) => {
       const scene = new Scene(test)
-      const { node1, node2, arrived: came } = await unseen(scene, how)
+      const { node1, node2, arrived: came } = await runWhileCut(scene, change)
       assert.deepEqual(
         node2.gaps(),
         gaps.map((gap) => ['node1', ...gap]),
@@ -113,30 +118,30 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
       assert.deepEqual([count, lost], [gaps.length, total])
       await node2.reopen()
       await scene.quiet()
-      assert.equal(node2.gaps().length, gaps.length, 'it is told once')
-      assert.deepEqual([node2.of(node1).gaps, node2.of(node1).lost], [count, lost], 'and counted for ever')
+      assert.equal(node2.gaps().length, gaps.length, 'the gap is reported once')
+      assert.deepEqual([node2.of(node1).gaps, node2.of(node1).lost], [count, lost], 'and the counters persist')
     })
 
-  it('by a store that was lost', async (test) => {
+  it('after the loss of the store', async (test) => {
     const scene = new Scene(test)
-    const { node2, arrived } = await unseen(scene, async (node1) => {
+    const { node2, arrived } = await runWhileCut(scene, async (node1) => {
       scene.network.wipeDisk('node1')
-      await node1.write(['anew'])
+      await node1.write(['recreated'])
     })
     assert.deepEqual(node2.gaps(), [['node1', 6, 10, 'recreated']])
-    assert.deepEqual(arrived, ['anew', 'after'])
+    assert.deepEqual(arrived, ['recreated', 'after'])
   })
 
-  it('by a store that was lost together with the process: what had been read unconfirmed is not applied again', async (test) => {
+  it('after the loss of store and process: applied messages without confirmation are not applied again', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('confirmed', 5))
     await scene.quiet()
     const published = node1.host.confirmPublished.bind(node1.host)
-    node1.host.confirmPublished = () => Promise.reject(new Error('its process is about to die'))
+    node1.host.confirmPublished = () => Promise.reject(new Error('the process is about to exit'))
     await node1.reopen()
     await node1.write(numbered('unconfirmed', 5))
-    await eventually('it is read', () => node2.from(node1).length === 10)
+    await eventually('all are applied', () => node2.from(node1).length === 10)
     await node1.cluster.close()
     scene.network.wipeDisk('node1')
     node1.host.confirmPublished = published
@@ -145,13 +150,13 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     await scene.quiet()
     assert.deepEqual(node2.from(node1), [...numbered('confirmed', 5), ...numbered('unconfirmed', 5), 'after'])
     assert.deepEqual(node2.gaps(), [])
-    // All six of the new stream are known, should they come by another path.
+    // The applied ranges contain all six of the new stream, in case they arrive by another path.
     const { epoch = '', applied } =
       (await node2.host.loadCheckpoint({ node: 'node1', database: 'dev', table: 'dog' })) ?? {}
     assert.deepEqual(applied?.node1?.[epoch], [[1, 6]])
   })
 
-  it('by a store that was brought back from a copy', async (test) => {
+  it('after the restore of a store from a backup', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
@@ -162,16 +167,16 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     scene.network.cut('node1', 'node2')
     await node1.write(numbered('unread', 4))
     restore()
-    await node1.write(['behind the copy'])
+    await node1.write(['after the restore'])
     scene.network.heal()
     await scene.quiet()
-    // 6 to 8 were read before they were lost.
+    // 6 to 8 were applied before they were lost.
     assert.deepEqual(node2.gaps(), [['node1', 9, 12, 'rewound']])
-    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('seen', 3), 'behind the copy'])
+    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('seen', 3), 'after the restore'])
     assert.deepEqual(node1.gaps(), [])
   })
 
-  it('by a store from a copy of which all had been read: nothing is lost', async (test) => {
+  it('does not follow the restore of a store when everything was applied', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
@@ -179,16 +184,16 @@ describe('what a stream no longer has when its subscriber comes', { concurrency:
     await node1.write(numbered('seen', 3))
     await scene.quiet()
     restore()
-    await node1.write(['behind the copy'])
+    await node1.write(['after the restore'])
     await scene.quiet()
     assert.deepEqual(node2.gaps(), [])
-    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('seen', 3), 'behind the copy'])
+    assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('seen', 3), 'after the restore'])
   })
 })
 
-describe('a node whose store and database went back in time together', { concurrency: 2 }, () => {
-  /** node1 as it was after `read`, when node2 has read `later` too. */
-  async function wentBack(scene: Scene) {
+describe('a node whose store and database were restored together', { concurrency: 2 }, () => {
+  /** Restores node1 to its state after `read`, when node2 has applied `later` too. */
+  async function restored(scene: Scene) {
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 3))
     await scene.quiet()
@@ -203,9 +208,9 @@ describe('a node whose store and database went back in time together', { concurr
     return [node1, node2] as const
   }
 
-  it('and that wrote on beyond what was read: seen by the message at our place, told, and read again', async (test) => {
+  it('and that wrote beyond the checkpoint is detected by the id of the message at the checkpoint, and read again', async (test) => {
     const scene = new Scene(test)
-    const [node1, node2] = await wentBack(scene)
+    const [node1, node2] = await restored(scene)
     scene.network.cut('node1', 'node2')
     await node1.open()
     await node1.write(numbered('new', 5))
@@ -219,9 +224,9 @@ describe('a node whose store and database went back in time together', { concurr
     assert.equal(node2.gaps().length, 1)
   })
 
-  it('and that wrote less: seen by what its writer announces', async (test) => {
+  it('and that wrote less is detected by the position that its writer reports', async (test) => {
     const scene = new Scene(test)
-    const [node1, node2] = await wentBack(scene)
+    const [node1, node2] = await restored(scene)
     await node1.open()
     await node1.write(['new'])
     await eventually('it arrives', () => node2.from(node1).includes('new'))

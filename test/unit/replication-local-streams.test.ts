@@ -1,4 +1,4 @@
-// Our own streams are looked at until that succeeds, without haste, and announced for as long as somebody may have missed them.
+// Local streams are checked with increasing delays until that succeeds, and heartbeats carry the positions of those that grew.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
@@ -38,46 +38,46 @@ async function start(test: TestContext, requestTimeout = 10_000) {
   return { leaf, streams, push, isStored }
 }
 
-describe('a stream that cannot be looked at', { concurrency: true, timeout: 30_000 }, () => {
-  it('is looked at again, ever more slowly', async (test) => {
+describe('a stream that cannot be checked', { concurrency: true, timeout: 30_000 }, () => {
+  it('is checked again with increasing delays', async (test) => {
     const { leaf, push, isStored } = await start(test)
     const { ensureStream } = leaf.mesh
-    let polls = 0
+    let checks = 0
     leaf.overrides.ensureStream = async () => {
-      polls++
+      checks++
       throw new MeshError('timeout')
     }
     const started = Date.now()
     push('one')
-    await eventually('it is looked at again', () => polls >= 3)
+    await eventually('three checks', () => checks >= 3)
     await delay(300)
     const elapsed = Date.now() - started
-    assert.ok(polls <= attemptsWithin(elapsed), `${polls} looks in ${elapsed} ms`)
+    assert.ok(checks <= attemptsWithin(elapsed), `${checks} checks in ${elapsed} ms`)
     leaf.overrides.ensureStream = ensureStream
     await isStored('one')
   })
 
-  it('while the mesh is down is looked at when that is back, behind a look that gives up meanwhile', async (test) => {
+  it('is checked when the mesh is connected again, even if a check gives up at that moment', async (test) => {
     const { leaf, streams, push, isStored } = await start(test)
     const { ensureStream } = leaf.mesh
-    let polls = 0
+    let checks = 0
     let fail = () => {}
     leaf.overrides.ensureStream = () => {
-      polls++
+      checks++
       return new Promise((_, reject) => {
         fail = () => reject(new MeshError('disconnected'))
       })
     }
     Object.assign(leaf.overrides, { state: 'disconnected' })
     push('one')
-    await eventually('it is looked at', () => polls === 1)
+    await eventually('the first check', () => checks === 1)
     fail()
     await delay(100)
-    assert.equal(polls, 1, 'nobody asks a mesh that is down')
+    assert.equal(checks, 1, 'no check while the mesh is down')
     streams.resume()
-    await eventually('it is looked at once more', () => polls === 2)
+    await eventually('the second check', () => checks === 2)
     leaf.overrides.ensureStream = ensureStream
-    // It comes in the very moment in which this look gives up.
+    // The mesh connects at the moment when this check gives up.
     Object.defineProperty(leaf.overrides, 'state', {
       get() {
         Object.defineProperty(leaf.overrides, 'state', { value: 'connected' })
@@ -90,15 +90,15 @@ describe('a stream that cannot be looked at', { concurrency: true, timeout: 30_0
     await isStored('one')
   })
 
-  it('is not waited for longer than a request takes', async (test) => {
+  it('rejects ensure after the request timeout', async (test) => {
     const { leaf, streams } = await start(test, 100)
     leaf.overrides.ensureStream = () => new Promise(() => {})
     await assert.rejects(streams.ensure(dog), { code: 'mesh_unavailable' })
   })
 })
 
-describe('a stream that refuses', { concurrency: true, timeout: 30_000 }, () => {
-  it('once, is looked at, and written on at once', async (test) => {
+describe('a stream that rejects an append', { concurrency: true, timeout: 30_000 }, () => {
+  it('once is checked and continued at once', async (test) => {
     const { leaf, push, isStored } = await start(test)
     leaf.held = true
     push('one')
@@ -108,7 +108,7 @@ describe('a stream that refuses', { concurrency: true, timeout: 30_000 }, () => 
     await isStored('one')
   })
 
-  it('again and again, is tried ever more slowly', async (test) => {
+  it('repeatedly is retried with increasing delays', async (test) => {
     const { leaf, push, isStored } = await start(test)
     leaf.overrides.append = (_, __, ___, done) => {
       leaf.calls.push('append')
@@ -116,18 +116,18 @@ describe('a stream that refuses', { concurrency: true, timeout: 30_000 }, () => 
     }
     const started = Date.now()
     push('one')
-    await eventually('it is tried again', () => leaf.calls.length >= 3)
+    await eventually('three attempts', () => leaf.calls.length >= 3)
     await delay(300)
     const elapsed = Date.now() - started
-    // The second follows at once: something may have been lost on the way.
+    // The first retry is immediate, because the append may have been lost on the way.
     assert.ok(leaf.calls.length <= 1 + attemptsWithin(elapsed), `${leaf.calls.length} attempts in ${elapsed} ms`)
     leaf.overrides.append = leaf.append
     await isStored('one')
   })
 })
 
-describe('what is announced', () => {
-  it('is where the streams are that grew in the last half minute', async (test) => {
+describe('recent positions', () => {
+  it('are those of the streams that grew in the last 30 seconds', async (test) => {
     const { streams, push, isStored } = await start(test)
     assert.deepEqual(streams.recentPositions(), [])
     push('one')

@@ -1,4 +1,4 @@
-// From the outbox to the streams: in the order of the outbox, once, and out of the outbox only what is wholly stored.
+// The publisher: in the order of the outbox, each transaction once, and confirmed only when it is wholly stored.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
@@ -23,7 +23,7 @@ const transaction = (id: string, tables = ['dog'], row: object = {}): Transactio
   writes: tables.map((table) => insert(table, { id, ...row })),
 })
 
-/** Its outbox is in the test's hands. */
+/** A host whose outbox methods a test can replace. */
 class ScriptedHost extends MemoryHost {
   read = (after?: { id: string }): AsyncIterable<Transaction> => super.readOutbox(after)
   confirm = (...args: Parameters<MemoryHost['confirmPublished']>): Promise<void> => super.confirmPublished(...args)
@@ -47,11 +47,11 @@ type Scene = {
 async function start(test: TestContext, options: Partial<PublisherOptions> = {}): Promise<Scene> {
   const leaf = await MemoryLeaf.open(test)
   const host = new ScriptedHost()
-  return { leaf, host, ...over(test, leaf, host, options) }
+  return { leaf, host, ...openPublisher(test, leaf, host, options) }
 }
 
-/** A publisher of its own over this leaf and this host. */
-function over(test: TestContext, leaf: MemoryLeaf, host: MemoryHost, options: Partial<PublisherOptions> = {}) {
+/** A publisher with this leaf and this host. */
+function openPublisher(test: TestContext, leaf: MemoryLeaf, host: MemoryHost, options: Partial<PublisherOptions> = {}) {
   const publisher = new Publisher({
     mesh: leaf.mesh,
     host,
@@ -64,14 +64,14 @@ function over(test: TestContext, leaf: MemoryLeaf, host: MemoryHost, options: Pa
     requestTimeout: 10_000,
     ...options,
   })
-  // Its own timer keeps no process alive.
+  // The publisher's timer does not keep the process alive.
   const awake = setInterval(() => {}, 1_000)
   test.after(async () => {
     clearInterval(awake)
     await leaf.network.close()
     await publisher.close()
   })
-  /** Commits them, and publishes. */
+  /** Adds the transactions to the outbox and publishes them. */
   const publish = (...all: Transaction[]) => {
     host.outbox.push(...all)
     return all.map((each) => {
@@ -87,7 +87,6 @@ const turns = async (many = 10) => {
   for (let turn = 0; turn < many; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
 
-/** Has it neither resolved nor rejected? */
 const isPending = async (promise: Promise<unknown>): Promise<boolean> =>
   (await Promise.race([
     promise.then(
@@ -99,7 +98,7 @@ const isPending = async (promise: Promise<unknown>): Promise<boolean> =>
 
 const outboxOf = ({ outbox }: MemoryHost) => outbox.map(({ id }) => id)
 
-it('what is published waits on when the clock is set forward meanwhile', async (test) => {
+it('a call of publish does not time out when the system clock is set forward', async (test) => {
   test.mock.timers.enable({ apis: ['setInterval'] })
   const { leaf, publish } = await start(test)
   leaf.held = true
@@ -112,7 +111,7 @@ it('what is published waits on when the clock is set forward meanwhile', async (
 })
 
 describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
-  it('decides the order, whatever was published first', async (test) => {
+  it('decides the order, not the calls of publish', async (test) => {
     const { leaf, host, publisher } = await start(test)
     const [first, second] = [transaction('first'), transaction('second')]
     host.outbox.push(first, second)
@@ -120,10 +119,10 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['first', 'second'])
   })
 
-  it('gives up only a prefix of what is wholly stored', async (test) => {
+  it('is confirmed only up to the first transaction that is not wholly stored', async (test) => {
     const { leaf, host, publish } = await start(test)
     await Promise.all(publish(transaction('before')))
-    await eventually('it is confirmed', () => host.outbox.length === 0)
+    await eventually('the outbox is empty', () => host.outbox.length === 0)
     const before = host.publishedPositions.size
     leaf.held = true
     const [both, later] = publish(transaction('both', ['dog', 'cat']), transaction('later', ['cat']))
@@ -133,29 +132,29 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     })
     for (const each of ofCat) await each.pass()
     await later
-    assert.ok(await isPending(both!), 'a part of it is not stored')
+    assert.ok(await isPending(both!), 'one part is not stored')
     assert.deepEqual(outboxOf(host), ['both', 'later'])
     assert.deepEqual((await host.publishedPosition('dev', 'cat'))?.sequence, 0)
     assert.equal(host.publishedPositions.size, before + 1)
     await leaf.release()
     await both
-    await eventually('both leave', () => host.outbox.length === 0)
+    await eventually('the outbox is empty', () => host.outbox.length === 0)
     assert.equal((await host.publishedPosition('dev', 'cat'))?.sequence, 2)
     assert.equal((await host.publishedPosition('dev', 'dog'))?.sequence, 2)
   })
 
-  it('is told of the epoch before anything is sent, and remembers it after a start', async (test) => {
+  it('stores the epoch before any message is appended, and has it after a restart', async (test) => {
     const { leaf, host, publisher } = await start(test)
     const position = await publisher.ensure(dog)
     assert.deepEqual(await host.publishedPosition('dev', 'dog'), { ...dog, ...position, id: '' })
     await publisher.close()
-    assert.deepEqual(await over(test, leaf, host).publisher.ensure(dog), position)
-    // What the host does not know is not ours.
+    assert.deepEqual(await openPublisher(test, leaf, host).publisher.ensure(dog), position)
+    // With another epoch in the host, the writer begins a new one.
     host.publishedPositions.set(JSON.stringify(['dev', 'dog']), { ...dog, epoch: 'another', sequence: 0, id: '' })
-    assert.notEqual((await over(test, leaf, host).publisher.ensure(dog)).epoch, position.epoch)
+    assert.notEqual((await openPublisher(test, leaf, host).publisher.ensure(dog)).epoch, position.epoch)
   })
 
-  it('that cannot be read, or not be written, is tried again', async (test) => {
+  it('is read and confirmed again after a failure', async (test) => {
     const { leaf, host, publish } = await start(test)
     const { read, confirm } = host
     let failures = 0
@@ -172,12 +171,12 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     }
     const [one] = publish(transaction('one'))
     await one
-    await eventually('it leaves', () => host.outbox.length === 0)
+    await eventually('it is confirmed', () => host.outbox.length === 0)
     assert.equal(failures, 2)
     assert.deepEqual(await leaf.ids(dog), ['one'])
   })
 
-  it('that refuses is not asked without a pause', async (test) => {
+  it('is confirmed again only after a delay when the host rejects it', async (test) => {
     const { host, publish } = await start(test)
     let refusals = 0
     host.confirm = async ({ upTo }) => {
@@ -189,7 +188,7 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     assert.ok(refusals <= 1 + (Date.now() - started) / 1_000, `${refusals} refusals`)
   })
 
-  it('whose reader ignores where to begin, and shows what has left meanwhile: nothing is sent twice', async (test) => {
+  it('may ignore the cursor and show confirmed transactions: none is published twice', async (test) => {
     const { leaf, host, publish } = await start(test)
     const gates: (() => void)[] = []
     host.read = async function* () {
@@ -199,19 +198,19 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     }
     leaf.held = true
     publish(transaction('one'))
-    await eventually('it is read', () => gates.length === 1)
+    await eventually('the first pass', () => gates.length === 1)
     gates[0]!()
     const one = await leaf.sent(0)
     const [two] = publish(transaction('two'))
-    await eventually('it is read again', () => gates.length === 2)
-    // In this snapshot it still is.
+    await eventually('the next pass', () => gates.length === 2)
+    // This snapshot still contains the first transaction.
     await one.pass()
-    await eventually('it leaves', () => host.outbox.length === 1)
+    await eventually('it is confirmed', () => host.outbox.length === 1)
     gates[1]!()
     await leaf.sent(1)
-    // And in this one the second is, while it is in flight.
+    // This one contains the second, which is in flight.
     const [three] = publish(transaction('three'))
-    await eventually('it is read again', () => gates.length === 3)
+    await eventually('the next pass', () => gates.length === 3)
     gates[2]!()
     await leaf.sent(2)
     await leaf.release()
@@ -219,7 +218,7 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['one', 'two', 'three'])
   })
 
-  it('is read once more when there is more while it is being read', async (test) => {
+  it('is read again when a transaction is added during a pass', async (test) => {
     const { leaf, host, publish } = await start(test)
     let gate: (() => void) | undefined
     const { read } = host
@@ -232,10 +231,10 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     }
     leaf.held = true
     publish(transaction('one'))
-    await eventually('the end is near', () => gate)
+    await eventually('the pass reaches its end', () => gate)
     const [two] = publish(transaction('two'))
     gate!()
-    // The pass that has just ended did not see it: that says nothing of it.
+    // The pass that has just ended began before the call, so its result does not count.
     await turns()
     assert.ok(await isPending(two!))
     await leaf.release()
@@ -243,9 +242,9 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['one', 'two'])
   })
 
-  it('is emptied of what was stored in whatever turn', async (test) => {
-    // While the host's answer is on its way, and in each of the moments after it.
-    for (let moments = 0; moments < 12; moments++) {
+  it('is confirmed in whatever microtask an acknowledgement arrives', async (test) => {
+    // During the confirmation, and in each microtask after it.
+    for (let microtasks = 0; microtasks < 12; microtasks++) {
       const { leaf, host, publish } = await start(test)
       leaf.held = true
       const all = publish(transaction('one'), transaction('two'))
@@ -256,39 +255,39 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
         await confirm(...args)
         host.confirm = confirm
         void (async () => {
-          for (let moment = 0; moment < moments; moment++) await undefined
+          for (let passed = 0; passed < microtasks; passed++) await undefined
           second.answer(undefined, 2)
         })()
       }
       await first.store()
       first.answer(undefined, 1)
       await Promise.all(all)
-      await eventually(`it leaves, ${moments} moments later`, () => host.outbox.length === 0)
+      await eventually(`the outbox is empty, ${microtasks} microtasks later`, () => host.outbox.length === 0)
     }
   })
 })
 
 describe('publish', { concurrency: true, timeout: 30_000 }, () => {
-  it('of what was sent and has left, or is about to, resolves', async (test) => {
+  it('resolves for a transaction that is stored, before and after its confirmation', async (test) => {
     const { host, publisher, publish } = await start(test)
-    let leave = () => {}
+    let finishConfirm = () => {}
     const { confirm } = host
     host.confirm = async (...args) => {
       if (args[0].upTo)
         await new Promise<void>((resolve) => {
-          leave = resolve
+          finishConfirm = resolve
         })
       return confirm(...args)
     }
     const one = transaction('one')
     await Promise.all(publish(one))
     await publisher.publish(one)
-    leave()
-    await eventually('it leaves', () => host.outbox.length === 0)
+    finishConfirm()
+    await eventually('it is confirmed', () => host.outbox.length === 0)
     await publisher.publish(one)
   })
 
-  it('twice of one transaction is one', async (test) => {
+  it('called twice for one transaction publishes it once', async (test) => {
     const { leaf, host, publisher } = await start(test)
     const one = transaction('one')
     host.outbox.push(one)
@@ -296,7 +295,7 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['one'])
   })
 
-  it('waits as long as it may, and then says so; the outbox has it, and it is sent', async (test) => {
+  it('rejects after its timeout, and the transaction is still published', async (test) => {
     const { leaf, host, publish } = await start(test, { timeout: 200 })
     leaf.held = true
     const started = Date.now()
@@ -304,11 +303,11 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     await assert.rejects(one!, { code: 'publish_timeout' })
     assert.ok(Date.now() - started >= 200)
     await leaf.release()
-    await eventually('it leaves', () => host.outbox.length === 0)
+    await eventually('it is confirmed', () => host.outbox.length === 0)
     assert.deepEqual(await leaf.ids(dog), ['one'])
   })
 
-  it('of more than may wait at once is refused at once', async (test) => {
+  it('rejects at once when too many calls wait', async (test) => {
     const { leaf, publisher, publish } = await start(test, { maxInFlight: 2 })
     leaf.held = true
     const all = publish(...Array.from({ length: 20 }, (_, index) => transaction(`${index}`)))
@@ -320,24 +319,24 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     await Promise.all(all)
   })
 
-  it('that came to nothing is forgotten where no outbox keeps it', async (test) => {
+  it('discards an unread transaction after its timeout when the host has no outbox', async (test) => {
     const leaf = await MemoryLeaf.open(test)
     const host = new MemoryHost([], { outbox: false })
-    const { publisher } = over(test, leaf, host, { timeout: 200, maxInFlight: 1 })
+    const { publisher } = openPublisher(test, leaf, host, { timeout: 200, maxInFlight: 1 })
     leaf.held = true
-    // The second waits for room, and the third behind it.
+    // The second waits for capacity, and the third behind it.
     const all = ['sent', 'next', 'unread'].map((id) => publisher.publish(transaction(id)))
     for (const each of all) await assert.rejects(each, { code: 'publish_timeout' })
     await leaf.release()
     await publisher.publish(transaction('later'))
     assert.deepEqual(await leaf.ids(dog), ['sent', 'later'])
-    // As its error said: once more, and it is stored once.
+    // The caller may publish it again, as the hint of the error says.
     await publisher.publish(transaction('next'))
     assert.deepEqual(await leaf.ids(dog), ['sent', 'later', 'next'])
   })
 })
 
-describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
+describe('memory for transactions in flight', { concurrency: true, timeout: 30_000 }, () => {
   it('is bounded in transactions', async (test) => {
     const { leaf, publisher, publish } = await start(test, { maxInFlight: 3 })
     leaf.held = true
@@ -349,7 +348,7 @@ describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
     await Promise.all(all)
   })
 
-  it('is bounded in bytes, one beyond them alone', async (test) => {
+  it('is bounded in bytes, except for a single larger transaction', async (test) => {
     const { leaf, publisher, publish } = await start(test, { maxInFlightBytes: 2_500 })
     leaf.held = true
     const row = { text: 'x'.repeat(1_000) }
@@ -363,10 +362,10 @@ describe('what is in memory', { concurrency: true, timeout: 30_000 }, () => {
   })
 })
 
-describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
-  it('is what nobody could read: more values than anybody decodes, an id that is no line', async (test) => {
+describe('a transaction that can never be published', { concurrency: true, timeout: 30_000 }, () => {
+  it('has more values than a peer decodes, or an invalid id', async (test) => {
     const leaf = await MemoryLeaf.open(test)
-    const { publish } = over(test, leaf, new ScriptedHost())
+    const { publish } = openPublisher(test, leaf, new ScriptedHost())
     const values = Array.from({ length: 4_200_000 }, () => 1)
     const [many, empty, long, longest] = publish(
       transaction('many', ['dog'], { values }),
@@ -376,43 +375,43 @@ describe('what cannot be sent', { concurrency: true, timeout: 30_000 }, () => {
     )
     await assert.rejects(many!, {
       code: 'transaction_too_large',
-      message: /takes more values .* more than the 4193280/,
+      message: /has more values .* more than the limit of 4193280/,
     })
     for (const bad of [empty, long]) await assert.rejects(bad!, { code: 'invalid_request', message: /its id/ })
     await longest
   })
 
-  it('stays in the outbox, is told once, and what follows passes it by', async (test) => {
+  it('stays in the outbox, is rejected, and does not hold up later transactions', async (test) => {
     const leaf = await MemoryLeaf.open(test)
     Object.assign(leaf.overrides, { maxPayload: 200_000 })
     const host = new ScriptedHost()
-    const { publisher, publish } = over(test, leaf, host)
+    const { publisher, publish } = openPublisher(test, leaf, host)
     const large = transaction('large', ['dog'], { text: 'x'.repeat(200_000) })
     const broken = transaction('line\nbreak')
     const [before, first, second, after] = publish(transaction('before'), large, broken, transaction('after'))
     await assert.rejects(first!, { code: 'transaction_too_large' })
     await assert.rejects(second!, { code: 'invalid_request' })
     await Promise.all([before, after])
-    await eventually('the others leave', () => host.outbox.length === 2)
+    await eventually('only the rejected ones are in the outbox', () => host.outbox.length === 2)
     await assert.rejects(publisher.publish(large), { code: 'transaction_too_large' })
-    // A host may show all of its outbox each time.
+    // A host may show its whole outbox in each pass.
     const { read } = host
     host.read = () => read()
     await Promise.all(publish(transaction('later')))
-    await eventually('it leaves', () => host.outbox.length === 2)
+    await eventually('it is confirmed', () => host.outbox.length === 2)
     assert.deepEqual(outboxOf(host), ['large', 'line\nbreak'])
     assert.equal(publisher.metrics().rejected, 2)
     assert.deepEqual(await leaf.ids(dog), ['before', 'after', 'later'])
     await publisher.close()
-    const { publish: publishAgain } = over(test, leaf, host)
-    await Promise.all(publishAgain(transaction('anew')))
-    await eventually('it leaves', () => host.outbox.length === 2)
-    assert.deepEqual(await leaf.ids(dog), ['before', 'after', 'later', 'anew'])
+    const { publish: publishAgain } = openPublisher(test, leaf, host)
+    await Promise.all(publishAgain(transaction('restarted')))
+    await eventually('it is confirmed', () => host.outbox.length === 2)
+    assert.deepEqual(await leaf.ids(dog), ['before', 'after', 'later', 'restarted'])
   })
 })
 
-describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => {
-  it('what the leaf missed is sent, though nothing is published any more', async (test) => {
+describe('after the mesh has reconnected', { concurrency: true, timeout: 30_000 }, () => {
+  it('publishes the outbox without another call of publish', async (test) => {
     const { leaf, host, publisher, publish } = await start(test)
     await Promise.all(publish(transaction('before', ['dog', 'cat'])))
     leaf.network.crash(node)
@@ -420,7 +419,7 @@ describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => 
     await delay(20)
     leaf.network.restart(node)
     publisher.resume()
-    await eventually('it leaves', () => host.outbox.length === 0)
+    await eventually('it is confirmed', () => host.outbox.length === 0)
     assert.deepEqual(
       [await leaf.ids(dog), await leaf.ids(cat)],
       [
@@ -431,11 +430,11 @@ describe('when the mesh is back', { concurrency: true, timeout: 30_000 }, () => 
   })
 })
 
-// By itself: so many keep the process busy.
+// Not concurrent with other tests, because it keeps the process busy.
 describe('a long outbox', { timeout: 60_000 }, () => {
   const all = Array.from({ length: 10_003 }, (_, index) => transaction(`${index}`))
 
-  /** Reads all of it, in passes that show what they give. Resolves with where each began and how much it read. */
+  /** Reads the whole outbox. Resolves with the cursor of each pass and the number of transactions that it read. */
   async function readAll(test: TestContext, give: (after: { id: string } | undefined) => Transaction[]) {
     const { leaf, host, publisher } = await start(test, { maxInFlight: 20_000, window: 20_000 })
     const passes: { after: string | undefined; read: number }[] = []
@@ -448,10 +447,10 @@ describe('a long outbox', { timeout: 60_000 }, () => {
         yield each
       }
     }
-    // Nothing leaves the outbox meanwhile.
+    // No transaction is confirmed meanwhile.
     leaf.held = true
     publisher.wake()
-    await eventually('all are sent', () => leaf.appends.length === all.length)
+    await eventually('all are appended', () => leaf.appends.length === all.length)
     assert.deepEqual(
       leaf.appends.map(({ id }) => id),
       all.map(({ id }) => id),
@@ -459,7 +458,7 @@ describe('a long outbox', { timeout: 60_000 }, () => {
     return passes
   }
 
-  it('is read in passes of a bounded length, each behind the one before', async (test) => {
+  it('is read in passes of a bounded length, each behind the previous one', async (test) => {
     const passes = await readAll(test, (after) => all.slice(all.findIndex(({ id }) => id === after?.id) + 1))
     assert.deepEqual(passes, [
       { after: undefined, read: 10_000 },
@@ -467,7 +466,7 @@ describe('a long outbox', { timeout: 60_000 }, () => {
     ])
   })
 
-  it('is read to its end also when each pass begins at its beginning', async (test) => {
+  it('is read to its end even if each pass starts at its beginning', async (test) => {
     const passes = await readAll(test, () => all)
     assert.deepEqual(passes, [
       { after: undefined, read: 10_000 },

@@ -1,4 +1,4 @@
-// The pure parts of replication: stamps, ranges, wire format, descriptions of streams.
+// The pure parts of replication: timestamps, applied ranges, wire format, descriptions of streams.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -25,13 +25,14 @@ import {
   splitByTable,
   WireError,
 } from '../../lib/replication/wire.ts'
+import { recordsOf } from '../support/writes.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
 const timestamp = makeTimestamp(1_700_000_000_000, 0, 'node1')
 
 describe('the clock', () => {
-  it('gives stamps that rise and sort as text, whatever the wall clock does', () => {
+  it('returns timestamps that increase and sort as text, whatever the wall clock does', () => {
     let now = 1_000
     const clock = new HybridClock('node1', 5_000, () => now)
     const timestamps = [clock.timestamp(), clock.timestamp()]
@@ -44,7 +45,7 @@ describe('the clock', () => {
     assert.equal(wallTimeOf(timestamps[3]!), 2_000)
   })
 
-  it('goes on behind what it merged, and believes nobody who is too far ahead', () => {
+  it('continues behind merged timestamps, and does not accept timestamps too far in the future', () => {
     const clock = new HybridClock('node1', 5_000, () => 1_000)
     clock.merge(makeTimestamp(4_000, 7, 'node2'))
     assert.ok(clock.timestamp() > makeTimestamp(4_000, 7, 'node2'))
@@ -56,21 +57,21 @@ describe('the clock', () => {
     assert.ok(clock.timestamp() > far)
   })
 
-  it('goes on when the counter of a millisecond is used up', () => {
+  it('continues in the next millisecond when the counter is exhausted', () => {
     const clock = new HybridClock('node1', 5_000, () => 1_000)
     const last = makeTimestamp(1_000, 0xffffff, 'node1')
     clock.merge(last)
     assert.ok(clock.timestamp() > last)
   })
 
-  it('knows what is no stamp', () => {
+  it('recognises invalid timestamps', () => {
     for (const text of ['', 'x', '2022-09-02T20:06:35.993Z', `${timestamp}`.slice(0, 19)])
       assert.ok(Number.isNaN(wallTimeOf(text)), text)
   })
 })
 
-describe('ranges of what was seen', () => {
-  it('hold exactly what was added, in order and joined', () => {
+describe('applied ranges', () => {
+  it('contain exactly the added sequences, sorted and joined', () => {
     const range = fc.tuple(fc.nat(60), fc.nat(6)).map(([from, length]) => [from + 1, from + 1 + length] as const)
     fc.assert(
       fc.property(fc.array(range, { maxLength: 20 }), (added) => {
@@ -81,19 +82,19 @@ describe('ranges of what was seen', () => {
         }
         for (const [index, [from, to]] of ranges.entries()) {
           assert.ok(from <= to)
-          if (index > 0) assert.ok(from > ranges[index - 1]![1] + 1, 'neighbours are joined')
+          if (index > 0) assert.ok(from > ranges[index - 1]![1] + 1, 'adjacent ranges are joined')
         }
       }),
     )
   })
 
-  it('are noted by origin and epoch without changing what was given', () => {
+  it('are kept by origin and epoch, and the original is not changed', () => {
     const before = { node1: { a: [[1, 3]] as [number, number][] } }
-    const notes = new AppliedRangesBuilder(before)
-    for (const sequence of [4, 5, 9]) notes.add('node1', 'a', sequence)
-    notes.add('node1', 'b', 1)
-    assert.ok(notes.has('node1', 'b', 1) && notes.has('node1', 'a', 5) && !notes.has('node1', 'a', 6))
-    assert.deepEqual(notes.result(), {
+    const builder = new AppliedRangesBuilder(before)
+    for (const sequence of [4, 5, 9]) builder.add('node1', 'a', sequence)
+    builder.add('node1', 'b', 1)
+    assert.ok(builder.has('node1', 'b', 1) && builder.has('node1', 'a', 5) && !builder.has('node1', 'a', 6))
+    assert.deepEqual(builder.result(), {
       node1: {
         a: [
           [1, 5],
@@ -117,7 +118,7 @@ describe('the wire format', () => {
   const roundTrip = (writes: Write[]): Write[] =>
     decode(source, entryOf({ id: 't1', timestamp, user: 'admin', writes }, writes)).writes
 
-  it('brings values back as they were', () => {
+  it('preserves values', () => {
     const record = {
       id: 1,
       nested: { list: [1, { deep: null }, [true]], empty: {} },
@@ -131,10 +132,10 @@ describe('the wire format', () => {
       missing: undefined,
     }
     const [write] = roundTrip([{ operation: 'insert', ...dog, records: [record] }])
-    assert.deepEqual(write?.records?.[0], record)
+    assert.deepEqual(recordsOf(write)[0], record)
   })
 
-  it('brings bytes of every kind back as that kind', () => {
+  it('preserves the types of binary values', () => {
     const record = {
       id: 1,
       buffer: Buffer.from([1, 2]),
@@ -146,16 +147,16 @@ describe('the wire format', () => {
       set: new Set([1, 'two']),
     }
     const [write] = roundTrip([{ operation: 'insert', ...dog, records: [record] }])
-    assert.deepStrictEqual(write?.records, [record])
+    assert.deepStrictEqual(recordsOf(write), [record])
   })
 
-  it('makes of other values what the README says', () => {
+  it('converts other values as the README says', () => {
     const record = { zero: -0, map: new Map([['a', 1]]), ['__proto__']: 1 }
     const [write] = roundTrip([{ operation: 'insert', ...dog, records: [record] }])
-    assert.deepStrictEqual(write?.records, [{ zero: 0, map: { a: 1 }, __proto_: 1 }])
+    assert.deepStrictEqual(recordsOf(write), [{ zero: 0, map: { a: 1 }, __proto_: 1 }])
   })
 
-  it('keeps ids, stamp, user and origin', () => {
+  it('preserves id, timestamp, user and origin', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1, 'two', 3n] }]
     const decoded = decode(source, entryOf({ id: 't1', timestamp, user: 'admin', writes }, writes, 7))
     assert.deepEqual(decoded, {
@@ -168,7 +169,7 @@ describe('the wire format', () => {
     })
   })
 
-  it('keeps the order of writes, however many alternate', () => {
+  it('preserves the order of many alternating writes', () => {
     const writes: Write[] = Array.from({ length: 500 }, (_, id) =>
       id % 2 === 0
         ? { operation: 'insert', ...dog, records: [{ id }] }
@@ -177,13 +178,13 @@ describe('the wire format', () => {
     assert.deepEqual(roundTrip(writes), writes)
   })
 
-  it('joins neighbouring writes of one kind and leaves the given ones alone', () => {
+  it('joins adjacent writes of the same operation without changing the originals', () => {
     const writes: Write[] = [1, 2, 3].map((id) => ({ operation: 'upsert', ...dog, records: [{ id }] }))
     assert.deepEqual(roundTrip(writes), [{ operation: 'upsert', ...dog, records: [{ id: 1 }, { id: 2 }, { id: 3 }] }])
-    assert.equal(writes[0]?.records?.length, 1)
+    assert.equal(recordsOf(writes[0]).length, 1)
   })
 
-  it('refuses what is no transaction of this table', () => {
+  it('rejects what is not a valid transaction of the table', () => {
     const good = entryOf({ id: 't1', timestamp, writes: [] }, [{ operation: 'insert', ...dog, records: [{ id: 1 }] }])
     const bad = (data: Uint8Array) => () => decode(source, { ...good, data })
     assert.throws(bad(Buffer.from('garbage')), WireError)
@@ -201,7 +202,7 @@ describe('the wire format', () => {
     )
   })
 
-  it('refuses names that would break a header apart, or fill one, wherever they stand', () => {
+  it('rejects names that are invalid or too long in a header, wherever they occur', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1] }]
     const origin = { node: 'node3', epoch: 'e3', sequence: 9, relayedBy: ['node3'] }
     const good = { id: 't1', timestamp, writes, origin }
@@ -220,7 +221,7 @@ describe('the wire format', () => {
     assert.throws(read({ ...good, origin: { ...origin, relayedBy: Array.from({ length: 65 }, () => 'n') } }), WireError)
   })
 
-  it('knows an epoch and an id by their length too, and gives parts ids that are no longer', () => {
+  it('ignores epochs and ids that are too long, and limits the ids of parts', () => {
     const entry = (epoch: string, id: string): Entry => ({
       data: new Uint8Array(),
       headers: { epoch, 'Nats-Msg-Id': id },
@@ -247,7 +248,7 @@ describe('the wire format', () => {
     assert.deepEqual(splitByTable({ id: 't', timestamp, writes: [] }), [])
   })
 
-  it('knows which names cannot be part of a subject', () => {
+  it('recognises names that cannot be part of a subject', () => {
     for (const table of ['two words', 'a.b', '*', '>', '', 'tab\t', 'nul\u0000'])
       assert.equal(isReplicable({ database: 'dev', table }), false, table)
     assert.ok(isReplicable({ database: 'dev', table: 'Größe_1-$' }))
@@ -260,15 +261,15 @@ describe('the description of a stream', () => {
     { epoch: 'b2', from: 81 },
   ]
 
-  it('tells its incarnations, and what was purged', () => {
+  it('contains the epochs and the purged ranges', () => {
     const metadata = { epochs, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
     assert.deepEqual(parseStreamMetadata(formatStreamMetadata(dog, metadata)), metadata)
     assert.deepEqual(parseStreamMetadata('some other stream'), { epochs: [], purged: [] })
     const purged = Array.from({ length: 40 }, (_, index): [number, number] => [10 * index + 1, 10 * index + 5])
-    assert.ok(formatStreamMetadata(dog, { epochs, purged }).length < 1000, 'it has an end, whatever happened')
+    assert.ok(formatStreamMetadata(dog, { epochs, purged }).length < 1000, 'its length is limited')
   })
 
-  it('says in which of them a sequence is', () => {
+  it('shows the epoch of a sequence', () => {
     const metadata = parseStreamMetadata('dev.dog epoch=a1@1..100 epoch=b2@81')
     assert.deepEqual(
       [0, 79, 80, 200].map((sequence) => epochAfter(metadata, sequence)),
@@ -277,7 +278,7 @@ describe('the description of a stream', () => {
     assert.equal(epochAfter(parseStreamMetadata(''), 5), '')
   })
 
-  it('says why messages are gone', () => {
+  it('shows why messages are gone', () => {
     const metadata = withPurge(withPurge(withPurge({ epochs, purged: [] }, 11, 20), 21, 30), 41, 50)
     const texts = (from: number, to: number, first = 1000) =>
       classifyGap(metadata, from, to, first)
@@ -286,7 +287,7 @@ describe('the description of a stream', () => {
     assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')
     assert.equal(texts(15, 25), '15-25 purged')
     assert.equal(texts(30, 31), '30-30 purged, 31-31 expired')
-    assert.equal(texts(51, 60, 1), '51-60 purged', 'retention takes from the front only')
+    assert.equal(texts(51, 60, 1), '51-60 purged', 'retention removes only the oldest messages')
     assert.deepEqual(classifyGap(parseStreamMetadata(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
   })
 })

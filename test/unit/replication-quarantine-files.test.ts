@@ -1,4 +1,4 @@
-// The files of the quarantine: bounded, one a message, and believed only when they are what was written.
+// The files of the quarantine: bounded, one for each message, and validated when they are read.
 
 import assert from 'node:assert/strict'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
@@ -28,7 +28,7 @@ async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {})
 const sequences = (quarantine: Quarantine) => quarantine.list().map(({ sequence }) => sequence)
 
 describe('the quarantine', () => {
-  it('holds no more messages than it may', async (test) => {
+  it('holds a maximum number of messages', async (test) => {
     const { quarantine } = await start(test)
     for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
     await assert.rejects(quarantine.put(source, 'e1', entry(4), 'bad'), /full \(3 messages, \d+ bytes\): bad/)
@@ -37,8 +37,8 @@ describe('the quarantine', () => {
     assert.deepEqual(sequences(quarantine), [1, 3, 4])
   })
 
-  it('nor more bytes, also after a start, and has room again for what is removed', async (test) => {
-    // As files, of a third more than their data.
+  it('holds a maximum number of bytes, also after a restart, and has space again after a removal', async (test) => {
+    // A file is a third larger than its data.
     const { options, quarantine } = await start(test)
     await quarantine.put(source, 'e1', entry(1, 40_000), 'bad')
     await assert.rejects(quarantine.put(source, 'e1', entry(2, 40_000), 'bad'), /full/)
@@ -52,12 +52,12 @@ describe('the quarantine', () => {
 
   it('counts headers and reasons too', async (test) => {
     const { quarantine } = await start(test)
-    const wordy = { ...entry(1), headers: { said: 'x'.repeat(100_000) } }
-    await assert.rejects(quarantine.put(source, 'e1', wordy, 'bad'), /full/)
+    const large = { ...entry(1), headers: { said: 'x'.repeat(100_000) } }
+    await assert.rejects(quarantine.put(source, 'e1', large, 'bad'), /full/)
     await assert.rejects(quarantine.put(source, 'e1', entry(1), 'bad'.repeat(40_000)), /full/)
   })
 
-  it('holds a message once, however often it is put there, and gives it back as it was', async (test) => {
+  it('holds a message once, however often it is put, and returns it unchanged', async (test) => {
     const { directory, options, quarantine } = await start(test)
     for (let times = 0; times < 5; times++) await quarantine.put(source, 'e1', entry(1, 30), 'bad')
     await quarantine.put(source, 'e2', entry(1, 30), 'of another epoch')
@@ -73,7 +73,7 @@ describe('the quarantine', () => {
     assert.deepEqual(await again.entry({ source, epoch: 'e1', sequence: 1 }), { ...entry(1, 30), delivery: 0 })
   })
 
-  it('removes what was half written, and leaves what it cannot read', async (test) => {
+  it('removes temporary files, and leaves unreadable files', async (test) => {
     const { directory, options, quarantine } = await start(test)
     await quarantine.put(source, 'e1', entry(1), 'bad')
     const [name] = await readdir(directory)
@@ -86,7 +86,7 @@ describe('the quarantine', () => {
     assert.deepEqual((await readdir(directory)).sort(), [name!, 'garbage.json', 'other.json'].sort())
   })
 
-  it('drops what a checkpoint does not name', async (test) => {
+  it('removes messages that the checkpoint does not name', async (test) => {
     const { directory, quarantine } = await start(test)
     for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
     await quarantine.reconcile({ ...source, table: 'cat' }, undefined)

@@ -1,4 +1,4 @@
-// What cannot be taken is set aside and the flow goes on; it stays until it is replayed or discarded, and nothing comes twice.
+// Quarantine: invalid messages do not stop replication, stay until they are replayed or discarded, and nothing is applied twice.
 
 import assert from 'node:assert/strict'
 import { readdir, rm, writeFile } from 'node:fs/promises'
@@ -13,7 +13,7 @@ const HOUR_MS = 3_600_000
 const source = { node: 'node1', ...dog }
 const directoryOf = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'quarantine')
 
-/** The clock of its database goes an hour wrong for these transactions. */
+/** Writes transactions with timestamps that are an hour ahead. */
 async function writeAhead(node: MemoryNode, ids: readonly string[]): Promise<void> {
   const { timestamp } = node.host
   node.host.timestamp = () => makeTimestamp(Date.now() + HOUR_MS, 0, node.name)
@@ -21,7 +21,7 @@ async function writeAhead(node: MemoryNode, ids: readonly string[]): Promise<voi
   node.host.timestamp = timestamp
 }
 
-/** A message that is no transaction, in the stream of `node`. */
+/** Appends a message that is not a valid transaction to the stream of `node`. */
 async function writeGarbage(node: MemoryNode, header = {}): Promise<void> {
   const { lastSequence } = (await node.mesh.streamState({ node: node.name, ...dog }, { timeout: 1_000 }))!
   await new Promise<void>((resolve, reject) =>
@@ -33,8 +33,8 @@ async function writeGarbage(node: MemoryNode, header = {}): Promise<void> {
 
 const pair = async (scene: Scene) => (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
 
-describe('a stamp too far ahead', { concurrency: true }, () => {
-  it('is set aside, reported, and applied once when the clocks agree', async (test) => {
+describe('a timestamp too far in the future', { concurrency: true }, () => {
+  it('is quarantined, reported, and applied once when the clocks agree', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await node1.write(['before'])
@@ -54,14 +54,14 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     const [first] = node2.cluster.quarantine.list(source)
     assert.equal(first!.id, 'ahead-1')
     assert.ok(first!.bytes > 0 && Math.abs(first!.quarantinedAt - Date.now()) < 60_000)
-    // Not yet.
+    // The timestamps are still ahead.
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [2, 3] })
-    // Our own clock has not followed it.
+    // The local clock was not advanced.
     assert.ok(node2.cluster.timestamp() < makeTimestamp(Date.now() + HOUR_MS / 2, 0, 'x'))
 
     await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
-    assert.equal(node2.of(node1).quarantined, 2, 'it outlives the process')
+    assert.equal(node2.of(node1).quarantined, 2, 'the quarantine persists')
     assert.deepEqual(await node2.cluster.quarantine.replay(source, [3]), { applied: [3], kept: [] })
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [2], kept: [] })
     assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [], kept: [] })
@@ -72,11 +72,11 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await node1.write(['last'])
     await scene.quiet()
-    assert.equal(node2.from(node1).length, 5, 'nothing comes twice')
+    assert.equal(node2.from(node1).length, 5, 'nothing is applied twice')
     assert.deepEqual(node2.gaps(), [])
   })
 
-  it('can be discarded, and is not asked for again', async (test) => {
+  it('can be discarded, and is not read again', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await writeAhead(node1, ['ahead'])
@@ -89,12 +89,12 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
     assert.deepEqual(node2.from(node1), ['after'])
   })
 
-  it('by two paths is set aside once, and applied once', async (test) => {
+  it('by two paths is quarantined once, and applied once', async (test) => {
     const scene = new Scene(test)
     const clustering = { republishMessages: true }
     const nodes = await scene.linked(['node1', 'node2', 'node3'], () => true, { clustering })
     const [node1, node2, node3] = nodes as [MemoryNode, MemoryNode, MemoryNode]
-    // node2 believes it, and hands it on to node3, which does not.
+    // node2 accepts it and relays it to node3, which does not accept it.
     await node2.reopen({ maxClockDrift: 2 * HOUR_MS })
     await scene.quiet()
     await writeAhead(node1, ['ahead'])
@@ -111,8 +111,8 @@ describe('a stamp too far ahead', { concurrency: true }, () => {
   })
 })
 
-describe('a message that cannot be read', { concurrency: true }, () => {
-  it('is set aside, whatever is written behind it; it stays when it is replayed', async (test) => {
+describe('an unreadable message', { concurrency: true }, () => {
+  it('is quarantined, does not stop later messages, and stays when it is replayed', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await node1.write(['before'])
@@ -147,17 +147,17 @@ describe('a message that cannot be read', { concurrency: true }, () => {
     )
   })
 
-  it('is dropped with its subscription', async (test) => {
+  it('is removed with its subscription', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await writeGarbage(node1)
-    await eventually('it is set aside', () => node2.cluster.quarantine.list().length === 1)
+    await eventually('it is quarantined', () => node2.cluster.quarantine.list().length === 1)
     await node2.cluster.removeNode({ node_name: 'node1' })
-    await eventually('it is gone', () => node2.cluster.quarantine.list().length === 0)
+    await eventually('the quarantine is empty', () => node2.cluster.quarantine.list().length === 0)
     await assert.rejects(node2.cluster.quarantine.replay(source), { code: 'subscription_not_found', statusCode: 400 })
   })
 
-  it('is a leftover when its checkpoint was not stored, or when it was released already', async (test) => {
+  it('has a leftover file after a crash between file and checkpoint', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     await writeGarbage(node1)
@@ -166,7 +166,7 @@ describe('a message that cannot be read', { concurrency: true }, () => {
     const [name] = await readdir(directoryOf(node2))
     const file = join(directoryOf(node2), name!)
     await node2.cluster.close()
-    // Died between the file and the checkpoint: it is set aside again.
+    // As after a crash between the file and the checkpoint: the message is quarantined again.
     const [key] = node2.host.checkpoints.keys()
     const passed = node2.host.checkpoints.get(key!)!
     node2.host.checkpoints.set(key!, { epoch: passed.epoch, sequence: 0 })
@@ -175,7 +175,7 @@ describe('a message that cannot be read', { concurrency: true }, () => {
     await scene.quiet()
     assert.equal(node2.cluster.quarantine.list().length, 1)
     await node2.cluster.close()
-    // Died between the release and the removal of the file.
+    // As after a crash between the release and the removal of the file.
     const { quarantined: _, ...released } = node2.host.checkpoints.get(key!)!
     node2.host.checkpoints.set(key!, released)
     await writeFile(`${file}.new`, '{')
@@ -191,7 +191,7 @@ describe('a message that cannot be read', { concurrency: true }, () => {
 })
 
 describe('a database', { concurrency: true }, () => {
-  it('that does not answer is reported, and waited for', async (test) => {
+  it('that does not answer is reported while the subscription waits', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     let answer = () => {}
@@ -200,7 +200,7 @@ describe('a database', { concurrency: true }, () => {
         answer = resolve
       })
     await node1.write(['slow'])
-    const { error, sequence } = await eventually('it is told', () => node2.events['replication:stalled']![0])
+    const { error, sequence } = await eventually('it is reported', () => node2.events['replication:stalled']![0])
     assert.match(error, /the database has not answered for 5 s/)
     assert.equal(sequence, 1)
     assert.equal(node2.of(node1).state, 'stalled')
@@ -213,7 +213,7 @@ describe('a database', { concurrency: true }, () => {
     assert.deepEqual([node2.of(node1).lag, node2.of(node1).lagSeconds, node2.of(node1).error], [0, 0, undefined])
   })
 
-  it('that lost a table has it made again, as the other node describes it', async (test) => {
+  it('that lost a table gets it again, as the source describes it', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     node2.host.tables.clear()
@@ -227,7 +227,7 @@ describe('a database', { concurrency: true }, () => {
     assert.equal(node2.cluster.metrics()!.apply.retries, 1)
   })
 
-  it('that does not answer is not waited for longer than a moment when the manager closes', async (test) => {
+  it('that does not answer does not keep the manager from closing', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
     let answer = () => {}
@@ -237,7 +237,7 @@ describe('a database', { concurrency: true }, () => {
       })
     test.after(() => answer())
     await node1.write(['slow'])
-    await eventually('it is asked', () => node2.of(node1).lastSequence === 1)
+    await eventually('the batch is read', () => node2.of(node1).lastSequence === 1)
     await node2.cluster.close()
     assert.equal(node2.cluster.state, 'closed')
   })

@@ -1,4 +1,4 @@
-// Subscriptions placed, started and ended: where one begins is stored before anybody counts on it, and gone when it is over.
+// The replicator: the start of a subscription is stored before the subscription is committed, and deleted when it ends.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -17,12 +17,12 @@ const subscribed = makeManifest({
   nodes: [{ name: node, subscriptions: [{ database, table, publish: false, subscribe: true }] }],
 })
 
-/** A host that may refuse to forget. */
-class LossyHost extends MemoryHost {
-  refuses = false
+/** A host that may reject the deletion of checkpoints. */
+class RejectingHost extends MemoryHost {
+  rejectsDeletes = false
 
   override async deleteCheckpoint(...args: Parameters<MemoryHost['deleteCheckpoint']>): Promise<void> {
-    if (this.refuses) throw new Error('not now')
+    if (this.rejectsDeletes) throw new Error('not now')
     return super.deleteCheckpoint(...args)
   }
 }
@@ -30,7 +30,7 @@ class LossyHost extends MemoryHost {
 async function start(test: TestContext) {
   const [directory, remove] = await temporaryDirectory()
   const stream = new RemoteStream()
-  const host = new LossyHost([['dev', 'dog']])
+  const host = new RejectingHost([['dev', 'dog']])
   const quarantine = await Quarantine.open({
     directory: join(directory, 'q'),
     maxMessages: 10,
@@ -63,43 +63,43 @@ async function start(test: TestContext) {
 
 const concurrently = { concurrency: true, timeout: 30_000 }
 
-describe('a subscription that is agreed on', concurrently, () => {
-  it('begins where the stream ended then, however long its start takes', async (test) => {
+describe('the start of a subscription', concurrently, () => {
+  it('is the end of the stream at the first call', async (test) => {
     const { stream, replicator, stored } = await start(test)
     stream.last = 5
     await replicator.setStart(source)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 })
     stream.last = 9
     await replicator.setStart(source)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 }, 'it was agreed on before')
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 }, 'the start was set before')
     await replicator.reconcile(subscribed)
     assert.equal((await stream.reader(0)).from, 6)
   })
 
-  it('begins at a time that is asked for, once, and again only at another', async (test) => {
+  it('is at the requested time, once, and again only for another time', async (test) => {
     const { stream, replicator, stored } = await start(test)
-    const asked: number[] = []
+    const times: number[] = []
     const { sequenceAt } = stream.mesh
     stream.mesh.sequenceAt = (...args) => {
-      asked.push(args[1])
+      times.push(args[1])
       return sequenceAt(...args)
     }
     Object.assign(stream, { first: 3, last: 7 })
     const startTime = '2026-01-01T00:00:00.000Z'
     await replicator.setStart(source, startTime)
-    const placed = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
-    assert.deepEqual([await stored(), asked], [placed, [Date.parse(startTime)]])
+    const expected = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
+    assert.deepEqual([await stored(), times], [expected, [Date.parse(startTime)]])
     stream.first = 5
     for (const same of [startTime, undefined]) await replicator.setStart(source, same)
-    assert.deepEqual([await stored(), asked.length], [placed, 1])
+    assert.deepEqual([await stored(), times.length], [expected, 1])
     const now = Date.now()
     const future = new Date(now + 3_600_000).toISOString()
     await replicator.setStart(source, future)
     assert.deepEqual(await stored(), { epoch: 'e1', sequence: 4, startTime: future, replayUntil: 7 })
-    assert.ok(asked[1]! >= now && asked[1]! <= Date.now(), 'the future is now')
+    assert.ok(times[1]! >= now && times[1]! <= Date.now(), 'a time in the future counts as now')
   })
 
-  it('that runs is stopped while it is placed anew, and then goes on from there', async (test) => {
+  it('stops a running subscription while it is set, and reads from there', async (test) => {
     const { stream, host, replicator, stored } = await start(test)
     stream.last = 5
     await replicator.setStart(source)
@@ -112,35 +112,35 @@ describe('a subscription that is agreed on', concurrently, () => {
       })
     first.give(...stream.entries(6, 6))
     await eventually('it is being applied', () => replicator.status()[0]!.lastSequence === 6)
-    const placing = replicator.setStart(source, '2026-01-01T00:00:00.000Z')
+    const started = replicator.setStart(source, '2026-01-01T00:00:00.000Z')
     await new Promise((resolve) => setImmediate(resolve))
     host.beforeApply = undefined
     release()
-    await placing
+    await started
     assert.equal((await stored())?.sequence, 0)
     const second = await stream.reader(1)
     assert.deepEqual([first.lost, second.from, replicator.status().length], [true, 1, 1])
   })
 
-  it('that found a start by itself meanwhile keeps it', async (test) => {
+  it('stays if the subscriber stored one meanwhile', async (test) => {
     const { stream, replicator, stored } = await start(test)
     const held: (() => void)[] = []
     stream.obstacle = () => new Promise((resolve) => void held.push(resolve))
     stream.last = 3
     await replicator.reconcile(subscribed)
-    await eventually('it asks for the state', () => held.length === 1)
-    const placing = replicator.setStart(source)
-    await eventually('so does whoever places it', () => held.length === 2)
+    await eventually('the subscriber requests the state', () => held.length === 1)
+    const started = replicator.setStart(source)
+    await eventually('setStart requests the state', () => held.length === 2)
     held[0]!()
-    await eventually('it has begun', stored)
+    await eventually('the subscriber has stored a start', stored)
     stream.obstacle = undefined
     stream.last = 5
     held[1]!()
-    await placing
+    await started
     assert.equal((await stored())?.sequence, 3)
   })
 
-  it('and does not come about leaves nothing; one that runs stays as it is', async (test) => {
+  it('is cleared unless the subscription runs', async (test) => {
     const { replicator, stored } = await start(test)
     await replicator.setStart(source)
     await replicator.clearStart(source)
@@ -153,29 +153,29 @@ describe('a subscription that is agreed on', concurrently, () => {
 })
 
 describe('a subscription that is removed', concurrently, () => {
-  it('is forgotten whole, and begins anew when it is renewed', async (test) => {
+  it('leaves no data, and starts at the end of the stream when it is added again', async (test) => {
     const { stream, host, quarantine, replicator, stored } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
     const reader = await stream.reader(0)
     const [one, two] = stream.entries(1, 2)
     reader.give(one!, { ...two!, data: Buffer.from('garbage') })
-    await eventually('one is applied, one set aside', () => host.applied.length === 1 && quarantine.size === 1)
+    await eventually('one is applied, one quarantined', () => host.applied.length === 1 && quarantine.size === 1)
     await replicator.reconcile(emptyManifest)
     assert.deepEqual([await stored(), quarantine.size, replicator.status(), reader.lost], [undefined, 0, [], true])
     stream.last = 7
     await replicator.setStart(source)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 }, 'nothing of the time before')
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 7 }, 'the old checkpoint has no effect')
   })
 
-  it('is forgotten later when the database refuses: before it is placed again, or with the next change', async (test) => {
+  it('is deleted later when the database rejects that: before the next start, or with the next change', async (test) => {
     const { stream, host, replicator, stored } = await start(test)
     const remove = async () => {
       await replicator.setStart(source)
       await replicator.reconcile(subscribed)
-      host.refuses = true
+      host.rejectsDeletes = true
       await replicator.reconcile(emptyManifest)
-      host.refuses = false
+      host.rejectsDeletes = false
       assert.ok(await stored())
     }
     await remove()
@@ -187,7 +187,7 @@ describe('a subscription that is removed', concurrently, () => {
     assert.equal(await stored(), undefined)
   })
 
-  it('and renewed at once is ended first', async (test) => {
+  it('and added again at once is ended first', async (test) => {
     const { stream, host, replicator } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
@@ -209,7 +209,7 @@ describe('a subscription that is removed', concurrently, () => {
 })
 
 describe('a subscription that stays', concurrently, () => {
-  it('is not touched by what changes beside it', async (test) => {
+  it('is not affected by other changes', async (test) => {
     const { stream, replicator } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
@@ -218,7 +218,7 @@ describe('a subscription that stays', concurrently, () => {
     assert.deepEqual([stream.readers.length, reader.lost], [1, false])
   })
 
-  it('is read again at once as often as its server is started anew; on suspicion with patience', async (test) => {
+  it('reads again at once after every server restart, and with intervals on suspicion', async (test) => {
     const { stream, replicator } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)

@@ -1,4 +1,4 @@
-// A node whose servers were started anew has forgotten what was asked of it: its streams are read again, though nothing was missed.
+// The servers of a restarted node have lost their consumers: its streams are read again, although no message is missing.
 
 import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -6,22 +6,22 @@ import { eventually } from '../support/cluster.ts'
 import { type MemoryNode, Scene } from '../support/memory-scene.ts'
 
 describe('the streams of a node are read again', { concurrency: true, timeout: 60_000 }, () => {
-  /** Does this, and resolves when node2 has read again. */
-  async function readAgain(scene: Scene, what: () => void | Promise<void>): Promise<void> {
+  /** Runs `change`, and resolves when node2 has read again. */
+  async function readAgain(scene: Scene, change: () => void | Promise<void>): Promise<void> {
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
-    // It is read again when it is heard for the first time, too.
-    await eventually('they know each other', () => node2.events['peer:up']!.length > 0)
+    // The first heartbeat restarts reading too.
+    await eventually('node2 receives a heartbeat', () => node2.events['peer:up']!.length > 0)
     await node1.write(['before'])
     await scene.quiet()
     const restarts = () => node2.cluster.metrics()!.apply.consumerRestarts
     const before = restarts()
-    await what()
+    await change()
     await eventually('it is read again', () => restarts() > before)
     await node1.write(['after'])
     await scene.quiet()
   }
 
-  it('when its servers were started anew, though nobody told', async (test) => {
+  it('after an unnoticed restart of its servers', async (test) => {
     const scene = new Scene(test)
     await readAgain(scene, () => {
       scene.network.crash('node1', { silent: true })
@@ -29,7 +29,7 @@ describe('the streams of a node are read again', { concurrency: true, timeout: 6
     })
   })
 
-  it('when it was not heard for a while', async (test) => {
+  it('after a pause of its heartbeats', async (test) => {
     const scene = new Scene(test)
     await readAgain(scene, async () => {
       scene.network.cut('node1', 'node2', { silent: true })
@@ -39,8 +39,8 @@ describe('the streams of a node are read again', { concurrency: true, timeout: 6
   })
 })
 
-describe('what was committed while a node was closed', { timeout: 60_000 }, () => {
-  it('is sent when it is opened, though nothing is published any more', async (test) => {
+describe('a transaction that was committed while its node was closed', { timeout: 60_000 }, () => {
+  it('is published when the node opens, without another call of publish', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.cluster.close()

@@ -1,4 +1,4 @@
-// Where a subscription begins is in both databases before it is in any manifest, and in neither when it does not come about.
+// Both databases store the start of a subscription before a manifest contains it, and neither keeps it when the negotiation fails.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -7,8 +7,8 @@ import { both, dog, type MemoryNode, Scene } from '../support/memory-scene.ts'
 
 const request = (node: MemoryNode) => ({ node_name: node.name, subscriptions: both })
 
-describe('an agreement', { concurrency: true, timeout: 60_000 }, () => {
-  it('stores the start of each side before it commits: what is written from then on arrives', async (test) => {
+describe('a negotiation', { concurrency: true, timeout: 60_000 }, () => {
+  it('stores the start on each side before it commits, so that later writes arrive', async (test) => {
     const scene = new Scene(test)
     const nodes = [await scene.start('node1'), await scene.start('node2')] as const
     const [node1, node2] = nodes
@@ -16,7 +16,7 @@ describe('an agreement', { concurrency: true, timeout: 60_000 }, () => {
       await new Promise((resolve) => node.cluster.on('node:added', resolve))
       return node.host.loadCheckpoint({ node: nodes[1 - index]!.name, ...dog })
     })
-    // Whoever asks commits last.
+    // The requesting node commits last.
     node1.cluster.on('node:added', () => {
       for (const node of nodes) void node.write([`of ${node.name}`])
     })
@@ -26,7 +26,7 @@ describe('an agreement', { concurrency: true, timeout: 60_000 }, () => {
     assert.deepEqual([node1.from(node2), node2.from(node1)], [['of node2'], ['of node1']])
   })
 
-  it('that fails leaves no start behind', async (test) => {
+  it('that fails leaves no start', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = [await scene.start('node1'), await scene.start('node2')]
     await writeFile(node2.configFile, 'clustering: {')

@@ -1,4 +1,4 @@
-// The one writer of a stream: what it expects of each message, and what it makes of each way in which that fails.
+// The only writer of a stream: what each append expects, and how the writer recovers from each failure.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
@@ -14,8 +14,8 @@ import { MemoryLeaf, node } from '../support/memory-leaf.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
-/** What the host of one table remembers. */
-class Memory {
+/** The position that the host stores for one table. */
+class StoredPosition {
   position: StreamPosition | undefined
   readonly stored: string[] = []
 
@@ -26,14 +26,14 @@ class Memory {
 
 class Writer {
   readonly leaf: MemoryLeaf
-  readonly memory: Memory
-  readonly log: StreamWriter
+  readonly memory: StoredPosition
+  readonly stream: StreamWriter
   interruptions = 0
 
-  constructor(leaf: MemoryLeaf, memory: Memory, options: Partial<StreamWriterOptions> = {}) {
+  constructor(leaf: MemoryLeaf, memory: StoredPosition, options: Partial<StreamWriterOptions> = {}) {
     this.leaf = leaf
     this.memory = memory
-    this.log = new StreamWriter({
+    this.stream = new StreamWriter({
       table: dog,
       node,
       mesh: leaf.mesh,
@@ -46,7 +46,7 @@ class Writer {
       },
       interrupted: () => {
         this.interruptions++
-        void this.log.resync().catch(() => {})
+        void this.stream.resync().catch(() => {})
       },
       ...options,
     })
@@ -54,7 +54,7 @@ class Writer {
 
   push(...ids: string[]): void {
     for (const id of ids)
-      this.log.push({
+      this.stream.push({
         id,
         data: Buffer.from(id),
         headers: (epoch) => ({ 'Nats-Msg-Id': id, epoch }),
@@ -65,7 +65,7 @@ class Writer {
       })
   }
 
-  /** Resolves when all of them are told to be stored. */
+  /** Resolves when all of them are reported as stored. */
   async stored(...ids: string[]): Promise<void> {
     await eventually(
       () => `stored: ${this.memory.stored}`,
@@ -74,15 +74,15 @@ class Writer {
   }
 }
 
-/** A writer in step with a stream that holds these. */
-async function writing(
+/** A ready writer, and a stream with these messages. */
+async function startWriter(
   test: TestContext,
   ...ids: string[]
-): Promise<{ leaf: MemoryLeaf; memory: Memory; writer: Writer }> {
+): Promise<{ leaf: MemoryLeaf; memory: StoredPosition; writer: Writer }> {
   const leaf = await MemoryLeaf.open(test)
-  const memory = new Memory()
+  const memory = new StoredPosition()
   const writer = new Writer(leaf, memory)
-  await writer.log.resync()
+  await writer.stream.resync()
   writer.push(...ids)
   await writer.stored(...ids)
   leaf.appends.length = 0
@@ -91,9 +91,9 @@ async function writing(
   return { leaf, memory, writer }
 }
 
-describe('what is sent', { concurrency: true, timeout: 30_000 }, () => {
-  it('expects the sequence ahead of it, and what is in flight ahead of it by its id', async (test) => {
-    const { leaf, writer } = await writing(test, 'before')
+describe('an append', { concurrency: true, timeout: 30_000 }, () => {
+  it('expects the previous sequence, and the id of the message in flight ahead of it', async (test) => {
+    const { leaf, writer } = await startWriter(test, 'before')
     writer.push('a', 'b', 'c')
     await writer.stored('c')
     assert.deepEqual(
@@ -106,28 +106,28 @@ describe('what is sent', { concurrency: true, timeout: 30_000 }, () => {
     )
   })
 
-  it('does not follow what somebody else put where the one ahead of it was to be', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
-    await leaf.foreign(dog, 'foreign')
+  it('does not follow a foreign message at the expected sequence', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
+    await leaf.appendForeign(dog, 'foreign')
     writer.push('a', 'b')
     await writer.stored('a', 'b')
     assert.deepEqual(await leaf.ids(dog), ['foreign', 'a', 'b'])
     assert.deepEqual(memory.stored, ['a@2', 'b@3'])
   })
 
-  it('nor takes it for its own by the id: another table may have a part of the same transaction', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
-    await leaf.foreign(dog, 'a')
+  it('does not match a foreign message by its id: another table may have a part of the same transaction', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
+    await leaf.appendForeign(dog, 'a')
     writer.push('a')
     await writer.stored('a')
     assert.deepEqual(await leaf.ids(dog), ['a', 'a'])
     assert.deepEqual(memory.stored, ['a@2'])
   })
 
-  it('is no more than the window', async (test) => {
-    const { leaf, memory } = await writing(test)
+  it('waits while the window is full', async (test) => {
+    const { leaf, memory } = await startWriter(test)
     const writer = new Writer(leaf, memory, { window: 2 })
-    await writer.log.resync()
+    await writer.stream.resync()
     leaf.held = true
     writer.push('a', 'b', 'c', 'd', 'e')
     await leaf.sent(1)
@@ -142,9 +142,9 @@ describe('what is sent', { concurrency: true, timeout: 30_000 }, () => {
   })
 })
 
-describe('when the stream refuses, or its answer is lost', { concurrency: true, timeout: 30_000 }, () => {
-  it('everything in flight is sent again, from the one that was refused on', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
+describe('after a rejected append or a lost acknowledgement', { concurrency: true, timeout: 30_000 }, () => {
+  it('appends everything again from the rejected message on', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
     leaf.held = true
     writer.push('a', 'b', 'c')
     await leaf.sent(2)
@@ -158,8 +158,8 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true, 
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c'])
   })
 
-  it('what the stream has by its number is not sent again', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
+  it('does not append stored messages again', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
     leaf.held = true
     writer.push('a', 'b', 'c')
     await leaf.sent(2)
@@ -171,25 +171,25 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true, 
     assert.deepEqual(memory.stored, ['a@1', 'b@2'])
   })
 
-  it('an answer to an older attempt says nothing', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
+  it('ignores acknowledgements of earlier attempts', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
     leaf.held = true
     writer.push('a')
     const first = await leaf.sent(0)
-    await writer.log.resync()
+    await writer.stream.resync()
     await leaf.sent(1)
     first.answer(undefined, 1)
-    assert.deepEqual(memory.stored, [], 'it was never stored')
-    await writer.log.resync()
+    assert.deepEqual(memory.stored, [], 'the message is not stored')
+    await writer.stream.resync()
     await leaf.sent(2)
     leaf.appends[1]!.answer(new MeshError('disconnected'))
-    assert.deepEqual([writer.interruptions, writer.log.ready], [0, true])
+    assert.deepEqual([writer.interruptions, writer.stream.ready], [0, true])
     await leaf.appends[2]!.pass()
     assert.deepEqual(memory.stored, ['a@1'])
   })
 
-  it('an acknowledgement of another sequence is not believed', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
+  it('rejects an acknowledgement with an unexpected sequence', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
     leaf.held = true
     writer.push('a')
     const first = await leaf.sent(0)
@@ -199,8 +199,8 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true, 
     assert.deepEqual(memory.stored, ['a@1'])
   })
 
-  it('a look at what was stored does not wait for ever for a reader that gives nothing', async (test) => {
-    const { leaf, memory, writer } = await writing(test)
+  it('stops reading stored ids after the request timeout', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test)
     writer.push('a')
     await writer.stored('a')
     memory.position!.sequence = 0
@@ -209,18 +209,18 @@ describe('when the stream refuses, or its answer is lost', { concurrency: true, 
       next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
       close: () => lose(),
     })
-    await assert.rejects(new Writer(leaf, memory, { requestTimeout: 100 }).log.resync(), { code: 'reader_lost' })
+    await assert.rejects(new Writer(leaf, memory, { requestTimeout: 100 }).stream.resync(), { code: 'reader_lost' })
   })
 })
 
-describe('a writer that was started anew', { concurrency: true, timeout: 30_000 }, () => {
-  it('goes on by number: what the stream stored unconfirmed is told, and not sent', async (test) => {
-    const { leaf, memory } = await writing(test, 'confirmed', 'a', 'b')
+describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
+  it('reports messages that were stored without confirmation, and does not append them again', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'confirmed', 'a', 'b')
     memory.position!.sequence = 1
     const { epoch } = memory.position!
     const writer = new Writer(leaf, memory)
-    await writer.log.resync()
-    assert.deepEqual(writer.log.position, { epoch, sequence: 3 })
+    await writer.stream.resync()
+    assert.deepEqual(writer.stream.position, { epoch, sequence: 3 })
     writer.push('a', 'b', 'c')
     await writer.stored('c')
     assert.deepEqual(memory.stored, ['a@2', 'b@3', 'c@4'])
@@ -231,21 +231,26 @@ describe('a writer that was started anew', { concurrency: true, timeout: 30_000 
     assert.equal(leaf.appends[0]!.epoch, epoch)
   })
 
-  it('goes on in the same epoch when its host remembers nothing', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b')
+  it('continues in the same epoch when the host has no position', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b')
     const { position } = memory
     memory.position = undefined
     const writer = new Writer(leaf, memory)
-    await writer.log.resync()
-    assert.deepEqual(writer.log.position, position)
+    await writer.stream.resync()
+    assert.deepEqual(writer.stream.position, position)
     assert.deepEqual(memory.position, position)
   })
 
-  /** Begins a new epoch behind `last`, and says where the old one ended. */
-  async function beginsAnew(leaf: MemoryLeaf, memory: Memory, last: number, acknowledged: number): Promise<Writer> {
+  /** Asserts that a new epoch begins behind `last` and that the description names the end of the old one. */
+  async function assertNewEpoch(
+    leaf: MemoryLeaf,
+    memory: StoredPosition,
+    last: number,
+    acknowledged: number,
+  ): Promise<Writer> {
     const old = memory.position!.epoch
     const writer = new Writer(leaf, memory)
-    await writer.log.resync()
+    await writer.stream.resync()
     writer.push('new')
     await writer.stored('new')
     const { epoch, sequence } = memory.position!
@@ -258,74 +263,74 @@ describe('a writer that was started anew', { concurrency: true, timeout: 30_000 
     return writer
   }
 
-  it('begins a new epoch when the stream has less than was acknowledged', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('begins a new epoch when the stream ends before the acknowledged position', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     memory.position!.sequence = 5
-    await beginsAnew(leaf, memory, 3, 5)
+    await assertNewEpoch(leaf, memory, 3, 5)
   })
 
-  it('begins a new epoch when the stream is gone, and tells of the old one', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('begins a new epoch when the stream is gone, and describes the old one', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     leaf.network.wipeDisk(node)
-    await beginsAnew(leaf, memory, 0, 3)
+    await assertNewEpoch(leaf, memory, 0, 3)
   })
 
-  it('begins a new epoch when the stream is in another one than the host knows', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('begins a new epoch when stream and host are in different epochs', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     memory.position = { epoch: 'another', sequence: 3 }
-    await beginsAnew(leaf, memory, 3, 3)
+    await assertNewEpoch(leaf, memory, 3, 3)
   })
 
-  it('begins a new epoch when what the stream has unconfirmed is not what comes next', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('begins a new epoch when the unconfirmed messages of the stream are not the next ones of the outbox', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     memory.position!.sequence = 1
-    await beginsAnew(leaf, memory, 3, 1)
+    await assertNewEpoch(leaf, memory, 3, 1)
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c', 'new'])
   })
 
-  it('does not believe a stream that contradicts itself', async (test) => {
-    const { leaf, memory } = await writing(test, 'a')
+  it('rejects a stream whose state is inconsistent', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a')
     const state = await leaf.state(dog)
     leaf.overrides.ensureStream = async () => ({ ...state, messages: 20, lastSequence: 0 })
-    await assert.rejects(new Writer(leaf, memory).log.resync(), /contradicts itself/)
+    await assert.rejects(new Writer(leaf, memory).stream.resync(), /is inconsistent/)
   })
 })
 
 describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
-  it('is in the description of the stream, then with the host, and only then in messages', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('is stored in the description, then by the host, then used for messages', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     memory.position!.sequence = 5
-    let remember = () => {}
+    let finishSave = () => {}
     const writer = new Writer(leaf, memory, {
       savePosition: async () => {
         leaf.calls.push('savePosition')
         await new Promise<void>((resolve) => {
-          remember = resolve
+          finishSave = resolve
         })
       },
     })
-    const resyncing = writer.log.resync()
+    const resynced = writer.stream.resync()
     writer.push('new')
-    await eventually('the host is told', () => leaf.calls.includes('savePosition'))
+    await eventually('the host stores the position', () => leaf.calls.includes('savePosition'))
     for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setImmediate(resolve))
-    assert.deepEqual([leaf.calls, writer.log.ready], [['describe', 'savePosition'], false])
-    remember()
-    await resyncing
+    assert.deepEqual([leaf.calls, writer.stream.ready], [['describe', 'savePosition'], false])
+    finishSave()
+    await resynced
     await writer.stored('new')
     assert.deepEqual(leaf.calls, ['describe', 'savePosition', 'append'])
   })
 
-  it('is not begun when the host refuses to remember it', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('does not begin when the host cannot store it', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     memory.position!.sequence = 5
     const writer = new Writer(leaf, memory, { savePosition: () => Promise.reject(new Error('the disk is full')) })
-    await assert.rejects(writer.log.resync(), /the disk is full/)
+    await assert.rejects(writer.stream.resync(), /the disk is full/)
     writer.push('new')
-    assert.deepEqual([leaf.appends.length, writer.log.ready], [0, false])
+    assert.deepEqual([leaf.appends.length, writer.stream.ready], [0, false])
   })
 
-  it('of a stream made anew is told behind the end of the old one, which the stream tells from its first moment', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('of a recreated stream follows the end of the old one, which the first description contains', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     const { epoch } = memory.position!
     leaf.network.wipeDisk(node)
     const { describeStream } = leaf.overrides
@@ -334,66 +339,66 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
       before.push(await leaf.metadata(dog))
       return describeStream!(...args)
     }
-    await new Writer(leaf, memory).log.resync()
+    await new Writer(leaf, memory).stream.resync()
     const old = { epoch, from: 0, last: 3 }
     assert.deepEqual(before, [{ epochs: [old], purged: [] }])
     assert.deepEqual((await leaf.metadata(dog)).epochs, [old, { epoch: memory.position!.epoch, from: 1 }])
   })
 
-  it('is not the old one because nothing was ever stored in that, when its stream was lost', async (test) => {
-    const { leaf, memory } = await writing(test)
+  it('begins for a lost stream even if the old epoch had no messages', async (test) => {
+    const { leaf, memory } = await startWriter(test)
     const { epoch } = memory.position!
     leaf.network.wipeDisk(node)
     const { describeStream } = leaf.overrides
     leaf.overrides.describeStream = async () => {
       throw new MeshError('timeout')
     }
-    await assert.rejects(new Writer(leaf, memory).log.resync(), { code: 'timeout' })
+    await assert.rejects(new Writer(leaf, memory).stream.resync(), { code: 'timeout' })
     leaf.overrides.describeStream = describeStream!
-    await new Writer(leaf, memory).log.resync()
+    await new Writer(leaf, memory).stream.resync()
     assert.notEqual(memory.position!.epoch, epoch)
     assert.deepEqual((await leaf.metadata(dog)).epochs.at(-1), { epoch: memory.position!.epoch, from: 1 })
   })
 
-  it('begins behind the messages that a store kept when it lost what the stream told', async (test) => {
-    const { leaf, memory, writer } = await writing(test, 'a', 'b', 'c')
+  it('begins behind the messages of a stream that lost its description', async (test) => {
+    const { leaf, memory, writer } = await startWriter(test, 'a', 'b', 'c')
     const { epoch } = memory.position!
     const { ensureStream, describeStream } = leaf.mesh
     leaf.overrides.ensureStream = async (table, description) => {
       await describeStream(table, description)
       return ensureStream(table, description)
     }
-    await writer.log.resync()
+    await writer.stream.resync()
     assert.deepEqual((await leaf.metadata(dog)).epochs, [
       { epoch, from: 0, last: 3 },
       { epoch: memory.position!.epoch, from: 4 },
     ])
   })
 
-  it('that got no further than half of its beginning still leaves the end of the old one told', async (test) => {
-    const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('that failed to begin leaves the end of the old one in the description', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     const { epoch } = memory.position!
     memory.position!.sequence = 5
     const { describeStream } = leaf.overrides
     leaf.overrides.describeStream = async () => {
       throw new MeshError('timeout')
     }
-    await assert.rejects(new Writer(leaf, memory).log.resync(), { code: 'timeout' })
+    await assert.rejects(new Writer(leaf, memory).stream.resync(), { code: 'timeout' })
     leaf.overrides.describeStream = describeStream!
     const writer = new Writer(leaf, memory)
-    await writer.log.resync()
+    await writer.stream.resync()
     const { epochs } = await leaf.metadata(dog)
     assert.deepEqual(epochs[0], { epoch, from: 1, last: 5 })
   })
 })
 
 describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
-  it('runs with nothing in flight, and nothing is sent before it is over', async (test) => {
-    const { leaf, writer } = await writing(test, 'before')
+  it('runs with nothing in flight, and appends wait for its end', async (test) => {
+    const { leaf, writer } = await startWriter(test, 'before')
     leaf.held = true
     writer.push('a', 'b')
     await leaf.sent(1)
-    const purged = writer.log.purge({})
+    const purged = writer.stream.purge({})
     writer.push('c')
     for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setImmediate(resolve))
     assert.deepEqual(leaf.calls, ['append', 'append'])
@@ -404,31 +409,35 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(await leaf.ids(dog), ['c'])
   })
 
-  it('names what goes before it goes', async (test) => {
-    const { leaf, writer } = await writing(test, 'a', 'b', 'c')
+  it('names the range in the description before the purge', async (test) => {
+    const { leaf, writer } = await startWriter(test, 'a', 'b', 'c')
     leaf.overrides.purgeStream = async () => {
       throw new MeshError('timeout')
     }
-    await assert.rejects(writer.log.purge({ keep: 1 }), { code: 'timeout' })
+    await assert.rejects(writer.stream.purge({ keep: 1 }), { code: 'timeout' })
     assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 2]])
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c'])
   })
 
-  it('follows the one before it', async (test) => {
-    const { leaf, writer } = await writing(test, 'a', 'b', 'c', 'd')
-    await Promise.all([writer.log.purge({ before: 2 }), writer.log.purge({ before: 3 }), writer.log.purge({ keep: 1 })])
+  it('waits for the previous purge', async (test) => {
+    const { leaf, writer } = await startWriter(test, 'a', 'b', 'c', 'd')
+    await Promise.all([
+      writer.stream.purge({ before: 2 }),
+      writer.stream.purge({ before: 3 }),
+      writer.stream.purge({ keep: 1 }),
+    ])
     assert.deepEqual(leaf.calls, ['describe', 'purge', 'describe', 'purge', 'describe', 'purge'])
     assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 3]])
     assert.deepEqual(await leaf.ids(dog), ['d'])
   })
 
-  it('and a look at the stream do not undo each other: both change its description', async (test) => {
-    for (const first of ['look', 'purge']) {
-      const { leaf, memory } = await writing(test, 'a', 'b', 'c')
+  it('and a resync keep the changes of each other in the description', async (test) => {
+    for (const first of ['resync', 'purge']) {
+      const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
       memory.position!.sequence = 5
       const writer = new Writer(leaf, memory)
-      const steps = [() => writer.log.resync(), () => writer.log.purge({ keep: 1 })]
-      await Promise.all((first === 'look' ? steps : steps.reverse()).map((step) => step()))
+      const steps = [() => writer.stream.resync(), () => writer.stream.purge({ keep: 1 })]
+      await Promise.all((first === 'resync' ? steps : steps.reverse()).map((step) => step()))
       writer.push('new')
       await writer.stored('new')
       const { epochs, purged } = await leaf.metadata(dog)
@@ -436,12 +445,12 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
     }
   })
 
-  it('does not wait for what was in flight when the leaf went', async (test) => {
-    const { leaf, writer } = await writing(test, 'before')
+  it('does not wait for messages that were in flight when the leaf disconnected', async (test) => {
+    const { leaf, writer } = await startWriter(test, 'before')
     leaf.held = true
     writer.push('a')
     const sent = await leaf.sent(0)
-    const purged = writer.log.purge({})
+    const purged = writer.stream.purge({})
     sent.answer(new MeshError('disconnected'))
     await purged
     await leaf.release()

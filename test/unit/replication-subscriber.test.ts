@@ -1,4 +1,4 @@
-// One remote table: when it is read again, in which pieces it is applied, and what happens to what the database refuses.
+// A subscriber: when it reads again, in which batches it applies, and what it does when the database rejects a batch.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -56,23 +56,23 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     await subscriber.stop(false)
     await remove()
   })
-  /** Our place in the stream, as if it had been read until there. */
-  const standAt = (sequence: number, more: object = {}) => {
+  /** Stores a checkpoint at this sequence. */
+  const checkpointAt = (sequence: number, more: object = {}) => {
     stream.last = Math.max(stream.last, sequence)
     return host.apply({ source, transactions: [], checkpoint: { epoch: 'e1', sequence, ...more } })
   }
-  await standAt(0)
+  await checkpointAt(0)
   const applied = (...ids: string[]) =>
     eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { stream, host, clock, reported, quarantine, applier, subscriber, standAt, applied }
+  return { stream, host, clock, reported, quarantine, applier, subscriber, checkpointAt, applied }
 }
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
 
-describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
-  it('behind its checkpoint, holding two batches at most, in batches of a bounded count', async (test) => {
-    const { stream, host, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3)
+describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
+  it('reads behind its checkpoint, requests at most two batches, and applies batches of a bounded count', async (test) => {
+    const { stream, host, subscriber, checkpointAt, applied } = await subscribe(test)
+    await checkpointAt(3)
     const sizes: number[] = []
     host.beforeApply = ({ transactions }) => void (transactions.length > 0 && sizes.push(transactions.length))
     subscriber.start()
@@ -84,7 +84,7 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(host.applied, ids(4, 28))
   })
 
-  it('and of a bounded size, one beyond it alone', async (test) => {
+  it('applies batches of a bounded size; a larger transaction ends its batch', async (test) => {
     const sizeOf = new RemoteStream().entry(1).data.byteLength
     const { stream, host, subscriber, applied } = await subscribe(test, { maxBatchBytes: 2 * sizeOf })
     const sizes: number[] = []
@@ -94,11 +94,11 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     const large = stream.entry(6, { user: 'x'.repeat(3 * sizeOf) })
     reader.give(...stream.entries(1, 5), large, ...stream.entries(7, 7))
     await applied('t7')
-    // The large one fills up what is begun; nothing is added to it.
+    // The large transaction ends the batch that it is added to.
     assert.deepEqual(sizes, [2, 2, 2, 1])
   })
 
-  it('again behind its checkpoint when the delivery jumps: that is no gap', async (test) => {
+  it('reads again behind its checkpoint when the delivery number jumps, without a gap', async (test) => {
     const { stream, host, reported, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const first = await stream.reader(0)
@@ -108,13 +108,13 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     first.give(three!)
     const second = await stream.reader(1)
     assert.ok(first.lost)
-    assert.deepEqual([second.from, host.applied], [1, ['t1']], 'the one at its place once more')
+    assert.deepEqual([second.from, host.applied], [1, ['t1']], 'it reads the message at the checkpoint again')
     second.give(...stream.entries(1, 3))
     await applied('t3')
     assert.deepEqual([host.applied, reported, stream.readers.length], [ids(1, 3), [], 2])
   })
 
-  it('over a hole in the stream, which is a gap', async (test) => {
+  it('reports a hole in the stream as a gap', async (test) => {
     const { stream, reported, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)
@@ -123,9 +123,9 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, stream.readers.length], [['gap 2..4 purged'], 1])
   })
 
-  it('again from the beginning when another message is at its place', async (test) => {
-    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3, { lastMessageId: 't3' })
+  it('reads from the beginning when the message at its checkpoint has another id', async (test) => {
+    const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
+    await checkpointAt(3, { lastMessageId: 't3' })
     subscriber.start()
     const first = await stream.reader(0)
     assert.equal(first.from, 3)
@@ -137,9 +137,9 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, host.applied], [['gap 1..3 rewound'], ids(1, 4)])
   })
 
-  it('on when it is the one that is known', async (test) => {
-    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3, { lastMessageId: 't3' })
+  it('continues when the message at its checkpoint has the same id', async (test) => {
+    const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
+    await checkpointAt(3, { lastMessageId: 't3' })
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(3, 4))
@@ -147,9 +147,9 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, host.applied, stream.readers.length], [[], ['t4'], 1])
   })
 
-  it('into another epoch, telling what is lost of the one before', async (test) => {
-    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3)
+  it('enters another epoch and reports what is lost of the previous one', async (test) => {
+    const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
+    await checkpointAt(3)
     subscriber.start()
     const reader = await stream.reader(0)
     stream.epochs = [
@@ -161,9 +161,9 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ids(4, 6)])
   })
 
-  it('from its beginning into an epoch that began before its place', async (test) => {
-    const { stream, host, reported, subscriber, standAt, applied } = await subscribe(test)
-    await standAt(3)
+  it('reads an epoch from its beginning when that is before the checkpoint', async (test) => {
+    const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
+    await checkpointAt(3)
     subscriber.start()
     const first = await stream.reader(0)
     stream.epochs = [
@@ -178,35 +178,35 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, host.applied], [['gap 4..4 recreated'], ids(1, 5)])
   })
 
-  it('again when asking failed, with less haste each time, and at once when the other node is heard', async (test) => {
+  it('retries a failed request with increasing delays, and at once when the peer reports a position', async (test) => {
     const { stream, host, subscriber, applied } = await subscribe(test)
     stream.obstacle = async () => {
       throw new MeshError('no_responders')
     }
     const started = Date.now()
     subscriber.start()
-    await eventually('it asks again', () => stream.asked >= 6)
+    await eventually('six requests', () => stream.stateRequests >= 6)
     const elapsed = Date.now() - started
-    assert.ok(stream.asked <= attemptsWithin(elapsed), `${stream.asked} questions in ${elapsed} ms`)
-    // By itself it would wait for 1.6 s now.
+    assert.ok(stream.stateRequests <= attemptsWithin(elapsed), `${stream.stateRequests} requests in ${elapsed} ms`)
+    // Without the peer's position the next delay is at least 1.2 s.
     stream.obstacle = undefined
-    const { asked } = stream
+    const { stateRequests } = stream
     subscriber.onPeerPosition('e1', 1)
-    await eventually('it asks', () => stream.asked > asked, 1_000)
+    await eventually('another request', () => stream.stateRequests > stateRequests, 1_000)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
     await applied('t1')
     assert.deepEqual(host.applied, ['t1'])
   })
 
-  it('again at once when a server was started anew, whatever it is waiting for', async (test) => {
+  it('reads again at once when a server restarted, even during a request', async (test) => {
     const { stream, subscriber } = await subscribe(test, { requestTimeout: 60_000 })
     stream.obstacle = (signal) =>
       new Promise((_, reject) => {
         signal?.addEventListener('abort', () => reject(new MeshError('aborted')))
       })
     subscriber.start()
-    await eventually('it asks', () => stream.asked === 1)
+    await eventually('a request', () => stream.stateRequests === 1)
     stream.obstacle = undefined
     subscriber.restart()
     const first = await stream.reader(0)
@@ -216,8 +216,8 @@ describe('a subscriber reads', { concurrency: true, timeout: 30_000 }, () => {
   })
 })
 
-describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => {
-  it('twice without progress in between has its stream read again', async (test) => {
+describe('a position that a peer reports', { concurrency: true, timeout: 30_000 }, () => {
+  it('restarts reading when it arrives twice without progress', async (test) => {
     const { stream, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const first = await stream.reader(0)
@@ -227,12 +227,12 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     await applied('t1')
     subscriber.onPeerPosition('e1', 3)
     await delay(100)
-    assert.equal(stream.readers.length, 1, 'it was moving')
+    assert.equal(stream.readers.length, 1, 'there was progress')
     subscriber.onPeerPosition('e1', 3)
     await stream.reader(1)
   })
 
-  it('of what has arrived is nothing', async (test) => {
+  it('has no effect when everything is applied', async (test) => {
     const { stream, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)
@@ -243,7 +243,7 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     assert.equal(stream.readers.length, 1)
   })
 
-  it('is nothing either while the database is at work', async (test) => {
+  it('has no effect while the database applies a batch', async (test) => {
     const { stream, host, subscriber, applied } = await subscribe(test)
     let release = () => {}
     host.beforeApply = () =>
@@ -253,7 +253,7 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
-    await eventually('it is asked', () => subscriber.status().lastSequence === 3)
+    await eventually('the batch is read', () => subscriber.status().lastSequence === 3)
     for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
     await delay(100)
     host.beforeApply = undefined
@@ -262,9 +262,9 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
     assert.deepEqual([stream.readers.length, reader.lost], [1, false])
   })
 
-  it('of another epoch has its stream read again, whatever the numbers are', async (test) => {
-    const { stream, subscriber, standAt } = await subscribe(test)
-    await standAt(3)
+  it('restarts reading when it is in another epoch, whatever the sequence is', async (test) => {
+    const { stream, subscriber, checkpointAt } = await subscribe(test)
+    await checkpointAt(3)
     subscriber.start()
     await stream.reader(0)
     subscriber.onPeerPosition('e2', 1)
@@ -273,9 +273,9 @@ describe('what a node announces', { concurrency: true, timeout: 30_000 }, () => 
   })
 })
 
-describe('suspicion', { timeout: 30_000 }, () => {
-  /** So many ms later there is a suspicion again. Was it acted on? */
-  async function suspects(
+describe('a restart on suspicion', { timeout: 30_000 }, () => {
+  /** Requests a restart after `ms`. Resolves with whether the subscriber restarted. */
+  async function restarts(
     stream: RemoteStream,
     subscriber: Subscriber,
     pass: (ms: number) => void,
@@ -287,43 +287,43 @@ describe('suspicion', { timeout: 30_000 }, () => {
     subscriber.restartIfStuck()
     if (!reader.lost) return false
     await stream.reader(length)
-    // Its place is known again.
+    // The subscriber has read its checkpoint again.
     await new Promise((resolve) => setImmediate(resolve))
     return true
   }
 
-  it('without progress waits twice as long each time, up to half a minute; with progress it begins anew', async (test) => {
+  it('has an interval that doubles without progress, up to 30 seconds, and starts at one second after progress', async (test) => {
     const { stream, subscriber, applied } = await subscribe(test)
     const pass = standingTime(test)
     subscriber.start()
     await reading(stream, 0)
     stream.last = 9
     subscriber.onPeerPosition('e1', 9)
-    assert.ok(await suspects(stream, subscriber, pass, 0), 'the first time at once')
+    assert.ok(await restarts(stream, subscriber, pass, 0), 'the first restart is immediate')
     for (const timeoutMs of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
-      assert.ok(!(await suspects(stream, subscriber, pass, timeoutMs - 1)), `${timeoutMs - 1} ms later`)
-      assert.ok(await suspects(stream, subscriber, pass, 1), `${timeoutMs} ms later`)
+      assert.ok(!(await restarts(stream, subscriber, pass, timeoutMs - 1)), `${timeoutMs - 1} ms later`)
+      assert.ok(await restarts(stream, subscriber, pass, 1), `${timeoutMs} ms later`)
     }
     stream.readers.at(-1)!.give(...stream.entries(1, 1))
     for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
     await applied('t1')
-    assert.ok(await suspects(stream, subscriber, pass, 0), 'something arrived: at once')
-    assert.ok(await suspects(stream, subscriber, pass, 1_000), 'and a second later')
+    assert.ok(await restarts(stream, subscriber, pass, 0), 'immediate after progress')
+    assert.ok(await restarts(stream, subscriber, pass, 1_000), 'and again after a second')
   })
 
-  it('of what is not behind stays at a second', async (test) => {
+  it('keeps an interval of one second when the subscription is not behind', async (test) => {
     const { stream, subscriber } = await subscribe(test)
     const pass = standingTime(test)
     subscriber.start()
     await reading(stream, 0)
-    assert.ok(await suspects(stream, subscriber, pass, 0))
+    assert.ok(await restarts(stream, subscriber, pass, 0))
     for (let times = 0; times < 3; times++) {
-      assert.ok(!(await suspects(stream, subscriber, pass, 999)))
-      assert.ok(await suspects(stream, subscriber, pass, 1))
+      assert.ok(!(await restarts(stream, subscriber, pass, 999)))
+      assert.ok(await restarts(stream, subscriber, pass, 1))
     }
   })
 
-  /** The reader of this number, and its subscriber waits for it. */
+  /** Resolves with the reader of this index when the subscriber waits for its messages. */
   async function reading(stream: RemoteStream, index: number): Promise<ScriptedReader> {
     const reader = await stream.reader(index)
     await new Promise((resolve) => setImmediate(resolve))
@@ -331,8 +331,8 @@ describe('suspicion', { timeout: 30_000 }, () => {
   }
 })
 
-describe('what the database refuses', { concurrency: true, timeout: 30_000 }, () => {
-  it('is tried again without end, told each time, and nothing is skipped', async (test) => {
+describe('a batch that the database rejects', { concurrency: true, timeout: 30_000 }, () => {
+  it('is retried without end and reported each time, and nothing is skipped', async (test) => {
     const { stream, host, reported, subscriber, applied } = await subscribe(test)
     let refusals = 0
     host.beforeApply = () => {
@@ -341,9 +341,9 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
-    // Whoever hears of the other node does not wait any longer.
-    const nudging = setInterval(() => subscriber.onPeerPosition('e1', 3), 1)
-    test.after(() => clearInterval(nudging))
+    // A reported position ends the delay before the next attempt.
+    const reporting = setInterval(() => subscriber.onPeerPosition('e1', 3), 1)
+    test.after(() => clearInterval(reporting))
     await applied('t3')
     assert.deepEqual(host.applied, ids(1, 3))
     assert.deepEqual(
@@ -352,7 +352,7 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
     )
   })
 
-  it('is tried with less haste each time', async (test) => {
+  it('is retried with increasing delays', async (test) => {
     const { stream, host, subscriber } = await subscribe(test)
     let attempts = 0
     host.beforeApply = () => {
@@ -363,20 +363,20 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
     const reader = await stream.reader(0)
     const started = Date.now()
     reader.give(...stream.entries(1, 1))
-    await eventually('it is tried again', () => attempts >= 3)
+    await eventually('three attempts', () => attempts >= 3)
     await delay(300)
     const elapsed = Date.now() - started
     assert.ok(attempts <= attemptsWithin(elapsed), `${attempts} attempts in ${elapsed} ms`)
   })
 
-  it('is tried behind what makes the table again', async (test) => {
-    let made = false
+  it('is retried after the table was created again', async (test) => {
+    let created = false
     const restoreTable = async () => {
-      made = true
+      created = true
     }
     const { stream, host, subscriber, applied } = await subscribe(test, { restoreTable })
     host.beforeApply = () => {
-      if (!made) throw new Error('there is no such table')
+      if (!created) throw new Error('the table does not exist')
     }
     subscriber.start()
     const reader = await stream.reader(0)
@@ -385,8 +385,8 @@ describe('what the database refuses', { concurrency: true, timeout: 30_000 }, ()
   })
 })
 
-describe('a database that never waits', () => {
-  it('leaves a turn between its batches, in which the network is heard', async (test) => {
+describe('a database that answers without waiting', () => {
+  it('leaves a turn of the event loop between batches for the network', async (test) => {
     const { stream, host, subscriber, applied } = await subscribe(test, { maxBatch: 1 })
     let turn = 0
     const ticking = setInterval(() => {}, 1)
@@ -404,9 +404,9 @@ describe('a database that never waits', () => {
   })
 })
 
-describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
-  const HOUR_MS = 3_600_000
-  const ahead = () => makeTimestamp(Date.now() + HOUR_MS, 0, 'node1')
+describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => {
+  const HOUR = 3_600_000
+  const ahead = () => makeTimestamp(Date.now() + HOUR, 0, 'node1')
 
   it('is on disk before the checkpoint passes it', async (test) => {
     const { stream, host, reported, quarantine, subscriber, applied } = await subscribe(test)
@@ -450,14 +450,14 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual(host.applied, ['t3', 't2'])
   })
 
-  it('and has come by another path meanwhile is not kept', async (test) => {
+  it('is not kept when its transaction arrives by another path meanwhile', async (test) => {
     const { stream, host, quarantine, applier, subscriber, applied } = await subscribe(test)
     const timestamp = ahead()
     const origin = { node: 'node3', epoch: 'o1', sequence: 5, relayedBy: ['node1'] }
     const other = { ...source, node: 'node4' }
     subscriber.start()
     const reader = await stream.reader(0)
-    // It comes while the file is being written.
+    // The transaction arrives while the file is being written.
     const { put } = quarantine
     quarantine.put = async (...args) => {
       await put.apply(quarantine, args)
@@ -471,9 +471,9 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([quarantine.size, host.applied], [0, ['far', 't2']])
   })
 
-  it('is none of it what we know already, and takes no room, however far ahead its stamp is', async (test) => {
+  it('does not result from a transaction that is applied already, however far ahead its timestamp is', async (test) => {
     const { stream, host, reported, quarantine, subscriber, applied } = await subscribe(test)
-    quarantine.put = () => Promise.reject(new Error('it is full'))
+    quarantine.put = () => Promise.reject(new Error('the quarantine is full'))
     subscriber.start()
     const reader = await stream.reader(0)
     const origin = { node: 'node2', epoch: 'o1', sequence: 5, relayedBy: ['node2', 'node1'] }
@@ -482,7 +482,7 @@ describe('what cannot be taken', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([reported, host.applied], [[], ['t2']])
   })
 
-  it('does not move our clock; what is taken does', async (test) => {
+  it('does not advance the local clock; an applied transaction does', async (test) => {
     const { stream, clock, subscriber, applied } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)

@@ -49,9 +49,9 @@ describe('the contract of hosts', () => {
         commit: (writes, timestamp) => {
           database.timestamp = () => timestamp
           return database.transact('anybody', (transaction) => {
-            for (const { operation, database, table, records = [], ids = [] } of writes)
-              if (operation === 'delete') transaction.delete(database, table, ids)
-              else transaction[operation](database, table, records)
+            for (const write of writes)
+              if (write.operation === 'delete') transaction.delete(write.database, write.table, write.ids)
+              else transaction[write.operation](write.database, write.table, write.records)
           })
         },
         reopen: async () => {
@@ -130,8 +130,8 @@ describe('the contract of hosts', () => {
       host.loadCheckpoint = async (source) =>
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
-    'has no last timestamp': (host) => {
-      host.lastTimestamp = () => undefined
+    'reports no timestamp': (host) => {
+      host.lastTimestamp = async () => undefined
     },
   }
   for (const [name, spoil] of Object.entries(mistakes))
@@ -192,7 +192,7 @@ describe('a cluster in memory', () => {
     const network = new MemoryNetwork({ clock })
     const [one, two] = (await cluster(t, 2, { network, tables: dogs })).nodes
     network.cut('node1', 'node2')
-    const down = Promise.all([one, two].map((node) => node!.cluster.events.next('peer:down')))
+    const down = Promise.all([one, two].map((node) => node!.cluster.events.once('peer:down')))
     await clock.advance(6_000)
     assert.deepEqual(
       (await down).map(({ node }) => node),
@@ -275,7 +275,7 @@ describe('the clock of a network', () => {
     const network = new MemoryNetwork({ clock })
     const [one] = (await cluster(t, 2, { network, tables: dogs })).nodes
     const { events } = one!.cluster
-    const down = events.next('peer:down')
+    const down = events.once('peer:down')
     network.cut('node1', 'node2', { silent: true })
     await clock.advance(6_000)
     assert.equal((await down).node, 'node2')
@@ -285,7 +285,7 @@ describe('the clock of a network', () => {
     assert.ok(outcome instanceof ClusterError && outcome.code === 'publish_timeout')
     network.restart('node1')
     network.heal()
-    const up = events.next('peer:up')
+    const up = events.once('peer:up')
     await clock.advance(2_000)
     assert.equal((await up).node, 'node2')
   })

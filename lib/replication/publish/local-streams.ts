@@ -1,4 +1,4 @@
-// The streams of our own tables on our leaf: each made when first needed, looked at after every interruption.
+// The streams of the local tables on the local leaf: creates each when it is first needed, and checks it after every interruption.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
@@ -6,19 +6,20 @@ import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { Backoff } from '../../util/backoff.ts'
 import { type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
   node: string
   logger: Logger
-  /** Most messages in flight for one table. */
+  /** Maximum number of messages in flight for one table. */
   window: number
-  /** ms for each request to our leaf. */
+  /** ms for each request to the local leaf. */
   requestTimeout: number
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
-  /** Sending to a stream was interrupted; it is looked at again. */
+  /** Appending to a stream was interrupted, and the stream is checked again. */
   interrupted(): void
 }
 
@@ -26,16 +27,18 @@ type LocalStream = {
   table: TableName
   writer: StreamWriter
   grownAt: number
-  /** A look under way. */
+  /** A resync in progress. */
   syncing?: Promise<void>
-  /** Why the last look failed. */
+  /** Why the last resync failed. */
   reason: string
-  /** Where the stream was when sending was interrupted last, and how often it has not moved since. */
-  lastInterruption: { at: number; times: number }
+  /** The stream's last sequence at the last interruption, and the number of interruptions there after the first. */
+  lastInterruption: { sequence: number; times: number }
+  rejectBackoff: Backoff
 }
 
-const RETRY_DELAY_MS = { min: 50, max: 1_000 }
-/** ms for which a stream's last sequence is announced after it has grown. */
+/** ms. */
+const RETRY_BACKOFF = { first: 50, max: 1_000 }
+/** ms for which heartbeats carry a stream's last sequence after it has grown. */
 const ANNOUNCE_FOR_MS = 30_000
 
 export class LocalStreams {
@@ -51,13 +54,13 @@ export class LocalStreams {
     this.#streamOf(table).writer.push(part)
   }
 
-  /** Everything is looked at again. */
+  /** Checks every stream again. */
   resume(): void {
-    // Behind a look that is just giving up because the mesh was down.
+    // A resync in progress may be about to give up because the mesh was down: start another one after it.
     for (const stream of this.#streams.values()) void Promise.resolve(stream.syncing).then(() => this.#resync(stream))
   }
 
-  /** The stream exists and its writer is in step with it. Rejects mesh_unavailable. */
+  /** Resolves when the stream exists and its writer is in step with it. Rejects mesh_unavailable. */
   async ensure(table: TableName): Promise<StreamPosition> {
     const stream = this.#streamOf(table)
     if (!stream.writer.ready) {
@@ -70,7 +73,7 @@ export class LocalStreams {
     return stream.writer.position
   }
 
-  /** Between two messages, with none in flight. Rejects mesh_unavailable. */
+  /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */
   async purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
     try {
       await this.#streamOf(table).writer.purge(options)
@@ -79,7 +82,7 @@ export class LocalStreams {
     }
   }
 
-  /** Where those are that grew lately. */
+  /** Positions of the streams that grew recently. */
   recentPositions(): (TableName & StreamPosition)[] {
     const { mesh } = this.#options
     const since = mesh.timers.elapsed() - ANNOUNCE_FOR_MS
@@ -101,8 +104,9 @@ export class LocalStreams {
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
-      reason: 'not yet looked at',
-      lastInterruption: { at: -1, times: 0 },
+      reason: 'the stream was not checked yet',
+      lastInterruption: { sequence: -1, times: 0 },
+      rejectBackoff: new Backoff(RETRY_BACKOFF),
       writer: new StreamWriter({
         table,
         node,
@@ -121,21 +125,25 @@ export class LocalStreams {
     return stream
   }
 
-  /** Looks again behind a look under way; and later each time when the server refuses the same message again. */
+  /** Resyncs after a resync in progress. When the server rejects the same message again, waits first, longer each time. */
   async #onInterrupted(stream: LocalStream, error: MeshError): Promise<void> {
     this.#options.interrupted()
-    const at = stream.writer.position.sequence
-    const times = at === stream.lastInterruption.at ? stream.lastInterruption.times + 1 : 0
-    stream.lastInterruption = { at, times }
+    const { sequence } = stream.writer.position
+    const times = sequence === stream.lastInterruption.sequence ? stream.lastInterruption.times + 1 : 0
+    stream.lastInterruption = { sequence, times }
     await stream.syncing
-    if (times > 0) {
-      this.#options.logger.warn({ ...stream.table, reason: error.message, times }, 'our own stream takes no messages')
-      await delay(Math.min(RETRY_DELAY_MS.min * 2 ** (times - 1), RETRY_DELAY_MS.max))
+    if (times === 0) stream.rejectBackoff.reset()
+    else {
+      this.#options.logger.warn(
+        { ...stream.table, reason: error.message, times },
+        'local stream rejects appends, retrying',
+      )
+      await delay(stream.rejectBackoff.next())
     }
     if (!stream.writer.ready) await this.#resync(stream)
   }
 
-  /** Looks at a stream until that succeeds, one look at a time; gives up while the mesh is down, until `resume`. */
+  /** Retries until it succeeds, one attempt at a time. Gives up while the mesh is down; `resume` starts it again. */
   #resync(stream: LocalStream): Promise<void> {
     stream.syncing ??= this.#resyncUntilReady(stream).finally(() => {
       delete stream.syncing
@@ -145,15 +153,17 @@ export class LocalStreams {
 
   async #resyncUntilReady(stream: LocalStream): Promise<void> {
     const { logger, mesh } = this.#options
-    for (let wait = RETRY_DELAY_MS.min; !this.#closed; wait = Math.min(wait * 2, RETRY_DELAY_MS.max)) {
+    const backoff = new Backoff(RETRY_BACKOFF)
+    while (!this.#closed) {
       try {
         return await stream.writer.resync()
       } catch (error) {
         stream.reason = reasonOf(error)
         if (mesh.state !== 'connected') return
-        const quiet = error instanceof MeshError && error.code === 'disconnected'
-        if (!quiet) logger.warn({ ...stream.table, reason: stream.reason }, 'the stream could not be looked at')
-        await delay(wait)
+        const isDisconnected = error instanceof MeshError && error.code === 'disconnected'
+        if (!isDisconnected)
+          logger.warn({ ...stream.table, reason: stream.reason }, 'cannot check the local stream, retrying')
+        await delay(backoff.next())
       }
     }
   }

@@ -1,36 +1,17 @@
-// A transaction on its way from the outbox to the streams: one part a table, and when all of them are there.
+// A transaction on its way from the outbox to the streams: one part for each table, and a count of the parts not yet stored.
 
-import type { ClusterError } from '../../errors.ts'
 import type { Origin, PublishedPosition, Transaction } from '../../host/host.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import type { Headers, TableName } from '../../mesh/mesh.ts'
 import { encodeHeaders } from '../wire.ts'
+import type { PublishCall } from './publish-calls.ts'
 import type { StreamPart, StreamPosition } from './stream-writer.ts'
 
-/** Who is told: of each part that is stored, and of each transaction when it was the last. */
+/** Notified of each stored part, and of each transaction whose parts are all stored. */
 export interface PartListener {
   readonly node: string
   partStored(part: OutgoingPart): void
   transactionStored(pending: PendingTransaction): void
-}
-
-/** A call of `publish` under way. */
-export class PublishCall {
-  readonly promise: Promise<void>
-  readonly deadline: number
-  /** A pass over the outbox that began after this one was asked for. */
-  readonly readInPass: number
-  resolve!: () => void
-  reject!: (error: ClusterError) => void
-
-  constructor(deadline: number, pass: number) {
-    this.deadline = deadline
-    this.readInPass = pass
-    this.promise = new Promise((resolve, reject) => {
-      this.resolve = resolve
-      this.reject = reject
-    })
-  }
 }
 
 export class PendingTransaction {
@@ -38,14 +19,13 @@ export class PendingTransaction {
   readonly timestamp: string
   readonly origin: Origin | undefined
   readonly trace: TraceContext | undefined
-  /** Who is told when all of it is stored, or that it takes too long. */
+  /** The call of `publish` that waits for this transaction. */
   call: PublishCall | undefined
   parts: readonly OutgoingPart[] = []
   bytes = 0
-  /** Parts that are not yet stored. */
   unstoredParts = 0
 
-  /** The transaction itself is not kept: what is on its way may be much. */
+  /** Does not keep the transaction itself: thousands may be in flight, and the garbage collector copies each twice. */
   constructor({ id, timestamp, origin, trace }: Transaction, call?: PublishCall) {
     this.id = id
     this.timestamp = timestamp
@@ -54,7 +34,7 @@ export class PendingTransaction {
     this.call = call
   }
 
-  /** All there are, once. */
+  /** Called once, with all parts. */
   setParts(parts: readonly OutgoingPart[]): void {
     this.parts = parts
     for (const { data } of parts) this.bytes += data.byteLength
@@ -90,7 +70,7 @@ export class OutgoingPart implements StreamPart {
     if (--this.#transaction.unstoredParts === 0) this.#listener.transactionStored(this.#transaction)
   }
 
-  /** Where it is, once it is stored. */
+  /** Only once it is stored. */
   get publishedPosition(): PublishedPosition {
     return { ...this.table, ...this.#position!, id: this.id }
   }

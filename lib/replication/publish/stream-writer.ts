@@ -1,68 +1,69 @@
-// One table's own stream, as its only writer sees it: what is queued, what is in flight, what is stored, in which epoch.
+// The only writer of one local stream: its queue, the messages in flight, the stored position and the epoch.
 
 import { randomUUID } from 'node:crypto'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
 import { Fifo } from '../../util/fifo.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { type EpochRange, formatStreamMetadata, parseStreamMetadata, withPurge } from '../stream-metadata.ts'
-import { messageEpoch, messageId } from '../wire.ts'
+import { endEpochs, formatStreamMetadata, parseStreamMetadata, withPurge } from '../stream-metadata.ts'
+import { readStoredIds } from './stored-ids.ts'
 
-/** One table's part of a transaction on its way into the stream. */
+/** One table's part of a transaction. */
 export type StreamPart = {
   id: string
   data: Uint8Array
   headers(epoch: string): Headers
-  /** Called once, when the stream has it, with its position. */
+  /** Called once, when the stream has stored it. */
   stored(position: StreamPosition): void
 }
 export type StreamPosition = { epoch: string; sequence: number }
 
 export type StreamWriterOptions = {
   table: TableName
-  /** Our own name. */
+  /** Name of the local node. */
   node: string
   mesh: Mesh
   /** ms for each request. */
   requestTimeout: number
-  /** Most messages in flight. */
+  /** Maximum number of messages in flight. */
   window: number
-  /** What the host remembers of this table; undefined at the first time, or when it remembers nothing. */
+  /** The position that the host stored for this table; undefined when it stored none. */
   loadPosition(): Promise<PublishedPosition | undefined>
-  /** Has the host remember where an incarnation begins, before anything is sent in it. */
+  /** Stores where an epoch begins, before any message is appended in it. */
   savePosition(position: StreamPosition): Promise<void>
-  /** Sending stopped: the stream has to be looked at before it can go on. */
+  /** Appending stopped until the next `resync`. */
   interrupted(error: MeshError): void
-  /** The stream has more of the queue than before. */
+  /** The stream has stored more of the queue. */
   onGrowth?(): void
 }
 
 /**
- * The stream has neither holes nor repeats: each message names the last sequence it expects, and the message ahead of it, and
- * the server refuses what does not follow. Whatever goes wrong on the way, the stream itself says how far it got, and sending goes on behind that.
+ * The stream has neither holes nor repeats: each append names the expected last sequence and the id of the message ahead of it,
+ * and the server rejects a message that does not follow. After any failure `resync` reads the stream's position, and appending
+ * continues behind it.
  */
 export class StreamWriter {
   readonly #options: StreamWriterOptions
-  /** Not yet known to be stored; the one behind `i` others has the sequence `#stored + 1 + i`. */
+  /** Not known to be stored. The entry at index `i` gets the sequence `#stored + 1 + i`. */
   readonly #queue = new Fifo<StreamPart>()
-  /** How many of them, the oldest, are in flight. */
+  /** Number of entries in flight, from the head of the queue. */
   #sent = 0
-  /** The last sequence whose part we have seen and told. */
+  /** The last sequence whose part was reported as stored. */
   #stored = 0
-  /** The stream's last sequence. Beyond `#stored` while an outbox is still being read whose next entries the stream has already. */
+  /** The stream's last sequence. Greater than `#stored` while the outbox still shows entries that the stream has stored already. */
   #last = 0
   #epoch = ''
   #ready = false
-  /** Answers to what was sent before the last look at the stream are void. */
+  /** Acknowledgements of appends before the last interruption are ignored. */
   #generation = 0
   #onAcknowledgement = this.#createAcknowledgementHandler()
   #onDrained: (() => void) | undefined
   #paused = false
   #scheduled = false
-  readonly #turns = new SerialQueue()
-  /** Ids of what the stream held beyond our knowledge when we last looked. */
+  readonly #exclusive = new SerialQueue()
+  /** Ids of the messages beyond `#stored` at the last resync, by sequence. */
   #storedIds = new Map<number, string>()
-  /** The stream holds what is not ours: it goes on in a new incarnation. */
+  /** The stream holds messages that are not from this outbox: it continues in a new epoch. */
   #divergent = false
 
   constructor(options: StreamWriterOptions) {
@@ -78,7 +79,7 @@ export class StreamWriter {
     return this.#queue.length
   }
 
-  /** Where the stream is; epoch '' before the first look at it. */
+  /** The end of the stream; epoch '' before the first resync. */
   get position(): StreamPosition {
     return { epoch: this.#epoch, sequence: this.#last }
   }
@@ -91,9 +92,9 @@ export class StreamWriter {
   }
 
   /**
-   * Looks at the stream, creating it when missing, and goes on behind what it holds. What of the queue it stored without our
-   * knowing is decided by number: its last sequence minus the last acknowledged one; and checked by id. Not while it is being
-   * purged: both change its description. Rejects as the mesh and the host do.
+   * Creates the stream if it is missing, reads its position and continues behind it. The number of queued entries that the stream
+   * stored without an acknowledgement is its last sequence minus the last acknowledged one; their ids are checked too. Never
+   * runs during a purge, because both change the description. Rejects as the mesh and the host do.
    */
   resync(): Promise<void> {
     this.#interrupt()
@@ -104,20 +105,21 @@ export class StreamWriter {
     const { mesh, table } = this.#options
     const known =
       this.#epoch === '' ? await this.#options.loadPosition() : { epoch: this.#epoch, sequence: this.#stored }
-    // A new stream tells of no incarnation that goes on: a store that lost a description may make it over the messages that lie there.
+    // The description of a new stream names no current epoch: a store that lost a description may create the stream over old messages.
     const ended = { epochs: endEpochs([], known, 0), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
-    if (isInconsistent(state)) throw new Error(`the stream of ${table.database}.${table.table} contradicts itself`)
+    if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
     const { epochs, purged } = parseStreamMetadata(state.description)
     const current = epochs.findLast((each) => each.last === undefined)
     const last = state.lastSequence
     if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#divergent) {
-      this.#storedIds = await this.#readIds(Math.max(known.sequence + 1, state.firstSequence), last, known.epoch)
+      const from = Math.max(known.sequence + 1, state.firstSequence)
+      this.#storedIds = await readStoredIds(this.#options, from, last, known.epoch)
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#startEpoch(current.epoch, last)
     else {
       const epoch = newEpoch()
-      const all = [...endEpochs(epochs, known, last), { epoch: epoch, from: last + 1 }]
+      const all = [...endEpochs(epochs, known, last), { epoch, from: last + 1 }]
       await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
       await this.#startEpoch(epoch, last)
     }
@@ -127,8 +129,8 @@ export class StreamWriter {
   }
 
   /**
-   * Goes on in an incarnation that the stream's description names already. The host remembers it before anything is sent in
-   * it, so that whatever dies in between, nothing is taken for stored that is not.
+   * Continues in an epoch that the stream's description already names. The host stores its position before any message is
+   * appended in it: after a crash in between, no message counts as stored that is not.
    */
   async #startEpoch(epoch: string, sequence: number): Promise<void> {
     await this.#options.savePosition({ epoch, sequence })
@@ -142,34 +144,9 @@ export class StreamWriter {
   }
 
   /**
-   * What the stream holds that we have no acknowledgement of: at most what was in flight. What is not of our epoch is
-   * somebody else's, whatever its id: other tables have parts of the same transactions.
+   * Purges between two messages. The description names the purged range before the purge: otherwise a subscriber would report
+   * those messages as expired.
    */
-  async #readIds(from: number, to: number, epoch: string): Promise<Map<number, string>> {
-    const { mesh, table, node, requestTimeout: timeout, window } = this.#options
-    const ids = new Map<number, string>()
-    if (to < from) return ids
-    const reader = await mesh.read({ node, ...table }, from, { timeout, maxMessages: window })
-    // A reader that is lost, or finds nothing, must not be waited for.
-    const timer = setTimeout(() => reader.close(), timeout)
-    try {
-      for (let sequence = from - 1; sequence < to; ) {
-        for (const entry of await reader.next()) {
-          ids.set(
-            entry.sequence,
-            messageEpoch(entry) === epoch ? messageId(entry) : `a message of '${messageEpoch(entry)}'`,
-          )
-          sequence = entry.sequence
-        }
-      }
-    } finally {
-      clearTimeout(timer)
-      reader.close()
-    }
-    return ids
-  }
-
-  /** Between two messages. The stream's description says what goes, before it goes: a subscriber must not take it for expired. */
   purge(options: { keep?: number; before?: number }): Promise<void> {
     return this.#runExclusive(async () => {
       const { mesh, table, node, requestTimeout: timeout } = this.#options
@@ -185,9 +162,9 @@ export class StreamWriter {
     })
   }
 
-  /** Runs `work` with nothing in flight; one after the other. */
+  /** Runs `work` with nothing in flight, one call at a time. */
   #runExclusive<T>(work: () => Promise<T>): Promise<T> {
-    return this.#turns.run(async () => {
+    return this.#exclusive.run(async () => {
       this.#paused = true
       try {
         if (this.#sent > 0)
@@ -202,7 +179,7 @@ export class StreamWriter {
     })
   }
 
-  /** The client writes to its socket once a turn: what is pushed in one turn goes out together. */
+  /** The client writes to its socket once in each turn of the event loop, so everything pushed in one turn is sent together. */
   #scheduleSend(): void {
     if (this.#scheduled) return
     this.#scheduled = true
@@ -217,7 +194,7 @@ export class StreamWriter {
     while (this.#ready && !this.#paused && this.#sent < Math.min(window, this.queued)) {
       const part = this.#queue.at(this.#sent)!
       const sequence = this.#stored + this.#sent
-      // What is in flight ahead of it must be what it follows, not what somebody else put there.
+      // Without the id, a foreign message at that sequence would pass for the one in flight.
       const ahead = this.#sent > 0 ? this.#queue.at(this.#sent - 1) : undefined
       const expected = ahead ? { sequence, id: ahead.id } : { sequence }
       this.#sent++
@@ -225,7 +202,7 @@ export class StreamWriter {
     }
   }
 
-  /** Of this generation: after the next look there is another. */
+  /** For appends of the current generation only. */
   #createAcknowledgementHandler(): (error: MeshError | undefined, sequence: number) => void {
     const generation = this.#generation
     return (error, sequence) => {
@@ -239,16 +216,16 @@ export class StreamWriter {
     }
   }
 
-  /** Tells every part that the stream is known to hold. */
+  /** Reports every queued part that the stream has stored. */
   #reportStored(): void {
     const before = this.#stored
     while (this.#ready && this.#stored < this.#last && this.queued > 0) {
       const part = this.#queue.at(0)!
       const id = this.#storedIds.get(this.#stored + 1)
       if (id !== undefined && id !== part.id) {
-        // The database was restored, or somebody else wrote here: nothing of the queue is stored.
+        // The database was restored from a backup, or another writer used this stream: no queued part is stored.
         this.#divergent = true
-        return this.#fail(new MeshError('wrong_sequence', `the stream holds ${id} where ${part.id} was to be`))
+        return this.#fail(new MeshError('wrong_sequence', `the stream has ${id} where ${part.id} was expected`))
       }
       if (id !== undefined) this.#storedIds.delete(this.#stored + 1)
       this.#queue.shift()
@@ -277,17 +254,8 @@ export class StreamWriter {
   }
 }
 
-/** The incarnations that end now, in a stream whose last sequence is `last`. The one we knew is told even when its stream is gone. */
-function endEpochs(epochs: EpochRange[], known: StreamPosition | undefined, last: number): EpochRange[] {
-  const ended = epochs.map((each) =>
-    each.epoch === known?.epoch ? { ...each, last: known.sequence } : { ...each, last: each.last ?? last },
-  )
-  if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended
-  return [{ epoch: known.epoch, from: 0, last: known.sequence }, ...ended]
-}
-
 const newEpoch = () => randomUUID().replaceAll('-', '').slice(0, 16)
 
-/** After store errors 2.10 reports messages that its own sequences leave no room for. */
+/** After store errors nats-server 2.10 reports more messages than its sequences allow. */
 const isInconsistent = ({ messages, firstSequence, lastSequence }: StreamState) =>
   messages > Math.max(0, lastSequence - firstSequence + 1)

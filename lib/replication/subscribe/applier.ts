@@ -1,5 +1,5 @@
-// Applying what other nodes committed to one of our tables: batches one at a time, each transaction once, whatever path it
-// took. The checkpoints of the table's sources have their one owner here.
+// Applies the transactions of remote nodes to one local table: one batch at a time, each transaction once, by whatever path it
+// arrives. The only owner of the checkpoints of the table's sources.
 
 import type { Checkpoint, Host, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
 import { traced } from '../../observe/diagnostics.ts'
@@ -8,7 +8,7 @@ import { SerialQueue } from '../../util/serial-queue.ts'
 import { AppliedRangesBuilder, wasApplied, withoutSequence, withSequence } from '../applied-ranges.ts'
 import { partId } from '../wire.ts'
 
-/** Where a subscription is in its source: what a subscriber moves. What was seen and set aside is kept here. */
+/** The part of a checkpoint that a subscriber moves. */
 export type Position = Omit<Checkpoint, 'applied' | 'quarantined' | 'gaps'>
 
 export type ApplierOptions = {
@@ -19,29 +19,29 @@ export type ApplierOptions = {
   relay(transactions: Transaction[]): void
 }
 
-/** What a step makes of a source's checkpoint, and the transactions that go with it. */
+/** The transactions to apply, and the checkpoint to store with them. */
 type ApplyStep = { checkpoint: Checkpoint; transactions: RemoteTransaction[] }
 
 export class Applier {
   readonly #options: ApplierOptions
-  /** The latest checkpoint of every source of this table, by node: together they know what was applied. */
+  /** The latest checkpoint of every source of this table, by node. Together they contain all applied ranges. */
   readonly #checkpoints = new Map<string, Checkpoint>()
-  readonly #serialize = new SerialQueue()
+  readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
     this.#options = options
   }
 
-  /** Reads the checkpoint that the database holds for this source. */
+  /** Reads the checkpoint of this source from the database. */
   loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
-    return this.#serialize.run(async () => {
+    return this.#queue.run(async () => {
       const checkpoint = await this.#options.host.loadCheckpoint(source)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
       return checkpoint
     })
   }
 
-  /** As it was read or stored last. */
+  /** The checkpoint that was last read or stored. */
   checkpointOf(source: RemoteTable): Checkpoint | undefined {
     return this.#checkpoints.get(source.node)
   }
@@ -51,16 +51,16 @@ export class Applier {
   }
 
   /**
-   * Applies what is new of `transactions`, which is all that the source holds up to `position`. Resolves with the number
-   * applied. Rejects as the host does; nothing has changed then. So do the other steps.
+   * Applies the new ones of `transactions`, which are all transactions of the source up to `position`. Resolves with the number
+   * applied. Rejects as the host does, without any change; so do the other methods.
    */
   apply(source: RemoteTable, transactions: RemoteTransaction[], position: Position): Promise<number> {
     return this.#step(source, (current) => this.#deduplicate(source, transactions, position, current))
   }
 
   /**
-   * Goes elsewhere in the source without reading. `lost`: transactions that are gone from it, which a gap tells; `replayed`: how
-   * many of those before the new place were applied in another epoch.
+   * Moves the checkpoint without reading. `lost`: number of transactions in the gap. `replayed`: number of transactions before the
+   * new position that were applied in another epoch.
    */
   async move(source: RemoteTable, position: Position, { lost = 0, replayed = 0 } = {}): Promise<void> {
     await this.#step(source, (current) => {
@@ -77,8 +77,8 @@ export class Applier {
   }
 
   /**
-   * Passes over the message at `position`, which is in quarantine now; `transaction`: what it says, if it can be read. Resolves
-   * with false when that came by another path meanwhile, so that it is not set aside.
+   * Moves the checkpoint behind the message at `position`, which is in quarantine now. `transaction` is there if the message is
+   * readable. Resolves with false when the transaction arrived by another path meanwhile and needs no quarantine.
    */
   async quarantine(
     source: RemoteTable,
@@ -102,8 +102,8 @@ export class Applier {
   }
 
   /**
-   * Ends the quarantine of a message, applying what it says, or nothing when it is discarded. `wasReadable`: it was readable when
-   * it was set aside, so that it counts as seen since then; otherwise it may have come by another path meanwhile.
+   * Ends the quarantine of a message: applies `transaction`, or nothing when the message is discarded. `wasReadable`: the message
+   * was readable when it was quarantined and counts as applied since then; otherwise it may have arrived by another path meanwhile.
    */
   releaseQuarantined(
     source: RemoteTable,
@@ -126,7 +126,7 @@ export class Applier {
     })
   }
 
-  /** Did this transaction come already, by whatever path, or is it our own? */
+  /** True when the transaction was applied already, by whatever path, or is from the local node. */
   isApplied(source: RemoteTable, transaction: RemoteTransaction): boolean {
     const current = this.#checkpoints.get(source.node)
     return this.#isKnown(source, new AppliedRangesBuilder(current?.applied), current?.replayUntil, transaction)
@@ -134,7 +134,7 @@ export class Applier {
 
   #step(source: RemoteTable, plan: (current: Checkpoint | undefined) => ApplyStep): Promise<number> {
     const { host, node, relayEnabled, relay, counters } = this.#options
-    return this.#serialize.run(async () => {
+    return this.#queue.run(async () => {
       const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
       const relayed = relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
       const batch = { source, transactions, checkpoint, ...(relayed.length > 0 && { relay: relayed }) }
@@ -151,7 +151,7 @@ export class Applier {
     })
   }
 
-  /** All that the source holds up to `position` is passed; what is new of it is to be applied. */
+  /** Selects the new transactions, and adds everything up to `position` to the applied ranges. */
   #deduplicate(
     source: RemoteTable,
     transactions: RemoteTransaction[],
@@ -166,7 +166,7 @@ export class Applier {
       return !known
     })
     this.#options.counters.duplicates += transactions.length - newTransactions.length
-    // The source's own stream is one range, whoever's transactions lie in it.
+    // The stream of the source is one range, whatever the origins of its transactions are.
     const from = (current?.sequence ?? position.sequence) + 1
     if (position.epoch !== '' && from <= position.sequence)
       builder.add(source.node, position.epoch, from, position.sequence)
@@ -177,33 +177,37 @@ export class Applier {
     }
   }
 
-  /** Our own, or seen by this batch's own source so far, or by any other of the table. */
+  /** From the local node, or applied from this source, or from another source of the table. */
   #isKnown(
     source: RemoteTable,
-    own: AppliedRangesBuilder,
+    builder: AppliedRangesBuilder,
     replayUntil = 0,
     { origin, sequence: at }: RemoteTransaction,
   ): boolean {
     const { node, epoch, sequence, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (epoch === undefined || sequence === undefined || at <= replayUntil) return false
-    if (own.has(node, epoch, sequence)) return true
+    if (builder.has(node, epoch, sequence)) return true
     for (const [other, { applied }] of this.#checkpoints)
       if (other !== source.node && wasApplied(applied, node, epoch, sequence)) return true
     return false
   }
 
   /**
-   * The parts of one transaction come through several sources, and each is handed on by itself: the first node on the way
-   * gives each an id of its own.
+   * The parts of one transaction arrive in the streams of several tables, and each is relayed separately: the first relaying node
+   * gives each part a separate id.
    */
   #toRelayed(source: RemoteTable, { sequence: _, origin, id, ...transaction }: RemoteTransaction): Transaction {
-    const own = origin.relayedBy.length === 0 ? partId(id, source) : id
-    return { ...transaction, id: own, origin: { ...origin, relayedBy: [...origin.relayedBy, this.#options.node] } }
+    const relayedId = origin.relayedBy.length === 0 ? partId(id, source) : id
+    return {
+      ...transaction,
+      id: relayedId,
+      origin: { ...origin, relayedBy: [...origin.relayedBy, this.#options.node] },
+    }
   }
 }
 
-/** What of a checkpoint stays when its place changes. */
+/** The fields of a checkpoint that stay when its position changes. */
 const keptFields = ({
   applied,
   quarantined,

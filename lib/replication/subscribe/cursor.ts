@@ -1,5 +1,5 @@
-// Where one subscription is in the other node's stream: found anew whenever reading begins, moved over what is gone, and each
-// transaction that can no longer be had told as a gap, once, with its bounds and the reason.
+// The position of one subscription in the remote stream. Checks it whenever reading begins, moves it over messages that are gone,
+// and reports each such range once as a gap, with its bounds and the reason.
 
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
@@ -25,7 +25,7 @@ const emptyCheckpoint: Checkpoint = { epoch: '', sequence: 0 }
 
 export class Cursor {
   readonly #options: CursorOptions
-  /** The stream was found to end before us, in the incarnation we are in; and then its writer said the same. */
+  /** The stream ends before the checkpoint, in the same epoch; and its writer has confirmed that. */
   #streamBehind = false
   #streamBehindConfirmed = false
 
@@ -37,13 +37,13 @@ export class Cursor {
     return this.#options.applier.checkpointOf(this.#options.source) ?? emptyCheckpoint
   }
 
-  /** Compares the checkpoint with what the stream says of itself, and moves it over what is gone. Rejects as the mesh and the host do. */
+  /** Compares the checkpoint with the state of the stream, and moves it over messages that are gone. Rejects as the mesh and the host do. */
   async resume(signal: AbortSignal): Promise<StreamState> {
     const { source, applier } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
     const metadata = parseStreamMetadata(state.description)
-    // A subscription that nobody agreed on a start for begins at the end.
+    // Without a negotiated start, a subscription begins at the end of the stream.
     if (!known)
       await applier.move(source, { epoch: epochAfter(metadata, state.lastSequence), sequence: state.lastSequence })
     await this.#advanceEpochs(metadata, (next) => this.checkpoint.sequence < next.from - 1)
@@ -57,7 +57,7 @@ export class Cursor {
     return state
   }
 
-  /** What the other node announces of its stream. */
+  /** The source reports the position of its stream. */
   onPeerPosition(epoch: string, last: number): void {
     if (this.#streamBehind && epoch === this.checkpoint.epoch && last < this.checkpoint.sequence)
       this.#streamBehindConfirmed = true
@@ -67,13 +67,13 @@ export class Cursor {
     return this.#options.applier.apply(this.#options.source, transactions, position)
   }
 
-  /** The next message there is has `sequence`: what lies before it is gone. */
+  /** The next message has this sequence: the messages before it are gone. */
   async skipHole(sequence: number, signal: AbortSignal): Promise<void> {
     const state = await this.#state(signal)
     await this.#skipTo(sequence - 1, parseStreamMetadata(state.description), state.firstSequence)
   }
 
-  /** A message of another epoch: the stream's description says where it began and what of the last one is lost. */
+  /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
   async enterEpoch(epoch: string, sequence: number, signal: AbortSignal): Promise<void> {
     const metadata = parseStreamMetadata((await this.#state(signal)).description)
     const { epochs } = metadata
@@ -84,8 +84,8 @@ export class Cursor {
   }
 
   /**
-   * The message at our place is another one than we read: stream and database of the other node went back in time together.
-   * What we applied of the time that was lost stays; what is there now is read again from the beginning, told as a gap.
+   * The message at the checkpoint is not the one that was applied: stream and database of the source were restored together.
+   * Applied transactions stay. The stream is read again from its beginning, and the range is reported as a gap.
    */
   async rewind({ firstSequence, lastSequence }: StreamState): Promise<void> {
     const { epoch, sequence } = this.checkpoint
@@ -101,24 +101,24 @@ export class Cursor {
   }
 
   /**
-   * Goes from incarnation to incarnation of the stream, up to the last of `metadata` or until `stop` says that what the stream
-   * still holds of the one we are in is to be read first. What was acknowledged in one that is over and is not there any more
-   * is a gap.
+   * Moves the checkpoint from epoch to epoch, up to the last one of `metadata`, or until `stop` returns true because the stream still
+   * has messages of the current epoch. Acknowledged messages of an ended epoch that are gone become a gap.
    */
   async #advanceEpochs({ epochs }: StreamMetadata, stop: (next: EpochRange) => boolean): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
       const { epoch, sequence } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
-      // One that began at 0 is told of only because its stream is gone.
+      // An epoch from 0 has no messages: its stream is gone.
       const next = epochs.slice(index + 1).find(({ from }) => from > 0)
-      if (!next) throw new MeshError('rejected', 'the stream tells of no incarnation that its messages could be of')
+      if (!next)
+        throw new MeshError('rejected', 'the description of the stream does not contain the epoch of its messages')
       if (index >= 0 && stop(next)) return
-      // Of an incarnation that nobody tells of any more, at least the next one is lost.
+      // The description no longer contains the old epoch: at least one message is lost.
       const lost = index >= 0 ? (epochs[index]!.last ?? sequence) : sequence + 1
-      // What we had read beyond what its writer knew to be stored comes again, first of all: it lay in the outbox.
+      // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
       const replayed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
-      // One that goes on behind older messages has them from a copy.
+      // An epoch that begins behind older messages continues a stream that was restored from a backup.
       await this.#startEpoch(
         next.epoch,
         next.from - 1 + replayed,
@@ -129,18 +129,21 @@ export class Cursor {
     }
   }
 
-  /** Fewer messages than we applied. A writer that lost some begins a new epoch; one that does not know of it went back in time. */
+  /**
+   * The stream has fewer messages than were applied. A writer that knows of the loss begins a new epoch; otherwise its database was
+   * restored together with the stream.
+   */
   async #handleStreamBehind({ epochs }: StreamMetadata, state: StreamState): Promise<void> {
     if (epochs.length > 0 && !this.#streamBehindConfirmed) {
       this.#streamBehind = true
-      throw new MeshError('not_found', 'the stream ends before what was applied; its node is to begin a new epoch')
+      throw new MeshError('not_found', 'the stream ends before the checkpoint, waiting for a new epoch')
     }
     await this.rewind(state)
   }
 
   /**
-   * Goes on in `epoch` behind `sequence`; `lastLost` is the last of the epoch before, which we shall not see. `replayed`: so
-   * many messages up to there we applied in the epoch before, and the last of them last.
+   * Continues in `epoch` behind `sequence`. `lastLost`: the last lost sequence of the previous epoch. `replayed`: number of messages
+   * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint.
    */
   #startEpoch(epoch: string, sequence: number, lastLost: number, reason: GapReason, replayed = 0): Promise<void> {
     const { lastMessageId } = this.checkpoint
@@ -148,13 +151,13 @@ export class Cursor {
     return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, replayed)
   }
 
-  /** Goes on behind `to`, in the same epoch. */
+  /** Continues behind `to`, in the same epoch. */
   async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number): Promise<void> {
     for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence))
       await this.#moveTo({ epoch: this.checkpoint.epoch, sequence: gap.to }, gap.from, gap.to, gap.reason)
   }
 
-  /** To another place; `from` to `to` are lost by that, if there are any. */
+  /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */
   async #moveTo(position: Position, from: number, to: number, reason: GapReason, replayed = 0): Promise<void> {
     const { source, applier, gap } = this.#options
     const { epoch, startTime, replayUntil } = this.checkpoint

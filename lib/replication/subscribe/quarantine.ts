@@ -1,6 +1,6 @@
-// Messages that could not be taken: set aside one file each, with the reason, until they are replayed or discarded. The
-// checkpoint says which are set aside; a file is written before the checkpoint passes the message, and removed after it is
-// released, so that a file without a place in the checkpoint is a leftover.
+// Messages that cannot be applied: one file each, with the reason, until they are replayed or discarded. The checkpoint names
+// the quarantined messages. A file is written before the checkpoint passes the message, and removed after the checkpoint releases
+// it, so a file that the checkpoint does not name is a leftover.
 
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
@@ -20,9 +20,9 @@ export type QuarantinedMessage = {
   epoch: string
   sequence: number
   reason: string
-  /** Id of the transaction; absent when the message could not be read. */
+  /** Id of the transaction; absent when the message is unreadable. */
   id?: string
-  /** ms since 1970: when the source stored it, and when it was set aside. */
+  /** ms since 1970: when the source stored it, and when it was quarantined. */
   storedAt: number
   quarantinedAt: number
   /** Bytes of the message without its headers. */
@@ -31,7 +31,7 @@ export type QuarantinedMessage = {
 
 export type QuarantineOptions = {
   directory: string
-  /** Most messages, and most bytes of them, of all sources together. */
+  /** Maximum number of messages, and of bytes of their files, of all sources together. */
   maxMessages: number
   maxBytes: number
   logger: Logger
@@ -61,26 +61,26 @@ const sameSource = (a: RemoteTable, b: RemoteTable) =>
 export class Quarantine {
   readonly #options: QuarantineOptions
   readonly #messages = new Map<string, { message: QuarantinedMessage; file: string; size: number }>()
-  /** Of the files. */
+  /** Bytes of all files. */
   #bytes = 0
 
   private constructor(options: QuarantineOptions) {
     this.#options = options
   }
 
-  /** Reads what was set aside before; a file that cannot be read is left where it is and logged. */
+  /** Reads the directory. An unreadable file is logged and stays where it is. */
   static async open(options: QuarantineOptions): Promise<Quarantine> {
     const quarantine = new Quarantine(options)
     const { directory, logger } = options
     for (const name of await readdir(directory).catch(() => [])) {
       const file = join(directory, name)
-      // Half written when its process died: the message itself is still in its stream.
+      // A temporary file of a process that died while writing: the message is still in its stream.
       if (!name.endsWith('.json')) await rm(file, { force: true }).catch(() => {})
       else
         try {
           quarantine.#add(await read(file), file, (await stat(file)).size)
         } catch (error) {
-          logger.warn({ file, reason: reasonOf(error) }, 'a message in quarantine cannot be read')
+          logger.warn({ file, reason: reasonOf(error) }, 'unreadable quarantine file')
         }
     }
     return quarantine
@@ -90,7 +90,7 @@ export class Quarantine {
     return this.#messages.size
   }
 
-  /** Of one source, or of all, in the order of their sequences. */
+  /** The messages of one source, or of all, by sequence. */
   list(source?: RemoteTable): QuarantinedMessage[] {
     return [...this.#messages.values()]
       .map(({ message }) => message)
@@ -98,7 +98,7 @@ export class Quarantine {
       .sort((a, b) => a.sequence - b.sequence)
   }
 
-  /** Idempotent. Rejects when there is no room, or the disk refuses. */
+  /** Idempotent. Rejects when the quarantine is full, and as the disk does. */
   async put(source: RemoteTable, epoch: string, entry: Entry, reason: string, id?: string): Promise<void> {
     const { directory, maxMessages, maxBytes } = this.#options
     const { sequence } = entry
@@ -114,7 +114,7 @@ export class Quarantine {
       headers: { ...entry.headers },
       data: Buffer.from(entry.data).toString('base64'),
     }
-    // Names of nodes and tables are no names of files.
+    // Names of nodes and tables may contain characters that a file name must not have.
     const name = createHash('sha256').update(keyOf(content)).digest('hex').slice(0, 32)
     const file = join(directory, `${name}.json`)
     const text = JSON.stringify(content)
@@ -126,7 +126,7 @@ export class Quarantine {
     this.#add(content, file, size)
   }
 
-  /** As it was received, but for the number of its delivery. Undefined when it is not here. */
+  /** The message as it was received, except its delivery number. Undefined when it is not in quarantine. */
   async entry(message: MessageRef): Promise<Entry | undefined> {
     const known = this.#messages.get(keyOf(message))
     if (!known) return undefined
@@ -143,7 +143,7 @@ export class Quarantine {
     await rm(known.file, { force: true })
   }
 
-  /** Drops what the checkpoint does not hold to be set aside. */
+  /** Removes the messages of a source that its checkpoint does not name. */
   async reconcile(source: RemoteTable, quarantined: Checkpoint['quarantined']): Promise<void> {
     for (const message of this.list(source))
       if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
@@ -159,6 +159,6 @@ export class Quarantine {
 
 async function read(file: string): Promise<FileContent> {
   const content: unknown = JSON.parse(await readFile(file, 'utf8'))
-  if (!fileSchema.Check(content)) throw new Error('it is not what was written')
+  if (!fileSchema.Check(content)) throw new Error('invalid content')
   return content
 }

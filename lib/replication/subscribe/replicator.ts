@@ -1,4 +1,4 @@
-// The manifest made to run: one subscriber for every remote table that is subscribed, started, placed and ended here.
+// Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
@@ -11,6 +11,7 @@ import { SerialQueue } from '../../util/serial-queue.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type Position } from './applier.ts'
+import { CatchUpProgress } from './catch-up-progress.ts'
 import type { Quarantine } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
@@ -23,23 +24,20 @@ export type ReplicatorOptions = {
   events: SubscriberEvents
   logger: Logger
   relayEnabled: boolean
-  /** Transactions that the host's outbox holds now, to be handed on. */
+  /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Makes our table of a subscription if it was dropped. */
+  /** Creates the local table of a subscription if it was dropped. */
   restoreTable(source: RemoteTable): Promise<void>
-  /** How far catching up is, of transactions. */
+  /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
 }
 
-/** ms between two looks at how far catching up is. */
-const PROGRESS_INTERVAL_MS = 250
-
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
-/** The remote tables that these nodes are subscribed to for. */
+/** The remote tables of these nodes to which the local node subscribes. */
 const sourcesOf = (nodes: Manifest['nodes']): RemoteTable[] =>
   nodes.flatMap(({ name, subscriptions }) =>
     subscriptions
@@ -51,23 +49,28 @@ export class Replicator {
   readonly #options: ReplicatorOptions
   readonly #subscribers = new Map<string, Subscriber>()
   readonly #appliers = new Map<string, Applier>()
-  /** Ended, with a checkpoint that the host still has to forget. */
+  /** Ended subscriptions whose checkpoint the host has not deleted yet. */
   readonly #pendingDeletes = new Map<string, RemoteTable>()
   readonly #counters = replicationCounters()
-  /** Of the manifest that was followed last. */
+  /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
-  /** Starts and ends happen one after the other. */
-  readonly #serialize = new SerialQueue()
-  /** Ends looking at how far a catching up is. */
-  #stopProgress: (() => void) | undefined
+  /** Serializes starts and ends. */
+  readonly #queue = new SerialQueue()
+  readonly #progress: CatchUpProgress
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    this.#progress = new CatchUpProgress({
+      timers: options.mesh.timers,
+      status: () => this.status(),
+      applied: () => this.#counters.applied,
+      report: options.progress,
+    })
   }
 
-  /** Starts what is subscribed now and ends what no longer is; a subscription that stays is not touched, a node that is the same object not looked at. */
+  /** Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. */
   reconcile({ nodes }: Manifest): Promise<void> {
-    return this.#serialize.run(async () => {
+    return this.#queue.run(async () => {
       const before = new Set(this.#reconciledNodes)
       const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
       const desired = new Map(
@@ -82,12 +85,11 @@ export class Replicator {
   }
 
   /**
-   * Stores where a subscription begins, before it is committed: at `startTime` if that is asked for and differs from what was
-   * agreed last, else where it was, else at the end of the stream as the stream itself reports it. Rejects as the mesh and
-   * the host do.
+   * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
+   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do.
    */
   setStart(source: RemoteTable, startTime?: string): Promise<void> {
-    return this.#serialize.run(async () => {
+    return this.#queue.run(async () => {
       const { mesh, requestTimeout } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
@@ -109,7 +111,7 @@ export class Replicator {
       const running = this.#subscribers.get(key)
       if (running) await this.#stop(key, running)
       try {
-        // One that ran may have found a start by itself meanwhile.
+        // The running subscriber may have stored a checkpoint meanwhile.
         if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
       } finally {
         if (running) this.#start(key, source)
@@ -117,20 +119,20 @@ export class Replicator {
     })
   }
 
-  /** Takes back what `place` stored for a subscription that did not come about. */
+  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
   async clearStart(source: RemoteTable): Promise<void> {
-    await this.#serialize.run(async () => {
+    await this.#queue.run(async () => {
       if (!this.#subscribers.has(keyOf(source))) await this.#deleteCheckpoint(source)
     })
   }
 
-  /** Another node announced where its streams are. */
+  /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
     for (const { database, table, epoch, sequence } of streams)
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** This node, or all, were started anew and have forgotten what was asked of them; or, not `certain`, it only seems so. */
+  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
   restart(node?: string, certain = true): void {
     for (const subscriber of this.#subscribers.values()) {
       if (node !== undefined && subscriber.source.node !== node) continue
@@ -143,7 +145,7 @@ export class Replicator {
     return [...this.#subscribers.values()].map((subscriber) => subscriber.status())
   }
 
-  /** Gaps since the subscription began, and the transactions in them. */
+  /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
     const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
     return { gaps, lost }
@@ -172,10 +174,10 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
-  /** Waits a bounded time for what the database is doing. */
+  /** Waits a limited time for a database that does not answer. */
   async close(): Promise<void> {
-    this.#stopProgress?.()
-    await this.#serialize.run(async () => {
+    this.#progress.stop()
+    await this.#queue.run(async () => {
       await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
   }
@@ -186,31 +188,6 @@ export class Replicator {
     return subscriber
   }
 
-  /**
-   * For as long as any subscription is behind by more than what was done between two looks on average: what comes while other things
-   * are applied is no catching up, and neither is what is over by the second look. One that is interrupted has no end.
-   */
-  #watchProgress(): void {
-    if (this.#stopProgress) return
-    const appliedBefore = this.#counters.applied
-    const report = this.#options.progress()
-    let polls = 0
-    this.#stopProgress = this.#options.mesh.timers.every(PROGRESS_INTERVAL_MS, () => {
-      const lag = { all: 0, catchingUp: 0 }
-      for (const { state, lag: behind } of this.status()) {
-        lag.all += behind
-        if (state === 'catching-up') lag.catchingUp += behind
-      }
-      const done = this.#counters.applied - appliedBefore
-      const isBehind = lag.catchingUp > done / ++polls
-      if (isBehind && polls > 1) report(done, done + lag.catchingUp)
-      if (isBehind) return
-      if (lag.all === lag.catchingUp) report(done, done)
-      this.#stopProgress?.()
-      this.#stopProgress = undefined
-    })
-  }
-
   #start(key: string, source: RemoteTable): void {
     const { events } = this.#options
     const subscriber = new Subscriber({
@@ -218,7 +195,7 @@ export class Replicator {
       events: {
         ...events,
         state: (source, state, ...more) => {
-          if (state === 'catching-up') this.#watchProgress()
+          if (state === 'catching-up') this.#progress.start()
           events.state(source, state, ...more)
         },
       },
@@ -241,7 +218,7 @@ export class Replicator {
     await this.#deleteCheckpoint(subscriber.source)
   }
 
-  /** A checkpoint that stays would be resumed from by a later subscription: what the host refuses now is owed. */
+  /** Retries later if the host rejects it, because a later subscription would resume at a checkpoint that remains. */
   async #deleteCheckpoint(source: RemoteTable): Promise<void> {
     this.#applierOf(source).dropCheckpoint(source.node)
     try {
@@ -250,7 +227,7 @@ export class Replicator {
       this.#pendingDeletes.delete(keyOf(source))
     } catch (error) {
       this.#pendingDeletes.set(keyOf(source), source)
-      this.#options.logger.warn({ ...source, reason: reasonOf(error) }, 'a checkpoint could not be removed yet')
+      this.#options.logger.warn({ ...source, reason: reasonOf(error) }, 'cannot delete the checkpoint, retrying later')
     }
   }
 

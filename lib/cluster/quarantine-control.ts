@@ -1,0 +1,17 @@
+// The quarantine as operators use it.
+
+import type { RemoteTable } from '../host/host.ts'
+import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
+import type { ReplayOutcome } from '../replication/subscribe/subscriber.ts'
+
+export interface QuarantineControl {
+  /** The messages of one remote table, or of all, by sequence. Empty while clustering is disabled. */
+  list(source?: RemoteTable): QuarantinedMessage[]
+  /**
+   * Applies the messages with these sequences, or all; keeps those that still fail. Rejects subscription_not_found,
+   * clustering_disabled, closed, internal (the host rejected: what was applied before stays applied).
+   */
+  replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome>
+  /** Deletes the messages: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */
+  discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]>
+}

@@ -1,0 +1,309 @@
+// Everything that runs only while clustering is enabled: builds the parts, connects them, starts them, ends them.
+//
+// What needs what: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
+// and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
+// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+
+import { dirname, join, resolve } from 'node:path'
+import type { RemoteTable } from '../host/host.ts'
+import type { HybridClock } from '../host/hybrid-clock.ts'
+import { findNode } from '../manifest/manifest.ts'
+import { tokenFault } from '../manifest/names.ts'
+import type { Commit, ManifestStore } from '../manifest/store.ts'
+import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { type Progress, ProgressReport } from '../observe/progress.ts'
+import type { OperationContext } from '../operations/index.ts'
+import { Negotiator, type RevisionOf } from '../peers/negotiator.ts'
+import { type PeerListener, Peers } from '../peers/peers.ts'
+import { Registers } from '../peers/registers.ts'
+import { Publisher } from '../replication/publish/publisher.ts'
+import { Quarantine } from '../replication/subscribe/quarantine.ts'
+import { Replicator } from '../replication/subscribe/replicator.ts'
+import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { createMesh } from './create-mesh.ts'
+import type { CheckedOptions } from './options.ts'
+import { Reconciler } from './reconcile.ts'
+import { type Emit, subscriptionReports } from './reports.ts'
+
+export type ServiceOptions = {
+  options: CheckedOptions
+  store: ManifestStore
+  clock: HybridClock
+  emit: Emit
+}
+
+/** What is opened before the parts that use it. */
+type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
+
+/** Steps of `open` that `progress` reports. */
+const OPEN_STEPS = 3
+
+export class Service {
+  readonly mesh: Mesh
+  readonly publisher: Publisher
+  readonly replicator: Replicator
+  readonly peers: Peers
+  readonly quarantine: Quarantine
+  readonly #options: CheckedOptions
+  readonly #store: ManifestStore
+  readonly #clock: HybridClock
+  readonly #emit: Emit
+  /** Why a node, database or table of that name cannot take part in the cluster. */
+  readonly #nameFault: NameCheck
+  readonly #negotiator: Negotiator
+  readonly #registers: Registers
+  /** Undefined until the manifest is in effect for the first time. */
+  #reconciler: Reconciler | undefined
+  /** Another process uses the name of this node and was there first: this one takes no part until it is opened again. */
+  #superseded = false
+
+  /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
+  static async create(serviceOptions: ServiceOptions): Promise<Service> {
+    const { options, store, clock, emit } = serviceOptions
+    emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
+    const directory = join(resolve(dirname(options.configFile), store.settings.rootPath ?? '.'), 'clustering')
+    const mesh = createMesh(options, store, directory)
+    const unsupported = await mesh.nameCheck?.()
+    const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
+    store.restrictNames(nameFault)
+    await ensurePrivateDirectory(directory)
+    const quarantine = await Quarantine.open({
+      directory: join(directory, 'quarantine'),
+      maxMessages: options.maxQuarantined,
+      maxBytes: options.maxQuarantinedBytes,
+      logger: options.logger,
+    })
+    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
+  }
+
+  private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
+    this.#options = options
+    this.#store = store
+    this.#clock = clock
+    this.#emit = emit
+    this.mesh = foundation.mesh
+    this.quarantine = foundation.quarantine
+    this.#nameFault = foundation.nameFault
+    this.#registers = foundation.registers
+    this.publisher = this.#createPublisher()
+    this.replicator = this.#createReplicator()
+    this.peers = this.#createPeers()
+    this.#negotiator = this.#createNegotiator()
+  }
+
+  /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
+  async start(): Promise<void> {
+    const { mesh, replicator, peers } = this
+    const { settings, manifest } = this.#store
+    const step = (step: string, done: number) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS })
+    this.#store.listen({
+      committed: (commit) => this.#onCommit(commit),
+      limitsChanged: ({ streams }) => this.#onLimitsChanged(streams),
+      rejected: () => {},
+      missing: () => {},
+    })
+    step('servers', 1)
+    await mesh.setLimits(settings.streams)
+    await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
+    step('subscriptions', 2)
+    peers.start()
+    const started = this.#store.manifest
+    await replicator.reconcile(started)
+    this.#reconciler = new Reconciler({
+      mesh,
+      replicator,
+      store: this.#store,
+      logger: this.#options.logger,
+      inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
+    })
+    // The file may have been edited while the servers started.
+    this.#reconciler.reconcile()
+    step('subscriptions', 3)
+  }
+
+  /** Resolves when everything committed so far was tried once. Never rejects. */
+  async reconciled(): Promise<void> {
+    await this.#reconciler?.idle()
+  }
+
+  /** The parts that operations use. */
+  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams'> {
+    const { mesh, peers, publisher, replicator } = this
+    const streams: OperationContext['streams'] = {
+      purge: (database, table, options) => publisher.purge({ database, table }, options),
+      losses: (source: RemoteTable) => replicator.losses(source),
+    }
+    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+  }
+
+  /** Waits for transactions in flight, then ends both servers. The outbox keeps what was not acknowledged. */
+  async close(): Promise<void> {
+    await this.publisher.close()
+    await this.#end()
+    await this.#registers.flush()
+    await this.#reconciler?.idle()
+  }
+
+  async #end(): Promise<void> {
+    this.#negotiator.close()
+    this.peers.close()
+    this.#reconciler?.close()
+    await this.replicator.close()
+    await this.mesh.close()
+  }
+
+  // --- the parts --------------------------------------------------------------------------------------------------------
+
+  #createPublisher(): Publisher {
+    const { host, logger, requestTimeout, publishWindow, publishTimeout, maxInFlight, maxInFlightBytes } = this.#options
+    return new Publisher({
+      mesh: this.mesh,
+      host,
+      node: this.#store.manifest.nodeName,
+      logger,
+      window: publishWindow,
+      maxInFlight,
+      maxInFlightBytes,
+      timeout: publishTimeout,
+      requestTimeout,
+    })
+  }
+
+  #createReplicator(): Replicator {
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    return new Replicator({
+      mesh: this.mesh,
+      host,
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      quarantine: this.quarantine,
+      logger,
+      progress: () => this.#progress({ task: 'catch-up' }),
+      requestTimeout,
+      maxBatch,
+      maxBatchBytes,
+      relayEnabled: this.#store.settings.republishMessages,
+      relay: (transactions) => this.publisher.relay(transactions),
+      restoreTable: (source) => this.#negotiator.restoreTable(source),
+      events: subscriptionReports(this.#emit, logger),
+    })
+  }
+
+  #createPeers(): Peers {
+    const { host, logger, requestTimeout } = this.#options
+    const { manifest, settings } = this.#store
+    return new Peers({
+      mesh: this.mesh,
+      host,
+      node: manifest.nodeName,
+      logger,
+      requestTimeout,
+      clusteringPort: settings.ports.cluster,
+      operationsApiPort: settings.operationsApiPort,
+      negotiate: (request) => this.#negotiator.handleRequest(request),
+      positions: () => this.publisher.recentPositions(),
+      listener: this.#peerListener(),
+    })
+  }
+
+  #createNegotiator(): Negotiator {
+    const { publisher, replicator, peers } = this
+    const { host, logger } = this.#options
+    return new Negotiator({
+      node: this.#store.manifest.nodeName,
+      host,
+      logger,
+      peers,
+      starts: {
+        ensureStream: (table) => publisher.ensure(table),
+        setStart: (source, startTime) => replicator.setStart(source, startTime),
+        clearStart: (source) => replicator.clearStart(source),
+      },
+      registers: this.#registers,
+      timestamp: () => this.#clock.timestamp(),
+      observe: (revision) => {
+        this.#clock.merge(revision)
+        return revision === '' || this.#clock.accepts(revision)
+      },
+      manifest: () => this.#store.manifest,
+      commit: (change, cause, revisionOf) => this.#store.commit(change, cause, revisionOf),
+      nameFault: this.#nameFault,
+      timers: this.mesh.timers,
+      progress: (node, step) => this.#progress({ task: 'configure', node, step }),
+    })
+  }
+
+  #progress(task: Pick<Progress, 'task' | 'step' | 'node'>): (done: number, total: number) => void {
+    const report = new ProgressReport(this.mesh.timers, (progress) => this.#emit('progress', progress), task)
+    return (done, total) => report.update(done, total)
+  }
+
+  // --- what the mesh, the peers and the store report ----------------------------------------------------------------------
+
+  #meshListener(): MeshListener {
+    const { publisher, replicator, peers } = this
+    return {
+      state: (state, reason) => {
+        this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
+        if (state !== 'connected') return
+        // The first time too: the outbox may hold transactions that were committed before this process started.
+        publisher.resume()
+        replicator.restart()
+        peers.sendHeartbeat()
+      },
+      linked: () => peers.sendHeartbeat(),
+      rejected: (peer, reason) => this.#reportRejected(peer, reason),
+    }
+  }
+
+  #peerListener(): PeerListener {
+    const emitIfInManifest = (event: 'peer:up' | 'peer:down', node: string, reason?: string) => {
+      if (findNode(this.#store.manifest, node)) this.#emit(event, { node, ...(reason ? { reason } : {}) })
+    }
+    return {
+      up: (node) => emitIfInManifest('peer:up', node),
+      down: (node) => emitIfInManifest('peer:down', node, 'no heartbeat'),
+      returned: (node, restarted) => {
+        this.replicator.restart(node, restarted)
+        this.#negotiator.onPeerUp(node)
+      },
+      duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
+      superseded: () => void this.#standDown(),
+      streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
+    }
+  }
+
+  #onCommit({ current, changes, note }: Commit): void {
+    if (this.#superseded) return
+    this.#reconciler?.reconcile()
+    for (const change of changes) {
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name))
+        this.#emit('peer:up', { node: change.node.name })
+    }
+    // A commit without revisions is a local change: the remote node has yet to learn it.
+    const revisionOf = note as RevisionOf | undefined
+    const changedNodes = this.#registers.sync(current, revisionOf ?? (() => this.#clock.timestamp()))
+    if (!revisionOf) for (const node of changedNodes) this.#negotiator.scheduleCompare(node)
+  }
+
+  /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
+  #onLimitsChanged(limits: StreamLimits): void {
+    this.#options.logger.info({ ...limits }, 'stream limits changed')
+    if (!this.#superseded) this.#reconciler?.reconcile()
+  }
+
+  #reportRejected(node: string, reason: string): void {
+    this.#options.logger.error({ node, reason }, 'connection rejected')
+    this.#emit('connection:rejected', { node, reason })
+  }
+
+  /** Ends requests, subscriptions and servers. The outbox keeps what is committed; the manifest still follows the file. */
+  async #standDown(): Promise<void> {
+    if (this.#superseded) return
+    this.#superseded = true
+    const reason = 'another process used this node name first: this process takes no part until it is opened again'
+    this.#reportRejected(this.#store.manifest.nodeName, reason)
+    await this.#end()
+  }
+}

@@ -1,0 +1,80 @@
+// Confirms to the host which transactions are stored, so that the host can remove them from its outbox.
+
+import { setTimeout as delay } from 'node:timers/promises'
+import { reasonOf } from '../../errors.ts'
+import type { Outbox } from '../../host/outbox.ts'
+import type { TableName } from '../../mesh/mesh.ts'
+import type { Logger } from '../../observe/logger.ts'
+import type { OutgoingPart, PendingTransaction } from './pending-transaction.ts'
+
+export type OutboxConfirmationOptions = {
+  outbox: Outbox
+  logger: Logger
+  /** In the order of the outbox, by id. Confirmed transactions are removed. */
+  pending: Map<string, PendingTransaction>
+  /** Transactions that the outbox keeps, by id. */
+  rejected: ReadonlyMap<string, unknown>
+  onConfirmed(stored: readonly PendingTransaction[]): void
+}
+
+const RETRY_DELAY_MS = 1_000
+
+export class OutboxConfirmation {
+  readonly #options: OutboxConfirmationOptions
+  #confirming: Promise<void> | undefined
+  #closed = false
+
+  constructor(options: OutboxConfirmationOptions) {
+    this.#options = options
+  }
+
+  schedule(): void {
+    this.#confirming ??= this.#confirm().finally(() => {
+      this.#confirming = undefined
+      // A transaction may have been stored while the last round ended.
+      const [oldest] = this.#options.pending.values()
+      if (oldest?.unstoredParts === 0 && !this.#closed) this.schedule()
+    })
+  }
+
+  /** From now on a failed confirmation is not retried. */
+  stopRetrying(): void {
+    this.#closed = true
+  }
+
+  async idle(): Promise<void> {
+    await this.#confirming
+  }
+
+  /**
+   * Confirms the longest prefix of the outbox whose transactions are wholly stored. So the outbox holds of each table exactly
+   * the transactions behind the table's confirmed position, and a count shows which of them a stream has already.
+   */
+  async #confirm(): Promise<void> {
+    const { outbox, logger, pending, rejected, onConfirmed } = this.#options
+    // One confirmation covers everything that is acknowledged in the same turn.
+    await Promise.resolve()
+    for (;;) {
+      const stored: PendingTransaction[] = []
+      for (const each of pending.values()) {
+        if (each.unstoredParts > 0) break
+        stored.push(each)
+      }
+      const newest = stored.at(-1)
+      if (!newest) return
+      const last = new Map<TableName, OutgoingPart>()
+      for (const { parts } of stored) for (const part of parts) last.set(part.table, part)
+      try {
+        const { id, timestamp } = newest
+        const positions = [...last.values()].map(({ publishedPosition }) => publishedPosition)
+        await outbox.confirmPublished({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
+        for (const { id } of stored) pending.delete(id)
+        onConfirmed(stored)
+      } catch (error) {
+        logger.error({ reason: reasonOf(error) }, 'the host cannot store the published positions, retrying')
+        if (this.#closed) return
+        await delay(RETRY_DELAY_MS)
+      }
+    }
+  }
+}

@@ -1,0 +1,53 @@
+// Encodes a transaction as messages, one for each table, and rejects what a peer cannot decode.
+
+import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
+import type { Transaction, Write } from '../../host/host.ts'
+import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import { TableMap } from '../../mesh/table-map.ts'
+import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
+import { encode, isReplicable, isValidTransactionId, splitByTable } from '../wire.ts'
+import { OutgoingPart, type PartListener, type PendingTransaction } from './pending-transaction.ts'
+
+/** Bytes of the largest message that are reserved for headers and the server's protocol. */
+const HEADER_RESERVE_BYTES = 64 * 1024
+/** How much a relaying node may add to a transaction: bytes, and decoded values. */
+const MAX_RELAY_GROWTH = { bytes: 64 * 1024, values: 1_024 }
+
+export class PartEncoder {
+  readonly #mesh: Mesh
+  readonly #listener: PartListener
+  /** One object for each table that was written; undefined for tables that cannot be replicated. */
+  readonly #tables = new TableMap<TableName | undefined>()
+
+  constructor(mesh: Mesh, listener: PartListener) {
+    this.#mesh = mesh
+    this.#listener = listener
+  }
+
+  /** The messages of a transaction, or why it cannot be replicated. */
+  encode(pending: PendingTransaction, transaction: Transaction): OutgoingPart[] | ClusterError {
+    const growth = transaction.origin ? { bytes: 0, values: 0 } : MAX_RELAY_GROWTH
+    const maxBytes = this.#mesh.maxPayload - HEADER_RESERVE_BYTES - growth.bytes
+    const maxValues = MAX_DECODED_VALUES - growth.values
+    const toParts = ({ table, writes }: { table: TableName; writes: readonly Write[] }): OutgoingPart[] => {
+      const replicated = this.#tables.get(table, toReplicable)
+      if (!replicated) return []
+      return [new OutgoingPart(this.#listener, pending, replicated, encode(transaction, writes, this.#listener.node))]
+    }
+    try {
+      if (!isValidTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
+      const split = splitByTable(transaction)
+      const parts = split.length === 1 ? toParts(split[0]!) : split.flatMap(toParts)
+      const largest = parts.reduce((size, { data }) => Math.max(size, data.byteLength), 0)
+      if (largest > maxBytes) return clusterError('transaction_too_large', `${largest} bytes`, maxBytes)
+      if (parts.some(({ data }) => checkDecodeLimits(data, maxValues)))
+        return clusterError('transaction_too_large', 'more values', maxValues)
+      return parts
+    } catch (error) {
+      const message = `a transaction cannot be encoded: ${reasonOf(error)}`
+      return new ClusterError('invalid_request', message, { cause: error, issues: [{ path: 'writes', message }] })
+    }
+  }
+}
+
+const toReplicable = (table: TableName): TableName | undefined => (isReplicable(table) ? table : undefined)

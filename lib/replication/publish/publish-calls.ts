@@ -1,0 +1,141 @@
+// Calls of `publish` that wait for the acknowledgement of their transaction, and their deadlines.
+
+import { type ClusterError, clusterError } from '../../errors.ts'
+import type { Mesh } from '../../mesh/mesh.ts'
+
+/** A call of `publish` that waits. */
+export class PublishCall {
+  readonly promise: Promise<void>
+  /** ms, by `Timers.elapsed`. */
+  readonly deadline: number
+  /** The first pass over the outbox that starts after the call. */
+  readonly readInPass: number
+  resolve!: () => void
+  reject!: (error: ClusterError) => void
+
+  constructor(deadline: number, pass: number) {
+    this.deadline = deadline
+    this.readInPass = pass
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve
+      this.reject = reject
+    })
+  }
+}
+
+/** A transaction that was read from the outbox, with the call that waits for it. */
+export type CallHolder = { call: PublishCall | undefined }
+
+export type PublishCallsOptions = {
+  mesh: Mesh
+  /** ms that a call waits. */
+  timeout: number
+  maxWaiting: number
+  /** The transactions that were read from the outbox. */
+  holders(): Iterable<CallHolder>
+  /** The deadline of a call passed before its transaction was read from the outbox. */
+  onUnreadTimeout(id: string): void
+  onTimeout(): void
+}
+
+const EXPIRY_INTERVAL_MS = 100
+
+export class PublishCalls {
+  readonly #options: PublishCallsOptions
+  /** Calls whose transaction was not read from the outbox yet, by its id. */
+  readonly #unread = new Map<string, PublishCall>()
+  readonly #stopExpiry: () => void
+  #waiting = 0
+  /** No call expires before this time. */
+  #nextDeadline = Number.POSITIVE_INFINITY
+
+  constructor(options: PublishCallsOptions) {
+    this.#options = options
+    this.#stopExpiry = options.mesh.timers.every(EXPIRY_INTERVAL_MS, () => this.#expire())
+  }
+
+  get waiting(): number {
+    return this.#waiting
+  }
+
+  /** The caller adds it to the unread calls, or to the transaction. Returns publish_timeout when too many calls wait. */
+  create(pass: number): PublishCall | ClusterError {
+    const { mesh, timeout, maxWaiting } = this.#options
+    if (this.#waiting >= maxWaiting) return this.#timeoutError(`${this.#waiting} transactions wait already`)
+    const call = new PublishCall(mesh.timers.elapsed() + timeout, pass)
+    this.#waiting++
+    if (this.#nextDeadline > call.deadline) this.#nextDeadline = call.deadline
+    return call
+  }
+
+  addUnread(id: string, call: PublishCall): void {
+    this.#unread.set(id, call)
+  }
+
+  findUnread(id: string): PublishCall | undefined {
+    return this.#unread.get(id)
+  }
+
+  takeUnread(id: string): PublishCall | undefined {
+    const call = this.#unread.get(id)
+    if (call) this.#unread.delete(id)
+    return call
+  }
+
+  finish(holder: CallHolder, error?: ClusterError): void {
+    const { call } = holder
+    holder.call = undefined
+    if (call) this.#settle(call, error)
+  }
+
+  /** Call after a complete pass. A transaction that the pass did not contain was published and removed before the call. */
+  finishUnread(pass: number, rejected: ReadonlyMap<string, ClusterError>): void {
+    for (const [id, call] of this.#unread) {
+      const error = rejected.get(id)
+      if (!error && call.readInPass > pass) continue
+      this.#unread.delete(id)
+      this.#settle(call, error)
+    }
+  }
+
+  stopExpiry(): void {
+    this.#stopExpiry()
+  }
+
+  /** Rejects every call that waits. */
+  close(): void {
+    for (const call of this.#unread.values()) this.#settle(call, clusterError('closed'))
+    this.#unread.clear()
+    for (const holder of this.#options.holders()) this.finish(holder, clusterError('closed'))
+  }
+
+  #settle(call: PublishCall, error?: ClusterError): void {
+    this.#waiting--
+    if (error) call.reject(error)
+    else call.resolve()
+  }
+
+  #expire(): void {
+    const { mesh, timeout, holders, onUnreadTimeout } = this.#options
+    const now = mesh.timers.elapsed()
+    if (now < this.#nextDeadline) return
+    this.#nextDeadline = Number.POSITIVE_INFINITY
+    const isExpired = ({ deadline }: PublishCall) => {
+      if (deadline > now) this.#nextDeadline = Math.min(this.#nextDeadline, deadline)
+      return deadline <= now
+    }
+    const timeoutError = () => this.#timeoutError(`${timeout} ms have passed, the mesh is ${mesh.state}`)
+    for (const [id, call] of this.#unread) {
+      if (!isExpired(call)) continue
+      onUnreadTimeout(id)
+      this.#unread.delete(id)
+      this.#settle(call, timeoutError())
+    }
+    for (const holder of holders()) if (holder.call && isExpired(holder.call)) this.finish(holder, timeoutError())
+  }
+
+  #timeoutError(reason: string): ClusterError {
+    this.#options.onTimeout()
+    return clusterError('publish_timeout', reason)
+  }
+}

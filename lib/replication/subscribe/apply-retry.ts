@@ -1,0 +1,69 @@
+// Retries what the host rejects, without end: a subscription never skips a transaction by itself.
+
+import { reasonOf } from '../../errors.ts'
+import type { RemoteTable } from '../../host/host.ts'
+import { MeshError } from '../../mesh/mesh.ts'
+import type { Logger } from '../../observe/logger.ts'
+import type { ReplicationCounters } from '../../observe/metrics.ts'
+import { Backoff } from '../../util/backoff.ts'
+import type { Timers } from '../../util/timers.ts'
+import type { WakeableSleep } from './wakeable-sleep.ts'
+
+export type ApplyRetryOptions = {
+  source: RemoteTable
+  timers: Timers
+  sleep: WakeableSleep
+  /** Aborts when the subscription stops. */
+  signal: AbortSignal
+  counters: ReplicationCounters
+  logger: Logger
+  /** Creates the local table if it was dropped; has no effect when it exists. */
+  restoreTable(source: RemoteTable): Promise<void>
+  onStalled(sequence: number, reason: string, attempts: number): void
+}
+
+/** ms. */
+const RETRY_BACKOFF = { first: 50, max: 2_000 }
+/** ms between two reports that the database does not answer. */
+const SLOW_APPLY_INTERVAL_MS = 5_000
+
+export class ApplyRetry {
+  readonly #options: ApplyRetryOptions
+
+  constructor(options: ApplyRetryOptions) {
+    this.#options = options
+  }
+
+  /** Resolves when `work` has succeeded. Rejects when the subscription stops before that. */
+  async run(sequence: number, work: () => Promise<void>): Promise<void> {
+    const { source, sleep, signal, counters, logger, restoreTable, onStalled } = this.#options
+    let backoff: Backoff | undefined
+    for (let attempts = 1; ; attempts++) {
+      const cancelReport = this.#reportWhileSlow(sequence, attempts)
+      try {
+        return await work()
+      } catch (error) {
+        if (!signal.aborted) onStalled(sequence, reasonOf(error), attempts)
+      } finally {
+        cancelReport()
+      }
+      counters.retries++
+      // The table may have been dropped since the subscription was agreed on.
+      await restoreTable(source).catch((error) =>
+        logger.warn({ ...source, reason: reasonOf(error) }, 'cannot create the table'),
+      )
+      backoff ??= new Backoff(RETRY_BACKOFF)
+      if (!signal.aborted) await sleep.sleep(backoff.next())
+      if (signal.aborted) throw new MeshError('aborted', 'the subscription ended')
+    }
+  }
+
+  #reportWhileSlow(sequence: number, attempts: number): () => void {
+    const { timers, onStalled } = this.#options
+    const started = timers.elapsed()
+    return timers.every(SLOW_APPLY_INTERVAL_MS, () => {
+      const seconds = Math.round((timers.elapsed() - started) / 1_000)
+      onStalled(sequence, `the database has not answered for ${seconds} s`, attempts)
+    })
+  }
+}
