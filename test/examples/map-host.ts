@@ -23,6 +23,7 @@ class MapHost implements Host {
   readonly #checkpoints = new Map<string, Checkpoint>()
 
   info = () => ({ version: '1.0.0' })
+  lastTimestamp = async () => undefined // no rows survive a restart
   describe = async () => [...this.#tables.values()]
   createTable = async (table: TableDescription) => void this.#tables.set(nameOf(table.database, table.table), table)
   loadCheckpoint = async (source: RemoteTable) => this.#checkpoints.get(nameOf(source))
