@@ -1,5 +1,5 @@
 // The port to the network between nodes: requests, announcements, and one append-only stream a table on each node.
-// Names are nodes and tables; subjects, domains and servers are the business of whoever implements this.
+// Its names are nodes and tables; subjects, domains and servers belong to the implementation.
 
 import type { RemoteTable } from '../host/host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
@@ -10,26 +10,26 @@ export type { NameCheck, RemoteTable, Route, Routes }
 export type TableName = { database: string; table: string }
 
 /**
- * `connecting`: not there yet; `connected`: own streams can be written and other nodes asked; `disconnected`: neither, being
- * repaired; `stopped`: closed.
+ * `connecting`: opening; `connected`: local streams are writable and remote nodes can be asked; `disconnected`: neither, recovering;
+ * `stopped`: closed.
  */
 export type MeshState = 'connecting' | 'connected' | 'disconnected' | 'stopped'
 
 export type MeshErrorCode =
-  /** Nobody of that name listens. */
+  /** No node of that name listens. */
   | 'no_responders'
   | 'timeout'
   | 'aborted'
-  /** Our own connection is down. */
+  /** The local connection is down. */
   | 'disconnected'
   /** No such stream. */
   | 'not_found'
   /** The stream's last sequence is not the expected one. */
   | 'wrong_sequence'
   | 'too_large'
-  /** A reader that cannot go on; open another. */
+  /** The reader cannot continue; open a new one. */
   | 'reader_lost'
-  /** Anything else the other side answered. */
+  /** Any other error that the remote side answered. */
   | 'rejected'
 
 export class MeshError extends Error {
@@ -43,28 +43,31 @@ export class MeshError extends Error {
 
 export type Headers = Readonly<Record<string, string>>
 
-/** What a stream stores. */
+/** A message as a stream stores it. */
 export type Message = { data: Uint8Array; headers: Headers }
 
-/** What a stream's last message is to be: its sequence, 0 for none, and its `Nats-Msg-Id` header. */
+/** The expected last message of a stream: its sequence (0: empty stream) and its `Nats-Msg-Id` header. */
 export type ExpectedLast = { sequence: number; id?: string }
 
-/** A stored message. `delivery` numbers what this reader was sent, from 1: a jump in it is a loss on the way, a jump in `sequence` alone a hole in the stream. */
+/**
+ * A stored message. `delivery` numbers the messages sent to this reader, from 1: a jump in it is a loss in transit, a jump in
+ * `sequence` alone a hole in the stream. `time`: ms since 1970.
+ */
 export type Entry = Message & { sequence: number; delivery: number; time: number }
 
 export type StreamState = {
-  /** Free text of the stream's owner. */
+  /** Text of the stream's owner, not interpreted by the mesh. */
   description: string
-  /** When this stream was created, as the store tells it; changes when it is made anew. */
+  /** Creation time as the store reports it; differs after the stream was created again. */
   created: string
-  /** The oldest sequence still there; last + 1 when empty. */
+  /** The oldest stored sequence; last + 1 when empty. */
   firstSequence: number
-  /** The sequence given last, 0 when none ever was. */
+  /** The last assigned sequence; 0 when there was never a message. */
   lastSequence: number
   messages: number
 }
 
-/** What a stream keeps at most: age in seconds, size in bytes, number of messages; absent: no limit. What is oldest goes first. */
+/** Maximum age in seconds, size in bytes and number of messages of a stream; absent: no limit. The oldest messages are deleted first. */
 export type StreamLimits = {
   readonly maxAge?: number | undefined
   readonly maxBytes?: number | undefined
@@ -72,7 +75,7 @@ export type StreamLimits = {
 }
 
 export interface Reader {
-  /** At least one entry, at most `maxMessages`; waits for as long as it takes. Rejects with `reader_lost` once it cannot go on or is closed. */
+  /** Waits without limit for at least one entry, at most `maxMessages`. Rejects `reader_lost` when the reader failed or is closed. */
   next(): Promise<Entry[]>
   close(): void
 }
@@ -80,13 +83,13 @@ export interface Reader {
 /** A member of the network as `cluster_network` shows it. */
 export type Member = { node: string; responseTime: number; connectedNodes: string[]; routes: Route[] }
 
-/** What the network tells whoever opened it. None of these may throw. */
+/** Callbacks of the mesh to its owner. They must not throw. */
 export type MeshListener = {
-  /** The same state again when the reason is another; `connected` with a reason: own streams can be written, other nodes not reached. */
+  /** Also called when only the reason changes. `connected` with a reason: local streams are writable, remote nodes are not reached. */
   state(state: MeshState, reason?: string): void
-  /** Somebody was kept out, or we were: wrong credentials, a second node of one name, a bad certificate. */
+  /** A connection was rejected, by this node or by the peer: wrong credentials, a duplicate node name, an invalid certificate. */
   rejected(peer: string, reason: string): void
-  /** The way to the other nodes was made anew: what was asked of them before is forgotten. */
+  /** The link to the remote nodes is a new one: their state of earlier requests is lost. */
   linked(): void
 }
 
@@ -94,43 +97,43 @@ export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined
 
 export interface Mesh {
   readonly state: MeshState
-  /** Another text whenever the server of our streams was started anew: what others asked of it before is forgotten. */
+  /** Id of the current run of the local streams' server. When it changes, the server's state of earlier requests is lost. */
   readonly session: string
   /** Largest message that a stream can store, in bytes, headers included. */
   readonly maxPayload: number
-  /** The time that everybody who uses this mesh goes by. */
+  /** The clock for all users of this mesh. */
   readonly timers: Timers
 
-  /** Names that this network cannot carry although they are valid; absent: it carries all. May be called before `open`, and rejects as that does. */
+  /** A check for valid names that this network cannot carry; absent: it carries all. May be called before `open`, and rejects as `open` does. */
   nameCheck?(): Promise<NameCheck>
-  /** Resolves when connected. Rejects with a ClusterError when that cannot be: missing binary, taken port. */
+  /** Resolves when connected. Rejects with a ClusterError, for example for a missing binary or a taken port. */
   open(node: string, routes: Routes, listener: MeshListener): Promise<void>
-  /** Idempotent; ends everything this mesh started. */
+  /** Idempotent; ends all that this mesh started. */
   close(): Promise<void>
-  /** Where there is a password: asks for it again. Resolves when another one is in effect. */
+  /** For networks with a password: reads it again. Resolves when a changed one is in effect. */
   rotatePassword?(): Promise<void>
   /** Resolves when the new routes are in effect. */
   setRoutes(routes: Routes): Promise<void>
 
-  /** Ask a node. Rejects with no_responders, timeout, aborted or disconnected. */
+  /** Sends a request to a node. Rejects no_responders, timeout, aborted or disconnected. */
   request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array>
-  /** Answer what other nodes ask; the latest handler alone does. */
+  /** Answers requests of remote nodes; a new handler replaces the previous one. */
   serve(handler: (data: Uint8Array) => Promise<Uint8Array>): void
-  /** Tell every node, without an answer; lost when disconnected. */
+  /** Sends to every node, without an answer; lost when disconnected. */
   announce(data: Uint8Array): void
   listen(handler: (data: Uint8Array) => void): void
 
   /**
-   * Of each of our own streams, those there are and those to come; none until it is called, which may be before `open`.
-   * Resolves when all have them, or at once while disconnected: then they get them when it is connected again.
+   * Sets the limits of all local streams, present and future; without a call there are none. May be called before `open`. Resolves
+   * when all streams have them; while disconnected at once, and the streams get them after the next connection.
    */
   setLimits(limits: StreamLimits): Promise<void>
-  /** Our own stream of this table, created with `description` when missing. */
+  /** State of the local stream of this table, created with `description` when missing. */
   ensureStream(table: TableName, description: string): Promise<StreamState>
   describeStream(table: TableName, description: string): Promise<void>
   /**
-   * Append to our own stream if its last message is the expected one, by sequence and, where given, by id. `done` is called once: with the sequence, or with the
-   * error when it is known that, or not known whether, the message was stored. Never throws. Calls keep their order.
+   * Appends to the local stream if its last message is the expected one, by sequence and, if given, by id. Calls `done` once: with the
+   * sequence, or with an error when the message was not stored or its fate is unknown. Never throws. Calls keep their order.
    */
   append(
     table: TableName,
@@ -138,16 +141,16 @@ export interface Mesh {
     expected: ExpectedLast,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void
-  /** Remove all but the last `keep` messages, or all before `before`, or all. No stream: nothing happens. */
+  /** Removes all but the last `keep` messages, or all before `before`, or all. Does nothing without a stream. */
   purgeStream(table: TableName, options: { keep?: number | undefined; before?: number | undefined }): Promise<void>
 
-  /** State of any node's stream, undefined when that node has none of this table. Rejects as `request`. */
+  /** State of a stream of any node; undefined when the node has no stream of this table. Rejects as `request`. */
   streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined>
   /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is none. */
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number>
-  /** Read a stream from `sequence` on, holding at most `maxMessages` unread. Rejects as `request`, or not_found. */
+  /** Reads a stream from `sequence` on, with at most `maxMessages` unread in memory. Rejects as `request`, or not_found. */
   read(source: RemoteTable, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>
 
-  /** Every node whose hub answers within `timeout`, ours first, then by name. */
+  /** Every node whose hub answers within `timeout`: the local one first, then by name. */
   members(options: RequestOptions): Promise<Member[]>
 }

@@ -1,11 +1,11 @@
-// Values by table, found by its two names as they are: what happens with each transaction makes no key of them.
+// Values by table, in nested maps: a lookup for each transaction builds no combined key.
 
 import type { TableName } from './mesh.ts'
 
 export class TableMap<Value> {
   readonly #databases = new Map<string, Map<string, Value>>()
 
-  /** What is there; otherwise what `make` gives, which is asked once, for a table object of the map's own. */
+  /** The value of the table. When missing, stores the result of `make`, which gets a table object that the map owns. */
   get(name: TableName, make: (table: TableName) => Value): Value {
     const tables = this.#tablesOf(name.database)
     const known = tables.get(name.table)
@@ -19,7 +19,7 @@ export class TableMap<Value> {
     this.#tablesOf(name.database).set(name.table, value)
   }
 
-  /** Database by database. */
+  /** Grouped by database. */
   *values(): Iterable<Value> {
     for (const tables of this.#databases.values()) yield* tables.values()
   }

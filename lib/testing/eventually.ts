@@ -1,13 +1,12 @@
-// Waiting for what no event tells.
+// Waiting for a condition that no event reports.
 
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** ms between two looks. */
 const POLL_INTERVAL_MS = 10
 
 /**
- * Resolves with what `probe` gives as soon as that is neither undefined nor false. Rejects when `probe` does, and after `timeout` ms
- * (default 15,000) with `what` was awaited.
+ * Polls `probe` and resolves with its first result that is neither undefined nor false. Rejects when `probe` rejects, and after
+ * `timeout` ms (default 15,000) with an Error that names `what`.
  */
 export async function eventually<T>(
   what: string | (() => string),

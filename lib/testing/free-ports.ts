@@ -2,9 +2,8 @@
 
 import { createServer, type Server } from 'node:net'
 
-// Below what the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): whoever dials a server that is
-// down would sooner or later be given the very port that the server wants back. Each process has a block of its own, and
-// holds its first port for as long as it lives.
+// Below the ephemeral ports of the system (from 32768 on Linux, 49152 elsewhere): otherwise a client that reconnects to a stopped
+// server may be assigned the port of that server. Each process reserves one block by listening on its first port.
 const FIRST_PORT = 10_000
 const BLOCK_SIZE = 200
 const BLOCK_COUNT = 110
@@ -23,16 +22,16 @@ async function reserveBlock(): Promise<number> {
     const guard = createServer().unref()
     if (await listening(guard, first)) return first
   }
-  throw new Error(`no free block of ports from ${FIRST_PORT} on`)
+  throw new Error(`no free block of ports at or above ${FIRST_PORT}`)
 }
 
-/** Ports of 127.0.0.1 that nobody listens on, all different, and given to no other process that asks in this way. */
+/** Different free ports of 127.0.0.1. No other process that calls this function gets the same ports. */
 export async function freePorts(count: number): Promise<number[]> {
   reservedBlock ??= reserveBlock()
   const first = await reservedBlock
   const ports: number[] = []
   for (let tried = 0; ports.length < count; tried++) {
-    if (tried > 10 * BLOCK_SIZE) throw new Error(`${count} free ports could not be found from ${first} on`)
+    if (tried > 10 * BLOCK_SIZE) throw new Error(`no ${count} free ports at or above ${first}`)
     const port = first + 1 + (portsAssigned++ % (BLOCK_SIZE - 1))
     const server = createServer()
     if (!(await listening(server, port))) continue

@@ -1,4 +1,4 @@
-// A database in memory, ready to be mounted: tables, rows, an outbox, checkpoints; the last writer wins, attribute by attribute.
+// A database in memory that implements Host: tables, rows, an outbox, checkpoints. The last writer wins, attribute by attribute.
 
 import { randomUUID } from 'node:crypto'
 import type {
@@ -17,30 +17,30 @@ import type {
 import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
 
 export type MemoryHostOptions = {
-  /** There from the start; the primary key is `id` unless it is named. */
+  /** Tables that exist from the start. Default primary key: `id`. */
   tables?: readonly { database: string; table: string; primaryKey?: string; attributes?: string[] }[]
-  /** Default true. Without one it loses, as such hosts do, what lies between its commit and the acknowledgement of our leaf when it dies. */
+  /** Default true. A host without an outbox loses transactions that the local leaf has not acknowledged when its process dies. */
   outbox?: boolean
 }
 
-/** What a host needs of the manager it is mounted in. */
+/** The part of the manager that a host uses to commit. */
 export type ClusterHandle = { timestamp(): Timestamp; publish(transaction: Transaction): Promise<void> }
 
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
 
 /**
- * What it holds outlives the manager: mounted in the next one it is the same database after a restart. What is changed of what it
- * gave away, or was given, is not changed in it.
+ * It outlives its manager: attached to the next manager it is the same database after a restart. It copies the values that it receives
+ * and returns, so callers may change theirs.
  */
 export class MemoryHost implements Host {
   /** Ids of the remote transactions in the order in which they were applied. */
   readonly applied: string[] = []
-  /** What is committed here and not yet confirmed, oldest first. */
+  /** Local transactions that are not confirmed yet, oldest first. */
   outbox: Transaction[] = []
-  /** Asked before a batch is applied; what it throws, or rejects with, refuses the batch. */
+  /** Called before a batch is applied. When it throws or rejects, the batch is rejected. */
   beforeApply: ((batch: Batch) => void | Promise<void>) | undefined
-  /** What it holds, by the names and keys as JSON. */
+  /** Keyed by names and primary keys as JSON, as are the maps below. */
   readonly tables = new Map<string, TableDescription>()
   readonly rows = new Map<string, Map<string, StoredRow>>()
   readonly checkpoints = new Map<string, Checkpoint>()
@@ -57,15 +57,15 @@ export class MemoryHost implements Host {
       Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
   }
 
-  // --- as its users see it ----------------------------------------------------------------------------------------------
+  // --- for users of the database ----------------------------------------------------------------------------------------
 
-  /** From now on it can commit: the manager that it was opened with. */
+  /** Sets the manager that commits are published to. */
   attach(cluster: ClusterHandle): this {
     this.#cluster = cluster
     return this
   }
 
-  /** The record with this key; undefined when there is none. */
+  /** The record with this key; undefined when it does not exist. */
   get(database: string, table: string, key: PrimaryKey): Record<string, unknown> | undefined {
     const record = this.rows.get(keyOf(database, table))?.get(keyOf(key))?.record
     return record && structuredClone(record)
@@ -91,25 +91,25 @@ export class MemoryHost implements Host {
   }
 
   /**
-   * One transaction, here at once. Resolves when our leaf has it; rejects as `publish` of the manager does, and it is committed here all the
-   * same; rejects, and nothing is committed, for what is no write to a table that is there.
+   * Commits one transaction locally, then publishes it. Resolves when the local leaf has stored it. When `publish` of the manager
+   * rejects, this rejects too and the local commit stays. Rejects without a commit for an invalid write or a missing table.
    */
   async commit(...writes: Write[]): Promise<void> {
     const cluster = this.#cluster
-    if (!cluster) throw new Error('attach(cluster) comes before the first commit')
+    if (!cluster) throw new Error('call attach(cluster) before the first commit')
     const transaction = { id: randomUUID(), timestamp: cluster.timestamp(), writes: structuredClone(writes) }
     this.commitAs(transaction)
     return cluster.publish(transaction)
   }
 
-  /** The local half of `commit`, with an id and a stamp of the caller's. */
+  /** Commits locally without publishing, with the caller's id and timestamp. */
   commitAs(transaction: Transaction): void {
     for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
     for (const write of transaction.writes) this.#write(transaction.timestamp, write)
     if (this.#hasOutbox) this.outbox.push(transaction)
   }
 
-  // --- as the module sees it --------------------------------------------------------------------------------------------
+  // --- Host -------------------------------------------------------------------------------------------------------------
 
   info(): { version: string } {
     return { version: '1.0.0' }
@@ -131,7 +131,7 @@ export class MemoryHost implements Host {
   async apply(batch: Batch): Promise<void> {
     await this.beforeApply?.(batch)
     const { source, transactions, checkpoint, relay = [] } = batch
-    // All or nothing: whatever can be refused is refused before anything is written.
+    // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) this.#tableOf(write)
     for (const { id, timestamp, writes } of transactions) {
       this.applied.push(id)
@@ -150,7 +150,7 @@ export class MemoryHost implements Host {
   }
 
   async *readOutbox(after?: { id: string }): AsyncIterable<Transaction> {
-    // What was read last is near the end, what is published next near the start.
+    // The publisher reads on from near the end: search from there.
     const from = after ? this.outbox.findLastIndex(({ id }) => id === after.id) + 1 : 0
     yield* this.outbox.slice(from)
   }
@@ -167,7 +167,7 @@ export class MemoryHost implements Host {
     return this.publishedPositions.get(keyOf(database, table))
   }
 
-  /** Throws when there is no such table. */
+  /** Throws when the table does not exist. */
   #tableOf({ database, table }: Write): TableDescription {
     const found = this.tables.get(keyOf(database, table))
     if (!found) throw new Error(`Table '${database}.${table}' does not exist`)
@@ -195,8 +195,8 @@ function checkWrite(write: Write, { table, primaryKey }: TableDescription): void
   } = write as { operation: string; records?: Record<string, unknown>[]; ids?: unknown[] }
   const isKey = (value: unknown) => ['string', 'number', 'bigint'].includes(typeof value)
   if (!['insert', 'update', 'upsert', 'delete'].includes(operation))
-    throw new TypeError(`there is no operation '${operation}'`)
+    throw new TypeError(`unknown operation '${operation}'`)
   if (!Array.isArray(records) || !records.every((record) => isKey(record?.[primaryKey])))
-    throw new TypeError(`each record of '${table}' is an object with its primary key '${primaryKey}'`)
-  if (!Array.isArray(ids) || !ids.every(isKey)) throw new TypeError(`ids of '${table}' are text or numbers`)
+    throw new TypeError(`each record of '${table}' must be an object with its primary key '${primaryKey}'`)
+  if (!Array.isArray(ids) || !ids.every(isKey)) throw new TypeError(`ids of '${table}' must be strings or numbers`)
 }

@@ -1,4 +1,4 @@
-// Whole clusters for tests: managers on real servers, or on a network in memory, each with a database in memory.
+// Clusters for tests: managers on real servers or on a network in memory, each with a database in memory.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -15,31 +15,31 @@ import { MemoryHost, type MemoryHostOptions } from './memory-host.ts'
 type ManagerOptions = Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
 
 export type StartOptions<H extends Host = MemoryHost> = {
-  /** Without servers: all nodes on this network. Default: two nats-servers a node, on free ports of 127.0.0.1. */
+  /** Connects all nodes in memory. Default: two nats-servers for each node, on free ports of 127.0.0.1. */
   network?: MemoryNetwork
-  /** On every node from the start. Each node is subscribed to those of every other, both ways, unless `subscribe` is false. */
+  /** Tables of every node. Every pair of nodes subscribes to them in both directions, unless `subscribe` is false. */
   tables?: MemoryHostOptions['tables']
   subscribe?: boolean
-  /** Keys of the section `clustering` of a node's file, beside `hubServer`: `republishMessages`, `leafServer.streams`. */
+  /** More keys for the section `clustering` of a node's file, such as `republishMessages` or `leafServer.streams`. */
   clustering?: (name: string) => Record<string, unknown>
-  /** The database of a node; its method `attach`, if it has one, is given the manager at each start. Default: a `MemoryHost` with `tables`. */
+  /** The database of a node. Its method `attach`, if it has one, is called with the manager at each start. Default: a `MemoryHost` with `tables`. */
   host?: (name: string) => H | Promise<H>
-  /** Of each manager: its bounds and time-outs, `natsServer`, `logger`. */
+  /** Options of each manager: limits, time-outs, `natsServer`, `logger`. */
   options?: ManagerOptions | ((name: string) => ManagerOptions)
-  /** ms until the cluster must be whole, default 30,000. */
+  /** ms within which the cluster must be complete. Default: 30,000. */
   timeout?: number
 }
 
 const USER = 'cluster_user'
 const PASSWORD = 'of-a-cluster-for-tests'
 
-/** One node; what it has on disk and in its database outlives `stop`. */
+/** One node. Its files and its database outlive `stop`. */
 export class ClusterNode<H extends Host = MemoryHost> {
   readonly name: string
   readonly host: H
   readonly directory: string
   readonly configFile: string
-  /** The hub's port for other hubs: what a route to this node names. None on a network in memory. */
+  /** The hub's port for other hubs, which a route to this node contains. Undefined on a network in memory. */
   readonly port: number | undefined
   readonly #open: () => Promise<ClusterManager>
   #cluster: ClusterManager | undefined
@@ -66,7 +66,7 @@ export class ClusterNode<H extends Host = MemoryHost> {
     return this.#cluster !== undefined
   }
 
-  /** Opens the manager, on what was there before. Does nothing while it is open. */
+  /** Opens the manager on the existing files and database. Does nothing while it is open. */
   async start(): Promise<void> {
     if (this.#cluster) return
     this.#cluster = await this.#open()
@@ -74,7 +74,7 @@ export class ClusterNode<H extends Host = MemoryHost> {
     if (typeof attach === 'function') attach.call(this.host, this.#cluster)
   }
 
-  /** Closes the manager, and with it the servers. */
+  /** Closes the manager, which stops its servers. */
   async stop(): Promise<void> {
     const cluster = this.#cluster
     this.#cluster = undefined
@@ -82,7 +82,7 @@ export class ClusterNode<H extends Host = MemoryHost> {
   }
 }
 
-/** What `startCluster` gives: `await using`, or `close`, ends everything and removes the folders. */
+/** A running cluster. `await using`, or `close`, ends all nodes and removes their directories. */
 export class TestingCluster<H extends Host = MemoryHost> {
   readonly nodes: readonly ClusterNode<H>[]
   readonly #directory: string
@@ -92,7 +92,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
     this.#directory = directory
   }
 
-  /** Throws when there is none of this name. */
+  /** Throws for an unknown name. */
   node(name: string): ClusterNode<H> {
     const found = this.nodes.find((each) => each.name === name)
     if (!found) throw new Error(`no node '${name}' among ${this.nodes.map((each) => each.name).join(', ')}`)
@@ -100,8 +100,8 @@ export class TestingCluster<H extends Host = MemoryHost> {
   }
 
   /**
-   * Resolves when every outbox is empty and every node that runs has applied what the others that run have published. Rejects
-   * after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
+   * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published.
+   * Rejects after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
    */
   async converged(timeout = 15_000): Promise<void> {
     let pendingReason = ''
@@ -118,7 +118,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
           const owner = running.find((each) => each.name === node)
           if (!owner) continue
           const { sequence: last = 0, epoch } = (await owner.host.publishedPosition?.(database, table)) ?? {}
-          // The same number in another incarnation of the stream is another place.
+          // The same sequence in another epoch is another position.
           const isInOtherEpoch = last > 0 && (await host.loadCheckpoint(source))?.epoch !== epoch
           pendingReason = `${name} is ${state} at ${appliedSequence} of ${last} of ${database}.${table} of ${node} ${error}`
           if (state !== 'live' || appliedSequence < last || isInOtherEpoch) return false
@@ -126,7 +126,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
       return true
     }
     await eventually(
-      () => `the cluster settles: ${pendingReason}`,
+      () => `the cluster has converged: ${pendingReason}`,
       async () => (await hasConverged()) && hasConverged(),
       timeout,
     )
@@ -146,9 +146,9 @@ export class TestingCluster<H extends Host = MemoryHost> {
 }
 
 /**
- * Nodes `node1`, `node2` and so on, or of the names given, linked with each other, with a password of their own. Resolves when all know
- * each other and, with `tables`, every subscription is live. Whatever was started is ended when it rejects: as
- * `ClusterManager.open` does, and with an Error after `timeout`.
+ * Starts nodes `node1`, `node2` and so on, or with the given names, and links them. Resolves when all nodes see each other and, with
+ * `tables`, every subscription is live. Rejects as `ClusterManager.open` does, and with an Error after `timeout`; everything that
+ * was started is closed then.
  */
 export async function startCluster<H extends Host = MemoryHost>(
   nodes: number | readonly string[],
@@ -156,7 +156,7 @@ export async function startCluster<H extends Host = MemoryHost>(
 ): Promise<TestingCluster<H>> {
   const names = typeof nodes === 'number' ? Array.from({ length: nodes }, (_, index) => `node${index + 1}`) : nodes
   if (names.length === 0 || !names.every((name) => typeof name === 'string' && name !== ''))
-    throw new TypeError(`'nodes' must be a number from 1 on, or names, received ${String(nodes)}`)
+    throw new TypeError(`'nodes' must be a number of at least 1, or an array of names; received ${String(nodes)}`)
   const { network, tables = [], subscribe = true, timeout = 30_000 } = options
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
   const host = options.host ?? (() => new MemoryHost({ tables }) as Host as H)
@@ -200,7 +200,7 @@ export async function startCluster<H extends Host = MemoryHost>(
   }
 }
 
-/** The section of a node's file; the first node is the one that the others have a route to. */
+/** The file of a node. All nodes but the first have a route to the first. */
 function configText(
   name: string,
   ports: readonly number[] | undefined,
@@ -230,7 +230,7 @@ function configText(
   ].join('\n')
 }
 
-/** Each is seen in the network by each. */
+/** Resolves when each node sees all nodes in the network. */
 async function waitUntilLinked(nodes: readonly ClusterNode<Host>[], timeout: number): Promise<void> {
   for (const { name, cluster } of nodes) {
     let seen: string[] = []
@@ -252,13 +252,12 @@ async function subscribeAll(
   timeout: number,
 ): Promise<void> {
   const subscriptions = tables.map(({ database, table }) => ({ database, table, publish: true, subscribe: true }))
-  // A node that is seen may not listen yet.
   for (const [index, { name, cluster }] of nodes.entries())
     for (const other of nodes.slice(0, index))
       await eventually(
         `${name} agrees with ${other.name}`,
         async () => {
-          // A node that is seen may not listen yet.
+          // A visible node may not answer requests yet.
           const answer = await cluster.updateNode({ node_name: other.name, subscriptions }).catch((error) => {
             if ((error as ClusterError).code !== 'node_not_listening') throw error
             return undefined
@@ -267,14 +266,14 @@ async function subscribeAll(
           if (!skipped) return false
           if (skipped.length === 0) return true
           throw new Error(
-            `no table ${skipped.map(({ table }) => table).join(', ')} on ${name} or ${other.name}: their hosts lack it`,
+            `no table ${skipped.map(({ table }) => table).join(', ')} on ${name} or ${other.name}: it does not exist in their hosts`,
           )
         },
         timeout,
       )
   for (const { name, cluster } of nodes)
     await eventually(
-      `${name} hears the others, and all its subscriptions are live`,
+      `${name} sees all peers up, and all its subscriptions are live`,
       () => cluster.peers().every(({ up }) => up) && cluster.subscriptions().every(({ state }) => state === 'live'),
       timeout,
     )

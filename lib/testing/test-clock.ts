@@ -1,30 +1,30 @@
-// The time of a network in memory, turned by a test: heartbeats, time-outs, back-off, retention and delays in no time.
+// A clock that tests advance: heartbeats, time-outs, back-off, retention and delays pass without waiting.
 
 import type { Timers } from '../util/timers.ts'
 
 export type TestClockOptions = {
-  /** ms since 1970 at the start, or a date. Default: the present. */
+  /** The time at the start: ms since 1970, or a Date. Default: the system's time. */
   start?: number | Date
-  /** It stands still unless it is turned. Default: false, it goes on as the system's does. */
+  /** Time passes only by `advance`. Default: false, it also passes as the system's time does. */
   stopped?: boolean
 }
 
 type Timer = { at: number; every: number | undefined; work: () => void }
 
-/** Turns of the event loop between two moments: what one node sends to another takes one, and an answer several. */
+/** Turns of the event loop after each timer: a message between two nodes takes one, a request with its answer several. */
 const EVENT_LOOP_TURNS = 25
 const MIN_TIME_MS = 0
-/** What a Date can hold. */
+/** The highest time of a Date. */
 const MAX_TIME_MS = 8.64e15
 
 /**
- * `new MemoryNetwork({ clock: new TestClock() })`: the managers of that network go by it as well. What concerns the
- * configuration file, and the closing of a manager, goes by the system's time.
+ * `new MemoryNetwork({ clock: new TestClock() })`: the managers of that network use this clock too. Watching the configuration
+ * file and closing a manager use the system's time.
  */
 export class TestClock implements Timers {
   readonly #timers = new Set<Timer>()
   readonly #start: number
-  /** Time of ours that is not the system's. */
+  /** ms that are added to `performance.now()`; of a stopped clock, all of its time. */
   #offset: number
   readonly #stopped: boolean
   #nextTimer: NodeJS.Timeout | undefined
@@ -44,15 +44,14 @@ export class TestClock implements Timers {
     return Math.floor(this.#start + this.elapsed())
   }
 
-  /** ms since the clock was made. */
+  /** ms since the clock was created. */
   elapsed(): number {
     return this.#stopped ? this.#offset : performance.now() + this.#offset
   }
 
   /**
-   * Turns the clock ahead by `ms`. What is due meanwhile happens in order, each at its time, and what it sets off in memory
-   * has happened when this resolves; what waits for a disk or another process may not have. Throws a TypeError for what is no
-   * duration.
+   * Advances the clock by `ms`. The timers that are due run in order, each at its time. Resolves when they and their consequences in
+   * memory are done; work that waits for a disk or another process may not be. Throws a TypeError for an invalid `ms`.
    */
   advance(ms: number): Promise<void> {
     if (!(typeof ms === 'number' && ms >= 0 && ms <= MAX_TIME_MS))
@@ -98,7 +97,7 @@ export class TestClock implements Timers {
     return next
   }
 
-  /** All that is due, the earliest first. */
+  /** Runs the timers that are due, earliest first. */
   #fire(): void {
     const now = this.elapsed()
     const due = [...this.#timers].filter(({ at }) => at <= now).sort((a, b) => a.at - b.at)
@@ -111,7 +110,7 @@ export class TestClock implements Timers {
     this.#schedule()
   }
 
-  /** Of a clock that goes on by itself. */
+  /** For a clock that is not stopped: wakes at the next timer. */
   #schedule(): void {
     clearTimeout(this.#nextTimer)
     const next = this.#next()

@@ -1,4 +1,4 @@
-// Waiting that an AbortSignal ends.
+// Waiting that an AbortSignal can end.
 
 /** Settles as `work` does, or rejects with the signal's reason as soon as it aborts. Leaves no listener behind. */
 export function withAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

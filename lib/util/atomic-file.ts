@@ -1,13 +1,13 @@
-// Files that are written whole or not at all, and outlive a power cut: a temporary one beside it, synced, renamed.
+// Atomic, durable writes: a temporary file in the same directory, synced, then renamed.
 
 import { constants, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW = 0 } = constants
-/** Never where a link leads that somebody put there. */
+/** Never follows a symbolic link that another user may have placed there. */
 const REPLACE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW
 
-/** Mode 0600: what we keep beside the database is nobody else's business. A truncated configuration would be parsed leniently by a server. */
+/** Mode 0600, because the files may contain secrets. Atomic, because nats-server would accept a truncated configuration. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array): Promise<void> {
   const file = await open(`${path}.new`, REPLACE_FLAGS, 0o600)
   try {
@@ -18,7 +18,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
   }
   await rename(`${path}.new`, path)
   const directory = await open(dirname(path), 'r').catch(() => undefined)
-  // Some file systems cannot sync a folder; the file is in place all the same.
+  // Some file systems cannot sync a directory; the rename has happened anyway.
   await directory?.sync().catch(() => {})
   await directory?.close()
 }

@@ -1,4 +1,4 @@
-// How long to wait before the next attempt: longer after each failure, and not the same for all who failed together.
+// Exponential back-off with jitter, so that callers that failed together do not retry together.
 
 export type BackoffOptions = {
   /** ms before the second attempt. */
@@ -7,7 +7,7 @@ export type BackoffOptions = {
   max: number
   /** Share of a wait by which it may be shorter, 0 to 1. Default: 0.2. */
   jitter?: number
-  /** A number from 0 to 1. Default: Math.random. */
+  /** Returns a number from 0 to 1. Default: Math.random. */
   random?: () => number
 }
 

@@ -1,6 +1,6 @@
-// A queue of many, oldest first: taking the oldest costs the same however long it is.
+// A queue whose `shift` takes constant time, unlike that of a long array.
 
-/** Taken entries after which the array is cut, once they are half of it. */
+/** Removed entries after which the array is compacted, once they are half of it. */
 const COMPACT_AFTER = 1_024
 
 export class Fifo<T> {
@@ -15,7 +15,7 @@ export class Fifo<T> {
     this.#entries.push(entry)
   }
 
-  /** The entry behind `index` others; undefined when there are no more. */
+  /** The entry at `index`, 0 for the oldest; undefined beyond the end. */
   at(index: number): T | undefined {
     return this.#entries[this.#head + index]
   }
@@ -23,7 +23,7 @@ export class Fifo<T> {
   shift(): T | undefined {
     if (this.length === 0) return undefined
     const entry = this.#entries[this.#head]
-    // What was taken is not kept until the next cut.
+    // Releases the entry before the array is compacted.
     this.#entries[this.#head++] = undefined
     if (this.#head >= COMPACT_AFTER && this.#head * 2 >= this.#entries.length) {
       this.#entries = this.#entries.slice(this.#head)

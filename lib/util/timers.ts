@@ -1,13 +1,13 @@
-// The time that rooms go by: of the system, or one that a test turns.
+// The time that modules use: the system's, or that of a test clock.
 
 export interface Timers {
   /** ms since 1970. */
   now(): number
-  /** ms since some moment; never goes back. */
+  /** ms since an arbitrary start; monotonic. */
   elapsed(): number
-  /** Calls `work` once, after `ms`. Calling what it returns has it forgotten. Until then the process lives. */
+  /** Calls `work` once, after `ms`. The returned function cancels it. Keeps the process alive until then. */
   after(ms: number, work: () => void): () => void
-  /** Calls `work` every `ms`, likewise; keeps no process alive. */
+  /** Calls `work` every `ms`. The returned function cancels it. Does not keep the process alive. */
   every(ms: number, work: () => void): () => void
 }
 

@@ -1,4 +1,4 @@
-// Transactions that are sent here and have arrived there, by us or by the plain client, as contenders.
+// Contenders that send transactions on one node until they have arrived on others: enmesh, or the plain client.
 
 import type { TestNode } from '../support/cluster.ts'
 import type { Contender } from './compare.ts'
@@ -8,11 +8,11 @@ import { emptyStream, meshClient, RawPublisher, RawReader, sending, storeClient,
 import { messageOf } from './transactions.ts'
 
 export type Arriving = {
-  /** Where all of it must arrive. */
+  /** The hosts at which all transactions must arrive. */
   at: readonly Counter[]
-  /** Resolves with a number of transactions, once they are acknowledged. */
+  /** Resolves with the number of transactions when they are acknowledged. */
   send(): Promise<number>
-  /** Makes room for the next round. */
+  /** Cleans up for the next round. */
   empty(): Promise<unknown>
 }
 
@@ -32,7 +32,7 @@ export const arriving = (name: string, { at, send, empty }: Arriving): Contender
 
 export type RawArriving = { from: TestNode; to: readonly TestNode[]; size: number; seconds: number }
 
-/** The plain client publishes on one node's leaf, and reads on those of others. */
+/** The plain client publishes on the leaf of one node, and reads on the leaves of others. */
 export async function rawArriving(scene: Scene, name: string, { from, to, size, seconds }: RawArriving) {
   const table = 'raw'
   const client = await storeClient(scene, from)

@@ -1,4 +1,4 @@
-// A backlog: what a node that was away does when it is back, beside a plain client that reads the same stream.
+// Catching up with a backlog after an absence, compared with a plain client that reads the same stream.
 
 import { reading, subscribe, type TestNode } from '../support/cluster.ts'
 import { atLeast, type Contender, compare, type Figures } from './compare.ts'
@@ -12,22 +12,22 @@ import { CALLS, publishing, transactionsOf } from './transactions.ts'
 const SIZE = 200
 const table = 'dog'
 const rawName = 'raw pull'
-/** ms between two looks at the memory. */
-const POLL_INTERVAL_MS = 20
-const MEGABYTE_BYTES = 2 ** 20
-/** Of a million transactions each. */
+/** ms between two samples of the memory. */
+const LOOK = 20
+const MEGABYTE = 2 ** 20
+/** Rounds of a million transactions. */
 const MAX_ROUNDS = 2
 
-/** What takes in `count` transactions, from the first on; `begin` sets it going. Memory is the most of this process meanwhile. */
+/** Receives `count` transactions from the first on; `begin` starts it. Memory is the peak of this process meanwhile. */
 async function taking(count: number, counter: Counter, begin: () => Promise<unknown>): Promise<Figures> {
   const before = counter.count
   const cpuBefore = process.cpuUsage()
   const peak = { heap: 0, rss: 0 }
   const look = setInterval(() => {
     const { heapUsed, rss } = process.memoryUsage()
-    peak.heap = Math.max(peak.heap, heapUsed / MEGABYTE_BYTES)
-    peak.rss = Math.max(peak.rss, rss / MEGABYTE_BYTES)
-  }, POLL_INTERVAL_MS)
+    peak.heap = Math.max(peak.heap, heapUsed / MEGABYTE)
+    peak.rss = Math.max(peak.rss, rss / MEGABYTE)
+  }, LOOK)
   try {
     const first = counter.reach(before + 1).then(() => performance.now())
     const [started] = await Promise.all([first, begin()])
@@ -43,7 +43,7 @@ async function taking(count: number, counter: Counter, begin: () => Promise<unkn
 
 function enmesh(two: TestNode, host: NullHost, back: () => void, backlog: number): Contender {
   return {
-    name: 'ours',
+    name: 'enmesh',
     run: async () => {
       await two.cluster.close()
       back()
@@ -52,7 +52,7 @@ function enmesh(two: TestNode, host: NullHost, back: () => void, backlog: number
   }
 }
 
-/** With a connection of its own each time: the servers it leads to are started anew by ours. */
+/** Connects for each round: enmesh restarts the servers between rounds. */
 function raw(scene: Scene, [one, two]: readonly [TestNode, TestNode, ...TestNode[]], backlog: number): Contender {
   return {
     name: rawName,
@@ -87,7 +87,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
 
   const contenders = [enmesh(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
   const rounds = Math.min(options.rounds, MAX_ROUNDS)
-  const of = (what: string, figure: string) => ({ what, figure, enmesh: 'ours', limit: rawName })
+  const of = (what: string, figure: string) => ({ what, figure, enmesh: 'enmesh', limit: rawName })
   const comparisons = [
     { ...of('catch-up, tx/s', 'rate'), target: atLeast(0.8) },
     of('peak heap, MB', 'heap'),
@@ -101,8 +101,8 @@ export const catchUp: Part = {
   name: 'catch-up',
   legend: [
     `A backlog of transactions of ${SIZE} bytes on another node, from the first that arrives to the last; at most ${MAX_ROUNDS} rounds and no`,
-    'warm-up. The raw client reads the same stream, as bounded as ours. Memory is the most of this process meanwhile, which',
-    'runs the other node as well; the garbage of the one is there when the other begins.',
+    'warm-up. The raw client reads the same stream within the same bounds. Memory is the peak of this process meanwhile, which',
+    'also runs the remote node; garbage of one contender remains when the next begins.',
   ],
   columns: ['what', 'on', 'limit is', 'transactions'],
   run: (options) => playing((scene) => rowsOf(scene, options)),

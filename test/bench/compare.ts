@@ -1,9 +1,9 @@
-// Contenders measured in turn, round by round, and each figure of ours beside what limits it.
+// Measures contenders in turn, round by round, and compares each figure of enmesh with its limit.
 
 import { median } from './measure.ts'
 import type { PartOptions, Row } from './report.ts'
 
-/** By name; `cpu` is microseconds of this process's processor time for each transaction. */
+/** Figures by name. `cpu`: processor time of this process for each transaction, in microseconds. */
 export type Figures = Readonly<Record<string, number>>
 
 export type Contender = { readonly name: string; run(): Promise<Figures> }
@@ -13,7 +13,7 @@ export const atLeast = (bound: number): Target => ({ text: `>= ${bound}`, met: (
 export const atMax = (bound: number): Target => ({ text: `<= ${bound}`, met: (ratio) => ratio <= bound })
 export const below = (bound: number): Target => ({ text: `< ${bound}`, met: (value) => value < bound })
 
-/** One figure of one contender beside the same of another. */
+/** Compares one figure of two contenders. */
 export type Comparison = {
   readonly what: string
   readonly figure: string
@@ -22,14 +22,14 @@ export type Comparison = {
   readonly target?: Target
 }
 
-/** A database server is long past them: until the compiler has settled, whoever runs more code seems slower. */
+/** Rounds that are not counted: until the compiler has optimised everything, the contender with more code seems slower. */
 const WARM_UP_ROUNDS = 3
 
 type Found = { readonly rounds: Figures[]; failed?: string }
 
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-/** A contender that fails is measured no further; the others are. */
+/** A contender that fails is not measured again; the others continue. */
 async function inTurn(contenders: readonly Contender[], options: PartOptions): Promise<Map<string, Found>> {
   const found = new Map<string, Found>(contenders.map(({ name }) => [name, { rounds: [] }]))
   const uncounted = options.warmUp > 0 ? WARM_UP_ROUNDS : 0
@@ -52,23 +52,23 @@ const judged = (value: number, target: Target | undefined) => ({
   met: target ? target.met(value) : '-',
 })
 
-/** The ratio is the median of the rounds' ratios: what disturbs a round disturbs both. */
+/** The ratio is the median of the rounds' ratios, because a disturbance of a round affects both contenders. */
 function compared({ figure, enmesh, limit, target }: Comparison, found: ReadonlyMap<string, Found>): Row['figures'] {
   const of = (name: string) => {
     const { rounds = [], failed } = found.get(name) ?? {}
     if (failed !== undefined) throw new Error(`${name}: ${failed}`)
     return rounds
   }
-  const [mine, remote] = [of(enmesh), of(limit)]
+  const [mine, theirs] = [of(enmesh), of(limit)]
   const middle = (rounds: Figures[], name: string) => median(rounds.map((each) => each[name]!))
-  const ratio = median(mine.map((each, round) => each[figure]! / remote[round]![figure]!))
-  const hasCpu = mine.every(({ cpu }) => cpu !== undefined) && remote.every(({ cpu }) => cpu !== undefined)
+  const ratio = median(mine.map((each, round) => each[figure]! / theirs[round]![figure]!))
+  const hasCpu = mine.every(({ cpu }) => cpu !== undefined) && theirs.every(({ cpu }) => cpu !== undefined)
   return {
     enmesh: middle(mine, figure),
-    limit: middle(remote, figure),
+    limit: middle(theirs, figure),
     ratio,
     ...judged(ratio, target),
-    ...(hasCpu ? { 'ours cpu us': middle(mine, 'cpu'), 'limit cpu us': middle(remote, 'cpu') } : {}),
+    ...(hasCpu ? { 'enmesh cpu us': middle(mine, 'cpu'), 'limit cpu us': middle(theirs, 'cpu') } : {}),
   }
 }
 
@@ -86,7 +86,7 @@ export async function compare(
   })
 }
 
-/** A row of what `figures` gives, or of why it gives none. */
+/** A row with the result of `figures`, or with the reason of its failure. */
 export function rowOf(identity: Omit<Row, 'figures' | 'failed'>, figures: () => Row['figures']): Row {
   try {
     return { ...identity, figures: figures() }
@@ -95,7 +95,7 @@ export function rowOf(identity: Omit<Row, 'figures' | 'failed'>, figures: () => 
   }
 }
 
-/** A figure that has a bound of its own, beside the same without what is measured. */
+/** A figure with a target, and optionally the same figure of the baseline. */
 export const bounded = (enmesh: number, without?: number, target?: Target): Row['figures'] => ({
   enmesh,
   without: without ?? '-',

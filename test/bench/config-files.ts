@@ -1,6 +1,6 @@
-// Configuration files of many entries, as a person might have written them.
+// Configuration files with many entries, formatted as if written by hand.
 
-/** What the entries are. The nodes of one file replicate the same tables. */
+/** The kinds of entries. All nodes of one file replicate the same tables. */
 export type Entries = { readonly list: string; readonly routes?: true; readonly tablesOfNode?: number }
 
 export const routeEntries: Entries = { list: 'hub routes', routes: true }
@@ -9,7 +9,7 @@ export const subscriptionEntries: readonly Entries[] = [
   { list: 'subscriptions, 1 node', tablesOfNode: Number.POSITIVE_INFINITY },
 ]
 
-/** The node that has one subscription beside the entries: the one that changes. */
+/** The node with the one additional subscription that changes. */
 export const partner = 'partner'
 export const dog = { database: 'dev', table: 'dog' }
 

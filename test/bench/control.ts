@@ -1,4 +1,4 @@
-// The control plane: what a manifest of many entries costs to open, and to change by an operation or by an edit.
+// The control plane: the cost of opening a manifest with many entries, and of changing it by an operation or an edit.
 
 import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -22,12 +22,12 @@ import { measure, measureMemory, type Work } from './measure.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 import { standIn } from './stand-in.ts'
 
-/** ms within which an edit must have become an event. */
-const EDIT_TIMEOUT_MS = 60_000
-/** Requests that are sent at once. */
+/** ms within which an edit must cause an event. */
+const EDIT_TIMEOUT = 60_000
+/** Concurrent requests. */
 const AT_ONCE = 100
 
-/** A file with so many entries, and how a manager of it is opened. */
+/** A file with many entries, and a function that opens its manager. */
 type Scene = {
   readonly entries: Entries
   readonly count: number
@@ -36,13 +36,13 @@ type Scene = {
 }
 type Measurement = { readonly what: string; readonly work: Work; readonly perRun?: number }
 
-/** `work` on one manager, opened when it is first needed. */
+/** Runs `work` on one manager, which the first call opens. */
 type Opened = () => Promise<ClusterManager>
 
 let counter = 0
 const next = () => ++counter
 
-/** The edit is put in place by a rename, as editors do. */
+/** Writes the edit by a rename, as editors do. */
 function edit({ entries, configFile }: Scene, opened: Opened): Work {
   const edited = (text: string) => {
     if (entries.routes) return text.replace(nodesKey, `${routeLine(`edited${next()}`)}${nodesKey}`)
@@ -58,7 +58,7 @@ function edit({ entries, configFile }: Scene, opened: Opened): Work {
     run: async () => {
       const cluster = await opened()
       await new Promise<void>((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error(`no event within ${EDIT_TIMEOUT_MS} ms`)), EDIT_TIMEOUT_MS)
+        const timer = setTimeout(() => reject(new Error(`no event within ${EDIT_TIMEOUT} ms`)), EDIT_TIMEOUT)
         cluster.once('manifest:changed', ({ cause }) => {
           clearTimeout(timer)
           cause === 'file' ? resolve() : reject(new Error(`the event's cause is ${cause}`))
@@ -121,7 +121,7 @@ type Place = {
   readonly lists: readonly Entries[]
   readonly enabled: boolean
   work(scene: Scene, opened: Opened): Measurement[]
-  /** The nodes that are there, beside ours, of those that the file names. */
+  /** The remote nodes of the file that are running. */
   others(entries: Entries, count: number): { name: string; tables: string[] }[]
 }
 
@@ -134,9 +134,9 @@ const places: readonly Place[] = [
     work: routeWork,
     others: () => [],
   },
-  { on: 'mesh, nodes away', lists: subscriptionEntries, enabled: true, work: nodeWork, others: () => [partnerAlone] },
+  { on: 'mesh, nodes down', lists: subscriptionEntries, enabled: true, work: nodeWork, others: () => [partnerAlone] },
   {
-    on: 'mesh, nodes there',
+    on: 'mesh, nodes up',
     lists: subscriptionEntries,
     enabled: true,
     work: nodeWork,
@@ -174,7 +174,7 @@ async function* rowsOf(place: Place, entries: Entries, count: number, options: P
   }
   try {
     await writeFile(configFile, fileOf(entries, count, place.enabled))
-    for (const { name, tables: remote } of others) await standIn(network, name, remote)
+    for (const { name, tables: theirs } of others) await standIn(network, name, theirs)
     const close = (one: unknown) => (one as ClusterManager).close()
     yield await row('open', () => measure({ run: scene.open, after: close }, count, options))
     for (const { what, work, perRun = 1 } of place.work(scene, opened))
@@ -191,9 +191,9 @@ async function* rowsOf(place: Place, entries: Entries, count: number, options: P
 export const control: Part = {
   name: 'control',
   legend: [
-    'disabled: clustering disabled, file, store and operations alone. mesh: enabled, on the network in memory, the other',
-    'nodes being stand-ins that agree to everything; away: nobody answers for the nodes of the entries.',
-    'An edit takes 175 ms of waiting (75 for a slow writer, 100 to see the file lie still); cpu is without waiting.',
+    'disabled: clustering disabled; only file, store and operations. mesh: enabled, on the network in memory; the remote',
+    'nodes are stand-ins that agree to everything; nodes down: the nodes of the entries do not answer.',
+    'An edit takes 175 ms of waiting (75 for a slow writer, 100 until the file is stable); cpu excludes waiting.',
     '1,000 nodes with 10 tables each are the 10,000 subscriptions, 10 a node. us/entry: microseconds for each entry.',
   ],
   columns: ['operation', 'on', 'entries are', 'entries'],

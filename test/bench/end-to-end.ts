@@ -1,4 +1,4 @@
-// From one node's `publish` to another's applied, beside the plain client through the same four servers.
+// From `publish` on one node to applied on another, compared with the plain client through the same four servers.
 
 import { subscribe, type TestNode } from '../support/cluster.ts'
 import { arriving, rawArriving } from './arrival.ts'
@@ -13,13 +13,13 @@ import { CALLS, messageOf, publishing, rowsOf, transactionsOf } from './transact
 
 const SIZE = 200
 const table = 'dog'
-/** Transactions that lie in the outbox of the reference host, for each second of a round. */
+/** Transactions in the outbox of the reference host for each second of a round. */
 const OUTBOX = 15_000
 
 const rawName = 'raw publish, raw pull'
 const what = 'publish to applied, tx/s'
 
-/** Ours: `send` resolves with a number of transactions, once they are acknowledged. */
+/** The contender of enmesh. `send` resolves with the number of transactions when they are acknowledged. */
 const contender = (name: string, one: TestNode, applied: Counter, send: () => Promise<number>): Contender =>
   arriving(name, { at: [applied], send, empty: () => one.cluster.purgeStream({ database: 'dev', table }) })
 
@@ -29,16 +29,16 @@ async function* onNoDatabase(scene: Scene, options: PartOptions): AsyncIterable<
   const [one, two] = await startNodes(scene, hosts)
   await subscribe(one, two, { [table]: 'publish' })
   const next = transactionsOf(one.cluster, table, SIZE)
-  const enmesh = contender('ours', one, hosts[1].applied, () =>
+  const enmesh = contender('enmesh', one, hosts[1].applied, () =>
     flow(publishing(one.cluster, next), { window: CALLS, seconds }),
   )
   const contenders = [enmesh, await rawArriving(scene, rawName, { from: one, to: [two], size: SIZE, seconds })]
   const entries = messageOf(one.cluster, table, SIZE).byteLength
-  const comparison = { what, figure: 'rate', enmesh: 'ours', limit: rawName, target: atLeast(0.8) }
+  const comparison = { what, figure: 'rate', enmesh: 'enmesh', limit: rawName, target: atLeast(0.8) }
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }
 
-/** Committed before the clock runs, or as part of what is measured. */
+/** Committed before the measurement, or as part of it. */
 async function* onLmdb(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const { seconds } = options
   const hosts = [await CountingLmdbHost.open(scene, [table]), await CountingLmdbHost.open(scene, [table])] as const
@@ -73,9 +73,9 @@ export const endToEnd: Part = {
   name: 'end-to-end',
   legend: [
     'Two nodes, four servers; both managers in one process, and so are both ends of the raw client, whose reader is a pull',
-    'consumer without acknowledgements, bounded as ours. Rows of 200 bytes. No database: a host that does nothing.',
-    'LMDB: the reference host at both ends; what is published lies in its outbox when the clock starts. commit to applied:',
-    'committing them is part of what is measured.',
+    'consumer without acknowledgements, within the same bounds. Rows of 200 bytes. No database: a host that does nothing.',
+    'LMDB: the reference host at both ends; the transactions are in its outbox before the measurement. commit to applied:',
+    'the measurement includes the commits.',
   ],
   columns: ['what', 'on', 'limit is', 'message bytes'],
   async *run(options) {

@@ -1,4 +1,4 @@
-// One node's transactions to three others at once, and around a ring, beside the plain client that does the same.
+// Transactions of one node to three others, and around a ring, compared with the plain client.
 
 import type { NatsConnection } from 'nats'
 import { subscribe, type TestNode } from '../support/cluster.ts'
@@ -15,20 +15,20 @@ const SIZE = 200
 const table = 'dog'
 const rawTable = 'raw'
 const rawFan = 'raw publish, 3 pulls'
-const rawRing = 'raw, handed on'
+const rawRing = 'raw, relayed'
 
-/** Everything that the first node publishes, at these databases. */
+/** Sends on the first node until everything has arrived at these databases. */
 function enmesh(nodes: readonly TestNode[], at: readonly NullHost[], seconds: number): Contender {
   const { cluster } = nodes[0]!
   const send = publishing(cluster, transactionsOf(cluster, table, SIZE))
-  return arriving('ours', {
+  return arriving('enmesh', {
     at: at.map(({ applied }) => applied),
     send: () => flow(send, { window: CALLS, seconds }),
     empty: () => Promise.all(nodes.map((node) => node.cluster.purgeStream({ database: 'dev', table }))),
   })
 }
 
-/** Puts into the stream of `to` all that is in that of `from`, no more in flight than the window allows. */
+/** Copies the stream of `from` into the stream of `to`, within the window. */
 async function relay(scene: Scene, from: TestNode, to: TestNode, client: NatsConnection): Promise<void> {
   const publisher = await RawPublisher.open(client, to.name, rawTable)
   let inFlight = 0
@@ -49,7 +49,7 @@ async function relay(scene: Scene, from: TestNode, to: TestNode, client: NatsCon
   })
 }
 
-/** As the module does it: the first node reads what comes back, too. */
+/** As enmesh does it: the first node also reads the transactions that come back. */
 async function rawAround(scene: Scene, nodes: readonly TestNode[], seconds: number): Promise<Contender> {
   const [one, two, three] = nodes as [TestNode, TestNode, TestNode]
   const clients = [await storeClient(scene, one), await storeClient(scene, two), await storeClient(scene, three)]
@@ -78,7 +78,7 @@ async function* fanRows(scene: Scene, options: PartOptions): AsyncIterable<Row> 
     enmesh(nodes.slice(0, 1), hosts.slice(1), options.seconds),
     await rawArriving(scene, rawFan, { from: one, to: others, size: SIZE, seconds: options.seconds }),
   ]
-  const comparison = { what: '1 to 3 nodes, tx/s', figure: 'rate', enmesh: 'ours', limit: rawFan }
+  const comparison = { what: '1 to 3 nodes, tx/s', figure: 'rate', enmesh: 'enmesh', limit: rawFan }
   const entries = messageOf(one.cluster, table, SIZE).byteLength
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }
@@ -89,7 +89,7 @@ async function* ringRows(scene: Scene, options: PartOptions): AsyncIterable<Row>
   for (const [index, node] of nodes.entries())
     await subscribe(node, nodes[(index + 1) % nodes.length]!, { [table]: 'publish' })
   const contenders = [enmesh(nodes, hosts.slice(2), options.seconds), await rawAround(scene, nodes, options.seconds)]
-  const comparison = { what: 'ring of 3, tx/s', figure: 'rate', enmesh: 'ours', limit: rawRing }
+  const comparison = { what: 'ring of 3, tx/s', figure: 'rate', enmesh: 'enmesh', limit: rawRing }
   const entries = messageOf(nodes[0].cluster, table, SIZE).byteLength
   yield* await compare(contenders, [comparison], { on: 'no database', entries }, options)
 }
@@ -97,9 +97,9 @@ async function* ringRows(scene: Scene, options: PartOptions): AsyncIterable<Row>
 export const fanOut: Part = {
   name: 'fan-out',
   legend: [
-    'Until all that one node published is applied on three others; and in a ring with republishMessages, each node handing on',
-    'to the next what it has from the one before, until the third has all of it. All nodes in one process, all ends of the',
-    'raw client as well; it waits until all has come back to the first node.',
+    'Until all that one node published is applied on three others; and in a ring with republishMessages, in which each node',
+    'relays to the next, until the third has applied everything. All nodes in one process, all ends of the',
+    'raw client as well; it waits until everything has come back to the first node.',
   ],
   columns: ['what', 'on', 'limit is', 'message bytes'],
   async *run(options) {

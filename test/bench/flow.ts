@@ -1,22 +1,22 @@
-// A flow of transactions: as many under way as a window allows, for a while, and what that came to.
+// A flow of transactions within a window, for a limited time, and its rate.
 
 import type { Figures } from './compare.ts'
 
-/** ms in which something must have arrived. */
-const TIMEOUT_MS = 30_000
+/** ms within which at least one transaction must arrive. */
+const PATIENCE = 30_000
 
 export type FlowOptions = {
-  /** Most that are sent and not settled. */
+  /** Maximum number of transactions in flight. */
   readonly window: number
-  /** No more is sent after so many seconds, or so many transactions. */
+  /** Sending ends after this many seconds or transactions. */
   readonly seconds?: number
   readonly count?: number
 }
 
-/** Both are the same functions for all of a flow. */
+/** Both functions are the same for the whole flow. */
 export type Send = (settled: () => void, failed: (error: unknown) => void) => void
 
-/** Resolves with how many were sent, once all are settled. Rejects when one fails, or none is settled for a while. */
+/** Resolves with the number of sent transactions when all are acknowledged. Rejects when one fails, or after a time without progress. */
 export function flow(send: Send, { window, seconds = Infinity, count = Infinity }: FlowOptions): Promise<number> {
   return new Promise((resolve, reject) => {
     const end = performance.now() + seconds * 1_000
@@ -36,7 +36,7 @@ export function flow(send: Send, { window, seconds = Infinity, count = Infinity 
     const failed = (error: unknown) => finish(() => reject(error))
     const stalled = watching(
       () => sent - underWay,
-      (done) => failed(new Error(`${done} of ${sent} transactions were acknowledged, and then no more`)),
+      (done) => failed(new Error(`${done} of ${sent} transactions were acknowledged, then no progress`)),
     )
     const fill = () => {
       while (!over && underWay < window && sent < count && performance.now() < end) {
@@ -50,7 +50,7 @@ export function flow(send: Send, { window, seconds = Infinity, count = Infinity 
   })
 }
 
-/** Calls back once when what is counted has not grown for a while. */
+/** Calls back once when the count has not grown for a while. */
 function watching(counted: () => number, stalled: (count: number) => void): { end(): void } {
   let before = counted()
   const timer = setInterval(() => {
@@ -61,11 +61,11 @@ function watching(counted: () => number, stalled: (count: number) => void): { en
     }
     clearInterval(timer)
     stalled(now)
-  }, TIMEOUT_MS)
+  }, PATIENCE)
   return { end: () => clearInterval(timer) }
 }
 
-/** What arrived so far, and waiting for it. */
+/** Counts arrivals, and waits for a number of them. */
 export class Counter {
   count = 0
   #desired = Number.POSITIVE_INFINITY
@@ -76,13 +76,13 @@ export class Counter {
     if (this.count >= this.#desired) this.#wake()
   }
 
-  /** Rejects when nothing more arrives for a while. One may wait at a time. */
+  /** Rejects after a time without arrivals. Only one caller may wait at a time. */
   reach(count: number): Promise<void> {
     if (this.count >= count) return Promise.resolve()
     return new Promise((resolve, reject) => {
       const stalled = watching(
         () => this.count,
-        (arrived) => reject(new Error(`${arrived} of ${count} transactions arrived, and then no more`)),
+        (arrived) => reject(new Error(`${arrived} of ${count} transactions arrived, then no progress`)),
       )
       this.#desired = count
       this.#wake = () => {
@@ -94,7 +94,7 @@ export class Counter {
   }
 }
 
-/** Of work that resolves with a number of transactions: so many a second, and how much of the processor this process took for each. */
+/** Rate and processor time for each transaction of work that resolves with a number of transactions. */
 export async function rateOf(work: () => Promise<number>): Promise<Figures> {
   const before = process.cpuUsage()
   const started = performance.now()

@@ -1,4 +1,4 @@
-// What subscriptions cost on which nothing happens: memory of the process that subscribes, and processor time of all.
+// The cost of idle subscriptions: memory of the subscriber, and processor time of all processes.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError } from '../../lib/index.ts'
@@ -10,23 +10,23 @@ import { playing, type Scene } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 
-/** Seconds: readers ask anew every 60, heartbeats come every one. */
-const WATCH_SECONDS = { without: 10, subscribed: 60 }
-/** ms for what follows from a change to be over. */
-const SETTLE_MS = 2_000
-const SUBSCRIBE_TIMEOUT_MS = 120_000
+/** Seconds. Readers renew their requests every 60 seconds, heartbeats come every second. */
+const WATCHED = { without: 10, subscribed: 60 }
+/** ms until the effects of a change are over. */
+const SETTLE = 2_000
+const SUBSCRIBE_TIMEOUT = 120_000
 type Shares = { subscriber: number; publisher: number; servers: number }
 
-/** Percent of one core, over so many seconds in which nothing is done. */
+/** Percent of one core over this many idle seconds. */
 async function watch(subscriber: TestNode, publisher: SpawnedNode, watched: number): Promise<Shares> {
   const pids = await serversOf([subscriber, publisher])
-  await delay(SETTLE_MS)
+  await delay(SETTLE)
   const groups = [[process.pid], [publisher.child.pid!], pids]
-  const [mine = 0, remote = 0, four = 0] = await sharesOf(groups, watched * 1_000)
-  return { subscriber: mine, publisher: remote, servers: four }
+  const [mine = 0, theirs = 0, four = 0] = await sharesOf(groups, watched * 1_000)
+  return { subscriber: mine, publisher: theirs, servers: four }
 }
 
-/** Resolves when all of them are read, and have nothing left to read. */
+/** Resolves when all subscriptions are live. */
 async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly string[]): Promise<void> {
   const subscriptions = tables.map((table) => ({ database: 'dev', table, publish: false, subscribe: true }))
   await eventually(
@@ -36,7 +36,7 @@ async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly 
         if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
         throw error
       }),
-    SUBSCRIBE_TIMEOUT_MS,
+    SUBSCRIBE_TIMEOUT,
   )
   await eventually(
     'all are read',
@@ -45,24 +45,24 @@ async function subscribeTo(node: TestNode, other: SpawnedNode, tables: readonly 
       const all = node.cluster.subscriptions()
       return all.length === tables.length && all.every(({ state }) => state === 'live')
     },
-    SUBSCRIBE_TIMEOUT_MS,
+    SUBSCRIBE_TIMEOUT,
   )
 }
 
 async function* rowsOf(scene: Scene, { subscriptions }: PartOptions): AsyncIterable<Row> {
   const tables = Array.from({ length: subscriptions }, (_, index) => `table${index}`)
-  // In a process of its own: what is measured here is the side that subscribes.
+  // In a separate process, because this process measures the subscriber.
   const publisher = await scene.spawn('publisher')
   const subscriber = await scene.start('subscriber', {
     routes: [publisher.ports.cluster],
-    options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT_MS },
+    options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT },
   })
-  const without = await watch(subscriber, publisher, WATCH_SECONDS.without)
+  const without = await watch(subscriber, publisher, WATCHED.without)
   const memory = await bytesInUse()
   const started = performance.now()
   await subscribeTo(subscriber, publisher, tables)
   const seconds = (performance.now() - started) / 1_000
-  const found = await watch(subscriber, publisher, WATCH_SECONDS.subscribed)
+  const found = await watch(subscriber, publisher, WATCHED.subscribed)
   const bytes = (await bytesInUse()) - memory
 
   const row = (what: string, list: string, figures: Row['figures']): Row => ({
@@ -82,8 +82,8 @@ async function* rowsOf(scene: Scene, { subscriptions }: PartOptions): AsyncItera
 export const idle: Part = {
   name: 'idle',
   legend: [
-    'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process, the publisher',
-    `one of its own. Processor time is that of ${WATCH_SECONDS.subscribed} s, in which each reader asks anew once; without: of the same nodes before`,
+    'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process; the publisher',
+    `is a separate process. Processor time is that of ${WATCHED.subscribed} s, in which each reader renews its request once; without: of the same nodes before`,
     'they subscribe. Memory: the heap, all garbage collected.',
   ],
   columns: ['what', 'on', 'of', 'subscriptions'],

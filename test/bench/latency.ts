@@ -1,4 +1,4 @@
-// One transaction at a time: from `publish` on one node to the other node's `apply`, beside the plain client on the same way.
+// One transaction at a time, from `publish` on one node to `apply` on the other, compared with the plain client on the same path.
 
 import { subscribe } from '../support/cluster.ts'
 import { atMax, type Contender, compare, type Figures } from './compare.ts'
@@ -9,22 +9,22 @@ import type { Part, PartOptions, Row } from './report.ts'
 import { messageOf, transactionsOf } from './transactions.ts'
 
 const SIZE = 200
-const TIMEOUT_MS = 10_000
+const TIMEOUT = 10_000
 const table = 'dog'
 const rawName = 'raw publish, raw pull'
 const coreName = 'core publish'
 
-/** Calls back when the next one arrives at the other node. */
+/** Calls back when the next transaction arrives at the remote node. */
 type Arrival = { arrived: () => void }
 
-/** `send` resolves when the next may be sent, which is no part of what is measured. */
+/** `send` resolves when the next transaction may be sent; that time is not measured. */
 async function lone(samples: number, arrival: Arrival, send: () => Promise<unknown>): Promise<Figures> {
   const times: number[] = []
   while (times.length < samples) {
     let timer: NodeJS.Timeout | undefined
     const there = new Promise<number>((resolve, reject) => {
       arrival.arrived = () => resolve(performance.now())
-      timer = setTimeout(() => reject(new Error(`nothing arrived within ${TIMEOUT_MS} ms`)), TIMEOUT_MS)
+      timer = setTimeout(() => reject(new Error(`nothing arrived within ${TIMEOUT} ms`)), TIMEOUT)
     })
     const started = performance.now()
     const [end] = await Promise.all([there, send()])
@@ -63,7 +63,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await there.flush()
 
   const contenders: Contender[] = [
-    { name: 'ours', run: () => lone(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
+    { name: 'enmesh', run: () => lone(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
     {
       name: rawName,
       run: () =>
@@ -71,7 +71,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
     },
     { name: coreName, run: () => lone(samples, core, async () => here.publish('bench.core', message)) },
   ]
-  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'ours', limit })
+  const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'enmesh', limit })
   const comparisons = [
     { ...of('p50', rawName), target: atMax(1.3) },
     { ...of('p99', rawName), target: atMax(2) },
@@ -86,7 +86,7 @@ export const latency: Part = {
   name: 'latency',
   legend: [
     'One transaction of 200 bytes at a time, the next when it has been applied and acknowledged; all ends in one process.',
-    'core publish: the way alone, through the same four servers, stored nowhere. Medians of the rounds.',
+    'core publish: only the path through the same four servers, without storage. Medians of the rounds.',
   ],
   columns: ['what', 'on', 'limit is', 'samples a round'],
   run: (options) => playing((scene) => rowsOf(scene, options)),

@@ -1,4 +1,4 @@
-// The reference host on a database of its own, counting what it applies.
+// The reference host on a new database, with a count of applied transactions.
 
 import { join } from 'node:path'
 import type { Batch, ClusterManager, Transaction } from '../../lib/index.ts'
@@ -18,7 +18,7 @@ export class CountingLmdbHost extends LmdbHost {
     this.database = database
   }
 
-  /** With these tables of the database `dev`. It ends with the scene. */
+  /** Creates these tables of the database `dev`. Closed at the end of the scene. */
   static async open(scene: Scene, tables: readonly string[]): Promise<CountingLmdbHost> {
     const [directory, remove] = await temporaryDirectory()
     const database = await Database.open(join(directory, 'database'))
@@ -36,13 +36,13 @@ export class CountingLmdbHost extends LmdbHost {
     this.applied.add(batch.transactions.length)
   }
 
-  /** From now on commits are stamped and published by this manager. */
+  /** Sets the manager that gives commits their timestamps and publishes them. */
   serve(cluster: ClusterManager): void {
     this.database.timestamp = () => cluster.timestamp()
     this.database.publish = (transaction) => cluster.publish(transaction)
   }
 
-  /** Commits transactions of one row, which stay in the outbox for now; resolves with them. */
+  /** Commits transactions of one row, which stay in the outbox. Resolves with them. */
   async fill(cluster: ClusterManager, table: string, size: number, count: number): Promise<Transaction[]> {
     const filled: Transaction[] = []
     this.database.timestamp = () => cluster.timestamp()

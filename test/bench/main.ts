@@ -1,4 +1,4 @@
-// `npm run bench`: compiles everything, as it is published, and measures that: what translates on the fly makes slower code.
+// `npm run bench`: compiles everything as for publication and measures that, because tsx produces slower code.
 
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -12,7 +12,7 @@ try {
     stdio: 'inherit',
     env: { ...process.env, TEST_PROGRAMS: directory },
   })
-  // It ends what it has started, and then itself; so do we.
+  // The child ends its processes and then itself; this process waits for it.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
   process.exitCode = await new Promise<number>((resolve) => child.once('exit', (code) => resolve(code ?? 1)))
 } finally {

@@ -1,20 +1,20 @@
-// Rounds of one operation: a warm-up, the clock, the processor's time, and the median of what they gave.
+// Rounds of one operation after a warm-up: medians of time and processor time.
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import type { PartOptions } from './report.ts'
 
-/** One operation: what `before` and `after` do in each round is not measured. */
+/** One operation. `before` and `after` of each round are not measured. */
 export type Work<T = unknown> = {
   before?(): Promise<unknown>
   run(): Promise<T>
   after?(result: T): Promise<unknown>
 }
 
-/** Rounds of a warm-up at most, however short they are. */
+/** Maximum number of warm-up rounds. */
 const WARM_UP_ROUNDS = 50
-/** ms after which no further round of one operation begins. */
-const MAX_DURATION_MS = 30_000
+/** ms after which no further round of an operation begins. */
+const ENOUGH = 30_000
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
@@ -34,8 +34,8 @@ async function round<T>({ before, run, after }: Work<T>): Promise<{ time: number
 }
 
 /**
- * By the clock, and of the processor: all threads, those included that collect garbage. The last two are for each entry.
- * `perRun`: how many operations one run is; the figures are of one of them.
+ * Elapsed time, and processor time of all threads including garbage collection. The last two figures are for each entry.
+ * `perRun`: operations in one run; the figures are for one operation.
  */
 export async function measure<T>(
   work: Work<T>,
@@ -46,7 +46,7 @@ export async function measure<T>(
   const started = performance.now()
   for (let count = 0; count < WARM_UP_ROUNDS && performance.now() < started + warmUp; count++) await round(work)
   const found = [await round(work)]
-  while (found.length < rounds && performance.now() < started + MAX_DURATION_MS) found.push(await round(work))
+  while (found.length < rounds && performance.now() < started + ENOUGH) found.push(await round(work))
   const times = found.map(({ time }) => time / perRun)
   const cpu = median(found.map((each) => each.cpu / perRun))
   return {
@@ -61,7 +61,7 @@ export async function measure<T>(
 
 let collect: (() => void) | undefined
 
-/** Bytes in use when all garbage is collected. */
+/** Bytes in use after a garbage collection. */
 export async function bytesInUse(): Promise<number> {
   if (!collect) {
     setFlagsFromString('--expose-gc')
@@ -74,7 +74,7 @@ export async function bytesInUse(): Promise<number> {
   return process.memoryUsage().heapUsed
 }
 
-/** What one thing holds in memory between `make` and `drop`. */
+/** Memory that is in use between `make` and `drop`. */
 export async function measureMemory<T>(
   make: () => Promise<T>,
   drop: (made: T) => Promise<unknown>,

@@ -1,4 +1,4 @@
-// Real nodes for the length of a scene, and their end, whatever happens.
+// Real nodes for one scene, which end with it in any case.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Host } from '../../lib/index.ts'
@@ -6,10 +6,10 @@ import { type NodeOptions, TestCluster, type TestNode } from '../support/cluster
 
 const open = new Set<Scene>()
 let interrupted = false
-/** ms in which a node whose start was under way has its servers. */
+/** ms within which a starting node has started its servers. */
 const START = 1_000
 
-/** Ends what any scene has started, and lets none begin: for whoever is interrupted. */
+/** Ends everything that any scene has started and prevents further starts: for signals. */
 export async function closeAll(): Promise<void> {
   interrupted = true
   const close = () => Promise.allSettled([...open].map((scene) => scene.close()))
@@ -18,11 +18,11 @@ export async function closeAll(): Promise<void> {
   await close()
 }
 
-/** Nodes, and what else is to end with them. */
+/** Nodes, and other things that end with them. */
 export class Scene extends TestCluster {
   readonly #afterwards: (() => Promise<unknown>)[] = []
 
-  /** To be done when the nodes have ended. */
+  /** Called when the nodes have ended. */
   afterwards(work: () => Promise<unknown>): void {
     this.#afterwards.push(work)
   }
@@ -36,7 +36,7 @@ export class Scene extends TestCluster {
   }
 }
 
-/** What `play` yields; all that it starts ends with it. */
+/** Yields the rows of `play`. Everything that it starts ends with it. */
 export async function* playing<T>(play: (scene: Scene) => AsyncIterable<T>): AsyncGenerator<T> {
   if (interrupted) throw new Error('interrupted')
   const scene = new Scene()
@@ -49,7 +49,7 @@ export async function* playing<T>(play: (scene: Scene) => AsyncIterable<T>): Asy
   }
 }
 
-/** Nodes `node1` and so on, one for each of these databases, each routed to the first. */
+/** Starts nodes `node1` and so on, one for each database, each with a route to the first. */
 export async function startNodes(
   scene: Scene,
   hosts: readonly Host[],

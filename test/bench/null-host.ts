@@ -1,4 +1,4 @@
-// A database that does nothing: it counts what it is handed and keeps the checkpoints. It has no outbox.
+// A database that stores no rows: it counts transactions and keeps checkpoints. It has no outbox.
 
 import type { Batch, Checkpoint, Host, RemoteTable, TableDescription } from '../../lib/index.ts'
 import { Counter } from './flow.ts'
@@ -10,7 +10,7 @@ export class NullHost implements Host {
   readonly #tables: Map<string, TableDescription>
   readonly #checkpoints = new Map<string, Checkpoint>()
 
-  /** Tables of the database `dev`. */
+  /** Creates tables of the database `dev`. */
   constructor(tables: readonly string[] = []) {
     this.#tables = new Map(
       tables.map((table) => [table, { database: 'dev', table, primaryKey: 'id', attributes: ['id'] }]),
@@ -21,9 +21,7 @@ export class NullHost implements Host {
     return { version: '1.0.0' }
   }
 
-  async lastTimestamp() {
-    return undefined
-  }
+  async lastTimestamp(): Promise<undefined> {}
 
   async describe(): Promise<TableDescription[]> {
     return [...this.#tables.values()]
@@ -46,7 +44,7 @@ export class NullHost implements Host {
     this.#checkpoints.delete(keyOf(source))
   }
 
-  /** All checkpoints as they are; the returned function brings them back. */
+  /** Copies all checkpoints. The returned function restores them. */
   remember(): () => void {
     const kept = new Map(this.#checkpoints)
     return () => {

@@ -1,4 +1,4 @@
-// The limit: the plain `nats` client on the same servers, doing what has to be done and nothing else, within the same bounds.
+// The limit: the plain `nats` client on the same servers, with only the necessary work, within the same bounds.
 
 import { createInbox, headers, type Msg, type NatsConnection } from 'nats'
 import { leafName, meshUserOf } from '../../lib/mesh/nats/configuration.ts'
@@ -7,13 +7,13 @@ import { clusterUser, eventually, type TestCluster, type TestNode } from '../sup
 import type { Send } from './flow.ts'
 import { nextId } from './transactions.ts'
 
-/** As the module's `publishWindow`. */
+/** The default of `publishWindow`. */
 export const WINDOW = 1_024
 /** As the module's `maxBatch`, twice, and its readers' bytes in one request. */
 const MAX_MESSAGES = 1_000
 const PULL_BYTES = 4 * 1024 * 1024
-const PULL_EXPIRES_MS = 30_000
-/** What an acknowledgement begins with, unless it is a refusal. */
+const PULL_EXPIRES = 30_000
+/** The beginning of a positive acknowledgement. */
 const STORED = '{"stream"'.charCodeAt(2)
 
 const tableOf = (table: string) => ({ database: 'dev', table })
@@ -22,7 +22,7 @@ const tableOf = (table: string) => ({ database: 'dev', table })
 export const storeClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf')
 export const meshClient = (scene: TestCluster, node: TestNode) => scene.client(node, 'leaf', meshUserOf(clusterUser))
 
-/** A stream as the module makes it, for a table that nobody else writes. Resolves with its last sequence. */
+/** A stream as enmesh creates it, for a table with no other writer. Resolves with its last sequence. */
 export async function makeStream(client: NatsConnection, node: string, table: string): Promise<number> {
   const manager = await client.jetstreamManager()
   const name = streamName(tableOf(table))
@@ -36,7 +36,7 @@ export async function emptyStream(client: NatsConnection, table: string): Promis
   await manager.streams.purge(streamName(tableOf(table)))
 }
 
-/** The module's headers, of a message that follows another. */
+/** The headers of enmesh for a message after another. */
 function headersOf(node: string, id: string, before: string, sequence: number) {
   const values = headers()
   values.set('Nats-Msg-Id', id)
@@ -47,7 +47,7 @@ function headersOf(node: string, id: string, before: string, sequence: number) {
   return values
 }
 
-/** The one writer of a stream: all acknowledgements on one inbox. */
+/** The only writer of a stream. All acknowledgements arrive on one inbox. */
 export class RawPublisher {
   readonly #client: NatsConnection
   readonly #node: string
@@ -70,7 +70,7 @@ export class RawPublisher {
     return new RawPublisher(client, node, table, await makeStream(client, node, table))
   }
 
-  /** The functions are those of the flow, or of the one message under way. */
+  /** The functions of the flow, or of the one message in flight. */
   send(data: Uint8Array, settled: () => void, failed: (error: unknown) => void): void {
     this.#settled = settled
     this.#failed = failed
@@ -86,23 +86,23 @@ export class RawPublisher {
   }
 }
 
-/** Sends the same bytes again and again, as a flow asks for them. */
+/** Sends the same bytes repeatedly, as the flow requests. */
 export const sending =
   (publisher: RawPublisher, data: Uint8Array): Send =>
   (settled, failed) =>
     publisher.send(data, settled, failed)
 
 export type RawReaderOptions = {
-  /** Whose mesh user's connection it is does not matter: the stream is `node`'s. */
+  /** Any node's connection to the mesh will do: the stream belongs to `node`. */
   client: NatsConnection
   node: string
   table: string
   take(message: Msg): void
-  /** Asked before more is asked for; `refill` when it may be otherwise by now. */
+  /** Checked before each request for more; call `refill` when the result may have changed. */
   hasRoom?(): boolean
 }
 
-/** A pull consumer without acknowledgements on another node's stream, bounded as the module's readers are. */
+/** A pull consumer without acknowledgements on a remote stream, with the bounds of enmesh's readers. */
 export class RawReader {
   readonly #options: RawReaderOptions
   readonly #subscription: { unsubscribe(): void }
@@ -117,10 +117,10 @@ export class RawReader {
     this.refill()
   }
 
-  /** Rejects when the owner of the stream makes no consumer of it. */
+  /** Rejects when the owner of the stream creates no consumer. */
   static async open(options: RawReaderOptions, sequence = 1): Promise<RawReader> {
     const request = JSON.stringify({ ...tableOf(options.table), start: { sequence } })
-    // What a mesh that was just linked loses is asked again.
+    // A new link may lose requests: repeat them.
     const answer = await eventually(`${options.node} makes a consumer`, () =>
       options.client.request(`enmesh.consumer.${options.node}`, request, { timeout: 1_000 }).catch(() => undefined),
     )
@@ -134,7 +134,7 @@ export class RawReader {
     if (this.#outstanding > MAX_MESSAGES / 2 || hasRoom?.() === false) return
     const batch = MAX_MESSAGES - this.#outstanding
     this.#outstanding += batch
-    const body = { batch, expires: PULL_EXPIRES_MS * 1e6, max_bytes: PULL_BYTES }
+    const body = { batch, expires: PULL_EXPIRES * 1e6, max_bytes: PULL_BYTES }
     client.publish(this.#call('MSG.NEXT'), JSON.stringify(body), { reply: this.#inbox })
   }
 
@@ -149,7 +149,7 @@ export class RawReader {
     return `$JS.${leafName(node)}.API.CONSUMER.${name}.${streamName(tableOf(table))}.${this.#consumer}`
   }
 
-  /** Messages keep their stream's subject; a status has ours, and ends a request: what it did not bring is asked for again. */
+  /** Messages have the subject of their stream. A status has the inbox as its subject and ends a request; the rest is requested again. */
   #receive(message: Msg): void {
     const isMessage = message.subject !== this.#inbox
     this.#outstanding -= isMessage ? 1 : Number(message.headers?.get('Nats-Pending-Messages') || 0)

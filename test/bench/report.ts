@@ -2,9 +2,9 @@
 
 export type Figure = number | string | boolean
 
-/** One measurement. The names of the figures say their units; a measurement that failed has none, and the reason. */
+/** One measurement. The names of the figures say their units; a failed measurement has a reason instead of figures. */
 export type Row = {
-  /** What ran it: `disabled`, `memory mesh`, ... */
+  /** The environment: `disabled`, `memory mesh`, ... */
   readonly on: string
   /** What was measured, on how many entries of what. */
   readonly list: string
@@ -17,7 +17,7 @@ export type Row = {
 /** What can be named on the command line. */
 export type Part = {
   readonly name: string
-  /** Lines for whoever reads the tables: what the words in them mean. */
+  /** Explains the terms of the tables. */
   readonly legend: readonly string[]
   /** Heads of the columns `what`, `on`, `list` and `entries`. */
   readonly columns: readonly [string, string, string, string]

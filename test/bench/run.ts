@@ -49,7 +49,7 @@ function positive(name: string, text: string): number {
 
 const unknown = positionals.filter((name) => !parts.some((part) => part.name === name))
 if (unknown.length > 0) {
-  console.error(`There is no part '${unknown.join("', '")}'. Parts: ${parts.map(({ name }) => name).join(', ')}`)
+  console.error(`Unknown part '${unknown.join("', '")}'. Parts: ${parts.map(({ name }) => name).join(', ')}`)
   process.exit(2)
 }
 const options = {
@@ -63,20 +63,20 @@ const options = {
   subscriptions: whole('subscriptions', values.subscriptions, 1),
 }
 
-// Servers run in process groups of their own: a terminal's Ctrl-C reaches only us, perhaps twice.
+// Servers run in separate process groups: Ctrl-C reaches only this process, perhaps twice.
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)
   process.on(signal, () => void closeAll().finally(() => process.exit(code)))
 
-// What nobody awaited: a fault of this benchmark, which must not leave servers behind.
+// An unhandled rejection is a bug of the benchmark, which must not leave servers behind.
 process.on('uncaughtException', (error) => {
   console.error(error)
   void closeAll().finally(() => process.exit(1))
 })
 
-/** A part that ends early says so by a row, and the next one has its turn. */
+/** A part that fails yields a row with the reason, and the next part runs. */
 async function* rowsOf(part: Part): AsyncIterable<Row> {
   try {
     yield* part.run(options)

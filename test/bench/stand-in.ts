@@ -1,4 +1,4 @@
-// Another node on a network in memory that takes whatever it is asked for: what is measured is what asking costs.
+// A remote node on a network in memory that accepts every request, so that only the cost of the requests is measured.
 
 import type { Mesh } from '../../lib/mesh/mesh.ts'
 import { decodeRequest, encode } from '../../lib/peers/protocol.ts'

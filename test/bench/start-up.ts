@@ -1,4 +1,4 @@
-// From `ClusterManager.open` to a node that takes transactions, beside the same two servers started by hand.
+// From `ClusterManager.open` to a node that accepts transactions, compared with the same two servers started by hand.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -18,7 +18,7 @@ const timed = async (work: () => Promise<unknown>) => {
   return { ms: performance.now() - started }
 }
 
-/** On the files that the node has left. */
+/** Starts the servers on the files of the closed node. */
 function byHand({ directory, ports }: TestNode): { start(): Promise<void>; stop(): Promise<void> } {
   const running: ChildProcess[] = []
   return {
@@ -58,7 +58,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   scene.afterwards(servers.stop)
   const contenders: Contender[] = [
     {
-      name: 'ours',
+      name: 'enmesh',
       run: async () => {
         await node.cluster.close()
         return timed(() => node.reopen())
@@ -76,7 +76,7 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
       },
     },
   ]
-  const comparison = { what: 'open to ready, ms', figure: 'ms', enmesh: 'ours', limit: rawName }
+  const comparison = { what: 'open to ready, ms', figure: 'ms', enmesh: 'enmesh', limit: rawName }
   yield* await compare(contenders, [comparison], { on: 'no database', entries: 0 }, options)
 }
 

@@ -1,4 +1,4 @@
-// `cluster_status` of a mesh in which some are dead: nobody waits for those.
+// `cluster_status` of a mesh with dead nodes, which must not delay the answer.
 
 import { eventually } from '../support/cluster.ts'
 import { reasonOf } from './compare.ts'

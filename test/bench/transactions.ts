@@ -1,4 +1,4 @@
-// What is sent: transactions of one row, and the very messages that the module makes of them, for the raw client.
+// Transactions of one row, and the messages that enmesh sends for them, for the raw client.
 
 import type { ClusterManager, Transaction } from '../../lib/index.ts'
 import { encode } from '../../lib/replication/wire.ts'
@@ -10,20 +10,20 @@ export const sizes = [
   { on: '2 KB', size: 2_000 },
 ] as const
 
-/** Rows that are written over and over. */
+/** Number of rows, which are overwritten in turn. */
 const ROWS = 100_000
 let counter = 0
 
-/** As long as a UUID, and cheaper. */
+/** As long as a UUID, but faster to create. */
 export const nextId = (): string => (counter++).toString(36).padStart(36, '0')
 
-/** A row of so many bytes, with its key. */
+/** A row of this many bytes including its key. */
 export function rowsOf(size: number): () => { id: string; text: string } {
   const text = 'x'.repeat(size - 10)
   return () => ({ id: `row-${(counter % ROWS).toString().padStart(6, '0')}`, text })
 }
 
-/** Transactions for `table` of the database `dev`, each stamped when it is asked for. */
+/** Transactions for `table` of the database `dev`, each with a timestamp of the moment of the call. */
 export function transactionsOf(cluster: ClusterManager, table: string, size: number): () => Transaction {
   const row = rowsOf(size)
   return () => ({
@@ -33,16 +33,16 @@ export function transactionsOf(cluster: ClusterManager, table: string, size: num
   })
 }
 
-/** Publishes them, as a flow asks for them. */
+/** Publishes transactions as the flow requests them. */
 export const publishing =
   (cluster: ClusterManager, next: () => Transaction): Send =>
   (settled, failed) =>
     void cluster.publish(next()).then(settled, failed)
 
-/** Calls of `publish` under way in a flow: more than the module has in flight by default, so that it need not wait for them. */
+/** Concurrent calls of `publish` in a flow: more than enmesh has in flight by default, so that it never waits for a call. */
 export const CALLS = 2_048
 
-/** One message's bytes. */
+/** Bytes of one message. */
 export function messageOf(cluster: ClusterManager, table: string, size: number): Uint8Array {
   const transaction = transactionsOf(cluster, table, size)()
   return encode(transaction, transaction.writes, cluster.manifest.nodeName)

@@ -1,4 +1,4 @@
-// The judgement at the end: from what every node holds, its journal and what it reported, everything that must not be.
+// The check at the end of a run: compares rows, journals and reported incidents of all nodes, and lists the violations.
 
 import { isDeepStrictEqual } from 'node:util'
 import type { Attributes } from '../../lib/host/merge-row.ts'
@@ -6,10 +6,10 @@ import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
 import { type Commit, isOwn, originOf, tableAfter } from './writes.ts'
 
-/** What was found on a node's disk when all had ended. */
+/** The data on a node's disk after all nodes have ended. */
 export type NodeState = {
   name: string
-  /** By table, by id. */
+  /** Rows by table and id. */
   tables: Map<string, Map<string, Attributes>>
   journal: Entry[]
   incidents: Incident[]
@@ -17,7 +17,7 @@ export type NodeState = {
 
 export type Verdict = {
   applied: number
-  /** Not on a subscriber, and reported as gone. */
+  /** Transactions that are missing on a subscriber and were reported as gaps. */
   lost: number
   gaps: number
   quarantined: number
@@ -37,7 +37,7 @@ export function judge(
   for (const [key, tables] of acknowledged)
     for (const table of tables)
       if (!byName.get(originOf(key))?.tables.get(table)?.has(key))
-        verdict.violations.push(`'${key}' was acknowledged, and is not in ${table} of its own node`)
+        verdict.violations.push(`'${key}' was acknowledged, but is missing in ${table} of its node`)
   for (const node of nodes)
     for (const [table, rows] of node.tables) {
       const held = committedAt(node, table)
@@ -47,13 +47,13 @@ export function judge(
   return verdict
 }
 
-/** Everything that a node committed itself to a table, in order. */
+/** The local transactions of a node on a table, in commit order. */
 const committedAt = ({ name, tables }: NodeState, table: string): Commit[] =>
   [...(tables.get(table)! as Map<string, unknown> as Map<string, Commit>).values()]
     .filter(({ id }) => isOwn(id) && originOf(id) === name)
     .sort((a, b) => (a.timestamp < b.timestamp ? -1 : 1))
 
-/** Answers with the commits of `source` that `node` has. */
+/** Returns the commits of `source` that `node` has. */
 function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: Verdict): Commit[] {
   const fault = (text: string) => verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`)
   const ofFlow = <T extends Incident>(incident: T) =>
@@ -63,16 +63,16 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
   const gaps = incidents.filter((each): each is Gap => each.event === 'gap')
   const commits = committedAt(source, table)
   const index = new Map(commits.map(({ tx }, at) => [tx, at]))
-  /** By position among the commits. */
+  /** Keyed by position among the commits. */
   const applied = new Map<number, Entry>()
-  /** Applied in order, with their positions; what was in quarantine may come late. */
+  /** Applied in order, with their positions. Transactions from quarantine may be late. */
   const inOrder: { entry: Entry; at: number }[] = []
   for (const entry of node.journal) {
     if (entry.node !== source.name || entry.table !== table) continue
     verdict.applied++
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
-    if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, and never committed`)
+    if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, but never committed`)
     else if (applied.has(at)) {
       verdict.duplicates++
       const { epoch, sequence } = applied.get(at)!
@@ -88,7 +88,7 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
   }
   verdict.quarantined += quarantined.size
   verdict.gaps += gaps.length
-  // Between each two that were applied one after the other: what is missing must be what was reported there.
+  // The missing transactions between two consecutive applied ones must equal the reported gaps.
   for (let i = -1; i < inOrder.length; i++) {
     const [before, next] = [inOrder[i], inOrder[i + 1]]
     const from = (before?.at ?? -1) + 1
@@ -99,11 +99,11 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
     const count = reported.reduce((sum, gap) => sum + gap.to - gap.from + 1, 0)
     verdict.lost += missing.length
     if (missing.length === 0 && count === 0) continue
-    const place = before ? `behind ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
-    const summary = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'nothing'
+    const place = before ? `after ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
+    const summary = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'none'
     const wrongStart = before && quarantined.size === 0 && reported[0]?.from !== before.entry.sequence + 1
     if (missing.length !== count || wrongStart)
-      fault(`${missing.length} are missing ${place}, from '${missing[0]?.id}' on, and reported was ${summary}`)
+      fault(`${missing.length} are missing ${place}, beginning with '${missing[0]?.id}'; reported gaps: ${summary}`)
   }
   return [...applied.keys()].map((at) => commits[at]!)
 }
@@ -118,6 +118,6 @@ function compare(
   for (const id of new Set([...actual.keys(), ...expected.keys()]))
     if (!isDeepStrictEqual(actual.get(id), expected.get(id)))
       verdict.violations.push(
-        `${table} of ${node}: '${id}' is ${JSON.stringify(actual.get(id))}, and must be ${JSON.stringify(expected.get(id))}`,
+        `${table} of ${node}: '${id}' is ${JSON.stringify(actual.get(id))}, expected ${JSON.stringify(expected.get(id))}`,
       )
 }

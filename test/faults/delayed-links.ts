@@ -1,11 +1,11 @@
-// The links between hubs when they go through proxies of ours, which can hold back all that passes.
+// Links between hubs through proxies that can delay all traffic.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { programArguments } from '../support/program.ts'
 import type { Address, Command, Place } from './network.ts'
 
-/** What the process is started with: where it listens, for whom. `callers`: from where it calls in the name of whom. */
+/** Arguments of the proxy process: the addresses that it listens on for each node. `callers`: the address that it connects from for each node. */
 export type ProxySetup = { proxies: { listen: Address; target: Address }[]; callers: Record<string, string> }
 
 export class DelayedLinks {
@@ -15,7 +15,7 @@ export class DelayedLinks {
     this.#child = child
   }
 
-  /** Resolves when every node can be reached where its route says. */
+  /** Resolves when every node can be reached at the address of its route. */
   static async open(places: readonly Place[], commandOf: Command): Promise<DelayedLinks> {
     const setup: ProxySetup = {
       proxies: places.map(({ listen, route, ports }) => ({
@@ -31,14 +31,14 @@ export class DelayedLinks {
     )
     const child = spawn(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true })
     const ended = once(child, 'exit').then(() => {
-      throw new Error('the proxies ended before they were there')
+      throw new Error('the proxies exited before they were ready')
     })
     ended.catch(() => {})
     await Promise.race([once(child, 'message'), ended])
     return new DelayedLinks(child)
   }
 
-  /** From now on everything arrives this much later, in each direction. */
+  /** Delays all traffic in each direction from now on, in ms. */
   delay(ms: number): void {
     if (this.#child.connected) this.#child.send(ms)
   }

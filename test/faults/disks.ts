@@ -1,18 +1,18 @@
-// A small disk for each leaf's store, in memory, that can be filled to the brim. Needs root, on Linux.
+// A small disk in memory for the store of each leaf, which can be filled completely. Requires root on Linux.
 
 import { constants } from 'node:fs'
 import { mkdir, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { command } from './command.ts'
 
-const MEGABYTE_BYTES = 1024 * 1024
-/** What is given out at least; less than that does not help anybody else. */
-const PAGE_BYTES = 4096
+const MEGABYTE = 1024 * 1024
+/** Minimum size of an allocation, in bytes. */
+const PAGE = 4096
 
 export class Disks {
   readonly #mounted: string[] = []
 
-  /** Rejects when the system does not let us. */
+  /** Rejects without the permission to mount. */
   async mount(directory: string, megabytes: number): Promise<void> {
     await mkdir(directory, { recursive: true })
     await command('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'enmesh', directory)
@@ -21,7 +21,7 @@ export class Disks {
 
   /** Idempotent. */
   async close(): Promise<void> {
-    // Somebody who is just ending may still have a file open: then it goes with them.
+    // A process that is exiting may still have a file open: a lazy unmount waits for it.
     for (const directory of this.#mounted.splice(0))
       await command('umount', directory).catch(() => command('umount', '-l', directory))
   }
@@ -29,11 +29,11 @@ export class Disks {
 
 const ballast = (directory: string) => join(directory, '.ballast')
 
-/** Until nothing more fits. */
+/** Resolves when the disk is full. */
 export async function fill(directory: string): Promise<void> {
   const file = await open(ballast(directory), constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600)
   try {
-    for (let size = MEGABYTE_BYTES; size >= PAGE_BYTES; )
+    for (let size = MEGABYTE; size >= PAGE; )
       try {
         const { bytesWritten } = await file.write(Buffer.alloc(size))
         if (bytesWritten < size) size = Math.trunc(size / 2)

@@ -1,4 +1,4 @@
-// The kinds of fault: how each is inflicted on a node, and when it is over.
+// The kinds of fault: how each is injected into a node, and when it is over.
 
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,49 +8,49 @@ import type { Network } from './network.ts'
 import type { NodeHandle, Part } from './node-handle.ts'
 import { TABLES } from './writes.ts'
 
-/** What a fault has to do with. */
+/** The context of one fault. */
 export type Scene = {
   node: NodeHandle
-  /** Place of the node in the network. */
+  /** Index of the node in the network. */
   number: number
-  /** Another one. */
+  /** A second node. */
   other: NodeHandle
   network: Network
   /** ms */
   lasts: number
-  /** From 0 up to 1, for what a fault leaves to chance. */
+  /** A number from 0 to below 1, for random choices of a fault. */
   chance: number
 }
 
 export type FaultKind = {
   name: string
-  /** How long it lasts, ms. */
+  /** Minimum and maximum duration, in ms. */
   lasts: readonly [least: number, most: number]
-  /** ms from its end to the next transaction applied, at most, from every node on every other. */
+  /** Upper bound in ms from the end of the fault to the next applied transaction, for every pair of nodes. */
   bound: number
-  /** What a machine may not have, and which runs then leave out. */
+  /** A requirement that some machines lack. Runs on those skip the fault. */
   needs?: 'cable' | 'links' | 'disks'
-  /** It takes two nodes: nothing else befalls anybody meanwhile. */
+  /** Affects two nodes: no other fault runs at the same time. */
   alone?: true
-  /** Resolves with the time at which all was there again. */
+  /** Resolves with the time at which everything was back. */
   inflict(scene: Scene): Promise<number>
 }
 
-/** ms; the clocks of a run differ by less, but for the one fault that is about it. */
+/** ms. Clocks of a run differ by less, except for the clock fault. */
 export const MAX_CLOCK_DRIFT = 4_000
-/** Clocks of two nodes may go wrong one after the other, in opposite directions, and stamps remember the highest. */
+/** Clocks of two nodes may be wrong one after the other, in opposite directions, and timestamps keep the highest. */
 const DRIFT = 0.45 * MAX_CLOCK_DRIFT
 const BEYOND = MAX_CLOCK_DRIFT + 3_000
 
-/** ms: after a server or a host is back; after a healed network; of a hanging server, which has to be found out first. */
-const RECOVERY_LIMIT_MS = { process: 3_000, network: 10_000, clock: 10_000 }
+/** Bounds in ms: after a server or a host is back; after a healed network; for a hanging server, which must be detected first. */
+const BOUND = { back: 3_000, healed: 10_000, foundOut: 10_000 }
 
 const wait = (ms: number) => delay(ms)
 
 const kill = (part: Part): FaultKind => ({
   name: `kill-${part}`,
   lasts: part === 'host' ? [0, 2_000] : [0, 0],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   async inflict({ node, lasts }) {
     await node.kill(part)
     if (part === 'host') {
@@ -61,11 +61,11 @@ const kill = (part: Part): FaultKind => ({
   },
 })
 
-/** `meanwhile` on the node's disk. */
+/** Runs `meanwhile` on the node's disk. */
 const killNode = (name: string, meanwhile: (node: NodeHandle) => Promise<void>): FaultKind => ({
   name,
   lasts: [0, 3_000],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   async inflict({ node, lasts }) {
     await node.killAll()
     await meanwhile(node)
@@ -75,11 +75,11 @@ const killNode = (name: string, meanwhile: (node: NodeHandle) => Promise<void>):
   },
 })
 
-/** A server that hangs for longer than 6 s is replaced by its manager, and may not be there to be woken. */
+/** The manager replaces a server that hangs for longer than 6 s, so the server may not exist when the fault ends. */
 const stop = (part: Part): FaultKind => ({
   name: `stop-${part}`,
   lasts: [200, 9_000],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   async inflict({ node, lasts }) {
     const wake = await node.pause(part)
     await wait(lasts)
@@ -91,38 +91,38 @@ const stop = (part: Part): FaultKind => ({
 const cut: FaultKind = {
   name: 'cut',
   lasts: [100, 12_000],
-  bound: RECOVERY_LIMIT_MS.network,
+  bound: BOUND.healed,
   needs: 'cable',
   async inflict({ network, number, lasts }) {
     await network.cable!.cut(number)
     await wait(lasts)
-    await network.cable!.repair(number)
+    await network.cable!.reconnect(number)
     return Date.now()
   },
 }
 
-/** Moments in which nothing gets through, so that what is lost is lost for good, and connections live on. */
+/** Outages that are short enough for connections to survive. */
 const loss: FaultKind = {
   name: 'loss',
   lasts: [1_000, 5_000],
-  bound: RECOVERY_LIMIT_MS.network,
+  bound: BOUND.healed,
   needs: 'cable',
   async inflict({ network, number, lasts, chance }) {
     for (const end = Date.now() + lasts; Date.now() < end; ) {
       await network.cable!.cut(number)
       await wait(5 + 40 * chance)
-      await network.cable!.repair(number)
+      await network.cable!.reconnect(number)
       await wait(100)
     }
     return Date.now()
   },
 }
 
-/** Of all links between hubs. */
+/** Delays all links between hubs. */
 const slow: FaultKind = {
   name: 'delay',
   lasts: [1_000, 6_000],
-  bound: RECOVERY_LIMIT_MS.network,
+  bound: BOUND.healed,
   needs: 'links',
   async inflict({ network, lasts, chance }) {
     network.links!.delay(20 + 480 * chance)
@@ -135,7 +135,7 @@ const slow: FaultKind = {
 const diskFull: FaultKind = {
   name: 'disk-full',
   lasts: [500, 8_000],
-  bound: RECOVERY_LIMIT_MS.clock,
+  bound: BOUND.foundOut,
   needs: 'disks',
   async inflict({ node, lasts }) {
     await fill(node.store)
@@ -149,16 +149,16 @@ const wipe = async ({ store }: NodeHandle): Promise<void> => {
   for (const name of await readdir(store)) await rm(join(store, name), { recursive: true, force: true })
 }
 
-/** Under a host that lives on, and while another is away that has not read the last of it. Asleep would not do: what is on its way to a sleeper waits there. */
+/** The host survives, and a subscriber is closed before it has read everything. A stopped subscriber would not do: its sockets still receive messages. */
 const wipeUnread: FaultKind = {
   name: 'wipe-unread',
   lasts: [500, 3_000],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   alone: true,
   async inflict({ node, other, lasts }) {
     await other.kill('host')
     await wait(lasts)
-    // Its manager would start the leaf anew before the store is gone.
+    // The manager would restart the leaf before the store is deleted.
     const wake = await node.pause('host')
     const leaf = await node.killServer('leaf')
     await wipe(node)
@@ -172,13 +172,13 @@ const wipeUnread: FaultKind = {
 const purgeUnread: FaultKind = {
   name: 'purge-unread',
   lasts: [500, 3_000],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   alone: true,
   async inflict({ node, other, lasts, chance }) {
     await other.kill('host')
     await wait(lasts)
     const keep = Math.trunc(20 * chance)
-    for (const table of TABLES) await node.ask({ type: 'purge', table, keep })
+    for (const table of TABLES) await node.ask({ ask: 'purge', table, keep })
     await other.start()
     return Date.now()
   },
@@ -187,25 +187,25 @@ const purgeUnread: FaultKind = {
 const clockDrift: FaultKind = {
   name: 'clock-drift',
   lasts: [500, 5_000],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   async inflict({ node, lasts, chance }) {
-    await node.ask({ type: 'clock', offset: Math.round((2 * chance - 1) * DRIFT) })
+    await node.ask({ ask: 'clock', offset: Math.round((2 * chance - 1) * DRIFT) })
     await wait(lasts)
-    await node.ask({ type: 'clock', offset: 0 })
+    await node.ask({ ask: 'clock', offset: 0 })
     return Date.now()
   },
 }
 
-/** Stamps never go back: it is over when everybody's clock has come near the one that was wrong. */
+/** Timestamps never go back: the fault is over when all clocks have nearly reached the wrong one. */
 const clockBeyond: FaultKind = {
   name: 'clock-beyond',
   lasts: [300, 1_500],
-  bound: RECOVERY_LIMIT_MS.process,
+  bound: BOUND.back,
   async inflict({ node, lasts }) {
     const began = Date.now()
-    await node.ask({ type: 'clock', offset: BEYOND })
+    await node.ask({ ask: 'clock', offset: BEYOND })
     await wait(lasts)
-    await node.ask({ type: 'clock', offset: 0 })
+    await node.ask({ ask: 'clock', offset: 0 })
     await wait(began + lasts + BEYOND - MAX_CLOCK_DRIFT + DRIFT - Date.now())
     return Date.now()
   },
@@ -230,11 +230,11 @@ export const faultKinds: readonly FaultKind[] = [
   clockBeyond,
 ]
 
-/** `kill` chooses all that begin with `kill-`. Throws for a name that chooses none. */
+/** `kill` selects all faults that begin with `kill-`. Throws for an unknown name. */
 export function choose(names: readonly string[], kinds: readonly FaultKind[]): FaultKind[] {
   const matching = (name: string) => kinds.filter((kind) => kind.name === name || kind.name.startsWith(`${name}-`))
   for (const name of names)
     if (matching(name).length === 0)
-      throw new Error(`there is no fault '${name}'; there are ${kinds.map((kind) => kind.name).join(', ')}`)
+      throw new Error(`unknown fault '${name}'; known faults: ${kinds.map((kind) => kind.name).join(', ')}`)
   return kinds.filter((kind) => names.some((name) => matching(name).includes(kind)))
 }

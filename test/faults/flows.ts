@@ -1,14 +1,14 @@
-// Who has applied what of whom, and when last: from that, how long a fault is felt after it is over.
+// The last applied transaction of each flow (source, subscriber, table), which shows how long a fault has effects after its end.
 
 import { setTimeout as delay } from 'node:timers/promises'
 
 type Progress = { at: number; last: string }
 
 export type Recovery = {
-  /** ms from the fault's end to the next transaction applied, in the flow that took longest. */
+  /** ms from the end of the fault to the next applied transaction, in the slowest flow. */
   longest: number
   flow: string
-  /** Flows in which nothing was applied any more. */
+  /** Flows without any applied transaction since. */
   dead: string[]
 }
 
@@ -28,7 +28,7 @@ export class Flows {
 
   /** Waits until every flow has moved after `since`, for at most `timeoutMs` ms. */
   async recovery(since: number, timeoutMs: number): Promise<Recovery> {
-    /** The first time each moved after `since`. */
+    /** The first move of each flow after `since`. */
     const moved = new Map<string, number>()
     for (const end = Date.now() + timeoutMs; moved.size < this.#progress.size && Date.now() < end; await delay(5))
       for (const [flow, { at }] of this.#progress) if (at >= since && !moved.has(flow)) moved.set(flow, at - since)
@@ -36,11 +36,11 @@ export class Flows {
     return { longest, flow, dead: [...this.#progress.keys()].filter((each) => !moved.has(each)) }
   }
 
-  /** Flows whose last transaction is not the one that its source wrote last. */
+  /** Flows that have not applied the last transaction of their source. */
   behind(lastOf: ReadonlyMap<string, string>): string[] {
     return [...this.#progress]
       .filter(([flow, { last }]) => last !== lastOf.get(sourceOf(flow)))
-      .map(([flow, { last }]) => `${flow} stands at ${last || 'nothing'}`)
+      .map(([flow, { last }]) => `${flow} is at ${last || 'its start'}`)
   }
 }
 

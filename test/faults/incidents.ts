@@ -1,12 +1,12 @@
-// What a node's process reported of lost, refused and kept transactions: appended to a file at once, so that a killed
-// process has said all that it knew.
+// Gaps, stalls and quarantined transactions that a node's process reports. Each is appended to a file at once, so that a killed process
+// loses no report.
 
 import { appendFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClusterEventSource, GapReason, RemoteTable } from '../../lib/index.ts'
 
-/** `after`: id of the journal's entry that was the last one then. */
+/** `after`: id of the last journal entry at that time. */
 export type Incident = { after: string; source: RemoteTable } & (
   | { event: 'gap'; from: number; to: number; reason: GapReason }
   | { event: 'quarantined' | 'stalled'; sequence: number; error: string }

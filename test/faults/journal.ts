@@ -1,5 +1,5 @@
-// The reference host, which also notes every transaction it applies, in the same LMDB transaction: from that journal, and
-// not only from the rows it leaves, can be seen that each was applied once and in order.
+// The reference host with a journal: it records every applied transaction in the same LMDB transaction. The journal shows that each was
+// applied once and in order, which the rows alone do not.
 
 import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
@@ -7,12 +7,12 @@ import { LmdbHost } from '../host/lmdb-host.ts'
 import { recordsOf } from '../support/writes.ts'
 import { isOwn } from './writes.ts'
 
-/** A table like any other, but nobody replicates it: what a batch brings into it is no local write. */
+/** An ordinary table that is not replicated. */
 const JOURNAL: TableDescription = { database: 'journal', table: 'applied', primaryKey: 'id', attributes: [] }
 
-/** A transaction that was applied. */
+/** An applied transaction. */
 export type Entry = {
-  /** Sorts by the order of applying. */
+  /** Sorts in the order of application. */
   id: string
   node: string
   table: string
@@ -20,15 +20,15 @@ export type Entry = {
   sequence: number
   tx: string
   timestamp: string
-  /** Key of the row of its own. */
+  /** Key of the row that only this transaction writes. */
   key: string
-  /** True time, ms since 1970. */
+  /** The system's time, ms since 1970, without the node's clock fault. */
   at: number
 }
 
 export const createJournal = (database: Database) => database.createTable(JOURNAL)
 
-/** In the order of applying. */
+/** All entries in the order of application. */
 export const readJournal = (database: Database): Entry[] => [
   ...(database.scan(JOURNAL.database, JOURNAL.table) as Iterable<Entry>),
 ]
@@ -39,7 +39,7 @@ export class JournalHost extends LmdbHost {
   readonly #applied: (last: Entry) => void
   #count = 0
 
-  /** `now` is the true time; `applied` is told after each commit that applied something. */
+  /** `now` is the system's time. `applied` is called after each commit that applied transactions. */
   constructor(database: Database, start: number, now: () => number, applied: (last: Entry) => void) {
     super(database, '1.0.0')
     this.#start = start
@@ -47,7 +47,7 @@ export class JournalHost extends LmdbHost {
     this.#applied = applied
   }
 
-  /** Id of the last entry, applied or just being applied. */
+  /** Id of the last entry, which may not be committed yet. */
   get lastEntry(): string {
     return `${String(this.#start).padStart(6, '0')}.${String(this.#count).padStart(9, '0')}`
   }

@@ -1,4 +1,4 @@
-// Every write that was acknowledged to its writer, kept by the run, apart from every node.
+// Every acknowledged write, kept in the process of the run, independent of the nodes.
 
 export class Ledger {
   readonly #writes = new Map<string, readonly string[]>()
@@ -11,7 +11,7 @@ export class Ledger {
     return this.#writes.size
   }
 
-  /** Keys of the writes' own rows, with the tables that have one. */
+  /** Keys of the rows that only one write has, with the tables of the write. */
   [Symbol.iterator](): IterableIterator<[key: string, tables: readonly string[]]> {
     return this.#writes[Symbol.iterator]()
   }

@@ -1,4 +1,4 @@
-// What this machine lets a run do: namespaces and small disks where we may make them, and what is left out where not.
+// The abilities of this machine: namespaces and small disks when this process may create them, and the faults that are skipped otherwise.
 
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -9,9 +9,9 @@ import { inNamespaces, type Network, onLoopback } from './network.ts'
 export type Machine = {
   network: Network
   disks?: Disks | undefined
-  /** Of those wanted, the ones that can be inflicted here. */
+  /** The selected faults that can be injected on this machine. */
   kinds: FaultKind[]
-  /** Why others cannot, one line each. */
+  /** Why the others cannot, one line each. */
   missing: string[]
 }
 
@@ -24,7 +24,7 @@ export async function prepareMachine(
   const missing: string[] = []
   const leftOut = (what: FaultKind['needs'], error: unknown) => {
     const names = desired.filter((kind) => kind.needs === what).map(({ name }) => name)
-    missing.push(`left out: ${names.join(', ')}: ${(error as Error).message}`)
+    missing.push(`skipped: ${names.join(', ')}: ${(error as Error).message}`)
   }
   let network: Network | undefined
   if (needs('cable'))

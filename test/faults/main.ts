@@ -1,4 +1,4 @@
-// `npm run faults -- --minutes 1 --seed N --nodes 3 --faults LIST`: faults without mercy, and nothing lost, nothing twice.
+// `npm run faults -- --minutes 1 --seed N --nodes 3 --faults LIST`: injects faults and checks that no transaction is lost or applied twice.
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -26,7 +26,8 @@ function readOptions(): Options {
   })
   const number = (name: string, text: string, least: number, max: number) => {
     const value = Number(text)
-    if (!(value >= least && value <= max)) throw new Error(`--${name} is a number from ${least} to ${max}, not ${text}`)
+    if (!(value >= least && value <= max))
+      throw new Error(`--${name} must be a number from ${least} to ${max}, received '${text}'`)
     return value
   }
   const seed = values.seed === undefined ? seedOf() : number('seed', values.seed, 0, 2 ** 31)
@@ -47,18 +48,18 @@ async function main({ minutes, seed, nodes, kinds: desired, keep }: Options): Pr
   const names = desired.map(({ name }) => name).join(',')
   const command = `npm run faults -- --minutes ${minutes} --seed ${seed} --nodes ${nodes} --faults ${names}`
   report.say(`seed ${seed}, ${nodes} nodes, ${minutes} minutes, faults ${names}`)
-  // Everything of this run bears its process id, so that it can be told from what others left.
+  // The process id in all names distinguishes the leftovers of this run from those of other runs.
   const directory = await mkdtemp(join(tmpdir(), `enmesh-${process.pid}-`))
   const remove = () => rm(directory, { recursive: true, force: true, maxRetries: 5 })
   let stopped = false
-  /** What was begun last is ended first. */
+  /** Ended in reverse order. */
   const endings: (() => Promise<void>)[] = []
   const endAll = async () => {
     for (let ending = endings.pop(); ending; ending = endings.pop())
-      await ending().catch((error) => report.violation(`something is left: ${error.message}`))
+      await ending().catch((error) => report.violation(`clean-up failed: ${error.message}`))
   }
   let ended: Promise<void> | undefined
-  /** Once: who comes second, a second signal too, waits for the first. */
+  /** Runs once; later calls, such as a second signal, wait for the first. */
   const end = () => {
     ended ??= endAll()
     return ended
@@ -66,7 +67,7 @@ async function main({ minutes, seed, nodes, kinds: desired, keep }: Options): Pr
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => {
       stopped = true
-      report.event(`${signal}: ending what was started`)
+      report.event(`${signal}: ending all processes`)
       void end()
         .then(remove)
         .finally(() => process.exit(130))
@@ -92,8 +93,8 @@ async function main({ minutes, seed, nodes, kinds: desired, keep }: Options): Pr
   if (stopped) return
   for (const leak of await leaksIn(directory)) report.violation(`a secret was written to ${leak}`)
   const failed = report.violations.length > 0
-  if (failed) report.say(`\nFAILED. Repeat it: ${command}`)
-  if (failed || keep) report.say(`What every node and its servers wrote is in ${directory}`)
+  if (failed) report.say(`\nFAILED. To repeat this run: ${command}`)
+  if (failed || keep) report.say(`Data and logs of all nodes are in ${directory}`)
   else await remove()
   process.exitCode = failed ? 1 : 0
 }

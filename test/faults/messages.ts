@@ -1,9 +1,9 @@
-// What the run and a node's process say to each other, over the channel that Node gives a child process.
+// The messages between the run and the process of a node, over Node's IPC channel.
 
-/** How a node's process is started; its only argument, as JSON. */
+/** The only argument of a node's process, as JSON. */
 export type NodeSetup = {
   name: string
-  /** Counts the starts of this node: what it writes and notes bears this number. */
+  /** Number of this start of the node; it is part of all keys and journal ids. */
   start: number
   directory: string
   configFile: string
@@ -12,27 +12,27 @@ export type NodeSetup = {
 }
 
 export type Request =
-  /** Write on and on, or stop. */
-  | { type: 'write'; on: boolean }
-  /** From now on this node's clock is so many ms ahead. */
-  | { type: 'clock'; offset: number }
-  /** Write once more, to every table. Answers with the key. */
-  | { type: 'mark' }
-  /** Apply what lies in quarantine. Answers how many still do. */
-  | { type: 'replay' }
-  /** Answers with what `cluster.subscriptions()` says. */
-  | { type: 'subscriptions' }
-  /** Removes all but the last `keep` transactions of its own stream of a table. */
-  | { type: 'purge'; table: string; keep: number }
+  /** Starts or stops the writers. */
+  | { ask: 'write'; on: boolean }
+  /** Sets the clock of this node ahead by this many ms. */
+  | { ask: 'clock'; offset: number }
+  /** Writes once to every table. Answers with the key. */
+  | { ask: 'mark' }
+  /** Replays the quarantine. Answers with the number of transactions that remain in it. */
+  | { ask: 'replay' }
+  /** Answers with `cluster.subscriptions()`. */
+  | { ask: 'subscriptions' }
+  /** Removes all but the last `keep` transactions of the local stream of a table. */
+  | { ask: 'purge'; table: string; keep: number }
 
 export type ToNode = Request & { number: number }
 
 export type FromNode =
-  | { type: 'ready' }
+  | { tell: 'ready' }
   /** A write was committed, with its outbox entry. */
-  | { type: 'acknowledged'; key: string; tables: string[] }
-  /** A batch of another node was committed; `last` is the key of its last write, `at` the true time. */
-  | { type: 'applied'; source: string; table: string; at: number; last: string }
-  | { type: 'answer'; number: number; value?: unknown; error?: string }
-  /** Something that must never happen. */
-  | { type: 'violation'; text: string }
+  | { tell: 'acknowledged'; key: string; tables: string[] }
+  /** A remote batch was committed. `last`: key of its last write; `at`: the system's time. */
+  | { tell: 'applied'; source: string; table: string; at: number; last: string }
+  | { tell: 'answer'; number: number; value?: unknown; error?: string }
+  /** A broken invariant. */
+  | { tell: 'violation'; text: string }

@@ -1,4 +1,4 @@
-// A network namespace for each node, joined to a bridge in one more: cables that can be pulled. Needs root, on Linux.
+// A network namespace for each node, connected by a bridge in another namespace: links that can be cut. Requires root on Linux.
 
 import { command } from './command.ts'
 import type { Command } from './network.ts'
@@ -15,7 +15,7 @@ export class Namespaces {
     this.#nodes = nodes
   }
 
-  /** Rejects when the system does not let us; `close` is due all the same. */
+  /** Rejects without the permission to create namespaces. Call `close` in that case too. */
   async open(): Promise<void> {
     await this.#make('bridge')
     await this.#inBridge('link', 'add', BRIDGE, 'type', 'bridge')
@@ -37,7 +37,7 @@ export class Namespaces {
     return `${NETWORK}.${node + 1}`
   }
 
-  /** An address of the bridge's own, for whoever stands in for this node there. */
+  /** An address at the bridge, for the proxy of this node. */
   async addAlias(node: number): Promise<string> {
     const alias = `${NETWORK}.${node + 101}`
     await this.#inBridge('addr', 'add', `${alias}/24`, 'dev', BRIDGE)
@@ -48,16 +48,16 @@ export class Namespaces {
     return (program, ...args) => ['ip', 'netns', 'exec', nameOf(where), program, ...args]
   }
 
-  /** At the bridge's end: the node keeps its address, and nothing comes or goes, as of a switch that has lost its power. */
+  /** Sets the bridge's end of the link down: the node keeps its address, but no packet passes, as with a switch without power. */
   cut(node: number): Promise<void> {
     return this.#inBridge('link', 'set', port(node), 'down')
   }
 
-  repair(node: number): Promise<void> {
+  reconnect(node: number): Promise<void> {
     return this.#inBridge('link', 'set', port(node), 'up')
   }
 
-  /** The cables go with their namespaces. */
+  /** Deleting the namespaces also deletes their links. */
   async close(): Promise<void> {
     const results = await Promise.allSettled(this.#made.splice(0).map((name) => command('ip', 'netns', 'delete', name)))
     for (const result of results) if (result.status === 'rejected') throw result.reason

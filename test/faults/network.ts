@@ -1,4 +1,4 @@
-// Where the nodes of a run live and how they reach each other: on loopback, or each in a network namespace of its own.
+// The addresses of the nodes of a run: on loopback, or in one network namespace for each node.
 
 import { freePorts, type NodePorts } from '../support/cluster.ts'
 import { DelayedLinks } from './delayed-links.ts'
@@ -7,30 +7,30 @@ import { Namespaces } from './namespaces.ts'
 export type Address = { host: string; port: number }
 
 export type Place = {
-  /** Where this node's hub listens. */
+  /** The address that this node's hub listens on. */
   listen: string
-  /** Where other hubs find it. */
+  /** The address that other hubs connect to. */
   route: Address
   ports: NodePorts
   command: Command
 }
 
-/** The command that runs this one where somebody lives. */
+/** Wraps a command so that it runs in the network of a node. */
 export type Command = (program: string, ...args: string[]) => [string, ...string[]]
 
 export interface Network {
   readonly places: readonly Place[]
-  /** Absent when the network cannot be cut. */
-  readonly cable?: { cut(node: number): Promise<void>; repair(node: number): Promise<void> }
-  /** Absent when hubs are linked directly. */
+  /** Undefined when links cannot be cut. */
+  readonly cable?: { cut(node: number): Promise<void>; reconnect(node: number): Promise<void> }
+  /** Undefined when hubs are linked directly. */
   readonly links?: { delay(ms: number): void }
-  /** Removes all that was made; idempotent. */
+  /** Removes everything that was created. Idempotent. */
   close(): Promise<void>
 }
 
 /**
- * `delayed`: hubs reach each other only through proxies of ours. Rejects, having removed all again, when the system does not let
- * us make namespaces.
+ * `delayed`: hubs reach each other only through proxies. Rejects without the permission to create namespaces, after removing everything
+ * that was created.
  */
 export async function inNamespaces(nodes: number, delayed: boolean): Promise<Network> {
   const namespaces = new Namespaces(nodes)
@@ -61,7 +61,7 @@ export async function onLoopback(nodes: number, delayed: boolean): Promise<Netwo
   const places: Place[] = []
   for (let node = 0; node < nodes; node++) {
     const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
-    // Hubs tell each other from where another one called, with its port: there must be nobody to be reached directly.
+    // Hubs gossip the addresses of their callers with their ports: these addresses must not reach a hub directly.
     const listen = delayed ? `127.0.1.${node + 1}` : '127.0.0.1'
     const host = delayed ? `127.0.2.${node + 1}` : listen
     places.push({ listen, route: { host, port: cluster }, ports: { cluster, leafNodes, hub, leaf }, command })

@@ -1,4 +1,4 @@
-// A node of a fault run as the run sees it: its process, its two servers, and what they are asked and told.
+// The handle that a run has of a node: its process, its two servers and the requests to them.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,16 +11,16 @@ import { programArguments } from '../support/program.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
 import type { Command } from './network.ts'
 
-const START_TIMEOUT_MS = 30_000
-const ANSWER_TIMEOUT_MS = 20_000
-const CLOSE_TIMEOUT_MS = 10_000
+const START_TIMEOUT = 30_000
+const ANSWER_TIMEOUT = 20_000
+const CLOSE_TIMEOUT = 10_000
 const END_ROUNDS = 250
 
 export type Part = ServerKind | 'host'
 export type Listener = (node: NodeHandle, message: FromNode) => void
 
 export type HandleOptions = NodeFiles & {
-  /** Folder of the leaf's store. */
+  /** Directory of the leaf's store. */
   store: string
   seed: number
   maxClockDrift: number
@@ -33,8 +33,8 @@ export class NodeHandle {
   readonly #answers = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
   #child: ChildProcess | undefined
   #starts = 0
-  #requests = 0
-  /** Its end is our doing. */
+  #asked = 0
+  /** The run ends the process on purpose. */
   #ending = false
   #ended = false
   #writing = false
@@ -63,9 +63,9 @@ export class NodeHandle {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Resolves when its manager is open; it goes on writing if it did before. */
+  /** Resolves when the manager is open. Continues to write if the node wrote before. */
   async start(): Promise<void> {
-    if (this.#ended) throw new Error(`${this.name} is at its end`)
+    if (this.#ended) throw new Error(`${this.name} has ended`)
     const { name, directory, configFile, seed, maxClockDrift, command, onMessage } = this.#options
     const setup: NodeSetup = { name, start: ++this.#starts, directory, configFile, seed, maxClockDrift }
     const [file, ...args] = command(
@@ -74,28 +74,28 @@ export class NodeHandle {
       JSON.stringify(setup),
     )
     const log = openSync(this.logFile, 'a')
-    // A group of its own, so that a terminal's Ctrl-C reaches only the run, which ends it in order.
+    // A separate process group: Ctrl-C reaches only the run, which ends its nodes in order.
     const child = spawn(file, args, { stdio: ['ignore', log, log, 'ipc'], detached: true })
     closeSync(log)
     this.#child = child
     this.#ending = false
     const ready = new Promise<void>((resolve, reject) => {
       child.on('message', (message: FromNode) => {
-        if (message.type === 'ready') resolve()
-        else if (message.type === 'answer') this.#onAnswer(message)
+        if (message.tell === 'ready') resolve()
+        else if (message.tell === 'answer') this.#answered(message)
         else onMessage(this, message)
       })
       child.once('error', reject)
       child.once('exit', (code, signal) => {
-        const text = `the process of ${name} ended by itself: ${signal ?? `exit code ${code}`}`
-        if (!this.#ending) onMessage(this, { type: 'violation', text })
+        const text = `the process of ${name} exited unexpectedly: ${signal ?? `exit code ${code}`}`
+        if (!this.#ending) onMessage(this, { tell: 'violation', text })
         for (const { reject } of this.#answers.values()) reject(new Error(text))
         this.#answers.clear()
         reject(new Error(text))
       })
     })
-    const late = delay(START_TIMEOUT_MS, undefined, { ref: false }).then(() => {
-      throw new Error(`${name} was not open within ${START_TIMEOUT_MS} ms`)
+    const late = delay(START_TIMEOUT, undefined, { ref: false }).then(() => {
+      throw new Error(`${name} was not open within ${START_TIMEOUT} ms`)
     })
     await Promise.race([ready, late])
     if (this.#writing) await this.write(true)
@@ -103,16 +103,16 @@ export class NodeHandle {
 
   async write(on: boolean): Promise<void> {
     this.#writing = on
-    await this.ask({ type: 'write', on })
+    await this.ask({ ask: 'write', on })
   }
 
-  async ask<T>(request: Request, timeout = ANSWER_TIMEOUT_MS): Promise<T> {
+  async ask<T>(request: Request, timeout = ANSWER_TIMEOUT): Promise<T> {
     const child = this.#child
-    if (!child || !this.running) throw new Error(`${this.name} does not run`)
-    const number = ++this.#requests
+    if (!child || !this.running) throw new Error(`${this.name} is not running`)
+    const number = ++this.#asked
     const answer = new Promise<unknown>((resolve, reject) => this.#answers.set(number, { resolve, reject }))
     const timer = setTimeout(() => {
-      this.#answers.get(number)?.reject(new Error(`${this.name} did not answer '${request.type}' within ${timeout} ms`))
+      this.#answers.get(number)?.reject(new Error(`${this.name} did not answer '${request.ask}' within ${timeout} ms`))
     }, timeout)
     try {
       child.send({ ...request, number } satisfies ToNode)
@@ -123,7 +123,7 @@ export class NodeHandle {
     }
   }
 
-  #onAnswer({ number, value, error }: FromNode & { type: 'answer' }): void {
+  #answered({ number, value, error }: FromNode & { tell: 'answer' }): void {
     const waiting = this.#answers.get(number)
     if (error === undefined) waiting?.resolve(value)
     else waiting?.reject(new Error(`${this.name}: ${error}`))
@@ -134,7 +134,7 @@ export class NodeHandle {
     return eventually(`the ${part} of ${this.name} runs`, () => serverPid(this.#options, part))
   }
 
-  /** SIGKILL; of a server, resolves when another runs in its place. */
+  /** Sends SIGKILL. For a server, resolves when its replacement runs. */
   async kill(part: Part): Promise<void> {
     if (part === 'host') {
       this.#ending = true
@@ -146,7 +146,7 @@ export class NodeHandle {
     }
   }
 
-  /** SIGKILL; resolves with its process id when it is gone. */
+  /** Sends SIGKILL. Resolves with the process id when the process has ended. */
   async killServer(server: ServerKind): Promise<number> {
     const pid = await this.pid(server)
     process.kill(pid, 'SIGKILL')
@@ -154,7 +154,7 @@ export class NodeHandle {
     return pid
   }
 
-  /** Both its servers and its process at once. */
+  /** Kills both servers and the process at once. */
   async killAll(): Promise<void> {
     const servers = [await serverPid(this.#options, 'hub'), await serverPid(this.#options, 'leaf')]
     this.#ending = true
@@ -164,7 +164,7 @@ export class NodeHandle {
     await exited
   }
 
-  /** Another process than `previous` runs as this server. */
+  /** Resolves when another process than `previous` runs as this server. */
   async replaced(server: ServerKind, previous: number): Promise<void> {
     await eventually(
       `the ${server} of ${this.name} is replaced`,
@@ -176,7 +176,7 @@ export class NodeHandle {
     )
   }
 
-  /** SIGSTOP; resolves with what wakes it again, when it or what runs in its place does. */
+  /** Sends SIGSTOP. Resolves with a function that continues the process and resolves when it, or its replacement, runs. */
   async pause(part: Part): Promise<() => Promise<void>> {
     const pid = await this.pid(part)
     process.kill(pid, 'SIGSTOP')
@@ -187,33 +187,33 @@ export class NodeHandle {
     }
   }
 
-  /** SIGTERM; rejects when that does not end it, and its servers, cleanly within seconds. */
+  /** Sends SIGTERM. Rejects when the process and its servers do not end cleanly within seconds. */
   async close(): Promise<void> {
     if (!this.running) return
     const child = this.#child!
     this.#ending = true
     const exited = once(child, 'exit')
     child.kill('SIGTERM')
-    const late = delay(CLOSE_TIMEOUT_MS, undefined, { ref: false })
+    const late = delay(CLOSE_TIMEOUT, undefined, { ref: false })
     const result = await Promise.race([exited, late])
-    if (!result) throw new Error(`${this.name} did not close within ${CLOSE_TIMEOUT_MS} ms`)
+    if (!result) throw new Error(`${this.name} did not close within ${CLOSE_TIMEOUT} ms`)
     if (result[0] !== 0) throw new Error(`${this.name} closed with ${result[1] ?? `exit code ${result[0]}`}`)
     for (const server of ['hub', 'leaf'] as const)
       if (await serverPid(this.#options, server)) throw new Error(`${this.name} left its ${server} running`)
   }
 
-  /** Whatever happened before: nothing of this node runs afterwards, and it cannot be started again. */
+  /** Ends all processes of this node in any state. The node cannot be started again. */
   async end(): Promise<void> {
     this.#ending = true
     this.#ended = true
-    // By the folder that is on all their command lines: a server that was just being started has no pid file yet.
+    // Searches all command lines for the directory: a server that is starting has no pid file yet.
     for (let round = 0; round < END_ROUNDS; round++) {
       const pids = await processesOf(this.directory)
       if (pids.length === 0) return
       for (const pid of pids) kill(pid)
       await delay(20)
     }
-    throw new Error(`something of ${this.name} could not be ended`)
+    throw new Error(`processes of ${this.name} could not be ended`)
   }
 }
 
@@ -230,6 +230,6 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // It is gone already.
+    // It has ended.
   }
 }

@@ -1,4 +1,4 @@
-// A node of a fault run, in a process of its own: the reference host with a journal, a manager, and writers that never rest.
+// The process of a node in a fault run: the reference host with a journal, a manager, and writers.
 
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -12,19 +12,19 @@ import type { FromNode, NodeSetup, ToNode } from './messages.ts'
 import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 
 const WRITERS = 2
-/** ms between two writes of one writer, at most. */
-const WRITE_PAUSE_MS = 40
+/** Maximum ms between two writes of one writer. */
+const PAUSE = 40
 
 const setup = JSON.parse(process.argv[2]!) as NodeSetup
 const trueTime = Date.now
 let clockOffset = 0
-// Before anybody takes hold of it.
+// Before other modules take a reference to it.
 Date.now = () => trueTime() + clockOffset
 
-const send = (message: FromNode) => {
+const tell = (message: FromNode) => {
   if (process.connected) process.send!(message)
 }
-const violation = (text: string) => send({ type: 'violation', text: `${setup.name}: ${text}` })
+const violation = (text: string) => tell({ tell: 'violation', text: `${setup.name}: ${text}` })
 process.on('unhandledRejection', (error) => violation(`unhandled rejection: ${(error as Error)?.stack ?? error}`))
 
 const line = (level: string) => (details: object, message: string) => {
@@ -38,7 +38,7 @@ const database = await Database.open(join(setup.directory, 'database'))
 await createJournal(database)
 for (const table of TABLES) await database.createTable({ database: DATABASE, table, primaryKey: 'id', attributes: [] })
 const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
-  send({ type: 'applied', source: node, table, at, last: key }),
+  tell({ tell: 'applied', source: node, table, at, last: key }),
 )
 const cluster = await ClusterManager.open({
   configFile: setup.configFile,
@@ -46,7 +46,7 @@ const cluster = await ClusterManager.open({
   logger,
   password: clusterPassword,
   maxClockDrift: setup.maxClockDrift,
-  // A full quarantine stalls the subscription, as documented; here the transactions of every wrong clock are kept until the end.
+  // A full quarantine stalls the subscription; in this run all transactions of wrong clocks stay in quarantine until the end.
   maxQuarantined: 100_000,
 })
 recordIncidents(setup.directory, cluster.events, () => host.lastEntry)
@@ -68,14 +68,14 @@ let written = 0
 async function writeOnce(random: () => number, tables: readonly string[]): Promise<string> {
   const key = keyOf(setup.name, setup.start, ++written)
   await write(database, key, random, tables)
-  send({ type: 'acknowledged', key, tables: [...tables] })
+  tell({ tell: 'acknowledged', key, tables: [...tables] })
   return key
 }
 
 async function writer(number: number): Promise<void> {
   const random = randomNumbers(setup.seed + 1000 * setup.start + number)
   for (;;) {
-    await delay(random() * WRITE_PAUSE_MS)
+    await delay(random() * PAUSE)
     if (!writing) continue
     const first = Math.trunc(random() * TABLES.length)
     await writeOnce(random, random() < 0.2 ? TABLES : [TABLES[first]!])
@@ -83,7 +83,7 @@ async function writer(number: number): Promise<void> {
 }
 
 async function answer(request: ToNode): Promise<unknown> {
-  switch (request.type) {
+  switch (request.ask) {
     case 'write':
       writing = request.on
       return
@@ -107,9 +107,9 @@ process.on('message', async (request: ToNode) => {
   const { number } = request
   try {
     const value = await answer(request)
-    send({ type: 'answer', number, ...(value === undefined ? {} : { value }) })
+    tell({ tell: 'answer', number, ...(value === undefined ? {} : { value }) })
   } catch (error) {
-    send({ type: 'answer', number, error: (error as Error)?.stack ?? String(error) })
+    tell({ tell: 'answer', number, error: (error as Error)?.stack ?? String(error) })
   }
 })
 
@@ -127,11 +127,11 @@ const closeOnce = () => {
   })
 }
 for (const signal of ['SIGTERM', 'disconnect'] as const) process.on(signal, closeOnce)
-// The run may have ended while we were being opened.
+// The run may have ended while the manager was opening.
 if (!process.connected) closeOnce()
 
 for (let number = 0; number < WRITERS; number++)
   writer(number).catch((error) => {
     if (!closing) violation(`a write failed: ${error?.stack ?? error}`)
   })
-send({ type: 'ready' })
+tell({ tell: 'ready' })

@@ -1,10 +1,10 @@
-// TCP proxies in front of hubs, in a process of their own: told how many ms to hold back everything that passes.
+// The process of the TCP proxies in front of hubs. A message sets the delay of all traffic in ms.
 
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import type { ProxySetup } from './delayed-links.ts'
 
-/** Bytes held back of one direction before its sender has to wait. */
+/** Bytes that are buffered for one direction before the sender is paused. */
 const MAX_HELD = 4 * 1024 * 1024
 
 const { proxies, callers } = JSON.parse(process.argv[2]!) as ProxySetup
@@ -14,7 +14,7 @@ process.on('message', (ms: number) => {
 })
 process.on('disconnect', () => process.exit())
 
-/** In order, whatever becomes of the delay meanwhile. */
+/** Keeps the order when the delay changes. */
 function pass(from: Socket, to: Socket): void {
   let due = 0
   let held = 0

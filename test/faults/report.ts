@@ -1,8 +1,8 @@
-// What a run says while it runs and at its end.
+// The output of a run.
 
 import type { Verdict } from './checker.ts'
 
-const MAX_SHOWN = 20
+const SHOWN = 20
 
 export class Report {
   readonly #started = performance.now()
@@ -15,7 +15,7 @@ export class Report {
     process.stdout.write(`${text}\n`)
   }
 
-  /** With the time since the start. */
+  /** Prints the text with the time since the start. */
   event(text: string): void {
     const seconds = (performance.now() - this.#started) / 1_000
     this.say(`${seconds.toFixed(1).padStart(6)} s  ${text}`)
@@ -23,10 +23,10 @@ export class Report {
 
   violation(text: string): void {
     this.violations.push(text)
-    if (this.violations.length <= MAX_SHOWN) this.event(`VIOLATION ${text}`)
+    if (this.violations.length <= SHOWN) this.event(`VIOLATION ${text}`)
   }
 
-  /** What would be a violation, if the machine were not to blame. */
+  /** A violation that an overloaded machine may have caused. */
   unjudged(text: string): void {
     this.#unjudged++
     this.event(`NOT JUDGED ${text}`)
@@ -59,9 +59,9 @@ export class Report {
       row('quarantined', verdict.quarantined)
     }
     table('longest stall', new Map([...this.#longest].map(([kind, ms]) => [kind, `${(ms / 1_000).toFixed(1)} s`])))
-    if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls, the machine was too busy`)
+    if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls while the machine was overloaded`)
     row('violations', this.violations.length)
-    const hidden = this.violations.length - MAX_SHOWN
+    const hidden = this.violations.length - SHOWN
     if (hidden > 0) this.say(`(${hidden} violations are not shown above)`)
   }
 }

@@ -1,4 +1,4 @@
-// One run: nodes that write and replicate, faults that befall them, and a judgement when all is healed and calm.
+// One run: nodes write and replicate while faults are injected; the result is checked when all faults are over and everything is applied.
 
 import { mkdir, writeFile } from 'node:fs/promises'
 import { availableParallelism, loadavg } from 'node:os'
@@ -25,25 +25,25 @@ import { DATABASE, TABLES } from './writes.ts'
 
 export type RunOptions = {
   seed: number
-  /** ms for which faults befall the nodes. */
+  /** ms during which faults are injected. */
   lasts: number
   nodes: number
   kinds: readonly FaultKind[]
-  /** Where everything of the run lies. */
+  /** Directory of the whole run. */
   directory: string
   network: Network
-  /** Absent when leaves store where the rest of the run lies. */
+  /** Undefined when leaves store in the directory of the run. */
   disks?: Disks | undefined
   report: Report
 }
 
-/** ms, each a bound: until all nodes have met; until a fault is over that did not say so; until all is applied in the end. */
-const MEETING_TIMEOUT_MS = 30_000
-const RECOVERY_TIMEOUT_MS = 30_000
-const QUIESCE_TIMEOUT_MS = 60_000
-/** Processes for each processor beyond which a slow answer says nothing about who gave it. */
+/** Bounds in ms: until all nodes are connected; until the effects of a fault are over; until everything is applied at the end. */
+const MEETING = 30_000
+const PATIENCE = 30_000
+const CALM = 60_000
+/** Load per processor above which a slow response is attributed to the machine. */
 const BUSY = 3
-/** Megabytes of a leaf's small disk; a leaf with less than 64 free counts as full. */
+/** Megabytes of a leaf's small disk. A leaf with less than 64 free megabytes counts as full. */
 const DISK = { least: 128, aMinute: 16 }
 
 export class Run {
@@ -59,26 +59,28 @@ export class Run {
     this.#flows = new Flows(this.#names, TABLES)
   }
 
-  /** Resolves when all is done, with what was violated in the report. */
+  /** Resolves when the run is complete. The report has the violations. */
   async play(): Promise<void> {
     const { report } = this.#options
     let verdict: Verdict | undefined
     try {
       await this.#begin()
       await this.#strike()
-      await this.#quiesce()
+      await this.#calm()
       await Promise.all(this.#nodes.map((node) => node.close()))
       verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger)
       for (const violation of verdict.violations) report.violation(violation)
       if (verdict.quarantined > 0 !== report.inflicted('clock-beyond'))
-        report.violation(`${verdict.quarantined} transactions were in quarantine, for no clock or in spite of one`)
+        report.violation(
+          `${verdict.quarantined} transactions were in quarantine without a clock fault, or although it was over`,
+        )
     } catch (error) {
       report.violation((error as Error).stack ?? String(error))
     }
     report.summary(this.#ledger.size, verdict)
   }
 
-  /** Nothing of the run is left running; idempotent. */
+  /** Ends all processes of the run. Idempotent. */
   async end(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.end()))
     await this.#options.disks?.close()
@@ -92,17 +94,17 @@ export class Run {
       await eventually(
         `${node.name} reads from all others`,
         async () => {
-          const all = await node.ask<SubscriptionStatus[]>({ type: 'subscriptions' })
+          const all = await node.ask<SubscriptionStatus[]>({ ask: 'subscriptions' })
           return all.length === (this.#nodes.length - 1) * TABLES.length && all.every(({ state }) => state === 'live')
         },
-        MEETING_TIMEOUT_MS,
+        MEETING,
       )
     await Promise.all(this.#nodes.map((node) => node.write(true)))
-    await this.#recover('start', Date.now(), RECOVERY_TIMEOUT_MS)
+    await this.#recover('start', Date.now(), PATIENCE)
     report.event(`${this.#names.join(', ')} write and replicate`)
   }
 
-  /** Its folder, its file and its disk; nothing is started. */
+  /** Creates directory, configuration file and disk of a node, without starting it. */
   async #prepare(number: number): Promise<void> {
     const { network, seed, disks, lasts } = this.#options
     const name = this.#names[number]!
@@ -141,12 +143,12 @@ export class Run {
   }
 
   #onMessage(node: NodeHandle, message: FromNode): void {
-    if (message.type === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
-    else if (message.type === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
-    else if (message.type === 'violation') this.#options.report.violation(message.text)
+    if (message.tell === 'acknowledged') this.#ledger.acknowledged(message.key, message.tables)
+    else if (message.tell === 'applied') this.#flows.applied(node.name, message.source, message.table, message)
+    else if (message.tell === 'violation') this.#options.report.violation(message.text)
   }
 
-  /** Blow after blow, until the time is over. */
+  /** Injects faults until the time is over. */
   async #strike(): Promise<void> {
     const { seed, nodes, kinds, lasts } = this.#options
     const end = Date.now() + lasts
@@ -157,7 +159,7 @@ export class Run {
     }
   }
 
-  /** Resolves when everything flows again, or does not within bounds. */
+  /** Resolves when all flows move again, or after the bound. */
   async #suffer({ faults }: Blow): Promise<void> {
     const { report, network } = this.#options
     const inflict = async ({ kind, node: number, other, after, lasts, chance }: Planned): Promise<number> => {
@@ -174,23 +176,22 @@ export class Run {
 
   async #recover(what: string, since: number, bound: number): Promise<void> {
     const { report } = this.#options
-    const { longest, flow, dead } = await this.#flows.recovery(since, RECOVERY_TIMEOUT_MS)
+    const { longest, flow, dead } = await this.#flows.recovery(since, PATIENCE)
     report.stall(what, longest)
-    report.event(`  flowing again ${(longest / 1_000).toFixed(1)} s after ${what}, the last: ${flow}`)
-    for (const each of dead)
-      report.violation(`${each} did not flow again within ${RECOVERY_TIMEOUT_MS / 1_000} s after ${what}`)
+    report.event(`  recovered ${(longest / 1_000).toFixed(1)} s after ${what}, slowest: ${flow}`)
+    for (const each of dead) report.violation(`${each} did not recover within ${PATIENCE / 1_000} s after ${what}`)
     if (longest <= bound) return
     const text = `${flow} stalled for ${longest} ms after ${what}, the bound is ${bound} ms`
     const load = (loadavg()[0] ?? 0) / availableParallelism()
     if (load <= BUSY) report.violation(text)
-    else report.unjudged(`${text}, and ${load.toFixed(1)} processes wait for each processor`)
+    else report.unjudged(`${text}; the load per processor is ${load.toFixed(1)}`)
   }
 
-  /** One last write on every node, behind all others: when it has arrived, everything has, or never will. */
-  async #quiesce(): Promise<void> {
+  /** Writes once on every node after all other writes: when this write has arrived, all earlier ones have arrived or are lost. */
+  async #calm(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.write(false)))
     const last = new Map<string, string>()
-    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ type: 'mark' }))
+    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ ask: 'mark' }))
     let behind: string[] = []
     await eventually(
       () => `everything is applied: ${behind.join(', ')}`,
@@ -198,16 +199,16 @@ export class Run {
         behind = this.#flows.behind(last)
         return behind.length === 0
       },
-      QUIESCE_TIMEOUT_MS,
+      CALM,
     )
     for (const node of this.#nodes) {
-      const kept = await node.ask<number>({ type: 'replay' })
-      if (kept > 0) this.#options.report.violation(`${kept} transactions stay in the quarantine of ${node.name}`)
+      const kept = await node.ask<number>({ ask: 'replay' })
+      if (kept > 0) this.#options.report.violation(`${kept} transactions remain in the quarantine of ${node.name}`)
     }
   }
 }
 
-/** What lies on a node's disk, when it does not run. */
+/** The data on the disk of a stopped node. */
 async function stateOf({ name, directory }: NodeHandle): Promise<NodeState> {
   const database = await Database.open(join(directory, 'database'))
   try {

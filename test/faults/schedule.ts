@@ -1,11 +1,11 @@
-// The faults of a run, all from its seed: one after the other, or two that overlap on different nodes.
+// The schedule of a run, derived from its seed: single faults, or two that overlap on different nodes.
 
 import { randomNumbers } from '../support/random.ts'
 import type { FaultKind } from './faults.ts'
 
-/** One fault, as planned; times in ms. `other`: a node that it may need besides. */
+/** A planned fault; times in ms. `other`: a second node that some faults need. */
 export type Planned = { kind: FaultKind; node: number; other: number; after: number; lasts: number; chance: number }
-/** What happens at about the same time, and the rest that follows. */
+/** Faults that overlap, and the pause after them. */
 export type Blow = { faults: Planned[]; rest: number }
 
 const TWO_AT_ONCE = 0.3
@@ -13,7 +13,7 @@ const TWO_AT_ONCE = 0.3
 export function* schedule(seed: number, nodes: number, kinds: readonly FaultKind[]): Generator<Blow, never> {
   const random = randomNumbers(seed)
   const below = (limit: number) => Math.trunc(random() * limit)
-  /** Every kind in its turn, in an order of its own each time round: a short run has many of them. */
+  /** Each round has every kind once, in a new order, so that a short run has many kinds. */
   let bag: FaultKind[] = []
   const draw = (): FaultKind => {
     if (bag.length === 0) bag = [...kinds]
@@ -22,7 +22,7 @@ export function* schedule(seed: number, nodes: number, kinds: readonly FaultKind
   const plan = (node: number, other: number, after: number): Planned => {
     const kind = draw()
     const [least, max] = kind.lasts
-    // Short ones more often than long ones.
+    // Prefers short durations.
     const lasts = Math.round(least + random() ** 2 * (max - least))
     return { kind, node, other, after, lasts, chance: random() }
   }

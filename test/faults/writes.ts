@@ -1,5 +1,5 @@
-// What the writers write. Every transaction puts a row of its own into each table it touches, which is never touched again
-// and says what else the transaction did: so a node's own rows are the whole list of what was committed there.
+// The transactions of the writers. Each inserts a unique row into each table that it changes; the row is never changed again and describes
+// the other write of the transaction. So the unique rows of a node are the complete list of its local transactions.
 
 import type { Timestamp } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
@@ -8,13 +8,13 @@ import type { LocalTransaction } from '../host/local-transaction.ts'
 
 export const DATABASE = 'dev'
 export const TABLES = ['dog', 'cat'] as const
-/** Rows that everybody writes. */
+/** Rows that all nodes write. */
 const SHARED_KEYS = 50
 
-/** The other thing a transaction did, to a row that everybody writes. */
+/** The other write of a transaction, to a shared row. */
 export type Also = { operation: 'upsert' | 'update' | 'delete'; record: Attributes & { id: string } }
 
-/** The row of its own. */
+/** The unique row of a transaction. */
 export type Commit = { id: string; tx: string; timestamp: Timestamp; also?: Also }
 
 const PREFIX = 'w '
@@ -38,7 +38,7 @@ export async function write(
   })
 }
 
-/** Undefined when there was nothing to update or delete. */
+/** Undefined when the row to update or delete does not exist. */
 function writeShared(
   transaction: LocalTransaction,
   table: string,
@@ -57,7 +57,7 @@ function writeShared(
   return done.length > 0 ? { operation, record } : undefined
 }
 
-/** What a table holds after these transactions: each in full, one after the other, in the order of their stamps. */
+/** The rows of a table after these transactions, applied in the order of their timestamps. */
 export function tableAfter(commits: readonly Commit[]): Map<string, Attributes> {
   const rows = new Map<string, Attributes>()
   for (const commit of commits.toSorted((a, b) => (a.timestamp < b.timestamp ? -1 : 1))) {

@@ -1,4 +1,4 @@
-// User names and passwords of every kind; the cluster's password is renewed while everything runs.
+// User names and passwords of every kind, and rotation of the password at run time.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -10,7 +10,7 @@ import { insert } from '../support/memory-host.ts'
 const tables: [string, string][] = [['dev', 'dog']]
 const received = (node: TestNode, from: TestNode) => node.host.from(from.name, 'dog').map(({ id }) => id)
 
-test('a password that is renewed on one node after the other loses no transaction', async (t) => {
+test('password rotation on one node after the other loses no transaction', async (t) => {
   const cluster = TestCluster.for(t)
   const renewed = `another ${clusterPassword}`
   let current = clusterPassword
@@ -21,7 +21,7 @@ test('a password that is renewed on one node after the other loses no transactio
   const nodes = (await cluster.startAll(['node1', 'node2'], { tables, options })) as [TestNode, TestNode]
   const [node1, node2] = nodes
   await subscribe(node1, node2, { dog: 'both' })
-  // The same once more is nothing.
+  // The same password has no effect.
   const leaf = await node1.pid('leaf')
   await node1.cluster.rotatePassword()
   assert.equal(await node1.pid('leaf'), leaf)
@@ -63,7 +63,7 @@ test('a password that is renewed on one node after the other loses no transactio
     assert.ok((await readFile(join(directory, 'clustering', 'hub.json'), 'utf8')).includes(renewed))
 })
 
-test('a password that cannot be fetched leaves everything as it was', async (t) => {
+test('a failure to read the password changes nothing', async (t) => {
   const cluster = TestCluster.for(t)
   let answer = async (): Promise<string> => clusterPassword
   const node = await cluster.start('node1', { tables, options: { password: () => answer() } })
@@ -83,7 +83,7 @@ test('a password that cannot be fetched leaves everything as it was', async (t) 
 const range = (from: number, to: number) =>
   Array.from({ length: to - from + 1 }, (_, index) => String.fromCodePoint(from + index)).join('')
 
-/** Texts that mean something else in a configuration file of nats-server, in a URL, or on a line of the protocol. */
+/** Texts with special characters of nats-server's configuration, of URLs, or of the protocol. */
 const credentials: Record<string, string> = {
   'control characters': range(0, 31),
   'printable ASCII characters': range(32, 126),
@@ -116,7 +116,7 @@ for (const [kind, text] of Object.entries(credentials))
     assert.deepEqual([node1.seen('connection:rejected'), node2.seen('connection:rejected')], [[], []])
   })
 
-/** What nats-server cannot work with, and what is said about it. */
+/** Passwords that nats-server does not accept, and the reported reason. */
 const unusable: [password: string, message: RegExp][] = [
   ['$2a$11$', /has the form of a bcrypt hash/],
   ['$2y$05$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234', /has the form of a bcrypt hash/],
@@ -124,7 +124,7 @@ const unusable: [password: string, message: RegExp][] = [
   ['secret'.repeat(171), /must have at most 1024 bytes as JSON, it has 1026$/],
 ]
 
-test('a password that nats-server cannot work with is refused, at open and when it is renewed, and is not printed', async (t) => {
+test('an invalid password is rejected at open and at rotation, and is not printed', async (t) => {
   const cluster = TestCluster.for(t)
   let current = clusterPassword
   const node = await cluster.start('node1', { tables, options: { password: async () => current } })
@@ -147,7 +147,7 @@ test('a password that nats-server cannot work with is refused, at open and when 
   await node.host.write('a', insert('dog', { id: 'a' }))
 })
 
-test('a user name that nats-server cannot work with is refused', async (t) => {
+test('an invalid user name is rejected', async (t) => {
   const cluster = TestCluster.for(t)
   for (const [user, message] of [
     ['x'.repeat(513), /'clustering.user' must have at most 512 bytes as JSON, it has 513$/],

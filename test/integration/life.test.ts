@@ -1,5 +1,5 @@
-// What may befall a leaf on its machine: a full disk, files that went bad, a port that somebody else has for a while, errors
-// of its store, servers of an earlier run; and a process that has to end while its servers hang.
+// Faults of a leaf's machine: a full disk, corrupt files, a taken port, store errors, servers of an earlier run; and the end of a
+// process whose servers hang.
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
@@ -38,7 +38,7 @@ const tables: [string, string][] = [['dev', 'dog']]
 const kinds: ServerKind[] = ['hub', 'leaf']
 const numbered = (prefix: string, count: number) => Array.from({ length: count }, (_, index) => `${prefix}${index}`)
 
-/** Commits a row a transaction; resolves with what each `publish` came to, and how long it took. */
+/** Commits one row per transaction; resolves with the outcome and the duration of each `publish`. */
 const writeAll = (node: TestNode, ids: readonly string[], padding = 0) =>
   Promise.all(
     ids.map(async (id) => {
@@ -54,11 +54,11 @@ const writeAll = (node: TestNode, ids: readonly string[], padding = 0) =>
 
 const received = (node: TestNode, from: TestNode) => node.host.from(from.name, 'dog').map(({ id }) => id)
 
-/** Edits the limits of streams, or where they lie, in a node's file. */
+/** Edits `leafServer.streams` in a node's file. */
 async function editStreams({ configFile }: NodeFiles, streams: object): Promise<void> {
   const config = parse(await readFile(configFile, 'utf8'))
   config.clustering.leafServer.streams = streams
-  // At once: an empty file in between would be rejected, and that is told.
+  // Atomic: an empty file in between would be rejected with an event.
   await writeFile(`${configFile}.new`, stringify(config))
   await rename(`${configFile}.new`, configFile)
 }
@@ -68,8 +68,8 @@ const limitsOf = async (cluster: TestCluster, node: TestNode, table = 'dog') => 
   return info && { ...info.state, ...info.config }
 }
 
-describe('the limits of streams', () => {
-  test('take effect while running, and what they take from a subscriber is a gap', async (t) => {
+describe('stream limits', () => {
+  test('take effect while running, and expired unread messages are a gap', async (t) => {
     const cluster = TestCluster.for(t)
     const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
     await subscribe(node1, node2, { dog: 'publish' })
@@ -90,11 +90,11 @@ describe('the limits of streams', () => {
     await eventually('there are none', async () => (await limitsOf(cluster, node1))?.max_msgs === -1)
     await writeAll(node1, numbered('c', 10))
     assert.equal((await limitsOf(cluster, node1))?.messages, 14)
-    assert.deepEqual(await Promise.all(kinds.map((kind) => node1.pid(kind))), pids, 'no server was started anew')
+    assert.deepEqual(await Promise.all(kinds.map((kind) => node1.pid(kind))), pids, 'no server was restarted')
     assert.deepEqual(node1.seen('config:rejected'), [])
   })
 
-  test('that are edited while closed hold for streams nobody writes', async (t) => {
+  test('edited while closed apply to streams that are not written', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1', { tables })
     await writeAll(node, numbered('a', 9))
@@ -104,7 +104,7 @@ describe('the limits of streams', () => {
     await eventually('the limits hold', async () => (await limitsOf(cluster, node))?.messages === 2)
   })
 
-  test('may add up to more than the disk has', async (t) => {
+  test('may exceed the size of the disk together', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
     await editStreams(files, { maxBytes: 1e12 })
@@ -115,7 +115,7 @@ describe('the limits of streams', () => {
   })
 })
 
-/** A small disk of its own; undefined, with a reason, where none can be had. */
+/** A small disk; undefined, with a skip reason, where it cannot be mounted. */
 async function smallDisk(t: TestContext, megabytes: number): Promise<string | undefined> {
   const [directory, remove] = await temporaryDirectory()
   t.after(async () => {
@@ -131,7 +131,7 @@ async function smallDisk(t: TestContext, megabytes: number): Promise<string | un
   return directory
 }
 
-/** Until nothing is left; at once, so that nobody notices before. */
+/** Fills the disk synchronously, before a health check notices. */
 function fill(file: string): void {
   const descriptor = openSync(file, 'w')
   for (let size = 1024 * 1024; size >= 1; ) {
@@ -145,7 +145,7 @@ function fill(file: string): void {
 }
 
 describe('a full disk', () => {
-  test('is told, holds nobody up longer than allowed, and costs nothing when there is room again', async (t) => {
+  test('is reported, delays publish no longer than the time-out, and loses nothing', async (t) => {
     const cluster = TestCluster.for(t)
     const disk = await smallDisk(t, 128)
     if (!disk) return
@@ -159,7 +159,7 @@ describe('a full disk', () => {
     const leaf = await node1.pid('leaf')
 
     fill(join(disk, 'filler'))
-    // More than what is left of the last page.
+    // Larger than the rest of the last page.
     const while1 = numbered('full', 500)
     for (const { code, took } of await writeAll(node1, while1, 1_000)) {
       assert.ok(code === 'stored' || code === 'publish_timeout', code)
@@ -174,7 +174,7 @@ describe('a full disk', () => {
       30_000,
     )
     await node1.replaced('leaf', leaf, 30_000)
-    // Others read on what there is.
+    // Peers continue to read the stored messages.
     await eventually('what it has is read', () => received(node2, node1).length >= before.length)
     const while2 = numbered('still', 10)
     for (const { code, took } of await writeAll(node1, while2)) {
@@ -189,7 +189,7 @@ describe('a full disk', () => {
     assert.deepEqual(node2.seen('replication:gap'), [])
   })
 
-  test('when it is opened: it opens, says so, and writes when there is room', async (t) => {
+  test('at open is reported, and the node writes when there is room', async (t) => {
     const cluster = TestCluster.for(t)
     const disk = await smallDisk(t, 80)
     if (!disk) return
@@ -208,7 +208,7 @@ describe('a full disk', () => {
   })
 })
 
-describe('a store whose files went bad while it was closed', () => {
+describe('a store with files corrupted while closed', () => {
   const COUNT = 2_000
   const READ = 500
   type Damage = (directory: string) => Promise<void>
@@ -295,9 +295,9 @@ describe('a store whose files went bad while it was closed', () => {
     for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
   }
 
-  // 2.9.10 goes on behind such a byte, and nobody can ever read what it stores there. From 2.10 on a server that has no index
-  // any more cuts the message off, so that the first restart is enough.
-  test('a byte of the last message, found once more before the server counts as started', async (t) => {
+  // 2.9.10 appends after such a byte, and the appended messages are never readable. From 2.10 on a server without an index truncates
+  // the message, so that one restart is enough.
+  test('a byte of the last message, found again before the server has started', async (t) => {
     const { replace } = NatsServer.prototype
     const reasons: string[] = []
     t.mock.method(NatsServer.prototype, 'replace', function (this: NatsServer, reason: string) {
@@ -310,7 +310,7 @@ describe('a store whose files went bad while it was closed', () => {
   })
 })
 
-/** Has the port as soon as the server that is killed has let go of it, before it is started again; resolves with how to let go of it, which the end of the test does too. */
+/** Kills the server and takes its port before the restart; resolves with a function that releases the port. */
 async function takePort(t: TestContext, node: TestNode, kind: ServerKind, port: number): Promise<() => Promise<void>> {
   const thief = await listenInsteadOf(node, kind, port)
   const sockets = new Set<{ destroy(): void }>()
@@ -342,7 +342,7 @@ async function listenInsteadOf(node: TestNode, kind: ServerKind, port: number): 
   throw new Error(`port ${port} could not be taken`)
 }
 
-test('a port that somebody else takes while a killed leaf is to come back', async (t) => {
+test('a port taken by another process while a killed leaf restarts', async (t) => {
   const cluster = TestCluster.for(t)
   const logged: string[] = []
   const note = (details: unknown, text?: string) => void logged.push(`${JSON.stringify(details)} ${text}`)
@@ -370,7 +370,7 @@ test('a port that somebody else takes while a killed leaf is to come back', asyn
   assert.deepEqual(received(node1, node2), ['there'])
 })
 
-test('a hub that cannot come back is told, what is committed meanwhile is stored, and arrives when it is back', async (t) => {
+test('a hub that cannot restart is reported; commits are stored meanwhile and arrive later', async (t) => {
   const cluster = TestCluster.for(t)
   const node1 = await cluster.start('node1', { tables })
   const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
@@ -390,10 +390,10 @@ test('a hub that cannot come back is told, what is committed meanwhile is stored
   assert.deepEqual(received(node2, node1), ['meanwhile'])
 })
 
-test('a leaf that logs an error of its store is not believed any more: it is started anew', async (t) => {
+test('a leaf that logs a store error is replaced', async (t) => {
   const cluster = TestCluster.for(t)
   const files = await cluster.prepare('node1')
-  // A nats-server in whose log a line appears that the test writes.
+  // A nats-server whose log contains a line of the test.
   const [natsServer, line] = [join(files.directory, 'nats-server'), join(files.directory, 'line')]
   const script = `#!/bin/sh
 [ "$1" = --version ] && exec nats-server --version
@@ -423,20 +423,20 @@ exec nats-server "$@"
   )
 })
 
-describe('servers that a killed host left behind', () => {
+describe('orphaned servers of a killed host', () => {
   const left = async (t: TestContext) => {
     const cluster = TestCluster.for(t)
     const { child, ...files } = await cluster.spawn('node1', { tables })
     const orphans = await Promise.all(kinds.map(async (kind) => (await serverPid(files, kind))!))
     await killed(child)
-    // Whatever the test comes to: without a pid file nobody else finds them.
+    // Also after a failure: without a pid file only this test can find them.
     t.after(async () => {
       for (const pid of orphans) if (await isRunning(pid)) process.kill(pid, 'SIGKILL')
     })
     return { cluster, files, orphans }
   }
 
-  test('are replaced also without pid files, and while they hang', async (t) => {
+  test('are replaced without pid files and while they hang', async (t) => {
     const { cluster, files, orphans } = await left(t)
     for (const kind of kinds) await unlink(join(files.directory, 'clustering', `${kind}.pid`))
     for (const pid of orphans) {
@@ -448,7 +448,7 @@ describe('servers that a killed host left behind', () => {
     await writeAll(node, ['one'])
   })
 
-  test('are replaced also when their ports are others now: two servers on one store would ruin it', async (t) => {
+  test('are replaced when the ports have changed: two servers would corrupt the store', async (t) => {
     const { cluster, files, orphans } = await left(t)
     const other = await cluster.prepare('node1')
     const config = parse(await readFile(other.configFile, 'utf8'))
@@ -458,7 +458,7 @@ describe('servers that a killed host left behind', () => {
     await writeAll(node, ['one'])
   })
 
-  test('are not taken for one by their process id alone', async (t) => {
+  test('are not identified by process id alone', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
     const innocent = spawn('sleep', ['60'], { stdio: 'ignore' })
@@ -470,7 +470,7 @@ describe('servers that a killed host left behind', () => {
   })
 })
 
-test('SIGTERM ends a node within seconds, also while both its servers hang', async (t) => {
+test('SIGTERM ends a node within seconds while both servers hang', async (t) => {
   const [directory, remove] = await temporaryDirectory()
   t.after(remove)
   const node = await NodeProcess.create(directory, 'node1')

@@ -1,28 +1,29 @@
-// The mesh on NATS keeps the contract of the port: real servers on free ports.
+// The contract of the mesh port on NATS, with real servers on free ports.
 
 import { join } from 'node:path'
-import type { Route } from '../../lib/mesh/mesh.ts'
+import { after, describe, it } from 'node:test'
+import type { Mesh, MeshListener, Route } from '../../lib/mesh/mesh.ts'
 import { NatsMesh } from '../../lib/mesh/nats/nats-mesh.ts'
+import { meshContract, type NetworkUnderTest } from '../../lib/testing.ts'
 import { clusterPassword, clusterUser, freePorts, type NodePorts, temporaryDirectory } from '../support/cluster.ts'
-import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } from '../support/mesh-contract.ts'
 
-type Place = { directory: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
+type Node = { directory: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
 
 class Servers implements ContractNetwork {
-  /** The latest of each name. */
+  /** The latest mesh of each name. */
   readonly #places = new Map<string, Place>()
   readonly #meshes: NatsMesh[] = []
   readonly #removals: (() => Promise<void>)[] = []
 
-  async mesh(node: string): Promise<OpenMesh> {
-    const known = this.#places.get(node)
-    const free = known?.mesh.state === 'stopped'
-    const { directory, ports } = free ? known : await this.#settle()
-    const hub = free
+  async open(node: string, listener: MeshListener): Promise<Mesh> {
+    const known = this.#nodes.get(node)
+    const isReopened = known?.mesh.state === 'stopped'
+    const { directory, ports } = isReopened ? known : await this.#prepare()
+    const hub = isReopened
       ? known.hub
-      : [...this.#places.values()]
+      : [...this.#nodes.values()]
           .filter(({ mesh }) => mesh.state !== 'stopped')
-          .map((place) => ({ host: '127.0.0.1', port: place.ports.cluster }))
+          .map(({ ports }) => ({ host: '127.0.0.1', port: ports.cluster }))
     const mesh = new NatsMesh({
       user: clusterUser,
       password: async () => clusterPassword,
@@ -33,18 +34,17 @@ class Servers implements ContractNetwork {
       directory: join(directory, 'clustering'),
     })
     this.#meshes.push(mesh)
-    this.#places.set(node, { directory, ports, mesh, hub })
-    const open = unopened(node, mesh)
-    await mesh.open(node, { hub, leaf: [] }, noting(open))
-    return open
+    this.#nodes.set(node, { directory, ports, mesh, hub })
+    await mesh.open(node, { hub, leaf: [] }, listener)
+    return mesh
   }
 
-  async interrupt(node: string): Promise<void> {
-    process.kill(this.#places.get(node)!.mesh.pids.leaf!, 'SIGKILL')
+  async restartServer(node: string): Promise<void> {
+    process.kill(this.#nodes.get(node)!.mesh.pids.leaf!, 'SIGKILL')
   }
 
   async relink(node: string): Promise<void> {
-    process.kill(this.#places.get(node)!.mesh.pids.hub!, 'SIGKILL')
+    process.kill(this.#nodes.get(node)!.mesh.pids.hub!, 'SIGKILL')
   }
 
   async close(): Promise<void> {
@@ -54,7 +54,7 @@ class Servers implements ContractNetwork {
     if (failure) throw failure.reason
   }
 
-  async #settle(): Promise<Pick<Place, 'directory' | 'ports'>> {
+  async #prepare(): Promise<Pick<Node, 'directory' | 'ports'>> {
     const [directory, remove] = await temporaryDirectory()
     this.#removals.push(remove)
     const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
@@ -62,4 +62,8 @@ class Servers implements ContractNetwork {
   }
 }
 
-meshContract('the mesh on NATS', () => new Servers())
+describe('the mesh contract on NATS', () => {
+  const { cases, close } = meshContract(() => new NatsNetwork())
+  after(close)
+  for (const { name, run } of cases) it(name, run)
+})

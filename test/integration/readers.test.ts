@@ -1,4 +1,4 @@
-// What a server sends to a reader, version by version: statuses that end a request, and both forms of acknowledgement subjects.
+// Messages of real servers to a reader, by version: statuses that end a request, and both forms of acknowledgement subjects.
 
 import assert from 'node:assert/strict'
 import { mkdir } from 'node:fs/promises'
@@ -7,6 +7,7 @@ import { describe, test } from 'node:test'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { leafConfiguration, type ServerSettings } from '../../lib/mesh/nats/configuration.ts'
 import { Connection } from '../../lib/mesh/nats/connection.ts'
+import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream, subjectOf } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { NatsServer } from '../../lib/mesh/nats/server.ts'
@@ -17,7 +18,7 @@ import { eventually, freePorts, temporaryDirectory } from '../support/cluster.ts
 const source = { node: 'node1', database: 'dev', table: 'dog' }
 const options = { timeout: 5_000 }
 
-/** A leaf with one stream of these messages. `more`: configuration that enmesh does not write. */
+/** A leaf with one stream of these messages. `more`: configuration that enmesh does not generate. */
 async function leafWith(t: { after(work: () => unknown): void }, messages: readonly Uint8Array[], more: object = {}) {
   const [directory, remove] = await temporaryDirectory()
   const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
@@ -69,11 +70,11 @@ async function leafWith(t: { after(work: () => unknown): void }, messages: reado
 
 type Leaf = Awaited<ReturnType<typeof leafWith>>
 
-/** Opens a reader and notes the statuses and the reply subjects of messages that it receives. */
+/** Opens a reader and records received statuses and reply subjects. */
 async function open({ connection, jetStream }: Leaf, maxMessages: number) {
   const statuses: string[] = []
   const replies: string[] = []
-  const noting = Object.create(connection, {
+  const recording = Object.create(connection, {
     subscribe: {
       value: (subject: string, callback: Parameters<Connection['subscribe']>[1]) =>
         connection.subscribe(subject, (message) => {
@@ -93,7 +94,7 @@ async function open({ connection, jetStream }: Leaf, maxMessages: number) {
     names.push(made.name)
     return made
   }
-  const access = { connection: noting, jetStream, consumers: { create } }
+  const access = { connection: recording, jetStream, consumers: { create }, headers: new HeaderReader(silentLogger) }
   const reader = await PullReader.open(access, source, 1, { ...options, maxMessages, closed() {} })
   return { reader, statuses, replies, consumer: names[0]! }
 }
@@ -134,7 +135,7 @@ describe(`a reader and nats-server ${versionText(version)}`, () => {
     assert.equal(reader.failed, false)
   })
 
-  test('is lost when its consumer is deleted', async (t) => {
+  test('fails when its consumer is deleted', async (t) => {
     const leaf = await leafWith(t, small(2))
     const { reader, statuses, consumer } = await open(leaf, 100)
     assert.deepEqual(await readAll(reader, 2), [1, 2])
@@ -144,7 +145,7 @@ describe(`a reader and nats-server ${versionText(version)}`, () => {
     assert.ok(statuses.includes('409 Consumer Deleted'), `${statuses}`)
   })
 
-  /** The first that knows the flag. */
+  /** The first version with the flag. */
   const hasFlag: Version = [2, 14, 0]
   test('reads acknowledgement subjects of both forms', async (t) => {
     for (const isSecond of isAtLeast(version, hasFlag) ? [false, true] : [false]) {

@@ -1,5 +1,5 @@
-// What a holder of the cluster's credentials can do to another node's streams: read them, and nothing else. From a node of
-// ours, and from a hub or a leaf that is none of ours and keeps to no rule.
+// A holder of the cluster's credentials can read a remote node's streams, and nothing else: from an enmesh node, and from a foreign
+// hub or leaf without restrictions.
 
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
@@ -29,13 +29,13 @@ const tables: [string, string][] = [
   ['dev', 'cat'],
 ]
 type Attack = [what: string, subject: string, body?: object | string]
-/** ms: a refusal is no answer. */
+/** A rejection is the absence of an answer. */
 const PATIENCE = 300
 const text = StringCodec()
-/** No answer, or one that says so. */
+/** No answer, or an error. */
 const REFUSED = /TIMEOUT|503|jetstream not enabled for account/i
 
-/** A client of the cluster's user on a server of nobody's. */
+/** A client with the cluster's user on a foreign server. */
 async function foreignClient(t: TestContext, configuration: (port: number, other: number) => object) {
   const [directory, remove] = await temporaryDirectory()
   const [port = 0, other = 0] = await freePorts(2)
@@ -76,7 +76,7 @@ const foreignHub = (t: TestContext, { ports }: TestNode) =>
     },
   }))
 
-/** A leaf without rules, at the hub of the very node. */
+/** A leaf without restrictions at the attacked node's hub. */
 const foreignLeaf = (t: TestContext, { ports }: TestNode) =>
   foreignClient(t, (port) => ({
     server_name: 'foreign-leaf',
@@ -120,7 +120,7 @@ const attackers: [
 ]
 
 for (const [name, clientOf] of attackers)
-  test(`${name} reads another node's stream, and neither alters nor destroys it`, async (t) => {
+  test(`${name} reads a remote node's stream, and can neither change nor delete it`, async (t) => {
     const nodes = await scene(t)
     const { node1, node2, streams } = nodes
     const client = await clientOf(t, nodes)
@@ -161,7 +161,7 @@ for (const [name, clientOf] of attackers)
         { stream_name: stream, config: { durable_name: 'stays', ack_policy: 'explicit' } },
       ],
     ]
-    // What a consumer delivers, and whereto, its maker says: messages, heartbeats, its own news.
+    // The creator of a consumer decides what it delivers and to which subject: messages, heartbeats, advisories.
     const deliver = {
       ack_policy: 'none',
       deliver_policy: 'all',
@@ -179,7 +179,7 @@ for (const [name, clientOf] of attackers)
       )
     for (const [what, subject, body] of attacks) assert.match(await ask(subject, body), REFUSED, what)
 
-    // Answers, and what is pulled, go where the request wants them.
+    // Answers and pulled messages go to the subject that the request names.
     const reply = cat.config.subjects[0]!
     const pull = text.encode(JSON.stringify({ batch: 10, expires: 1e9, idle_heartbeat: 1e8 }))
     client.publish(api('INFO'), '', { reply })
@@ -199,7 +199,7 @@ for (const [name, clientOf] of attackers)
       client.publish(`txn.dev.${table}.node1-leaf`, 'forged', { headers: forged })
     }
     await client.flush()
-    // That request lives for a second.
+    // That request expires after a second.
     await client.request('enmesh.probe.node1', '', { timeout: 2_000 })
     await node1.host.write('last', insert('dog', { id: 'last' }), insert('cat', { id: 'last' }))
     await quiet([node1, node2])
@@ -212,7 +212,7 @@ for (const [name, clientOf] of attackers)
     assert.deepEqual(node2.seen('replication:quarantined'), [])
   })
 
-test('the system account tells of servers, and leads to no stream', async (t) => {
+test('the system account reports on servers and gives no access to streams', async (t) => {
   const { node1, node2, streams } = await scene(t)
   const before = await streams()
   const client = await connect({ servers: `127.0.0.1:${node2.ports.hub}`, user: admin.user, pass: admin.password })
@@ -230,7 +230,7 @@ test('the system account tells of servers, and leads to no stream', async (t) =>
   assert.deepEqual(await streams(), before)
 })
 
-/** The server of another node publishes the event of a trace itself: what we deny its peers must hold for that, too. */
+/** A remote server publishes trace events itself: the denied subjects must cover them, too. */
 test('a message trace does not reach the administration of streams', async (t) => {
   const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
   const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
@@ -252,7 +252,7 @@ test('a message trace does not reach the administration of streams', async (t) =
   assert.deepEqual(await streams(), before)
 })
 
-test('a flood of whatever can be asked or told interrupts at most, and ends with who sends it', async (t) => {
+test('a flood of requests and messages at most interrupts, and ends with its sender', async (t) => {
   const { cluster, node1, node2 } = await scene(t)
   const client = await cluster.client(node2, 'hub')
   const reading = JSON.stringify({ database: 'dev', table: 'dog', start: { sequence: 1 } })

@@ -1,4 +1,4 @@
-// What the options and the configuration file say of the servers reaches the running processes.
+// Server settings in options and in the configuration file take effect in the running processes.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -26,7 +26,7 @@ const { path, version } = await findBinary()
 const since = (needed: Version) =>
   !isAtLeast(version, needed) && `nats-server ${versionText(version)} is older than ${versionText(needed)}`
 
-/** What a server answers of itself. */
+/** A monitoring answer of a server. */
 async function monitor<T>(cluster: TestCluster, node: TestNode, server: ServerKind, endpoint: string): Promise<T> {
   const client = await cluster.client(node, server, 'cluster_user-admin')
   const answer = await client.request(`$SYS.REQ.SERVER.${client.info!.server_id}.${endpoint}`, '', { timeout: 5_000 })
@@ -42,7 +42,7 @@ async function startWith(cluster: TestCluster, streams: object, options: Partial
   return cluster.open(files, { options })
 }
 
-test('serverEnvironment is the environment of both servers, with PATH and nothing else of ours', async (t) => {
+test('serverEnvironment and PATH are the whole environment of both servers', async (t) => {
   const serverEnvironment = { GOMEMLIMIT: '500MiB', GOMAXPROCS: '1' }
   const node = await TestCluster.for(t).start('node1', { options: { serverEnvironment } })
   for (const server of ['hub', 'leaf'] as const) {
@@ -52,7 +52,7 @@ test('serverEnvironment is the environment of both servers, with PATH and nothin
   }
 })
 
-test('serverEnvironment that is no environment is refused by name', async (t) => {
+test('an invalid serverEnvironment is rejected by name', async (t) => {
   const cluster = TestCluster.for(t)
   for (const [serverEnvironment, message] of [
     [{ 'A B': '1' }, /serverEnvironment.*'A B'/],
@@ -77,7 +77,7 @@ for (const [sync, expected] of [
     for (const [key, value] of Object.entries(expected)) assert.equal(jetstream.config[key], value)
   })
 
-test('keys that this version does not take are reported and ignored', {
+test('keys that this version does not support are reported and ignored', {
   skip: isAtLeast(version, [2, 10, 0]) && 'it takes all',
 }, async (t) => {
   const lines: string[] = []
@@ -90,7 +90,7 @@ test('keys that this version does not take are reported and ignored', {
   )
 })
 
-test('keys with values that no server understands are rejected', async (t) => {
+test('keys with invalid values are rejected', async (t) => {
   const cluster = TestCluster.for(t)
   for (const sync of ['sometimes', '10', '0s', '', '10 s'])
     await assert.rejects(startWith(cluster, { sync }), {
@@ -99,7 +99,7 @@ test('keys with values that no server understands are rejected', async (t) => {
     })
 })
 
-test('hubs compress what they send each other when the file says so', { skip: since([2, 10, 0]) }, async (t) => {
+test('hubs compress routes when the file enables it', { skip: since([2, 10, 0]) }, async (t) => {
   const cluster = TestCluster.for(t)
   const nodes: TestNode[] = []
   for (const name of ['node1', 'node2']) {
@@ -115,7 +115,7 @@ test('hubs compress what they send each other when the file says so', { skip: si
   for (const { compression } of routes) assert.equal(compression, 's2_better')
 })
 
-test('the port for leafnodes offers no compression: its negotiation comes before authentication', async (t) => {
+test('the leafnode port offers no compression: its negotiation precedes authentication', async (t) => {
   const node = await TestCluster.for(t).start('node1')
   const socket = connect(node.ports.leafNodes, '127.0.0.1')
   t.after(() => socket.destroy())
@@ -128,13 +128,13 @@ test('the port for leafnodes offers no compression: its negotiation comes before
   assert.equal(compression, 'off')
 })
 
-test('a stream that drops what exceeds its queue (429) gets it again, in order', {
+test('messages that a stream drops beyond its queue (429) are sent again, in order', {
   skip: since([2, 11, 0]),
 }, async (t) => {
   const cluster = TestCluster.for(t)
   const [directory, remove] = await temporaryDirectory()
   t.after(remove)
-  // The limit that enmesh writes is beyond what it ever sends: a lower one is put in its place.
+  // The generated limit exceeds the messages in flight: the test sets a lower one.
   const natsServer = join(directory, 'nats-server')
   const edit = `sed -i 's/"max_buffered_msgs": [0-9]*/"max_buffered_msgs": 50/' "$2"`
   await writeFile(natsServer, `#!/bin/sh\nif [ "$1" = -c ]; then ${edit}; fi\nexec '${path}' "$@"\n`, { mode: 0o755 })

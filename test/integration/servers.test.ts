@@ -1,4 +1,4 @@
-// The two servers of a node: started, kept to ourselves, refused, killed, hung, orphaned, reloaded and stopped.
+// The two servers of a node: start, access, rejection, kill, hang, orphans, reload and stop.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -73,7 +73,7 @@ describe('open and close', () => {
     )
   })
 
-  test('closing twice is closing once, and Symbol.asyncDispose closes', async (t) => {
+  test('close is idempotent, and Symbol.asyncDispose closes', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1')
     const pids = await Promise.all(kinds.map((kind) => node.pid(kind)))
@@ -83,7 +83,7 @@ describe('open and close', () => {
     assert.equal(node.seen('mesh:state').filter(({ state }) => state === 'stopped').length, 1)
   })
 
-  test('whatever is asked of a closed manager is refused', async (t) => {
+  test('a closed manager rejects every call', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1', { tables })
     await node.cluster.close()
@@ -97,7 +97,7 @@ describe('open and close', () => {
     assert.deepEqual(node.cluster.subscriptions(), [])
   })
 
-  test('the files with secrets are for us alone, and no command line shows the password', async (t) => {
+  test('files with secrets are private, and no command line shows the password', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1')
     const directory = join(node.directory, 'clustering')
@@ -120,7 +120,7 @@ describe('open and close', () => {
     assert.ok(!secret.some((each) => config.includes(each)))
   })
 
-  test('disabled: no server, publish resolves at once, routes and events work all the same', async (t) => {
+  test('disabled: no server, publish resolves at once, routes and events still work', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1', { tables, clustering: { enabled: false } })
     await write(node, 'one')
@@ -141,7 +141,7 @@ describe('open and close', () => {
   })
 })
 
-describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
+describe('a failed open leaves nothing running', { concurrency: 2 }, () => {
   test('without a binary', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
@@ -179,7 +179,7 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
     leaf: 'clustering.leafServer.network.port',
   }
   for (const [name, key] of Object.entries(keys) as [keyof NodePorts, string][])
-    test(`with the port taken that is ${key}`, async (t) => {
+    test(`with the taken port ${key}`, async (t) => {
       const cluster = TestCluster.for(t)
       const files = await cluster.prepare('node1')
       const port = files.ports[name]
@@ -196,7 +196,7 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
       assert.equal(node.cluster.state, 'open', 'it opens once the port is free')
     })
 
-  test('with a port taken by somebody who takes connections and is silent: none of ours stays open', async (t) => {
+  test('with a port taken by a silent listener: no connection stays open', async (t) => {
     const cluster = TestCluster.for(t)
     const files = await cluster.prepare('node1')
     const sockets = new Set<Socket>()
@@ -230,8 +230,8 @@ describe('open that fails leaves nothing running', { concurrency: 2 }, () => {
   })
 })
 
-describe('who is kept out', () => {
-  test('in a store of somebody else', {
+describe('rejected', () => {
+  test('in a store of another user', {
     skip: process.getuid?.() !== 0 && 'only root may give a folder away',
   }, async (t) => {
     const cluster = TestCluster.for(t)
@@ -251,7 +251,7 @@ describe('who is kept out', () => {
     await cluster.open(files)
   })
 
-  test('a node with another password: both sides say so, and nothing flows', async (t) => {
+  test('a node with another password: both sides report it, and nothing replicates', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables })
     const options = { password: 'another password' }
@@ -270,7 +270,7 @@ describe('who is kept out', () => {
     assert.deepEqual(node1.cluster.manifest.nodes, [])
   })
 
-  test('a second node of one name', async (t) => {
+  test('a second node with the same name', async (t) => {
     const cluster = TestCluster.for(t)
     const node = await cluster.start('node1', { tables })
     const second = await cluster.start('node1', { tables, routes: [node.ports.cluster] })
@@ -291,7 +291,7 @@ describe('a server that ends is started again', { concurrency: true }, () => {
     await Promise.all([write(node1, 'here'), write(node2, 'there')])
     await quiet([node1, node2])
     assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
-    assert.equal(await node1.pid('leaf'), leaf, 'the leaf is left alone')
+    assert.equal(await node1.pid('leaf'), leaf, 'the leaf keeps running')
   })
 
   test('a leaf that is killed, with the states of the mesh', async (t) => {
@@ -303,18 +303,18 @@ describe('a server that ends is started again', { concurrency: true }, () => {
     await Promise.all([write(node1, 'here'), write(node2, 'there')])
     await quiet([node1, node2])
     assert.deepEqual([node1.host.applied, node2.host.applied], [['there'], ['here']])
-    assert.equal(await node1.pid('hub'), hub, 'the hub is left alone')
+    assert.equal(await node1.pid('hub'), hub, 'the hub keeps running')
     const states = node1.seen('mesh:state')
     assert.deepEqual(
       states.map(({ state }) => state),
       ['connecting', 'connected', 'disconnected', 'connected'],
     )
     assert.match(states[2]!.reason ?? '', /leaf server/)
-    assert.equal(node2.seen('mesh:state').length, 2, 'the other node is not concerned')
+    assert.equal(node2.seen('mesh:state').length, 2, 'the remote node is not affected')
   })
 
   for (const kind of kinds)
-    test(`a ${kind} that hangs is found, killed and replaced`, async (t) => {
+    test(`a ${kind} that hangs is detected, killed and restarted`, async (t) => {
       const { node1, node2 } = await pair(t)
       await subscribe(node1, node2, { dog: 'both' })
       const before = await node1.kill(kind, 'SIGSTOP')
@@ -333,7 +333,7 @@ describe('a server that ends is started again', { concurrency: true }, () => {
     for (const pid of pids) assert.equal(await isRunning(pid), false)
   })
 
-  test('a host that is killed leaves servers behind: the next open replaces them', async (t) => {
+  test('the next open replaces the servers that a killed host left behind', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables })
     const process2 = await cluster.spawn('node2', { tables, routes: [node1.ports.cluster] })
@@ -351,7 +351,7 @@ describe('a server that ends is started again', { concurrency: true }, () => {
     for (const pid of pids) assert.equal(await isRunning(pid), false)
   })
 
-  test('a host that ends without closing takes its servers with it', async (t) => {
+  test('a host that exits without closing ends its servers', async (t) => {
     const cluster = TestCluster.for(t)
     const { child, ...files } = await cluster.spawn('node1')
     const pids = await Promise.all(kinds.map((kind) => serverPid(files, kind)))
@@ -360,11 +360,11 @@ describe('a server that ends is started again', { concurrency: true }, () => {
   })
 })
 
-test('a host that was asleep makes its connections anew: what waits in the old ones may come late', async (t) => {
+test('a suspended host reconnects: data in the old connections may arrive late', async (t) => {
   const cluster = TestCluster.for(t)
   const node = await cluster.start('node1', { tables })
   const states = () => node.seen('mesh:state').map(({ state }) => state)
-  // As SIGSTOP would, for the one that it hits.
+  // Has the effect of SIGSTOP on this process.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_000)
   await eventually('it is connected again', () => /connected,disconnected,connected$/.test(states().join()))
   await node.host.write('a', insert('dog', { id: 'a' }))
@@ -407,7 +407,7 @@ describe('routes take effect at once', () => {
     assert.deepEqual(await Promise.all([node1, node2].flatMap((node) => kinds.map((kind) => node.pid(kind)))), pids)
   })
 
-  test('of the hub, again and again: every request is answered afterwards', async (t) => {
+  test('of the hub, repeatedly: every request is answered afterwards', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
     const route = { host: '127.0.0.1', port: node2.ports.cluster }
@@ -420,7 +420,7 @@ describe('routes take effect at once', () => {
     assert.deepEqual([...new Set(answers.map(({ connections }) => connections[0]?.status))], ['open'])
   })
 
-  test('of the leaf: the leaf alone is started anew, and no transaction is lost', async (t) => {
+  test('of the leaf: only the leaf restarts, and no transaction is lost', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
     const [hub, leaf] = [await node1.pid('hub'), await node1.pid('leaf')]

@@ -1,4 +1,4 @@
-// TLS between nodes: who gets in with which certificate, and certificates that are replaced while everything runs.
+// TLS between nodes: which certificates are accepted, and replacement of certificates at run time.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -29,7 +29,7 @@ async function start(
   const files = await authority.issue(directoryOf(prepared), name, certificate)
   const config = parse(await readFile(prepared.configFile, 'utf8'))
   config.clustering.hubServer.cluster.network.host = '127.0.0.1'
-  // Beside the file, as people would write it.
+  // Relative to the configuration file.
   config.clustering.tls = {
     certificate: 'tls/certificate.pem',
     certificateAuthority: 'tls/authority.pem',
@@ -44,7 +44,7 @@ const received = (node: TestNode, from: TestNode) => node.host.from(from.name, '
 const write = (node: TestNode, id: string) => node.host.write(id, insert('dog', { id }))
 const hubsOf = async (node: TestNode) => (await node.cluster.network({ timeout: 500 })).nodes.map(({ name }) => name)
 
-/** Of who was kept out, as this node tells it. */
+/** Waits until this node reports a rejected connection. */
 const refusal = (node: TestNode, reason: RegExp) =>
   eventually(
     () => `${node.name} says ${reason}: ${JSON.stringify(node.seen('connection:rejected'))}`,
@@ -69,7 +69,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     assert.deepEqual([received(node2, node1), received(node1, node2)], [['one'], ['two']])
   })
 
-  test('a node that speaks plain text is kept out', async (t) => {
+  test('a node without TLS is rejected', async (t) => {
     const cluster = TestCluster.for(t)
     const { node: node1 } = await start(cluster, 'node1', await Authority.create())
     await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
@@ -87,7 +87,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     ['is not valid yet', { notBefore: new Date(Date.now() + HOUR) }, /is not valid before/],
   ]
   for (const [name, certificate, own] of ages)
-    test(`a node whose certificate ${name} is kept out, and says so itself`, async (t) => {
+    test(`a node whose certificate ${name} is rejected, and reports it`, async (t) => {
       const cluster = TestCluster.for(t)
       const authority = await Authority.create()
       const { node: node1 } = await start(cluster, 'node1', authority)
@@ -97,30 +97,30 @@ describe('with TLS', { concurrency: 2 }, () => {
       assert.deepEqual(await hubsOf(node1), ['node1'])
     })
 
-  test('a node of another authority is kept out, and keeps us out', async (t) => {
+  test('nodes of different authorities reject each other', async (t) => {
     const cluster = TestCluster.for(t)
     const { node: node1 } = await start(cluster, 'node1', await Authority.create())
     const stranger = await start(cluster, 'node2', await Authority.create('another'), { routes: [node1.ports.cluster] })
-    await refusal(node1, /does not accept our certificate/)
-    await said(stranger, /authority we do not know/)
+    await refusal(node1, /rejects the local certificate/)
+    await said(stranger, /signed by an unknown authority/)
     assert.deepEqual(await hubsOf(node1), ['node1'])
   })
 
-  test('`insecure` trusts whoever is connected to, and nobody the more who connects', async (t) => {
+  test('`insecure` accepts any server, and no additional client', async (t) => {
     const cluster = TestCluster.for(t)
     const { node: node1 } = await start(cluster, 'node1', await Authority.create())
     const tls = { insecure: true }
     const routes = [node1.ports.cluster]
     await start(cluster, 'node2', await Authority.create('another'), { routes, tls })
-    await refusal(node1, /no certificate of an authority that we know/)
+    await refusal(node1, /no certificate of a known authority/)
     assert.deepEqual(await hubsOf(node1), ['node1'])
   })
 
-  test('a certificate for another name is refused where we connect, unless `insecure`', async (t) => {
+  test('a server certificate for another name is rejected unless `insecure`', async (t) => {
     const cluster = TestCluster.for(t)
     const authority = await Authority.create()
     const certificate = { names: ['192.0.2.1'] }
-    // It must reach its own leafnode port all the same.
+    // It must still reach the local leafnode port.
     const { node: node1 } = await start(cluster, 'node1', authority, { certificate, tls: { insecure: true } })
     const routes = [node1.ports.cluster]
     const node2 = await start(cluster, 'node2', authority, { routes })
@@ -130,7 +130,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     await eventually('it is linked', async () => (await hubsOf(node3)).includes('node1'))
   })
 
-  test('files that cannot be used are told when it is opened, with their key', async (t) => {
+  test('open rejects invalid files with their configuration key', async (t) => {
     const cluster = TestCluster.for(t)
     const authority = await Authority.create()
     const cases: [tls: object, error: { code: string; message: RegExp }][] = [
@@ -140,7 +140,7 @@ describe('with TLS', { concurrency: 2 }, () => {
       ],
       [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate, / }],
       [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey, / }],
-      [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /not the key of the certificate/ }],
+      [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /does not belong to the certificate/ }],
       [{ privateKey: null }, { code: 'config_rejected', message: /clustering\.tls\.privateKey is missing/ }],
       [{ certificateAuthority: null }, { code: 'config_rejected', message: /certificateAuthority is missing/ }],
     ]
@@ -152,7 +152,7 @@ describe('with TLS', { concurrency: 2 }, () => {
   })
 })
 
-describe('certificates that are replaced', () => {
+describe('replaced certificates', () => {
   test('are used without a restart, and nothing is lost', async (t) => {
     const cluster = TestCluster.for(t)
     const [before, after] = [await Authority.create('before'), await Authority.create('after')]
@@ -167,20 +167,20 @@ describe('certificates that are replaced', () => {
     const writer = (async () => {
       while (writing.on) await write(node1, `w${written++}`)
     })()
-    /** Does this to every node's files, and waits until all have taken it. */
+    /** Changes every node's files and waits until all nodes use them. */
     const replace = async (how: (files: TlsFiles, node: TestNode) => Promise<unknown>) => {
       const since = nodes.map(({ lines }) => lines.length)
       for (const { files, node } of nodes) await how(files, node)
-      for (const [index, node] of nodes.entries()) await said(node, /certificates were replaced/, since[index])
+      for (const [index, node] of nodes.entries()) await said(node, /certificates replaced/, since[index])
     }
     await replace(({ certificateAuthority }) => writeFile(certificateAuthority, `${before.pem}${after.pem}`))
     await replace((_, node) => after.issue(directoryOf(node), node.name, { trusted: `${before.pem}${after.pem}` }))
     await replace(({ certificateAuthority }) => writeFile(certificateAuthority, after.pem))
-    // They hold for links that are made from now on.
+    // They apply to new links.
     const { node: node3 } = await start(cluster, 'node3', after, { routes })
     await eventually('the new one is linked', async () => (await hubsOf(node3)).length === 3)
     await start(cluster, 'node4', before, { routes })
-    await refusal(node1, /does not accept our certificate/)
+    await refusal(node1, /rejects the local certificate/)
     assert.deepEqual(
       await Promise.all([node1.pid('hub'), node1.pid('leaf'), node2.pid('hub'), node2.pid('leaf')]),
       pids,
@@ -199,13 +199,13 @@ describe('certificates that are replaced', () => {
     assert.deepEqual(received(node1, node2), ['back'])
   })
 
-  test('by what cannot be used are not', async (t) => {
+  test('are ignored when they are invalid', async (t) => {
     const cluster = TestCluster.for(t)
     const authority = await Authority.create()
     const node1 = await start(cluster, 'node1', authority)
     const good = await readFile(node1.files.certificate, 'utf8')
     await writeFile(node1.files.certificate, good.slice(0, 200))
-    await said(node1, /cannot be used, the ones before are kept: clustering\.tls\.certificate/)
+    await said(node1, /keeping the previous ones: clustering\.tls\.certificate/)
     const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node1.node.ports.cluster] })
     await eventually('the old one is good still', async () => (await hubsOf(node2)).length === 2)
     assert.ok(!node1.lines.some((line) => /were replaced/.test(line)))

@@ -31,7 +31,7 @@ const skip = needsSeveral(binaries)
 const received = (node: TestNode, from: TestNode) => node.host.from(from.name, 'dog').map(({ id }) => id)
 const write = (node: TestNode, id: string) => node.host.write(id, insert('dog', { id }))
 
-/** A hub and a leaf with the configuration that the mesh gives them, each of its own version. */
+/** A hub and a leaf of these versions, with the mesh's configuration. */
 async function hubAndLeaf(t: { after(work: () => unknown): void }, hubBinary: ServerBinary, leafBinary: ServerBinary) {
   const [directory, remove] = await temporaryDirectory()
   const [cluster = 0, leafNodes = 0, hubPort = 0, leafPort = 0] = await freePorts(4)
@@ -142,7 +142,7 @@ describe('an upgrade', { skip }, () => {
   })
 
   for (const killed of ['hub', 'leaf'] as const)
-    test(`a binary that is replaced while it runs is used from the next start of the ${killed} on, by both servers`, async (t) => {
+    test(`a replaced binary is used by both servers after the next start of the ${killed}`, async (t) => {
       const cluster = TestCluster.for(t)
       const [directory, remove] = await temporaryDirectory()
       t.after(remove)
@@ -203,7 +203,7 @@ describe('an upgrade', { skip }, () => {
         }
         const id = `${node.name} ${written[index]!.length}`
         written[index]!.push(id)
-        // One that is closed meanwhile keeps it in its outbox.
+        // A closed node keeps it in its outbox.
         await write(node, id).catch((error) => assert.match(error.code, /^(closed|publish_timeout)$/))
         longestStall = Math.max(longestStall, performance.now() - last)
         last = performance.now()

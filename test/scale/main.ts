@@ -1,5 +1,5 @@
-// `npm run scale`: what many tables, and many nodes, cost: time, memory, and processor time while nothing happens. Each in
-// three steps, so that what grows faster than it should is seen.
+// `npm run scale`: time, memory and idle processor time for many tables and many nodes, each in
+// three steps that show growth faster than linear.
 
 import { parseArgs } from 'node:util'
 import { manyNodes } from './many-nodes.ts'

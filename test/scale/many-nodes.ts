@@ -1,4 +1,4 @@
-// So many nodes on this machine, all in this process but for their servers, each replicating one table with each other.
+// Many nodes in this process, with their servers on this machine. Every pair of nodes replicates one table.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { eventually, serversOf, subscriptionsOf, TestCluster, type TestNode } from '../support/cluster.ts'
@@ -11,7 +11,7 @@ const WATCHED = 20_000
 
 const seconds = (since: number) => (performance.now() - since) / 1_000
 
-/** `watched`: ms for which it is looked at what idling costs. */
+/** `watched`: ms for which the idle cost is measured. */
 export async function manyNodes(count: number, watched = WATCHED): Promise<Record<string, number>> {
   const cluster = new TestCluster()
   try {

@@ -1,4 +1,4 @@
-// Two nodes, one in this process and one of its own, and so many tables that each reads of the other.
+// Two nodes, one of them in a separate process, that replicate many tables in both directions.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { eventually, quiet, serversOf, TestCluster } from '../support/cluster.ts'
@@ -6,12 +6,12 @@ import { insert } from '../support/memory-host.ts'
 import { residentOf, residentOfAll, sharesOf } from '../support/usage.ts'
 
 const PATIENCE = 300_000
-/** ms without anything to do, before and while it is looked at what that costs. */
+/** Idle ms before and during the measurement. */
 const SETTLE = 3_000
-/** Readers ask anew once a minute. */
+/** Readers renew their requests once a minute. */
 const WATCHED = { before: 20_000, after: 60_000 }
 
-/** `watched`: ms for which it is looked at what idling costs. */
+/** `watched`: ms for which the idle cost is measured. */
 export async function manyTables(count: number, watched = WATCHED): Promise<Record<string, number>> {
   const cluster = new TestCluster()
   try {

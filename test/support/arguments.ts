@@ -1,4 +1,4 @@
-// Command lines of the scripts that run tests: options by node:util, positionals are test files.
+// Command lines of the scripts that run tests. Positionals are test files.
 
 import { existsSync } from 'node:fs'
 import { type ParseArgsConfig, parseArgs } from 'node:util'

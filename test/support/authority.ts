@@ -1,4 +1,4 @@
-// A throw-away certificate authority: what a node needs to take part in a mesh with TLS, and what it must not get in with.
+// A temporary certificate authority that issues valid and invalid node certificates.
 
 import { generateKeyPair, randomBytes } from 'node:crypto'
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -9,16 +9,16 @@ import forge from 'node-forge'
 
 const HOUR = 3_600_000
 
-/** As in `clustering.tls` of a node's file: paths of PEM files. */
+/** Paths of PEM files, as in `clustering.tls`. */
 export type TlsFiles = { certificate: string; certificateAuthority: string; privateKey: string }
 
 export type CertificateOptions = {
-  /** Host names and IP addresses that it is good for. Default: 127.0.0.1 and localhost. */
+  /** Host names and IP addresses of the certificate. Default: 127.0.0.1 and localhost. */
   names?: string[]
   /** Default: from an hour ago, for a day. */
   notBefore?: Date
   notAfter?: Date
-  /** Certificates of the authorities to trust, PEM. Default: of this one. */
+  /** Certificates of the trusted authorities, PEM. Default: this authority's. */
   trusted?: string
 }
 
@@ -42,8 +42,8 @@ const named = (name: string) => [{ name: 'commonName', value: name }]
 function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair, options: CertificateOptions) {
   const certificate = forge.pki.createCertificate()
   certificate.publicKey = publicKey
-  // The first byte keeps it positive and its encoding minimal, as X.509 demands.
-  certificate.serialNumber = `01${randomBytes(8).toString('hex')}`
+  // A leading zero keeps the number positive.
+  certificate.serialNumber = `00${randomBytes(8).toString('hex')}`
   certificate.validity.notBefore = options.notBefore ?? new Date(Date.now() - HOUR)
   certificate.validity.notAfter = options.notAfter ?? new Date(Date.now() + 24 * HOUR)
   certificate.setSubject(named(subject))
@@ -54,7 +54,7 @@ function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair,
 export class Authority {
   readonly #name: string
   readonly #keys: KeyPair
-  /** Its own certificate. */
+  /** The authority's certificate. */
   readonly pem: string
 
   private constructor(name: string, keys: KeyPair, pem: string) {
@@ -74,7 +74,7 @@ export class Authority {
     return new Authority(name, keys, forge.pki.certificateToPem(certificate))
   }
 
-  /** Certificate, key and the authority's own certificate into `directory`, which it makes; those that are there are replaced. */
+  /** Writes certificate, key and trusted authorities to `directory`; creates it and replaces existing files. */
   async issue(directory: string, subject: string, options: CertificateOptions = {}): Promise<TlsFiles> {
     const { names = ['127.0.0.1', 'localhost'] } = options
     const keys = await newKeys()

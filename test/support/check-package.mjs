@@ -1,5 +1,5 @@
-// What a user of the packed package gets: how it loads, what it brings and how large it is. Needs a built dist/; each
-// fault is one line, and any makes it exit with 1.
+// Checks the packed package as its users get it: how it loads, its dependencies and its size. Requires a built dist/. Prints one line for
+// each fault and exits with 1 when there is one.
 
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs'
@@ -8,14 +8,14 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join, posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-// About one and a half times of what it was when this was written; the bundle twice. Growth shall be meant: raise them then.
+// About 1.5 times the size when this was written, 2 times for the bundle. Raise a bound only for intended growth.
 const bounds = {
   'packed bytes': 640_000,
   'unpacked bytes': 2_600_000,
   files: 700,
   dependencies: 9,
   'packages installed': 27,
-  // msgpackr-extract, optional: msgpackr goes without where it cannot be had.
+  // msgpackr-extract is optional: msgpackr works without it.
   'packages with install scripts': 1,
   'bytes to bundle compareTimestamps': 210,
 }
@@ -26,7 +26,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const require = createRequire(import.meta.url)
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'))
 
-// What is wrong with many files alike is one line, with a few of them.
+// The same fault of several files is one line, with a few examples.
 const faults = new Map()
 const fault = (text, ...examples) => faults.set(text, [...(faults.get(text) ?? []), ...examples])
 const firstLine = (text) => text.trim().split('\n', 1)[0]
@@ -40,7 +40,7 @@ const moment = () => new Promise((resolve) => setImmediate(resolve))
 
 const installed = join(folder, 'node_modules', 'enmesh')
 
-/** Packs without building and installs it beside its own dependencies only, so that nothing else of ours can be imported. */
+/** Packs without building and installs the package with only its own dependencies, so that no other module can be imported. */
 function install() {
   mkdirSync(installed, { recursive: true })
   run(
@@ -69,7 +69,7 @@ function run(command, args, cwd) {
   process.exit(1)
 }
 
-/** A new Node in the folder, without flags; `probe` runs there and answers by `tell`, whatever else is printed. */
+/** Runs `probe` in a new Node process in the directory, without flags. It answers by `tell`, independent of other output. */
 function inNode(probe, ...args) {
   const { NODE_OPTIONS: _options, NODE_PATH: _path, ...env } = process.env
   const tell = `(answer) => require('node:fs').writeSync(3, JSON.stringify(answer))`
@@ -85,7 +85,7 @@ function inNode(probe, ...args) {
   return { ...child, late: child.error?.code === 'ETIMEDOUT', answer: told ? JSON.parse(told) : undefined }
 }
 
-// In these two, `require` is that of the child. It comes first, for a module that is there already hides what it refuses.
+// In these two functions, `require` is that of the child. It comes first, because a loaded module hides errors of `require`.
 async function loadBothWays(tell, name) {
   const answer = { faults: [] }
   const attempt = async (way, load) => {
@@ -105,7 +105,7 @@ async function loadBothWays(tell, name) {
     if (others.length) answer.faults.push(`by require of '${name}' these are others than by import: ${others}`)
   }
   tell(answer)
-  // What keeps a process alive is found by the other one.
+  // The other probe finds what keeps a process alive.
   process.exit()
 }
 
@@ -116,7 +116,7 @@ async function importOnly(tell, name) {
     'the variable': Object.keys(process.env),
     'an open': process.getActiveResourcesInfo(),
   })
-  // Assertions look at the terminal when they are loaded; that is Node's doing.
+  // node:assert inspects the terminal when it is loaded.
   if (name.endsWith('/testing')) await import('node:assert')
   const before = look()
   await import(name)
@@ -137,7 +137,7 @@ async function checkLoading(names) {
     await moment()
     const both = inNode(loadBothWays, name)
     for (const text of both.answer?.faults ?? []) fault(firstLine(text))
-    if (!both.answer) fault(`a process that loads '${name}' by require and import ends before it has`)
+    if (!both.answer) fault(`a process that loads '${name}' by require and import exits before loading`)
     else if (name === 'enmesh' && both.answer.names && !both.answer.names.includes('ClusterManager'))
       fault(`'${name}' does not export ClusterManager, only: ${both.answer.names}`)
 
@@ -145,16 +145,16 @@ async function checkLoading(names) {
     const printed = `${alone.stdout}${alone.stderr}`
     const left = alone.answer?.left ?? []
     if (printed && alone.answer) fault(`importing '${name}' prints: ${firstLine(printed)}`)
-    if (left.length) fault(`importing '${name}' leaves behind: ${left.join(', ')}`)
-    if (alone.late) fault(`a process that only imports '${name}' is still there after ${patience / 1000} s`)
+    if (left.length) fault(`importing '${name}' leaves open handles: ${left.join(', ')}`)
+    if (alone.late) fault(`a process that only imports '${name}' is still running after ${patience / 1000} s`)
     else if (alone.status !== 0 || !alone.answer)
-      fault(`a process that only imports '${name}' ends with ${alone.signal ?? alone.status} before it has`)
+      fault(`a process that only imports '${name}' exits with ${alone.signal ?? alone.status} before loading`)
   }
 }
 
-/** One small function shall not bring the whole of it, nor any dependency. */
+/** Importing one small function must not bundle the whole library, nor a dependency. */
 function checkBundle() {
-  // esbuild is what tsx stands on, and no dependency that we name.
+  // esbuild is a dependency of tsx, not a direct one.
   const { buildSync } = createRequire(require.resolve('tsx/package.json'))('esbuild')
   const contents = `import { compareTimestamps } from 'enmesh'; console.log(compareTimestamps)`
   const options = { bundle: true, minify: true, format: 'esm', platform: 'node', packages: 'bundle' }
@@ -175,11 +175,12 @@ function checkBundle() {
     const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(file)?.[1]
     if (name && name !== 'enmesh') foreign.set(name, (foreign.get(name) ?? 0) + bytesInOutput)
   }
-  for (const [name, bytes] of foreign) fault('a bundle of compareTimestamps holds code of', `${name} (${bytes} bytes)`)
+  for (const [name, bytes] of foreign)
+    fault('a bundle of compareTimestamps contains code of', `${name} (${bytes} bytes)`)
   if (output.bytes > bounds['bytes to bundle compareTimestamps']) {
     for (const [file, { bytesInOutput }] of held)
       fault(
-        'a bundle of compareTimestamps is large by',
+        'a bundle of compareTimestamps is too large because of',
         `${file.replace(/.*node_modules\//, '')} (${bytesInOutput} bytes)`,
       )
   }
@@ -188,7 +189,7 @@ function checkBundle() {
 
 function checkScripts({ scripts = {} }) {
   for (const name of ['preinstall', 'install', 'postinstall', 'prepare'])
-    if (scripts[name]) fault(`package.json runs '${scripts[name]}' as ${name} where it is installed`)
+    if (scripts[name]) fault(`package.json runs '${scripts[name]}' as ${name} on installation`)
 }
 
 const isAllowed = (file) =>
@@ -200,39 +201,40 @@ const isAllowed = (file) =>
 function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')
   const literally = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
-  // As the beginning of a path: a home of /root is not meant by /proc/1/root.
+  // Only at the beginning of a path: /proc/1/root does not contain a home of /root.
   const ours = [root, homedir()]
     .filter((path) => dirname(path) !== path)
     .map((path) => new RegExp(`(?<![\\w.}-])${literally(slashes(path))}(?![\\w.$-])`))
 
   for (const [file, content] of files) {
-    if (!isAllowed(file)) fault('the tarball holds what is no part of the package', file)
+    if (!isAllowed(file)) fault('the tarball contains a file that does not belong to the package', file)
     const text = slashes(content)
     for (const path of ours) {
       const at = text.search(path)
-      if (at >= 0) fault('a path of this machine is in', `${file} (${firstLine(text.slice(at, at + 60))})`)
+      if (at >= 0) fault('a path of this machine occurs in', `${file} (${firstLine(text.slice(at, at + 60))})`)
     }
     const map = /^\/\/# sourceMappingURL=(.+)$/m.exec(content)?.[1]
     if (map && /\.(js|d\.ts)$/.test(file) && !files.has(posix.join(posix.dirname(file), map)))
-      fault('a source map that is named is not in the package', `${map} of ${file}`)
+      fault('a referenced source map is missing in the package', `${map} of ${file}`)
     if (file.endsWith('.map')) checkMap(file, JSON.parse(content), files)
   }
 
   for (const [name, target] of Object.entries(description.exports)) {
     if (typeof target === 'object' && !target.types) fault(`exports has no types for '${name}'`)
     for (const path of targetsOf(target))
-      if (!files.has(posix.normalize(path))) fault(`exports names ${path} for '${name}', which is not in the package`)
+      if (!files.has(posix.normalize(path)))
+        fault(`exports names ${path} for '${name}', which is missing in the package`)
   }
 }
 
 const targetsOf = (target) => (typeof target === 'string' ? [target] : Object.values(target).flatMap(targetsOf))
 
-// A map that leads nowhere is worse than none. This also tells of what is left in dist/ from a file that is gone from lib/.
+// Also finds leftovers in dist/ of files that were deleted from lib/.
 function checkMap(file, { sources, sourcesContent, sourceRoot = '' }, files) {
   sources.forEach((source, index) => {
     const path = posix.join(posix.dirname(file), sourceRoot, source)
     if (!files.has(path) && typeof sourcesContent?.[index] !== 'string')
-      fault('a source map points at what is not in the package', `${file} at ${path}`)
+      fault('a source map points to a file that is missing in the package', `${file} at ${path}`)
   })
 }
 
@@ -247,13 +249,13 @@ function readFiles() {
 
 function checkBounds(measured) {
   for (const [what, value] of Object.entries(measured))
-    if (value > bounds[what]) fault(`${what}: ${value}, more than the ${bounds[what]} that are agreed`)
+    if (value > bounds[what]) fault(`${what}: ${value}, more than the allowed ${bounds[what]}`)
   const parts = Object.entries(measured).map(([what, value]) => `${what} ${value} (at most ${bounds[what]})`)
   console.log(`package: ${parts.join(', ')}`)
 }
 
 if (!existsSync(join(root, 'dist'))) {
-  console.error('package: dist/ is not there. Run: npm run build')
+  console.error('package: dist/ is missing. Run: npm run build')
   process.exit(1)
 }
 const { description, packed } = install()

@@ -1,4 +1,4 @@
-// Real nodes for integration tests: a manager each on free ports and a folder of its own, everything gone afterwards.
+// Real nodes for integration tests: a manager each on free ports and in a temporary directory, removed afterwards.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -21,11 +21,11 @@ import {
 import { eventually, freePorts } from '../../lib/testing.ts'
 import { MemoryHost } from './memory-host.ts'
 import { programArguments } from './program.ts'
-import { clusterPassword, isTelling, leaksIn } from './secrets.ts'
+import { clusterPassword, containsSecret, leaksIn } from './secrets.ts'
 
 export { clusterPassword, eventually, freePorts }
 
-/** A folder of its own, removed by the returned function, which rejects when a secret was written there for others to read. */
+/** A temporary directory. The returned function removes it, and rejects when a file in it leaked a secret. */
 export async function temporaryDirectory(): Promise<[path: string, remove: () => Promise<void>]> {
   const path = await mkdtemp(join(tmpdir(), 'enmesh-'))
   const remove = async () => {
@@ -61,17 +61,17 @@ export const clusteringOf = (name: string, ports: NodePorts, routes: number[] = 
   ...more,
 })
 
-/** Does this process exist, and is it more than a zombie? */
+/** Whether this process exists and is not a zombie. */
 export async function isRunning(pid: number): Promise<boolean> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
   return stat !== '' && !/^\d+ \(.*\) [ZX]/s.test(stat)
 }
 
-/** Resolves when the process is stopped: the signal does not wait for that. */
+/** Resolves when the process is stopped: SIGSTOP takes effect asynchronously. */
 export const stopped = (pid: number) =>
   eventually(`process ${pid} is stopped`, async () => / T /.test(await readFile(`/proc/${pid}/stat`, 'utf8')))
 
-/** Where a node lives on disk. */
+/** The files of a node. */
 export type NodeFiles = { name: string; ports: NodePorts; directory: string; configFile: string }
 
 /** Process id of a server of these files, as its pid file says; undefined when that does not run. */
@@ -81,12 +81,12 @@ export async function serverPid(
 ): Promise<number | undefined> {
   const pid = Number(await readFile(join(directory, 'clustering', `${server}.pid`), 'utf8').catch(() => ''))
   if (!(pid > 0) || !(await isRunning(pid))) return undefined
-  // A pid file outlives its server, and the pid may be somebody else's by now.
+  // A pid file outlives its server, and another process may have the pid.
   const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
   return command.includes(join(directory, 'clustering', `${server}.json`)) ? pid : undefined
 }
 
-/** Process ids of both servers of each of these nodes; waits for those that are being started. */
+/** Process ids of both servers of each node. Waits for servers that are starting. */
 export const serversOf = (nodes: readonly NodeFiles[]): Promise<number[]> =>
   Promise.all(
     nodes.flatMap((node) =>
@@ -121,19 +121,19 @@ const eventNames = [
 export type TestNode = NodeFiles & {
   host: MemoryHost
   cluster: ClusterManager
-  /** Process ids of the two servers, as their pid files say; waits for one that is being started. */
+  /** Process id of a server, from its pid file. Waits for a server that is starting. */
   pid(server: ServerKind): Promise<number>
-  /** Sends SIGKILL, or another signal, to a server; resolves with the pid it had. */
+  /** Sends SIGKILL, or another signal, to a server. Resolves with its pid. */
   kill(server: ServerKind, signal?: NodeJS.Signals): Promise<number>
-  /** Resolves with the pid of the server that runs in the place of `previous`. */
+  /** Resolves with the pid of the server that replaces `previous`. */
   replaced(server: ServerKind, previous: number, timeout?: number): Promise<number>
-  /** The payloads of this event so far, in order, of managers before a reopen too. */
+  /** The payloads of this event so far, in order, including those before a reopen. */
   seen<Name extends EventName>(name: Name): Payload<Name>[]
-  /** Closes the manager and opens another on the same files and the same database. */
+  /** Closes the manager and opens a new one on the same files and database. */
   reopen(): Promise<void>
 }
 
-/** A node in a process of its own, which can be killed or stopped without us. */
+/** A node in a separate process, which tests can kill or stop. */
 export type SpawnedNode = NodeFiles & { child: ChildProcess }
 
 export type NodeOptions = {
@@ -145,15 +145,15 @@ export type NodeOptions = {
   outbox?: boolean
 }
 
-/** A scope of nodes: whatever was started in it ends with `close`, also after a failure. */
+/** A scope of nodes: `close` ends everything that was started in it, also after a failure. */
 export class TestCluster {
   readonly nodes: TestNode[] = []
   readonly processes: SpawnedNode[] = []
   readonly #directories: string[] = []
   readonly #removals: (() => Promise<void>)[] = []
   readonly #clients: NatsConnection[] = []
-  /** Log lines and events that told a secret. */
-  readonly #told: string[] = []
+  /** Log lines and events with a secret. */
+  readonly #leaks: string[] = []
 
   /** A scope that ends with the test. */
   static for(t: Pick<TestContext, 'after'>): TestCluster {
@@ -162,7 +162,7 @@ export class TestCluster {
     return cluster
   }
 
-  /** A folder with the file of a node that is not started yet. */
+  /** Creates the directory and the file of a node without starting it. */
   async prepare(name: string, { routes = [], clustering = {} }: NodeOptions = {}): Promise<NodeFiles> {
     const [directory, remove] = await temporaryDirectory()
     this.#directories.push(directory)
@@ -178,17 +178,17 @@ export class TestCluster {
     return this.open(await this.prepare(name, nodeOptions), nodeOptions)
   }
 
-  /** A manager on files that are there already. */
+  /** Opens a manager on existing files. */
   async open(files: NodeFiles, { tables = [], options = {}, outbox = true }: NodeOptions = {}): Promise<TestNode> {
     const { configFile } = files
     const host = new MemoryHost(tables, { outbox })
     const events = new Map<EventName, unknown[]>(eventNames.map((each) => [each, []]))
-    const logger = this.#listening(options.logger)
+    const logger = this.#checkedLogger(options.logger)
     const open = async () => {
       node.cluster = await ClusterManager.open({ configFile, host, password: clusterPassword, ...options, logger })
       for (const each of eventNames)
         node.cluster.on(each, (payload: unknown) => {
-          this.#hear(each, payload)
+          this.#checkSecrets(each, payload)
           events.get(each)!.push(payload)
         })
       host.timestamp = () => node.cluster.timestamp()
@@ -227,22 +227,22 @@ export class TestCluster {
     return node
   }
 
-  #hear(...said: unknown[]): void {
+  #checkSecrets(...said: unknown[]): void {
     const text = inspect(said, { depth: 8, maxStringLength: null })
-    if (isTelling(text)) this.#told.push(text)
+    if (containsSecret(text)) this.#leaks.push(text)
   }
 
-  #listening(logger?: Logger): Logger {
+  #checkedLogger(logger?: Logger): Logger {
     const hear =
       (level: keyof Logger) =>
       (details: object, text: string): void => {
-        this.#hear(details, text)
+        this.#checkSecrets(details, text)
         logger?.[level](details, text)
       }
     return { debug: hear('debug'), info: hear('info'), warn: hear('warn'), error: hear('error') }
   }
 
-  /** Nodes with these names, each routed to the first. */
+  /** Starts nodes with these names, each with a route to the first. */
   async startAll(names: string[], options: NodeOptions = {}): Promise<TestNode[]> {
     const first = await this.start(names[0]!, options)
     const others = await Promise.all(
@@ -251,7 +251,7 @@ export class TestCluster {
     return [first, ...others]
   }
 
-  /** A node in a process of its own; resolves when it is open. */
+  /** Starts a node in a separate process. Resolves when it is open. */
   async spawn(name: string, nodeOptions: NodeOptions = {}): Promise<SpawnedNode> {
     const files = await this.prepare(name, nodeOptions)
     const { tables = [] } = nodeOptions
@@ -261,15 +261,15 @@ export class TestCluster {
     })
     this.processes.push({ ...files, child })
     await new Promise<void>((resolve, reject) => {
-      child.once('exit', (code, signal) => reject(new Error(`the process of ${name} ended: ${signal ?? code}`)))
+      child.once('exit', (code, signal) => reject(new Error(`the process of ${name} exited: ${signal ?? code}`)))
       createInterface({ input: child.stdout! }).once('line', () => resolve())
     })
     return { ...files, child }
   }
 
   /**
-   * A NATS client of the cluster's user, or of another, beside the module: on a node's leaf, where its streams are, or on its
-   * hub, where the others are.
+   * A NATS client of the cluster's user, or of another user: on a node's leaf, which has its streams, or on its hub, which is connected to
+   * the other nodes.
    */
   async client(
     { ports }: Pick<TestNode, 'ports'>,
@@ -286,7 +286,7 @@ export class TestCluster {
     const closed = await Promise.allSettled(this.nodes.map(({ cluster }) => cluster.close()))
     for (const { child } of this.processes)
       if (child.exitCode === null && child.signalCode === null) await killed(child)
-    // What a killed process, or a failure, left behind.
+    // Servers of killed processes and failed tests.
     for (const directory of this.#directories)
       for (const server of ['hub', 'leaf'] as const) {
         const pid = await serverPid({ directory }, server)
@@ -295,18 +295,18 @@ export class TestCluster {
     for (const remove of this.#removals) await remove()
     const failure = closed.find((result) => result.status === 'rejected')
     if (failure) throw failure.reason
-    if (this.#told.length > 0) throw new Error(`secrets were told: ${this.#told[0]}`)
+    if (this.#leaks.length > 0) throw new Error(`secrets in logs or events: ${this.#leaks[0]}`)
   }
 }
 
-/** Resolves when the process has ended by SIGKILL. */
+/** Sends SIGKILL. Resolves when the process has ended. */
 export async function killed(child: ChildProcess): Promise<void> {
   const ended = new Promise((resolve) => child.once('exit', resolve))
   child.kill('SIGKILL')
   await ended
 }
 
-/** Resolves when each of these nodes sees each other in the network, and has its requests answered. */
+/** Resolves when each node sees all nodes in the network and gets answers from them. */
 export async function allMet(nodes: readonly TestNode[]): Promise<void> {
   for (const node of nodes) {
     const client = await clientOf(node.ports.hub)
@@ -316,7 +316,7 @@ export async function allMet(nodes: readonly TestNode[]): Promise<void> {
           const { nodes: members } = await node.cluster.network({ timeout: 500 })
           return members.some((member) => member.name === name)
         })
-        // No request at all is answered too, and changes nothing.
+        // An invalid request is answered too, and has no effect.
         await eventually(`${node.name} reaches ${name}`, () =>
           client.request(`${name}.__request__`, 'nothing', { timeout: 500 }).catch(() => undefined),
         )
@@ -329,7 +329,7 @@ export async function allMet(nodes: readonly TestNode[]): Promise<void> {
 
 export type Direction = 'publish' | 'subscribe' | 'both'
 
-/** `[table of database dev, direction]` as operations take it. */
+/** Tables of the database `dev` with their directions, in the form of operations. */
 export const subscriptionsOf = (tables: Record<string, Direction>, more: object = {}) =>
   Object.entries(tables).map(([table, direction]) => ({
     database: 'dev',
@@ -339,7 +339,7 @@ export const subscriptionsOf = (tables: Record<string, Direction>, more: object 
     ...more,
   }))
 
-/** `update_node` with the tables of database `dev`, tried again while `to` is not in sight; resolves when what `from` and `to` read runs. */
+/** Runs `update_node` with tables of the database `dev`, again while `to` is not visible. Resolves when all subscriptions of both nodes are live. */
 export async function subscribe(
   from: TestNode,
   to: TestNode,
@@ -361,7 +361,7 @@ export async function subscribe(
   }
 }
 
-/** Resolves when `node` reads the table of database `dev` from `other` and has nothing left to read. */
+/** Resolves when the subscription of `node` to the table of `other` is live. */
 export const reading = (node: TestNode, other: TestNode, table: string, timeout?: number) =>
   eventually(
     `${node.name} reads ${table} of ${other.name}`,
@@ -389,8 +389,8 @@ export async function streamInfo(
 }
 
 /**
- * Resolves when nothing is under way between these nodes: every outbox is empty, every subscriber stands at the end of its
- * stream, and meanwhile no stream has grown.
+ * Resolves when no transaction is in flight between these nodes: every outbox is empty, every subscriber is at the end of its stream,
+ * and no stream has grown meanwhile.
  */
 export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promise<void> {
   const clients = new Map<string, NatsConnection>()
@@ -406,23 +406,23 @@ export async function quiet(nodes: readonly TestNode[], timeout = 20_000): Promi
     return found
   }
   let pendingReason = ''
-  const atRest = async () => {
+  const isQuiet = async () => {
     const before = await ends()
     for (const { name, cluster, host } of nodes) {
       for (const { source, appliedSequence, state, error = '' } of cluster.subscriptions()) {
         const stream = `${source.node}.${source.database}.${source.table}`
         const last = before.get(stream)
-        pendingReason = `${name} stands at ${appliedSequence} of ${last} of ${stream}, ${state} ${error}`
+        pendingReason = `${name} is at ${appliedSequence} of ${last} of ${stream}, ${state} ${error}`
         if (appliedSequence !== last) return false
       }
       pendingReason = `${host.outbox.length} transactions are in the outbox of ${name}`
       if (host.outbox.length > 0) return false
     }
-    pendingReason = 'streams grow'
+    pendingReason = 'streams are growing'
     return [...(await ends())].every(([stream, last]) => before.get(stream) === last)
   }
   try {
-    await eventually(() => `the nodes come to rest: ${pendingReason}`, atRest, timeout)
+    await eventually(() => `all transactions are applied: ${pendingReason}`, isQuiet, timeout)
   } finally {
     for (const client of clients.values()) await client.close()
   }

@@ -1,8 +1,8 @@
-// Time that passes only when a test says so: what the code measures durations with.
+// Control of `performance.now` and `Date.now` in one test.
 
 import type { TestContext } from 'node:test'
 
-/** From now on `performance.now` stands still until the returned function moves it on, in ms. For one test. */
+/** Stops `performance.now` for this test. The returned function advances it, in ms. */
 export function standingTime(test: TestContext): (ms: number) => void {
   let now = Math.ceil(performance.now())
   test.mock.method(performance, 'now', () => now)
@@ -11,7 +11,7 @@ export function standingTime(test: TestContext): (ms: number) => void {
   }
 }
 
-/** The machine's clock is set, by so many ms; what has passed since then does not change. For one test. */
+/** Sets the machine's clock ahead by this many ms for this test. `performance.now` is not affected. */
 export function setClock(test: TestContext, by: number): void {
   const { now } = Date
   test.mock.method(Date, 'now', () => now() + by)

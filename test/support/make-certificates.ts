@@ -1,12 +1,12 @@
-// `npm run certificates -- --directory DIR NODE...`: a throw-away authority and a certificate for each node, to try TLS with. The
-// authority's own key is kept nowhere: for more nodes, make all of them anew.
+// `npm run certificates -- --directory DIR NODE...`: creates a temporary authority and a certificate for each node, to try TLS. The
+// key of the authority is not stored: to add nodes, create all certificates again.
 
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { Authority } from './authority.ts'
 
-const usage = 'npm run certificates -- --folder DIR [--names HOST,IP] NODE...'
+const usage = 'npm run certificates -- --directory DIR [--names HOST,IP] NODE...'
 
 function options() {
   try {
@@ -27,5 +27,5 @@ const { directory, nodes, names } = options()
 const authority = await Authority.create()
 for (const node of nodes) {
   const tls = await authority.issue(`${directory}/${node}`, node, { names })
-  process.stdout.write(`# ${node}, good for a day\n${stringify({ clustering: { tls } })}\n`)
+  process.stdout.write(`# ${node}, valid for one day\n${stringify({ clustering: { tls } })}\n`)
 }

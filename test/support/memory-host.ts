@@ -1,4 +1,4 @@
-// The database in memory as tests of the module itself want it: it notes what it was handed, and commits under ids of the test's.
+// The database in memory for tests of enmesh itself: it records the applied transactions, and commits with ids that the test chooses.
 
 import type { Batch, RemoteTable, RemoteTransaction, Timestamp, Transaction, Write } from '../../lib/index.ts'
 import { MemoryHost as Base } from '../../lib/testing.ts'
@@ -12,7 +12,7 @@ export const insert = (table: string, ...records: Record<string, unknown>[]): Wr
 })
 
 export class MemoryHost extends Base {
-  /** The transactions applied, as they were handed to us, by the source they came from. */
+  /** The applied transactions as they were received, with their sources. */
   readonly received: { source: RemoteTable; transaction: RemoteTransaction }[] = []
   /** Thrown by the next `apply`, once. */
   refusal: Error | undefined
@@ -40,14 +40,14 @@ export class MemoryHost extends Base {
     for (const transaction of transactions) this.received.push({ source, transaction })
   }
 
-  /** Commits locally, as a database would; resolves when our leaf has it. */
+  /** Commits locally. Resolves when the local leaf has stored the transaction. */
   write(id: string, ...writes: Write[]): Promise<void> {
     const transaction: Transaction = { id, timestamp: this.timestamp!(), writes }
     this.commitAs(transaction)
     return this.publish!(transaction)
   }
 
-  /** What came from `node` for this table of the database `dev`, in order. */
+  /** Transactions received from `node` on this table of the database `dev`, in order. */
   from(node: string, table: string): RemoteTransaction[] {
     return this.received
       .filter(({ source }) => source.node === node && source.table === table)

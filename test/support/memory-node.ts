@@ -1,4 +1,4 @@
-// A process with a manager on a database in memory, for tests that kill or stop it without the cost of a whole server.
+// A process with a manager on a database in memory, for tests that kill or stop it; cheaper than the reference server.
 
 import { ClusterManager } from '../../lib/index.ts'
 import { clusterPassword } from './cluster.ts'
@@ -8,5 +8,5 @@ const { configFile, tables } = JSON.parse(process.argv[2]!) as { configFile: str
 const host = new MemoryHost(tables)
 await ClusterManager.open({ configFile, host, password: clusterPassword })
 console.log('open')
-// It ends with whoever started it, its servers too.
+// It exits with its parent process, and so do its servers.
 process.stdin.on('end', () => process.exit()).resume()

@@ -1,4 +1,4 @@
-// Other versions of nats-server than the installed one: taken from Debian's packages and kept in a cache directory.
+// Fetches further versions of nats-server from Debian's packages into a cache directory.
 
 import { execFile } from 'node:child_process'
 import { constants } from 'node:fs'
@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
-/** `name`: of its folder in the cache. `suite`: of Debian, which has this version. */
+/** `name`: directory in the cache. `suite`: Debian suite with this version. */
 export type NatsRelease = { name: string; suite: string }
 export type NatsBinary = NatsRelease & { path: string; version: string }
 
@@ -18,7 +18,7 @@ export const natsReleases: readonly NatsRelease[] = [
 ]
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
-/** Two lists of packages of some 10 MB each, over a slow line. */
+/** Allows two package lists of about 10 MB each over a slow line. */
 const APT_TIMEOUT_MS = 300_000
 const MAX_MIRRORS = 3
 
@@ -28,7 +28,7 @@ export const cacheDirectory = join(
   'nats-server',
 )
 
-/** Where the binary of this release is, once it was fetched. */
+/** Path of this release's binary in the cache. */
 export const cachePath = ({ name }: NatsRelease) => join(cacheDirectory, name, 'nats-server')
 const isExecutable = (path: string) =>
   access(path, constants.X_OK).then(
@@ -39,7 +39,7 @@ const isExecutable = (path: string) =>
 type Failure = Error & { code?: string | number | null; killed?: boolean; stderr?: string; stdout?: string }
 const run = promisify(execFile)
 
-/** What the command printed. Rejects with its last lines of errors. */
+/** Resolves with the command's output. Rejects with its last error lines. */
 async function output(command: string, args: readonly string[], options: { cwd?: string; env?: object } = {}) {
   const env = { ...process.env, LC_ALL: 'C', ...options.env }
   try {

@@ -1,4 +1,4 @@
-// A node's operations API as its users see it: over HTTP only.
+// A client of a node's operations API over HTTP.
 
 import { createHash } from 'node:crypto'
 
@@ -26,7 +26,7 @@ export abstract class NodeClient {
     return { status: response.status, body: (await response.json()) as Answer['body'] }
   }
 
-  /** As `request`; rejects when the answer is no 200. */
+  /** As `request`; rejects when the status is not 200. */
   async operation<T = Record<string, unknown>>(body: object): Promise<T> {
     const answer = await this.request(body)
     if (answer.status !== 200) throw new Error(`${this.name}: ${answer.status} ${JSON.stringify(answer.body)}`)
@@ -52,14 +52,14 @@ export abstract class NodeClient {
     return row?.c ?? 0
   }
 
-  /** Of all rows, whatever their order: equal on two nodes when the tables are. */
+  /** A hash of all rows, independent of their order: equal on two nodes when their tables are equal. */
   async digest(database: string, table: string): Promise<string> {
     const lines = (await this.rows(database, table)).map(canonical).sort()
     return createHash('sha256').update(lines.join('\n')).digest('hex').slice(0, 16)
   }
 }
 
-/** JSON with the keys in order, without the times at which each node itself wrote a row. */
+/** JSON with sorted keys, without the times at which each node wrote the row. */
 export function canonical(row: Record<string, unknown>): string {
   const { __createdtime__: _created, __updatedtime__: _updated, ...own } = row
   return JSON.stringify(own, (_, value) =>

@@ -1,5 +1,4 @@
-// A node as a process of its own, what `npm run node` starts, spoken to over HTTP only: for the demo and for the tests that
-// kill nodes.
+// A node in a separate process, as `npm run node` starts it, with a client over HTTP. For the demo and for tests that kill nodes.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
@@ -12,7 +11,7 @@ import type { Progress } from '../../lib/index.ts'
 import { clusteringOf, clusterPassword, freePorts, type NodePorts } from './cluster.ts'
 import { admin, type Login, NodeClient } from './node-client.ts'
 import { programArguments } from './program.ts'
-import { isTelling } from './secrets.ts'
+import { containsSecret } from './secrets.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
 const START_TIMEOUT = 30_000
@@ -28,12 +27,12 @@ export class NodeProcess extends NodeClient {
   readonly #apiPort: number
   #child: ChildProcess | undefined
   #pid = 0
-  /** What it wrote to stderr, for the message of a failure. */
+  /** Lines of stderr, for error messages. */
   #errors: string[] = []
-  /** Told how far it is with what takes long. */
+  /** Called with the progress of long work. */
   onProgress: ((progress: Progress) => void) | undefined
-  /** A line of its output that told a secret. */
-  #told: string | undefined
+  /** The first line of output with a secret. */
+  #leak: string | undefined
 
   private constructor(name: string, directory: string, ports: NodePorts, apiPort: number) {
     super(name)
@@ -42,7 +41,7 @@ export class NodeProcess extends NodeClient {
     this.#apiPort = apiPort
   }
 
-  /** A folder below `parent` with the one YAML file that a node needs; nothing is started. */
+  /** Creates the directory and the YAML file of a node below `parent`, without starting it. */
   static async create(parent: string, name: string, clustering: object = {}): Promise<NodeProcess> {
     const { directory, ports, apiPort } = await nodeFiles(parent, name, clustering)
     return new NodeProcess(name, directory, ports, apiPort)
@@ -55,7 +54,7 @@ export class NodeProcess extends NodeClient {
     return `http://127.0.0.1:${this.#apiPort}`
   }
 
-  /** Of the database process. */
+  /** Process id of the database process. */
   get pid(): number {
     return this.#pid
   }
@@ -64,7 +63,7 @@ export class NodeProcess extends NodeClient {
     return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Resolves with the line that says it is ready. */
+  /** Resolves with the line that reports that the node is ready. */
   async start(): Promise<string> {
     const child = spawn(
       process.execPath,
@@ -72,7 +71,7 @@ export class NodeProcess extends NodeClient {
       {
         cwd: root,
         stdio: ['ignore', 'pipe', 'pipe'],
-        // A group of its own, so that a terminal's Ctrl-C reaches only whoever started us.
+        // A separate process group: Ctrl-C reaches only the parent.
         detached: true,
       },
     )
@@ -80,7 +79,7 @@ export class NodeProcess extends NodeClient {
     this.#errors = []
     for (const input of [child.stdout!, child.stderr!])
       createInterface({ input }).on('line', (line) => {
-        if (isTelling(line)) this.#told ??= line
+        if (containsSecret(line)) this.#leak ??= line
       })
     createInterface({ input: child.stderr! }).on('line', (line) => {
       this.#errors.push(line)
@@ -107,7 +106,7 @@ export class NodeProcess extends NodeClient {
     return `${this.name} ${what}:\n${this.#errors.slice(-10).join('\n')}`
   }
 
-  /** SIGTERM, as a supervisor would; resolves with the exit code when all three processes are gone. */
+  /** Sends SIGTERM. Resolves with the exit code when all three processes have ended. */
   async stop(): Promise<number | null> {
     const child = this.#child
     if (!child || !this.running) return child?.exitCode ?? null
@@ -119,7 +118,7 @@ export class NodeProcess extends NodeClient {
     return code ?? null
   }
 
-  /** SIGKILL to the database process and both its servers: a machine that loses power, as far as processes can show it. */
+  /** Sends SIGKILL to the database process and both servers, which simulates a power failure. */
   async kill(): Promise<void> {
     const pids = [this.#pid, ...Object.values(await this.serverPids())]
     for (const pid of pids) kill(pid)
@@ -130,7 +129,7 @@ export class NodeProcess extends NodeClient {
     kill((await this.serverPids())[server])
   }
 
-  /** Changes when it, or one of its servers, is started again. */
+  /** A value that changes when the process or one of its servers is restarted. */
   async incarnation(): Promise<unknown> {
     return [this.pid, await this.serverPids()]
   }
@@ -141,16 +140,16 @@ export class NodeProcess extends NodeClient {
     return { hub: await read('hub'), leaf: await read('leaf') }
   }
 
-  /** Whatever happened before: nothing of this node runs afterwards. */
+  /** Ends all processes of this node in any state. Rejects when its output contained a secret. */
   async end(): Promise<void> {
     await this.stop().catch(() => {})
     const servers = await this.serverPids()
     for (const pid of [this.#pid, ...Object.values(servers)]) if (await runsIn(pid, this.directory)) kill(pid)
-    if (this.#told !== undefined) throw new Error(`${this.name} told a secret: ${this.#told}`)
+    if (this.#leak !== undefined) throw new Error(`${this.name} printed a secret: ${this.#leak}`)
   }
 }
 
-/** A folder below `parent` with the one YAML file that a node needs, and the ports that it names. */
+/** Creates the directory and the YAML file of a node below `parent`. Resolves with the ports in the file. */
 export async function nodeFiles(parent: string, name: string, clustering: object = {}) {
   const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0, apiPort = 0] = await freePorts(5)
   const ports: NodePorts = { cluster, leafNodes, hub, leaf }
@@ -166,7 +165,7 @@ export async function nodeFiles(parent: string, name: string, clustering: object
     ],
     clustering: clusteringOf(name, ports, [], clustering),
   }
-  await writeFile(join(directory, 'config.yaml'), `# The whole configuration of ${name}.\n${stringify(config)}`)
+  await writeFile(join(directory, 'config.yaml'), `# The configuration of ${name}.\n${stringify(config)}`)
   return { directory, ports, apiPort }
 }
 
@@ -174,7 +173,7 @@ function kill(pid: number): void {
   try {
     if (pid > 0) process.kill(pid, 'SIGKILL')
   } catch {
-    // It is gone already.
+    // It has ended.
   }
 }
 
@@ -186,7 +185,7 @@ const isAlive = (pid: number): boolean => {
   }
 }
 
-/** A pid outlives its process: only what runs this folder's configuration is ours. */
+/** The system reuses pids: compares the command line with the directory. */
 async function runsIn(pid: number, directory: string): Promise<boolean> {
   if (!isAlive(pid)) return false
   return (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).includes(directory)

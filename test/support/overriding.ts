@@ -1,6 +1,6 @@
-// Something with a few of its members replaced, for tests that have to be in between.
+// A proxy that replaces some members of an object.
 
-/** `target`, but for what `overrides` has. Its methods run on the target itself: they do not see what is replaced. */
+/** `target` with the members of `overrides`. Other methods run on the target itself and do not see the overrides. */
 export const overriding = <T extends object>(target: T, overrides: Partial<T>): T =>
   new Proxy(target, {
     get(object, key) {

@@ -1,5 +1,5 @@
-// Programs of the tests that run in processes of their own: they start often, and on few cores their starts must not be what
-// is measured. So a whole run has everything compiled once; a file that is run alone has its programs through tsx.
+// Programs that tests start as separate processes. They start often, so run-tests.ts compiles everything once, and the start of a program
+// costs little time. A test file that runs without run-tests.ts starts its programs with tsx.
 
 import { execFile } from 'node:child_process'
 import { symlink, writeFile } from 'node:fs/promises'
@@ -18,7 +18,7 @@ const OPTIONS = {
   sourceMap: false,
 }
 
-/** `lib` and `test` into `directory`, which it makes. */
+/** Compiles `lib` and `test` into a new `directory`. */
 export async function compileAll(directory: string): Promise<void> {
   const options = Object.entries(OPTIONS).flatMap(([name, value]) => [`--${name}`, String(value)])
   const compiler = join(root, 'node_modules', '.bin', 'tsc')
@@ -27,7 +27,7 @@ export async function compileAll(directory: string): Promise<void> {
   await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module' }))
 }
 
-/** Node's arguments for a program, `host/main.ts` below `test`; `compiled`: where everything was compiled to. */
+/** Node's arguments for a program below `test`, such as `host/main.ts`. `compiled`: the directory of `compileAll`. */
 export const programArguments = (program: string, compiled = process.env.TEST_PROGRAMS): string[] =>
   compiled
     ? [join(compiled, 'test', program.replace(/\.ts$/, '.js'))]

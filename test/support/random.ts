@@ -1,15 +1,6 @@
-// Random numbers that come again with the same seed; the seed is printed so that a failure can be repeated.
+// Seeds of random tests. Tests print the seed, so that a failure can be repeated.
 
-/** `SEED` of the environment, else a new one. */
+export { randomNumbers } from '../../lib/mesh/memory/random.ts'
+
+/** `SEED` of the environment, or a random seed. */
 export const seedOf = (): number => Number(process.env.SEED) || Math.trunc(Math.random() * 2 ** 31)
-
-/** Mulberry32: numbers from 0 up to, and without, 1. */
-export function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}

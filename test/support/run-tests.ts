@@ -3,9 +3,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
-import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative, resolve } from 'node:path'
+import { join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { readArguments } from './arguments.ts'
 import { compileAll } from './program.ts'
@@ -13,7 +13,7 @@ import { compileAll } from './program.ts'
 const usage = `npm test -- [--unit | --integration | FILE...] [--long] [--counts FILE]
   --unit         only test/unit
   --integration  only test/integration
-  --long         full tests where a sample is the default (test/support/long.ts)
+  --long         whole tests where a sample is the default (test/support/long.ts)
   --counts FILE  also write the number of passed and failed tests to FILE, as JSON`
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -31,14 +31,22 @@ const below = (directory: string) =>
     .map((name) => relative(root, join(root, directory, name)))
     .sort()
 
-/** These install process-wide hooks, or are slow: each runs in a process of its own. */
-const ALONE = /\/(?:control|host)-/
+/** These files install process-wide hooks, or are slow: each runs in a separate process. */
+const SEPARATE = /\/(?:control|host)-/
 const GROUPS = 4
 
-/** Of a file on Node 20 and 22, of a test on later ones: one that hangs must not use up all the time that CI has. */
+/** Integration tests measure recovery in seconds, and their servers use the processors. */
+const INTEGRATION_CONCURRENCY = 2
+/** Unit tests mostly wait: two at a time leave two thirds of two cores idle. */
+const UNIT_CONCURRENCY = 4
+
+/** For each file on Node 20 and 22, for each test on later versions: a test that hangs must not use up the time limit of CI. */
 const TIMEOUT_MS = 20 * 60_000
 
-/** Modules that import several unit tests each: loading the library takes longer than most of the tests. */
+type Phase = { files: string[]; concurrency: number }
+type Counts = { passed: number; failed: number }
+
+/** Modules that import several unit tests each, because loading the library takes longer than most of the tests. */
 async function grouped(files: string[], directory: string): Promise<string[]> {
   const groups = Array.from({ length: GROUPS }, (_, index) => files.filter((_, each) => each % GROUPS === index))
   return Promise.all(
@@ -51,43 +59,70 @@ async function grouped(files: string[], directory: string): Promise<string[]> {
   )
 }
 
+/** The groups take longest and start first, so that all processes are busy until the end. */
 async function unitFiles(directory: string): Promise<string[]> {
   const unit = below('test/unit')
-  const others = unit.filter((file) => !ALONE.test(file))
-  return [...unit.filter((file) => ALONE.test(file)), ...(await grouped(others, directory))]
+  const others = unit.filter((file) => !SEPARATE.test(file))
+  return [...(await grouped(others, directory)), ...unit.filter((file) => SEPARATE.test(file))]
 }
 
-async function chosenFiles(directory: string): Promise<string[]> {
-  if (named.length > 0) return named
+async function chosenPhases(directory: string): Promise<Phase[]> {
+  if (named.length > 0) return [{ files: named, concurrency: INTEGRATION_CONCURRENCY }]
   const all = values.unit === values.integration
-  // Longest first, so that both processes are busy until the end.
-  return [
-    ...(all || values.integration ? below('test/integration') : []),
-    ...(all || values.unit ? await unitFiles(directory) : []),
-  ]
+  const phases: Phase[] = []
+  if (all || values.unit) phases.push({ files: await unitFiles(directory), concurrency: UNIT_CONCURRENCY })
+  if (all || values.integration) phases.push({ files: below('test/integration'), concurrency: INTEGRATION_CONCURRENCY })
+  return phases
 }
 
-const reporters = ['--test-reporter=spec', '--test-reporter-destination=stdout']
-if (values.counts !== undefined) {
-  const counter = new URL('./count-reporter.mjs', import.meta.url).href
-  reporters.push(`--test-reporter=${counter}`, `--test-reporter-destination=${resolve(values.counts)}`)
-}
+const counter = new URL('./count-reporter.mjs', import.meta.url).href
 
-const programs = await mkdtemp(join(await realpath(tmpdir()), 'enmesh-programs-'))
-try {
-  await compileAll(join(programs, 'all'))
-  const files = await chosenFiles(programs)
-  // Integration tests measure recovery in seconds on few cores: two files at a time.
-  const options = ['--import', 'tsx', '--test', '--test-concurrency=2', ...reporters]
+/** Resolves with the exit code of the test runner. */
+async function runPhase({ files, concurrency }: Phase, directory: string, countsFile: string): Promise<number> {
+  const options = ['--import', 'tsx', '--test', `--test-concurrency=${concurrency}`]
+  options.push('--test-reporter=spec', '--test-reporter-destination=stdout')
+  options.push(`--test-reporter=${counter}`, `--test-reporter-destination=${countsFile}`)
   if (!values.long) options.push(`--test-timeout=${TIMEOUT_MS}`)
   const child = spawn(process.execPath, [...options, ...files], {
     cwd: root,
     stdio: 'inherit',
-    env: { ...process.env, TEST_PROGRAMS: join(programs, 'all'), ...(values.long && { LONG_TESTS: '1' }) },
+    env: { ...process.env, TEST_PROGRAMS: join(directory, 'all'), ...(values.long && { LONG_TESTS: '1' }) },
   })
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
-  const [code] = await once(child, 'exit')
-  process.exitCode = code ?? 1
+  const kill = (signal: NodeJS.Signals) => {
+    interrupted = true
+    child.kill(signal)
+  }
+  for (const signal of signals) process.on(signal, kill)
+  try {
+    const [code] = await once(child, 'exit')
+    return code ?? 1
+  } finally {
+    for (const signal of signals) process.off(signal, kill)
+  }
+}
+
+const signals = ['SIGINT', 'SIGTERM'] as const
+let interrupted = false
+/** Undefined as soon as one phase ended without a result. */
+let total: Counts | undefined = { passed: 0, failed: 0 }
+const programs = await mkdtemp(join(await realpath(tmpdir()), 'enmesh-programs-'))
+try {
+  await compileAll(join(programs, 'all'))
+  const countsFile = join(programs, 'counts.json')
+  const phases = await chosenPhases(programs)
+  for (const phase of phases) {
+    if (interrupted) break
+    await rm(countsFile, { force: true })
+    const code = await runPhase(phase, programs, countsFile)
+    if (code !== 0) process.exitCode = code
+    const counts = await readFile(countsFile, 'utf8')
+      .then<Counts>(JSON.parse)
+      .catch(() => undefined)
+    total = total && counts && { passed: total.passed + counts.passed, failed: total.failed + counts.failed }
+  }
+  if (interrupted) total = undefined
+  if (total && values.counts !== undefined) await writeFile(values.counts, JSON.stringify(total))
+  if (total && phases.length > 1) process.stdout.write(`ℹ both: ${total.passed} passed, ${total.failed} failed\n`)
 } finally {
   await rm(programs, { recursive: true, force: true })
 }

@@ -1,4 +1,4 @@
-// A client's connection on which the test is the server.
+// A client connection on which the test plays the server.
 
 import { headers, type Msg } from 'nats'
 import type { Headers, RequestOptions } from '../../lib/mesh/mesh.ts'
@@ -10,12 +10,11 @@ export class ScriptedConnection {
   readonly sent: Sent[] = []
   /** Answers requests, by subject and body. */
   serve: (subject: string, body: Record<string, unknown>) => object | Promise<object> = () => ({})
-  /** What sending throws from now on. */
+  /** Thrown by every later publish. */
   refusal: Error | undefined
   readonly #subscriptions = new Map<string, (message: Msg) => void>()
   #inboxes = 0
 
-  /** For whoever uses it. */
   get connection(): Connection {
     return this as unknown as Connection
   }
@@ -44,7 +43,7 @@ export class ScriptedConnection {
     return { data: Buffer.from(JSON.stringify(answer)) }
   }
 
-  /** A message to whoever subscribed to this subject, or to all below it. */
+  /** Delivers a message to the subscribers of this subject, or of its wildcard. */
   deliver(
     subject: string,
     message: Partial<Msg> & { status?: [code: number, description: string, more?: Headers] },

@@ -1,43 +1,43 @@
-// The secrets that tests use, and whether anybody wrote them where others could read them.
+// The secrets that tests use, and checks that they do not leak into files, logs and events.
 
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 
 /**
- * Another one for each run of a file, handed to its child processes: a port that one run gives back may be the next one's, and
- * their nodes must not take each other for their own.
+ * Different for each test file, and inherited by its child processes: ports are reused, and nodes of different files must not
+ * connect to each other.
  */
 process.env.TEST_CLUSTER_PASSWORD ??= `cluster pass:word/${process.pid}`
 export const clusterPassword = process.env.TEST_CLUSTER_PASSWORD
 
-/** As it is, and as it stands in an address. */
+/** Plain and percent-encoded. */
 const spellings = [clusterPassword, encodeURIComponent(clusterPassword)]
-/** Put together, so that it does not stand in the program itself. */
+/** Joined, so that this source does not contain it. */
 const PRIVATE_KEY = ['PRIVATE', 'KEY-----'].join(' ')
 
-/** Does this text tell one of them? */
-export const isTelling = (text: string): boolean =>
+/** Whether the text contains a secret. */
+export const containsSecret = (text: string): boolean =>
   text.includes(PRIVATE_KEY) || spellings.some((spelling) => text.includes(spelling))
 
-/** These the servers read: they are for us alone. */
+/** Files that the servers read; they must not be readable by other users. */
 const CONFIGURATION = /^(?:hub|leaf)\.json(?:\.new)?$/
-/** What a test itself put there: keys, the configuration of a server of nobody's, users of the reference host. */
+/** Files that tests write: keys, and the configuration of a server outside the cluster. */
 const OWN = /\.pem$|^server\.json$/
-/** Bytes of the largest file that is looked into: streams of large messages are larger. */
-const LARGEST = 16 * 1024 * 1024
+/** Larger files are skipped: streams of large messages. */
+const MAX_FILE_BYTES = 16 * 1024 * 1024
 
 async function isLeak(path: string): Promise<boolean> {
   const file = await stat(path).catch(() => undefined)
-  if (!file?.isFile() || file.size > LARGEST || OWN.test(basename(path))) return false
+  if (!file?.isFile() || file.size > MAX_FILE_BYTES || OWN.test(basename(path))) return false
   const text = await readFile(path, 'latin1').catch(() => '')
-  // The host's own part of its file is the host's business.
-  const ours = path.endsWith('.yaml') ? text.slice(text.search(/^clustering:/m)) : text
-  return isTelling(ours) && !(CONFIGURATION.test(basename(path)) && (file.mode & 0o077) === 0)
+  // The host's part of the file may contain its users' passwords.
+  const clustering = path.endsWith('.yaml') ? text.slice(text.search(/^clustering:/m)) : text
+  return containsSecret(clustering) && !(CONFIGURATION.test(basename(path)) && (file.mode & 0o077) === 0)
 }
 
-/** Files below that tell a secret to whoever can read them, or that nobody should need. */
+/** Files below `directory` that contain a secret, except server configurations that only this user can read. */
 export async function leaksIn(directory: string): Promise<string[]> {
-  // With types, so that links to folders elsewhere are not followed.
+  // With file types, so that symbolic links to other directories are not followed.
   const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => [])
   const found: string[] = []
   for (const entry of entries) {

@@ -30,7 +30,7 @@ export async function serverBinaries(): Promise<ServerBinary[]> {
 export const needsSeveral = (binaries: readonly ServerBinary[]) =>
   binaries.length < 2 && 'only one version of nats-server is here: npm run test:servers fetches others'
 
-/** A path that leads to one binary and then to another, as a package manager replaces a file. */
+/** A path whose binary can be replaced, as by a package manager. */
 export class ReplaceableBinary {
   readonly path: string
 

@@ -1,5 +1,5 @@
-// Installs what is missing, in plain JavaScript on Node's own modules: the packages of package-lock.json and a nats-server.
-// Costs one stat and one look through the PATH when all is there.
+// Installs the packages of package-lock.json and a nats-server when they are missing. Plain JavaScript on Node's own modules. Costs one
+// stat and one search of the PATH when nothing is missing.
 
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, statSync } from 'node:fs'
@@ -27,11 +27,11 @@ const run = (command, args, options = {}) => {
   return status === 0
 }
 
-// npm writes this file at the end of every install; it is older than the lock file when a pull changed that.
+// npm writes this file at the end of every install. It is older than the lock file after a pull that changed the lock file.
 function installPackages() {
   if (modified('node_modules/.package-lock.json') >= modified('package-lock.json')) return
   const quiet = ['--no-audit', '--no-fund']
-  // A registry that lacks packages of other platforms makes `npm ci` refuse the lock file as a whole.
+  // `npm ci` rejects the lock file when the registry lacks packages of other platforms.
   if (run('npm', ['ci', ...quiet]) || run('npm', ['install', '--no-save', ...quiet])) return
   console.error('The packages could not be installed. Run: npm ci')
   process.exit(1)
@@ -39,7 +39,7 @@ function installPackages() {
 
 function installNatsServer() {
   if (process.env.NATS_SERVER || onPath('nats-server')) return
-  // This script brings its own servers.
+  // This script provides its own servers.
   if (process.env.npm_lifecycle_event === 'pretest:servers') return
   const asRoot = process.getuid?.() === 0 ? [] : ['sudo', '-n']
   const managers = [
@@ -61,7 +61,7 @@ function installNatsServer() {
         .join(' ')
     : 'see https://nats.io/download'
   console.error(`nats-server (2.9 or later) is missing and could not be installed. Run: ${byHand}`)
-  // The demo has a way without: it says so, and goes it.
+  // The demo can run without servers.
   if (process.env.npm_lifecycle_event === 'predemo') return
   console.error('Without it: npm run demo -- --mesh memory')
   process.exit(1)

@@ -1,4 +1,4 @@
-// Runs the suite several times, each in another environment, and prints one line for each run at the end.
+// Runs the suite several times in different environments, and prints one line for each run at the end.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,7 +22,7 @@ function duration(ms: number): string {
   return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`
 }
 
-/** The exit code of the runner, which shares this terminal; signals are passed on to it. */
+/** Resolves with the exit code of the runner, which shares this terminal. Passes signals on to it. */
 async function exitCode(node: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const child = spawn(node, ['--import', 'tsx', runner, ...args], { cwd: root, stdio: 'inherit', env })
   const kill = (signal: NodeJS.Signals) => void child.kill(signal)
@@ -36,7 +36,7 @@ async function exitCode(node: string, args: readonly string[], env: NodeJS.Proce
   }
 }
 
-/** Undefined when the runner did not get to its end. */
+/** Undefined when the runner did not finish. */
 async function readCounts(file: string): Promise<Counts | undefined> {
   try {
     return JSON.parse(await readFile(file, 'utf8'))
@@ -45,7 +45,7 @@ async function readCounts(file: string): Promise<Counts | undefined> {
   }
 }
 
-/** Its line of the summary, and whether it passed. */
+/** Resolves with the line of the summary, and whether the run passed. */
 async function runOne(run: SuiteRun, args: readonly string[], directory: string): Promise<[string, boolean]> {
   const { title, problem, node = process.execPath } = run
   if (problem !== undefined) return [`${title}: not run: ${problem}`, false]
@@ -61,7 +61,7 @@ async function runOne(run: SuiteRun, args: readonly string[], directory: string)
   return [`${title}: ${counts.passed} passed, ${counts.failed} failed${exit}, ${took}`, code === 0]
 }
 
-/** Runs them one after the other, all of them even when one fails. `args`: for the runner. Resolves whether all passed. */
+/** Runs all suites one after the other, also after a failure. `args`: for the runner. Resolves whether all passed. */
 export async function runSuites(runs: readonly SuiteRun[], args: readonly string[]): Promise<boolean> {
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-counts-'))
   const lines: string[] = []

@@ -1,4 +1,4 @@
-// `npm run test:node`: the suite on each supported version of Node, which npx brings. Usage: see `usage` below.
+// `npm run test:node`: the suite on each supported version of Node, which npx installs. Usage: see `usage` below.
 
 import { execFile } from 'node:child_process'
 import { delimiter, dirname } from 'node:path'
@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 import { exitWithUsage, readArguments } from './arguments.ts'
 import { runSuites, type SuiteRun } from './suite-runs.ts'
 
-/** The lines of Node with long-term support after the oldest that package.json allows. */
+/** The release lines with long-term support after the oldest that package.json allows. */
 const VERSIONS = ['22', '24', '26']
 const NPX_TIMEOUT_MS = 300_000
 
@@ -24,7 +24,7 @@ const { values, positionals } = readArguments(usage, {
 const invalid = values.only.find((version) => !/^\d+(\.\d+){0,2}$/.test(version))
 if (invalid !== undefined) exitWithUsage(usage, `--only takes a version of Node, such as 24, received '${invalid}'`)
 
-/** Installs it into npm's cache if it is not there. Started by its path, it gets signals that npx would keep. */
+/** Installs this version into npm's cache when it is missing. Its path is needed because npx does not pass signals on. */
 async function prepare(version: string): Promise<SuiteRun> {
   const print = 'JSON.stringify([process.execPath, process.versions.node])'
   const args = ['--yes', '-p', `node@${version}`, '--', 'node', '-p', print]

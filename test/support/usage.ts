@@ -1,20 +1,20 @@
-// What processes use, as Linux tells it.
+// Processor time and memory of processes, from /proc on Linux.
 
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** Of `/proc`, a second: the same on every Linux. */
-const TICKS = 100
+/** Clock ticks a second in `/proc`; the same on every Linux. */
+const TICKS_PER_SECOND = 100
 
 /** Seconds of processor time that a process has used. */
 async function usedBy(pid: number): Promise<number> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  // What stands before the last bracket is its name, whatever that contains.
+  // The name of the process ends at the last bracket; it may contain brackets and blanks.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
 }
 
-/** MB that a process holds in memory. */
+/** Resident memory of a process in MB. */
 export async function residentOf(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8')
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1_024

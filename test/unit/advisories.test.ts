@@ -69,7 +69,7 @@ test('the last affected and the first fixed version of each branch', () => {
   )
 })
 
-test('what the versions in use are exposed to', () => {
+test('exposures of the versions in use', () => {
   assert.deepEqual(ids([2, 9, 10]), [connections])
   assert.deepEqual(ids([2, 10, 27]), [...compression, connections])
   assert.deepEqual(ids([2, 10, 27], uncompressed), [connections])
@@ -106,7 +106,7 @@ const settings = {
 const hub = (more: object = {}): ServerSettings => ({ ...settings, ...more })
 const files = { certificate: 'c', certificateAuthority: 'a', privateKey: 'k', insecure: false }
 
-test('the facts are read from the configuration that is written', () => {
+test('the facts are read from the generated configuration', () => {
   for (const listen of ['127.0.0.1', '127.0.0.2', '::1', 'localhost'])
     assert.equal(factsOf(hub({ listen })).network, false, listen)
   for (const listen of ['0.0.0.0', '::', '10.0.0.1', 'node1.example', 'localhost.example'])
@@ -118,7 +118,7 @@ test('the facts are read from the configuration that is written', () => {
   assert.equal(factsOf(hub()).leafCompression, false)
 })
 
-test('who can use a hole', () => {
+test('description of the attacker', () => {
   const [panic, request] = [ADVISORIES[0]!, ADVISORIES.at(-1)!]
   assert.equal(attackerOf(panic, { ...open, network: false }), 'a process on this machine')
   assert.equal(attackerOf(panic, open), 'anyone who reaches the port')
@@ -134,7 +134,7 @@ test('who can use a hole', () => {
   )
 })
 
-test('one warning for a version, another when it changes, none for one without holes', () => {
+test('one warning per version, none for a version without known holes', () => {
   const logged: { version: string; advisories: string[]; warnings: string[]; hint: string }[] = []
   const nothing = () => {}
   const warn = (details: object) => void logged.push(details as (typeof logged)[number])

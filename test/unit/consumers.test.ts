@@ -1,4 +1,4 @@
-// Consumers of our streams are made by us alone: on request, a bounded number, and nothing asked or answered is believed unseen.
+// The owner of a stream creates its consumers on request, in a bounded number; requests and answers are validated.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -43,8 +43,8 @@ function start(consumers = 0) {
 
 const dog = { database: 'dev', table: 'dog' }
 
-describe('a consumer of ours', () => {
-  it('is made for who asks, from a sequence or a time on, and never delivers by itself', async () => {
+describe('consumer of a local stream', () => {
+  it('is created on request from a sequence or a time, as a pull consumer', async () => {
     const { asked, created } = start()
     assert.deepEqual(await asked({ ...dog, start: { sequence: 5 } }), { name: 'c1', before: 4 })
     assert.deepEqual(await asked({ ...dog, start: { time: 0 } }), { name: 'c1', before: 4 })
@@ -54,7 +54,7 @@ describe('a consumer of ours', () => {
     for (const config of created) assert.equal('deliver_subject' in config, false)
   })
 
-  it('is as we make it, whatever else is asked for', async () => {
+  it('ignores other properties of the request', async () => {
     const { asked, created } = start()
     const config = { deliver_subject: 'txn.dev.dog.node1-leaf', durable_name: 'x', ack_policy: 'explicit' }
     await asked({ ...dog, ...config, config, start: { sequence: 5, ...config } })
@@ -62,7 +62,7 @@ describe('a consumer of ours', () => {
     assert.deepEqual([deliver_subject, durable_name, ack_policy], [undefined, undefined, 'none'])
   })
 
-  it('is not made for what is no request, nor beyond the most there may be', async () => {
+  it('is not created for an invalid request or beyond the limit', async () => {
     const { asked, created } = start()
     const requests = [
       '',
@@ -85,7 +85,7 @@ describe('a consumer of ours', () => {
     ]
     for (const request of requests) assert.equal((await asked(request)).error, 'rejected', JSON.stringify(request))
     assert.deepEqual(created, [])
-    // Two more are one too many, however fast they are asked for.
+    // One more is allowed; concurrent requests do not exceed the limit.
     const crowded = start(19_999)
     const all = Array.from({ length: 200 }, () => crowded.asked({ ...dog, start: { sequence: 1 } }))
     const answers = await Promise.all(all)
@@ -95,8 +95,8 @@ describe('a consumer of ours', () => {
   })
 })
 
-describe('a consumer of another node', () => {
-  it('is asked for there', async () => {
+describe('consumer of a remote stream', () => {
+  it('is requested from the remote node', async () => {
     const { consumers, mesh } = start()
     const asked: unknown[] = []
     mesh.serve = (subject, body) => {
@@ -107,7 +107,7 @@ describe('a consumer of another node', () => {
     assert.deepEqual(asked, [['enmesh.consumer.node2', { ...dog, start: { sequence: 7 } }]])
   })
 
-  it('is made by ourselves where nobody answers that: HarperDB has it so', async () => {
+  it('is created directly when the node does not answer such requests, as HarperDB', async () => {
     const { consumers, mesh } = start()
     mesh.serve = (subject) => {
       if (subject.startsWith('enmesh.')) throw new MeshError('no_responders')
@@ -117,7 +117,7 @@ describe('a consumer of another node', () => {
     assert.deepEqual(await consumers.create(source, { sequence: 1 }, options), { name: 'plain', before: 0 })
   })
 
-  it('is none when there is no such stream, or the answer is none', async () => {
+  it('rejects when the stream is missing or the answer is invalid', async () => {
     const { consumers, mesh } = start()
     const create = () => consumers.create(source, { sequence: 1 }, options)
     mesh.serve = () => ({ error: 'not_found', reason: 'stream not found' })
@@ -141,8 +141,8 @@ describe('a consumer of another node', () => {
   })
 })
 
-describe('a flood of requests', () => {
-  it('is answered as far as it may be at once, in number and in bytes, and the next when there is room', async () => {
+describe('flood of requests', () => {
+  it('is answered within the limits of requests and bytes, later requests after earlier ones', async () => {
     const server = new ScriptedConnection()
     const open: ((answer: string) => void)[] = []
     const answers: unknown[] = []

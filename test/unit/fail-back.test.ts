@@ -1,4 +1,4 @@
-// A leaf that is connected to another node's hub is restarted, and not again and again when that does not help.
+// A leaf at a remote hub is restarted, with doubling pauses when that does not help.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -17,17 +17,17 @@ function scene(t: TestContext) {
     logger: silentLogger,
   })
   t.after(() => failBack.close())
-  /** The number of restarts after these ms. */
+  /** Number of restarts after this time in ms. */
   const after = async (ms: number) => {
     t.mock.timers.tick(ms)
-    // Looking up a name takes as long as it takes.
+    // The name lookup is asynchronous and not under the mocked clock.
     for (let turn = 0; turn < 50; turn++) await setImmediate()
     return state.restarts
   }
   return { failBack, state, after }
 }
 
-test('a leaf at the local hub is left alone, whichever way its host is written', async (t) => {
+test('a leaf at the local hub is not restarted, for any form of its host', async (t) => {
   const { failBack, state, after } = scene(t)
   failBack.schedule()
   assert.equal(await after(3_000), 0)
@@ -37,13 +37,13 @@ test('a leaf at the local hub is left alone, whichever way its host is written',
   assert.equal(await after(3_000), 0)
 })
 
-test('a leaf at another hub is restarted after 3 s, then after twice as long each time', async (t) => {
+test('a leaf at a remote hub is restarted after 3 s, then with doubling pauses', async (t) => {
   const { failBack, state, after } = scene(t)
   state.remote = '127.0.0.1:9999'
   failBack.schedule()
   assert.equal(await after(2_999), 0)
   assert.equal(await after(1), 1)
-  // It connected to the other one again.
+  // It connected to the remote hub again.
   failBack.schedule()
   assert.equal(await after(3_000), 1)
   assert.equal(await after(3_000), 2)
@@ -57,7 +57,7 @@ test('a leaf at another hub is restarted after 3 s, then after twice as long eac
   await after(300_000)
   state.remote = '127.0.0.1:9999'
   failBack.schedule()
-  assert.equal(await after(3_000), 13, 'as at first once it was back')
+  assert.equal(await after(3_000), 13, '3 s again after it was at the local hub')
 })
 
 test('a leaf at a fallback stays there while the local hub is down', async (t) => {

@@ -1,4 +1,4 @@
-// The judgement of a fault run, on nodes made up: whatever is wrong with them must be found, and nothing else.
+// The check of a fault run on constructed data: it finds every violation, and reports none for correct data.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,7 +12,7 @@ const COUNT = 10
 const commitOf = (number: number): Commit => ({
   id: keyOf('node1', 1, number),
   tx: `tx${number}`,
-  timestamp: `stamp ${String(number).padStart(3, '0')}`,
+  timestamp: `timestamp ${String(number).padStart(3, '0')}`,
   also: { operation: number % 3 === 0 ? 'update' : 'upsert', record: { id: 'shared', [`a${number % 2}`]: number } },
 })
 const commits = Array.from({ length: COUNT }, (_, index) => commitOf(index + 1))
@@ -30,7 +30,7 @@ const entryOf = (commit: Commit, position: number, more: Partial<Entry> = {}): E
   ...more,
 })
 
-/** node1 committed everything; node2 applied these, in this order, and holds what follows from that. */
+/** node1 committed everything; node2 applied these transactions in this order and has the resulting rows. */
 function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = []): NodeState[] {
   const state = (name: string, held: readonly Commit[], more: Partial<NodeState> = {}): NodeState => ({
     name,
@@ -53,18 +53,18 @@ const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
   ['all applied, in order', nodes(commits), { applied: COUNT, lost: 0 }],
   ['a gap that is reported', nodes(without(4, 5), [gap(3, 4, 5)]), { lost: 2, gaps: 1 }],
   ['a gap at the beginning', nodes(without(1, 2), [gap(0, 1, 2)]), { lost: 2, gaps: 1 }],
-  ['two gaps at one place', nodes(without(4, 5, 6), [gap(3, 4, 5), gap(3, 6, 6)]), { lost: 3, gaps: 2 }],
+  ['two gaps at one position', nodes(without(4, 5, 6), [gap(3, 4, 5), gap(3, 6, 6)]), { lost: 3, gaps: 2 }],
   [
-    'one that was in quarantine comes late',
+    'a transaction from quarantine is applied late',
     nodes(
       [...without(4), commits[3]!],
-      [{ event: 'quarantined', after: '000001.000000003', source, sequence: 4, error: 'its stamp' }],
+      [{ event: 'quarantined', after: '000001.000000003', source, sequence: 4, error: 'its timestamp' }],
     ),
     { applied: COUNT, quarantined: 1, disorder: 0 },
   ],
 ]
 for (const [name, states, expected] of good)
-  test(`fine: ${name}`, () => {
+  test(`accepts: ${name}`, () => {
     const verdict = judge(states, acknowledged)
     assert.deepEqual(verdict.violations, [])
     for (const [key, value] of Object.entries(expected)) assert.equal(verdict[key as keyof typeof verdict], value, key)
@@ -82,32 +82,32 @@ const unacknowledged = (): NodeState[] => {
   states[1]!.journal.pop()
   return states
 }
-const strange = (): NodeState[] => {
+const unknown = (): NodeState[] => {
   const states = nodes(commits)
-  states[1]!.journal.push(entryOf(commits[0]!, COUNT + 1, { tx: 'strange' }))
+  states[1]!.journal.push(entryOf(commits[0]!, COUNT + 1, { tx: 'unknown' }))
   return states
 }
 
 const bad: [string, () => NodeState[], RegExp][] = [
-  ['one is missing in silence', () => nodes(without(5)), /1 are missing behind e\/4.* reported was nothing/],
-  ['the last is missing in silence', () => nodes(without(COUNT)), /1 are missing behind e\/9/],
-  ['nothing arrived', () => nodes([]), /10 are missing at the beginning/],
-  ['a gap that is none', () => nodes(commits, [gap(3, 4, 5)]), /0 are missing.*purged 4 to 5/],
+  ['a missing transaction without a gap', () => nodes(without(5)), /1 are missing after e\/4.* reported gaps: none/],
+  ['a missing last transaction without a gap', () => nodes(without(COUNT)), /1 are missing after e\/9/],
+  ['no transaction arrived', () => nodes([]), /10 are missing at the beginning/],
+  ['a gap without a missing transaction', () => nodes(commits, [gap(3, 4, 5)]), /0 are missing.*purged 4 to 5/],
   ['a gap that is too small', () => nodes(without(4, 5), [gap(3, 4, 4)]), /2 are missing/],
   ['a gap that is too large', () => nodes(without(4, 5), [gap(3, 4, 6)]), /2 are missing/],
   ['a gap with wrong bounds', () => nodes(without(4, 5), [gap(3, 5, 6)]), /2 are missing/],
-  ['a gap at the wrong time', () => nodes(without(4, 5), [gap(6, 4, 5)]), /2 are missing.*nothing/],
-  ['one is applied twice', () => nodes([...commits, commits[2]!]), /applied twice/],
-  ['two are swapped', () => nodes(swapped()), /was committed later/],
-  ['the rows are not what was applied', changed, /dog of node2: 'shared' is/],
-  ['acknowledged, and gone at home', unacknowledged, /was acknowledged/],
-  ['applied, and never committed', strange, /never committed/],
+  ['a gap at the wrong time', () => nodes(without(4, 5), [gap(6, 4, 5)]), /2 are missing.*none/],
+  ['a transaction is applied twice', () => nodes([...commits, commits[2]!]), /applied twice/],
+  ['two transactions are applied in the wrong order', () => nodes(swapped()), /was committed later/],
+  ['the rows differ from the applied transactions', changed, /dog of node2: 'shared' is/],
+  ['an acknowledged transaction is missing on its node', unacknowledged, /was acknowledged/],
+  ['a transaction is applied that was never committed', unknown, /never committed/],
 ]
 for (const [name, states, violation] of bad)
-  test(`found: ${name}`, () => {
+  test(`finds: ${name}`, () => {
     const { violations } = judge(states(), acknowledged)
     assert.ok(
       violations.some((text) => violation.test(text)),
-      violations.join('\n') || 'nothing was found',
+      violations.join('\n') || 'no violation was found',
     )
   })

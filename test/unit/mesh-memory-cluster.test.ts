@@ -1,4 +1,4 @@
-// Whole managers on a network in memory: what they do when the ways between them fail, without a server.
+// Managers on a network in memory, without servers, under faults of the network.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,18 +9,18 @@ import { setClock } from '../support/elapsed.ts'
 import { both, dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 
-it('nobody is down because the clock was set forward', async (t) => {
+it('a clock that is set forward reports no peer as down', async (t) => {
   const scene = new Scene(t)
   const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
   await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
-  const beat = t.mock.method(Peers.prototype, 'sendHeartbeat')
+  const heartbeat = t.mock.method(Peers.prototype, 'sendHeartbeat')
   setClock(t, 3_600_000)
-  await eventually('both looked twice who is silent', () => beat.mock.callCount() > 4)
+  await eventually('both nodes checked their peers twice', () => heartbeat.mock.callCount() > 4)
   assert.deepEqual(node1.events['peer:down'], [])
 })
 
 describe('managers on a network in memory', { concurrency: true }, () => {
-  it('agree on a node and replicate, without a password', async (t) => {
+  it('agree on subscriptions and replicate, without a password', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     for (const [node, other] of [
@@ -52,7 +52,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     )
   })
 
-  it('agree on one direction, from either side, and part', async (t) => {
+  it('agree on one direction from either side, and remove the node', async (t) => {
     const scene = new Scene(t)
     const [node1, node2, node3] = [await scene.start('node1'), await scene.start('node2'), await scene.start('node3')]
     const request = (node_name: string, publish: boolean) => ({
@@ -74,7 +74,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual(node2.from(node1), ['first'])
   })
 
-  it('cannot add a node that is cut off, and can when that is healed', async (t) => {
+  it('cannot add a node that is cut off, and can after the cut is healed', async (t) => {
     const scene = new Scene(t)
     const [node1] = [await scene.start('node1'), await scene.start('node2')]
     const add = () => node1.cluster.addNode({ node_name: 'node2', subscriptions: both })
@@ -84,7 +84,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     await add()
   })
 
-  it('write on both sides of a cut, and are equal when it is healed', async (t) => {
+  it('converge after writes on both sides of a cut', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(['one-before'])
@@ -104,25 +104,25 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual([node1.gaps(), node2.gaps()], [[], []])
   })
 
-  it('lose nothing when a node is dropped in mid-flow, whichever side it is', async (t) => {
+  it('lose nothing when a node crashes during writes, on either side', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     const written = new Map<MemoryNode, string[]>([
       [node1, []],
       [node2, []],
     ])
-    for (const [round, dropped] of [node1, node2, node1, node2].entries()) {
+    for (const [round, crashed] of [node1, node2, node1, node2].entries()) {
       const writes: Promise<void>[] = []
       for (const [node, ids] of written) {
         const more = numbered(`${node.name}-${round}`, 200)
         ids.push(...more)
         writes.push(node.write(more))
       }
-      // Somewhere between storing, acknowledging and delivering.
+      // A point between storing, acknowledging and delivering.
       for (let turns = 0; turns < 4 + 3 * round; turns++) await new Promise((resolve) => setImmediate(resolve))
-      scene.network.crash(dropped.name, { silent: round > 1 })
+      scene.network.crash(crashed.name, { silent: round > 1 })
       await delay(20)
-      scene.network.restart(dropped.name)
+      scene.network.restart(crashed.name)
       await Promise.all(writes)
     }
     await scene.quiet()
@@ -130,7 +130,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual([node1.gaps(), node2.gaps()], [[], []])
   })
 
-  it('notice by heartbeats what was lost on the way in silence, though nothing follows it', async (t) => {
+  it('detect silently lost messages by heartbeats when no message follows', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(['before'])
@@ -147,7 +147,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual(node2.gaps(), [])
   })
 
-  it('notice what was lost in silence by what follows it', async (t) => {
+  it('detect silently lost messages by the next message', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     scene.network.cut('node1', 'node2', { silent: true })
@@ -159,7 +159,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual(node2.gaps(), [])
   })
 
-  it('tell that a node is down and up again', async (t) => {
+  it('report that a node is down and up again', async (t) => {
     const scene = new Scene(t)
     const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
     await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
@@ -171,7 +171,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.equal(node1.events['peer:down']!.length, 1)
   })
 
-  it('say once what was lost with a disk, and go on', async (t) => {
+  it('report the transactions lost with a disk once, and continue', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
@@ -190,16 +190,16 @@ describe('managers on a network in memory', { concurrency: true }, () => {
       { schema: 'dev', table: 'dog', publish: true, subscribe: true, gaps: 1, lost: 3 },
     ])
     assert.deepEqual(node2.from(node1), [...numbered('read', 5), ...numbered('after', 2)])
-    await node2.write(['other way'])
+    await node2.write(['from node2'])
     await node1.write(['last'])
     await scene.quiet()
-    assert.deepEqual(node1.from(node2), ['other way'])
+    assert.deepEqual(node1.from(node2), ['from node2'])
     assert.equal(node2.from(node1).at(-1), 'last')
     assert.deepEqual([node1.gaps(), node2.gaps().length], [[], 1])
   })
 
-  /** Loses a disk of which everything was read, and writes on. */
-  async function loseWhatWasRead(scene: Scene, prepare: () => void, write: () => Promise<void>): Promise<void> {
+  /** Wipes a disk after everything on it was read, and continues to write. */
+  async function wipeReadDisk(scene: Scene, prepare: () => void, write: () => Promise<void>): Promise<void> {
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('read', 5))
     await scene.quiet()
@@ -213,9 +213,9 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual(node2.gaps(), [])
   }
 
-  it('say nothing of a lost disk when all of it was read', async (t) => {
+  it('report no gap for a wiped disk when everything on it was read', async (t) => {
     const scene = new Scene(t)
-    await loseWhatWasRead(
+    await wipeReadDisk(
       scene,
       () => scene.network.cut('node1'),
       async () => {
@@ -225,16 +225,16 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     )
   })
 
-  it('nor while the stream is being made anew', async (t) => {
+  it('report no gap while the stream is created again', async (t) => {
     const scene = new Scene(t)
-    await loseWhatWasRead(
+    await wipeReadDisk(
       scene,
       () => scene.network.delay('node1', 'node1', 100),
       async () => {},
     )
   })
 
-  it('are closed and opened again on the same streams', async (t) => {
+  it('continue on the same streams after they are closed and opened again', async (t) => {
     const scene = new Scene(t)
     const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
     await node1.write(numbered('before', 5))
@@ -250,15 +250,15 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     assert.deepEqual(node2.gaps(), [])
   })
 
-  it('tell of another node of their name', async (t) => {
+  it('report another node of the same name', async (t) => {
     const scene = new Scene(t)
     const node = await scene.start('node1')
     await scene.start('node1')
-    await eventually('it is told', () => node.events['connection:rejected']!.length > 0)
+    await eventually('it is reported', () => node.events['connection:rejected']!.length > 0)
     assert.equal(node.events['connection:rejected']![0]!.node, 'node1')
   })
 
-  it('are equal after random cuts, drops and silences among five', { timeout: 90_000 }, async (t) => {
+  it('converge after random cuts, crashes and delays among five nodes', { timeout: 90_000 }, async (t) => {
     const seed = seedOf()
     t.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)

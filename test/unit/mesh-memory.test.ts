@@ -1,30 +1,31 @@
-// The mesh in memory: the contract of the port, then the faults it is there for.
+// The mesh in memory: the contract of the port, then its faults.
 
 import assert from 'node:assert/strict'
-import { describe, it, type TestContext } from 'node:test'
+import { after, describe, it, type TestContext } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Entry, Mesh, MeshError, Reader } from '../../lib/mesh/mesh.ts'
-import { MemoryNetwork, type MemoryNetworkOptions, TestClock } from '../../lib/testing.ts'
-import { type ContractNetwork, meshContract, noting, type OpenMesh, unopened } from '../support/mesh-contract.ts'
+import type { Entry, Mesh, MeshError, MeshListener, MeshState, Reader } from '../../lib/mesh/mesh.ts'
+import {
+  MemoryNetwork,
+  type MemoryNetworkOptions,
+  meshContract,
+  type NetworkUnderTest,
+  TestClock,
+} from '../../lib/testing.ts'
 
-async function openOn(network: MemoryNetwork, node: string): Promise<OpenMesh> {
-  const open = unopened(node, network.mesh())
-  await open.mesh.open(node, { hub: [], leaf: [] }, noting(open))
-  return open
-}
-
-class InMemory implements ContractNetwork {
+class NetworkInMemory implements NetworkUnderTest {
   readonly #network: MemoryNetwork
 
   constructor(options?: MemoryNetworkOptions) {
     this.#network = new MemoryNetwork(options)
   }
 
-  mesh(node: string): Promise<OpenMesh> {
-    return openOn(this.#network, node)
+  async open(node: string, listener: MeshListener): Promise<Mesh> {
+    const mesh = this.#network.mesh()
+    await mesh.open(node, { hub: [], leaf: [] }, listener)
+    return mesh
   }
 
-  async interrupt(node: string): Promise<void> {
+  async restartServer(node: string): Promise<void> {
     this.#network.crash(node)
     setTimeout(() => this.#network.restart(node), 20)
   }
@@ -39,8 +40,33 @@ class InMemory implements ContractNetwork {
   }
 }
 
-meshContract('the mesh in memory', () => new InMemory())
-meshContract('the mesh in memory, in the order of a seed', () => new InMemory({ seed: 7 }))
+for (const [order, options] of [
+  ['in the order of sending', {}],
+  ['in the order of a seed', { seed: 7 }],
+] as const)
+  describe(`the mesh contract in memory, ${order}`, () => {
+    const { cases, close } = meshContract(() => new NetworkInMemory(options))
+    after(close)
+    for (const { name, run } of cases) it(name, run)
+  })
+
+type OpenMesh = { mesh: Mesh; states: MeshState[]; rejectedPeers: string[]; links: number }
+
+const silentListener: MeshListener = { state: () => {}, rejected: () => {}, linked: () => {} }
+
+async function openOn(network: MemoryNetwork, node: string): Promise<OpenMesh> {
+  const open: OpenMesh = { mesh: network.mesh(), states: [], rejectedPeers: [], links: 0 }
+  await open.mesh.open(
+    node,
+    { hub: [], leaf: [] },
+    {
+      state: (state) => void open.states.push(state),
+      rejected: (peer) => void open.rejectedPeers.push(peer),
+      linked: () => void open.links++,
+    },
+  )
+  return open
+}
 
 const dog = { database: 'dev', table: 'dog' }
 const brief = { timeout: 50 }
@@ -52,12 +78,12 @@ const codeOf = (work: Promise<unknown>): Promise<string> =>
   )
 const ask = (from: OpenMesh, to: string, options = brief) => codeOf(from.mesh.request(to, new Uint8Array(1), options))
 
-/** Has everything delivered that is on the way, and what comes of it. */
-async function settled(): Promise<void> {
+/** Resolves when all messages in flight, and the messages that they cause, are delivered. */
+async function delivered(): Promise<void> {
   for (let count = 0; count < 10; count++) await turn()
 }
 
-/** Appends one message for each id; resolves with what became of them. */
+/** Appends `count` messages after the first `from` ones. Resolves with the sequence or the error code of each. */
 const append = (mesh: Mesh, from: number, count: number) =>
   Promise.all(
     Array.from(
@@ -70,35 +96,35 @@ const append = (mesh: Mesh, from: number, count: number) =>
     ),
   )
 
-/** What the reader gives until nothing more is on the way. */
+/** The entries that the reader delivers until no message is in flight. */
 async function drain(reader: Reader): Promise<Entry[]> {
   const entries: Entry[] = []
   void (async () => {
     for (;;) entries.push(...(await reader.next()))
   })().catch(() => {})
-  await settled()
+  await delivered()
   return entries
 }
-const places = (entries: readonly Entry[]) => entries.map(({ sequence, delivery }) => [sequence, delivery])
+const positions = (entries: readonly Entry[]) => entries.map(({ sequence, delivery }) => [sequence, delivery])
 
-/** Three nodes that serve; node1 has a stream of dogs. */
-async function three(t: TestContext, options?: MemoryNetworkOptions) {
+/** Three nodes that answer requests; node1 has a stream of dogs. */
+async function startThree(t: TestContext, options?: MemoryNetworkOptions) {
   const network = new MemoryNetwork(options)
   t.after(() => network.close())
-  const [one, two, three] = (await Promise.all(['node1', 'node2', 'node3'].map((node) => openOn(network, node)))) as [
+  const [one, two, third] = (await Promise.all(['node1', 'node2', 'node3'].map((node) => openOn(network, node)))) as [
     OpenMesh,
     OpenMesh,
     OpenMesh,
   ]
-  for (const { mesh } of [one, two, three]) mesh.serve(async (data) => data)
+  for (const { mesh } of [one, two, third]) mesh.serve(async (data) => data)
   await one.mesh.ensureStream(dog, '')
-  return { network, one, two, three }
+  return { network, one, two, third }
 }
 const dogs = { node: 'node1', ...dog }
 
 describe('cut and heal', () => {
-  it('a cut between two leaves the ways to others; both sides know', async (t) => {
-    const { network, one, two, three: third } = await three(t)
+  it('a cut between two nodes does not affect other links, and both nodes are notified', async (t) => {
+    const { network, one, two, third } = await startThree(t)
     network.cut('node1', 'node2')
     assert.deepEqual(
       [await ask(one, 'node2'), await ask(two, 'node1'), await ask(one, 'node3'), await ask(third, 'node2')],
@@ -117,8 +143,8 @@ describe('cut and heal', () => {
     assert.deepEqual(one.states, ['connecting', 'connected'])
   })
 
-  it('a cut from all holds for nodes that come later', async (t) => {
-    const { network, one, two } = await three(t)
+  it('a cut from all nodes also applies to nodes that open later', async (t) => {
+    const { network, one, two } = await startThree(t)
     network.cut('node1')
     const fourth = await openOn(network, 'node4')
     fourth.mesh.serve(async (data) => data)
@@ -130,62 +156,62 @@ describe('cut and heal', () => {
     assert.deepEqual([one.links, fourth.links], [1, 1])
   })
 
-  it('without a name everything is healed', async (t) => {
-    const { network, one, two } = await three(t)
+  it('heal without a name heals every cut', async (t) => {
+    const { network, one, two } = await startThree(t)
     network.cut('node1')
     network.cut('node2', 'node3')
     network.heal()
     assert.deepEqual([await ask(one, 'node2'), await ask(two, 'node3')], ['done', 'done'])
   })
 
-  it('what is on the way is lost', async (t) => {
-    const { network, one, two } = await three(t)
-    const heard: number[] = []
-    two.mesh.listen((data) => heard.push(data[0]!))
+  it('messages in flight are lost', async (t) => {
+    const { network, one, two } = await startThree(t)
+    const received: number[] = []
+    two.mesh.listen((data) => received.push(data[0]!))
     one.mesh.announce(Uint8Array.of(1))
     const asked = ask(one, 'node2')
     network.cut('node1', 'node2')
     network.heal('node1', 'node2')
     one.mesh.announce(Uint8Array.of(2))
     assert.equal(await asked, 'timeout')
-    assert.deepEqual(heard, [2])
+    assert.deepEqual(received, [2])
   })
 
-  it('readers across it are lost, at both ends, and no others', async (t) => {
-    const { network, one, two, three: third } = await three(t)
+  it('readers across the cut are lost at both ends, and no other readers', async (t) => {
+    const { network, one, two, third } = await startThree(t)
     await two.mesh.ensureStream(dog, '')
-    const across = [await two.mesh.read(dogs, 1, reading), await one.mesh.read({ ...dogs, node: 'node2' }, 1, reading)]
-    const beside = [await third.mesh.read(dogs, 1, reading), await one.mesh.read(dogs, 1, reading)]
+    const lost = [await two.mesh.read(dogs, 1, reading), await one.mesh.read({ ...dogs, node: 'node2' }, 1, reading)]
+    const kept = [await third.mesh.read(dogs, 1, reading), await one.mesh.read(dogs, 1, reading)]
     network.cut('node1', 'node2')
-    for (const reader of across) assert.equal(await codeOf(reader.next()), 'reader_lost')
+    for (const reader of lost) assert.equal(await codeOf(reader.next()), 'reader_lost')
     await append(one.mesh, 0, 1)
-    for (const reader of beside) assert.deepEqual(places(await reader.next()), [[1, 1]])
+    for (const reader of kept) assert.deepEqual(positions(await reader.next()), [[1, 1]])
   })
 
-  it('of a silent cut nobody is told: requests time out, readers wait, and see a jump of the delivery', async (t) => {
-    const { network, one, two } = await three(t)
+  it('a silent cut notifies no node: requests time out, readers wait and see a jump of the delivery', async (t) => {
+    const { network, one, two } = await startThree(t)
     const reader = await two.mesh.read(dogs, 1, reading)
     await append(one.mesh, 0, 2)
-    assert.deepEqual(places(await drain(reader)), [
+    assert.deepEqual(positions(await drain(reader)), [
       [1, 1],
       [2, 2],
     ])
     const other = await two.mesh.read(dogs, 3, reading)
-    await settled()
+    await delivered()
     network.cut('node1', 'node2', { silent: true })
     assert.equal(await ask(two, 'node1'), 'timeout')
     assert.deepEqual(await append(one.mesh, 2, 3), [3, 4, 5])
     network.heal('node1', 'node2')
     assert.deepEqual([one.links, two.links], [0, 0])
     await append(one.mesh, 5, 1)
-    assert.deepEqual(places(await drain(other)), [[6, 4]])
+    assert.deepEqual(positions(await drain(other)), [[6, 4]])
     assert.equal(await ask(two, 'node1'), 'done')
   })
 
-  it('a reader whose requests vanished too gets nothing more', async (t) => {
-    const { network, one, two } = await three(t)
+  it('a reader whose requests are lost receives no more entries', async (t) => {
+    const { network, one, two } = await startThree(t)
     const reader = await two.mesh.read(dogs, 1, { ...reading, maxMessages: 3 })
-    await settled()
+    await delivered()
     network.cut('node1', undefined, { silent: true })
     await append(one.mesh, 0, 5)
     network.heal('node1')
@@ -194,9 +220,9 @@ describe('cut and heal', () => {
   })
 })
 
-describe('drop and restore', () => {
-  it('fails what is in flight, loses readers here and there, and comes back in another session', async (t) => {
-    const { network, one, two } = await three(t)
+describe('crash and restart', () => {
+  it('a crash fails calls in flight and loses local and remote readers; a restart has another session', async (t) => {
+    const { network, one, two } = await startThree(t)
     const { session } = one.mesh
     const readers = [await one.mesh.read(dogs, 1, reading), await two.mesh.read(dogs, 1, reading)]
     const appended = append(one.mesh, 0, 3)
@@ -217,8 +243,8 @@ describe('drop and restore', () => {
     assert.deepEqual(await append(one.mesh, 0, 2), [1, 2])
   })
 
-  it('may come between storing and acknowledging', async (t) => {
-    const { network, one } = await three(t)
+  it('a crash may happen between storing and acknowledging', async (t) => {
+    const { network, one } = await startThree(t)
     const appended = append(one.mesh, 0, 1)
     await turn()
     network.crash('node1')
@@ -227,8 +253,8 @@ describe('drop and restore', () => {
     assert.equal((await one.mesh.ensureStream(dog, '')).lastSequence, 1)
   })
 
-  it('silently: readers elsewhere wait for what does not come', async (t) => {
-    const { network, one, two } = await three(t)
+  it('after a silent crash, remote readers wait', async (t) => {
+    const { network, one, two } = await startThree(t)
     const reader = await two.mesh.read(dogs, 1, reading)
     network.crash('node1', { silent: true })
     network.restart('node1')
@@ -237,22 +263,22 @@ describe('drop and restore', () => {
     reader.next().catch(() => {
       ended = true
     })
-    await settled()
+    await delivered()
     assert.equal(ended, false)
     reader.close()
   })
 
-  it('of a node that is not there is nothing', async (t) => {
-    const { network } = await three(t)
-    network.crash('nobody')
-    network.restart('nobody')
+  it('have no effect on an unknown or running node', async (t) => {
+    const { network } = await startThree(t)
+    network.crash('unknown')
+    network.restart('unknown')
     network.restart('node1')
   })
 })
 
-describe('loseDisk', () => {
-  it('makes the streams anew, with another created, and readers are lost', async (t) => {
-    const { network, one, two } = await three(t, { clock: new TestClock({ start: 1_000, stopped: true }) })
+describe('wipeDisk', () => {
+  it('deletes the streams: new ones have another created, and readers are lost', async (t) => {
+    const { network, one, two } = await startThree(t, { clock: new TestClock({ start: 1_000, stopped: true }) })
     await append(one.mesh, 0, 3)
     const before = await one.mesh.ensureStream(dog, '')
     const reader = await two.mesh.read(dogs, 4, reading)
@@ -260,13 +286,13 @@ describe('loseDisk', () => {
     assert.equal(await codeOf(reader.next()), 'reader_lost')
     assert.equal(await two.mesh.streamState(dogs, brief), undefined)
     assert.deepEqual(await append(one.mesh, 3, 1), ['not_found'])
-    const after = await one.mesh.ensureStream(dog, 'anew')
-    assert.deepEqual([after.description, after.lastSequence], ['anew', 0])
+    const after = await one.mesh.ensureStream(dog, 'new')
+    assert.deepEqual([after.description, after.lastSequence], ['new', 0])
     assert.notEqual(after.created, before.created)
   })
 
-  it('works on a node that is closed or dropped', async (t) => {
-    const { network, one, two } = await three(t)
+  it('works on a closed or crashed node', async (t) => {
+    const { network, one, two } = await startThree(t)
     network.crash('node1')
     network.wipeDisk('node1')
     network.restart('node1')
@@ -280,22 +306,22 @@ describe('loseDisk', () => {
 })
 
 describe('delay', () => {
-  it('is that of each way, and keeps the order when it changes', async (t) => {
-    const { network, one, two } = await three(t)
-    const heard: number[] = []
-    two.mesh.listen((data) => heard.push(data[0]!))
+  it('applies in each direction, and a change keeps the order of messages', async (t) => {
+    const { network, one, two } = await startThree(t)
+    const received: number[] = []
+    two.mesh.listen((data) => received.push(data[0]!))
     network.delay('node1', 'node2', 30)
     one.mesh.announce(Uint8Array.of(1))
     network.delay('node1', 'node2', 60)
     one.mesh.announce(Uint8Array.of(2))
     network.delay('node1', 'node2', 30)
     one.mesh.announce(Uint8Array.of(3))
-    await settled()
-    assert.deepEqual(heard, [])
+    await delivered()
+    assert.deepEqual(received, [])
     const started = performance.now()
     assert.equal(await ask(one, 'node2', { timeout: 1_000 }), 'done')
     assert.ok(performance.now() - started >= 55)
-    assert.deepEqual(heard, [1, 2, 3])
+    assert.deepEqual(received, [1, 2, 3])
     assert.equal(await ask(one, 'node2', { timeout: 20 }), 'timeout')
     assert.equal((await one.mesh.members({ timeout: 1_000 })).find(({ node }) => node === 'node2')?.responseTime, 60)
     assert.throws(() => network.delay('node1', 'node2', -1), TypeError)
@@ -303,23 +329,23 @@ describe('delay', () => {
 })
 
 describe('order', () => {
-  /** What node3 hears of both others, five each. */
-  async function heard(t: TestContext, options?: MemoryNetworkOptions): Promise<string> {
-    const { one, two, three: third } = await three(t, options)
+  /** What node3 receives from the two other nodes, five messages each. */
+  async function receivedOrder(t: TestContext, options?: MemoryNetworkOptions): Promise<string> {
+    const { one, two, third } = await startThree(t, options)
     let text = ''
     third.mesh.listen((data) => {
       text += String.fromCharCode(data[0]!)
     })
     for (const letter of 'abcde') one.mesh.announce(new TextEncoder().encode(letter))
     for (const letter of 'ABCDE') two.mesh.announce(new TextEncoder().encode(letter))
-    await settled()
+    await delivered()
     return text
   }
 
-  it('without a seed is that of sending', async (t) => assert.equal(await heard(t), 'abcdeABCDE'))
+  it('is the order of sending without a seed', async (t) => assert.equal(await receivedOrder(t), 'abcdeABCDE'))
 
-  it('is drawn from the seed, the same for the same; what one sends another keeps its order', async (t) => {
-    const drawn = await Promise.all([1, 1, 2].map((seed) => heard(t, { seed })))
+  it('depends only on the seed, and messages between two nodes keep their order', async (t) => {
+    const drawn = await Promise.all([1, 1, 2].map((seed) => receivedOrder(t, { seed })))
     assert.equal(drawn[0], drawn[1])
     assert.notEqual(drawn[0], drawn[2])
     for (const text of drawn)
@@ -328,9 +354,9 @@ describe('order', () => {
 })
 
 describe('the network', () => {
-  it('stamps what is stored with its clock', async (t) => {
+  it('takes the time of stored messages from its clock', async (t) => {
     const clock = new TestClock({ start: 1_000, stopped: true })
-    const { one } = await three(t, { clock })
+    const { one } = await startThree(t, { clock })
     await append(one.mesh, 0, 1)
     await clock.advance(1_000)
     await append(one.mesh, 1, 1)
@@ -342,8 +368,8 @@ describe('the network', () => {
     assert.equal(await one.mesh.sequenceAt(dogs, 1_001, brief), 2)
   })
 
-  it('keeps its own copy of what it is given, and gives each reader one', async (t) => {
-    const { one } = await three(t)
+  it('copies data that it receives, and gives each reader a copy', async (t) => {
+    const { one } = await startThree(t)
     const data = Uint8Array.of(1)
     const answer = one.mesh.request('node2', data, brief)
     one.mesh.append(dog, { data, headers: {} }, { sequence: 0 }, () => {})
@@ -356,11 +382,11 @@ describe('the network', () => {
     }
   })
 
-  it('leaves a second node of one name alone, with streams of its own', async (t) => {
-    const { network, one, two } = await three(t)
+  it('isolates a second node of the same name, with separate streams', async (t) => {
+    const { network, one, two } = await startThree(t)
     const second = await openOn(network, 'node1')
     second.mesh.serve(async (data) => data)
-    assert.deepEqual([one.refusals, two.refusals, second.refusals], [['node1'], [], ['node1']])
+    assert.deepEqual([one.rejectedPeers, two.rejectedPeers, second.rejectedPeers], [['node1'], [], ['node1']])
     assert.equal(await second.mesh.streamState(dogs, brief), undefined)
     assert.equal(await ask(second, 'node1'), 'done')
     assert.equal(await ask(second, 'node2'), 'no_responders')
@@ -374,10 +400,10 @@ describe('the network', () => {
     assert.deepEqual([one.links, second.links], [1, 0])
   })
 
-  it('closes every mesh, and is closed', async () => {
+  it('close closes every mesh, and no mesh can be opened later', async () => {
     const network = new MemoryNetwork()
     const open = await openOn(network, 'node1')
-    const opening = codeOf(network.mesh().open('node2', { hub: [], leaf: [] }, noting(open)))
+    const opening = codeOf(network.mesh().open('node2', { hub: [], leaf: [] }, silentListener))
     await network.close()
     await network[Symbol.asyncDispose]()
     assert.equal(open.mesh.state, 'stopped')
@@ -385,8 +411,8 @@ describe('the network', () => {
     assert.throws(() => network.mesh(), /closed/)
   })
 
-  it('opens a mesh once', async (t) => {
-    const { one } = await three(t)
-    assert.equal(await codeOf(one.mesh.open('node1', { hub: [], leaf: [] }, noting(one))), 'rejected')
+  it('a mesh can be opened only once', async (t) => {
+    const { one } = await startThree(t)
+    assert.equal(await codeOf(one.mesh.open('node1', { hub: [], leaf: [] }, silentListener)), 'rejected')
   })
 })

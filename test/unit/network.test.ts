@@ -1,11 +1,11 @@
-// Who is in the mesh, when some answers are none: those of the others count.
+// Members of the mesh, with invalid answers among the valid ones.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { members } from '../../lib/mesh/nats/members.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
-test('answers that are none, or of servers without number, keep nobody from being seen', async () => {
+test('invalid answers and floods of invented servers do not hide members', async () => {
   const server = new ScriptedConnection()
   const asked = members(server.connection, 'node1', { timeout: 200 })
   const answer = (value: unknown) =>

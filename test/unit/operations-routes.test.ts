@@ -56,7 +56,7 @@ describe('every operation', () => {
     const { context, store } = await openContext(test)
     const request = { operation: 'cluster_set_routes', server: 'hub', routes: [a] }
     const answer = execute(context, request, superUser, { signal: AbortSignal.abort() })
-    assert.deepEqual(await rejection(answer), [499, 'Unable to cluster_set_routes, the caller aborted it.'])
+    assert.deepEqual(await errorOf(answer), [499, 'Unable to cluster_set_routes, the caller aborted it.'])
     assert.deepEqual(store.manifest.routes.hub, [])
   })
 })

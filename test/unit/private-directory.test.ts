@@ -1,4 +1,4 @@
-// Where secrets and state lie: a folder of ours, whatever leads there, and files that no link redirects.
+// Private directories for secrets and state, and atomic files that no symbolic link redirects.
 
 import assert from 'node:assert/strict'
 import { chmod, chown, lchown, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
@@ -9,10 +9,10 @@ import { writeFileAtomic } from '../../lib/util/atomic-file.ts'
 import { ensurePrivateDirectory } from '../../lib/util/private-directory.ts'
 
 const isRoot = process.getuid?.() === 0
-const needsRoot = { skip: isRoot ? false : 'only root may give a folder away' }
-const SOMEBODY = 12_345
+const needsRoot = { skip: isRoot ? false : 'only root can change the owner of a directory' }
+const OTHER_UID = 12_345
 
-async function place(t: TestContext): Promise<string> {
+async function temporary(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'enmesh-'))
   t.after(() => rm(directory, { recursive: true, force: true }))
   return directory
@@ -20,16 +20,16 @@ async function place(t: TestContext): Promise<string> {
 const modeOf = async (path: string) => ((await stat(path)).mode & 0o7777).toString(8)
 const rejected = (message: RegExp) => ({ code: 'directory_unusable', message })
 
-describe('a folder of ours', () => {
-  it('is made for us alone, with all that leads there', async (t) => {
-    const path = join(await place(t), 'a', 'b')
+describe('ensurePrivateDirectory', () => {
+  it('creates the directory and its parents for this user only', async (t) => {
+    const path = join(await temporary(t), 'a', 'b')
     await ensurePrivateDirectory(path)
     assert.equal(await modeOf(path), '700')
     await ensurePrivateDirectory(path)
   })
 
-  it('that others may write is so no longer; what they may read stays', async (t) => {
-    const path = await place(t)
+  it('removes write permission of group and others, and keeps their read permission', async (t) => {
+    const path = await temporary(t)
     for (const [before, after] of [
       [0o777, '755'],
       [0o1777, '1755'],
@@ -42,15 +42,15 @@ describe('a folder of ours', () => {
     }
   })
 
-  it('may be a link to one', async (t) => {
-    const path = await place(t)
+  it('accepts a symbolic link to a directory', async (t) => {
+    const path = await temporary(t)
     await mkdir(join(path, 'disk'))
     await symlink(join(path, 'disk'), join(path, 'clustering'))
     await ensurePrivateDirectory(join(path, 'clustering'))
   })
 
-  it('is none when it is a file, or leads nowhere', async (t) => {
-    const path = await place(t)
+  it('rejects a file and a dangling link', async (t) => {
+    const path = await temporary(t)
     await writeFile(join(path, 'file'), '')
     await symlink(join(path, 'missing'), join(path, 'nowhere'))
     for (const name of ['file', 'file/below', 'nowhere'])
@@ -60,27 +60,27 @@ describe('a folder of ours', () => {
       )
   })
 
-  it('is none that belongs to somebody else, by itself or by the link that leads there', needsRoot, async (t) => {
-    const path = await place(t)
-    const theirs = join(path, 'theirs')
-    await mkdir(theirs)
-    await chown(theirs, SOMEBODY, SOMEBODY)
+  it('rejects a directory of another user, and a link of another user', needsRoot, async (t) => {
+    const path = await temporary(t)
+    const foreign = join(path, 'foreign')
+    await mkdir(foreign)
+    await chown(foreign, OTHER_UID, OTHER_UID)
     await assert.rejects(
-      ensurePrivateDirectory(theirs),
+      ensurePrivateDirectory(foreign),
       rejected(/belongs to another user \(12345, this process runs as 0\)/),
     )
-    await symlink(theirs, join(path, 'to theirs'))
-    await assert.rejects(ensurePrivateDirectory(join(path, 'to theirs')), rejected(/belongs to another user/))
-    await mkdir(join(path, 'ours'))
-    await symlink(join(path, 'ours'), join(path, 'their link'))
-    await lchown(join(path, 'their link'), SOMEBODY, SOMEBODY)
-    await assert.rejects(ensurePrivateDirectory(join(path, 'their link')), rejected(/belongs to another user/))
+    await symlink(foreign, join(path, 'link to foreign'))
+    await assert.rejects(ensurePrivateDirectory(join(path, 'link to foreign')), rejected(/belongs to another user/))
+    await mkdir(join(path, 'local'))
+    await symlink(join(path, 'local'), join(path, 'foreign link'))
+    await lchown(join(path, 'foreign link'), OTHER_UID, OTHER_UID)
+    await assert.rejects(ensurePrivateDirectory(join(path, 'foreign link')), rejected(/belongs to another user/))
   })
 })
 
-describe('a file that is written whole', () => {
-  it('is never written where a link leads', async (t) => {
-    const path = await place(t)
+describe('writeFileAtomic', () => {
+  it('never writes through a symbolic link', async (t) => {
+    const path = await temporary(t)
     const victim = join(path, 'victim')
     await writeFile(victim, 'precious')
     await symlink(victim, join(path, 'hub.json.new'))

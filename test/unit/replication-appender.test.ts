@@ -1,4 +1,4 @@
-// Appending over NATS: what is expected stands in each message, and each is answered once, by the server or by the clock.
+// The appender sends expected positions with each message, and calls each callback once: on an acknowledgement or a time-out.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
@@ -22,14 +22,14 @@ function start(test: TestContext) {
       expected,
       (error, sequence) => void answers.push(`${name} ${error?.code ?? sequence}`),
     )
-  /** To the message sent as the one of this number. */
+  /** Acknowledges the message with this index. */
   const acknowledge = (index: number, body: object) =>
     server.deliver(server.sent[index]!.reply, { data: Buffer.from(JSON.stringify(body)) })
   return { server, appender, answers, append, acknowledge }
 }
 
-describe('an append', () => {
-  it('names what it expects, by sequence and by id', (test) => {
+describe('append', () => {
+  it('sends the expected last sequence and id', (test) => {
     const { server, append } = start(test)
     append('one', dog, { sequence: 7 })
     append('two', dog, { sequence: 8, id: 'a' })
@@ -46,7 +46,7 @@ describe('an append', () => {
     )
   })
 
-  it('is answered once, each by its own answer, on one inbox', (test) => {
+  it('receives all acknowledgements on one inbox, each once', (test) => {
     const { server, answers, append, acknowledge } = start(test)
     for (const name of ['one', 'two', 'three', 'four', 'five']) append(name)
     assert.equal(new Set(server.sent.map(({ reply }) => reply)).size, 5)
@@ -60,7 +60,7 @@ describe('an append', () => {
     assert.deepEqual(answers, ['two 2', 'one 1', 'three wrong_sequence', 'four wrong_sequence', 'five not_found'])
   })
 
-  it('is stored where the acknowledgement says, in whatever form', (test) => {
+  it('reads the sequence from acknowledgements of any form', (test) => {
     const { server, answers, append } = start(test)
     const bodies = [
       '{"stream":"s","seq":1234567}',
@@ -79,7 +79,7 @@ describe('an append', () => {
     assert.deepEqual(answers, desired)
   })
 
-  it('that cannot be sent is answered later, not during the call', async (test) => {
+  it('calls back asynchronously when sending fails', async (test) => {
     const { server, answers, append } = start(test)
     server.refusal = new MeshError('disconnected')
     append('one')
@@ -88,7 +88,7 @@ describe('an append', () => {
     assert.deepEqual(answers, ['one disconnected'])
   })
 
-  it('without an answer fails after a while, and all behind it', (test) => {
+  it('fails after a time-out without an answer, with all later messages', (test) => {
     test.mock.timers.enable({ apis: ['setInterval'] })
     const { answers, append, acknowledge } = start(test)
     append('one')
@@ -102,7 +102,7 @@ describe('an append', () => {
     assert.equal(answers.length, 2)
   })
 
-  it('in flight fails with the connection, once', (test) => {
+  it('fails once when the connection is lost', (test) => {
     const { appender, answers, append, acknowledge } = start(test)
     append('one')
     append('two')
@@ -113,8 +113,8 @@ describe('an append', () => {
   })
 })
 
-describe('the stream that is asked whether it lives', () => {
-  it('is one that is written: first of all one that owes an answer', (test) => {
+describe('the table for health checks', () => {
+  it('is a written table, preferably one with a pending answer', (test) => {
     const { appender, append, acknowledge } = start(test)
     assert.equal(appender.writtenTable, undefined)
     append('one')
@@ -124,7 +124,7 @@ describe('the stream that is asked whether it lives', () => {
     assert.deepEqual(appender.writtenTable, cat)
     acknowledge(1, { seq: 1 })
     assert.deepEqual(appender.writtenTable, cat)
-    // Given up without an answer: until there is one.
+    // Failed without an answer: preferred until the next answer.
     append('three')
     appender.fail(new MeshError('timeout'))
     append('four', cat)

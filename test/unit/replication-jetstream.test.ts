@@ -1,4 +1,4 @@
-// What is asked of JetStream: whole configurations one at a time, and answers told in the mesh's terms.
+// JetStream API calls: serialized configuration changes, and answers as mesh errors.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -12,7 +12,7 @@ const missing = { error: { code: 404, err_code: 10059, description: 'stream not 
 
 type Config = Record<string, unknown>
 
-/** A server with one stream, if any; each answer takes a turn. */
+/** A server with at most one stream; answers are asynchronous. */
 function start(config?: Config, state = { messages: 0, first_seq: 0, last_seq: 0 }) {
   const server = new ScriptedConnection()
   const verbs: string[] = []
@@ -32,15 +32,15 @@ function start(config?: Config, state = { messages: 0, first_seq: 0, last_seq: 0
   }
 }
 
-describe('a stream', () => {
-  it('is made to remember no ids: its order is what is expected of it', async () => {
+describe('stream', () => {
+  it('is created with the shortest deduplication window', async () => {
     const { jetStream, config } = start()
     await jetStream.ensureStream(source, 'label', {}, options)
     assert.equal(config()?.duplicate_window, 100_000_000)
     assert.deepEqual(config()?.subjects, ['txn.dev.dog.node1-leaf'])
   })
 
-  it('that is there is brought into line, and keeps everything else', async () => {
+  it('corrects subject and limits of an existing stream and keeps its other settings', async () => {
     const { jetStream, config } = start({
       description: 'old',
       subjects: ['txn.dev.dog.node1-leaf'],
@@ -52,7 +52,7 @@ describe('a stream', () => {
     assert.deepEqual([description, discard, duplicate_window, max_msgs], ['old', 'old', 100_000_000, 5])
   })
 
-  it('is changed by one at a time: each has the whole configuration', async () => {
+  it('serializes concurrent changes', async () => {
     const { jetStream, verbs, config } = start({ description: 'old', subjects: ['x'] })
     await Promise.all([
       jetStream.describeStream(source, 'new', options),
@@ -62,23 +62,23 @@ describe('a stream', () => {
     assert.deepEqual(verbs, ['INFO', 'UPDATE', 'INFO', 'UPDATE'])
   })
 
-  it('that is empty begins behind its last message', async () => {
+  it('reports last + 1 as the first sequence when it is empty', async () => {
     const { jetStream } = start({}, { messages: 0, first_seq: 4, last_seq: 9 })
     const { firstSequence, lastSequence } = (await jetStream.stream(source, options))!
     assert.deepEqual([firstSequence, lastSequence], [10, 9])
   })
 
-  it('whose server answers without end, or in no JSON, is not believed', async () => {
+  it('rejects oversized answers and invalid JSON', async () => {
     const server = new ScriptedConnection()
     const jetStream = new JetStream(() => server.connection)
     server.serve = () => ({ description: 'x'.repeat(4 * 1024 * 1024) })
-    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /is not read/ })
+    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /exceeds the limit/ })
     assert.equal(await jetStream.hasMessage(source, 1, options), true)
     Object.assign(server, { request: async () => ({ data: Buffer.from('<html>') }) })
-    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /no JSON/ })
+    await assert.rejects(jetStream.stream(source, options), { code: 'rejected', message: /not valid JSON/ })
   })
 
-  it('that is missing is none', async () => {
+  it('is undefined when it does not exist', async () => {
     const { jetStream } = start()
     assert.equal(await jetStream.stream(source, options), undefined)
     await assert.rejects(jetStream.describeStream(source, 'label', options), { code: 'not_found' })

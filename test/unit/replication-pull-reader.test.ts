@@ -1,15 +1,17 @@
-// Reading over NATS: never more asked for than there is room for, and nothing waited for that does not come.
+// The pull reader requests no more messages than its capacity, and fails when its consumer is gone.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { headers } from 'nats'
 import type { Headers } from '../../lib/mesh/mesh.ts'
+import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const source = { node: 'node2', database: 'dev', table: 'dog' }
-/** A message keeps it, wherever it is delivered. */
+/** A delivered message keeps the subject of its stream. */
 const subject = 'txn.dev.dog.node2-leaf'
 
 async function start(test: TestContext, maxMessages = 10) {
@@ -27,7 +29,12 @@ async function start(test: TestContext, maxMessages = 10) {
   const { connection } = server
   const jetStream = new JetStream(() => connection)
   const consumers = { create: jetStream.createConsumer.bind(jetStream) }
-  const reader = await PullReader.open({ connection, jetStream, consumers }, source, 5, options)
+  const reader = await PullReader.open(
+    { connection, jetStream, consumers, headers: new HeaderReader(silentLogger) },
+    source,
+    5,
+    options,
+  )
   test.after(() => reader.close())
   const [inbox] = server.subscriptions
   let delivery = 0
@@ -48,8 +55,8 @@ async function start(test: TestContext, maxMessages = 10) {
 
 const unanswered = (count: number): Headers => ({ 'Nats-Pending-Messages': `${count}`, 'Nats-Pending-Bytes': '0' })
 
-describe('a reader', () => {
-  it('has a consumer that acknowledges nothing, from where it is asked to', async (test) => {
+describe('pull reader', () => {
+  it('creates a consumer without acknowledgements at the start sequence', async (test) => {
     const { called, created, server } = await start(test)
     assert.deepEqual(called, ['CONSUMER.CREATE'])
     const { opt_start_seq, deliver_policy, ack_policy } = created[0]!
@@ -57,7 +64,7 @@ describe('a reader', () => {
     assert.match(server.sent[0]!.subject, /^\$JS\.node2-leaf\.API\.CONSUMER\.MSG\.NEXT\.[0-9a-f]{32}\.c1$/)
   })
 
-  it('asks for what there is room for, once that is half of it', async (test) => {
+  it('requests messages when half of its capacity is free', async (test) => {
     const { reader, deliver, batches, pulls } = await start(test)
     assert.deepEqual(batches(), [10])
     assert.ok(pulls()[0]!.max_bytes <= 4 * 1024 * 1024)
@@ -65,7 +72,7 @@ describe('a reader', () => {
     assert.equal((await reader.next()).length, 4)
     assert.deepEqual(batches(), [10])
     deliver([9, 10, 11, 12, 13, 14])
-    assert.deepEqual(batches(), [10], 'nobody has taken them')
+    assert.deepEqual(batches(), [10], 'no entry was taken')
     assert.equal((await reader.next()).length, 6)
     assert.deepEqual(batches(), [10, 10])
     deliver([15, 16, 17, 18, 19, 20])
@@ -73,7 +80,7 @@ describe('a reader', () => {
     assert.deepEqual(batches(), [10, 10, 6])
   })
 
-  it('tells of each message its place in the stream and the number of its delivery', async (test) => {
+  it('returns the sequence, delivery number and time of each message', async (test) => {
     const { reader, deliver } = await start(test)
     deliver([5])
     deliver([9], true)
@@ -84,7 +91,7 @@ describe('a reader', () => {
     ])
   })
 
-  // Of the versions 2.9 to 2.15, as their servers send them.
+  // As servers of the versions 2.9 to 2.15 send them.
   const endOfRequest: [code: number, description: string][] = [
     [408, 'Request Timeout'],
     [408, 'Interest Expired'],
@@ -93,7 +100,7 @@ describe('a reader', () => {
     [423, 'Nats-Wrong-Pin-Id'],
   ]
   for (const [code, description] of endOfRequest)
-    it(`requests again what is pending after the status ${code} ${description}`, async (test) => {
+    it(`requests pending messages again after the status ${code} ${description}`, async (test) => {
       const { reader, deliver, status, pulls } = await start(test)
       deliver([5, 6])
       await reader.next()
@@ -104,7 +111,7 @@ describe('a reader', () => {
       assert.equal((await reader.next()).length, 1)
     })
 
-  it('requests no more than it has room for when a status comes behind a complete batch', async (test) => {
+  it('requests no more than its capacity when a status follows a complete batch', async (test) => {
     const { reader, deliver, status, batches } = await start(test, 2)
     for (const sequence of [5, 7, 9]) {
       deliver([sequence, sequence + 1])
@@ -115,7 +122,7 @@ describe('a reader', () => {
     status(409, 'Batch Completed', unanswered(1_000))
     assert.ok(
       batches().every((batch) => batch <= 2),
-      'whatever a status claims',
+      'independent of the count in a status',
     )
   })
 
@@ -132,14 +139,14 @@ describe('a reader', () => {
     [503, 'No Responders'],
   ]
   for (const [code, description] of endOfConsumer)
-    it(`is lost with the status ${code} ${description}, which counts nothing`, async (test) => {
+    it(`fails with the status ${code} ${description}, which has no count`, async (test) => {
       const { reader, status } = await start(test)
       status(code, description)
       assert.equal(reader.failed, true)
       await assert.rejects(reader.next(), { code: 'reader_lost' })
     })
 
-  it('asks for one alone that was too large for a request, and then as before', async (test) => {
+  it('requests an oversized message alone, and then continues as before', async (test) => {
     const { reader, deliver, status, pulls } = await start(test)
     status(409, 'Message Size Exceeds MaxBytes', unanswered(10))
     const [, large] = pulls()
@@ -150,7 +157,7 @@ describe('a reader', () => {
     assert.deepEqual(pulls()[2], pulls()[0])
   })
 
-  it('is lost with its consumer, with what lies unread, and has it deleted', async (test) => {
+  it('drops unread messages and deletes its consumer when it fails', async (test) => {
     const { server, reader, called, closed, deliver, status } = await start(test)
     deliver([5, 6])
     status(409, 'Consumer Deleted')
@@ -162,7 +169,7 @@ describe('a reader', () => {
     assert.deepEqual([closed.length, called], [1, ['CONSUMER.CREATE', 'CONSUMER.DELETE']])
   })
 
-  it('believes no headers that are longer than any of ours', async (test) => {
+  it('ignores headers beyond 64 KiB', async (test) => {
     const { server, reader } = await start(test)
     for (const [delivery, length] of [10, 70_000].entries()) {
       const values = headers()
@@ -174,10 +181,10 @@ describe('a reader', () => {
     assert.deepEqual([short?.headers, long?.headers], [{ epoch: 'e'.repeat(10) }, {}])
   })
 
-  it('is lost with what it did not ask for, or no consumer sent: it holds no more than there is room for', async (test) => {
+  it('fails on unrequested and forged messages', async (test) => {
     const { server, reader } = await start(test)
     server.deliver(server.subscriptions[0]!, { reply: '$JS.ACK.s.c1.1.5.1.0.0', data: Buffer.from('forged') })
-    assert.equal(reader.failed, true, 'to our inbox')
+    assert.equal(reader.failed, true, 'sent to the inbox')
     for (const forge of ['more', 'x', '$JS.ACK.s.c1.1.NaN.7.1.0', '$JS.ACK.s.c1.1.5'] as const) {
       const { server, reader, deliver } = await start(test, 2)
       if (forge === 'more') deliver([5, 6, 7])
@@ -187,14 +194,14 @@ describe('a reader', () => {
     }
   })
 
-  it('whose waiting is in vain is told', async (test) => {
+  it('rejects a pending next() when it is closed', async (test) => {
     const { reader } = await start(test)
     const waiting = reader.next()
     reader.close()
     await assert.rejects(waiting, { code: 'reader_lost' })
   })
 
-  it('is lost when a request is not answered in time: the server has forgotten it', async (test) => {
+  it('fails when a request is not answered in time', async (test) => {
     test.mock.timers.enable({ apis: ['setTimeout'] })
     const { reader } = await start(test)
     test.mock.timers.tick(64_999)
@@ -203,7 +210,7 @@ describe('a reader', () => {
     assert.equal(reader.failed, true)
   })
 
-  it('is lost when it cannot ask', async (test) => {
+  it('fails when it cannot send a request', async (test) => {
     const { server, reader, deliver } = await start(test)
     deliver([5, 6, 7, 8, 9])
     server.refusal = new Error('disconnected')

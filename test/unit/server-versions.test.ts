@@ -1,4 +1,4 @@
-// Configuration by server version: each version gets the keys that it knows, and no other.
+// Configuration by server version: each version gets only keys that it supports.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -43,7 +43,7 @@ describe('versions', () => {
 })
 
 describe('the configuration of a server', () => {
-  it('has no key that 2.9 does not know', () => {
+  it('has only keys that 2.9 supports', () => {
     const { leafnodes, cluster } = hub([2, 9, 10])
     assert.deepEqual(Object.keys(leafnodes), ['listen', 'no_advertise'])
     assert.deepEqual(Object.keys(cluster), ['name', 'listen', 'no_advertise', 'authorization', 'routes'])
@@ -67,7 +67,7 @@ describe('the configuration of a server', () => {
     }
   })
 
-  it('does not advertise hubs to leaves, but from 2.15 on, where leaves ignore it', () => {
+  it('advertises hubs only from 2.15 on, where leaves ignore it', () => {
     assert.equal(hub([2, 14, 9]).leafnodes.no_advertise, true)
     assert.equal(hub([2, 15, 0]).leafnodes.no_advertise, undefined)
     for (const [version, ignores] of [
@@ -77,13 +77,13 @@ describe('the configuration of a server', () => {
       for (const remote of leaf(version).leafnodes.remotes) assert.equal(remote.ignore_discovered_servers, ignores)
   })
 
-  it('lifts the limit on what a stream queues from 2.11 on: the publisher has a limit of its own', () => {
+  it('raises the queue limit of streams from 2.11 on: the publisher limits messages in flight', () => {
     assert.equal(leaf([2, 10, 27]).jetstream.max_buffered_msgs, undefined)
     assert.ok(leaf([2, 11, 0]).jetstream.max_buffered_msgs > 65_536, 'the largest publishWindow')
     assert.ok(leaf([2, 11, 0]).jetstream.max_buffered_size > 2 ** 31, 'the largest maxQueuedBytes')
   })
 
-  it('leaves to the server what is not set', () => {
+  it('omits keys of unset options', () => {
     const plain = { ...settings, sync: undefined, routeCompression: undefined }
     assert.equal(JSON.parse(hubConfiguration(plain, [], '', [2, 15, 1])).cluster.compression, undefined)
     assert.equal(JSON.parse(leafConfiguration(plain, [], '', [2, 15, 1])).jetstream.sync_interval, undefined)
@@ -107,7 +107,7 @@ describe('the mapping of the domain', () => {
 })
 
 describe('settings that a version ignores', () => {
-  it('are named with the version that takes them', () => {
+  it('are reported with the version that supports them', () => {
     assert.deepEqual(ignoredSettings([2, 9, 10], settings), [
       { key: 'clustering.leafServer.streams.sync', since: '2.10.0' },
       { key: 'clustering.hubServer.cluster.compression', since: '2.10.0' },
@@ -116,7 +116,7 @@ describe('settings that a version ignores', () => {
     assert.deepEqual(ignoredSettings([2, 10, 0], settings), [])
   })
 
-  it('are decided by the table of features', () => {
+  it('follow the table of features', () => {
     for (const [name, { since, why }] of Object.entries(FEATURES)) {
       assert.equal(supports(since, name as keyof typeof FEATURES), true)
       assert.equal(supports([2, 9, 0], name as keyof typeof FEATURES), false)

@@ -1,4 +1,4 @@
-// What of a leaf's store is asked, and what is made of the answers.
+// Checks of the leaf's store and their results.
 
 import assert from 'node:assert/strict'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
@@ -27,7 +27,7 @@ const stateOf = (messages: number, firstSequence: number, lastSequence: number):
   lastSequence,
 })
 
-/** A JetStream that answers what it is told to, and notes what it was asked. */
+/** A JetStream with scripted answers that records its calls. */
 function answering(answers: Partial<Record<'info' | 'stream' | 'hasMessage', unknown>>) {
   const asked: string[] = []
   const answer = (name: keyof typeof answers) => async () => {
@@ -39,8 +39,8 @@ function answering(answers: Partial<Record<'info' | 'stream' | 'hasMessage', unk
   return { asked, jetStream: jetStream as unknown as JetStream }
 }
 
-describe('a healthy store', () => {
-  it('answers itself, and for a stream that is written', async () => {
+describe('store check', () => {
+  it('passes when JetStream and the written stream answer', async () => {
     const { asked, jetStream } = answering({})
     await checkStore(jetStream, 'node1', undefined, options)
     assert.deepEqual(asked, ['info'])
@@ -48,43 +48,40 @@ describe('a healthy store', () => {
     assert.deepEqual(asked, ['info', 'info', 'stream'])
   })
 
-  it('is none when either is silent', async () => {
+  it('fails when one of them is silent', async () => {
     for (const silent of [{ info: refusal }, { stream: refusal }])
       await assert.rejects(checkStore(answering(silent).jetStream, 'node1', dog, options), { code: 'timeout' })
   })
 })
 
-describe('a stream that is looked into', () => {
+describe('stream fault', () => {
   const fault = (answers: object, state: StreamState) =>
     findStreamFault(answering(answers).jetStream, source, state, options)
 
-  it('is without fault when it is empty, or its last message is there', async () => {
+  it('is absent when the stream is empty or its last message is readable', async () => {
     assert.equal(await fault({ hasMessage: false }, stateOf(0, 8, 7)), undefined)
     assert.equal(await fault({ hasMessage: true }, stateOf(3, 5, 7)), undefined)
   })
 
-  it('has one when it claims more than its numbers leave room for, or what it cannot read', async () => {
-    assert.match((await fault({ hasMessage: true }, stateOf(20, 1, 0))) ?? '', /claims 20 messages from 1 to 0/)
+  it('is found when the message count exceeds the sequences, or the last message is unreadable', async () => {
+    assert.match((await fault({ hasMessage: true }, stateOf(20, 1, 0))) ?? '', /reports 20 messages from 1 to 0/)
     const state = stateOf(3, 5, 7)
-    assert.match(
-      (await fault({ hasMessage: false, stream: state }, state)) ?? '',
-      /claims message 7 and cannot read it/,
-    )
+    assert.match((await fault({ hasMessage: false, stream: state }, state)) ?? '', /cannot read its last message, 7/)
   })
 
-  it('has none when the message went in between', async () => {
+  it('is absent when the message was removed in between', async () => {
     for (const stream of [undefined, stateOf(0, 8, 7), stateOf(1, 8, 8)])
       assert.equal(await fault({ hasMessage: false, stream }, stateOf(3, 5, 7)), undefined)
     for (const stream of [stateOf(2, 5, 6), stateOf(0, 1, 0)])
       assert.match((await fault({ hasMessage: false, stream }, stateOf(3, 5, 7))) ?? '', /cannot read/)
   })
 
-  it('is not judged when it does not answer', async () => {
+  it('is unknown when the server does not answer', async () => {
     await assert.rejects(fault({ hasMessage: refusal }, stateOf(3, 5, 7)), { code: 'timeout' })
   })
 })
 
-describe('lines of the log', () => {
+describe('log lines', () => {
   const errors = [
     "JetStream failed to store a msg on stream 'HDB > A': write /x/1.blk: no space left on device",
     'JetStream out of File resources, will be DISABLED',
@@ -92,13 +89,13 @@ describe('lines of the log', () => {
     'Received an error looking up message for consumer: malformed or corrupt message',
     'Critical write error: input/output error',
   ]
-  it('that tell of an error of the store', () => {
+  it('with a store error are recognized', () => {
     for (const text of errors) {
       assert.equal(isStoreError('ERR', text), true, text)
       assert.equal(isStoreError('INF', text), false, text)
     }
   })
-  it('that do not', () => {
+  it('without a store error are ignored', () => {
     for (const text of [
       'Error trying to connect as leafnode to remote server "127.0.0.1:9931" (attempt 1): connection refused',
       "127.0.0.1:9931 - lid:5 - Leafnode Error 'Authorization Violation'",
@@ -107,12 +104,12 @@ describe('lines of the log', () => {
   })
 })
 
-it('a disk is full only when little is free, and not when it cannot be asked', async (test) => {
+it('a disk is full when little is free, and not when it cannot be checked', async (test) => {
   assert.equal(await diskFullReason(await temporaryDirectory(test)), undefined)
   assert.equal(await diskFullReason('/no/such/folder'), undefined)
 })
 
-it('the indexes of a store are dropped, and nothing else', async (test) => {
+it('only the indexes of a store are dropped', async (test) => {
   const directory = await temporaryDirectory(test)
   const messages = join(directory, 'jetstream', 'HDB', 'streams', 'A', 'msgs')
   await mkdir(messages, { recursive: true })

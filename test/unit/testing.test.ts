@@ -1,4 +1,4 @@
-// What the package gives to tests: the contract of hosts, whole clusters on a network in memory, the clock that a test turns.
+// The testing kit: the host contract, clusters on a network in memory, and the test clock.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -21,7 +21,7 @@ import { temporaryDirectory } from '../support/cluster.ts'
 
 const dogs = [{ database: 'dev', table: 'dog' }]
 
-/** In memory a restart is the same database, mounted anew. */
+/** A restart of a database in memory keeps the same object. */
 function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTest {
   const host = make()
   return {
@@ -32,14 +32,14 @@ function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTes
   }
 }
 
-describe('the contract of hosts', () => {
-  describe('is kept by the host in memory', () => {
+describe('the host contract', () => {
+  describe('passes for the host in memory', () => {
     for (const { name, run } of hostContract(inMemory)) it(name, run)
   })
 
-  it('and by one without an outbox', () => checkHost(() => inMemory(() => new MemoryHost({ outbox: false }))))
+  it('passes for a host without an outbox', () => checkHost(() => inMemory(() => new MemoryHost({ outbox: false }))))
 
-  describe('is kept by the reference host', () => {
+  describe('passes for the reference host', () => {
     const create = async (): Promise<HostUnderTest> => {
       const [directory, remove] = await temporaryDirectory()
       let database = await Database.open(directory)
@@ -48,7 +48,7 @@ describe('the contract of hosts', () => {
         read: (name, table, key) => database.get(name, table, key),
         commit: (writes, timestamp) => {
           database.timestamp = () => timestamp
-          return database.transact('anybody', (transaction) => {
+          return database.transact('user', (transaction) => {
             for (const write of writes)
               if (write.operation === 'delete') transaction.delete(write.database, write.table, write.ids)
               else transaction[write.operation](write.database, write.table, write.records)
@@ -69,7 +69,7 @@ describe('the contract of hosts', () => {
   })
 
   const mistakes: Record<string, (host: MemoryHost) => void> = {
-    'takes whatever comes last': (host) => {
+    'applies the last arrival': (host) => {
       const { apply } = host
       let count = 0
       host.apply = (batch) =>
@@ -88,17 +88,17 @@ describe('the contract of hosts', () => {
         for (const rows of host.rows.values()) for (const [key, { record }] of rows) if (!record) rows.delete(key)
       }
     },
-    'stores a checkpoint before it can apply': (host) => {
+    'stores a checkpoint before it applies the batch': (host) => {
       const { apply } = host
       host.apply = async (batch) => {
         await apply.call(host, { ...batch, transactions: [] })
         await apply.call(host, batch)
       }
     },
-    'keeps one checkpoint a node': (host) => {
+    'keeps one checkpoint for all tables of a node': (host) => {
       host.loadCheckpoint = async ({ node }) => [...host.checkpoints].findLast(([key]) => key.includes(node))?.[1]
     },
-    'forgets nothing': (host) => {
+    'does not delete checkpoints': (host) => {
       host.deleteCheckpoint = async () => {}
     },
     'keeps only part of a checkpoint': (host) => {
@@ -108,7 +108,7 @@ describe('the contract of hosts', () => {
         return found && { epoch: found.epoch, sequence: found.sequence }
       }
     },
-    'drops what it is to hand on': (host) => {
+    'drops relayed transactions': (host) => {
       const { apply } = host
       host.apply = ({ relay: _, ...batch }) => apply.call(host, batch)
     },
@@ -124,22 +124,22 @@ describe('the contract of hosts', () => {
         host.outbox.sort((a, b) => (a.id < b.id ? -1 : 1))
       }
     },
-    'loses everything at a restart': (host) => {
+    'loses checkpoints at a restart': (host) => {
       const { loadCheckpoint } = host
       let asked = 0
       host.loadCheckpoint = async (source) =>
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
     'reports no timestamp': (host) => {
-      host.lastTimestamp = async () => undefined
+      host.info = () => ({ version: '1.0.0' })
     },
   }
-  for (const [name, spoil] of Object.entries(mistakes))
-    it(`is broken by one that ${name}`, async () => {
+  for (const [name, breakHost] of Object.entries(mistakes))
+    it(`fails for a host that ${name}`, async () => {
       const create = () =>
         inMemory(() => {
           const host = new MemoryHost()
-          spoil(host)
+          breakHost(host)
           return host
         })
       await assert.rejects(checkHost(create), (error: AggregateError) => error.errors.length > 0)
@@ -153,7 +153,7 @@ const cluster = async (t: TestContext, nodes: number | string[], options: StartO
 }
 
 describe('a cluster in memory', () => {
-  it('is whole when it has started, and replicates', async (t) => {
+  it('is complete after the start, and replicates', async (t) => {
     const network = new MemoryNetwork()
     const started = await cluster(t, 3, { network, tables: dogs })
     const [one, two, three] = started.nodes
@@ -169,7 +169,7 @@ describe('a cluster in memory', () => {
       ])
   })
 
-  it('has nodes that are cut off, stopped and started, and lose nothing', async (t) => {
+  it('loses nothing when nodes are cut off, stopped and started', async (t) => {
     const network = new MemoryNetwork()
     const started = await cluster(t, ['a', 'b'], { network, tables: dogs })
     const [a, b] = [started.node('a'), started.node('b')]
@@ -187,7 +187,7 @@ describe('a cluster in memory', () => {
     assert.throws(() => started.node('c'), /no node 'c' among a, b/)
   })
 
-  it('is whole only when each hears each, so that one that is cut off at once is down', async (t) => {
+  it('is complete only when all nodes receive heartbeats, so that a node that is cut off right away is reported down', async (t) => {
     const clock = new TestClock()
     const network = new MemoryNetwork({ clock })
     const [one, two] = (await cluster(t, 2, { network, tables: dogs })).nodes
@@ -201,11 +201,11 @@ describe('a cluster in memory', () => {
     assert.deepEqual(one!.cluster.view.peers(), [{ node: 'node2', up: false }])
   })
 
-  it('waits for another incarnation of a stream, takes keys of the file, and mounts a host of one’s own', async (t) => {
-    class OwnHost extends MemoryHost {
-      mounts = 0
+  it('waits for a new epoch, passes configuration keys on, and attaches a custom host', async (t) => {
+    class CustomHost extends MemoryHost {
+      attached = 0
       override attach(...args: Parameters<MemoryHost['attach']>): this {
-        this.mounts++
+        this.attached++
         return super.attach(...args)
       }
     }
@@ -214,7 +214,7 @@ describe('a cluster in memory', () => {
       network,
       tables: dogs,
       subscribe: false,
-      host: () => new OwnHost({ tables: dogs }),
+      host: () => new CustomHost({ tables: dogs }),
       clustering: () => ({ republishMessages: true, leafServer: { streams: { maxMsgs: 100 } } }),
     })
     t.after(() => started.close())
@@ -222,20 +222,20 @@ describe('a cluster in memory', () => {
     const subscriptions = [{ ...dogs[0]!, publish: true, subscribe: true }]
     for (const other of [one, three]) await two!.cluster.updateNode({ node_name: other!.name, subscriptions })
     for (let id = 0; id < 5; id++) await one!.host.insert('dev', 'dog', { id })
-    await eventually('handed on', () => three!.host.records('dev', 'dog').length === 5)
+    await eventually('the rows are relayed', () => three!.host.records('dev', 'dog').length === 5)
     network.wipeDisk('node1')
     await one!.host.insert('dev', 'dog', { id: 7 })
     await started.converged()
     assert.ok(two!.host.get('dev', 'dog', 7))
     await three!.stop()
     await three!.start()
-    assert.equal(three!.host.mounts, 2)
+    assert.equal(three!.host.attached, 2)
   })
 
-  it('refuses tables that no host has, and writes that are none', async () => {
+  it('rejects missing tables and invalid writes', async () => {
     const network = new MemoryNetwork()
     const empty = startCluster(2, { network, tables: dogs, host: () => new MemoryHost() })
-    await assert.rejects(empty, /no table dog on node2 or node1: their hosts lack it/)
+    await assert.rejects(empty, /no table dog on node2 or node1: it does not exist in their hosts/)
     const host = new MemoryHost({ tables: dogs }).attach({ timestamp: () => '0', publish: async () => {} })
     for (const wrong of [
       () => host.insert('dev', 'dog', [{ id: 1 }] as never),
@@ -248,12 +248,12 @@ describe('a cluster in memory', () => {
     assert.deepEqual([host.outbox, host.records('dev', 'dog')], [[], []])
   })
 
-  it('says what it waits for in vain, and leaves nothing behind when it cannot start', async (t) => {
+  it('names the missing condition in a time-out, and rejects invalid options', async (t) => {
     const network = new MemoryNetwork()
     const started = await cluster(t, 2, { network, tables: dogs })
     network.cut('node1', 'node2')
     await started.nodes[0]!.host.insert('dev', 'dog', { id: 1 })
-    await assert.rejects(started.converged(50), /not within 50 ms: the cluster settles: node\d is/)
+    await assert.rejects(started.converged(50), /not within 50 ms: the cluster has converged: node\d is/)
     await assert.rejects(startCluster(0), TypeError)
     await assert.rejects(startCluster(2, { network: new MemoryNetwork(), options: { maxBatch: 0 } }), {
       code: 'invalid_option',
@@ -270,7 +270,7 @@ it('a node of a cluster for tests may have the longest name there is', async (t)
 })
 
 describe('the clock of a network', () => {
-  it('turned ahead, has a silent node down, a publish time out, and messages expire', async (t) => {
+  it('advances heartbeats and publish time-outs', async (t) => {
     const clock = new TestClock()
     const network = new MemoryNetwork({ clock })
     const [one] = (await cluster(t, 2, { network, tables: dogs })).nodes
@@ -290,21 +290,21 @@ describe('the clock of a network', () => {
     assert.equal((await up).node, 'node2')
   })
 
-  it('stands still when it is to, and goes through what is due in order, each at its time', async () => {
+  it('does not advance while stopped, and runs due timers in order, each at its time', async () => {
     const clock = new TestClock({ start: new Date('2026-01-01T00:00:00Z'), stopped: true })
     const reported: string[] = []
-    const record = (name: string) => () => void reported.push(`${name} at ${clock.elapsed()}`)
-    clock.after(30, record('third'))
-    clock.after(10, record('first'))
-    const cancel = clock.every(20, record('every'))
-    clock.after(20, () => clock.after(5, record('set off')))
-    const cancelled = clock.after(15, record('forgotten'))
-    cancelled()
+    const report = (name: string) => () => void reported.push(`${name} at ${clock.elapsed()}`)
+    clock.after(30, report('third'))
+    clock.after(10, report('first'))
+    const cancel = clock.every(20, report('every'))
+    clock.after(20, () => clock.after(5, report('nested')))
+    const cancelEarly = clock.after(15, report('cancelled'))
+    cancelEarly()
     assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00Z'))
     await clock.advance(9)
     assert.deepEqual(reported, [])
     await clock.advance(36)
-    assert.deepEqual(reported, ['first at 10', 'every at 20', 'set off at 25', 'third at 30', 'every at 40'])
+    assert.deepEqual(reported, ['first at 10', 'every at 20', 'nested at 25', 'third at 30', 'every at 40'])
     assert.equal(clock.now(), Date.parse('2026-01-01T00:00:00.045Z'))
     cancel()
     await clock.advance(1_000)
@@ -313,7 +313,7 @@ describe('the clock of a network', () => {
     assert.throws(() => new TestClock({ start: new Date('never') }), TypeError)
   })
 
-  it('goes on by itself unless it is stopped', async () => {
+  it('advances with the system time unless it is stopped', async () => {
     const clock = new TestClock()
     const before = clock.elapsed()
     await new Promise<void>((resolve) => clock.after(5, resolve))

@@ -1,4 +1,4 @@
-// The mechanisms that several modules share.
+// The mechanisms that several modules share: SerialQueue, KeyedMutex, Backoff.
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -6,7 +6,7 @@ import { Backoff } from '../../lib/util/backoff.ts'
 import { KeyedMutex } from '../../lib/util/keyed-mutex.ts'
 import { SerialQueue } from '../../lib/util/serial-queue.ts'
 
-/** A task that runs until it is told to end, and reports both. */
+/** A task that runs until `end` is called, and records its start and end. */
 function controlled(events: string[], name: string) {
   let end = (_error?: Error) => {}
   const ended = new Promise<string>((resolve, reject) => {
@@ -23,15 +23,15 @@ function controlled(events: string[], name: string) {
   return { task, end: (error?: Error) => end(error) }
 }
 
-const settle = () => new Promise((resolve) => setImmediate(resolve))
+const nextTurn = () => new Promise((resolve) => setImmediate(resolve))
 
 describe('SerialQueue', () => {
-  it('runs tasks in order, one at a time, also behind one that rejects', async () => {
+  it('runs tasks in order, one at a time, also after a task that rejects', async () => {
     const events: string[] = []
     const [first, second] = [controlled(events, 'first'), controlled(events, 'second')]
     const queue = new SerialQueue()
     const results = [queue.run(first.task), queue.run(second.task)]
-    await settle()
+    await nextTurn()
     assert.deepEqual(events, ['first starts'])
     const rejected = assert.rejects(results[0]!, /failed/)
     first.end(new Error('failed'))
@@ -47,7 +47,7 @@ describe('SerialQueue', () => {
     const { task, end } = controlled(events, 'only')
     void queue.run(task)
     const idle = queue.idle().then(() => events.push('idle'))
-    await settle()
+    await nextTurn()
     end()
     await idle
     assert.deepEqual(events, ['only starts', 'only ends', 'idle'])
@@ -71,14 +71,14 @@ describe('KeyedMutex', () => {
     const mutex = new KeyedMutex()
     const tasks = ['a1', 'a2', 'b1'].map((name) => controlled(events, name))
     const results = tasks.map(({ task }, index) => mutex.run(index < 2 ? 'a' : 'b', task))
-    await settle()
+    await nextTurn()
     assert.deepEqual(events, ['a1 starts', 'b1 starts'])
     for (const { end } of tasks) end()
     assert.deepEqual(await Promise.all(results), ['a1', 'a2', 'b1'])
     assert.ok(events.indexOf('a1 ends') < events.indexOf('a2 starts'))
   })
 
-  it('runs an exclusive task alone, in its place among the others', async () => {
+  it('runs an exclusive task alone, in the order of the calls', async () => {
     const events: string[] = []
     const mutex = new KeyedMutex()
     const [a, all, b] = ['a', 'all', 'b'].map((name) => controlled(events, name)) as [
@@ -87,19 +87,19 @@ describe('KeyedMutex', () => {
       ReturnType<typeof controlled>,
     ]
     const results = [mutex.run('a', a.task), mutex.runExclusive(all.task), mutex.run('b', b.task)]
-    await settle()
+    await nextTurn()
     assert.deepEqual(events, ['a starts'])
     a.end()
-    await settle()
+    await nextTurn()
     assert.deepEqual(events, ['a starts', 'a ends', 'all starts'])
     all.end()
-    await settle()
+    await nextTurn()
     assert.equal(events.at(-1), 'b starts')
     b.end()
     await Promise.all(results)
   })
 
-  it('never starts a task that is aborted while it waits, and lets nobody pass it', async () => {
+  it('never starts a task that is aborted while it waits, and keeps the order of the others', async () => {
     const events: string[] = []
     const mutex = new KeyedMutex()
     const [first, second, third] = ['first', 'second', 'third'].map((name) => controlled(events, name))
@@ -107,11 +107,11 @@ describe('KeyedMutex', () => {
     const running = mutex.run('a', first!.task)
     const aborted = mutex.run('a', second!.task, abort.signal)
     const last = mutex.run('a', third!.task)
-    await settle()
+    await nextTurn()
     const rejected = assert.rejects(aborted, /gave up/)
     abort.abort(new Error('gave up'))
     await rejected
-    await settle()
+    await nextTurn()
     assert.deepEqual(events, ['first starts'])
     first!.end()
     third!.end()
@@ -127,7 +127,7 @@ describe('KeyedMutex', () => {
 })
 
 describe('Backoff', () => {
-  it('doubles up to the maximum and begins again after a reset', () => {
+  it('doubles up to the maximum, and starts again after a reset', () => {
     const backoff = new Backoff({ first: 100, max: 500, jitter: 0 })
     assert.deepEqual(
       [1, 2, 3, 4, 5].map(() => backoff.next()),
@@ -137,7 +137,7 @@ describe('Backoff', () => {
     assert.equal(backoff.next(), 100)
   })
 
-  it('shortens each wait by at most the share of the jitter', () => {
+  it('shortens each wait by at most the jitter', () => {
     for (const random of [0, 0.5, 1]) {
       const backoff = new Backoff({ first: 1_000, max: 1_000, jitter: 0.4, random: () => random })
       assert.equal(backoff.next(), 1_000 * (1 - 0.4 * random))

@@ -1,10 +1,10 @@
-// Appending to one's own streams: what is in flight, and what becomes of it.
+// Appends to the local streams, and the ones in flight.
 
 import { type ExpectedLast, MeshError, type Message, type TableName } from '../mesh.ts'
 import type { Fabric } from './fabric.ts'
 import { requireStream, sizeOf } from './stream.ts'
 
-/** As that of the mesh on NATS, in bytes. */
+/** Bytes; the same as on NATS. */
 export const MAX_PAYLOAD = 32 * 1024 * 1024 - 1024
 
 type AppendCallback = (error: MeshError | undefined, sequence: number) => void
@@ -12,7 +12,7 @@ type AppendCallback = (error: MeshError | undefined, sequence: number) => void
 export class Appender {
   readonly #fabric: Fabric
   readonly #address: string
-  /** Neither acknowledged nor refused, oldest first. */
+  /** Neither acknowledged nor rejected, oldest first. */
   readonly #pending = new Set<AppendCallback>()
 
   constructor(fabric: Fabric, address: string) {
@@ -23,11 +23,11 @@ export class Appender {
   append(table: TableName, { data, headers }: Message, expected: ExpectedLast, done: AppendCallback): void {
     const size = sizeOf({ data, headers })
     if (size > MAX_PAYLOAD) {
-      const error = new MeshError('too_large', `${size} bytes, the largest message has ${MAX_PAYLOAD}`)
+      const error = new MeshError('too_large', `message of ${size} bytes exceeds the maximum of ${MAX_PAYLOAD}`)
       return queueMicrotask(() => done(error, 0))
     }
     const message = { data: data.slice(), headers: { ...headers } }
-    // One of its own, so that the same function may be given twice.
+    // A new function for each append, because callers may pass the same `done` twice.
     const pending: AppendCallback = (error, sequence) => done(error, sequence)
     this.#pending.add(pending)
     this.#send(() => {
@@ -38,7 +38,7 @@ export class Appender {
     })
   }
 
-  /** Everything in flight fails: it is not known what of it was stored. */
+  /** Fails all appends in flight. Some of them may have been stored. */
   fail(error: MeshError): void {
     const pending = [...this.#pending]
     this.#pending.clear()

@@ -1,9 +1,9 @@
-// A consumer where a stream lies: it sends what it has credit for.
+// A consumer at the node of a stream: it sends as many messages as its reader has granted.
 
 import type { Entry } from '../mesh.ts'
 import type { MemoryStream, StreamConsumer } from './stream.ts'
 
-/** What it sends is counted and charged whether or not it arrives: a loss on the way shows as a jump of `delivery`. */
+/** It counts every message that it sends, so that a lost message shows as a jump of `delivery`. */
 export class Consumer implements StreamConsumer {
   readonly #stream: MemoryStream
   readonly #send: (entry: Entry) => void
@@ -12,7 +12,7 @@ export class Consumer implements StreamConsumer {
   #credit = 0
   #ended = false
 
-  /** From `sequence` on; beyond the end of the stream it begins at the end. */
+  /** Begins at `sequence`, or at the end of the stream when `sequence` is beyond it. */
   constructor(stream: MemoryStream, sequence: number, send: (entry: Entry) => void) {
     this.#stream = stream
     this.#next = Math.min(sequence, stream.state.lastSequence + 1)

@@ -1,4 +1,4 @@
-// The streams of one node: they outlive its mesh, as files would.
+// The streams of one node. They outlive its mesh, as files do.
 
 import type { StreamLimits, TableName } from '../mesh.ts'
 import { MemoryStream } from './stream.ts'
@@ -8,7 +8,7 @@ const tableKeyOf = ({ database, table }: TableName) => JSON.stringify([database,
 export class Disk {
   readonly #streams = new Map<string, MemoryStream>()
   readonly #now: () => number
-  /** Of each stream. */
+  /** Limits of every stream on this disk. */
   limits: StreamLimits = {}
 
   constructor(now: () => number) {
@@ -19,7 +19,7 @@ export class Disk {
     return this.#streams.get(tableKeyOf(table))
   }
 
-  /** The stream of this table, made with `description` and `created` when missing. */
+  /** The stream of this table, created with `description` and `created` when missing. */
   ensure(table: TableName, description: string, created: () => string): MemoryStream {
     const stream = this.find(table) ?? new MemoryStream(description, created(), () => this.limits, this.#now)
     this.#streams.set(tableKeyOf(table), stream)
@@ -30,7 +30,7 @@ export class Disk {
     this.#streams.clear()
   }
 
-  /** What is on it now, on a disk of its own. */
+  /** An independent copy of all streams. */
   copy(): Disk {
     const copy = new Disk(this.#now)
     for (const [key, stream] of this.#streams)
@@ -41,7 +41,7 @@ export class Disk {
     return copy
   }
 
-  /** Holds what `copy` holds, and nothing else. */
+  /** Replaces all streams with those of `copy`. */
   restore(copy: Disk): void {
     this.#streams.clear()
     for (const [key, stream] of copy.#streams)

@@ -1,4 +1,4 @@
-// What the meshes of one network have in common: who is there, who reaches whom, and the disks.
+// The state that the meshes of one network share: their endpoints, links and disks.
 
 import type { Timers } from '../../util/timers.ts'
 import type { Route } from '../mesh.ts'
@@ -7,30 +7,30 @@ import type { Wires } from './wires.ts'
 
 export type Handler = (data: Uint8Array) => Promise<Uint8Array>
 
-/** A mesh as the network and the other nodes see it. */
+/** The side of a mesh that the network and the other nodes call. */
 export interface Endpoint {
   connected: boolean
   routes: readonly Route[]
-  /** What answers requests, once there is something. */
+  /** Answers requests; undefined before `serve`. */
   handler: Handler | undefined
   receiveAnnouncement(data: Uint8Array): void
-  /** Its readers at `peer`. `silently`: they end without being told. */
+  /** Ends its readers of streams at `peer`. `silently`: their `next` keeps waiting instead of rejecting. */
   failReaders(reason: string, peer: string, silently?: boolean): void
   linked(): void
   rejected(peer: string, reason: string): void
-  /** Its own servers are gone, or back. */
+  /** The servers of this node crash, or are back. */
   disconnect(reason: string): void
   reconnect(): void
   close(): Promise<void>
 }
 
-/** `silent`: what is sent vanishes; `none`: nobody of that name, and whoever sends knows. */
+/** `silent`: messages are lost without an error; `none`: the sender knows that the other node is not reachable. */
 export type LinkState = 'open' | 'silent' | 'none'
 
 export class Fabric {
   readonly wires: Wires
   readonly timers: Timers
-  /** By address, which is the node's name; of a second node of one name it is another. */
+  /** By address: the node's name, or for a duplicate the name with a number. */
   readonly #endpoints = new Map<string, Endpoint>()
   readonly #disks = new Map<string, Disk>()
   #count = 0
@@ -40,7 +40,7 @@ export class Fabric {
     this.timers = timers
   }
 
-  /** The address that this station has from now on. */
+  /** Returns the address of the endpoint. */
   join(node: string, endpoint: Endpoint): string {
     let address = node
     for (let number = 2; this.#endpoints.has(address); number++) address = `${node} (${number})`
@@ -49,18 +49,18 @@ export class Fabric {
     return address
   }
 
-  /** Nodes compare names: both that have one are told, and the later one stays alone. */
+  /** Notifies both nodes of one name. The later one stays isolated. */
   compareNames(node: string, address: string): void {
     if (address === node) return
-    for (const each of [node, address]) this.#endpoints.get(each)?.rejected(node, 'there are two nodes of one name')
+    for (const each of [node, address]) this.#endpoints.get(each)?.rejected(node, 'two nodes have the same name')
   }
 
   leave(address: string): void {
-    this.failServers(address, 'the other node was closed', false)
+    this.failServers(address, 'the remote node was closed', false)
     this.#endpoints.delete(address)
   }
 
-  /** The servers of this station ended: what was on the way, and who read there. */
+  /** The servers of this endpoint ended: drops messages in flight and fails the readers of its streams. */
   failServers(address: string, reason: string, silently: boolean): void {
     this.wires.clear(address)
     for (const [each, endpoint] of this.#endpoints)
@@ -84,14 +84,14 @@ export class Fabric {
     return cut === undefined && this.#endpoints.get(to)?.connected ? 'open' : 'none'
   }
 
-  /** Whom this node's server believes to be linked to, by name. */
+  /** The nodes that this node's server takes for linked, by name. A silent cut does not remove them. */
   linkedNodes(address: string): string[] {
     return [...this.#endpoints.keys()]
       .filter((each) => each !== address && this.linkState(address, each) !== 'none')
       .sort()
   }
 
-  /** Delivers later, in order, unless the way is cut or the other side ends before that. */
+  /** Delivers later, in order, unless the link is cut or the remote node ends before. */
   send(from: string, to: string, deliver: () => void): void {
     if (this.linkState(from, to) === 'open') this.wires.send(from, to, deliver)
   }
@@ -102,11 +102,11 @@ export class Fabric {
     return disk
   }
 
-  /** A text that was not given before. */
+  /** A string that was not returned before. */
   uniqueText(): string {
     return String(++this.#count).padStart(6, '0')
   }
 }
 
-/** No node's name holds a blank. */
+/** Names of nodes contain no blank. */
 const isDuplicateName = (address: string) => address.includes(' ')

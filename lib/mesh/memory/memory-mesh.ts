@@ -1,4 +1,4 @@
-// One node's mesh in memory: what it asks of others and of its own streams travels as messages over the network's wires.
+// The mesh of one node in memory. Requests to other nodes and calls to the local streams are messages on the wires of the network.
 
 import type { Timers } from '../../util/timers.ts'
 import {
@@ -56,10 +56,10 @@ export class MemoryMesh implements Mesh {
     return this.#session
   }
 
-  // --- life -------------------------------------------------------------------------------------------------------------
+  // --- life cycle -------------------------------------------------------------------------------------------------------
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
-    if (this.#endpoint) throw new MeshError('rejected', 'a mesh is opened once')
+    if (this.#endpoint) throw new MeshError('rejected', 'a mesh can be opened only once')
     this.#node = node
     this.#listener = listener
     this.#endpoint = this.#createEndpoint(listener, routes)
@@ -67,7 +67,7 @@ export class MemoryMesh implements Mesh {
     this.#appender = new Appender(this.#fabric, this.#address)
     this.#setState('connecting')
     await new Promise((resolve) => setImmediate(resolve))
-    if (this.state === 'stopped') throw new MeshError('disconnected', 'closed while it was being opened')
+    if (this.state === 'stopped') throw new MeshError('disconnected', 'closed while opening')
     this.#connect()
     this.#fabric.compareNames(node, this.#address)
   }
@@ -102,7 +102,6 @@ export class MemoryMesh implements Mesh {
     for (const reader of [...this.#readers]) reader.fail(reason)
   }
 
-  /** What the network and the other nodes see of us, and do to us. */
   #createEndpoint(listener: MeshListener, routes: Routes): Endpoint {
     return {
       connected: false,
@@ -130,7 +129,7 @@ export class MemoryMesh implements Mesh {
 
   // --- messages between nodes -------------------------------------------------------------------------------------------
 
-  /** Our side, while it is connected. Throws disconnected. */
+  /** The local endpoint. Throws disconnected. */
   #connected(): Endpoint {
     if (this.#endpoint?.connected) return this.#endpoint
     throw new MeshError('disconnected', `the mesh is ${this.#state}`)
@@ -144,7 +143,7 @@ export class MemoryMesh implements Mesh {
     this.#fabric.send(this.#address, address, work)
   }
 
-  /** Has `work` done at a node and resolves with what it gives. Rejects as `request`, or as the work does. */
+  /** Runs `work` at a node and resolves with its result. Rejects as `request`, or as `work` does. */
   async #call<T>(
     node: string,
     options: Partial<RequestOptions>,
@@ -156,7 +155,7 @@ export class MemoryMesh implements Mesh {
     const linkState = this.#fabric.linkState(this.#address, address)
     return this.#pendingCalls.call<T>(options, (call) => {
       if (linkState === 'none' || (linkState === 'open' && !listening(this.#fabric.at(address)!)))
-        return call.reject(new MeshError('no_responders', `nobody listens as '${node}'`))
+        return call.reject(new MeshError('no_responders', `no node '${node}' responds`))
       this.#send(address, async () => {
         const answer = (complete: () => void) => this.#fabric.send(address, this.#address, complete)
         try {
@@ -172,7 +171,7 @@ export class MemoryMesh implements Mesh {
   async request(node: string, data: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
     const question = data.slice()
     const work = (_: Disk, { handler }: Endpoint) =>
-      // Who fails to answer is silent.
+      // A handler that fails sends no answer.
       handler!(question).then(
         (answer) => answer.slice(),
         () => new Promise<never>(() => {}),
@@ -196,7 +195,7 @@ export class MemoryMesh implements Mesh {
     this.#announcementHandlers.push(handler)
   }
 
-  // --- our own streams --------------------------------------------------------------------------------------------------
+  // --- local streams ----------------------------------------------------------------------------------------------------
 
   async setLimits(limits: StreamLimits): Promise<void> {
     this.#limits = limits
@@ -235,11 +234,11 @@ export class MemoryMesh implements Mesh {
     await this.#call(this.#node, {}, (disk) => {
       if (before === undefined) disk.find(table)?.keep(keep ?? 0)
       else if (!keep) disk.find(table)?.purge(before)
-      else throw new MeshError('rejected', 'keep or before, not both')
+      else throw new MeshError('rejected', `'keep' and 'before' exclude each other`)
     })
   }
 
-  // --- any node's streams -----------------------------------------------------------------------------------------------
+  // --- streams of any node ----------------------------------------------------------------------------------------------
 
   streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined> {
     return this.#call(source.node, options, (disk) => disk.find(source)?.state)

@@ -1,4 +1,4 @@
-// A network in one process: as many nodes as wanted, no servers, and every fault at hand.
+// A network in one process, without servers, with fault injection.
 
 import { systemTimers, type Timers } from '../../util/timers.ts'
 import type { Mesh } from '../mesh.ts'
@@ -10,23 +10,23 @@ import { type CutMode, Wires } from './wires.ts'
 
 export type MemoryNetworkOptions = {
   /**
-   * Draws which of several nodes is heard first; the same seed gives the same order. Default: what was sent first arrives
-   * first. In either case, what one node sends to another keeps its order.
+   * Shuffles the order in which messages of different links arrive; the same seed gives the same order. Default: the order of sending.
+   * Messages between two nodes always keep their order.
    */
   seed?: number
-  /** The time of this network, and of every manager in it: a `TestClock`. Default: the system's. */
+  /** The time of this network and of every manager on it, such as a `TestClock`. Default: the system's time. */
   clock?: Timers
 }
 
 export type FaultOptions = {
-  /** Nobody is told: messages vanish, and readers wait for what does not come. Default: false. */
+  /** No node is notified: messages are lost and readers keep waiting. Default: false. */
   silent?: boolean
 }
 
 /**
- * For tests of what is built on this module: give each ClusterManager a `mesh()` of one network. Every node reaches every
- * other one; routes are kept and shown, and not needed. Nodes are named as in their managers' files, and a fault may be set
- * before its node is there. No delivery depends on a clock unless `delay` says so.
+ * For tests of programs that embed enmesh: pass a `mesh()` of one network to each ClusterManager. Every node reaches every other
+ * node; routes are stored and shown, but not needed. Faults name nodes by the `nodeName` of their configuration, and may be set
+ * before a node is open. Only `delay` makes a delivery depend on the clock.
  */
 export class MemoryNetwork {
   readonly #wires: Wires
@@ -38,22 +38,22 @@ export class MemoryNetwork {
     this.#fabric = new Fabric(this.#wires, clock)
   }
 
-  /** For one node. Its streams are those of the node of the same name before it. */
+  /** The mesh of one node. It gets the streams of the previous mesh of the same node. */
   mesh(): Mesh {
     if (this.#closed) throw new Error('the network is closed')
     return new MemoryMesh(this.#fabric)
   }
 
-  /** No way between two nodes, or between one and all others, in both directions. What is on the way is lost, and so are readers. */
+  /** Cuts the link between two nodes, or between one node and all others, in both directions. Messages in flight and readers are lost. */
   cut(a: string, b?: string, { silent = false }: FaultOptions = {}): void {
     const mode: CutMode = silent ? 'silent' : 'notified'
     for (const [one, other] of this.#wires.cut(a, b, mode)) {
-      this.#fabric.at(one)?.failReaders(`the way to ${other} is cut`, other)
-      this.#fabric.at(other)?.failReaders(`the way to ${one} is cut`, one)
+      this.#fabric.at(one)?.failReaders(`the link to ${other} is cut`, other)
+      this.#fabric.at(other)?.failReaders(`the link to ${one} is cut`, one)
     }
   }
 
-  /** Undoes every cut between two nodes, of one with all others, or, without a name, all there are. */
+  /** Heals the cuts between two nodes, between one node and all others, or, without a name, all cuts. */
   heal(a?: string, b?: string): void {
     for (const address of this.#wires.heal(a, b)) {
       const endpoint = this.#fabric.at(address)
@@ -61,34 +61,34 @@ export class MemoryNetwork {
     }
   }
 
-  /** What is sent between two nodes from now on takes `ms` each way; 0, the default, is the next turn of the event loop. With itself: a slow disk. */
+  /** Messages between two nodes take `ms` in each direction from now on. Default: 0, the next turn of the event loop. With twice the same node: a slow disk. */
   delay(a: string, b: string, ms: number): void {
     if (!(ms >= 0 && ms <= 2 ** 31 - 1)) throw new TypeError(`'ms' must be from 0 to 2147483647, received ${ms}`)
     this.#wires.delay(a, b, ms)
   }
 
   /**
-   * The node's servers die: its mesh is `disconnected`, what is in flight fails, its readers and those of others at its
-   * streams are lost. `silent`: the others are not told. A node that is not open stays as it is.
+   * Crashes the servers of a node: its mesh is `disconnected`, calls in flight fail, its readers and the readers of its streams are
+   * lost. `silent`: the other nodes are not notified. No effect on a node that is not open.
    */
   crash(node: string, { silent = false }: FaultOptions = {}): void {
     const endpoint = this.#fabric.at(node)
     if (!endpoint?.connected) return
-    endpoint.disconnect('the connection was dropped')
-    this.#fabric.failServers(node, `${node} is gone`, silent)
+    endpoint.disconnect('the servers crashed')
+    this.#fabric.failServers(node, `the servers of ${node} crashed`, silent)
   }
 
-  /** They are started anew, on the same disk, in another session. */
+  /** Starts the servers of a crashed node again, on the same disk, in another session. */
   restart(node: string): void {
     this.#fabric.at(node)?.reconnect()
   }
 
-  /** The node's streams are gone: made anew with another `created` when they are needed. Whoever reads them is told. */
+  /** Deletes the streams of a node. Streams that are created later have another `created`. Their readers are lost. */
   wipeDisk(node: string): void {
     this.#replaceDisk(node, (disk) => disk.wipe())
   }
 
-  /** A copy of the node's streams as they are now. The function given back restores it: whoever reads them is told. */
+  /** Copies the streams of a node. The returned function restores the copy; readers of the streams are lost then. */
   snapshotDisk(node: string): () => void {
     const copy = this.#fabric.disk(node).copy()
     return () => this.#replaceDisk(node, (disk) => disk.restore(copy))
@@ -96,7 +96,7 @@ export class MemoryNetwork {
 
   #replaceDisk(node: string, change: (disk: Disk) => void): void {
     change(this.#fabric.disk(node))
-    for (const endpoint of this.#fabric.endpoints()) endpoint.failReaders('the stream is gone', node)
+    for (const endpoint of this.#fabric.endpoints()) endpoint.failReaders('the stream was deleted', node)
   }
 
   /** Closes every mesh. Idempotent. */

@@ -1,4 +1,4 @@
-// Questions that wait for an answer: each is settled once, by the answer, its time-out, its signal or the end of the connection.
+// Requests that wait for an answer. The answer, the time-out, the signal or the end of the connection settles each of them once.
 
 import type { Timers } from '../../util/timers.ts'
 import { MeshError, type RequestOptions } from '../mesh.ts'
@@ -6,7 +6,7 @@ import { MeshError, type RequestOptions } from '../mesh.ts'
 export type PendingCall<T> = { resolve(value: T): void; reject(error: unknown): void }
 
 export class PendingCalls {
-  /** How each of them is refused, oldest first. */
+  /** Rejects one request each, oldest first. */
   readonly #pending = new Set<(error: MeshError) => void>()
   readonly #timers: Timers
 
@@ -14,7 +14,7 @@ export class PendingCalls {
     this.#timers = timers
   }
 
-  /** Without `timeout` it waits for as long as it takes. */
+  /** Waits without limit when `timeout` is missing. */
   call<T>({ timeout, signal }: Partial<RequestOptions>, start: (call: PendingCall<T>) => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const finish = (complete: () => void) => {

@@ -1,6 +1,6 @@
-// Random numbers that come again with the same seed.
+// Reproducible random numbers.
 
-/** Mulberry32: the same numbers, from 0 up to and without 1, for the same seed. */
+/** Mulberry32: numbers from 0 to below 1, the same for the same seed. */
 export function randomNumbers(seed: number): () => number {
   let state = seed >>> 0
   return () => {

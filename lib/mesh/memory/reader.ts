@@ -1,13 +1,13 @@
-// A reader where the entries of a stream are wanted: it gives credit for what it has room for.
+// A reader of a stream: it grants its consumer as many messages as it can buffer.
 
 import { type Entry, MeshError, type Reader } from '../mesh.ts'
 import type { Consumer } from './consumer.ts'
 
 export type ReaderOptions = {
-  /** Where the stream lies. */
+  /** The node of the stream. */
   peer: string
   maxMessages: number
-  /** Has `work` done at the peer, unless it gets lost on the way. */
+  /** Runs `work` at the peer, unless the message is lost. */
   post(work: () => void): void
   /** Called once, when the reader is lost or closed. */
   ended(reader: MemoryReader): void
@@ -17,7 +17,7 @@ export class MemoryReader implements Reader {
   readonly #options: ReaderOptions
   #consumer: Consumer | undefined
   #buffer: Entry[] = []
-  /** Credit given and not yet used, as far as we know. */
+  /** Granted messages that have not arrived. */
   #outstanding = 0
   #failure: MeshError | undefined
   #wake: (() => void) | undefined
@@ -60,7 +60,7 @@ export class MemoryReader implements Reader {
     this.fail('closed')
   }
 
-  /** What lies unread is dropped too: it is read again behind the checkpoint. */
+  /** Also drops unread entries: the subscriber reads them again after its checkpoint. */
   fail(reason: string): void {
     if (this.#failure) return
     this.#failure = new MeshError('reader_lost', reason)
@@ -70,12 +70,12 @@ export class MemoryReader implements Reader {
     this.#wake?.()
   }
 
-  /** The other side ends, and nobody tells us. */
+  /** Ends the consumer without failing the reader. */
   endConsumer(): void {
     this.#consumer?.end()
   }
 
-  /** Gives credit for what there is room for, once that is half of the most we hold. */
+  /** Grants the free capacity once it is at least half of `maxMessages`. */
   #grantCredit(): void {
     const { maxMessages, post } = this.#options
     const capacity = maxMessages - this.#outstanding - this.#buffer.length

@@ -1,17 +1,17 @@
-// One table's stream in memory: entries numbered without holes between the first and the last, and who reads them.
+// The stream of one table in memory: entries without holes between the first and the last sequence, and their consumers.
 
 import { type ExpectedLast, MeshError, type Message, type StreamLimits, type StreamState } from '../mesh.ts'
 
-/** A message as it is stored; its bytes and headers are nobody else's. */
+/** A stored message, with copies of its bytes and headers. */
 export type StoredMessage = Message & { readonly sequence: number; readonly time: number }
 
-/** Told when something was appended. */
+/** `pump` is called after each append. */
 export interface StreamConsumer {
   pump(): void
 }
 
 const MESSAGE_ID_HEADER = 'Nats-Msg-Id'
-/** What a header takes beside its own text. */
+/** Bytes of a header line beside key and value. */
 const HEADER_FRAME_BYTES = 4
 
 /** Bytes of a message, headers included. */
@@ -51,7 +51,7 @@ export class MemoryStream {
     }
   }
 
-  /** The same messages, on another disk. */
+  /** A copy with the limits of another disk. */
   copy(limits: () => StreamLimits): MemoryStream {
     const copy = new MemoryStream(this.description, this.created, limits, this.#now)
     copy.#entries = [...this.#entries]
@@ -65,7 +65,7 @@ export class MemoryStream {
     return this.#last - this.#entries.length + 1
   }
 
-  /** The sequence it was given. Throws wrong_sequence. The message is kept as it is. */
+  /** Returns the sequence. Throws wrong_sequence. Stores the message without a copy. */
   append({ data, headers }: Message, expected: ExpectedLast): number {
     if (expected.sequence !== this.#last)
       throw new MeshError('wrong_sequence', `wrong last sequence: ${this.#last}, expected ${expected.sequence}`)
@@ -80,29 +80,29 @@ export class MemoryStream {
     return sequence
   }
 
-  /** Removes what lies before this sequence; beyond the end that is all. */
+  /** Removes the messages before this sequence. */
   purge(before: number): void {
     for (const removed of this.#entries.splice(0, Math.max(0, before - this.#first))) this.#bytes -= sizeOf(removed)
   }
 
-  /** Removes all but the last `count`. */
+  /** Removes all but the last `count` messages. */
   keep(count: number): void {
     this.purge(this.#last - count + 1)
   }
 
-  /** The first that is there at this sequence or behind it. */
+  /** The first message at or after this sequence. */
   firstFrom(sequence: number): StoredMessage | undefined {
     this.#applyLimits()
     return this.#entries[Math.max(0, sequence - this.#first)]
   }
 
-  /** The sequence of the first message at or after `time`; last + 1 when there is none. */
+  /** The sequence of the first message at or after `time`; or last + 1. */
   sequenceAt(time: number): number {
     this.#applyLimits()
     return this.#entries.find((entry) => entry.time >= time)?.sequence ?? this.#last + 1
   }
 
-  /** Removes what the limits leave no room for. Whoever looks sees it gone, so that no clock has to run. */
+  /** Removes messages beyond the limits. Every read calls it, so that no timer is needed. */
   #applyLimits(): void {
     const { maxMsgs = Number.POSITIVE_INFINITY, maxBytes = Number.POSITIVE_INFINITY, maxAge } = this.#limits()
     const oldest = maxAge === undefined ? Number.NEGATIVE_INFINITY : this.#now() - maxAge * 1_000

@@ -1,43 +1,43 @@
-// What joins the nodes pair by pair: messages on it arrive in the order in which they were sent, or are lost with a cut.
+// The links between pairs of nodes. Messages of a link arrive in the order of sending, or a cut loses them.
 
 import type { Timers } from '../../util/timers.ts'
 
-/** `newlyCut`: both ends know; `silent`: messages vanish and nobody is told. */
+/** `notified`: both ends are notified; `silent`: messages are lost and no node is notified. */
 export type CutMode = 'notified' | 'silent'
 
 type Wire = {
   readonly ends: readonly [string, string]
   cut: CutMode | undefined
-  /** ms on the way */
+  /** ms in each direction. */
   delay: number
   /** On the way, oldest first, from `head` on: taking from the front of a long array is slow. */
   queue: ((() => void) | undefined)[]
   head: number
-  /** Counts how often everything on the way was lost. */
+  /** Incremented when all messages in flight are lost. */
   generation: number
 }
 
-/** The turn of one message of a wire. */
+/** Stands for the delivery of one message of a wire. */
 type Token = { wire: Wire; generation: number }
 
 export class Wires {
   readonly #timers: Timers
   readonly #random: (() => number) | undefined
   readonly #wires = new Map<string, Wire>()
-  /** Nodes that are cut from all, those too that come later. */
+  /** Nodes that are cut from all nodes, also from those that join later. */
   readonly #isolated = new Map<string, CutMode>()
-  /** What forgets the deliveries to come. */
+  /** Cancel the delayed deliveries. */
   readonly #delayed = new Set<() => void>()
   #tokens: Token[] = []
   #scheduled = false
 
-  /** With `random`, it draws whose turn it is among the wires that have something to deliver; else what was sent first goes first. */
+  /** `random` shuffles the order among the wires with messages to deliver. Without it the order of sending is kept. */
   constructor(timers: Timers, random?: () => number) {
     this.#timers = timers
     this.#random = random
   }
 
-  /** They can be told of cuts from now on. */
+  /** Creates the wire, so that cuts of all wires include it. */
   join(a: string, b: string): void {
     this.#between(a, b)
   }
@@ -63,7 +63,7 @@ export class Wires {
     this.#delayed.add(cancel)
   }
 
-  /** `b` missing: `a` from all. Returns the pairs of which this is told. */
+  /** Without `b`: cuts `a` from all nodes. Returns the pairs to notify. */
   cut(a: string, b: string | undefined, mode: CutMode): (readonly [string, string])[] {
     if (b === undefined) this.#isolated.set(a, mode)
     const wires = this.#select(a, b)
@@ -75,7 +75,7 @@ export class Wires {
     return newlyCut.map(({ ends }) => ends)
   }
 
-  /** `b` missing: `a` with all; both missing: all with all. Returns the nodes to be told of it. */
+  /** Without `b`: heals all wires of `a`; without both: all wires. Returns the nodes to notify. */
   heal(a?: string, b?: string): Set<string> {
     if (a === undefined) this.#isolated.clear()
     else if (b === undefined) this.#isolated.delete(a)
@@ -91,7 +91,7 @@ export class Wires {
     this.#between(a, b).delay = ms
   }
 
-  /** Everything on its way from this node or to it is lost. */
+  /** Drops all messages in flight from and to this node. */
   clear(node: string): void {
     for (const wire of this.#wires.values()) if (wire.ends.includes(node)) this.#dropMessages(wire)
   }
@@ -129,7 +129,7 @@ export class Wires {
     setImmediate(() => this.#deliver())
   }
 
-  /** What was ready when the turn began; what comes of it goes in the next. A token stands for the oldest message of its wire. */
+  /** Delivers the messages of this turn of the event loop; messages that they cause wait for the next. A token delivers the oldest message of its wire. */
   #deliver(): void {
     this.#scheduled = false
     const tokens = this.#tokens
@@ -144,7 +144,7 @@ export class Wires {
         failures.push(error)
       }
     }
-    // A handler that throws is a mistake to be seen, and harms nobody else.
+    // A handler that throws is a bug: report it after the other deliveries.
     if (failures.length > 0) throw failures[0]
   }
 }

@@ -4,7 +4,7 @@
 // update 29 June 2026), their CVE records, and the fixing commits in nats-server's repository up to 2.14.5. Fixes that were
 // published without an advisory are not listed.
 //
-// Left out, because no configuration that we write meets their condition:
+// Left out, because no generated configuration meets their condition:
 // - WebSocket, MQTT: CVE-2026-27571, -27889, -33215, -33216, -33217, -33219, 2026-21, -22, -25, -26, -27.
 // - JWT, operators, nkeys, auth callout, mapped certificates: CVE-2023-46129, CVE-2026-33248, 2026-23.
 // - `no_auth_user`, or a system account alone: CVE-2023-47090, 2026-16, 2026-24.
@@ -12,10 +12,10 @@
 // - Passwords on the command line, a monitoring port, several authorities in one server: CVE-2026-33247, CVE-2025-68121.
 // - JetStream administration across accounts: CVE-2022-42708, CVE-2025-30215, CVE-2026-33222. The leaf denies these calls to other
 //   nodes (`deny_imports`, and exports of reading calls only); `rights.test.ts` verifies it.
-// - Import cycles, which our accounts do not have: CVE-2022-42709.
+// - Import cycles, which the generated accounts do not have: CVE-2022-42709.
 
 import type { Logger } from '../../observe/logger.ts'
-import type { ServerSettings } from './configuration.ts'
+import { withJsonEscapes } from './configuration.ts'
 import { isAtLeast, type Version, versionText } from './versions.ts'
 
 export type Advisory = {
@@ -24,13 +24,13 @@ export type Advisory = {
   note: string
   /** Ranges of affected versions: the first one, and the first one with the fix. */
   affected: readonly (readonly [from: Version, before: Version])[]
-  /** The listeners by which an attacker gets in. */
+  /** The listeners that an attacker can use. */
   ports: readonly ('leafnodes' | 'cluster')[]
   /** What an attacker needs beyond reaching the port (and a certificate, with `tls.verify`). */
   needs: 'nothing' | 'password'
   /** Exposed only while leafnode connections may be compressed. */
   condition?: 'leafCompression'
-  /** What happens. */
+  /** The effect of an attack. */
   exposure: string
 }
 
@@ -138,29 +138,34 @@ export const ADVISORIES: readonly Advisory[] = [
  * published, and cause no warning.
  */
 const OLDEST_MAINTAINED = [2, 12, 0] as const
-/** The first version of each branch that has all the fixes. */
+/** The first version of each maintained branch with all fixes. */
 export const RECOMMENDED = '2.14.3 or later, or 2.12.12 or later of 2.12'
 
 /** False for versions of branches in which known holes stay open. */
 export const isMaintained = (version: Version): boolean => isAtLeast(version, OLDEST_MAINTAINED)
 
-/** What decides about exposure in the configuration of a hub. */
+/** The parts of a hub's configuration that exposure depends on. */
 export type ConfigurationFacts = {
-  /** Do other machines reach the ports? */
+  /** Other machines reach the ports. */
   network: boolean
-  /** Do leafnode connections need a certificate of the cluster's authority? Routes need one whenever there is TLS. */
+  /** Leafnode connections need a certificate of the cluster's authority. Routes need one whenever TLS is on. */
   verify: boolean
   tls: boolean
   leafCompression: boolean
 }
 
-/** The facts of the configuration that these settings give: compression of leafnode connections is always off. */
-export const factsOf = ({ listen, tls }: Pick<ServerSettings, 'listen' | 'tls'>): ConfigurationFacts => ({
-  network: !/^(127\.|localhost$|\[?::1\]?$)/.test(listen),
-  tls: tls !== undefined,
-  verify: tls?.verify === true,
-  leafCompression: false,
-})
+/** The facts of a hub's configuration file, as `hubConfiguration` writes it. */
+export function factsOf(hubConfiguration: string): ConfigurationFacts {
+  const { leafnodes } = JSON.parse(withJsonEscapes(hubConfiguration)) as {
+    leafnodes: { listen: string; compression?: string; tls?: { verify: boolean } }
+  }
+  return {
+    network: !/^(127\.|localhost:|\[::1\])/.test(leafnodes.listen),
+    tls: leafnodes.tls !== undefined,
+    verify: leafnodes.tls?.verify === true,
+    leafCompression: leafnodes.compression !== 'off',
+  }
+}
 
 /** The advisories that affect this version in this configuration. */
 export const exposuresOf = (version: Version, facts: ConfigurationFacts): Advisory[] =>
@@ -170,10 +175,10 @@ export const exposuresOf = (version: Version, facts: ConfigurationFacts): Adviso
       affected.some(([from, before]) => isAtLeast(version, from) && !isAtLeast(version, before)),
   )
 
-/** Who can use it. */
+/** Describes who can attack. */
 export function attackerOf({ ports, needs }: Advisory, { network, tls, verify }: ConfigurationFacts): string {
   const where = network ? 'anyone who reaches the port' : 'a process on this machine'
-  // Whoever has only a password connects as a leaf where that takes no certificate.
+  // With a password alone, an attacker connects as a leaf unless that needs a certificate.
   const certificate = ports.includes('leafnodes') ? verify : tls
   const what = [
     ...(certificate ? ['a certificate of the authority'] : []),
@@ -182,7 +187,7 @@ export function attackerOf({ ports, needs }: Advisory, { network, tls, verify }:
   return what.length > 0 ? `${where} with ${what.join(' and ')}` : where
 }
 
-/** What is exposed now; logs a warning when that, or the version, is not what it was. */
+/** Known exposures of the running version; logs a warning when they, or the version, change. */
 export class ExposureReport {
   readonly #logger: Logger
   /** One sentence each; empty when nothing is known. */
@@ -193,9 +198,9 @@ export class ExposureReport {
     this.#logger = logger
   }
 
-  /** Call it with each version that is about to run, and the settings of its servers. */
-  update(version: Version, settings: ServerSettings): void {
-    const facts = factsOf(settings)
+  /** Call it before each start, with the version and the hub's configuration for it. */
+  update(version: Version, hubConfiguration: string): void {
+    const facts = factsOf(hubConfiguration)
     const exposures = exposuresOf(version, facts)
     const maintained = isMaintained(version)
     const name = versionText(version)

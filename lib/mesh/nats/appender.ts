@@ -1,4 +1,4 @@
-// Appending to our own streams: every acknowledgement comes back on one inbox, so that a window of messages is in flight at once.
+// Appends to the local streams. All acknowledgements arrive on one inbox, so that many messages are in flight at once.
 
 import { type ExpectedLast, type Headers, MeshError, type Message, type TableName } from '../mesh.ts'
 import { TableMap } from '../table-map.ts'
@@ -6,19 +6,19 @@ import { type Connection, parseJson, toMeshError } from './connection.ts'
 import { type ApiError, apiError, subjectOf } from './jetstream.ts'
 
 type AppendCallback = (error: MeshError | undefined, sequence: number) => void
-/** Where a table's messages go, and who is told of their answers. */
+/** A table's subject, and the callback for its acknowledgements. */
 type Target = { readonly table: TableName; readonly subject: string; readonly done: AppendCallback }
 type Acknowledgement = { seq?: number; error?: ApiError }
 
-/** ms between two looks for what was not acknowledged, and after how many of them it is not known whether that was stored. */
 const CHECK_INTERVAL_MS = 1_000
+/** After this many checks without an acknowledgement, pending messages fail: they may or may not be stored. */
 const MAX_CHECKS = 5
-/** How the acknowledgement of what was stored begins, and what its number follows; nearly all end with that. */
+/** A positive acknowledgement begins with `STORED`, and nearly always ends with `SEQUENCE`, the number and a brace. */
 const STORED = Buffer.from('{"stream":')
 const SEQUENCE = Buffer.from('"seq":')
 const [ZERO, NINE] = Buffer.from('09') as Buffer & [number, number]
 
-/** The number that an acknowledgement ends with, read faster than as JSON; undefined when it may be anything else. */
+/** The sequence at the end of a positive acknowledgement, faster than JSON.parse; undefined for any other form. */
 function parseStoredSequence(data: Uint8Array): number | undefined {
   let sequence = 0
   let at = data.length - 2
@@ -27,7 +27,7 @@ function parseStoredSequence(data: Uint8Array): number | undefined {
   return isNumber ? sequence : undefined
 }
 
-/** Do these bytes stand in front of `end`? */
+/** True when `data` has these bytes directly before offset `end`. */
 function endsAt(data: Uint8Array, bytes: Uint8Array, end: number): boolean {
   for (let index = 0; index < bytes.length; index++) if (data[end - bytes.length + index] !== bytes[index]) return false
   return true
@@ -42,14 +42,14 @@ export class Appender {
   readonly #connection: Connection
   readonly #inbox: string
   readonly #subscription: { unsubscribe(): void }
-  /** In the order of sending. */
+  /** By token, in the order of sending. */
   readonly #pending = new Map<number, Target>()
   readonly #timer: NodeJS.Timeout
   readonly #createTarget: (table: TableName) => Target
   readonly #targets = new TableMap<Target>()
-  /** The message that has waited for longest, and at how many looks it was that. */
+  /** The longest pending message, and the number of checks since it became that. */
   #oldest = { token: -1, checks: 0 }
-  /** Tables whose messages were given up without an answer, until there is one. */
+  /** Tables with messages that failed without an answer, until the next answer for the table. */
   readonly #unanswered = new Set<TableName>()
   #lastWritten: TableName | undefined
   #next = 0
@@ -71,7 +71,7 @@ export class Appender {
     this.#timer.unref()
   }
 
-  /** A table whose stream is written: the one that has owed an answer for longest, if any does. */
+  /** A table whose stream is written: preferably the one that has been waiting for an answer for longest. */
   get writtenTable(): TableName | undefined {
     const [unanswered] = this.#unanswered.values()
     return unanswered ?? this.#pending.values().next().value?.table ?? this.#lastWritten
@@ -94,7 +94,7 @@ export class Appender {
     this.#pending.set(token, target)
   }
 
-  /** Nearly always the one of the message before: who is told changes when something went wrong. */
+  /** Reuses the table's last target: the callback changes only after a failure. */
   #targetOf(table: TableName, done: AppendCallback): Target {
     const known = this.#targets.get(table, this.#createTarget)
     if (known.done === done) return known
@@ -103,7 +103,7 @@ export class Appender {
     return target
   }
 
-  /** Everything in flight fails: it is not known what of it was stored. */
+  /** Fails all pending messages: they may or may not be stored. */
   fail(error: MeshError): void {
     const pending = [...this.#pending.values()]
     this.#pending.clear()

@@ -1,4 +1,4 @@
-// Finding a nats-server to run: the option, the environment, the PATH; and knowing its version.
+// Finds the nats-server binary (option, environment, PATH) and its version.
 
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'

@@ -1,4 +1,4 @@
-// Our own certificates: whether they can be used, and when they were replaced on disk.
+// Validates the node's certificates and watches their files for replacement.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -9,14 +9,13 @@ import type { Tls } from './configuration.ts'
 export type CertificatesOptions = {
   tls: Tls
   logger: Logger
-  /** Others that can be used lie on disk. Never rejects. */
+  /** The files have new, valid content. Never rejects. */
   replaced(): Promise<void>
 }
 
-/** ms between two looks at the files. */
 const POLL_INTERVAL_MS = 2_000
 const DAY_MS = 24 * 3_600_000
-/** How long before its end a certificate is told to be about to expire. */
+/** How long before its expiry a certificate is reported. */
 const EXPIRY_WARNING_MS = 14 * DAY_MS
 
 const keys = {
@@ -31,7 +30,7 @@ export class Certificates {
   readonly #options: CertificatesOptions
   readonly #timer: NodeJS.Timeout
   #texts: Texts
-  /** Said already, so that it is not said at every look. */
+  /** Prevents the same line at every poll. */
   #lastLogged = ''
   #polling = false
 
@@ -43,7 +42,7 @@ export class Certificates {
     this.#timer.unref()
   }
 
-  /** Reads the files and looks at them from then on. Rejects tls_invalid with the file and what is wrong with it. */
+  /** Reads the files, and polls them from then on. Rejects tls_invalid with the file and the reason. */
   static async open(options: CertificatesOptions): Promise<Certificates> {
     const texts = await read(options.tls)
     check(options.tls, texts)
@@ -63,13 +62,13 @@ export class Certificates {
       if (Object.keys(keys).some((kind) => texts[kind as FileKind] !== this.#texts[kind as FileKind])) {
         check(tls, texts)
         this.#texts = texts
-        logger.info({ certificate: tls.certificate }, 'the certificates were replaced')
+        logger.info({ certificate: tls.certificate }, 'certificates replaced')
         await replaced()
       }
       this.#logValidity()
     } catch (error) {
-      // One file after the other is replaced: the next look may find them in order.
-      this.#logOnce('warn', `the certificates on disk cannot be used, the ones before are kept: ${reasonOf(error)}`)
+      // An operator replaces one file after the other: the next poll may find a valid set.
+      this.#logOnce('warn', `invalid certificates on disk, keeping the previous ones: ${reasonOf(error)}`)
     }
     this.#polling = false
   }
@@ -77,10 +76,10 @@ export class Certificates {
   #logValidity(): void {
     const { validFrom, validTo } = new X509Certificate(this.#texts.certificate)
     const now = Date.now()
-    if (now < Date.parse(validFrom)) this.#logOnce('error', `our certificate is not valid before ${validFrom}`)
-    else if (now > Date.parse(validTo)) this.#logOnce('error', `our certificate has expired, on ${validTo}`)
+    if (now < Date.parse(validFrom)) this.#logOnce('error', `the local certificate is not valid before ${validFrom}`)
+    else if (now > Date.parse(validTo)) this.#logOnce('error', `the local certificate has expired on ${validTo}`)
     else if (now > Date.parse(validTo) - EXPIRY_WARNING_MS)
-      this.#logOnce('warn', `our certificate expires on ${validTo}`)
+      this.#logOnce('warn', `the local certificate expires on ${validTo}`)
     else this.#lastLogged = ''
   }
 
@@ -103,7 +102,7 @@ async function read(tls: Tls): Promise<Texts> {
   return Object.fromEntries(await Promise.all(texts))
 }
 
-/** Throws tls_invalid for what a server could not start with. */
+/** Throws tls_invalid for files with which a server could not start. */
 function check(tls: Tls, texts: Texts): void {
   const parse = <T>(kind: FileKind, work: (text: string) => T): T => {
     try {
@@ -115,5 +114,5 @@ function check(tls: Tls, texts: Texts): void {
   const certificate = parse('certificate', (text) => new X509Certificate(text))
   const key = parse('privateKey', (text) => createPrivateKey(text))
   parse('certificateAuthority', (text) => new X509Certificate(text))
-  if (!certificate.checkPrivateKey(key)) throw invalid(tls, 'privateKey', 'it is not the key of the certificate')
+  if (!certificate.checkPrivateKey(key)) throw invalid(tls, 'privateKey', 'it does not belong to the certificate')
 }

@@ -8,13 +8,13 @@ export type Tls = {
   certificate: string
   certificateAuthority: string
   privateKey: string
-  /** Accept certificates that do not verify, of those we connect to. */
+  /** Accept invalid certificates of servers that the node connects to. */
   insecure: boolean
-  /** Demand a certificate of who connects, and verify it. */
+  /** Require a valid certificate of connecting peers. */
   verify: boolean
 }
 
-/** What both servers of a node are made of. Ports 1 to 65535, sizes in bytes, ages in seconds. */
+/** Settings of both servers of a node. Ports 1 to 65535. */
 export type ServerSettings = {
   node: string
   user: string
@@ -33,15 +33,15 @@ export type ServerSettings = {
 }
 
 /**
- * The server reserves every stream's `maxBytes` in full: limits that add up to more than there is would refuse the next table.
- * So it is told of more than there can be (the largest number that JSON carries), and the disk is the limit.
+ * The server reserves every stream's `maxBytes` in full: if the limits exceed the store's size, it rejects the next table. So the
+ * store's size is the largest number that JSON carries, and free disk space is checked instead (`store-health.ts`).
  */
 const MAX_FILE_STORE_BYTES = Number.MAX_SAFE_INTEGER
 /** 64 MB, as in HarperDB. */
 export const MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
-/** The server's file store takes a record beyond 32 MiB and can never read it again. */
+/** The server's file store accepts a record beyond 32 MiB and cannot read it again. */
 export const MAX_STORED_BYTES = 32 * 1024 * 1024 - 1024
-/** Messages and bytes that a stream may have queued before it drops more (status 429). The publisher bounds what is in flight, to less. */
+/** Queued messages and bytes beyond which a stream drops messages (status 429). The publisher keeps less than this in flight. */
 const INGEST_LIMIT = { max_buffered_msgs: 1_000_000, max_buffered_size: 4 * 1024 ** 3 }
 
 export const hubName = (node: string) => `${node}-hub`
@@ -49,7 +49,7 @@ export const leafName = (node: string) => `${node}-leaf`
 export const adminOf = (user: string) => `${user}-admin`
 
 /**
- * Of JSON's escapes nats-server reads \", \\, \n, \r and \t only, and has \xXX for the others (`lexStringEscape` in conf/lex.go). Nothing
+ * nats-server supports only the JSON escapes \", \\, \n, \r and \t, and \xXX for other characters (`lexStringEscape` in conf/lex.go). Nothing
  * else has a meaning inside quotes: no variable, no comment, no include.
  */
 const withServerEscapes = (json: string): string =>
@@ -57,18 +57,12 @@ const withServerEscapes = (json: string): string =>
     code ? `\\x${code}` : letter === 'b' ? '\\x08' : letter === 'f' ? '\\x0c' : whole,
   )
 
-/** Stands for the mapped subject until the text is written: it contains the name of the node. */
-const DOMAIN_MAPPING = '<domain>'
+/** The JSON text of a configuration that `withServerEscapes` has changed. */
+export const withJsonEscapes = (configuration: string): string =>
+  configuration.replace(/\\(?:x(..)|(.))/g, (whole, code: string | undefined) => (code ? `\\u00${code}` : whole))
 
-/**
- * Keys have no escapes (`lexKeyStart`): the quotes are chosen by what the key contains. A key with both kinds of quotes goes without,
- * unless it has a separator: then it cannot be written, and a leaf that reloads is not read by others until it connects again.
- */
-function withDomainMapping(json: string, node: string): string {
-  const key = `$JS.${leafName(node)}.API.>`
-  const quoted = !key.includes('"') ? `"${key}"` : !key.includes("'") ? `'${key}'` : /[:=]/.test(key) ? undefined : key
-  return json.replace(`"${DOMAIN_MAPPING}": "$JS.API.>"`, () => (quoted ? `${quoted}: "$JS.API.>"` : ''))
-}
+/** nats-server reads no escapes in a quoted key (`lexDubQuotedKey` in conf/lex.go): a key with a double quote needs single ones. */
+const quotedKey = (key: string): string => (key.includes('"') ? `'${key}'` : `"${key}"`)
 
 const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
@@ -88,9 +82,9 @@ const commonSettings = (settings: ServerSettings, name: string, port: number, pi
   listen: `127.0.0.1:${port}`,
   pid_file: pidFile,
   max_payload: MAX_PAYLOAD_BYTES,
-  // What a client of ours may leave unread: many tables catching up at once.
+  // Unread bytes of a local client: many tables may catch up at once.
   max_pending: 8 * MAX_PAYLOAD_BYTES,
-  // A silent cut is noticed within 6 s instead of the default 4 minutes.
+  // Detects a silent network failure within 6 s instead of the default 4 minutes.
   ping_interval: '2s',
   ping_max: 2,
   debug: settings.logLevel === 'debug' || settings.logLevel === 'trace',
@@ -118,7 +112,7 @@ export function hubConfiguration(
       accounts: users(settings),
       leafnodes: {
         listen: address({ host: listen, port: ports.leafNodes }),
-        // Advertised hubs tempt a leaf away from its own hub when the connection is interrupted.
+        // After an interruption a leaf would connect to an advertised remote hub instead of the local one.
         ...(supports(version, 'advertisesLeafNodes') ? {} : { no_advertise: true }),
         ...(supports(version, 'leafNodeCompression') ? { compression: 'off' } : {}),
         ...secure,
@@ -141,14 +135,14 @@ export function hubConfiguration(
   return withServerEscapes(json)
 }
 
-/** On a leaf, of those who come from the mesh: our own connection to other nodes. */
+/** User of the local client in the leaf's MESH account, which leads to remote nodes. */
 export const meshUserOf = (user: string) => `${user}-mesh`
 
 /**
- * All that other nodes can reach of our streams: reading them. The streams lie in an account of their own, which is not linked
- * with other nodes; from the one that is, these calls of the JetStream API lead there, and only their answers lead back. So
- * nothing that anybody sends, or has the server send, can end up in a stream. What would alter or destroy one is not
- * among them, nor is making a consumer: whoever makes it says what it sends, and whereto (see `consumers.ts`).
+ * The only API calls by which remote nodes reach the local streams; they read. The streams are in the account HDB, which is not linked
+ * with remote nodes. The linked account MESH imports these calls, and only their answers cross the boundary. So no message of a peer,
+ * and no message that a server sends for a peer, is stored in a stream. Calls that change or delete a stream are excluded, and so is
+ * the creation of consumers: the creator decides what a consumer sends and to which subject (see `consumers.ts`).
  */
 const READ_API_CALLS: { call: string; many?: true }[] = [
   { call: 'INFO' },
@@ -157,6 +151,10 @@ const READ_API_CALLS: { call: string; many?: true }[] = [
   { call: 'CONSUMER.MSG.NEXT.*.*', many: true },
   { call: 'CONSUMER.DELETE.*.*' },
 ]
+
+/** Stands for a key that JSON cannot quote as nats-server reads it. */
+const MAPPING_KEY = '<mapping>'
+const domainCalls = ({ node }: ServerSettings) => `$JS.${leafName(node)}.API.>`
 
 const leafAccounts = (settings: ServerSettings) => ({
   SYS: users(settings).SYS,
@@ -171,19 +169,19 @@ const leafAccounts = (settings: ServerSettings) => ({
   },
   MESH: {
     users: [{ user: meshUserOf(settings.user), password: settings.password }],
-    // The server maps its domain by itself when the leaf connects, and from 2.10 on forgets that at a reload.
-    mappings: { [DOMAIN_MAPPING]: '$JS.API.>' },
+    // The server adds this mapping when the leaf connects, and from 2.10 on loses it at a reload.
+    mappings: { [domainCalls(settings)]: '$JS.API.>' },
     imports: READ_API_CALLS.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
   },
 })
 
-/** Where our own hub listens for leafnodes; what listens everywhere is reached by loopback. */
+/** Address at which the leaf reaches the local hub: loopback when the hub listens on all addresses. */
 export const localHubRoute = ({ listen, ports }: ServerSettings): Route => ({
   host: listen === '0.0.0.0' || listen === '::' ? '127.0.0.1' : listen,
   port: ports.leafNodes,
 })
 
-/** The leaf: JetStream in a domain of its own, connected to our hub, or to a fallback while that is gone. */
+/** The leaf: JetStream in a separate domain, connected to the local hub, or to a fallback while the hub is down. */
 export function leafConfiguration(
   settings: ServerSettings,
   fallbacks: readonly Route[],
@@ -201,7 +199,7 @@ export function leafConfiguration(
     ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
     ...(supports(version, 'ignoresDiscoveredServers') ? { ignore_discovered_servers: true } : {}),
     ...(supports(version, 'leafNodeCompression') ? { compression: 'off' } : {}),
-    // Calls without a domain are for whoever they reach; and the system account has some that remove all there is (2.10).
+    // API calls without a domain would reach any leaf, and the system account has calls that delete all streams (2.10).
     deny_imports: [account === 'SYS' ? '$JS.>' : '$JS.API.>'],
   })
   const json = JSON.stringify(
@@ -220,5 +218,8 @@ export function leafConfiguration(
     null,
     2,
   )
-  return withDomainMapping(withServerEscapes(json), settings.node)
+  const key = domainCalls(settings)
+  return withServerEscapes(json.replace(JSON.stringify(key), () => MAPPING_KEY)).replace(MAPPING_KEY, () =>
+    quotedKey(key),
+  )
 }

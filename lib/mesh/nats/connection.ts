@@ -1,4 +1,4 @@
-// One client connection to one of our own servers, its errors told in the mesh's terms.
+// A client connection to a local server; its errors are mesh errors.
 
 import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
@@ -7,7 +7,7 @@ import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from
 export type ConnectionOptions = {
   port: number
   user: string
-  /** Asked for at every attempt to connect: it may have been renewed. */
+  /** Called at every attempt to connect: the password may have been rotated. */
   password(): string
   name: string
   /** Called with false when the connection is lost and with true when it is back. */
@@ -15,10 +15,10 @@ export type ConnectionOptions = {
 }
 
 const CONNECT_TIMEOUT_MS = 2_000
-/** ms between two looks at the time, and how late one may be before we were asleep: stopped, or kept from our sockets. */
 const SUSPEND_CHECK_INTERVAL_MS = 500
+/** A check that is later than this means that the process was suspended, or kept from its sockets. */
 const SUSPEND_THRESHOLD_MS = 1_000
-/** ms between two connections made anew for that: who sleeps again and again must get something done in between. */
+/** A process that is suspended again and again needs time to work in between. */
 const MIN_RECONNECT_INTERVAL_MS = 5_000
 
 const codes: Record<string, MeshError['code']> = {
@@ -40,7 +40,7 @@ export const toMeshError = (error: unknown): MeshError => {
 /** `extraHeaders`: headers that are added to the others. */
 export type PublishOptions = { reply?: string; headers?: Headers; extraHeaders?: Headers }
 
-/** What the client asks of headers when it sends them. Its own check every key and value, and take longer than all the rest. */
+/** Headers as the client encodes them. The client's own class validates each key and value, which costs more than all other work on a message. */
 class SentHeaders {
   readonly #bytes: Uint8Array
 
@@ -50,7 +50,7 @@ class SentHeaders {
       for (const key in values) {
         const value = values[key]!
         if (value.includes('\n') || value.includes('\r'))
-          throw new MeshError('rejected', `the header ${key} has several lines`)
+          throw new MeshError('rejected', `header ${key} contains a line break`)
         text += `${key}: ${value}\r\n`
       }
     this.#bytes = Buffer.from(`${text}\r\n`)
@@ -61,20 +61,21 @@ class SentHeaders {
   }
 }
 
-/** Bytes of the longest answer of a server that is read: ours to a list of streams takes a fraction of it. */
+/** Limit of a server's answer. A list of streams takes a fraction of it. */
 const MAX_JSON_BYTES = 4 * 1024 * 1024
 
-/** What a server, or whoever poses as one, answered. Throws for what is no JSON, or would take long to be read. */
+/** Parses the answer of a server, or of a peer that poses as one. Throws for invalid JSON and for answers beyond `maxBytes`. */
 export function parseJson<T>({ data }: Pick<Msg, 'data'>, maxBytes = MAX_JSON_BYTES): T {
-  if (data.byteLength > maxBytes) throw new MeshError('rejected', `an answer of ${data.byteLength} bytes is not read`)
+  if (data.byteLength > maxBytes)
+    throw new MeshError('rejected', `answer of ${data.byteLength} bytes exceeds the limit of ${maxBytes}`)
   try {
     return JSON.parse(Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString()) as T
   } catch (error) {
-    throw new MeshError('rejected', 'an answer is no JSON', { cause: error })
+    throw new MeshError('rejected', 'answer is not valid JSON', { cause: error })
   }
 }
 
-/** Settles as `work` does, or rejects with `code` as soon as the signal says so. */
+/** Settles as `work` does, or rejects with a MeshError of `code` as soon as the signal aborts. */
 export async function abortable<T>(
   work: Promise<T>,
   signal: AbortSignal | undefined,
@@ -89,7 +90,7 @@ export async function abortable<T>(
   })
 }
 
-/** As many wait for it as requests are under way. */
+/** Every pending request listens to this signal: no limit of listeners. */
 const createAbortController = (): AbortController => {
   const controller = new AbortController()
   setMaxListeners(0, controller.signal)
@@ -109,7 +110,7 @@ export class Connection {
     void this.#watchStatus(onChange)
   }
 
-  /** Rejects when the server does not take us; once connected it reconnects for ever. */
+  /** Rejects when the server rejects the connection; once connected, it reconnects without limit. */
   static async open({ port, user, password, name, onChange }: ConnectionOptions): Promise<Connection> {
     const nats = await connect({
       servers: `127.0.0.1:${port}`,
@@ -123,15 +124,15 @@ export class Connection {
       pingInterval: 2_000,
       maxPingOut: 2,
       ignoreClusterUpdates: true,
-      // Whoever holds our server's port for a moment must not end our attempts.
+      // Another server that briefly holds the port must not end the attempts.
       ignoreAuthErrorAbort: true,
     })
     return new Connection(nats, onChange)
   }
 
   /**
-   * While we are asleep our socket's buffer fills up, and TCP sends what did not fit again after ever longer pauses: for as
-   * long as we slept nothing may arrive now. A new connection has all of it at once.
+   * While the process is suspended its socket's buffer fills up, and TCP retries the rest after ever longer pauses: afterwards nothing
+   * may arrive for as long as the suspension lasted. A new connection receives data at once.
    */
   #watchForSuspend(): NodeJS.Timeout {
     let last = performance.now()
@@ -171,15 +172,15 @@ export class Connection {
     }
   }
 
-  /** While disconnected the client would buffer in silence; we refuse instead. */
+  /** While disconnected the client buffers messages silently; rejecting them is better. */
   #requireConnected(): void {
-    if (!this.#up || this.#closed) throw new MeshError('disconnected', 'our own server is not connected')
+    if (!this.#up || this.#closed) throw new MeshError('disconnected', 'the local server is not connected')
   }
 
-  /** What is under way when the connection is lost gets no answer any more: it rejects `disconnected` at once. */
+  /** Rejects `disconnected` as soon as the connection is lost: a pending request would never be answered. */
   async request(subject: string, data: Uint8Array | string, { timeout, signal }: RequestOptions): Promise<Msg> {
     this.#requireConnected()
-    // An inbox of its own: interest in an old one may have been lost on the way to the other node, for good (2.9.10).
+    // A separate inbox for each request: a remote server (2.9.10) may have lost the interest in an old one for good.
     const answer = this.nats.request(subject, data, { timeout, noMux: true })
     return abortable(abortable(answer, signal), this.#disconnected.signal, 'disconnected').catch((error) => {
       throw toMeshError(error)
@@ -193,7 +194,7 @@ export class Connection {
     this.nats.publish(subject, data, { reply, headers: new SentHeaders(headers, extraHeaders) as object as MsgHdrs })
   }
 
-  /** Messages to `callback`, whose errors end nothing (a callback that throws would leave the connection deaf). */
+  /** Errors of `callback` are ignored: a callback that throws would end all subscriptions of the connection. */
   subscribe(subject: string, callback: (message: Msg) => void): { unsubscribe(): void } {
     return this.nats.subscribe(subject, {
       callback: (error, message) => {
@@ -201,7 +202,7 @@ export class Connection {
         try {
           callback(message)
         } catch {
-          // Handlers report their own failures; this is the last line that keeps the connection hearing.
+          // Handlers report their own failures.
         }
       },
     })

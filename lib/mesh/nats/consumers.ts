@@ -1,5 +1,5 @@
-// Consumers of streams, made by the node whose streams they are: whoever makes one says what it sends and whereto, so another
-// node asks for it. Nodes that do not answer that (HarperDB) are expected to let everybody make them.
+// Consumers are created by the node that owns the stream, at the request of the reading node: the creator of a consumer decides what
+// it sends and to which subject. Nodes that do not answer such requests (HarperDB) let readers create consumers themselves.
 
 import type { Logger } from '../../observe/logger.ts'
 import { MeshError, type MeshErrorCode, type RemoteTable, type RequestOptions, type TableName } from '../mesh.ts'
@@ -7,26 +7,26 @@ import { type Connection, parseJson, toMeshError } from './connection.ts'
 import type { Consumer, ConsumerStart, JetStream } from './jetstream.ts'
 import { serve } from './request-handler.ts'
 
-/** Of all our streams together: each takes about 130 KB of our leaf's memory. */
+/** Of all local streams together: each takes about 130 KB of the leaf's memory. */
 const MAX_CONSUMERS = 20_000
-/** ms after which they are counted again, instead of those being added that we made since. */
+/** How long a count of the server is used, plus the consumers created since. */
 const COUNT_CACHE_MS = 1_000
-/** Made at once: our leaf makes some 1,500 a second, one after the other. */
+/** A leaf creates about 1,500 a second, one after the other. */
 const MAX_CONCURRENT_CREATES = 50
-/** ms: who asked waits no longer. */
+/** The reading node does not wait longer. */
 const REQUEST_TIMEOUT_MS = 5_000
 const PENDING_REQUEST_LIMITS = { requests: 10_000, bytes: 16 * 1024 * 1024 }
-/** Bytes: names of a database and a table. */
+/** A request holds the names of a database and a table. */
 const MAX_REQUEST_BYTES = 64 * 1024
 
 const subjectOf = (node: string) => `enmesh.consumer.${node}`
 const text = new TextDecoder('utf-8', { fatal: true })
 
 export type ConsumersOptions = {
-  /** Ours. */
+  /** Name of the local node. */
   node(): string
   jetStream: JetStream
-  /** To other nodes. Throws while it is down. */
+  /** Leads to remote nodes. Throws while it is down. */
   mesh(): Connection
 }
 
@@ -36,7 +36,7 @@ type ConsumerResponse = Consumer | { error: MeshErrorCode; reason: string }
 export class Consumers {
   readonly #options: ConsumersOptions
   #lastCount: { at: number; consumers: Promise<number> } | undefined
-  /** Made since they were counted, or being made. */
+  /** Created, or being created, since the last count. */
   #createdSinceCount = 0
   #creating = 0
   readonly #waiting: (() => void)[] = []
@@ -45,7 +45,7 @@ export class Consumers {
     this.#options = options
   }
 
-  /** Makes consumers of our streams for those who ask. */
+  /** Creates consumers of the local streams at the request of remote nodes. */
   serve(logger: Logger): void {
     const { node, mesh } = this.#options
     serve({
@@ -74,13 +74,13 @@ export class Consumers {
   async #handleRequest(data: Uint8Array): Promise<Consumer> {
     const receivedAt = performance.now()
     const request = data.byteLength <= MAX_REQUEST_BYTES ? parseConsumerRequest(text.decode(data)) : undefined
-    if (!request) throw new MeshError('rejected', 'this is no request for a consumer')
+    if (!request) throw new MeshError('rejected', 'invalid consumer request')
     while (this.#creating >= MAX_CONCURRENT_CREATES) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     this.#creating++
     try {
-      // One that nobody waits for any more would stay until its server notices.
+      // A consumer without a waiting reader would exist until the server notices.
       if (performance.now() - receivedAt > REQUEST_TIMEOUT_MS)
-        throw new MeshError('timeout', 'too many were asked for at once')
+        throw new MeshError('timeout', 'too many concurrent consumer requests')
       return await this.#createWithinLimit(request)
     } finally {
       this.#creating--
@@ -92,7 +92,7 @@ export class Consumers {
     const { node, jetStream } = this.#options
     const counted = await this.#count()
     if (counted + this.#createdSinceCount >= MAX_CONSUMERS)
-      throw new MeshError('rejected', `there are ${counted + this.#createdSinceCount} consumers already`)
+      throw new MeshError('rejected', `limit of ${MAX_CONSUMERS} consumers reached`)
     this.#createdSinceCount++
     try {
       return await jetStream.createConsumer({ node: node(), database, table }, start, { timeout: REQUEST_TIMEOUT_MS })
@@ -108,7 +108,7 @@ export class Consumers {
     const { node, jetStream } = this.#options
     const before = this.#createdSinceCount
     const consumers = jetStream.info(node(), { timeout: REQUEST_TIMEOUT_MS }).then((info) => {
-      // What was made before it was asked is among those it counts.
+      // The count includes consumers created before the request.
       this.#createdSinceCount = Math.max(0, this.#createdSinceCount - before)
       return info.consumers
     })
@@ -127,7 +127,7 @@ const errorResponse = (error: unknown): ConsumerResponse => {
 
 const FORWARDED_CODES: ReadonlySet<unknown> = new Set<MeshErrorCode>(['not_found', 'timeout', 'disconnected'])
 
-/** What was answered, not believed before it is looked at. */
+/** Validates the answer of a remote node. */
 function parseConsumer(answer: unknown): Consumer {
   const { name, before, error, reason } = (answer ?? {}) as Record<string, unknown>
   if (error !== undefined)
@@ -136,13 +136,13 @@ function parseConsumer(answer: unknown): Consumer {
       String(reason).slice(0, 1_000),
     )
   if (typeof name !== 'string' || !/^\w{1,64}$/.test(name) || !Number.isSafeInteger(before))
-    throw new MeshError('rejected', 'this is no answer to a request for a consumer')
+    throw new MeshError('rejected', 'invalid answer to a consumer request')
   return { name, before: before as number }
 }
 
 const isName = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
-/** What is asked for; undefined when it is no such request. */
+/** Undefined for an invalid request. */
 function parseConsumerRequest(request: string): ConsumerRequest | undefined {
   let parsed: Partial<Record<keyof ConsumerRequest, unknown>> | null
   try {

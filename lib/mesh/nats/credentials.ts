@@ -1,10 +1,10 @@
-// Which user names and passwords nats-server can work with. Pure rules.
+// Rules for user names and passwords that nats-server accepts.
 
-/** Bytes of a user name and of a password, as JSON. A client sends both in one line of at most 4096 bytes (`max_control_line`). */
+/** Limits of the JSON text. A client sends both values in one line of at most 4096 bytes (`max_control_line`). */
 const MAX_USER_BYTES = 512
 const MAX_PASSWORD_BYTES = 1024
 
-/** nats-server takes such a password in its configuration for a hash, and compares by bcrypt (all versions, `isBcrypt` in auth.go). */
+/** nats-server reads such a password in its configuration as a bcrypt hash (all versions, `isBcrypt` in auth.go). */
 const BCRYPT_HASH = /^\$2[abxy]\$\d{2}\$/
 
 const LONE_SURROGATE = /\p{Surrogate}/u
@@ -15,7 +15,7 @@ function textFault(text: string, maxBytes: number): string | undefined {
   return bytes > maxBytes ? `must have at most ${maxBytes} bytes as JSON, it has ${bytes}` : undefined
 }
 
-/** Why this user name cannot be used, as the end of a sentence; undefined if it can. */
+/** Why this user name is invalid, as the end of a sentence; undefined if it is valid. */
 export const userFault = (user: string): string | undefined => textFault(user, MAX_USER_BYTES)
 
 /** The same for a password. The text never contains the password. */

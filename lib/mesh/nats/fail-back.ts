@@ -1,8 +1,9 @@
-// Brings the leaf back to the local hub after it connected to the hub of another node, as a fallback or because hubs
-// advertise each other: the server itself stays where it is.
+// Reconnects the leaf to the local hub after it connected to the hub of a remote node, as a fallback or because hubs advertise each
+// other. The server does not return by itself.
 
 import { lookup } from 'node:dns/promises'
 import type { Logger } from '../../observe/logger.ts'
+import { Backoff } from '../../util/backoff.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 
@@ -18,19 +19,21 @@ export type FailBackOptions = {
   logger: Logger
 }
 
-/** The leaf may stay away this long while the local hub is up; doubled each time that a restart did not bring it back. */
+/** Time between a link and the check; doubled when a restart did not bring the leaf back. */
 const GRACE_MS = { first: 3_000, max: 300_000 }
 
 export class FailBack {
   readonly #options: FailBackOptions
-  #grace = GRACE_MS.first
+  /** Without jitter: the leaf is the only client that waits. */
+  readonly #backoff = new Backoff({ ...GRACE_MS, jitter: 0 })
+  #grace = this.#backoff.next()
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: FailBackOptions) {
     this.#options = options
   }
 
-  /** Checks, some seconds from now, whether the leaf is connected to the local hub. Call it when either of them is back. */
+  /** Checks in a few seconds whether the leaf is connected to the local hub. Call it when one of them has started or linked. */
   schedule(): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#check(), this.#grace)
@@ -46,16 +49,17 @@ export class FailBack {
     if (!isHubUp()) return
     const at = remote()
     if (!at || (await isAddressOf(at, home()))) {
-      this.#grace = GRACE_MS.first
+      this.#backoff.reset()
+      this.#grace = this.#backoff.next()
       return
     }
-    this.#grace = Math.min(2 * this.#grace, GRACE_MS.max)
-    logger.info({ hub: at }, 'restarting the leaf server: it is connected to the hub of another node')
+    this.#grace = this.#backoff.next()
+    logger.info({ hub: at }, 'restarting the leaf server: it is connected to the hub of a remote node')
     await restart()
   }
 }
 
-/** Does `remote` (`address:port`) belong to this route, whose host may be a name? */
+/** True when `remote` (`address:port`) is an address of the route, whose host may be a name. */
 async function isAddressOf(remote: string, { host, port }: Route): Promise<boolean> {
   if (remote === address({ host, port })) return true
   if (!remote.endsWith(`:${port}`)) return false

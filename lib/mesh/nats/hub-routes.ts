@@ -1,4 +1,4 @@
-// The routes of our hub changed while it runs, and the links that come of it made to work.
+// Changes the routes of the running hub and verifies the resulting links.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../observe/logger.ts'
@@ -12,14 +12,14 @@ export type HubRoutesOptions = {
   links: Links
   /** The hub's configuration with these routes. */
   configuration(routes: readonly Route[]): Configuration
-  /** When the hub read its configuration last, by its own account. */
+  /** The time at which the hub last read its configuration, as the hub reports it. */
   loadTime(signal: AbortSignal): Promise<string>
   logger: Logger
   stopped(): boolean
 }
 
 const RELOAD_TIMEOUT_MS = 2_000
-/** Times that a new route is connected again before the hub is started anew. */
+/** Attempts to connect a new route before the hub is restarted. */
 const MAX_ATTEMPTS = 3
 
 export class HubRoutes {
@@ -30,10 +30,9 @@ export class HubRoutes {
   }
 
   /**
-   * Resolves when the wanted routes are in effect. Links are tried out after every change: while a server (2.9.10) reads its
-   * configuration anew it also rebuilds its accounts, and a route that connects at that moment may stay deaf to them for good, in
-   * either direction. What we added is taken out and put in again; when that does not help, or the link is another's, the hub is
-   * started anew.
+   * Resolves when the desired routes are in effect. Checks all links after every change: a server (2.9.10) that reloads its
+   * configuration also rebuilds its accounts, and a route that connects at that moment may lose their messages for good, in one
+   * direction. Added routes are removed and added again. When that does not help, or the link is not a new one, the hub restarts.
    */
   async change(previous: readonly Route[], desired: readonly Route[]): Promise<void> {
     const { hub, links, configuration, logger, stopped } = this.#options
@@ -47,21 +46,21 @@ export class HubRoutes {
       const unreachable = await links.waitUntilStable(alreadyUnreachable, expected)
       if (unreachable.length === 0 || stopped()) return
       if (attempt === MAX_ATTEMPTS || added.length === 0) {
-        logger.warn({ nodes: unreachable }, 'the hub server is started anew: nodes it is linked with do not answer')
+        logger.warn({ nodes: unreachable }, 'restarting the hub server: linked nodes do not answer')
         return hub.restart(configuration(desired))
       }
-      logger.info({ nodes: unreachable, attempt }, 'a new route is deaf, connecting it again')
+      logger.info({ nodes: unreachable, attempt }, 'one-way link on a new route, reconnecting')
       await this.#reload(desired.filter((route) => known.has(address(route))))
     }
   }
 
-  /** Confirmed from the server itself: a reload shows only as a new time of loading. */
+  /** Waits for the server's confirmation, a new load time. */
   async #reload(routes: readonly Route[]): Promise<void> {
     const { hub, configuration, loadTime } = this.#options
     const signal = AbortSignal.timeout(RELOAD_TIMEOUT_MS)
     const before = await loadTime(signal).catch(() => undefined)
     await hub.reload(configuration(routes))
-    // A hub that is down reads the new file when it is started.
+    // A hub that is down reads the new file when it starts.
     while (before !== undefined && (await loadTime(signal)) === before) await delay(5)
   }
 }

@@ -1,4 +1,4 @@
-// The JetStream API of any node's domain: names, requests, answers. Nothing here keeps state.
+// The JetStream API of any node's domain: names, requests, answers.
 
 import { createHash } from 'node:crypto'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
@@ -14,9 +14,9 @@ import { leafName, MAX_PAYLOAD_BYTES } from './configuration.ts'
 import { type Connection, parseJson } from './connection.ts'
 
 const NANOSECONDS_PER_SECOND = 1e9
-/** The least the server takes: order is kept by expected sequences, not by remembering ids. */
+/** The server's minimum: expected sequences keep the order, deduplication by id is not used. */
 const DUPLICATE_WINDOW_NS = 0.1 * NANOSECONDS_PER_SECOND
-/** A consumer whose reader is gone is dropped by its server after this many seconds. */
+/** After this time without requests the server deletes a consumer. */
 const INACTIVE_AFTER_SECONDS = 90
 
 const STREAM_NOT_FOUND = 10059
@@ -45,7 +45,7 @@ type StreamInfo = {
   state: { messages: number; first_seq: number; last_seq: number }
 }
 
-/** HarperDB's streams have a window of minutes, and the server takes no age below it. */
+/** The window is set on existing streams too: HarperDB's have minutes, and the server rejects a maximum age below the window. */
 const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => ({
   duplicate_window: DUPLICATE_WINDOW_NS,
   max_age: maxAge * NANOSECONDS_PER_SECOND,
@@ -55,26 +55,26 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
 
 type ConsumerInfo = { name: string; delivered: { stream_seq: number }; num_pending: number }
 
-/** Has the stream all that is wanted, as the server tells it? */
+/** True when the stream's configuration, as the server reports it, has all desired values. */
 const matches = ({ config }: StreamInfo, desired: Record<string, unknown>) =>
   Object.entries(desired).every(([key, value]) => String(config[key]) === String(value))
 
-/** Where a consumer begins: with a sequence, or the first message at or after a time (ms since 1970). */
+/** A consumer starts at a sequence, or at the first message at or after a time (ms since 1970). */
 export type ConsumerStart = { sequence: number } | { time: number }
-/** `before`: the sequence it does not deliver any more. */
+/** `before`: the last sequence that the consumer skips. */
 export type Consumer = { name: string; before: number }
 
 export class JetStream {
   readonly #connection: (node: string) => Connection
-  /** The last change of each of our streams. The server takes whole configurations: two at once would undo each other. */
+  /** Changes of a local stream's configuration. The server takes whole configurations: two concurrent changes would undo each other. */
   readonly #changes = new KeyedMutex()
 
-  /** `connection` gives the one that leads to a node's streams. */
+  /** `connection` returns the connection that leads to a node's streams. */
   constructor(connection: (node: string) => Connection) {
     this.#connection = connection
   }
 
-  /** One API call in a node's domain. Rejects as `request`, not_found, or refused with the server's text. */
+  /** One API call in a node's domain. Rejects as `request`, not_found, or rejected with the server's text. */
   async call<T>(
     node: string,
     verb: string,
@@ -99,10 +99,10 @@ export class JetStream {
     return info && stateOf(info)
   }
 
-  /** Can this message be read? */
+  /** True when the server can read this message. */
   async hasMessage(source: RemoteTable, seq: number, options: RequestOptions): Promise<boolean> {
     try {
-      // The answer has all of it.
+      // The answer contains the whole message.
       await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options, 2 * MAX_PAYLOAD_BYTES)
       return true
     } catch (error) {
@@ -120,7 +120,7 @@ export class JetStream {
     }
   }
 
-  /** Created when missing; what was created by a node of another name, or with other limits, is brought into line. */
+  /** Creates the stream when missing; otherwise corrects its subject (the node may have had another name) and its limits. */
   ensureStream(
     source: RemoteTable,
     description: string,
@@ -154,7 +154,7 @@ export class JetStream {
     })
   }
 
-  /** Every stream of tables in this node's store gets these limits. Rejects as the first that cannot, when all were tried. */
+  /** Sets the limits of all table streams of this node. Tries all of them, then rejects with the first failure. */
   async limitStreams(node: string, limits: StreamLimits, options: RequestOptions): Promise<void> {
     const desired = limitsOf(limits)
     const outdated = (await this.#list(node, options)).filter((info) => isOfTable(info) && !matches(info, desired))
@@ -194,8 +194,8 @@ export class JetStream {
   }
 
   /**
-   * An ephemeral consumer without acknowledgements: the position is the database's business, not the server's. A start beyond
-   * the end is moved to the end, as 2.9 does by itself; later servers would wait for that very sequence.
+   * An ephemeral consumer without acknowledgements: the database keeps the position, not the server. A start beyond the end is moved
+   * to the end, as 2.9 does by itself; later servers would wait for that sequence.
    */
   async createConsumer(source: RemoteTable, start: ConsumerStart, options: RequestOptions): Promise<Consumer> {
     const { name, delivered, num_pending } = await this.#createConsumer(source, start, options)

@@ -1,4 +1,4 @@
-// The links between our hub and others, tried out: on both accounts, and from both ends.
+// Probes the links between the local hub and remote hubs: on both accounts, in both directions.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../observe/logger.ts'
@@ -8,25 +8,26 @@ import { serve } from './request-handler.ts'
 
 export type LinksOptions = {
   node: string
-  /** To other nodes. Throws while that is down. */
+  /** Leads to remote nodes. Throws while it is down. */
   connection(): Connection
   members(options: { timeout: number }): Promise<Member[]>
-  /** Nobody waits for links any more. */
+  /** True when the mesh is closed: waiting ends. */
   stopped(): boolean
   logger: Logger
 }
 
-/** A node whose hub ours is linked with; `answers`: that hub hears ours. */
+/** A node whose hub is linked with the local hub; `answers`: it answers requests of the system account. */
 type LinkedNode = { node: string; answers: boolean }
 
-/** ms for new links to be there and heard, and for which all must be well. */
+/** For new links to connect and to answer. */
 const LINK_TIMEOUT_MS = 1_500
+/** How long all links must answer before they count as stable. */
 const STABLE_FOR_MS = 60
-/** ms for a hub or a leaf to answer across a link; and for the node there to have tried it in the other direction. */
+/** For a hub or a leaf to answer across a link. */
 const PROBE_TIMEOUT_MS = 250
+/** For a peer that probes the other direction before it answers. */
 const MUTUAL_PROBE_TIMEOUT_MS = 600
-
-/** Each of them has all hubs asked. */
+/** Few, because each probe sends a request to all hubs. */
 const PENDING_PROBE_LIMITS = { requests: 200, bytes: 64 * 1024 }
 
 const REACHABLE = 'reachable'
@@ -40,14 +41,14 @@ export class Links {
     this.#options = options
   }
 
-  /** Answers those who try their links with us. */
+  /** Answers the probes of remote nodes. */
   serve(): void {
     const { connection, node, logger } = this.#options
     const handler = (data: Uint8Array) => this.#answer(text.decode(data))
     serve({ connection: connection(), subject: subjectOf(node), handler, limits: PENDING_PROBE_LIMITS, logger })
   }
 
-  /** How many there are, by our hub's own account, and the nodes behind them that do not hear us or we not them. */
+  /** The number of links that the local hub reports, and the linked nodes that cannot be reached in both directions. */
   async check(except: ReadonlySet<string> = new Set()): Promise<{ count: number; unreachable: string[] }> {
     const linkedNodes = (await this.#linkedNodes()).filter(({ node }) => !except.has(node))
     const reachable = await Promise.all(linkedNodes.map(({ node, answers }) => answers && this.#isReachable(node)))
@@ -56,8 +57,8 @@ export class Links {
   }
 
   /**
-   * The deaf ones, but for the `ignored` ones that never answered, when all that are expected had their time; a little longer
-   * than that, because those we know by gossip link themselves.
+   * Waits until `expected` links are stable, or the time-out, and returns the unreachable nodes without the `ignored` ones. Waits a
+   * little longer than one successful check, because hubs that learn of each other by gossip link by themselves.
    */
   async waitUntilStable(ignored: ReadonlySet<string>, expected: number): Promise<string[]> {
     const end = performance.now() + LINK_TIMEOUT_MS
@@ -83,7 +84,7 @@ export class Links {
     return (await this.#probe(node, this.#options.node, MUTUAL_PROBE_TIMEOUT_MS)) === REACHABLE
   }
 
-  /** The node's answer; undefined when there is none. `asker` is tried in the other direction before it answers. */
+  /** The node's answer; undefined without one. The node probes `asker` in the other direction before it answers. */
   async #probe(node: string, asker: string, timeout: number): Promise<string | undefined> {
     try {
       return (await this.#options.connection().request(subjectOf(node), asker, { timeout })).string()

@@ -1,4 +1,4 @@
-// Who is in the mesh, asked of the servers themselves through the system account: hubs answer even when their database hangs.
+// The members of the mesh, requested from the servers through the system account: hubs answer even when their database hangs.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import Type from 'typebox'
@@ -20,14 +20,14 @@ type Part = Type.Static<typeof PartType>
 const schema = Compile(PartType)
 type Hub = { name: string; responseTime: number; statsz?: Part['statsz']; varz?: Part['data'] }
 
-/** Names that somebody makes up end somewhere. */
+/** A peer may answer with any number of invented names. */
 const MAX_HUBS = 2_000
 const HUB_SUFFIX = hubName('')
 const nodeOf = (server: string) => server.slice(0, -HUB_SUFFIX.length)
 
 /**
- * Asks every server and is done as soon as each hub has answered that ours is routed to, directly or through others; or after
- * the time-out. (The count of active servers that each of them tells stays wrong for seconds after a crash.)
+ * Asks every server. Resolves when all hubs have answered that the local hub is routed to, directly or indirectly, or after the
+ * time-out. (The count of active servers in the answers is wrong for seconds after a crash.)
  */
 export async function members(connection: Connection, node: string, options: RequestOptions): Promise<Member[]> {
   const started = performance.now()
@@ -64,7 +64,7 @@ export async function members(connection: Connection, node: string, options: Req
     .sort((a, b) => Number(b.node === node) - Number(a.node === node) || (a.node < b.node ? -1 : 1))
 }
 
-/** Has every hub answered that can be reached from this one by way of those that did? */
+/** True when every hub has answered that is reachable from this one through hubs that have answered. */
 function isComplete(hubs: ReadonlyMap<string, Hub>, name: string, visited = new Set<string>()): boolean {
   if (visited.has(name)) return true
   visited.add(name)
@@ -82,7 +82,7 @@ const memberOf = ({ name, responseTime, statsz, varz }: Hub): Member => ({
   routes: (varz?.cluster?.urls ?? []).flatMap(routeOf),
 })
 
-/** `host:port`, as VARZ lists the configured routes. */
+/** The configured route that VARZ lists as `host:port`; empty if unreadable. */
 function routeOf(url: string): Route[] {
   const match = /^(.*):(\d+)$/.exec(url.replace(/^.*@/, '').replace(/^[a-z-]+:\/\//, ''))
   return match ? [{ host: match[1]!.replace(/^\[(.*)\]$/, '$1'), port: Number(match[2]) }] : []

@@ -1,10 +1,10 @@
-// Which names of nodes, databases and tables a version of nats-server cannot carry. They are parts of subjects.
+// Names of nodes, databases and tables are parts of subjects: which of them a version of nats-server cannot carry.
 
 import { isAtLeast, type Version, versionText } from './versions.ts'
 
 /**
- * A message on its way to a reader on another server has its subject behind an '@' in its reply subject. Before these versions the
- * reading side cuts at the last '@' instead of the first, and the message never arrives (nats-server PR 6777, April 2025).
+ * A message to a reader on a remote server carries its subject behind an '@' in the reply subject. Earlier versions split at the
+ * last '@' instead of the first, and the message is lost (nats-server PR 6777, April 2025).
  */
 const carriesAtSign = (version: Version): boolean =>
   isAtLeast(version, [2, 11, 2]) || (isAtLeast(version, [2, 10, 28]) && !isAtLeast(version, [2, 11, 0]))

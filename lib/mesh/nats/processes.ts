@@ -1,14 +1,14 @@
-// Which processes run one of our configuration files: how what a killed host left behind is found, and proved to be ours.
+// Finds and ends the nats-server processes of a configuration file, as a killed host leaves them behind.
 
 import { execFile } from 'node:child_process'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
-/** How a server is started: nothing else has this command line. */
+/** Command line of a server; it identifies the server's process. */
 export const serverArguments = (configFile: string): string[] => ['-c', configFile]
 
-/** A zombie has let go of its ports and files: it is gone. */
+/** False for a zombie: it holds no ports and no files. */
 async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0)
@@ -19,8 +19,8 @@ async function isAlive(pid: number): Promise<boolean> {
   return !/^\d+ \(.*\) [ZX]/s.test(status)
 }
 
-/** Waits until the process is gone; false when it is still there after `timeout` ms. */
-export async function waitForExit(pid: number, timeout: number): Promise<boolean> {
+/** True when the process has ended, false when it has not within `timeout` ms. */
+async function waitForExit(pid: number, timeout: number): Promise<boolean> {
   const end = performance.now() + timeout
   while (await isAlive(pid)) {
     if (performance.now() > end) return false
@@ -29,9 +29,22 @@ export async function waitForExit(pid: number, timeout: number): Promise<boolean
   return true
 }
 
+/** True when the process has ended: SIGTERM first, SIGKILL `timeout` ms later. */
+export async function terminate(pid: number, timeout: number): Promise<boolean> {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    try {
+      process.kill(pid, signal)
+    } catch {
+      // It has just ended, or belongs to another user.
+    }
+    if (await waitForExit(pid, timeout)) return true
+  }
+  return false
+}
+
 /**
- * Process ids of the servers of this configuration file, whichever name the node had and whichever ports. A pid file would
- * not do: it outlives its process, and a start that failed overwrites it while the process before runs on.
+ * Process ids of the servers of this configuration file, independent of the node's name and ports. Pid files are not reliable: they
+ * outlive their process, and a failed start overwrites the file of a process that still runs.
  */
 export async function serversOf(configFile: string): Promise<number[]> {
   const file = await fileIdentity(configFile)
@@ -44,7 +57,7 @@ export async function serversOf(configFile: string): Promise<number[]> {
   return found.flat()
 }
 
-/** Which file that is, by whatever path, in whatever container. */
+/** Device and inode: the same for every path to the file, also inside a container. */
 async function fileIdentity(path: string): Promise<string | undefined> {
   const found = await stat(path).catch(() => undefined)
   return found && `${found.dev}:${found.ino}`
@@ -55,7 +68,7 @@ async function runsConfig(pid: string, file: string): Promise<boolean> {
   return option === '-c' && !!path?.startsWith('/') && (await fileIdentity(`/proc/${pid}/root${path}`)) === file
 }
 
-/** Where there is no /proc. */
+/** For systems without /proc. */
 async function serversFromPs(configFile: string): Promise<number[]> {
   const { stdout } = await promisify(execFile)('ps', ['-axww', '-o', 'pid=,command='])
   const ending = ` ${serverArguments(configFile).join(' ')}`

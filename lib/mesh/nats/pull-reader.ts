@@ -1,29 +1,32 @@
-// Reading a stream of any node: a pull consumer without acknowledgements, asked for as much as there is room for.
+// Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
 import { type Entry, MeshError, type Reader, type RemoteTable, type RequestOptions } from '../mesh.ts'
 import { leafName, MAX_PAYLOAD_BYTES } from './configuration.ts'
 import type { Connection } from './connection.ts'
 import type { Consumers } from './consumers.ts'
+import type { HeaderReader } from './header-reader.ts'
 import { type JetStream, streamName } from './jetstream.ts'
 
-/** A request for messages stays with the server this long, in ms, before it is made again. */
+/** ms after which the server ends an unanswered pull request. */
 const PULL_EXPIRES_MS = 60_000
-/** How much longer than that an answer may take before the reader counts as lost. */
+/** ms beyond `PULL_EXPIRES_MS` without an answer after which the reader fails. */
 const PULL_GRACE_MS = 5_000
 const DELETE_TIMEOUT_MS = 2_000
-/** Bytes that one request may bring; a message larger than that is asked for alone. */
+/** Per pull request; a larger message is requested alone. */
 const MAX_PULL_BYTES = 4 * 1024 * 1024
 
-/** Bytes of a message's headers: ours have far fewer, and those of a message that has more are not believed. */
-const MAX_HEADER_BYTES = 64 * 1024
-
-const UNREQUESTED_MESSAGE = 'a message came that was not asked for'
+const UNREQUESTED_MESSAGE = 'unrequested message received'
 const PENDING_MESSAGES_HEADER = 'Nats-Pending-Messages'
 
 export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
-/** What leads to a stream: the connection to its node, and who makes consumers there. */
-export type StreamAccess = { connection: Connection; jetStream: JetStream; consumers: Pick<Consumers, 'create'> }
+/** `connection` leads to the stream's node, `consumers` creates consumers there. */
+export type StreamAccess = {
+  connection: Connection
+  jetStream: JetStream
+  consumers: Pick<Consumers, 'create'>
+  headers: HeaderReader
+}
 
 export class PullReader implements Reader {
   readonly #access: StreamAccess
@@ -33,11 +36,11 @@ export class PullReader implements Reader {
   #subscription: { unsubscribe(): void } | undefined
   #consumer = ''
   #buffer: Entry[] = []
-  /** Messages asked for and not yet received. */
+  /** Messages requested and not yet received. */
   #outstanding = 0
-  /** How the replies of our messages begin, up to what tells them apart. */
+  /** Common part of the messages' reply subjects, up to the numbers. */
   #prefix = ''
-  /** The next message did not fit in a request. */
+  /** The next message exceeds `MAX_PULL_BYTES`. */
   #nextIsLarge = false
   #failure: MeshError | undefined
   #wake: (() => void) | undefined
@@ -85,7 +88,7 @@ export class PullReader implements Reader {
     this.fail('closed')
   }
 
-  /** What lies unread is dropped too: it is read again behind the checkpoint. */
+  /** Drops unread messages too: the next reader starts at the checkpoint. */
   fail(reason: string): void {
     if (this.#failure) return
     this.#failure = new MeshError('reader_lost', reason)
@@ -95,11 +98,11 @@ export class PullReader implements Reader {
     this.#options.closed(this)
     this.#wake?.()
     this.#access.jetStream.deleteConsumer(this.#source, this.#consumer, { timeout: DELETE_TIMEOUT_MS }).catch(() => {
-      // Its server drops it by itself when nobody asks it for anything.
+      // Its server deletes an inactive consumer by itself.
     })
   }
 
-  /** Asks for what there is room for, once that is half of the most we hold. */
+  /** Requests messages when at least half of the capacity is free. */
   #pull(): void {
     const capacity = this.#options.maxMessages - this.#outstanding - this.#buffer.length
     if (capacity < this.#options.maxMessages / 2) return
@@ -117,18 +120,18 @@ export class PullReader implements Reader {
     this.#expectAnswer()
   }
 
-  /** The server answers every request, at the latest when it expires; silence means that it forgot us. */
+  /** The server answers every request, at the latest when it expires; without an answer it has lost the consumer. */
   #expectAnswer(): void {
     clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.fail('no answer to a request for messages'), PULL_EXPIRES_MS + PULL_GRACE_MS)
+    this.#deadline = setTimeout(() => this.fail('no answer to a pull request'), PULL_EXPIRES_MS + PULL_GRACE_MS)
     this.#deadline.unref()
   }
 
   #receive(message: Msg): void {
-    // A status comes to our inbox; a message keeps the subject of its stream.
+    // A status has the inbox as its subject; a message keeps the subject of its stream.
     if (message.subject === this.#inbox) return this.#status(message)
     const entry = this.#parseEntry(message)
-    // Somebody else's, who has found our inbox.
+    // Sent by a peer that knows the inbox.
     if (!entry || this.#outstanding <= 0) return this.fail(UNREQUESTED_MESSAGE)
     this.#outstanding--
     this.#buffer.push(entry)
@@ -140,8 +143,8 @@ export class PullReader implements Reader {
     const unanswered = Number(message.headers?.get(PENDING_MESSAGES_HEADER) || Number.NaN)
     const description = message.headers?.description ?? ''
     if (code === 0) return this.fail(UNREQUESTED_MESSAGE)
-    // Whatever its code, a status that counts what is pending ends one request (408 expired; 409 the next message exceeds
-    // max_bytes; from 2.10 on 409 the batch is complete). Any other ends the consumer.
+    // A status with a count of pending messages ends one request (408 expired; 409 the next message exceeds max_bytes; from 2.10 on
+    // 409 the batch is complete). Any other status ends the consumer.
     if (Number.isNaN(unanswered)) return this.fail(`${code} ${description}`)
     this.#outstanding = Math.max(0, this.#outstanding - unanswered)
     this.#nextIsLarge ||= code === 409 && /exceeds maxbytes/i.test(description)
@@ -150,7 +153,7 @@ export class PullReader implements Reader {
 
   /**
    * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
-   * servers without domain and account. Undefined for what no consumer sent.
+   * servers without domain and account. Undefined when the message is not from a consumer.
    */
   #parseEntry(message: Msg): Entry | undefined {
     const reply = message.reply ?? ''
@@ -167,54 +170,20 @@ export class PullReader implements Reader {
     const nanoseconds = Number(reply.slice(consumer + 1, time))
     if (time < 0 || !(sequence > 0) || !Number.isSafeInteger(sequence)) return undefined
     if (!Number.isSafeInteger(delivery) || !Number.isFinite(nanoseconds)) return undefined
-    return { data: message.data, headers: parseHeaders(message), sequence, delivery, time: nanoseconds / 1e6 }
+    return {
+      data: message.data,
+      headers: this.#access.headers.read(message),
+      sequence,
+      delivery,
+      time: nanoseconds / 1e6,
+    }
   }
 }
 
-/** Where the next four dots are; the last is -1 when there are fewer. */
+/** Offsets of the next four dots; the last is -1 when there are fewer. */
 function nextDots(text: string, at: number): [number, number, number, number] {
   const first = text.indexOf('.', at)
   const second = first < 0 ? -1 : text.indexOf('.', first + 1)
   const third = second < 0 ? -1 : text.indexOf('.', second + 1)
   return [first, second, third, third < 0 ? -1 : text.indexOf('.', third + 1)]
-}
-
-/** Headers that were for the server that stored the message. */
-const EXPECTED_PREFIX = 'Nats-Expected-'
-/** Those of ours, of different lengths: a text that is there already need not be made anew for each message. */
-const KNOWN_KEYS = ['Nats-Msg-Id', 'origin', 'epoch', 'transacted_nodes']
-
-function internKey(text: string, at: number, end: number): string {
-  for (const key of KNOWN_KEYS) if (key.length === end - at && text.startsWith(key, at)) return key
-  return text.slice(at, end)
-}
-
-/** What the client has of a message that it has not looked into yet. */
-type UnparsedMessage = { _rdata?: Uint8Array; _msg?: { hdr?: number } }
-
-/**
- * None when they are longer than any of ours. Out of the bytes: the client checks each key and value anew, which costs more than
- * all else that is done with a message.
- */
-function parseHeaders(message: Msg): Record<string, string> {
-  const headers: Record<string, string> = {}
-  const { _rdata: bytes, _msg: { hdr: length = -1 } = {} } = message as UnparsedMessage
-  if (bytes === undefined) {
-    let size = 0
-    for (const [key, [value = '']] of message.headers ?? []) {
-      headers[key] = value
-      size += key.length + value.length
-    }
-    return size <= MAX_HEADER_BYTES ? headers : {}
-  }
-  if (length <= 0 || length > MAX_HEADER_BYTES) return headers
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, length).toString()
-  for (let at = text.indexOf('\r\n') + 2; at > 1 && at < text.length; ) {
-    const end = text.indexOf('\r\n', at)
-    const colon = text.indexOf(':', at)
-    if (end < 0 || colon < 0 || colon > end) break
-    if (!text.startsWith(EXPECTED_PREFIX, at)) headers[internKey(text, at, colon)] ??= text.slice(colon + 1, end).trim()
-    at = end + 2
-  }
-  return headers
 }

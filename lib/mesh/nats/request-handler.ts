@@ -1,4 +1,4 @@
-// Answering what others ask on a subject: a bounded number of requests at once, whoever floods us.
+// Answers requests on a subject, a bounded number at once, so that a flood of requests does not exhaust memory.
 
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
@@ -7,14 +7,13 @@ import type { Connection } from './connection.ts'
 export type RequestHandler = {
   connection: Connection
   subject: string
-  /** Resolves with the answer. One that rejects gives none, and the asker waits for its time-out. */
+  /** Resolves with the answer. When it rejects there is no answer, and the requester times out. */
   handler(data: Uint8Array): Promise<Uint8Array | string>
-  /** Requests being answered at once, and bytes of them; what comes beyond gets no answer. */
+  /** Limits of concurrent requests and their bytes; further requests get no answer. */
   limits: { requests: number; bytes: number }
   logger: Logger
 }
 
-/** ms between two log lines about too many of them. */
 const LOG_INTERVAL_MS = 60_000
 
 export function serve({ connection, subject, handler, limits, logger }: RequestHandler): { unsubscribe(): void } {
@@ -26,14 +25,14 @@ export function serve({ connection, subject, handler, limits, logger }: RequestH
     if (requests >= limits.requests || bytes + size > limits.bytes) {
       if (performance.now() - loggedAt < LOG_INTERVAL_MS) return
       loggedAt = performance.now()
-      return logger.warn({ subject, requests, bytes }, 'more is asked of us at once than we can answer')
+      return logger.warn({ subject, requests, bytes }, 'request limit reached, dropping requests')
     }
     requests++
     bytes += size
     try {
       message.respond(await handler(message.data))
     } catch (error) {
-      logger.warn({ subject, reason: reasonOf(error) }, 'a request of another node could not be answered')
+      logger.warn({ subject, reason: reasonOf(error) }, 'request handler failed')
     } finally {
       requests--
       bytes -= size

@@ -1,24 +1,23 @@
-// One nats-server process: started, watched, reloaded, restarted and stopped by us, for as long as we are open.
+// Keeps one nats-server running while the mesh is open: starts, probes, reloads, restarts and stops it.
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
+import { Backoff } from '../../util/backoff.ts'
 import type { Binary } from './binary.ts'
-import { serverArguments, serversOf, waitForExit } from './processes.ts'
+import { serversOf, terminate } from './processes.ts'
+import { ServerProcess } from './server-process.ts'
 import { type Version, versionText } from './versions.ts'
 
 export type ServerEvents = {
   /** A line of the server's log, without its prefix. */
   line(level: string, text: string): void
-  /** The process ended, or is about to, and not because we were asked for that. */
+  /** The process ended, or is about to, and the caller did not ask for that. */
   died(reason: string): void
-  /** It could not be started again, and will be tried again. */
+  /** A restart failed; the next attempt follows. */
   failed(reason: string): void
-  /** The process was started again and answers. */
+  /** The process runs again and passes its probe. */
   returned(): void
 }
 
@@ -28,77 +27,46 @@ export type Configuration = (version: Version) => string
 export type ServerOptions = {
   /** `hub` or `leaf`, for texts. */
   kind: string
-  /** Asked before each start: an upgrade may have replaced the binary. */
+  /** Called before each start: an upgrade may have replaced the binary. */
   findBinary(): Promise<Binary>
   configFile: string
   /** Variables for the process, beside PATH. */
   environment?: Readonly<Record<string, string>> | undefined
-  /** What is to be done before it is started, with none running. */
+  /** Called before each start, while no process runs. */
   prepare?(): Promise<void>
-  /** Resolves when the server does its work; rejects or hangs when not. */
+  /** Resolves when the server works; rejects or hangs when not. */
   probe(signal: AbortSignal): Promise<void>
-  /** The configuration key that set this port, for the error that says it is taken. */
+  /** The configuration key that set this port, for the error `port_taken`. */
   portKey(port: number): string
   events: ServerEvents
   logger: Logger
 }
 
-/** Every 2 s the server is asked; after three misses it is killed and started again. */
 const HEALTH_INTERVAL_MS = 2_000
+/** After this many missed probes the server is killed and started again. */
 const MAX_MISSED_PROBES = 3
-/**
- * ms that a server which starts may be silent, in its log too; twice as long each time that was too little: a large store
- * takes its time to be read.
- */
+/** ms without log output that a starting server may take; doubled each time that it was too short, since a large store loads slowly. */
 const READY_TIMEOUT_MS = { min: 15_000, max: 600_000 }
 const STOP_TIMEOUT_MS = 3_000
-const BACKOFF_MS = { min: 100, max: 5_000, resetAfter: 10_000 }
-
-/** True when the process is gone; asked to end first, then made to. */
-async function terminate(pid: number): Promise<boolean> {
-  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    try {
-      process.kill(pid, signal)
-    } catch {
-      // It has just ended by itself, or is not ours to end.
-    }
-    if (await waitForExit(pid, STOP_TIMEOUT_MS)) return true
-  }
-  return false
-}
-
-// Servers that outlive a host which ends without closing would hold its ports and its store.
-const running = new Set<ChildProcess>()
-const terminateAll = () => {
-  for (const child of running) child.kill('SIGTERM')
-}
-
-// Listens only while there are any: importing us changes nothing in the host's process.
-function track(child: ChildProcess): void {
-  if (running.size === 0) process.on('exit', terminateAll)
-  running.add(child)
-  const untrack = () => {
-    if (running.delete(child) && running.size === 0) process.off('exit', terminateAll)
-  }
-  child.once('exit', untrack)
-  child.once('error', untrack)
-}
+const BACKOFF_MS = { first: 100, max: 5_000 }
+/** A server that ran for longer than this begins with the shortest back-off. */
+const STABLE_AFTER_MS = 10_000
 
 export class NatsServer {
   readonly #options: ServerOptions
   #configuration: Configuration = () => ''
   #version: Version | undefined
-  #child: ChildProcess | undefined
+  #process: ServerProcess | undefined
   #stopping = false
-  #lastError = ''
   #startedAt = 0
-  #backoff = BACKOFF_MS.min
+  readonly #backoff = new Backoff(BACKOFF_MS)
+  /** The next start follows without back-off. */
+  #restarting = false
   #readyTimeout = READY_TIMEOUT_MS.min
   /** Started, and not known to have ended. */
   #serving = false
   #watching: Promise<void> | undefined
   readonly #stopSignal = new AbortController()
-  /** Who waits for the process to be back. */
   readonly #returnCallbacks: (() => void)[] = []
 
   constructor(options: ServerOptions) {
@@ -106,16 +74,16 @@ export class NatsServer {
   }
 
   get pid(): number | undefined {
-    return this.#child?.pid
+    return this.#process?.pid
   }
 
-  /** Of the process that was started last. */
+  /** Version of the latest process. */
   get version(): Version | undefined {
     return this.#version
   }
 
   /**
-   * Replaces what a killed host left behind, starts the process and resolves when it does its work. Rejects port_taken,
+   * Replaces what a killed host left behind, starts the process and resolves when it passes its probe. Rejects port_taken,
    * server_failed, nats_server_missing.
    */
   async start(configuration: Configuration): Promise<void> {
@@ -125,30 +93,30 @@ export class NatsServer {
     this.#watching = this.#watch()
   }
 
-  /** Writes the configuration and has the running process read it. Whether it did, only the server itself can say. */
+  /** Writes the configuration and signals the process to read it. Only the server itself can confirm that it did. */
   async reload(configuration: Configuration): Promise<void> {
     this.#configuration = configuration
     await this.#writeConfiguration()
-    this.#child?.kill('SIGHUP')
+    this.#process?.kill('SIGHUP')
   }
 
-  /** Restarts the process with this configuration; resolves when it does its work again. */
+  /** Restarts the process with this configuration; resolves when it passes its probe again. */
   async restart(configuration: Configuration): Promise<void> {
     this.#configuration = configuration
     await this.#writeConfiguration()
-    const child = this.#child
-    if (!child || this.#stopping) return
+    if (!this.#process || this.#stopping) return
     const returned = new Promise<void>((resolve) => this.#returnCallbacks.push(resolve))
-    this.#backoff = 0
-    child.kill('SIGTERM')
+    this.#backoff.reset()
+    this.#restarting = true
+    this.#process.kill('SIGTERM')
     const expiry = new AbortController()
     const timeout = delay(READY_TIMEOUT_MS.min, true, { signal: expiry.signal }).catch(() => false)
-    const failed = await Promise.race([returned, timeout])
+    const expired = await Promise.race([returned, timeout])
     expiry.abort()
-    if (failed) throw this.#startError(this.#options.kind)
+    if (expired) throw this.#startError()
   }
 
-  /** For the process that runs now; the next start finds out its version and writes it again. */
+  /** For the version that runs now; the next start writes it again for the version that it finds. */
   async #writeConfiguration(): Promise<void> {
     if (this.#version) await writeFileAtomic(this.#options.configFile, this.#configuration(this.#version))
   }
@@ -156,44 +124,44 @@ export class NatsServer {
   async stop(): Promise<void> {
     this.#stopping = true
     this.#stopSignal.abort()
-    const child = this.#child
-    if (child?.exitCode === null && child.signalCode === null) {
-      child.kill('SIGTERM')
-      if (!(await this.#exited(child, STOP_TIMEOUT_MS))) {
-        child.kill('SIGKILL')
-        await this.#exited(child, STOP_TIMEOUT_MS)
+    const process = this.#process
+    if (process && !process.exited) {
+      process.kill('SIGTERM')
+      if (!(await process.waitForExit(STOP_TIMEOUT_MS))) {
+        process.kill('SIGKILL')
+        await process.waitForExit(STOP_TIMEOUT_MS)
       }
     }
     await this.#watching
-    for (const resolve of this.#returnCallbacks.splice(0)) resolve()
+    this.#resolveRestarts()
   }
 
-  /** It is not to be trusted any more: ended at once, before it writes down what it believes, and started again by the watch. */
+  /** Kills a server whose state is not trusted; it is started again. SIGKILL, because on SIGTERM it would save that state. */
   replace(reason: string): void {
-    if (!this.#serving) return
+    if (!this.#serving || !this.#process) return
     this.#serving = false
-    this.#lastError = reason
-    // Before the connection to it is lost, which would be told as the reason.
+    this.#process.lastError = reason
+    // Before the connection to it is lost, which would be reported as the reason.
     this.#options.events.died(reason)
-    this.#child?.kill('SIGKILL')
+    this.#process.kill('SIGKILL')
   }
 
-  /** Two servers on one store would ruin it. */
+  /** Two servers on one store would corrupt it. */
   async #replaceOrphans(): Promise<void> {
     const { configFile, kind, logger } = this.#options
     for (const pid of await serversOf(configFile)) {
       logger.warn({ pid, server: kind }, 'replacing a server that an earlier process left running')
-      if (!(await terminate(pid)))
+      if (!(await terminate(pid, STOP_TIMEOUT_MS)))
         throw clusterError('server_failed', kind, `process ${pid} of an earlier run does not end`)
     }
   }
 
-  /** One attempt: spawn, and wait until the probe passes. */
+  /** One attempt: spawns the process and waits until it passes its probe. */
   async #launch(): Promise<void> {
-    const { findBinary, configFile, probe, kind, logger, environment } = this.#options
-    if (this.#child && !(await this.#exited(this.#child, STOP_TIMEOUT_MS)))
-      throw clusterError('server_failed', kind, `process ${this.#child.pid} before it does not end`)
-    await this.#options.prepare?.()
+    const { findBinary, configFile, probe, kind, logger, environment, prepare, events } = this.#options
+    if (this.#process && !(await this.#process.waitForExit(STOP_TIMEOUT_MS)))
+      throw clusterError('server_failed', kind, `the previous process ${this.#process.pid} does not end`)
+    await prepare?.()
     const { path, version } = await findBinary()
     if (this.#version && versionText(version) !== versionText(this.#version))
       logger.info(
@@ -203,75 +171,33 @@ export class NatsServer {
     this.#version = version
     await this.#writeConfiguration()
     if (this.#stopping) throw clusterError('closed')
-    this.#lastError = ''
-    // A process group of its own: what ends the host from a terminal must leave it to us to end the servers in order.
-    // Nor does it need to know what the host's environment holds.
-    const env = { PATH: process.env.PATH, ...environment }
-    const child = spawn(path, serverArguments(configFile), { stdio: ['ignore', 'ignore', 'pipe'], detached: true, env })
-    this.#child = child
-    track(child)
-    child.once('error', (error) => {
-      this.#lastError = reasonOf(error)
+    const process = new ServerProcess({
+      path,
+      configFile,
+      environment,
+      line: (level, text) => events.line(level, text),
     })
-    const failed = new AbortController()
-    const deadline = setTimeout(() => {
-      this.#lastError ||= `it did nothing for ${this.#readyTimeout} ms`
-      this.#readyTimeout = Math.min(2 * this.#readyTimeout, READY_TIMEOUT_MS.max)
-      failed.abort()
-    }, this.#readyTimeout)
-    child.once('close', () => failed.abort())
-    const listening = new Promise<void>((resolve) => {
-      let ready = false
-      createInterface({ input: child.stderr! }).on('line', (line) => {
-        if (!ready && !failed.signal.aborted) deadline.refresh()
-        if (line.includes('Server is ready')) {
-          ready = true
-          resolve()
-        }
-        this.#log(line)
-      })
-    })
-    try {
-      // Somebody else may hold its port: nobody is asked before it has said that it listens itself.
-      const ended = AbortSignal.any([failed.signal, this.#stopSignal.signal])
-      await Promise.race([listening, ended.aborted || once(ended, 'abort')])
-      while (!ended.aborted) {
-        const ready = await probe(failed.signal).then(
-          () => true,
-          () => false,
-        )
-        if (ready && !failed.signal.aborted) {
-          this.#startedAt = performance.now()
-          this.#readyTimeout = READY_TIMEOUT_MS.min
-          this.#lastError = ''
-          this.#serving = true
-          return
-        }
-        await delay(10)
-      }
-    } finally {
-      clearTimeout(deadline)
+    this.#process = process
+    const result = await process.waitUntilReady({ timeout: this.#readyTimeout, probe, signal: this.#stopSignal.signal })
+    if (result === 'ready') {
+      this.#startedAt = performance.now()
+      this.#readyTimeout = READY_TIMEOUT_MS.min
+      this.#serving = true
+      return
     }
-    child.kill('SIGKILL')
-    throw this.#startError(kind)
+    if (result === 'silent') this.#readyTimeout = Math.min(2 * this.#readyTimeout, READY_TIMEOUT_MS.max)
+    process.kill('SIGKILL')
+    throw this.#startError()
   }
 
-  #startError(kind: string): ClusterError {
-    const taken = /:(\d+): bind: address already in use/.exec(this.#lastError)
-    if (taken) return clusterError('port_taken', this.#options.portKey(Number(taken[1])), Number(taken[1]))
-    return clusterError('server_failed', kind, this.#lastError || 'it ended without a word')
+  #startError(): ClusterError {
+    const reason = this.#process?.lastError ?? ''
+    const [, port] = /:(\d+): bind: address already in use/.exec(reason) ?? []
+    if (port) return clusterError('port_taken', this.#options.portKey(Number(port)), Number(port))
+    return clusterError('server_failed', this.#options.kind, reason || 'exited without output')
   }
 
-  #log(line: string): void {
-    const match = /^\[\d+\] \S+ \S+ \[(\w+)\] (.*)$/.exec(line)
-    const [, level = 'INF', text = line] = match ?? []
-    if (level === 'FTL' || level === 'ERR') this.#lastError = text
-    // Not a log line: what the binary prints about a configuration it cannot read.
-    if (!match && line.trim() !== '') this.#lastError = line
-    this.#options.events.line(level, text)
-  }
-
-  /** Until stopped: waits for the end of the process or for its third miss, and starts it again with back-off, without limit. */
+  /** Until stopped: starts the process again whenever it ended, with back-off and without limit. */
   async #watch(): Promise<void> {
     const { events, logger, kind } = this.#options
     while (!this.#stopping) {
@@ -279,65 +205,61 @@ export class NatsServer {
       this.#serving = false
       if (this.#stopping) return
       events.died(reason)
-      logger.warn({ server: kind, reason }, 'server ended, starting it again')
-      if (performance.now() - this.#startedAt > BACKOFF_MS.resetAfter)
-        this.#backoff = Math.min(this.#backoff, BACKOFF_MS.min)
-      for (let up = false; !up && !this.#stopping; ) {
-        await delay(this.#backoff, undefined, { signal: this.#stopSignal.signal }).catch(() => {})
-        this.#backoff = Math.min(Math.max(this.#backoff * 2, BACKOFF_MS.min), BACKOFF_MS.max)
-        if (this.#stopping) return
-        up = await this.#launch().then(
-          () => true,
-          (error) => {
-            const reason = reasonOf(error)
-            if (this.#stopping) return false
-            logger.error({ server: kind, reason }, 'server could not be started, trying again')
-            events.failed(reason)
-            return false
-          },
-        )
-      }
-      if (!this.#stopping) {
-        events.returned()
-        for (const resolve of this.#returnCallbacks.splice(0)) resolve()
-      }
+      logger.warn({ server: kind, reason }, 'server ended, restarting')
+      if (performance.now() - this.#startedAt > STABLE_AFTER_MS) this.#backoff.reset()
+      while (!this.#stopping && !(await this.#relaunch()));
+      if (this.#stopping) return
+      events.returned()
+      this.#resolveRestarts()
     }
   }
 
-  /** Resolves with the reason when the process has ended, having ended it ourselves when it no longer answers. */
+  /** One attempt after a back-off; true when the process runs. */
+  async #relaunch(): Promise<boolean> {
+    const { events, logger, kind } = this.#options
+    if (!this.#restarting)
+      await delay(this.#backoff.next(), undefined, { signal: this.#stopSignal.signal }).catch(() => {})
+    this.#restarting = false
+    if (this.#stopping) return false
+    try {
+      await this.#launch()
+      return true
+    } catch (error) {
+      if (this.#stopping) return false
+      const reason = reasonOf(error)
+      logger.error({ server: kind, reason }, 'server start failed, retrying')
+      events.failed(reason)
+      return false
+    }
+  }
+
+  #resolveRestarts(): void {
+    for (const resolve of this.#returnCallbacks.splice(0)) resolve()
+  }
+
+  /** Resolves with the reason when the process has ended; kills it after too many missed probes. */
   async #waitForEnd(): Promise<string> {
-    const child = this.#child!
+    const process = this.#process!
     let misses = 0
     let last = performance.now()
+    const isLate = () => performance.now() - last > 1.5 * HEALTH_INTERVAL_MS
     const timer = setInterval(async () => {
-      // When we were not running ourselves, an answer may have been there for long.
-      const late = performance.now() - last > 1.5 * HEALTH_INTERVAL_MS
+      // A late timer means that the host itself was suspended: the missing answer may be waiting in the socket.
+      const late = isLate()
       last = performance.now()
       const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL_MS)).then(
         () => true,
         () => false,
       )
       if (healthy) misses = 0
-      else if (!late && performance.now() - last <= 1.5 * HEALTH_INTERVAL_MS) misses++
-      if (misses >= MAX_MISSED_PROBES) this.replace(`it did not answer ${misses} times in a row`)
+      else if (!late && !isLate()) misses++
+      if (misses >= MAX_MISSED_PROBES) this.replace(`${misses} health probes in a row failed`)
     }, HEALTH_INTERVAL_MS)
     try {
-      await this.#exited(child)
+      await process.waitForExit()
     } finally {
       clearInterval(timer)
     }
-    return this.#lastError || `exit code ${child.exitCode ?? child.signalCode}`
-  }
-
-  /** True when the process has ended, false when it has not within `timeout` ms. */
-  #exited(child: ChildProcess, timeout?: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve(true)
-      const timer = timeout === undefined ? undefined : setTimeout(() => resolve(false), timeout)
-      child.once('exit', () => {
-        clearTimeout(timer)
-        resolve(true)
-      })
-    })
+    return process.endReason
   }
 }

@@ -1,4 +1,4 @@
-// Whether our leaf's store does its work: what is asked of it, what its log tells, and whether its disk has room.
+// Checks of the leaf's store (JetStream answers, log lines, disk space, stream faults) and its repair.
 
 import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -7,12 +7,12 @@ import { MAX_STORED_BYTES } from './configuration.ts'
 import type { JetStream } from './jetstream.ts'
 
 /**
- * Bytes that the disk must have free for us to write: the largest message, and as much again. Where a write fails for want of
- * room, 2.9 hangs with all its streams, those too that others are reading.
+ * Bytes of free disk space required for writing: twice the largest message. When a write fails on a full disk, 2.9 hangs with all
+ * its streams, for readers too.
  */
 const MIN_FREE_BYTES = 2 * MAX_STORED_BYTES
 
-/** JetStream answers, and so does a stream that we write: on a full disk the one may do without the other. */
+/** Rejects unless JetStream and the written stream answer: on a full disk JetStream may answer while the stream hangs. */
 export async function checkStore(
   jetStream: JetStream,
   node: string,
@@ -23,7 +23,7 @@ export async function checkStore(
   if (written) await jetStream.stream({ node, ...written }, options)
 }
 
-/** What there is to say when the disk of this folder is too full to be written; undefined when it is not, or cannot be asked. */
+/** Why the disk of this directory is too full for writing; undefined when it has room or cannot be checked. */
 export async function diskFullReason(directory: string): Promise<string | undefined> {
   const disk = await statfs(directory).catch(() => undefined)
   if (!disk || disk.blocks === 0 || disk.bavail * disk.bsize >= MIN_FREE_BYTES) return undefined
@@ -33,13 +33,13 @@ export async function diskFullReason(directory: string): Promise<string | undefi
 const STORE_ERROR =
   /failed to store|malformed or corrupt|out of (?:\S+ )?(?:resources|space)|no space left|input\/output error|write error|filestore/i
 
-/** After one of these a server may go on with a state that its files do not have. */
+/** True for errors after which the server's state may differ from its files. */
 export const isStoreError = (level: string, text: string): boolean =>
   (level === 'ERR' || level === 'FTL') && STORE_ERROR.test(text)
 
 /**
- * What a stream's INFO says must be there: its last message above all, for what is written next goes into the same file.
- * Resolves with what is wrong. (A server that was ended in order believes its index, whatever has become of the messages.)
+ * Compares a stream's INFO with its messages, above all the last one: the next message goes into the same file. Resolves with the
+ * fault, or undefined. Needed because a server that was stopped in order trusts its index without reading the messages.
  */
 export async function findStreamFault(
   jetStream: JetStream,
@@ -50,19 +50,19 @@ export async function findStreamFault(
   if (messages === 0) return undefined
   const where = `the stream of ${source.database}.${source.table}`
   if (messages > lastSequence - firstSequence + 1)
-    return `${where} claims ${messages} messages from ${firstSequence} to ${lastSequence}`
+    return `${where} reports ${messages} messages from ${firstSequence} to ${lastSequence}`
   if (await jetStream.hasMessage(source, lastSequence, options)) return undefined
-  // It may have been removed in between; but what was given once as the last sequence only grows.
+  // The message may have been removed in between; the last sequence itself only grows.
   const now = await jetStream.stream(source, options)
   if (!now || now.lastSequence > lastSequence || (now.messages === 0 && now.lastSequence === lastSequence))
     return undefined
-  return `${where} claims message ${lastSequence} and cannot read it`
+  return `${where} cannot read its last message, ${lastSequence}`
 }
 
-/** Where people may look for what can be saved of streams that were set aside. */
+/** Keeps moved streams, so that an operator can recover data from them. */
 const DAMAGED_DIRECTORY = 'damaged'
 
-/** A stream that nothing else helped: written on, it would lose that too. Only while no server runs. */
+/** For a stream that cannot be repaired: new messages would be lost in it too. Call it only while no server runs. */
 export async function moveDamagedStream(storeDirectory: string, stream: string): Promise<void> {
   const directory = join(storeDirectory, DAMAGED_DIRECTORY)
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -74,7 +74,7 @@ export async function moveDamagedStream(storeDirectory: string, stream: string):
 
 const INDEX_FILE = /\.(?:idx|fss)$|^index\.db$/
 
-/** Has the server that is started next read all messages, and keep what of them is whole. Only while none runs. */
+/** Without indexes the next server reads all messages and keeps the valid ones. Call it only while no server runs. */
 export async function dropIndexes(storeDirectory: string): Promise<void> {
   const names = await readdir(storeDirectory, { recursive: true }).catch(() => [])
   await Promise.all(

@@ -1,6 +1,6 @@
-// What differs between versions of nats-server: each configuration key that only some versions take, and why it is written.
+// Differences between versions of nats-server: each configuration key that only some versions accept, and why it is used.
 
-/** Of a nats-server binary, as `--version` prints it. */
+/** Version of a nats-server binary, as `--version` prints it. */
 export type Version = readonly [major: number, minor: number, patch: number]
 
 export const versionText = (version: Version): string => version.join('.')
@@ -12,7 +12,7 @@ export function isAtLeast(version: Version, minimum: Version): boolean {
 
 type Feature = { readonly since: Version; readonly why: string }
 
-/** A server refuses to start on a key that it does not know: each is written from its version on. */
+/** A server does not start with an unknown key: each key is written from its version on. */
 export const FEATURES = {
   routePools: {
     since: [2, 10, 0],
@@ -33,7 +33,7 @@ export const FEATURES = {
   },
   ignoresDiscoveredServers: {
     since: [2, 14, 0],
-    why: '`ignore_discovered_servers`: keeps a leaf at its own hub although hubs advertise others',
+    why: '`ignore_discovered_servers`: keeps a leaf at the local hub although hubs advertise others',
   },
   advertisesLeafNodes: {
     since: [2, 15, 0],
@@ -44,7 +44,7 @@ export const FEATURES = {
 export const supports = (version: Version, feature: keyof typeof FEATURES): boolean =>
   isAtLeast(version, FEATURES[feature].since)
 
-/** Settings that servers of this version ignore: the key of the configuration file, and the version that takes it. */
+/** Settings that servers of this version ignore: the key of the configuration file, and the first version that accepts it. */
 export function ignoredSettings(
   version: Version,
   settings: { readonly sync?: string | undefined; readonly routeCompression?: string | undefined },

@@ -1,0 +1,125 @@
+// The database of one case of the host contract, and short forms of the calls that the cases make.
+
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import type {
+  Batch,
+  Host,
+  PrimaryKey,
+  RecordWrite,
+  RemoteTable,
+  RemoteTransaction,
+  Timestamp,
+  Transaction,
+  Write,
+} from '../../host/host.ts'
+import { makeTimestamp } from '../../host/hybrid-clock.ts'
+
+/** A new, empty, open database for one case. */
+export type HostUnderTest = {
+  host: Host
+  /** The record as users of the database read it; undefined when it does not exist. */
+  read(
+    database: string,
+    table: string,
+    key: PrimaryKey,
+  ): Record<string, unknown> | undefined | Promise<Record<string, unknown> | undefined>
+  /** Commits these writes locally as one transaction with this timestamp: data and outbox entry together. Required for a host with an outbox. */
+  commit?(writes: Write[], timestamp: Timestamp): unknown
+  /** Closes the database, or kills its process, and opens it again. Resolves with the new host. Missing: the cases with a restart are skipped. */
+  reopen?(): Host | Promise<Host>
+  /** Called after the case, also after a failure. */
+  close?(): void | Promise<void>
+}
+
+export type HostCase = (scene: HostScene) => Promise<void>
+
+export const dog = { database: 'dev', table: 'dog' }
+export const cat = { database: 'dev', table: 'cat' }
+export const remoteTable = (node: string, table = dog): RemoteTable => ({ node, ...table })
+/** A timestamp `time` ms after a fixed start. */
+export const at = (time: number, node = 'node2'): Timestamp => makeTimestamp(1_700_000_000_000 + time, 0, node)
+
+export const insert = (record: object, table = dog): RecordWrite => ({
+  operation: 'insert',
+  ...table,
+  records: [record as Record<string, unknown>],
+})
+export const update = (record: object): Write => ({ ...insert(record), operation: 'update' })
+export const upsert = (record: object): Write => ({ ...insert(record), operation: 'upsert' })
+export const remove = (id: PrimaryKey): Write => ({ operation: 'delete', ...dog, ids: [id] })
+
+export class HostScene {
+  readonly subject: HostUnderTest
+  host: Host
+  #sequence = 0
+  readonly #names = new Map<string, string>()
+
+  constructor(subject: HostUnderTest) {
+    this.subject = subject
+    this.host = subject.host
+  }
+
+  async tables(...tables: { database: string; table: string }[]): Promise<void> {
+    for (const table of tables) await this.host.createTable({ ...table, primaryKey: 'id', attributes: ['id', 'name'] })
+  }
+
+  transaction(timestamp: Timestamp, ...writes: Write[]): RemoteTransaction {
+    const sequence = ++this.#sequence
+    return {
+      id: `tx-${sequence}-${randomUUID()}`,
+      timestamp,
+      writes,
+      sequence,
+      origin: { node: 'node2', epoch: 'e', sequence, relayedBy: [] },
+    }
+  }
+
+  batch(transactions: RemoteTransaction[], more: Partial<Batch> = {}): Batch {
+    return { source: remoteTable('node2'), transactions, checkpoint: { epoch: 'e', sequence: this.#sequence }, ...more }
+  }
+
+  /** Applies a batch of one transaction. */
+  apply(timestamp: Timestamp, ...writes: Write[]): Promise<void> {
+    return this.host.apply(this.batch([this.transaction(timestamp, ...writes)]))
+  }
+
+  async has(expected: object | undefined, key: PrimaryKey = 1, table = dog): Promise<void> {
+    const record = await this.subject.read(table.database, table.table, key)
+    // The database may add attributes to a record.
+    if (expected === undefined || record === undefined) return assert.equal(record, expected, `record ${String(key)}`)
+    for (const [name, value] of Object.entries(expected)) assert.deepEqual(record[name], value, `attribute ${name}`)
+  }
+
+  async lacks(attribute: string, key: PrimaryKey = 1): Promise<void> {
+    const record = await this.subject.read(dog.database, dog.table, key)
+    assert.ok(record?.[attribute] === undefined || record[attribute] === null, `attribute ${attribute} is removed`)
+  }
+
+  async outbox(after?: { id: string; timestamp: Timestamp }): Promise<Transaction[]> {
+    const found: Transaction[] = []
+    for await (const each of this.host.readOutbox!(after)) found.push(each)
+    return found
+  }
+
+  /** Commits locally. Resolves with the entry in the outbox, which `named` then shows as `name`. */
+  async commit(name: string, ...writes: Write[]): Promise<Transaction> {
+    const { commit } = this.subject
+    assert.ok(commit, "testing a host with an outbox requires 'commit'")
+    const timestamp = at(++this.#sequence, 'node1')
+    await commit.call(this.subject, writes, timestamp)
+    const transaction = (await this.outbox()).at(-1)
+    assert.ok(transaction, 'the committed transaction is in the outbox')
+    assert.equal(transaction.timestamp, timestamp, 'it has the timestamp of its commit')
+    this.#names.set(transaction.id, name)
+    return transaction
+  }
+
+  named(transactions: readonly Transaction[]): string[] {
+    return transactions.map(({ id }) => this.#names.get(id) ?? id)
+  }
+
+  async reopen(): Promise<void> {
+    this.host = await this.subject.reopen!()
+  }
+}
