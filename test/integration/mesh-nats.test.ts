@@ -1,4 +1,4 @@
-// The contract of the mesh port on NATS, with real servers on free ports.
+// The mesh on NATS passes the contract of the port, on real servers and free ports.
 
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
@@ -9,9 +9,9 @@ import { clusterPassword, clusterUser, freePorts, type NodePorts, temporaryDirec
 
 type Node = { directory: string; ports: NodePorts; mesh: NatsMesh; hub: Route[] }
 
-class Servers implements ContractNetwork {
-  /** The latest mesh of each name. */
-  readonly #places = new Map<string, Place>()
+class NatsNetwork implements NetworkUnderTest {
+  /** The latest mesh of each node. */
+  readonly #nodes = new Map<string, Node>()
   readonly #meshes: NatsMesh[] = []
   readonly #removals: (() => Promise<void>)[] = []
 

@@ -122,7 +122,7 @@ describe('the plugin', () => {
     network.heal()
     await eventually('the gap is reported', () => reported.includes('dog: 2 to 2 are lost'))
     await one!.stop()
-    await eventually('the node is down', () => reported.includes('node1 is gone'))
+    await eventually('the node is down', () => reported.includes('node1 is down'))
     stopping.abort()
     const { length } = reported
     await one!.start()

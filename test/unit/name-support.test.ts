@@ -1,4 +1,4 @@
-// Names that the network cannot carry are rejected at every entry point.
+// Names that the network cannot carry: which these are, and that they are refused wherever a name comes in.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -15,11 +15,11 @@ import { dog, Scene } from '../support/memory-scene.ts'
 import { openContext, superUser } from './operations-context.ts'
 import { openStore } from './store-fixture.ts'
 
-/** The check of an old nats-server. */
+/** As an old nats-server has it. */
 const noAtSign = (name: string) => (name.includes('@') ? "this server cannot carry '@'" : undefined)
 const reason = "this server cannot carry '@'"
 
-it('nats-server carries an at sign from 2.10.28 of 2.10 on, and from 2.11.2 on', () => {
+it('an at sign is carried by nats-server from 2.10.28 of 2.10 on, and from 2.11.2 on', () => {
   const carrying = ['2.10.28', '2.10.29', '2.11.2', '2.11.17', '2.12.0', '2.15.1', '3.0.0']
   const versions = ['2.9.0', '2.9.25', '2.10.0', '2.10.27', '2.11.0', '2.11.1', ...carrying]
   for (const version of versions) {
@@ -35,7 +35,7 @@ it('nats-server carries an at sign from 2.10.28 of 2.10 on, and from 2.11.2 on',
   }
 })
 
-it('a name has at most 255 characters and valid Unicode', () => {
+it('a name has at most 255 characters, and all of them are characters', () => {
   for (const [name, fault] of [
     ['日'.repeat(255), undefined],
     ['x'.repeat(256), 'a name must have at most 255 characters'],
@@ -52,9 +52,9 @@ describe('an operation with a name that the network cannot carry', () => {
   const subscribed = (table: object) => ({ schema: 'dev', table: 'dog', publish: true, subscribe: true, ...table })
   const rejected = (code: string, message: string) => ({ code, statusCode: 400, message })
 
-  it('is rejected like a name that is invalid in a subject', async (test) => {
-    const { context, world, store } = await openContext(test)
-    world.unsupported = noAtSign
+  it('is refused as names that are no part of a subject are', async (test) => {
+    const { context, fakes, store } = await openContext(test)
+    fakes.unsupported = noAtSign
     const requests = (node_name: string, subscriptions: object[]) => [
       { operation: 'add_node', node_name, subscriptions },
       { operation: 'update_node', node_name, subscriptions },
@@ -84,10 +84,10 @@ describe('an operation with a name that the network cannot carry', () => {
     assert.deepEqual(store.manifest.nodes, [])
   })
 
-  it('purges the stream of a local table, which is still written', async (test) => {
-    const { context, world } = await openContext(test)
-    world.unsupported = noAtSign
-    world.tables = [{ database: 'dev', table: 'a@b', primaryKey: 'id', attributes: ['id'] }]
+  it('purges the stream of a local table, which is written all the same', async (test) => {
+    const { context, fakes } = await openContext(test)
+    fakes.unsupported = noAtSign
+    fakes.tables = [{ database: 'dev', table: 'a@b', primaryKey: 'id', attributes: ['id'] }]
     await execute(context, { operation: 'purge_stream', database: 'dev', table: 'a@b' }, superUser)
     assert.deepEqual(fakes.calls, [['purge', 'dev', 'a@b', {}]])
   })
@@ -108,7 +108,7 @@ describe('the configuration file with a name that the network cannot carry', () 
 `
   const good = text.replaceAll('@', '_')
 
-  it('has a problem for each name, and none without clustering', () => {
+  it('has a problem at each of them, and none without clustering', () => {
     const problems = (config: string) => {
       const lines: string[] = []
       for (const { line, column, path, message } of nameProblems(new ConfigText(config), noAtSign))
@@ -133,7 +133,7 @@ describe('the configuration file with a name that the network cannot carry', () 
     })
   })
 
-  it('is rejected after an edit and not overwritten until the name is removed', async (test) => {
+  it('is rejected when it is edited, and not overwritten, until the name is gone', async (test) => {
     const { store, path, listener } = await openStore(test, good)
     store.restrictNames(noAtSign)
     const before = store.manifest
@@ -156,8 +156,8 @@ describe('the configuration file with a name that the network cannot carry', () 
   })
 })
 
-describe('two nodes, one with a network that cannot carry an at sign', () => {
-  /** A node on the common network with a stricter name check. */
+describe('of two nodes of which one has a network that cannot carry an at sign', () => {
+  /** A node whose network is that of the others but for this. */
   const limited = (scene: Scene, test: TestContext) => {
     const mesh = scene.network.mesh()
     mesh.nameCheck = async () => noAtSign
@@ -166,7 +166,7 @@ describe('two nodes, one with a network that cannot carry an at sign', () => {
   }
   const at = { database: 'dev', table: 'a@b' }
 
-  it("the stricter node rejects the peer's request with the reason", async (test) => {
+  it('that one refuses what the other asks for, and tells the reason', async (test) => {
     const scene = new Scene(test)
     const old = await scene.start('old', { options: { mesh: limited(scene, test) } })
     const young = await scene.start('young')
@@ -193,7 +193,7 @@ describe('two nodes, one with a network that cannot carry an at sign', () => {
     await eventually('it arrives', () => garage.from(young, 'a@b').length === 1)
   })
 
-  it('the stricter node rejects such a name at open, and such entries of an edited file with an event', async (test) => {
+  it('that one rejects its own such name at open, and such entries of an edited file with an event', async (test) => {
     const scene = new Scene(test)
     await assert.rejects(scene.start('pi@garage', { options: { mesh: limited(scene, test) } }), {
       code: 'config_rejected',

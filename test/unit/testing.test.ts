@@ -131,7 +131,7 @@ describe('the host contract', () => {
         ++asked > 0 && host.rows.size > 0 ? undefined : loadCheckpoint.call(host, source)
     },
     'reports no timestamp': (host) => {
-      host.info = () => ({ version: '1.0.0' })
+      host.lastTimestamp = async () => undefined
     },
   }
   for (const [name, breakHost] of Object.entries(mistakes))

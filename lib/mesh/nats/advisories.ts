@@ -15,7 +15,7 @@
 // - Import cycles, which the generated accounts do not have: CVE-2022-42709.
 
 import type { Logger } from '../../observe/logger.ts'
-import { withJsonEscapes } from './configuration.ts'
+import type { ServerSettings } from './configuration.ts'
 import { isAtLeast, type Version, versionText } from './versions.ts'
 
 export type Advisory = {
@@ -154,18 +154,13 @@ export type ConfigurationFacts = {
   leafCompression: boolean
 }
 
-/** The facts of a hub's configuration file, as `hubConfiguration` writes it. */
-export function factsOf(hubConfiguration: string): ConfigurationFacts {
-  const { leafnodes } = JSON.parse(withJsonEscapes(hubConfiguration)) as {
-    leafnodes: { listen: string; compression?: string; tls?: { verify: boolean } }
-  }
-  return {
-    network: !/^(127\.|localhost:|\[::1\])/.test(leafnodes.listen),
-    tls: leafnodes.tls !== undefined,
-    verify: leafnodes.tls?.verify === true,
-    leafCompression: leafnodes.compression !== 'off',
-  }
-}
+/** The facts of the configuration that these settings give: compression of leafnode connections is always off. */
+export const factsOf = ({ listen, tls }: Pick<ServerSettings, 'listen' | 'tls'>): ConfigurationFacts => ({
+  network: !/^(127\.|localhost$|\[?::1\]?$)/.test(listen),
+  tls: tls !== undefined,
+  verify: tls?.verify === true,
+  leafCompression: false,
+})
 
 /** The advisories that affect this version in this configuration. */
 export const exposuresOf = (version: Version, facts: ConfigurationFacts): Advisory[] =>
@@ -198,9 +193,9 @@ export class ExposureReport {
     this.#logger = logger
   }
 
-  /** Call it before each start, with the version and the hub's configuration for it. */
-  update(version: Version, hubConfiguration: string): void {
-    const facts = factsOf(hubConfiguration)
+  /** Call it before each start, with the version and the settings of the servers. */
+  update(version: Version, settings: ServerSettings): void {
+    const facts = factsOf(settings)
     const exposures = exposuresOf(version, facts)
     const maintained = isMaintained(version)
     const name = versionText(version)

@@ -57,12 +57,18 @@ const withServerEscapes = (json: string): string =>
     code ? `\\x${code}` : letter === 'b' ? '\\x08' : letter === 'f' ? '\\x0c' : whole,
   )
 
-/** The JSON text of a configuration that `withServerEscapes` has changed. */
-export const withJsonEscapes = (configuration: string): string =>
-  configuration.replace(/\\(?:x(..)|(.))/g, (whole, code: string | undefined) => (code ? `\\u00${code}` : whole))
+/** Stands for the mapped subject until the text is written: the subject contains the name of the node. */
+const MAPPING_KEY = '<mapping>'
 
-/** nats-server reads no escapes in a quoted key (`lexDubQuotedKey` in conf/lex.go): a key with a double quote needs single ones. */
-const quotedKey = (key: string): string => (key.includes('"') ? `'${key}'` : `"${key}"`)
+/**
+ * Keys have no escapes (`lexKeyStart` in conf/lex.go): the quotes depend on what the key contains. A key with both kinds of quotes is
+ * written without; if it contains a separator as well, it cannot be written, and after a reload peers cannot read the leaf's streams
+ * until the leaf connects again.
+ */
+function withMappingKey(json: string, key: string): string {
+  const quoted = !key.includes('"') ? `"${key}"` : !key.includes("'") ? `'${key}'` : /[:=]/.test(key) ? undefined : key
+  return json.replace(`"${MAPPING_KEY}": "$JS.API.>"`, () => (quoted ? `${quoted}: "$JS.API.>"` : ''))
+}
 
 const bracketed = (host: string) => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)
 export const address = ({ host, port }: Route) => `${bracketed(host)}:${port}`
@@ -152,10 +158,6 @@ const READ_API_CALLS: { call: string; many?: true }[] = [
   { call: 'CONSUMER.DELETE.*.*' },
 ]
 
-/** Stands for a key that JSON cannot quote as nats-server reads it. */
-const MAPPING_KEY = '<mapping>'
-const domainCalls = ({ node }: ServerSettings) => `$JS.${leafName(node)}.API.>`
-
 const leafAccounts = (settings: ServerSettings) => ({
   SYS: users(settings).SYS,
   HDB: {
@@ -170,7 +172,7 @@ const leafAccounts = (settings: ServerSettings) => ({
   MESH: {
     users: [{ user: meshUserOf(settings.user), password: settings.password }],
     // The server adds this mapping when the leaf connects, and from 2.10 on loses it at a reload.
-    mappings: { [domainCalls(settings)]: '$JS.API.>' },
+    mappings: { [MAPPING_KEY]: '$JS.API.>' },
     imports: READ_API_CALLS.map(({ call }) => ({ service: { account: 'HDB', subject: `$JS.API.${call}` } })),
   },
 })
@@ -218,8 +220,5 @@ export function leafConfiguration(
     null,
     2,
   )
-  const key = domainCalls(settings)
-  return withServerEscapes(json.replace(JSON.stringify(key), () => MAPPING_KEY)).replace(MAPPING_KEY, () =>
-    quotedKey(key),
-  )
+  return withMappingKey(withServerEscapes(json), `$JS.${leafName(settings.node)}.API.>`)
 }

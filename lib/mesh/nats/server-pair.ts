@@ -65,6 +65,9 @@ const portKeys = {
   leaf: 'clustering.leafServer.network.port',
 } as const
 
+const isSame = (some: readonly Route[], others: readonly Route[]) =>
+  some.map(address).join() === others.map(address).join()
+
 export class ServerPair {
   readonly connections: LocalConnections
   readonly #options: ServerPairOptions
@@ -81,6 +84,8 @@ export class ServerPair {
   #listener: ServerPairListener | undefined
   #onFirstLink = () => {}
   #routes: Routes = { hub: [], leaf: [] }
+  /** What the running servers are known to use: a change that failed is made again. */
+  #routesInEffect = this.#routes
   #hubFailure: string | undefined
   #closed = false
   /** Changes of the servers' configuration. */
@@ -165,6 +170,7 @@ export class ServerPair {
   /** Resolves when both servers run. Rejects port_taken, server_failed, nats_server_missing; call `close` then. */
   async start(routes: Routes, listener: ServerPairListener): Promise<void> {
     this.#routes = routes
+    this.#routesInEffect = routes
     this.#listener = listener
     const firstLink = new Promise<void>((resolve) => {
       this.#onFirstLink = resolve
@@ -189,14 +195,14 @@ export class ServerPair {
   /** Resolves when the new routes are in effect. */
   setRoutes(routes: Routes): Promise<void> {
     return this.#changes.run(async () => {
-      const previous = this.#routes
       this.#routes = routes
       if (this.#closed) return
-      const changed = (server: 'hub' | 'leaf') =>
-        previous[server].map(address).join() !== routes[server].map(address).join()
-      if (changed('hub')) await this.#hubRoutes.change(previous.hub, routes.hub)
+      const { hub, leaf } = this.#routesInEffect
+      if (!isSame(hub, routes.hub)) await this.#hubRoutes.change(hub, routes.hub)
+      this.#routesInEffect = { hub: routes.hub, leaf }
       // A running leaf rejects new remotes.
-      if (changed('leaf')) await this.#leaf.restart(this.#leafConfiguration())
+      if (!isSame(leaf, routes.leaf)) await this.#leaf.restart(this.#leafConfiguration())
+      this.#routesInEffect = routes
     })
   }
 
@@ -341,9 +347,8 @@ export class ServerPair {
   #hubConfiguration(routes: readonly Route[]): Configuration {
     const pidFile = join(this.#options.directory, 'hub.pid')
     return (version) => {
-      const text = hubConfiguration(this.#settings, routes, pidFile, version)
-      this.#exposure.update(version, text)
-      return text
+      this.#exposure.update(version, this.#settings)
+      return hubConfiguration(this.#settings, routes, pidFile, version)
     }
   }
 
