@@ -195,8 +195,8 @@ function checkScripts({ scripts = {} }) {
 const isAllowed = (file) =>
   ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md'].includes(file) ||
   /^dist\/.+\.(js|d\.ts)(\.map)?$/.test(file) ||
-  // Targets of the source maps.
-  /^lib\/.+\.ts$/.test(file)
+  // Sources for the source maps, and the documents that README.md links to.
+  /^lib\/.+\.(ts|md)$/.test(file)
 
 function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')

@@ -8,6 +8,7 @@ import pino from 'pino'
 import { type HostUnderTest, hostContract, MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
 import '../examples/cluster.test.ts'
 import { LmdbHost } from '../examples/lmdb-host.ts'
+import { openDatabase } from '../examples/map-host.ts'
 import { openObserved } from '../examples/observing.ts'
 import { alerts } from '../examples/plugin.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
@@ -61,6 +62,38 @@ describe('the host on LMDB', () => {
     await cluster.converged()
     for (const { host } of cluster.nodes) assert.deepEqual(host.get('dev', 'dog', 7), { id: 7, name: 'Rex' })
     for (let id = 0; id < 2_500; id += 100) assert.ok(two!.host.get('dev', 'dog', id))
+  })
+})
+
+describe('the smallest host', () => {
+  it('replicates between two nodes that a configuration file connects', async (t) => {
+    const [directory, remove] = await temporaryDirectory()
+    const network = new MemoryNetwork()
+    const open = async (name: string, nodes: object[]) => {
+      const configFile = join(directory, `${name}.yaml`)
+      await writeFile(
+        configFile,
+        JSON.stringify({ clustering: { enabled: true, nodeName: name, user: 'user', nodes } }),
+      )
+      return openDatabase({ configFile, mesh: network.mesh(), password: 'secret' })
+    }
+    const one = await open('one', [{ name: 'two', subscriptions: [{ ...dog, publish: true, subscribe: true }] }])
+    const two = await open('two', [])
+    t.after(async () => {
+      await Promise.all([one.cluster.close(), two.cluster.close()])
+      await network.close()
+      await remove()
+    })
+    for (const { host } of [one, two]) await host.createTable({ ...dog, primaryKey: 'id', attributes: ['id', 'name'] })
+    await eventually('both nodes subscribe', () =>
+      [one, two].every(({ cluster }) => cluster.subscriptions()[0]?.state === 'live'),
+    )
+    await one.commit({ operation: 'insert', ...dog, records: [{ id: 1, name: 'Rex' }] })
+    await eventually('the insert arrives', () => two.host.records().length === 1)
+    await two.commit({ operation: 'update', ...dog, records: [{ id: 1, name: 'Max' }] })
+    await eventually('the update arrives', () => one.host.records()[0]?.name === 'Max')
+    await one.commit({ operation: 'delete', ...dog, ids: [1] })
+    await eventually('the delete arrives', () => two.host.records().length === 0)
   })
 })
 

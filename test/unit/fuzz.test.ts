@@ -85,7 +85,7 @@ describe('the body of an operation', { timeout: 900_000 }, () => {
 })
 
 describe('the configuration file', { timeout: 900_000 }, () => {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const readme = readFileSync(new URL('../../lib/manifest/README.md', import.meta.url), 'utf8')
   const sample = /```yaml\n(rootPath[^`]*)```/.exec(readme)![1]!
   const anchored = `dog: &dog { database: dev, table: dog, publish: true, subscribe: true }
 clustering:
