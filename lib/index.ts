@@ -9,6 +9,7 @@ export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type { AwaitOptions, ClusterEventSource, ListenOptions } from './events/event-source.ts'
 export type {
   ClusterEvents,
+  EventMessage,
   EventName,
   GapReason,
   Payload,
@@ -62,7 +63,7 @@ export type {
   TableName,
 } from './mesh/mesh.ts'
 export { MeshError } from './mesh/mesh.ts'
-export type { ApplyMessage, EventMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
+export type { ApplyMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'

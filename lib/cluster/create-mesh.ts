@@ -8,7 +8,7 @@ import { passwordFault, userFault } from '../mesh/nats/credentials.ts'
 import { NatsMesh } from '../mesh/nats/nats-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 
-/** `directory`: where the servers keep their state. Throws config_rejected; the mesh rejects with invalid_option when it needs a password and there is none. */
+/** `directory`: where the servers keep their state. Throws config_rejected; the mesh rejects with invalid_option when it needs a password that is missing. */
 export function createMesh(options: CheckedOptions, store: ManifestStore, directory: string): Mesh {
   if (options.mesh) return options.mesh
   const { configFile, natsServer, serverEnvironment, logger } = options

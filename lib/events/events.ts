@@ -69,6 +69,9 @@ const eventNameSet: Record<EventName, true> = {
 export const eventNames = Object.keys(eventNameSet) as readonly EventName[]
 export type Payload<Name extends EventName> = ClusterEvents[Name][0]
 
+/** The message on the diagnostics channel `enmesh:<event>`: the payload of the event and the name of the node that emitted it. */
+export type EventMessage<Name extends EventName = EventName> = { readonly localNode: string } & Payload<Name>
+
 type Listener = (...args: unknown[]) => unknown
 type ListenerOf<Name extends EventName> = (...args: ClusterEvents[Name]) => void
 

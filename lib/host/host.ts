@@ -131,7 +131,7 @@ export interface Host {
   /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. */
   info(): { version: string; operationsApiPort?: number }
   /**
-   * The highest timestamp in the database, of local and of applied transactions; undefined if there is none. Read once, when the
+   * The highest timestamp in the database, of local and of applied transactions; undefined for an empty database. Read once, when the
    * manager opens, so that new timestamps are higher. A rejection makes `ClusterManager.open` reject with server_failed.
    */
   lastTimestamp(): Promise<Timestamp | undefined>

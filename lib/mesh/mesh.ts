@@ -124,7 +124,7 @@ export interface Mesh {
   listen(handler: (data: Uint8Array) => void): void
 
   /**
-   * Sets the limits of all local streams, present and future; without a call there are none. May be called before `open`. Resolves
+   * Sets the limits of all local streams, present and future; without a call there are no limits. May be called before `open`. Resolves
    * when all streams have them; while disconnected at once, and the streams get them after the next connection.
    */
   setLimits(limits: StreamLimits): Promise<void>
@@ -146,7 +146,7 @@ export interface Mesh {
 
   /** State of a stream of any node; undefined when the node has no stream of this table. Rejects as `request`. */
   streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined>
-  /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is none. */
+  /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is no such message. */
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number>
   /** Reads a stream from `sequence` on, with at most `maxMessages` unread in memory. Rejects as `request`, or not_found. */
   read(source: RemoteTable, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>

@@ -2,11 +2,8 @@
 // it costs one check.
 
 import { type Channel, channel, type TracingChannel, tracingChannel } from 'node:diagnostics_channel'
-import type { EventName, Payload } from '../events/events.ts'
 import type { Batch, Transaction } from '../host/host.ts'
 
-/** The message on channel `enmesh:<event>`: the payload of the event and the name of the node that emitted it. */
-export type EventMessage<Name extends EventName = EventName> = { readonly localNode: string } & Payload<Name>
 /** The messages on `tracing:enmesh:operation`: an operation from its call to its answer. */
 export type OperationMessage = { node: string; operation: string }
 /** The messages on `tracing:enmesh:publish`: a transaction from `publish` to the acknowledgement of the local leaf. */
@@ -40,7 +37,8 @@ export function traced<Name extends keyof Traced, T>(
   return isTraced(span) ? span.tracePromise(work, context()) : work()
 }
 
-export function publishToChannel<Name extends EventName>(event: Name, localNode: string, payload: Payload<Name>): void {
+/** Publishes the payload of an event on its channel, with the name of the local node (an `EventMessage`). */
+export function publishToChannel(event: string, localNode: string, payload: object): void {
   const eventChannel = channels.get(event) ?? getOrCreate(channels, event, () => channel(`enmesh:${event}`))
-  if (eventChannel.hasSubscribers) eventChannel.publish({ localNode, ...payload } satisfies EventMessage<Name>)
+  if (eventChannel.hasSubscribers) eventChannel.publish({ localNode, ...payload })
 }

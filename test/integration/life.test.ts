@@ -87,7 +87,7 @@ describe('stream limits', () => {
     const gaps = node2.seen('replication:gap').map(({ from, to }) => ({ from, to }))
     assert.deepEqual(gaps, [{ from: 2, to: 6 }])
     await editStreams(node1, {})
-    await eventually('there are none', async () => (await limitsOf(cluster, node1))?.max_msgs === -1)
+    await eventually('the limit is removed', async () => (await limitsOf(cluster, node1))?.max_msgs === -1)
     await writeAll(node1, numbered('c', 10))
     assert.equal((await limitsOf(cluster, node1))?.messages, 14)
     assert.deepEqual(await Promise.all(kinds.map((kind) => node1.pid(kind))), pids, 'no server was restarted')
@@ -166,7 +166,7 @@ describe('a full disk', () => {
       assert.ok(took < 3_000, `it took ${took} ms`)
     }
     await eventually(
-      'it is told',
+      'it is reported',
       () =>
         node1
           .seen('mesh:state')
@@ -197,7 +197,7 @@ describe('a full disk', () => {
     await editStreams(files, { path: disk })
     fill(join(disk, 'filler'))
     const node = await cluster.open(files, { tables, options: { publishTimeout: 500 } })
-    await eventually('it is told', () => /is full/.test(node.seen('mesh:state').at(-1)?.reason ?? ''))
+    await eventually('it is reported', () => /is full/.test(node.seen('mesh:state').at(-1)?.reason ?? ''))
     assert.deepEqual(
       (await writeAll(node, ['early'])).map(({ code }) => code),
       ['publish_timeout'],
@@ -352,7 +352,7 @@ test('a port taken by another process while a killed leaf restarts', async (t) =
   await subscribe(node1, node2, { dog: 'both' })
   const letGo = await takePort(t, node1, 'leaf', node1.ports.leaf)
   const reason = new RegExp(`Port ${node1.ports.leaf} .*leafServer.network.port.* is in use`)
-  await eventually('it is told', () => node1.seen('mesh:state').some((each) => reason.test(each.reason ?? '')))
+  await eventually('it is reported', () => node1.seen('mesh:state').some((each) => reason.test(each.reason ?? '')))
   assert.ok(
     logged.some((line) => reason.test(line)),
     logged.join('\n'),
@@ -377,7 +377,7 @@ test('a hub that cannot restart is reported; commits are stored meanwhile and ar
   await subscribe(node1, node2, { dog: 'both' })
   const letGo = await takePort(t, node1, 'hub', node1.ports.hub)
   const last = () => node1.seen('mesh:state').at(-1)
-  await eventually('it is told', () => /hub server.* is in use/.test(last()?.reason ?? ''))
+  await eventually('it is reported', () => /hub server.* is in use/.test(last()?.reason ?? ''))
   assert.equal(last()?.state, 'connected')
   const outcomes = await writeAll(node1, ['meanwhile'])
   assert.deepEqual(
@@ -385,7 +385,7 @@ test('a hub that cannot restart is reported; commits are stored meanwhile and ar
     ['stored'],
   )
   await letGo()
-  await eventually('it is told that it is back', () => last()?.reason === undefined)
+  await eventually('its return is reported', () => last()?.reason === undefined)
   await quiet([node1, node2])
   assert.deepEqual(received(node2, node1), ['meanwhile'])
 })

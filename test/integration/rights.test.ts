@@ -114,7 +114,7 @@ const attackers: [
   name: string,
   client: (t: TestContext, nodes: Awaited<ReturnType<typeof scene>>) => Promise<NatsConnection>,
 ][] = [
-  ['a node of ours', async (_, { cluster, node2 }) => cluster.client(node2, 'hub')],
+  ['a node of the cluster', async (_, { cluster, node2 }) => cluster.client(node2, 'hub')],
   ['a hub of nobody’s', async (t, { node1 }) => foreignHub(t, node1)],
   ['a leaf of nobody’s', async (t, { node1 }) => foreignLeaf(t, node1)],
 ]

@@ -243,7 +243,7 @@ describe('rejected', () => {
     await chown(path, 12_345, 12_345)
     await assert.rejects(cluster.open(files), {
       code: 'directory_unusable',
-      message: new RegExp(`folder ${path} .*belongs to`),
+      message: new RegExp(`Directory ${path} .*belongs to`),
     })
     assert.deepEqual(await readdir(path), [])
     for (const kind of kinds) assert.equal(await serverPid(files, kind), undefined)

@@ -136,10 +136,10 @@ describe('with TLS', { concurrency: 2 }, () => {
     const cases: [tls: object, error: { code: string; message: RegExp }][] = [
       [
         { certificate: 'tls/none.pem' },
-        { code: 'tls_invalid', message: /clustering\.tls\.certificate, .*none\.pem, .*ENOENT/ },
+        { code: 'tls_invalid', message: /clustering\.tls\.certificate: .*none\.pem, .*ENOENT/ },
       ],
-      [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate, / }],
-      [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey, / }],
+      [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate: / }],
+      [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey: / }],
       [{ privateKey: 'other/key.pem' }, { code: 'tls_invalid', message: /does not belong to the certificate/ }],
       [{ privateKey: null }, { code: 'config_rejected', message: /clustering\.tls\.privateKey is missing/ }],
       [{ certificateAuthority: null }, { code: 'config_rejected', message: /certificateAuthority is missing/ }],

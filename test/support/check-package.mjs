@@ -81,8 +81,8 @@ function inNode(probe, ...args) {
     timeout: patience,
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
   })
-  const told = child.output?.[3]
-  return { ...child, late: child.error?.code === 'ETIMEDOUT', answer: told ? JSON.parse(told) : undefined }
+  const answer = child.output?.[3]
+  return { ...child, late: child.error?.code === 'ETIMEDOUT', answer: answer ? JSON.parse(answer) : undefined }
 }
 
 // In these two functions, `require` is that of the child. It comes first, because a loaded module hides errors of `require`.
@@ -202,14 +202,14 @@ function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')
   const literally = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
   // Only at the beginning of a path: /proc/1/root does not contain a home of /root.
-  const ours = [root, homedir()]
+  const localPaths = [root, homedir()]
     .filter((path) => dirname(path) !== path)
     .map((path) => new RegExp(`(?<![\\w.}-])${literally(slashes(path))}(?![\\w.$-])`))
 
   for (const [file, content] of files) {
     if (!isAllowed(file)) fault('the tarball contains a file that does not belong to the package', file)
     const text = slashes(content)
-    for (const path of ours) {
+    for (const path of localPaths) {
       const at = text.search(path)
       if (at >= 0) fault('a path of this machine occurs in', `${file} (${firstLine(text.slice(at, at + 60))})`)
     }

@@ -377,7 +377,7 @@ export const reading = (node: TestNode, other: TestNode, table: string, timeout?
 const clientOf = (port: number, user: string = clusterUser): Promise<NatsConnection> =>
   connect({ servers: `127.0.0.1:${port}`, user, pass: clusterPassword, waitOnFirstConnect: true })
 
-/** The stream of a table on the client's node; undefined when there is none. */
+/** The stream of a table on the client's node; undefined when it does not exist. */
 export async function streamInfo(
   client: NatsConnection,
   database: string,

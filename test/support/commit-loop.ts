@@ -75,8 +75,8 @@ export const commitOf =
     const routed = addRoutes(counting, 'hub', [{ host: `hub${number}`, port: number }]).manifest
     const dog = { database: 'dev', table: 'dog', publish: number % 2 === 0, subscribe: true }
     const other = { database: 'dev', table: `table${number % 5}`, publish: true, subscribe: number % 3 === 0 }
-    const mended = setSubscriptions(routed, 'node2', [dog])
-    return setSubscriptions(mended, `other${number % 3}`, [other], { replace: true })
+    const fixed = setSubscriptions(routed, 'node2', [dog])
+    return setSubscriptions(fixed, `other${number % 3}`, [other], { replace: true })
   }
 
 /** The number of the last commit of a manifest. */

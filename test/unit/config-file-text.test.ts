@@ -72,7 +72,7 @@ clustering: # ours
         network:
             routes: null      # none yet
     nodes:
-        # our twin
+        # our copy
         - name: node2 # next door
           subscriptions:
               # only ours
@@ -295,7 +295,7 @@ describe('editing the configuration', () => {
 
   it('removes the last node', () => {
     const text = edit(host, (manifest) => removeNode(manifest, 'node2'))
-    assert.match(text, /\n {4}nodes: null\n {8}# our twin\n# the rest\nlogging:\n- a\n- "b"\n$/)
+    assert.match(text, /\n {4}nodes: null\n {8}# our copy\n# the rest\nlogging:\n- a\n- "b"\n$/)
   })
 
   it('reorders items together with the comments above them', () => {

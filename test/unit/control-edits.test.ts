@@ -57,7 +57,7 @@ const names = ({ nodes }: Manifest) => nodes.map(({ name }) => name).join()
 
 const watched = ['manifest:changed', 'config:rejected', 'config:missing'] as const satisfies readonly EventName[]
 type Watched = (typeof watched)[number]
-type Told = { [Name in Watched]: { event: Name } & Payload<Name> }[Watched]
+type Reported = { [Name in Watched]: { event: Name } & Payload<Name> }[Watched]
 
 /** A manager with a separate file, and its events about that file in order. */
 async function manage(test: TestContext, content: string, place?: (directory: string) => Promise<string>) {
@@ -67,10 +67,10 @@ async function manage(test: TestContext, content: string, place?: (directory: st
   if (!place) await writeFile(path, content)
   const cluster = await ClusterManager.open({ configFile: path, host: new MemoryHost() })
   test.after(() => cluster.close())
-  const reported: Told[] = []
-  for (const event of watched) cluster.on(event, (payload) => reported.push({ event, ...payload } as Told))
+  const reported: Reported[] = []
+  for (const event of watched) cluster.on(event, (payload) => reported.push({ event, ...payload } as Reported))
   const next = async <Name extends Watched>(event: Name): Promise<Payload<Name>> => {
-    const first = await eventually(`${event} is told`, () => reported.shift())
+    const first = await eventually(`${event} is emitted`, () => reported.shift())
     assert.equal(first.event, event, JSON.stringify(first))
     return first as never
   }
@@ -563,7 +563,7 @@ describe('invalid files', () => {
         // The fix may not have been read yet: then the invalid file still rejects.
         assert.ok(rejected(error))
       })
-      await eventually(`${what} is mended`, () => cluster.setRoutes({ server: 'hub', routes: [] }).catch(() => false))
+      await eventually(`${what} is fixed`, () => cluster.setRoutes({ server: 'hub', routes: [] }).catch(() => false))
       assert.deepEqual(reported, [], what)
     }
   })

@@ -243,7 +243,7 @@ describe('listeners', () => {
       await eventually('the edit is heard', () => heard.includes('d'))
       assert.deepEqual(heard, ['api', 'b', 'c', 'file', 'd'])
       assert.equal(once, 1)
-      await eventually('every failure is told', () => failed.length === 5)
+      await eventually('every failure is reported', () => failed.length === 5)
       assert.deepEqual(failed.map(([event, message]) => `${event} ${message}`).sort(), [
         'manifest:changed rejected',
         'manifest:changed rejected',

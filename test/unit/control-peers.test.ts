@@ -757,11 +757,11 @@ describe('an invalid request', { concurrency: 4 }, () => {
       ],
       ['attributes as text', { ...good(), subscriptions: onWire({ dog: 'both' }, { attributes: 'id' }) }],
       ['more than a manifest can bear', { ...good(), subscriptions: Array(10_001).fill(onWire({ dog: 'both' })[0]) }],
-      ['a revision that is none', { ...good(), revision: 'yesterday' }],
+      ['an invalid revision', { ...good(), revision: 'yesterday' }],
       ['a revision of next year', { ...good(), revision: makeTimestamp(Date.now() + 3e10, 0, 'probe') }],
       ['a replacement as text', { ...good(), replace: 'yes' }],
-      ['entries that are none', { operation: 'compare_node', node_name: 'probe', entries: onWire({ dog: 'both' }) }],
-      ['a range that is none', { operation: 'compare_node', node_name: 'probe', entries: [], range: 'all' }],
+      ['invalid entries', { operation: 'compare_node', node_name: 'probe', entries: onWire({ dog: 'both' }) }],
+      ['an invalid range', { operation: 'compare_node', node_name: 'probe', entries: [], range: 'all' }],
     ]
     for (const [what, body] of bad) assertRefused(await probe.send('node1', body), what)
     await Promise.all(

@@ -139,7 +139,7 @@ describe('observability', () => {
     const network = new MemoryNetwork()
     const cluster = await startCluster(1, { network })
     const configFile = join(directory, 'config.yaml')
-    await writeFile(configFile, 'clustering: { enabled: true, nodeName: observed, user: somebody }\n')
+    await writeFile(configFile, 'clustering: { enabled: true, nodeName: observed, user: cluster_user }\n')
     const host = new MemoryHost({ tables: [dog] })
     const manager = await openObserved({ configFile, host, mesh: network.mesh() }, log)
     t.after(async () => {

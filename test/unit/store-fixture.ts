@@ -14,42 +14,47 @@ export async function temporaryDirectory(test: TestContext): Promise<string> {
   return directory
 }
 
-export type Told = { commit?: Commit; rejected?: readonly Problem[]; missing?: readonly Problem[]; limited?: Settings }
+export type Reported = {
+  commit?: Commit
+  rejected?: readonly Problem[]
+  missing?: readonly Problem[]
+  limited?: Settings
+}
 
 /** The events of a store; `next` waits for the next one. */
 
 export class Listener {
-  readonly #told: Told[] = []
+  readonly #reported: Reported[] = []
   #wake: () => void = () => {}
 
   constructor(store: ManifestStore) {
-    const tell = (reported: Told) => {
-      this.#told.push(reported)
+    const report = (reported: Reported) => {
+      this.#reported.push(reported)
       this.#wake()
     }
     store.listen({
-      committed: (commit) => tell({ commit }),
-      rejected: (rejected) => tell({ rejected }),
-      missing: (missing) => tell({ missing }),
-      limitsChanged: (limited) => tell({ limited }),
+      committed: (commit) => report({ commit }),
+      rejected: (rejected) => report({ rejected }),
+      missing: (missing) => report({ missing }),
+      limitsChanged: (limited) => report({ limited }),
     })
   }
 
   get pending(): number {
-    return this.#told.length
+    return this.#reported.length
   }
 
-  async next(): Promise<Told> {
+  async next(): Promise<Reported> {
     const deadline = setTimeout(() => {
-      throw new Error('The store told nothing within 10 s')
+      throw new Error('The store reported nothing within 10 s')
     }, 10_000)
-    while (this.#told.length === 0) {
+    while (this.#reported.length === 0) {
       await new Promise<void>((wake) => {
         this.#wake = wake
       })
     }
     clearTimeout(deadline)
-    return this.#told.shift() as Told
+    return this.#reported.shift() as Reported
   }
 }
 
