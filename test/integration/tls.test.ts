@@ -136,7 +136,7 @@ describe('with TLS', { concurrency: 2 }, () => {
     const cases: [tls: object, error: { code: string; message: RegExp }][] = [
       [
         { certificate: 'tls/none.pem' },
-        { code: 'tls_invalid', message: /clustering\.tls\.certificate: .*none\.pem, .*ENOENT/ },
+        { code: 'tls_invalid', message: /clustering\.tls\.certificate: .*none\.pem .*ENOENT/ },
       ],
       [{ certificate: 'tls/key.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.certificate: / }],
       [{ privateKey: 'tls/certificate.pem' }, { code: 'tls_invalid', message: /clustering\.tls\.privateKey: / }],
