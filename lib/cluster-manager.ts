@@ -1,18 +1,21 @@
-// The one object that a database creates. This is how a transaction travels from one node to another:
+// The entry point: a database opens one ClusterManager. This is how a transaction travels from one node to another:
 //
 // 1. The database commits the transaction together with its timestamp and an outbox entry, and calls `publish`. The publisher
 //    reads the outbox in order, splits each transaction by table, and appends each part to the stream of its table on the local
 //    leaf server. When the leaf has acknowledged every part, the entry leaves the outbox.
-// 2. Every node that subscribes to the table has a subscriber. It reads the stream on the leaf of the first node, through the hubs
-//    of both nodes, and starts behind its checkpoint. It passes batches to `host.apply`, which stores the rows and the new
-//    checkpoint in one transaction of the database. The subscriber acknowledges nothing: the checkpoint is its position.
+// 2. Every node that subscribes to the table has a subscriber. It reads the stream on the leaf of the origin node, through the hubs
+//    of both nodes, from its checkpoint on. It passes batches to `host.apply`, which stores the rows and the new checkpoint in one
+//    transaction of the database. Messages are not acknowledged to the server: the checkpoint alone is the position.
 //
-// When the network between two nodes is cut, both go on: the database commits, and the local leaf stores. The subscribers of the
-// unreachable node wait. When it is reachable again, they continue behind their checkpoints. Nothing is lost, because the stream
-// still has it. Nothing is applied twice, because the checkpoint moved together with the rows. When the local leaf is down, the
-// outbox keeps what it missed.
+// When the network between two nodes is cut, both continue: the database commits, and the local leaf stores. On each side, the
+// subscribers of the other node wait. When the network is back, they continue after their checkpoints. Nothing is lost: the stream
+// keeps all transactions, unless limits are set; a loss by limits is reported as a gap. Nothing is applied twice, because the
+// checkpoint was stored together with the rows. While the local leaf is down, transactions stay in the outbox.
 //
-// `cluster/service.ts` builds the parts named here, `cluster/reconcile.ts` brings commits of the manifest into effect.
+// A new subscriber has no checkpoint. It begins at the end of the stream, or at `start_time`; existing rows are not copied.
+//
+// `cluster/service.ts` builds these parts. The manifest is the cluster configuration in the YAML file; when it changes,
+// `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
@@ -128,7 +131,7 @@ export class ClusterManager extends SafeEmitter {
     })
   }
 
-  /** Idempotent. Waits for what is in flight, then ends both servers. The outbox keeps what was not acknowledged. */
+  /** Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
@@ -168,7 +171,7 @@ export class ClusterManager extends SafeEmitter {
     return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
   }
 
-  /** One entry a remote table: state, position, lag, last error, gaps, messages in quarantine. */
+  /** One entry per remote table: state, position, lag, last error, gaps, messages in quarantine. */
   subscriptions(): SubscriptionStatus[] {
     return this.#service?.replicator.status() ?? []
   }
@@ -199,7 +202,7 @@ export class ClusterManager extends SafeEmitter {
 
   // --- transactions -------------------------------------------------------------------------------------------------------
 
-  /** Take it inside the database's write transaction and store it with the rows. Higher than every timestamp issued or applied before. */
+  /** Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied before. */
   timestamp(): Timestamp {
     return this.#clock.timestamp()
   }
@@ -222,7 +225,7 @@ export class ClusterManager extends SafeEmitter {
 
   // --- operations ---------------------------------------------------------------------------------------------------------
 
-  /** `cluster_set_routes`: adds the routes that neither list has. */
+  /** `cluster_set_routes`: adds the routes that are in neither list, of the hub or of the leaf. */
   setRoutes = this.#operation('cluster_set_routes')
   /** `cluster_get_routes` */
   getRoutes = this.#operation('cluster_get_routes')
@@ -242,7 +245,7 @@ export class ClusterManager extends SafeEmitter {
   status = this.#operation('cluster_status')
   /** `cluster_network`: every node whose hub answers. */
   network = this.#operation('cluster_network')
-  /** `purge_stream`: of one local table. */
+  /** `purge_stream`: removes transactions from the stream of one local table. */
   purgeStream = this.#operation('purge_stream')
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
@@ -284,7 +287,7 @@ export class ClusterManager extends SafeEmitter {
     })
   }
 
-  /** Resolves when what `work` changed is in effect, or after `requestTimeout`: a server that is down may take longer. */
+  /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
   async #run<T>(work: () => Promise<T>): Promise<T> {
     if (this.#state !== 'open') throw clusterError('closed')
     try {

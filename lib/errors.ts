@@ -215,7 +215,7 @@ export class ClusterError extends Error {
   readonly hint: string
   /** The same call may succeed later, without a change by the caller. */
   readonly retryable: boolean
-  /** One entry a fault, for `invalid_request`. */
+  /** One entry per fault, for `invalid_request`. */
   readonly issues?: readonly Issue[]
 
   constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly Issue[] } = {}) {

@@ -1,5 +1,5 @@
-// What follows from a commit: the routes of the mesh, the running subscriptions and the stream limits are brought in line with
-// the newest configuration. A step that fails is logged and tried again until it succeeds or a newer configuration replaces it.
+// After every commit, brings the routes of the mesh, the running subscriptions and the stream limits in line with the newest
+// configuration. A step that fails is logged and retried until it succeeds or a newer configuration replaces it.
 
 import { reasonOf } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'

@@ -1,6 +1,6 @@
 // Everything that runs only while clustering is enabled: builds the parts, connects them, starts them, ends them.
 //
-// What needs what: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
+// Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
 
@@ -32,7 +32,7 @@ export type ServiceOptions = {
   emit: Emit
 }
 
-/** What is opened before the parts that use it. */
+/** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
 /** Steps of `open` that `progress` reports. */
@@ -138,7 +138,7 @@ export class Service {
     return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
   }
 
-  /** Waits for transactions in flight, then ends both servers. The outbox keeps what was not acknowledged. */
+  /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
     await this.publisher.close()
     await this.#end()

@@ -6,7 +6,7 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 
-/** `opening`: `open` has not resolved yet; `closing`: calls are rejected, and what is in flight ends. */
+/** `opening`: `open` has not resolved yet; `closing`: new calls are rejected, calls in progress end. */
 export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
 
 /** Safe to pass to code that must not change anything: frozen, without methods that change state. */
@@ -19,7 +19,7 @@ export interface ClusterView {
   readonly meshState: MeshState | undefined
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[]
-  /** One entry a remote table. */
+  /** One entry per remote table. */
   subscriptions(): SubscriptionStatus[]
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined

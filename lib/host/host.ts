@@ -150,14 +150,14 @@ export interface Host {
   deleteCheckpoint(source: RemoteTable): Promise<void>
 
   /**
-   * The outbox, oldest first, in commit order. With `after`, only the transactions behind that one; a host that
-   * ignores `after` is slower, not wrong. If that transaction is gone, everything that is left. The consumer may pause for
+   * The outbox, oldest first, in commit order. With `after`, only the transactions after that one; a host that
+   * ignores `after` is slower, not wrong. If the outbox no longer has that transaction, all of it. The consumer may pause for
    * long between two transactions and may stop early. Transactions that are committed or confirmed meanwhile may or may not
    * appear: a later call returns what is missing.
    */
   readOutbox?(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction>
   /**
-   * In one transaction of the database: stores `positions` (one entry a table, replacing the previous entry), and removes from
+   * In one transaction of the database: stores `positions` (one entry per table, replacing the previous entry), and removes from
    * the outbox every transaction up to and including `upTo`. Without `upTo` nothing is removed. `keep` contains the ids of
    * transactions that can never be sent, for example because they are too large: they stay in the outbox until an
    * operator removes them.

@@ -1,4 +1,4 @@
-// The port to the network between nodes: requests, announcements, and one append-only stream a table on each node.
+// The port to the network between nodes: requests, announcements, and one append-only stream per table on each node.
 // Its names are nodes and tables; subjects, domains and servers belong to the implementation.
 
 import type { RemoteTable } from '../host/host.ts'

@@ -48,7 +48,7 @@ export class OutboxConfirmation {
 
   /**
    * Confirms the longest prefix of the outbox whose transactions are wholly stored. So the outbox holds of each table exactly
-   * the transactions behind the table's confirmed position, and a count shows which of them a stream has already.
+   * the transactions after the table's confirmed position, and a count shows which of them a stream has already.
    */
   async #confirm(): Promise<void> {
     const { outbox, logger, pending, rejected, onConfirmed } = this.#options

@@ -1,4 +1,4 @@
-// Passes over the outbox: each reads the transactions behind the cursor, and waits while too much is in flight.
+// Passes over the outbox: each reads the transactions after the cursor, and waits while too much is in flight.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
@@ -18,7 +18,7 @@ export type OutboxReaderOptions = {
 }
 
 const RETRY_DELAY_MS = 1_000
-/** New transactions after which a pass ends, which bounds `#confirmedInPass`; the next pass starts behind them. */
+/** New transactions after which a pass ends, which bounds `#confirmedInPass`; the next pass starts after them. */
 const MAX_PASS_TRANSACTIONS = 10_000
 
 export class OutboxReader {

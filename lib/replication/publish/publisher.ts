@@ -184,7 +184,7 @@ export class Publisher implements PartListener {
     this.#confirmation.schedule()
   }
 
-  /** Queues every part behind the parts that its table has queued already. */
+  /** Queues every part after the parts that its table has queued already. */
   #enqueue(transaction: Transaction): void {
     const { id } = transaction
     const pending = new PendingTransaction(transaction, this.#calls.takeUnread(id))

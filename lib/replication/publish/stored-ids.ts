@@ -27,7 +27,7 @@ export async function readStoredIds(
   const ids = new Map<number, string>()
   if (to < from) return ids
   const reader = await mesh.read({ node, ...table }, from, { timeout, maxMessages: window })
-  // A reader that is lost or receives nothing would wait without end.
+  // A reader that is lost or receives nothing would wait forever.
   const timer = setTimeout(() => reader.close(), timeout)
   try {
     for (let sequence = from - 1; sequence < to; ) {

@@ -40,7 +40,7 @@ export type StreamWriterOptions = {
 /**
  * The stream has neither holes nor repeats: each append names the expected last sequence and the id of the message ahead of it,
  * and the server rejects a message that does not follow. After any failure `resync` reads the stream's position, and appending
- * continues behind it.
+ * continues after it.
  */
 export class StreamWriter {
   readonly #options: StreamWriterOptions
@@ -92,7 +92,7 @@ export class StreamWriter {
   }
 
   /**
-   * Creates the stream if it is missing, reads its position and continues behind it. The number of queued entries that the stream
+   * Creates the stream if it is missing, reads its position and continues after it. The number of queued entries that the stream
    * stored without an acknowledgement is its last sequence minus the last acknowledged one; their ids are checked too. Never
    * runs during a purge, because both change the description. Rejects as the mesh and the host do.
    */

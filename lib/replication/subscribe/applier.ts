@@ -77,7 +77,7 @@ export class Applier {
   }
 
   /**
-   * Moves the checkpoint behind the message at `position`, which is in quarantine now. `transaction` is there if the message is
+   * Moves the checkpoint past the message at `position`, which is in quarantine now. `transaction` is there if the message is
    * readable. Resolves with false when the transaction arrived by another path meanwhile and needs no quarantine.
    */
   async quarantine(

@@ -1,4 +1,4 @@
-// Retries what the host rejects, without end: a subscription never skips a transaction by itself.
+// Retries what the host rejects, until it succeeds: a subscription never skips a transaction by itself.
 
 import { reasonOf } from '../../errors.ts'
 import type { RemoteTable } from '../../host/host.ts'

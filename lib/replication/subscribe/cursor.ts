@@ -118,7 +118,7 @@ export class Cursor {
       const lost = index >= 0 ? (epochs[index]!.last ?? sequence) : sequence + 1
       // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
       const replayed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
-      // An epoch that begins behind older messages continues a stream that was restored from a backup.
+      // An epoch that begins after older messages continues a stream that was restored from a backup.
       await this.#startEpoch(
         next.epoch,
         next.from - 1 + replayed,
@@ -142,7 +142,7 @@ export class Cursor {
   }
 
   /**
-   * Continues in `epoch` behind `sequence`. `lastLost`: the last lost sequence of the previous epoch. `replayed`: number of messages
+   * Continues in `epoch` after `sequence`. `lastLost`: the last lost sequence of the previous epoch. `replayed`: number of messages
    * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint.
    */
   #startEpoch(epoch: string, sequence: number, lastLost: number, reason: GapReason, replayed = 0): Promise<void> {
@@ -151,7 +151,7 @@ export class Cursor {
     return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, replayed)
   }
 
-  /** Continues behind `to`, in the same epoch. */
+  /** Continues after `to`, in the same epoch. */
   async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number): Promise<void> {
     for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence))
       await this.#moveTo({ epoch: this.checkpoint.epoch, sequence: gap.to }, gap.from, gap.to, gap.reason)

@@ -8,7 +8,7 @@ import type { Position } from './applier.ts'
 export class PendingBatch {
   readonly transactions: RemoteTransaction[] = []
   bytes = 0
-  /** The position behind the last transaction. */
+  /** The position after the last transaction. */
   readonly position: Position
 
   constructor({ applied: _, quarantined: __, gaps: ___, ...position }: Checkpoint) {
@@ -21,7 +21,7 @@ export class PendingBatch {
     advance(this.position, entry, epoch)
   }
 
-  /** The position behind this entry, which is not part of the batch. */
+  /** The position after this entry, which is not part of the batch. */
   positionBehind(entry: Entry, epoch: string): Position {
     return advance({ ...this.position }, entry, epoch)
   }

@@ -1,4 +1,4 @@
-// Replicates one remote table: reads its stream behind the checkpoint and applies it to the database in batches.
+// Replicates one remote table: reads its stream from the checkpoint on and applies it to the database in batches.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
@@ -322,7 +322,7 @@ export class Subscriber {
     this.#startBatch()
   }
 
-  /** Moves a message to quarantine and continues behind it. Waits while the quarantine is full: no message is dropped. */
+  /** Moves a message to quarantine and continues with the next one. Waits while the quarantine is full: no message is dropped. */
   #quarantine(entry: Entry, epoch: string, fault: string, transaction?: RemoteTransaction): Promise<void> {
     const { source, quarantine, applier, events } = this.#options
     return this.#moveCheckpoint(() => {
