@@ -41,7 +41,7 @@ export const errors = {
     400,
     (operation: string) => `Operation '${operation}' not found`,
     false,
-    'The README lists the operations.',
+    'lib/operations/README.md lists the operations.',
   ),
   /** HarperDB */
   clustering_disabled: defineError(
@@ -172,7 +172,7 @@ export const errors = {
     500,
     (reason: string) => `No usable nats-server: ${reason}`,
     false,
-    'Install nats-server 2.9 or later, 2.14.3 or later recommended (macOS: brew install nats-server; Debian, Docker: README, "Which nats-server"), or set the option `natsServer` or NATS_SERVER to the path of the binary.',
+    'Install nats-server 2.9 or later, 2.14.3 or later recommended (macOS: brew install nats-server; Debian, Docker: lib/mesh/README.md), or set the option `natsServer` or NATS_SERVER to the path of the binary.',
   ),
   port_taken: defineError(
     500,

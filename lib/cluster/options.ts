@@ -80,7 +80,15 @@ const numberNames = Object.keys(bounds) as NumberName[]
 export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
   Record<NumberName, number> & { logger: Logger }
 
-const HOST_METHODS = ['info', 'describe', 'createTable', 'apply', 'loadCheckpoint', 'deleteCheckpoint'] as const
+const HOST_METHODS = [
+  'info',
+  'lastTimestamp',
+  'describe',
+  'createTable',
+  'apply',
+  'loadCheckpoint',
+  'deleteCheckpoint',
+] as const
 const OPTION_NAMES: readonly string[] = [
   'configFile',
   'host',

@@ -228,6 +228,10 @@ test('unknown and invalid options are rejected by name', async () => {
     [{ ...file, colour: 'red' }, "Unknown option 'colour'."],
     [{ ...file, logger: { warn() {}, error() {} } }, "Option 'logger.debug' must be a function, received undefined"],
     [{ ...file, requestTimeout: '5' }, "Option 'requestTimeout' must be an integer from 100 to 600000, received '5'"],
+    [
+      { ...file, host: Object.assign(new MemoryHost(), { lastTimestamp: undefined }) },
+      "Option 'host.lastTimestamp' must be a function, received undefined",
+    ],
     [{}, "Option 'configFile' must be a path, received undefined"],
   ] as const)
     await assert.rejects(open(options), { code: 'invalid_option', message })
