@@ -38,7 +38,7 @@ export function addRange(ranges: readonly SequenceRange[], from: number, to: num
   return [...before, joined, ...after]
 }
 
-export const removeSequence = (ranges: readonly SequenceRange[], sequence: number): SequenceRange[] =>
+const removeSequence = (ranges: readonly SequenceRange[], sequence: number): SequenceRange[] =>
   ranges.flatMap(([from, to]): SequenceRange[] => {
     if (sequence < from || sequence > to) return [[from, to]]
     const left: SequenceRange[] = [

@@ -139,7 +139,7 @@ export const ADVISORIES: readonly Advisory[] = [
  */
 const OLDEST_MAINTAINED = [2, 12, 0] as const
 /** The first version of each maintained branch with all fixes. */
-export const RECOMMENDED = '2.14.3 or later, or 2.12.12 or later of 2.12'
+const RECOMMENDED = '2.14.3 or later, or 2.12.12 or later of 2.12'
 
 /** False for versions of branches in which known holes stay open. */
 export const isMaintained = (version: Version): boolean => isAtLeast(version, OLDEST_MAINTAINED)

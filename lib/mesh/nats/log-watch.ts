@@ -68,7 +68,7 @@ const REJECTIONS: [pattern: RegExp, reason: string][] = [
 ]
 
 /** The rejected peer and the reason; undefined when the line reports no rejection. */
-export function parseRejection(text: string): { peer: string; reason: string } | undefined {
+function parseRejection(text: string): { peer: string; reason: string } | undefined {
   const found = REJECTIONS.find(([pattern]) => pattern.test(text))
   if (!found) return undefined
   const peer = /(\S+:\d+) - [rlc]id/.exec(text)?.[1] ?? /\b([\w.-]+:\d+)\b/.exec(text)?.[1] ?? 'unknown'
