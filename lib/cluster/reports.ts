@@ -24,15 +24,25 @@ export const subscriptionReports = (emit: Emit, logger: Logger): SubscriberEvent
     emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
   applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
   gap: (source, from, to, reason) => {
-    logger.warn({ ...source, from, to, reason }, 'replication gap: transactions lost before they were read')
+    const message =
+      reason === 'checkpoint_lost'
+        ? 'checkpoint lost: reading the stream from its first message'
+        : 'replication gap: transactions lost before they were read'
+    logger.warn({ ...source, from, to, reason }, message)
     emit('replication:gap', { source, from, to, reason })
   },
-  stalled: (source, sequence, error, attempts) => {
-    logger.warn({ ...source, sequence, reason: error, attempts }, 'database rejected a batch, retrying')
-    emit('replication:stalled', { source, sequence, error, attempts })
+  stalled: (source, { sequence, id }, error, attempts) => {
+    const at = { sequence, ...(id === undefined ? {} : { id }) }
+    logger.warn({ ...source, ...at, reason: error, attempts }, 'subscription stalled, retrying')
+    emit('replication:stalled', { source, error, attempts, ...at })
   },
   quarantined: (source, sequence, error) => {
     logger.error({ ...source, sequence, reason: error }, 'transaction quarantined')
     emit('replication:quarantined', { source, sequence, error })
   },
 })
+
+export function reportTableCreated(emit: Emit, logger: Logger, payload: ClusterEvents['table:created'][0]): void {
+  logger.info({ ...payload }, 'table created for a subscription')
+  emit('table:created', payload)
+}

@@ -2,6 +2,7 @@
 // arrives. The only owner of the checkpoints of the table's sources.
 
 import type { Checkpoint, Host, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
+import { MeshError, type TableName } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
@@ -17,6 +18,8 @@ export type ApplierOptions = {
   relayEnabled: boolean
   counters: ReplicationCounters
   relay(transactions: Transaction[]): void
+  /** Throws when a transaction does not fit the local table. */
+  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */
@@ -26,6 +29,8 @@ export class Applier {
   readonly #options: ApplierOptions
   /** The latest checkpoint of every source of this table, by node. Together they contain all applied ranges. */
   readonly #checkpoints = new Map<string, Checkpoint>()
+  /** Nodes whose checkpoints went with the dropped table: nothing is applied before they are loaded again. */
+  readonly #dropped = new Set<string>()
   readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
@@ -35,10 +40,21 @@ export class Applier {
   /** Reads the checkpoint of this source from the database. */
   loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
     return this.#queue.run(async () => {
-      const checkpoint = await this.#options.host.loadCheckpoint(source)
+      const { host } = this.#options
+      // A batch that was in progress may have stored it again after the table was dropped.
+      if (this.#dropped.has(source.node)) await host.deleteCheckpoint(source)
+      const checkpoint = await host.loadCheckpoint(source)
+      this.#dropped.delete(source.node)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
+      else this.#checkpoints.delete(source.node)
       return checkpoint
     })
+  }
+
+  /** The local table was dropped: forgets the checkpoints of all sources. They are deleted when they are loaded again. */
+  onTableDropped(nodes: Iterable<string>): void {
+    for (const node of [...nodes, ...this.#checkpoints.keys()]) this.#dropped.add(node)
+    this.#checkpoints.clear()
   }
 
   /** The checkpoint that was last read or stored. */
@@ -59,13 +75,21 @@ export class Applier {
   }
 
   /**
-   * Moves the checkpoint without reading. `lost`: number of transactions in the gap. `replayed`: number of transactions before the
-   * new position that were applied in another epoch.
+   * Moves the checkpoint without reading. `lost`: number of transactions in new gaps. `newGaps`: their number, by default 1 if
+   * transactions are lost. `replayed`: number of transactions before the new position that were applied in another epoch.
    */
-  async move(source: RemoteTable, position: Position, { lost = 0, replayed = 0 } = {}): Promise<void> {
+  async move(
+    source: RemoteTable,
+    position: Position,
+    {
+      lost = 0,
+      newGaps = Math.min(lost, 1),
+      replayed = 0,
+    }: { lost?: number; newGaps?: number; replayed?: number } = {},
+  ): Promise<void> {
     await this.#step(source, (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = lost > 0 ? { gaps: { count: count + 1, lost: before + lost } } : {}
+      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.sequence - replayed + 1, position.sequence)
       const applied = builder.result()
@@ -133,9 +157,11 @@ export class Applier {
   }
 
   #step(source: RemoteTable, plan: (current: Checkpoint | undefined) => ApplyStep): Promise<number> {
-    const { host, node, relayEnabled, relay, counters } = this.#options
+    const { host, node, relayEnabled, relay, counters, validate } = this.#options
     return this.#queue.run(async () => {
+      if (this.#dropped.has(source.node)) throw new MeshError('reader_lost', 'the table was dropped')
       const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
+      validate(source, transactions)
       const relayed = relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
       const batch = { source, transactions, checkpoint, ...(relayed.length > 0 && { relay: relayed }) }
       await traced(
@@ -144,7 +170,7 @@ export class Applier {
         () => host.apply(batch),
       )
       if (relayed.length > 0) relay(relayed)
-      this.#checkpoints.set(source.node, checkpoint)
+      if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
       if (transactions.length > 0) counters.batches++
       counters.applied += transactions.length
       return transactions.length

@@ -10,9 +10,11 @@ import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -26,13 +28,14 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
 }
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
@@ -57,9 +60,12 @@ export class Replicator {
   /** Serializes starts and ends. */
   readonly #queue = new SerialQueue()
   readonly #progress: CatchUpProgress
+  readonly #tables: LocalTables
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -86,14 +92,15 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do.
+   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do. A running subscription that lost its
+   * checkpoint finds its own start.
    */
   setStart(source: RemoteTable, startTime?: string): Promise<void> {
     return this.#queue.run(async () => {
-      const { mesh, requestTimeout } = this.#options
+      const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       await this.#retryDeletes(source)
       if (isUnchanged(await applier.loadCheckpoint(source))) return
       const options = { timeout: requestTimeout }
@@ -174,6 +181,25 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = [...this.#subscribers.values()].filter(({ source }) => tableKey(source) === tableKey(table))
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const subscriber of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
+  }
+
   /** Waits a limited time for a database that does not answer. */
   async close(): Promise<void> {
     this.#progress.stop()
@@ -202,6 +228,8 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
@@ -238,7 +266,8 @@ export class Replicator {
 
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters, validate })
     this.#appliers.set(key, applier)
     return applier
   }
