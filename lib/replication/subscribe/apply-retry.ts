@@ -62,7 +62,7 @@ export class ApplyRetry {
   }
 
   /**
-   * Quarantines the transaction that is refused now, after one more attempt. Rejects subscription_not_stalled when there is none, or
+   * Quarantines the transaction that is refused now, after one more attempt. Rejects subscription_not_stalled without one, or
    * when this attempt succeeds; and as the quarantine and the host do.
    */
   quarantineRefused(): Promise<QuarantinedMessage> {
