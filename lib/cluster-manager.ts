@@ -230,7 +230,7 @@ export class ClusterManager extends SafeEmitter {
    * first message that the stream has. Has no effect while clustering is disabled.
    */
   tableDropped({ database, table }: { database: string; table: string }): void {
-    if (this.#state === 'open') this.#service?.replicator.onTableDropped({ database, table })
+    this.#service?.replicator.onTableDropped({ database, table })
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------

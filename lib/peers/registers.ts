@@ -47,6 +47,9 @@ const registerSchema = Compile(
   }),
 )
 
+/** ms of the system's time until the subscriptions that have begun are written. */
+const SAVE_DELAY_MS = 500
+
 /** JSON writes an unset value as null. */
 const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
 
@@ -76,7 +79,7 @@ export class Registers {
       const register = this.get(node, table)
       return register !== undefined && !register.removed && register.subscribe
     },
-    () => this.#save(),
+    () => this.#saveSoon(),
   )
   readonly #path: string | undefined
   readonly #clock: RevisionClock
@@ -87,6 +90,7 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  #delayedSave: NodeJS.Timeout | undefined
 
   private constructor(path: string | undefined, clock: RevisionClock, logger: Logger) {
     this.#path = path
@@ -210,6 +214,7 @@ export class Registers {
 
   /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
   async flush(): Promise<void> {
+    if (this.#delayedSave) this.#save()
     await this.#writing
   }
 
@@ -232,7 +237,14 @@ export class Registers {
     }
   }
 
+  /** Many subscriptions begin at once. After a crash before the write, the next start of the subscription notes it. */
+  #saveSoon(): void {
+    this.#delayedSave ??= setTimeout(() => this.#save(), SAVE_DELAY_MS).unref()
+  }
+
   #save(): void {
+    clearTimeout(this.#delayedSave)
+    this.#delayedSave = undefined
     this.#dirty = true
     this.#writing ??= this.#write().finally(() => {
       this.#writing = undefined
