@@ -1,14 +1,16 @@
-// The events and log lines that report a commit, and what subscriptions do.
+// The events and log lines that report what happens to the configuration, and what subscriptions do.
 
 import type { ClusterEvents, EventName } from '../events/events.ts'
-import type { Commit } from '../manifest/store.ts'
+import { type Problem, problemText } from '../manifest/config-text.ts'
+import type { Commit, StoreListener } from '../manifest/store.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
+import type { CheckedOptions } from './options.ts'
 
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
 /** `manifest:changed` comes first, then one event for each change. */
-export function reportCommit(emit: Emit, { previous, current, changes, cause }: Commit): void {
+function reportCommit(emit: Emit, { previous, current, changes, cause }: Commit): void {
   emit('manifest:changed', { previous, current, changes, cause })
   for (const change of changes) {
     if (change.type === 'route:added') emit(change.type, { server: change.server, route: change.route, cause })
@@ -16,6 +18,21 @@ export function reportCommit(emit: Emit, { previous, current, changes, cause }: 
     else if (change.type === 'node:added') emit(change.type, { node: change.node, cause })
     else if (change.type === 'node:updated') emit(change.type, { node: change.node, previous: change.previous, cause })
     else if (change.type === 'node:removed') emit(change.type, { node: change.node, cause })
+  }
+}
+
+export function storeReports(
+  emit: Emit,
+  { configFile: file, logger }: Pick<CheckedOptions, 'configFile' | 'logger'>,
+): Partial<StoreListener> {
+  const reportFile = (event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string) => {
+    logger.warn({ file, problems: problems.map(problemText) }, message)
+    emit(event, { problems })
+  }
+  return {
+    committed: (commit) => reportCommit(emit, commit),
+    rejected: (problems) => reportFile('config:rejected', problems, 'configuration file rejected'),
+    missing: (problems) => reportFile('config:missing', problems, 'configuration file missing'),
   }
 }
 
