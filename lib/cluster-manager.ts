@@ -22,7 +22,7 @@ import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
 import type { QuarantineControl } from './cluster/quarantine-control.ts'
-import { storeReports } from './cluster/reports.ts'
+import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
@@ -92,6 +92,7 @@ export class ClusterManager extends SafeEmitter {
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+      checked.logger.localNode = store.manifest.nodeName
       manager = new ClusterManager(checked, store, unlock)
       const timestamp = await checked.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
@@ -115,6 +116,7 @@ export class ClusterManager extends SafeEmitter {
     const { meter } = this.#options
     this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
     this.#state = 'open'
+    logOpened(this.#options, this.#store, this.#service?.mesh)
     this.#heldEvents.release()
   }
 
@@ -135,6 +137,7 @@ export class ClusterManager extends SafeEmitter {
     await this.#service?.close()
     await this.#unlock()
     this.#state = 'closed'
+    this.#options.logger.info({}, 'cluster manager closed')
   }
 
   // --- state --------------------------------------------------------------------------------------------------------------

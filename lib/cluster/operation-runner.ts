@@ -36,8 +36,8 @@ export class OperationRunner {
   }
 
   /** Runs an operation for code of this process. Rejects with a ClusterError. */
-  call<Name extends OperationName>(name: Name, body: unknown, options: OperationOptions): Promise<ResponseOf<Name>> {
-    return this.#run(() => this.#trace(name, () => call(this.#context(), name, body, options)))
+  call<Name extends OperationName>(name: Name, body: unknown, { signal }: OperationOptions): Promise<ResponseOf<Name>> {
+    return this.#run(() => this.#trace(name, () => call(this.#context(), name, body, { signal })))
   }
 
   /** Runs a request for a caller. The caller is checked before anything of the request is read. Rejects with a ClusterError. */

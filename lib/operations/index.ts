@@ -6,7 +6,7 @@ import type { ManifestStore } from '../manifest/store.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
 import { compileBody, readBody } from './body.ts'
 import { configureCluster } from './configure-cluster.ts'
-import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import type { HandlerOptions, Operation, OperationContext, OperationOptions } from './context.ts'
 import { clusterNetwork } from './network.ts'
 import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
 import { purgeStream } from './purge.ts'
@@ -78,7 +78,7 @@ export async function call<Name extends OperationName>(
   context: OperationContext,
   name: Name,
   body: unknown,
-  options: OperationOptions = {},
+  options: HandlerOptions = {},
 ): Promise<ResponseOf<Name>> {
   const operation = operations[name] as unknown as Operation<unknown, ResponseOf<Name>>
   const { manifest } = context.store
@@ -132,5 +132,5 @@ export async function execute(
   const name = requestedOperation(request)
   if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
   if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', operationText(request))
-  return call(context, name, request, options)
+  return call(context, name, request, { ...options, user: caller?.username })
 }
