@@ -28,7 +28,9 @@ import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf 
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
+import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
+import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
 import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
@@ -46,8 +48,10 @@ import {
   type OperationOptions,
   type ResponseOf,
 } from './operations/index.ts'
+import { pendingOf } from './operations/pending.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { systemTimers } from './util/timers.ts'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -60,7 +64,8 @@ export class ClusterManager extends SafeEmitter {
     replay: (source, sequences) => this.#withService(({ replicator }) => replicator.replay(source, sequences)),
     discard: (source, sequences) => this.#withService(({ replicator }) => replicator.discard(source, sequences)),
   }
-  readonly #options: CheckedOptions
+  /** `host` is the watched one. */
+  readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #unlock: () => Promise<void>
@@ -73,7 +78,13 @@ export class ClusterManager extends SafeEmitter {
 
   private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
-    this.#options = options
+    const timers = options.mesh?.timers ?? systemTimers
+    const onSlow = (call: SlowHostCall) => {
+      this.emit('host:slow', call)
+      this.#service?.onHostSlow(call)
+    }
+    const { hostTimeout: timeout, logger } = options
+    this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
     this.#unlock = unlock
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
@@ -89,7 +100,7 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -99,7 +110,7 @@ export class ClusterManager extends SafeEmitter {
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       manager = new ClusterManager(checked, store, unlock)
-      const timestamp = await checked.host.lastTimestamp()
+      const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
@@ -144,8 +155,10 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     this.#stopMetering?.()
+    const endHostCalls = this.#options.host.beginClose()
     await this.#store.close()
     await this.#service?.close()
+    endHostCalls()
     await this.#unlock()
     this.#state = 'closed'
   }
@@ -250,7 +263,10 @@ export class ClusterManager extends SafeEmitter {
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
     const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
-      this.#run(() => this.#traceOperation(name, () => call(this.#context(), name, body, options)))
+      this.#run(
+        () => this.#traceOperation(name, () => call(this.#context(), name, body, options)),
+        (answer) => this.#withPending(name, body, answer),
+      )
     return method as OperationMethod<Name>
   }
 
@@ -267,8 +283,9 @@ export class ClusterManager extends SafeEmitter {
   ): Promise<OperationResponse>
   execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
     const { operation } = (request ?? {}) as { operation?: unknown }
-    return this.#run(() =>
-      this.#traceOperation(String(operation), () => execute(this.#context(), request, caller, options)),
+    return this.#run(
+      () => this.#traceOperation(String(operation), () => execute(this.#context(), request, caller, options)),
+      (answer) => this.#withPending(operation as OperationName, request, answer),
     )
   }
 
@@ -287,8 +304,14 @@ export class ClusterManager extends SafeEmitter {
     })
   }
 
+  /** Adds what is not in effect yet. */
+  #withPending<T>(name: OperationName, request: unknown, answer: T): T {
+    const pending = pendingOf(name, request, this.#service?.pending() ?? [])
+    return pending.length > 0 ? { ...answer, pending } : answer
+  }
+
   /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
-  async #run<T>(work: () => Promise<T>): Promise<T> {
+  async #run<T>(work: () => Promise<T>, complete = (answer: T): T => answer): Promise<T> {
     if (this.#state !== 'open') throw clusterError('closed')
     try {
       const answer = await work()
@@ -296,7 +319,7 @@ export class ClusterManager extends SafeEmitter {
       const expired = delay(this.#options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
       await Promise.race([this.#service?.reconciled(), expired])
       expiry.abort()
-      return answer
+      return complete(answer)
     } catch (error) {
       if (error instanceof ClusterError) throw error
       if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)
