@@ -4,6 +4,7 @@ import { clusterError } from '../errors.ts'
 import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
+import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import { SharedCall } from '../util/shared-call.ts'
 import type { Timers } from '../util/timers.ts'
@@ -28,6 +29,7 @@ export type TablesOptions = {
   tableCreated(table: TableName, node: string): void
   /** The primary keys of a node's tables are known. */
   sourceKeysKnown(node: string): void
+  logger: Logger
 }
 
 /** By `tableKey`. */
@@ -69,12 +71,16 @@ export class Tables {
     const key = tableKey(table)
     const creating = this.#creating.get(key)
     if (creating) return creating
-    const created = this.#options.host
-      .createTable(table)
-      .then(() => this.#options.tableCreated({ database: table.database, table: table.table }, node))
-      .finally(() => this.#creating.delete(key))
+    const created = this.#create(table, node).finally(() => this.#creating.delete(key))
     this.#creating.set(key, created)
     return created
+  }
+
+  async #create({ database, table, primaryKey, attributes }: TableDescription, node: string): Promise<void> {
+    const { host, logger, tableCreated } = this.#options
+    await host.createTable({ database, table, primaryKey, attributes })
+    logger.info({ peer: node, database, table, primaryKey }, 'table created')
+    tableCreated({ database, table }, node)
   }
 
   /** The tables of a remote node. Rejects as requests do. */

@@ -6,13 +6,11 @@ import { MeshError } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Timers } from '../../util/timers.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import type { WakeableSleep } from './wakeable-sleep.ts'
 
 export type ApplyRetryOptions = {
   source: RemoteTable
-  timers: Timers
   sleep: WakeableSleep
   /** Aborts when the subscription stops. */
   signal: AbortSignal
@@ -41,14 +39,14 @@ type PromiseWithResolvers = {
 
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
-/** ms between two reports that the database does not answer. */
-const SLOW_APPLY_INTERVAL_MS = 5_000
 /** Transactions that are quarantined automatically in a row. If the database refuses more, the cause is not the transactions. */
 const MAX_AUTOMATIC = 10
 
 export class ApplyRetry {
   readonly #options: ApplyRetryOptions
   #refusal: Refusal | undefined
+  /** The attempt in progress. */
+  #current: { at: RetriedWork; attempts: number } | undefined
   /** Transactions quarantined automatically since the last one that was applied. */
   #automatic = 0
 
@@ -100,7 +98,7 @@ export class ApplyRetry {
   /** Resolves with the reason when the host rejects `work`. Rejects as `run`. */
   async attempt(at: RetriedWork, work: () => Promise<void>, attempts = 1): Promise<string | undefined> {
     const { signal, counters, checkTable } = this.#options
-    const cancelReport = this.#reportWhileSlow(at, attempts)
+    this.#current = { at, attempts }
     try {
       await work()
       return undefined
@@ -111,7 +109,7 @@ export class ApplyRetry {
       await checkTable(attempts === 1)
       return reasonOf(error)
     } finally {
-      cancelReport()
+      this.#current = undefined
     }
   }
 
@@ -142,13 +140,11 @@ export class ApplyRetry {
     return clusterError('subscription_not_stalled', node, `${database}.${table}`)
   }
 
-  #reportWhileSlow(at: RetriedWork, attempts: number): () => void {
-    const { timers, onStalled } = this.#options
-    const started = timers.elapsed()
-    return timers.every(SLOW_APPLY_INTERVAL_MS, () => {
-      const seconds = Math.round((timers.elapsed() - started) / 1_000)
-      onStalled(at, `the database has not answered for ${seconds} s`, attempts)
-    })
+  /** The database has not answered. False when no attempt is in progress. */
+  reportSlow(reason: string): boolean {
+    if (!this.#current) return false
+    this.#options.onStalled(this.#current.at, reason, this.#current.attempts)
+    return true
   }
 }
 

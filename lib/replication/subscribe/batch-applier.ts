@@ -31,6 +31,11 @@ export class BatchApplier {
     return this.#retry.quarantineRefused()
   }
 
+  /** See ApplyRetry.reportSlow. */
+  reportSlow(reason: string): boolean {
+    return this.#retry.reportSlow(reason)
+  }
+
   /** Resolves when each transaction is applied or quarantined. Rejects as `ApplyRetry.run`. */
   async apply(batch: PendingBatch): Promise<void> {
     const { length } = batch

@@ -21,7 +21,8 @@ export type TableWaitOptions = {
   /** Aborts when the subscription stops. */
   signal: AbortSignal
   onTableDropped(): void
-  onStalled(sequence: number, reason: string): void
+  /** Called again and again while it waits. `isNew`: with another reason than before. */
+  onStalled(sequence: number, reason: string, isNew: boolean): void
 }
 
 /** ms. */
@@ -48,7 +49,7 @@ export class TableWait {
     const backoff = new Backoff(POLL_BACKOFF)
     for (let before: TableFault | undefined; fault; ) {
       if (fault.kind === 'missing') throw new Error(fault.reason)
-      if (fault.reason !== before?.reason) onStalled(sequence(), fault.reason)
+      onStalled(sequence(), fault.reason, fault.reason !== before?.reason)
       if (fault.kind === 'dropped' && before?.kind !== 'dropped') await this.#forgetCheckpoints()
       before = fault
       await sleep.sleep(backoff.next())
