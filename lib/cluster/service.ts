@@ -168,6 +168,7 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+      diverged: (divergence) => this.#emit('replication:diverged', divergence),
     })
   }
 

@@ -48,6 +48,7 @@ class Writer {
         this.interruptions++
         void this.stream.resync().catch(() => {})
       },
+      mayShowMore: () => true,
       ...options,
     })
   }
@@ -199,17 +200,25 @@ describe('after a rejected append or a lost acknowledgement', { concurrency: tru
     assert.deepEqual(memory.stored, ['a@1'])
   })
 
-  it('stops reading stored ids after the request timeout', async (test) => {
+  it('reads the stored messages again when nothing arrives within the request timeout', async (test) => {
     const { leaf, memory, writer } = await startWriter(test)
     writer.push('a')
     await writer.stored('a')
     memory.position!.sequence = 0
+    memory.stored.length = 0
     let lose = () => {}
-    leaf.overrides.read = async () => ({
-      next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
-      close: () => lose(),
-    })
-    await assert.rejects(new Writer(leaf, memory, { requestTimeout: 100 }).stream.resync(), { code: 'reader_lost' })
+    leaf.overrides.read = async () => {
+      delete leaf.overrides.read
+      return {
+        next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
+        close: () => lose(),
+      }
+    }
+    const restarted = new Writer(leaf, memory, { requestTimeout: 100 })
+    await restarted.stream.resync()
+    restarted.push('a', 'b')
+    await restarted.stored('a', 'b')
+    assert.deepEqual([memory.stored, restarted.interruptions], [['a@1', 'b@2'], 1])
   })
 })
 
