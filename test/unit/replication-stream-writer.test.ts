@@ -1,96 +1,11 @@
 // The only writer of a stream: what each append expects, and how the writer recovers from each failure.
 
 import assert from 'node:assert/strict'
-import { describe, it, type TestContext } from 'node:test'
-import type { PublishedPosition } from '../../lib/host/host.ts'
+import { describe, it } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
-import {
-  type StreamPosition,
-  StreamWriter,
-  type StreamWriterOptions,
-} from '../../lib/replication/publish/stream-writer.ts'
 import { eventually } from '../support/cluster.ts'
-import { MemoryLeaf, node } from '../support/memory-leaf.ts'
-
-const dog = { database: 'dev', table: 'dog' }
-
-/** The position that the host stores for one table. */
-class StoredPosition {
-  position: StreamPosition | undefined
-  readonly stored: string[] = []
-
-  get published(): PublishedPosition | undefined {
-    return this.position && { ...dog, ...this.position, id: '' }
-  }
-}
-
-class Writer {
-  readonly leaf: MemoryLeaf
-  readonly memory: StoredPosition
-  readonly stream: StreamWriter
-  interruptions = 0
-
-  constructor(leaf: MemoryLeaf, memory: StoredPosition, options: Partial<StreamWriterOptions> = {}) {
-    this.leaf = leaf
-    this.memory = memory
-    this.stream = new StreamWriter({
-      table: dog,
-      node,
-      mesh: leaf.mesh,
-      window: 100,
-      requestTimeout: 10_000,
-      loadPosition: async () => memory.published,
-      savePosition: async (position) => {
-        leaf.calls.push('savePosition')
-        memory.position = position
-      },
-      interrupted: () => {
-        this.interruptions++
-        void this.stream.resync().catch(() => {})
-      },
-      mayShowMore: () => true,
-      ...options,
-    })
-  }
-
-  push(...ids: string[]): void {
-    for (const id of ids)
-      this.stream.push({
-        id,
-        data: Buffer.from(id),
-        headers: (epoch) => ({ 'Nats-Msg-Id': id, epoch }),
-        stored: (position) => {
-          this.memory.stored.push(`${id}@${position.sequence}`)
-          this.memory.position = position
-        },
-      })
-  }
-
-  /** Resolves when all of them are reported as stored. */
-  async stored(...ids: string[]): Promise<void> {
-    await eventually(
-      () => `stored: ${this.memory.stored}`,
-      () => ids.every((id) => this.memory.stored.some((each) => each.startsWith(`${id}@`))),
-    )
-  }
-}
-
-/** A ready writer, and a stream with these messages. */
-async function startWriter(
-  test: TestContext,
-  ...ids: string[]
-): Promise<{ leaf: MemoryLeaf; memory: StoredPosition; writer: Writer }> {
-  const leaf = await MemoryLeaf.open(test)
-  const memory = new StoredPosition()
-  const writer = new Writer(leaf, memory)
-  await writer.stream.resync()
-  writer.push(...ids)
-  await writer.stored(...ids)
-  leaf.appends.length = 0
-  leaf.calls.length = 0
-  memory.stored.length = 0
-  return { leaf, memory, writer }
-}
+import { type MemoryLeaf, node } from '../support/memory-leaf.ts'
+import { dog, type StoredPosition, startWriter, Writer } from '../support/writer.ts'
 
 describe('an append', { concurrency: true, timeout: 30_000 }, () => {
   it('expects the previous sequence, and the id of the message in flight ahead of it', async (test) => {
