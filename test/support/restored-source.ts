@@ -22,7 +22,8 @@ export const tables = ['dog', 'cat'] as const
 export type Table = (typeof tables)[number]
 /** Where a message was sent to; it is nowhere else if it was stored. */
 type Place = { id: string; table: string; epoch: string; sequence: number }
-type Gap = { table: string; epoch: string; from: number; to: number; reason: GapReason }
+/** `epoch`, and `next` after it. `seen`: the number of places when it was reported. */
+type Gap = { table: string; epoch: string; next: string; seen: number; from: number; to: number; reason: GapReason }
 
 const LIMITS = { maxInFlight: 20, maxInFlightBytes: 1e6, window: 5 }
 const TIMEOUT = { timeout: 2_000 }
@@ -45,12 +46,13 @@ class SourceHost extends MemoryHost {
   }
 }
 
-/** Knows the epoch in which a subscription was before its last step. */
+/** Knows the epochs in which a subscription was before and after its last step. */
 class SubscriberHost extends MemoryHost {
-  readonly previousEpochs = new Map<string, string>()
+  readonly lastStep = new Map<string, [before: string, after: string]>()
 
   override async apply(batch: Batch): Promise<void> {
-    this.previousEpochs.set(batch.source.table, (await this.loadCheckpoint(batch.source))?.epoch ?? '')
+    const before = (await this.loadCheckpoint(batch.source))?.epoch ?? ''
+    this.lastStep.set(batch.source.table, [before, batch.checkpoint.epoch])
     return super.apply(batch)
   }
 }
@@ -81,8 +83,10 @@ export class RestoredSource {
     await this.#openSource()
     const mesh = this.network.mesh()
     await mesh.open('node2', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
-    const gap = ({ table }: RemoteTable, from: number, to: number, reason: GapReason) =>
-      void this.gaps.push({ table, epoch: this.subscriberHost.previousEpochs.get(table) ?? '', from, to, reason })
+    const gap = ({ table }: RemoteTable, from: number, to: number, reason: GapReason) => {
+      const [epoch = '', next = ''] = this.subscriberHost.lastStep.get(table) ?? []
+      this.gaps.push({ table, epoch, next, seen: this.places.length, from, to, reason })
+    }
     this.#replicator = new Replicator({
       mesh,
       host: this.subscriberHost,
@@ -191,7 +195,10 @@ export class RestoredSource {
   async #isAtEnd(table: Table): Promise<boolean> {
     const source = { node: 'node1', database: 'dev', table }
     const state = await this.#mesh.streamState(source, TIMEOUT)
-    if (!state) return false
+    if (!state) {
+      await this.publisher.ensure(source)
+      return false
+    }
     const { epoch, sequence } = (await this.subscriberHost.loadCheckpoint(source))!
     return epoch === parseStreamMetadata(state.description).epochs.at(-1)?.epoch && sequence === state.lastSequence
   }

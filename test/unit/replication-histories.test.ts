@@ -78,25 +78,37 @@ async function take(source: RestoredSource, step: Step): Promise<void> {
   }
 }
 
+/** The places that a gap names. */
+function placesIn(
+  { places }: RestoredSource,
+  { table, epoch, next, seen, from, to, reason }: RestoredSource['gaps'][0],
+) {
+  // A stream that was lost twice no longer describes the epoch of the subscription: such a gap counts at least one message.
+  const isBounded = from < to || reason === 'purged' || reason === 'expired'
+  return places.filter((each, index) => {
+    if (each.table !== table) return false
+    if (each.epoch === epoch) return from <= each.sequence && (!isBounded || each.sequence <= to)
+    return !isBounded && index < seen && each.epoch !== next
+  })
+}
+
 /** Asserts that each part of each transaction that the database has was applied, or was at a place that a gap names. */
-function assertNothingLost({ committed, subscriberHost, places, gaps }: RestoredSource): void {
-  for (const { id, tables } of committed)
-    for (const table of tables) {
-      if (subscriberHost.from('node1', table).some((each) => each.id === id)) continue
-      const isNamed = places.some(
-        (place) =>
-          place.id === id &&
-          place.table === table &&
-          gaps.some(
-            ({ from, to, ...gap }) =>
-              gap.table === table && gap.epoch === place.epoch && from <= place.sequence && place.sequence <= to,
-          ),
-      )
-      assert.ok(
-        isNamed,
-        `${id} of ${table} is lost: ${JSON.stringify({ gaps, places: places.filter((each) => each.id === id) })}`,
-      )
-    }
+function assertNothingLost(source: RestoredSource): void {
+  const { committed, subscriberHost, places, gaps } = source
+  for (const table of tables) {
+    const applied = new Set(subscriberHost.from('node1', table).map(({ id }) => id))
+    const named = new Set(
+      gaps
+        .filter((gap) => gap.table === table)
+        .flatMap((gap) => placesIn(source, gap))
+        .map(({ id }) => id),
+    )
+    for (const { id, tables } of committed)
+      if (tables.includes(table) && !applied.has(id) && !named.has(id))
+        assert.fail(
+          `${id} of ${table} is lost: ${JSON.stringify({ gaps, places: places.filter((each) => each.id === id) })}`,
+        )
+  }
 }
 
 /** Asserts that no transaction was applied twice from one epoch, and none twice at all if nothing was deleted or taken back. */
