@@ -124,8 +124,8 @@ export type TableDescription = { database: string; table: string; primaryKey: st
  * takes; nothing is skipped. During an operation (`describe`, `createTable`) the operation fails with the reason.
  *
  * **Outbox.** The three outbox methods are implemented together, or not at all. A host without them publishes in commit
- * order from memory: if its process dies, transactions that were committed but not yet acknowledged by the local leaf are lost
- * to the peers.
+ * order from memory, as far as `maxInFlight` allows: if its process dies, transactions that were committed but not yet acknowledged by
+ * the local leaf are lost to the peers.
  */
 export interface Host {
   /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. */
