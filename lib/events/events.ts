@@ -36,6 +36,12 @@ export type ClusterEvents = {
    * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown.
    */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
+  /**
+   * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
+   * that only the stream or the peers have are to be copied back by means of the database.
+   */
+  'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
   /** `id`: the transaction that is refused; absent when the reason is not one transaction. */
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number; id?: string }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
@@ -66,6 +72,7 @@ const eventNameSet: Record<EventName, true> = {
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
   'table:created': true,
