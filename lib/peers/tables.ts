@@ -1,7 +1,7 @@
 // The tables of subscriptions: which exist on the local node, and creating those that exist only on the remote node.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
+import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
@@ -44,12 +44,12 @@ export class Tables {
     this.#options = options
   }
 
-  async local(): Promise<TablesByKey> {
-    return byKey(await this.#options.host.describe())
+  async local(options?: HostCallOptions): Promise<TablesByKey> {
+    return byKey(await this.#options.host.describe({ signal: options?.signal }))
   }
 
-  create(table: TableDescription): Promise<void> {
-    return this.#options.host.createTable(table)
+  create(table: TableDescription, options?: HostCallOptions): Promise<void> {
+    return this.#options.host.createTable(table, { signal: options?.signal })
   }
 
   async ensureStreams(tables: readonly TableName[], report?: (done: number, total: number) => void): Promise<void> {
