@@ -6,6 +6,7 @@ import type { Host } from '../host/host.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
+import { NodeLogger } from '../observe/node-logger.ts'
 import { suggestion } from './suggestion.ts'
 
 export type ClusterOptions = {
@@ -89,7 +90,7 @@ type NumberName = keyof typeof bounds
 const numberNames = Object.keys(bounds) as NumberName[]
 
 export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
-  Record<NumberName, number> & { logger: Logger }
+  Record<NumberName, number> & { logger: NodeLogger }
 
 const HOST_METHODS = [
   'info',
@@ -185,5 +186,5 @@ export function checkOptions(options: ClusterOptions = {} as ClusterOptions): Ch
   const numbers = Object.fromEntries(
     numberNames.map((name) => [name, checkNumber(name, options[name] ?? bounds[name].default)]),
   ) as Record<NumberName, number>
-  return { ...options, ...numbers, logger: logger ?? silentLogger }
+  return { ...options, ...numbers, logger: new NodeLogger(logger ?? silentLogger) }
 }

@@ -24,7 +24,7 @@ import { ensurePrivateDirectory } from '../util/private-directory.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, subscriptionReports } from './reports.ts'
+import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -200,7 +200,7 @@ export class Service {
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
       restoreTable: (source) => this.#negotiator.restoreTable(source),
-      events: subscriptionReports(this.#emit, logger),
+      events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
 
@@ -251,6 +251,7 @@ export class Service {
     const { publisher, replicator, peers } = this
     return {
       state: (state, reason) => {
+        logMeshState(this.#options.logger, state, reason)
         this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
         if (state !== 'connected') return
         // The first time too: the outbox may hold transactions that were committed before this process started.
@@ -264,12 +265,13 @@ export class Service {
   }
 
   #peerListener(): PeerListener {
-    const emitIfInManifest = (event: 'peer:up' | 'peer:down', node: string, reason?: string) => {
-      if (findNode(this.#store.manifest, node)) this.#emit(event, { node, ...(reason ? { reason } : {}) })
-    }
     return {
-      up: (node) => emitIfInManifest('peer:up', node),
-      down: (node) => emitIfInManifest('peer:down', node, 'no heartbeat'),
+      up: (node) => {
+        if (findNode(this.#store.manifest, node)) this.#reportUp(node)
+      },
+      down: (node) => {
+        if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
+      },
       returned: (node, restarted) => {
         this.replicator.restart(node, restarted)
         this.#negotiator.onPeerUp(node)
@@ -284,9 +286,18 @@ export class Service {
     if (this.#superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
-      if (change.type === 'node:added' && this.peers.isUp(change.node.name))
-        this.#emit('peer:up', { node: change.node.name })
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
     }
+  }
+
+  #reportUp(peer: string): void {
+    this.#options.logger.info({ peer }, 'peer up')
+    this.#emit('peer:up', { node: peer })
+  }
+
+  #reportDown(peer: string, reason: string): void {
+    this.#options.logger.info({ peer, reason }, 'peer down')
+    this.#emit('peer:down', { node: peer, reason })
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
@@ -296,7 +307,7 @@ export class Service {
   }
 
   #reportRejected(node: string, reason: string): void {
-    this.#options.logger.error({ node, reason }, 'connection rejected')
+    this.#options.logger.error({ peer: node, reason }, 'connection rejected')
     this.#emit('connection:rejected', { node, reason })
   }
 

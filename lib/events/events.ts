@@ -4,7 +4,7 @@ import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
-import type { ChangeCause, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
+import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
@@ -14,14 +14,12 @@ export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
-  'manifest:changed': [
-    { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
-  ]
-  'route:added': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'route:removed': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'node:added': [{ node: ManifestNode; cause: ChangeCause }]
-  'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
-  'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
+  'manifest:changed': [ChangeAuthor & { previous: Manifest; current: Manifest; changes: readonly ManifestChange[] }]
+  'route:added': [ChangeAuthor & { server: ServerName; route: Route }]
+  'route:removed': [ChangeAuthor & { server: ServerName; route: Route }]
+  'node:added': [ChangeAuthor & { node: ManifestNode }]
+  'node:updated': [ChangeAuthor & { node: ManifestNode; previous: ManifestNode }]
+  'node:removed': [ChangeAuthor & { node: ManifestNode }]
   /** The configuration file is invalid: the last valid manifest stays in effect. */
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */

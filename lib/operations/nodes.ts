@@ -5,7 +5,7 @@ import { clusterError } from '../errors.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { SubscribeResult } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
-import type { NameRules, Operation, OperationContext, OperationOptions } from './context.ts'
+import type { HandlerOptions, NameRules, Operation, OperationContext } from './context.ts'
 import {
   checkNode,
   checkNotSelf,
@@ -82,11 +82,12 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
   requiresEnabled: true,
   checkNames,
   queue,
-  async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal }) {
+  async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal, user }) {
     if (findNode(store.manifest, node)) throw clusterError('node_exists', node)
     const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), {
       operation: 'add_node',
       signal,
+      user,
     })
     return {
       message: resultText(result, 'create', addedText(node)),
@@ -102,9 +103,9 @@ const update =
   async (
     { negotiator }: OperationContext,
     { node_name: node, subscriptions }: UpdateNodeRequest,
-    { signal }: OperationOptions,
+    { signal, user }: HandlerOptions,
   ): Promise<UpdateNodeResponse> => {
-    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal })
+    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal, user })
     return {
       message: resultText(result, 'update', `Successfully updated '${node}'`),
       updated: result.agreed.map(toResponse),
@@ -135,10 +136,10 @@ export const removeNode: Operation<RemoveNodeRequest, RemoveNodeResponse> = {
   requiresEnabled: true,
   checkNames: (request, { localName }) => checkNotSelf(removedName(request), localName),
   queue: (request) => ({ node: removedName(request) }),
-  async handler({ store, negotiator }, request, { signal }) {
+  async handler({ store, negotiator }, request, { signal, user }) {
     const node = removedName(request)
     if (!findNode(store.manifest, node)) throw clusterError('node_not_found', node)
-    const { reached } = await negotiator.remove(node, { operation: 'remove_node', signal })
+    const { reached } = await negotiator.remove(node, { operation: 'remove_node', signal, user })
     return {
       message: reached
         ? `Successfully removed '${node}' from manifest`
