@@ -1,7 +1,7 @@
 // The tables of subscriptions: which exist on the local node, and creating those that exist only on the remote node.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
+import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
@@ -46,14 +46,14 @@ export class Tables {
     this.#options = options
   }
 
-  async local(): Promise<TablesByKey> {
-    return byKey(await this.#options.host.describe())
+  async local(options?: HostCallOptions): Promise<TablesByKey> {
+    return byKey(await this.#options.host.describe({ signal: options?.signal }))
   }
 
   /** Creates a table that a remote node has. */
-  async create(table: TableDescription): Promise<void> {
+  async create(table: TableDescription, options?: HostCallOptions): Promise<void> {
     const { host, logger } = this.#options
-    await host.createTable(table)
+    await host.createTable(table, { signal: options?.signal })
     logger.info({ database: table.database, table: table.table, primaryKey: table.primaryKey }, 'table created')
   }
 

@@ -162,7 +162,8 @@ export class Replicator {
       const isUnchanged = (known: Checkpoint | undefined) =>
         known && (startTime === undefined || startTime === known.startTime)
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
-      if (isUnchanged(await applier.loadCheckpoint(source))) return
+      const isRunning = this.#subscribers.has(key)
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
       const options = { timeout: requestTimeout }
       const state = await mesh.streamState(source, options)
       if (!state) return
@@ -355,9 +356,14 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
+  #createApplier(): Applier {
+    const onRecovered = this.#options.events.applied
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered })
+  }
+
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
+    const applier = this.#appliers.get(key) ?? this.#createApplier()
     this.#appliers.set(key, applier)
     return applier
   }
