@@ -49,9 +49,10 @@ export class ClusterManager extends SafeEmitter {
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
   readonly view: ClusterView = viewOf(this)
-  /** Messages of remote nodes that could not be applied: unreadable, or with a timestamp more than `maxClockDrift` ahead. */
+  /** Messages of remote nodes that could not be applied: unreadable, with a timestamp more than `maxClockDrift` ahead, or refused by the database. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
+    add: (source) => this.#runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
     replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
     discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
@@ -221,6 +222,15 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
     )
+  }
+
+  /**
+   * Call it after a table was dropped, also when it was created again since. The database has deleted the checkpoints of the table
+   * together with it; this forgets them in memory. The subscriptions of the table stall until the table exists, then they begin at the
+   * first message that the stream has. Has no effect while clustering is disabled.
+   */
+  tableDropped({ database, table }: { database: string; table: string }): void {
+    this.#service?.replicator.onTableDropped({ database, table })
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------

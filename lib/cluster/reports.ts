@@ -123,12 +123,17 @@ export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers):
     },
     applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
     gap: (source, from, to, reason) => {
-      logger.warn({ ...fieldsOf(source), from, to, reason }, 'replication gap: transactions lost before they were read')
+      const message =
+        reason === 'checkpoint_lost'
+          ? 'checkpoint lost: reading the stream from its first message'
+          : 'replication gap: transactions lost before they were read'
+      logger.warn({ ...fieldsOf(source), from, to, reason }, message)
       emit('replication:gap', { source, from, to, reason })
     },
-    stalled: (source, sequence, error, attempts) => {
-      logger.warn({ ...fieldsOf(source), sequence, reason: error, attempts }, 'database rejected a batch, retrying')
-      emit('replication:stalled', { source, sequence, error, attempts })
+    stalled: (source, { sequence, id }, error, attempts) => {
+      const at = { sequence, ...(id === undefined ? {} : { id }) }
+      logger.warn({ ...fieldsOf(source), ...at, reason: error, attempts }, 'subscription stalled, retrying')
+      emit('replication:stalled', { source, error, attempts, ...at })
     },
     quarantined: (source, sequence, error) => {
       logger.error({ ...fieldsOf(source), sequence, reason: error }, 'transaction quarantined')

@@ -2,7 +2,7 @@
 //
 // Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
-// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+// requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
 import { dirname, join, resolve } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
@@ -186,7 +186,7 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -198,9 +198,15 @@ export class Service {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
+      maxApplyAttempts,
+      begun: this.#registers.begun,
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      restoreTable: (source) => this.#negotiator.restoreTable(source),
+      sourceTables: {
+        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
+        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
+        create: (source) => this.#negotiator.sourceTables.createFor(source),
+      },
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -237,6 +243,8 @@ export class Service {
       clock: this.#clock,
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
+      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }

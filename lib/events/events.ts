@@ -9,7 +9,7 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
-export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
@@ -31,7 +31,10 @@ export type ClusterEvents = {
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
-  /** The stream lost the messages `from` to `to` before they were read. */
+  /**
+   * The messages `from` to `to` were gone from the stream before they were read, or before they could be read again. With
+   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown.
+   */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
   /**
    * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
@@ -39,8 +42,11 @@ export type ClusterEvents = {
    * that only the stream or the peers have are to be copied back by means of the database.
    */
   'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
-  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
+  /** `id`: the transaction that is refused; absent when the reason is not one transaction. */
+  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number; id?: string }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** A negotiation created a local table, as `node` describes it. */
+  'table:created': [{ database: string; table: string; node: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
   'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
@@ -69,6 +75,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'table:created': true,
   'host:slow': true,
   'mesh:state': true,
   progress: true,

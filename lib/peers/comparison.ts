@@ -8,7 +8,7 @@ import type { Timers } from '../util/timers.ts'
 import type { Peers } from './peers.ts'
 import { type PeerRequest, type RegisterEntry, readEntries } from './protocol.ts'
 import { type Register, type Registers, sameValue } from './registers.ts'
-import { byKey, type Tables, type TablesByKey } from './tables.ts'
+import type { Tables, TablesByKey } from './tables.ts'
 import type { Takeover } from './takeover.ts'
 import { fromWire, toEntry, toPages } from './wire-subscription.ts'
 
@@ -85,10 +85,10 @@ export class Comparison {
   async #exchange(node: string): Promise<void> {
     const { peers, registers, tables, takeover } = this.#options
     const options = { operation: 'compare_node' }
-    const remote = byKey(await peers.describeTables(node, options))
+    const remote = await tables.remote(node, options)
     const local = await tables.local()
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
-    await this.#prepare(entries, local, remote)
+    await this.#prepare(node, entries, local, remote)
     // A page covers every table from its first one up to the first of the next page, whether it is known here or not.
     const pages = entries.length > 0 ? toPages(entries) : [[]]
     for (const [index, page] of pages.entries()) {
@@ -104,13 +104,17 @@ export class Comparison {
     }
   }
 
-  /** Creates the missing tables that the remote node has, and the streams of tables that are published. */
-  async #prepare(entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
-    const { tables } = this.#options
+  /**
+   * Creates the missing tables of new subscriptions, and the streams of tables that are published. A table of a begun subscription
+   * was dropped here: it stays so.
+   */
+  async #prepare(node: string, entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
+    const { tables, registers } = this.#options
     const existing = entries.filter(({ removed }) => !removed)
     for (const entry of existing) {
+      if (!entry.subscribe || registers.begun.has({ ...entry, node })) continue
       const described = remote.get(tableKey(entry))
-      if (!local.has(tableKey(entry)) && described) await tables.create(described)
+      if (!local.has(tableKey(entry)) && described) await tables.create(described, node)
     }
     await tables.ensureStreams(existing.filter(({ publish }) => publish))
   }

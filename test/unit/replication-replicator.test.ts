@@ -8,6 +8,7 @@ import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
+import { sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
@@ -47,11 +48,13 @@ async function start(test: TestContext) {
     logger: silentLogger,
     relayEnabled: false,
     relay() {},
-    restoreTable: async () => {},
+    begun: { has: () => false, add() {} },
+    sourceTables,
     progress: () => () => {},
     requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,
+    maxApplyAttempts: 0,
   })
   test.after(async () => {
     await replicator.close()

@@ -12,9 +12,11 @@ import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -28,13 +30,14 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
 }
 
 /** A subscription that ends. */
@@ -80,9 +83,12 @@ export class Replicator {
   #lastReconcile: Promise<unknown> = Promise.resolve()
   #closed = false
   readonly #progress: CatchUpProgress
+  readonly #tables: LocalTables
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -151,16 +157,16 @@ export class Replicator {
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
    * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end.
+   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
    */
   async setStart(source: RemoteTable, startTime?: string): Promise<void> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
     await this.#mutex.run(key, async () => {
-      const { mesh, requestTimeout } = this.#options
+      const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
       const isRunning = this.#subscribers.has(key)
       if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
@@ -242,6 +248,25 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = this.#subscribersOf(table)
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const { subscriber } of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
+  }
+
   /** Calls into the host end in time, because the manager closes. */
   async close(): Promise<void> {
     this.#closed = true
@@ -275,6 +300,8 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
@@ -358,7 +385,8 @@ export class Replicator {
 
   #createApplier(): Applier {
     const onRecovered = this.#options.events.applied
-    return new Applier({ ...this.#options, counters: this.#counters, onRecovered })
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
   }
 
   #applierOf(table: TableName): Applier {
