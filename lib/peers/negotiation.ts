@@ -64,7 +64,7 @@ export class Negotiation {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
-    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local()])
+    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
@@ -81,7 +81,7 @@ export class Negotiation {
         sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
         report(sent, matched.length)
       }
-      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node)
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
     })
     return { agreed, skipped }

@@ -1,7 +1,7 @@
 // The tables of subscriptions: which exist on the local node, and creating those that exist only on the remote node.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
+import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
@@ -62,23 +62,27 @@ export class Tables {
     this.#options = options
   }
 
-  async local(): Promise<TablesByKey> {
-    return byKey(await this.#options.host.describe())
+  async local(options?: HostCallOptions): Promise<TablesByKey> {
+    return byKey(await this.#options.host.describe({ signal: options?.signal }))
   }
 
   /** Creates a table as `node` describes it. Concurrent calls for one table create it once. */
-  create(table: TableDescription, node: string): Promise<void> {
+  create(table: TableDescription, node: string, options?: HostCallOptions): Promise<void> {
     const key = tableKey(table)
     const creating = this.#creating.get(key)
     if (creating) return creating
-    const created = this.#create(table, node).finally(() => this.#creating.delete(key))
+    const created = this.#create(table, node, options).finally(() => this.#creating.delete(key))
     this.#creating.set(key, created)
     return created
   }
 
-  async #create({ database, table, primaryKey, attributes }: TableDescription, node: string): Promise<void> {
+  async #create(
+    { database, table, primaryKey, attributes }: TableDescription,
+    node: string,
+    options?: HostCallOptions,
+  ): Promise<void> {
     const { host, logger, tableCreated } = this.#options
-    await host.createTable({ database, table, primaryKey, attributes })
+    await host.createTable({ database, table, primaryKey, attributes }, { signal: options?.signal })
     logger.info({ peer: node, database, table, primaryKey }, 'table created')
     tableCreated({ database, table }, node)
   }

@@ -168,7 +168,8 @@ export class Replicator {
       const isUnchanged = (known: Checkpoint | undefined) =>
         startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
-      if (isUnchanged(await applier.loadCheckpoint(source))) return
+      const isRunning = this.#subscribers.has(key)
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
       const options = { timeout: requestTimeout }
       const state = await mesh.streamState(source, options)
       if (!state) return
@@ -382,10 +383,15 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
+  #createApplier(): Applier {
+    const onRecovered = this.#options.events.applied
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
+  }
+
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters, validate })
+    const applier = this.#appliers.get(key) ?? this.#createApplier()
     this.#appliers.set(key, applier)
     return applier
   }
