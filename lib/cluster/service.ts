@@ -259,8 +259,8 @@ export class Service {
       down: (node) => {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),

@@ -3,7 +3,7 @@
 
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import {
   classifyGap,
   type EpochRange,
@@ -12,10 +12,11 @@ import {
   type StreamMetadata,
 } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import type { RemoteStreams } from './node-gates.ts'
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: Pick<RemoteStreams, 'streamState'>
   applier: Applier
   requestTimeout: number
   gap(from: number, to: number, reason: GapReason): void

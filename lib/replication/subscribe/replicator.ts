@@ -8,10 +8,12 @@ import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
+import { NodeGates } from './node-gates.ts'
 import type { Quarantine } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
@@ -35,6 +37,9 @@ export type ReplicatorOptions = {
   maxBatchBytes: number
 }
 
+/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
+const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
+
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
 /** The remote tables of these nodes to which the local node subscribes. */
@@ -57,9 +62,11 @@ export class Replicator {
   /** Serializes starts and ends. */
   readonly #queue = new SerialQueue()
   readonly #progress: CatchUpProgress
+  readonly #gates: NodeGates
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    this.#gates = new NodeGates(options.mesh, (node) => this.#onReachable(node))
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -132,13 +139,28 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
-  restart(node?: string, certain = true): void {
+  /** The connection of the local servers is a new one: every subscription reads again. */
+  restart(): void {
+    this.#gates.open()
+    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+  }
+
+  /**
+   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
+   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
+   */
+  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
+    this.#gates.open(node)
     for (const subscriber of this.#subscribers.values()) {
-      if (node !== undefined && subscriber.source.node !== node) continue
-      if (certain) subscriber.restart()
-      else subscriber.restartIfStuck()
+      if (subscriber.source.node !== node) continue
+      if (restarted || !subscriber.isReading) subscriber.restart()
+      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
     }
+  }
+
+  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
+  #onReachable(node: string): void {
+    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
   }
 
   status(): SubscriptionStatus[] {
@@ -192,6 +214,7 @@ export class Replicator {
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      mesh: this.#gates,
       events: {
         ...events,
         state: (source, state, ...more) => {

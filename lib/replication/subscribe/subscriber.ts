@@ -5,7 +5,7 @@ import { reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
-import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
@@ -15,6 +15,7 @@ import { ApplyRetry } from './apply-retry.ts'
 import { Cursor } from './cursor.ts'
 import { EntryDecoder } from './entry-decoder.ts'
 import { Lag } from './lag.ts'
+import type { RemoteStreams } from './node-gates.ts'
 import { PendingBatch } from './pending-batch.ts'
 import type { Quarantine } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
@@ -33,7 +34,7 @@ export type SubscriberEvents = {
 
 export type SubscriberOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: RemoteStreams
   applier: Applier
   clock: HybridClock
   quarantine: Quarantine
@@ -168,10 +169,20 @@ export class Subscriber {
     }
   }
 
+  /** False while it waits for its source, or asks it. */
+  get isReading(): boolean {
+    return this.#reader !== undefined
+  }
+
   /** The mesh or the source's server restarted: aborts the requests in progress and reads again without a delay. */
   restart(): void {
     this.#attempt.abort()
     this.#reader?.close()
+    this.#sleep.wake()
+  }
+
+  /** Ends the wait between two attempts. */
+  retryNow(): void {
     this.#sleep.wake()
   }
 
