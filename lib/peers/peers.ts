@@ -39,7 +39,7 @@ export interface PeerListener {
   down(node: string): void
   /**
    * At least one heartbeat was missing. `restarted`: the server of the node's streams was restarted, so consumers and pending
-   * requests are gone. `silence`: ms since the last heartbeat; Infinity when there was none.
+   * requests are gone. `silence`: ms since the last heartbeat; Infinity before the first one.
    */
   returned(node: string, restarted: boolean, silence: number): void
   /** Two processes use this name, which may be that of the local node. */

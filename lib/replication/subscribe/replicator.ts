@@ -5,6 +5,7 @@ import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
@@ -35,6 +36,8 @@ export type ReplicatorOptions = {
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
 }
 
 /** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */

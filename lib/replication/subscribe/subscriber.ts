@@ -6,6 +6,7 @@ import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
@@ -46,6 +47,7 @@ export type SubscriberOptions = {
   /** Maximum number of transactions, and of bytes of their messages, in one transaction of the database. */
   maxBatch: number
   maxBatchBytes: number
+  budget?: ReadBudget
   /** Creates the local table if it was dropped; has no effect when it exists. */
   restoreTable(source: RemoteTable): Promise<void>
 }
@@ -246,8 +248,8 @@ export class Subscriber {
   }
 
   async #readUntilLost(state: StreamState): Promise<void> {
-    const { source, mesh, requestTimeout, maxBatch, counters } = this.#options
-    const options = { timeout: requestTimeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch }
+    const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
+    const options = { timeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch, budget }
     const { sequence, lastMessageId } = this.#cursor.checkpoint
     // Reads the message at the checkpoint again, to check that its id is still the same.
     const overlaps = lastMessageId !== undefined && sequence >= state.firstSequence
