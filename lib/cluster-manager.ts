@@ -29,7 +29,9 @@ import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf 
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
+import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
+import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
@@ -40,6 +42,7 @@ import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { systemTimers } from './util/timers.ts'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -52,7 +55,8 @@ export class ClusterManager extends SafeEmitter {
     replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
     discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
-  readonly #options: CheckedOptions
+  /** `host` is the watched one. */
+  readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #unlock: () => Promise<void>
@@ -66,10 +70,21 @@ export class ClusterManager extends SafeEmitter {
 
   private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
-    this.#options = options
+    const timers = options.mesh?.timers ?? systemTimers
+    const onSlow = (call: SlowHostCall) => {
+      this.emit('host:slow', call)
+      this.#service?.onHostSlow(call)
+    }
+    const { hostTimeout: timeout, logger } = options
+    this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
     this.#unlock = unlock
-    this.#runner = new OperationRunner({ options, store, service: () => this.#service, state: () => this.#state })
+    this.#runner = new OperationRunner({
+      options: this.#options,
+      store,
+      service: () => this.#service,
+      state: () => this.#state,
+    })
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
     for (const event of eventNames) {
@@ -83,7 +98,7 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -94,7 +109,7 @@ export class ClusterManager extends SafeEmitter {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       checked.logger.localNode = store.manifest.nodeName
       manager = new ClusterManager(checked, store, unlock)
-      const timestamp = await checked.host.lastTimestamp()
+      const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
@@ -133,8 +148,10 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     this.#stopMetering?.()
+    const endHostCalls = this.#options.host.beginClose()
     await this.#store.close()
     await this.#service?.close()
+    endHostCalls()
     await this.#unlock()
     this.#state = 'closed'
     this.#options.logger.info({}, 'cluster manager closed')

@@ -16,6 +16,7 @@ import {
   operationText,
   type ResponseOf,
 } from '../operations/index.ts'
+import { pendingOf } from '../operations/pending.ts'
 import type { CheckedOptions } from './options.ts'
 import type { Service } from './service.ts'
 import type { ClusterState } from './view.ts'
@@ -37,14 +38,19 @@ export class OperationRunner {
 
   /** Runs an operation for code of this process. Rejects with a ClusterError. */
   call<Name extends OperationName>(name: Name, body: unknown, { signal }: OperationOptions): Promise<ResponseOf<Name>> {
-    return this.#run(() => this.#trace(name, () => call(this.#context(), name, body, { signal })))
+    return this.#run(
+      () => this.#trace(name, () => call(this.#context(), name, body, { signal })),
+      (answer) => this.#withPending(name, body, answer),
+    )
   }
 
   /** Runs a request for a caller. The caller is checked before anything of the request is read. Rejects with a ClusterError. */
   async execute(request: unknown, caller: Caller | undefined, options: OperationOptions): Promise<object> {
     checkCaller(caller)
-    return this.#run(() =>
-      this.#trace(operationText(request), () => execute(this.#context(), request, caller, options)),
+    const name = operationText(request)
+    return this.#run(
+      () => this.#trace(name, () => execute(this.#context(), request, caller, options)),
+      (answer) => this.#withPending(name as OperationName, request, answer),
     )
   }
 
@@ -58,7 +64,7 @@ export class OperationRunner {
   }
 
   /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
-  async #run<T>(work: () => Promise<T>): Promise<T> {
+  async #run<T>(work: () => Promise<T>, complete = (answer: T): T => answer): Promise<T> {
     const { options, service, state } = this.#options
     if (state() !== 'open') throw clusterError('closed')
     try {
@@ -67,13 +73,19 @@ export class OperationRunner {
       const expired = delay(options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
       await Promise.race([service()?.reconciled(), expired])
       expiry.abort()
-      return answer
+      return complete(answer)
     } catch (error) {
       if (error instanceof ClusterError) throw error
       if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)
       options.logger.error({ reason: reasonOf(error) }, 'operation failed')
       throw clusterErrorFrom(error, 'internal', reasonOf(error))
     }
+  }
+
+  /** Adds what is not in effect yet. */
+  #withPending<T>(name: OperationName, request: unknown, answer: T): T {
+    const pending = pendingOf(name, request, this.#options.service()?.pending() ?? [])
+    return pending.length > 0 ? { ...answer, pending } : answer
   }
 
   #trace<T>(operation: string, work: () => Promise<T>): Promise<T> {

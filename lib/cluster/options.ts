@@ -32,6 +32,11 @@ export type ClusterOptions = {
   requestTimeout?: number
   /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the outbox keeps the transaction. */
   publishTimeout?: number
+  /**
+   * ms for each call of a host method, 100 to 600,000, default 30,000. Then the call counts as failed, and the host's signal aborts. Set it
+   * above the longest transaction of the database: a call that is late may still commit, and its table waits for it.
+   */
+  hostTimeout?: number
   /** ms that the clock of a remote node may be ahead of the local one, 0 to 86,400,000, default 300,000. Transactions with a later timestamp are quarantined. */
   maxClockDrift?: number
   /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
@@ -57,6 +62,12 @@ const MEGABYTE_BYTES = 1024 * 1024
 export const bounds = {
   requestTimeout: { min: 100, max: 600_000, default: 5_000, what: 'ms for a remote node to answer a request' },
   publishTimeout: { min: 100, max: 600_000, default: 10_000, what: 'ms that `publish` waits for the local leaf' },
+  hostTimeout: {
+    min: 100,
+    max: 600_000,
+    default: 30_000,
+    what: 'ms for the database to answer a call of a host method',
+  },
   maxClockDrift: { min: 0, max: 86_400_000, default: 300_000, what: 'ms that the clock of a remote node may be ahead' },
   publishWindow: {
     min: 1,

@@ -6,6 +6,7 @@
 
 import { dirname, join, resolve } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
@@ -19,7 +20,7 @@ import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { Replicator } from '../replication/subscribe/replicator.ts'
+import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
@@ -114,7 +115,8 @@ export class Service {
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
       mesh,
-      replicator,
+      // Not awaited: a database that does not answer must not delay other steps.
+      replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
@@ -127,6 +129,17 @@ export class Service {
   /** Resolves when everything committed so far was tried once. Never rejects. */
   async reconciled(): Promise<void> {
     await this.#reconciler?.idle()
+    await this.replicator.idle()
+  }
+
+  /** Subscriptions that were removed and have not ended, with the reason. */
+  pending(): PendingChange[] {
+    return this.replicator.pending()
+  }
+
+  /** The database has not answered a call: subscriptions of its table are stalled. */
+  onHostSlow(call: SlowHostCall): void {
+    this.replicator.onHostSlow(call)
   }
 
   /** The parts that operations use. */

@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
 import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
@@ -34,6 +35,8 @@ export type ClusterEvents = {
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
+  'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
@@ -59,6 +62,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:gap': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'host:slow': true,
   'mesh:state': true,
   progress: true,
   'listener:failed': true,

@@ -16,7 +16,7 @@ import {
   toResponse,
   toSubscriptionRequests,
 } from './fields.ts'
-import { addedText, resultText } from './nodes.ts'
+import { addedText, type Pending, resultText } from './nodes.ts'
 import { type DesiredConnection, type PlanEntry, planCluster } from './plan.ts'
 
 const connection = Type.Object({
@@ -37,7 +37,7 @@ export type ConfiguredConnection = {
   node_name: string
   subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
 }
-export type ConfigureClusterResponse = {
+export type ConfigureClusterResponse = Pending & {
   message: string
   connections?: ConfiguredConnection[]
   /** Nodes that did not answer or rejected the request. They are in the manifest and their subscriptions are pending. */

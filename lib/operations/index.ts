@@ -20,6 +20,7 @@ export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from 
 export type {
   AddNodeRequest,
   AddNodeResponse,
+  PendingSubscription,
   RemoveNodeRequest,
   RemoveNodeResponse,
   UpdateNodeRequest,

@@ -39,11 +39,23 @@ const removeNodeSchema = withRule(
 )
 
 export type AddNodeRequest = Static<typeof addNodeSchema>
-export type AddNodeResponse = { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+/** A removed subscription that has not ended yet, because the database does not answer or rejects it; it is retried. */
+export type PendingSubscription = { node_name: string; schema: string; table: string; reason: string }
+/** Only present when the change is not in effect yet, although it is committed. */
+export type Pending = { pending?: PendingSubscription[] }
+export type AddNodeResponse = Pending & {
+  message: string
+  added: SubscriptionResponse[]
+  skipped: SubscriptionResponse[]
+}
 export type UpdateNodeRequest = Static<typeof updateNodeSchema>
-export type UpdateNodeResponse = { message: string; updated: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+export type UpdateNodeResponse = Pending & {
+  message: string
+  updated: SubscriptionResponse[]
+  skipped: SubscriptionResponse[]
+}
 export type RemoveNodeRequest = Static<typeof removeNodeSchema>
-export type RemoveNodeResponse = { message: string }
+export type RemoveNodeResponse = Pending & { message: string }
 
 // HarperDB's texts.
 export const addedText = (node: string): string => `Successfully added '${node}' to manifest`

@@ -148,6 +148,11 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.write(['late'])
   },
+  async host_timeout(test) {
+    const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })
+    host.describe = () => new Promise(() => {})
+    return cluster.purgeStream(dog)
+  },
   async internal(test) {
     const { cluster, host } = await alone(test)
     host.describe = () => Promise.reject(new Error('the disk of the database is broken'))

@@ -205,7 +205,7 @@ describe('a database', { concurrency: true }, () => {
     await eventually('the batch is read', () => node2.of(node1).lastSequence === 1)
     await clock.advance(5_100)
     const { error, sequence } = await eventually('it is reported', () => node2.events['replication:stalled']![0])
-    assert.match(error, /the database has not answered for 5 s/)
+    assert.match(error, /the database has not answered apply for 5 s/)
     assert.equal(sequence, 1)
     assert.equal(node2.of(node1).state, 'stalled')
     assert.equal(node2.of(node1).lag, 1)
