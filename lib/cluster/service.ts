@@ -75,7 +75,7 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
