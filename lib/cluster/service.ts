@@ -182,6 +182,7 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+      diverged: (divergence) => this.#emit('replication:diverged', divergence),
     })
   }
 
