@@ -9,9 +9,9 @@ import type { Mesh, MeshState } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
 import type { Timers } from '../util/timers.ts'
-import { packageVersion } from '../version.ts'
 import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
+import { packageVersion } from './version.ts'
 
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 

@@ -12,6 +12,7 @@ import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -74,7 +75,7 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -186,7 +187,7 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -200,6 +201,7 @@ export class Service {
       maxBatchBytes,
       maxApplyAttempts,
       begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
       sourceTables: {
@@ -281,8 +283,8 @@ export class Service {
       down: (node) => {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),

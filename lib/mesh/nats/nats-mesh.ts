@@ -13,6 +13,7 @@ import {
   type Message,
   type NameCheck,
   type Reader,
+  type ReadOptions,
   type RemoteTable,
   type RequestOptions,
   type Routes,
@@ -295,11 +296,7 @@ export class NatsMesh implements Mesh {
     return before + 1
   }
 
-  async read(
-    source: RemoteTable,
-    sequence: number,
-    options: RequestOptions & { maxMessages: number },
-  ): Promise<Reader> {
+  async read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader> {
     const access = {
       connection: this.#connections.toStreamsOf(source.node),
       jetStream: this.#jetStream,
