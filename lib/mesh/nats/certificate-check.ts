@@ -73,7 +73,7 @@ function textOf(kind: FileKind, content: Buffer): string {
 
 /** Blocks as Go reads them: markers at the beginning of a line. */
 const blocksOf = (text: string) =>
-  [...text.matchAll(/^-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([\s\S]*?)^-----END \1-----/gm)].map(
+  [...text.matchAll(/^-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*\n([\s\S]*?)^-----END \1-----/gm)].map(
     ([pem, type = '']) => ({
       type,
       pem,

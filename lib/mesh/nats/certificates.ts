@@ -72,6 +72,11 @@ export class Certificates {
     return certificates
   }
 
+  /** For tests: true while files are read. */
+  get polling(): boolean {
+    return this.#polling
+  }
+
   /** The copies, for the configuration of the servers. The paths never change. */
   get files(): Pick<Tls, FileKind> {
     const path = (kind: FileKind) => join(this.#directory, 'current', `${kind}.pem`)
