@@ -295,7 +295,8 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it, and
-   * transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
+   * transactions wait meanwhile. Resolves when it is in effect. Rejects server_failed when a server does not use it yet, and tries
+   * again until both do. Rejects invalid_option when the function fails, and nothing changes; clustering_disabled, closed.
    */
   rotatePassword(): Promise<void> {
     return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())
