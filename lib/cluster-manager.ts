@@ -233,8 +233,9 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
-   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (the outbox keeps the transaction
-   * and it will be sent), transaction_too_large, invalid_request, closed.
+   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (`mayStillBeSent` says whether it will
+   * be sent; with an outbox always), not_in_outbox when the outbox does not contain the transaction, transaction_too_large,
+   * invalid_request, closed. Repeated calls for one id wait for the same transaction and send it once.
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))

@@ -30,7 +30,7 @@ export type ClusterOptions = {
   meter?: Meter | undefined
   /** ms for a remote node to answer, 100 to 600,000, default 5,000. An operation waits this long at most for each request. */
   requestTimeout?: number
-  /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the outbox keeps the transaction. */
+  /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the transaction may still be sent. */
   publishTimeout?: number
   /**
    * ms for each call of a host method, 100 to 600,000, default 30,000. Then the call counts as failed, and the host's signal aborts. Set it
@@ -41,7 +41,7 @@ export type ClusterOptions = {
   maxClockDrift?: number
   /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
   publishWindow?: number
-  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox. */
+  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox; without an outbox, `publish` rejects. */
   maxInFlight?: number
   /** The same in bytes, 1 to 2^31, default 64 MiB. A single transaction may exceed it. */
   maxInFlightBytes?: number
@@ -77,7 +77,7 @@ export const bounds = {
     min: 1,
     max: 1_000_000,
     default: 10_000,
-    what: 'transactions read from the outbox and not yet acknowledged',
+    what: 'transactions read from the outbox, or accepted without one, and not yet acknowledged',
   },
   maxInFlightBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE_BYTES, what: 'the same in bytes' },
   maxBatch: { min: 1, max: 10_000, default: 500, what: 'transactions in one call of `Host.apply`' },

@@ -37,6 +37,12 @@ export type ClusterEvents = {
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /** The stream lost the messages `from` to `to` before they were read. */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
+  /**
+   * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
+   * that only the stream or the peers have are to be copied back by means of the database.
+   */
+  'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
@@ -66,6 +72,7 @@ const eventNameSet: Record<EventName, true> = {
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
   'host:slow': true,

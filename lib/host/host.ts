@@ -139,8 +139,8 @@ export type HostCallOptions = { signal?: AbortSignal | undefined }
  * settles therefore stalls the table until the manager is opened again.
  *
  * **Outbox.** The three outbox methods are implemented together, or not at all. A host without them publishes in commit
- * order from memory: if its process dies, transactions that were committed but not yet acknowledged by the local leaf are lost
- * to the peers.
+ * order from memory, as far as `maxInFlight` allows: if its process dies, transactions that were committed but not yet acknowledged by
+ * the local leaf are lost to the peers.
  */
 export interface Host {
   /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. Synchronous: it must not wait. */

@@ -148,6 +148,10 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.write(['late'])
   },
+  async not_in_outbox(test) {
+    const { cluster } = await alone(test)
+    return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })
+  },
   async host_timeout(test) {
     const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })
     host.describe = () => new Promise(() => {})
