@@ -4,7 +4,7 @@ import { clusterError } from '../errors.ts'
 import { type ClusterEvents, type EventName, eventNames } from '../events/events.ts'
 import type { Host } from '../host/host.ts'
 import type { Mesh } from '../mesh/mesh.ts'
-import { type Logger, silentLogger } from '../observe/logger.ts'
+import { type Logger, safeLogger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
 import { NodeLogger } from '../observe/node-logger.ts'
 import { suggestion } from './suggestion.ts'
@@ -205,5 +205,5 @@ export function checkOptions(options: ClusterOptions = {} as ClusterOptions): Ch
   const numbers = Object.fromEntries(
     numberNames.map((name) => [name, checkNumber(name, options[name] ?? bounds[name].default)]),
   ) as Record<NumberName, number>
-  return { ...options, ...numbers, logger: new NodeLogger(logger ?? silentLogger) }
+  return { ...options, ...numbers, logger: new NodeLogger(logger ? safeLogger(logger) : silentLogger) }
 }

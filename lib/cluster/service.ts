@@ -22,6 +22,7 @@ import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
@@ -37,6 +38,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -154,18 +157,28 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+    await this.#runSteps([
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
   }
 
-  async #end(): Promise<void> {
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -272,6 +285,8 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
@@ -328,6 +343,7 @@ export class Service {
     this.#superseded = true
     const reason = 'another process used this node name first: this process takes no part until it is opened again'
     this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+    // Logged; `close` tries the parts again.
+    await this.#runSteps(this.#endSteps()).catch(() => {})
   }
 }

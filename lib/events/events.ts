@@ -28,6 +28,10 @@ export type ClusterEvents = {
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
+  /** New certificates are in use, also for new connections of the servers that run. */
+  'certificates:replaced': [Record<string, never>]
+  /** The certificates on disk are not usable: the previous ones stay in use. */
+  'certificates:rejected': [{ reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
@@ -69,6 +73,8 @@ const eventNameSet: Record<EventName, true> = {
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,
+  'certificates:replaced': true,
+  'certificates:rejected': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,

@@ -90,6 +90,8 @@ export type MeshListener = {
   state(state: MeshState, reason?: string): void
   /** A connection was rejected, by this node or by the peer: wrong credentials, a duplicate node name, an invalid certificate. */
   rejected(peer: string, reason: string): void
+  /** New certificates are in use; with a reason: those on disk are not usable, and the previous ones stay in use. */
+  certificatesChanged?(rejection?: string): void
   /** The link to the remote nodes is a new one: their state of earlier requests is lost. */
   linked(): void
 }
