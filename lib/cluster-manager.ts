@@ -49,6 +49,8 @@ import {
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
 
+type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
+
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
@@ -117,7 +119,9 @@ export class ClusterManager extends SafeEmitter {
       limitsChanged: () => {},
       rejected: (problems) => this.#reportConfig('config:rejected', problems, 'configuration file rejected'),
       missing: (problems) => this.#reportConfig('config:missing', problems, 'configuration file missing'),
+      warned: (problems) => this.#reportUnknownKeys(problems),
     })
+    if (this.#store.warnings.length > 0) this.#reportUnknownKeys(this.#store.warnings)
     if (this.manifest.enabled) {
       const [options, store, clock] = [this.#options, this.#store, this.#clock]
       this.#service = await Service.create({ options, store, clock, emit })
@@ -194,7 +198,11 @@ export class ClusterManager extends SafeEmitter {
     return false
   }
 
-  #reportConfig(event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string): void {
+  #reportUnknownKeys(problems: readonly Problem[]): void {
+    this.#reportConfig('config:warning', problems, 'configuration file has unknown keys')
+  }
+
+  #reportConfig(event: ConfigEvent, problems: readonly Problem[], message: string): void {
     const { configFile: file, logger } = this.#options
     logger.warn({ file, problems: problems.map(problemText) }, message)
     this.emit(event, { problems })

@@ -6,7 +6,7 @@ import type { Host } from '../host/host.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
-import { suggestion } from './suggestion.ts'
+import { suggestion } from '../util/suggestion.ts'
 
 export type ClusterOptions = {
   /** Path of the host's YAML file. A missing file is created, with a `clustering` section. Watched for edits while open. */
