@@ -74,14 +74,12 @@ function rewriteBraces(config: ConfigText, list: ListName, target: ReadonlyMap<s
   const braces = above[length]
   if (!isMap(braces) || !hasRange(braces)) throw new NotLineEditableError()
   braces.setIn(path.slice(length), target.size > 0 ? [...target.values()].map(plainItem) : null)
-  if (isJson(text)) return replaceValue({ text, base: 0 }, braces, JSON.stringify(braces.toJS(document)))
   // The comments around it are outside of the replaced range.
   Object.assign(braces, { comment: undefined, commentBefore: undefined })
   const alone = new Document(braces)
   return replaceValue({ text, base: 0 }, braces, alone.toString({ lineWidth: 0 }).trimEnd())
 }
 
-/** The host may read the file with JSON.parse, which takes nothing else of YAML. */
 function isJson(text: string): boolean {
   try {
     JSON.parse(text)
@@ -89,6 +87,24 @@ function isJson(text: string): boolean {
   } catch {
     return false
   }
+}
+
+/** Rewrites the section of a JSON file as JSON: the host may read it with JSON.parse, which takes nothing else of YAML. */
+function rewriteJson(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
+  const { document, text } = config
+  const copy = document.clone()
+  const path = listPaths[list].split('.')
+  copy.setIn(path, target.size > 0 ? [...target.values()].map(plainItem) : null)
+  const pair = pairAt(config, ['clustering'])
+  if (!pair || !hasRange(pair.value)) throw new NotLineEditableError()
+  const [start, end] = pair.value.range
+  const indentation = /\n([ \t]+)"/.exec(text)?.[1] ?? '  '
+  const lineStart = text.lastIndexOf('\n', start) + 1
+  const outer = /^[ \t]*/.exec(text.slice(lineStart))?.[0] ?? ''
+  const { clustering } = copy.toJS() as { clustering: unknown }
+  const isPretty = text.slice(start, end).includes('\n')
+  const json = JSON.stringify(clustering, null, isPretty ? indentation : undefined).replaceAll('\n', `\n${outer}`)
+  return replaceValue({ text, base: 0 }, pair.value, json)
 }
 
 /** Rewrites the whole section: for lists behind aliases. */
@@ -143,6 +159,10 @@ function editWhole(config: ConfigText, list: ListName, target: ReadonlyMap<strin
     } catch {
       return undefined
     }
+  }
+  if (isJson(config.text)) {
+    const json = attempt(() => rewriteJson(config, list, target))
+    if (json) return json
   }
   const edited =
     attempt(() => editLines(config, list, manifest, target)) ??
