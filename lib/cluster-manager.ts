@@ -18,6 +18,7 @@
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import { Locks } from './cluster/locks.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
 import type { QuarantineControl } from './cluster/quarantine-control.ts'
@@ -30,7 +31,6 @@ import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './e
 import type { Timestamp, Transaction } from './host/host.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
 import { type Problem, problemText } from './manifest/config-text.ts'
-import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
 import { MeshError, type MeshState } from './mesh/mesh.ts'
@@ -65,7 +65,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
-  readonly #unlock: () => Promise<void>
+  readonly #locks: Locks
   /** Undefined while clustering is disabled. */
   #service: Service | undefined
   #state: ClusterState = 'opening'
@@ -73,11 +73,11 @@ export class ClusterManager extends SafeEmitter {
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
-  private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
+  private constructor(options: CheckedOptions, store: ManifestStore, locks: Locks) {
     super()
     this.#options = options
     this.#store = store
-    this.#unlock = unlock
+    this.#locks = locks
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
     for (const event of eventNames) {
@@ -91,23 +91,24 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
-    const unlock = await lock(checked.configFile)
+    const locks = await Locks.open(checked)
     let store: ManifestStore | undefined
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
-      manager = new ClusterManager(checked, store, unlock)
+      if (store.manifest.enabled) await locks.lockDirectories(store.settings)
+      manager = new ClusterManager(checked, store, locks)
       const timestamp = await checked.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
     } catch (error) {
       await (manager?.close() ?? store?.close())
-      await unlock()
+      await locks.release()
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
@@ -150,7 +151,7 @@ export class ClusterManager extends SafeEmitter {
     this.#stopMetering?.()
     await this.#store.close()
     await this.#service?.close()
-    await this.#unlock()
+    await this.#locks.release()
     this.#state = 'closed'
   }
 
