@@ -81,7 +81,7 @@ function overwrite(path: string, text: string, previous: string): void {
   const file = openSync(path, constants.O_WRONLY)
   try {
     try {
-      writeWhole(file, text)
+      return writeWhole(file, text)
     } catch (error) {
       writeWhole(file, previous)
       throw error
@@ -93,8 +93,8 @@ function overwrite(path: string, text: string, previous: string): void {
 
 function writeWhole(file: number, text: string): void {
   const bytes = Buffer.from(text)
-  for (let written = 0; written < bytes.length; )
-    written += writeSync(file, bytes, written, bytes.length - written, written)
+  let written = 0
+  while (written < bytes.length) written += writeSync(file, bytes, written, bytes.length - written, written)
   ftruncateSync(file, bytes.length)
   fsyncSync(file)
 }

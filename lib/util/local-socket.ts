@@ -30,7 +30,7 @@ export function listen(address: string, answer: () => string): Promise<SocketSer
   })
 }
 
-/** `refused`: nobody listens. `silent`: somebody listens, or may do so, but there is no answer. */
+/** `refused`: no process listens. `silent`: a process listens, or may do so, but does not answer. */
 export type Answer = { readonly text: string } | 'refused' | 'missing' | 'silent'
 
 export function ask(address: string): Promise<Answer> {

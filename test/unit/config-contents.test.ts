@@ -189,7 +189,7 @@ describe('contents outside of the section are kept byte for byte', () => {
   })
 })
 
-type Refused = { name: string; contents: string | Buffer; line: number; column: number; message: RegExp }
+type Refused = { name: string; contents: string | Buffer; line: number; column?: number; message: RegExp }
 const latin1 = (text: string) => Buffer.from(text, 'latin1')
 const utf16 = (text: string) => Buffer.from(text, 'utf16le')
 
@@ -312,7 +312,8 @@ const refused: Refused[] = [
     message: /indentation/,
   },
   { name: 'a line without a colon', contents: `${SECRET}\n${section}`, line: 1, column: 1, message: /single line/ },
-  { name: 'a host without end', contents: `a: ${'['.repeat(100_000)}\n`, line: 1, column: 857, message: /too deeply/ },
+  // The column depends on the size of the stack.
+  { name: 'a host without end', contents: `a: ${'['.repeat(100_000)}\n`, line: 1, message: /too deeply/ },
   {
     name: 'aliases that expand to too much',
     contents: `a0: &a0 [${'x,'.repeat(9)}x]\n${Array.from({ length: 9 }, (_, index) => `a${index + 1}: &a${index + 1} [${`*a${index},`.repeat(9)}*a${index}]\n`).join('')}${section}`,
@@ -371,7 +372,7 @@ describe('contents that are refused', () => {
       assert.equal(config, undefined)
       const [first] = problems
       assert.match(first?.message ?? '', message)
-      assert.deepEqual([first?.line, first?.column], [line, column])
+      assert.deepEqual([first?.line, column && first?.column], [line, column])
       const shown = [...problems, ...warnings].map(problemText).join('\n')
       assert.ok(!shown.includes(SECRET) && !shown.includes(SECRET.slice(1)), shown)
     })
