@@ -156,7 +156,7 @@ export class RestoredSource {
     if (wipe) this.network.wipeDisk('node1')
     this.mayRepeat ||= back || wipe
     await this.#openSource()
-    this.#replicator.restart('node1')
+    this.#replicator.restart()
   }
 
   copyDatabase(): void {
@@ -177,7 +177,7 @@ export class RestoredSource {
     this.#lostAcknowledgements = 0
     this.host.release()
     this.network.heal()
-    this.#replicator.restart('node1')
+    this.#replicator.restart()
     let reason = ''
     await eventually(
       () => `the subscriber is at the end: ${reason}`,
