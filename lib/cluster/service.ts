@@ -4,7 +4,7 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
@@ -12,6 +12,7 @@ import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -20,8 +21,9 @@ import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
-import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
+import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
@@ -36,6 +38,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -62,19 +66,18 @@ export class Service {
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
     const { options, store, clock, emit } = serviceOptions
     emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = join(resolve(dirname(options.configFile), store.settings.rootPath ?? '.'), 'clustering')
+    const directory = stateDirectory(options.configFile, store.settings)
     const mesh = createMesh(options, store, directory)
     const unsupported = await mesh.nameCheck?.()
     const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
     store.restrictNames(nameFault)
-    await ensurePrivateDirectory(directory)
     const quarantine = await Quarantine.open({
       directory: join(directory, 'quarantine'),
       maxMessages: options.maxQuarantined,
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -153,18 +156,28 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+    await this.#runSteps([
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
   }
 
-  async #end(): Promise<void> {
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -186,7 +199,7 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -200,6 +213,7 @@ export class Service {
       maxBatchBytes,
       maxApplyAttempts,
       begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
       sourceTables: {
@@ -270,6 +284,8 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
@@ -281,8 +297,8 @@ export class Service {
       down: (node) => {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
@@ -326,6 +342,7 @@ export class Service {
     this.#superseded = true
     const reason = 'another process used this node name first: this process takes no part until it is opened again'
     this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+    // Logged; `close` tries the parts again.
+    await this.#runSteps(this.#endSteps()).catch(() => {})
   }
 }

@@ -24,10 +24,16 @@ export type ClusterEvents = {
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
   'config:missing': [{ problems: readonly Problem[] }]
+  /** The section has unknown keys, probably misspelt; they have no effect. */
+  'config:warning': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
+  /** New certificates are in use, also for new connections of the servers that run. */
+  'certificates:replaced': [Record<string, never>]
+  /** The certificates on disk are not usable: the previous ones stay in use. */
+  'certificates:rejected': [{ reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
@@ -66,9 +72,12 @@ const eventNameSet: Record<EventName, true> = {
   'node:removed': true,
   'config:rejected': true,
   'config:missing': true,
+  'config:warning': true,
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,
+  'certificates:replaced': true,
+  'certificates:rejected': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,

@@ -29,6 +29,8 @@ type PeerComparison = {
   running: Promise<void> | undefined
   /** Registers changed while a comparison was running. */
   again: boolean
+  /** In a row. */
+  failures: number
   readonly backoff: Backoff
   cancelRetry: (() => void) | undefined
 }
@@ -47,6 +49,7 @@ export class Comparison {
     const state = this.#nodes.get(node) ?? {
       running: undefined,
       again: false,
+      failures: 0,
       backoff: new Backoff(RETRY_BACKOFF_MS),
       cancelRetry: undefined,
     }
@@ -75,7 +78,11 @@ export class Comparison {
   }
 
   #onFailure(node: string, state: PeerComparison, error: unknown): void {
-    this.#options.logger.info({ peer: node, reason: reasonOf(error) }, 'comparison of subscriptions failed')
+    const { logger } = this.#options
+    const fields = { peer: node, reason: reasonOf(error) }
+    // A node may be down for days.
+    if (state.failures++ === 0) logger.info(fields, 'comparison of subscriptions failed')
+    else logger.debug(fields, 'comparison of subscriptions failed again')
     // A node that rejects and sends no heartbeats does not know revisions (HarperDB).
     const rejected = error instanceof ClusterError && error.code === 'peer_rejected'
     if (this.#closed || (rejected && !this.#options.peers.isUp(node))) return

@@ -159,7 +159,7 @@ export class RestoredSource {
     if (wipe) this.network.wipeDisk('node1')
     this.mayRepeat ||= back || wipe
     await this.#openSource()
-    this.#replicator.restart('node1')
+    this.#replicator.onPeerReturned('node1', { restarted: true, silence: 0 })
   }
 
   copyDatabase(): void {
@@ -180,7 +180,7 @@ export class RestoredSource {
     this.#lostAcknowledgements = 0
     this.host.release()
     this.network.heal()
-    this.#replicator.restart('node1')
+    this.#replicator.onPeerReturned('node1', { restarted: true, silence: 0 })
     let reason = ''
     await eventually(
       () => `the subscriber is at the end: ${reason}`,

@@ -239,6 +239,9 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     await delay(100)
     assert.equal(stream.readers.length, 1, 'there was progress')
     subscriber.onPeerPosition('e1', 3)
+    assert.equal(first.lost, false, 'it arrives at the same time')
+    await delay(550)
+    subscriber.onPeerPosition('e1', 3)
     await stream.reader(1)
   })
 
@@ -278,6 +281,7 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     subscriber.start()
     await stream.reader(0)
     subscriber.onPeerPosition('e2', 1)
+    await delay(550)
     subscriber.onPeerPosition('e2', 1)
     await stream.reader(1)
   })

@@ -3,7 +3,7 @@
 
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import {
   classifyGap,
   type EpochRange,
@@ -12,6 +12,7 @@ import {
   type StreamMetadata,
 } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import type { RemoteStreams } from './node-gates.ts'
 
 /** The subscriptions that have stored a checkpoint: without one, they have lost it. */
 export interface BegunSubscriptions {
@@ -21,7 +22,7 @@ export interface BegunSubscriptions {
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: Pick<RemoteStreams, 'streamState'>
   applier: Applier
   begun: BegunSubscriptions
   requestTimeout: number

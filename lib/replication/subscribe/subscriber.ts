@@ -4,7 +4,8 @@ import { ClusterError, reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
-import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
@@ -16,6 +17,7 @@ import { type BegunSubscriptions, Cursor } from './cursor.ts'
 import { EntryDecoder } from './entry-decoder.ts'
 import { Lag } from './lag.ts'
 import type { LocalTables, SourceTables } from './local-tables.ts'
+import type { RemoteStreams } from './node-gates.ts'
 import { PendingBatch } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
@@ -35,7 +37,7 @@ export type SubscriberEvents = {
 
 export type SubscriberOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: RemoteStreams
   applier: Applier
   clock: HybridClock
   quarantine: Quarantine
@@ -49,6 +51,7 @@ export type SubscriberOptions = {
   maxBatchBytes: number
   /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
   maxApplyAttempts: number
+  budget?: ReadBudget
   begun: BegunSubscriptions
   tables: LocalTables
   sourceTables: SourceTables
@@ -183,10 +186,20 @@ export class Subscriber {
     }
   }
 
+  /** False while it waits for its source, or asks it. */
+  get isReading(): boolean {
+    return this.#reader !== undefined
+  }
+
   /** The mesh or the source's server restarted: aborts the requests in progress and reads again without a delay. */
   restart(): void {
     this.#attempt.abort()
     this.#reader?.close()
+    this.#sleep.wake()
+  }
+
+  /** Ends the wait between two attempts. */
+  retryNow(): void {
     this.#sleep.wake()
   }
 
@@ -266,8 +279,8 @@ export class Subscriber {
   }
 
   async #readUntilLost(state: StreamState): Promise<void> {
-    const { source, mesh, requestTimeout, maxBatch, counters } = this.#options
-    const options = { timeout: requestTimeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch }
+    const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
+    const options = { timeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch, budget }
     const { sequence, lastMessageId } = this.#cursor.checkpoint
     // Reads the message at the checkpoint again, to check that its id is still the same.
     const overlaps = lastMessageId !== undefined && sequence >= state.firstSequence
