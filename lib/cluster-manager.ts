@@ -173,7 +173,7 @@ export class ClusterManager extends SafeEmitter {
 
   /** One entry per remote table: state, position, lag, last error, gaps, messages in quarantine. */
   subscriptions(): SubscriptionStatus[] {
-    return this.#service?.replicator.status() ?? []
+    return this.#service?.subscriptions() ?? []
   }
 
   /** Counters since the manager was opened, and current gauges; undefined while clustering is disabled. */

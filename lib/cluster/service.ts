@@ -19,6 +19,7 @@ import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
@@ -73,7 +74,13 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(
+      join(directory, 'agreements.json'),
+      store.manifest,
+      clock,
+      options.logger,
+      mesh.timers.now.bind(mesh.timers),
+    )
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -90,7 +97,7 @@ export class Service {
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
-    this.#registers.subscribe(this.#store, (node) => this.#negotiator.scheduleCompare(node))
+    this.#registers.subscribe(this.#store, (node, tables) => this.#negotiator.scheduleCompare(node, tables))
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
@@ -134,8 +141,25 @@ export class Service {
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
+      problem: (source: RemoteTable) => this.#problemOf(source),
     }
     return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+  }
+
+  /** One entry per remote table. */
+  subscriptions(): SubscriptionStatus[] {
+    return this.replicator.status().map((status) => {
+      const disagreement = this.#negotiator.disagreement(status.source.node, status.source)
+      return disagreement ? { ...status, disagreement } : status
+    })
+  }
+
+  /** What the remote node has not agreed to, or why no transactions of it are applied. */
+  #problemOf(source: RemoteTable): { state: string; reason: string } | undefined {
+    const disagreement = this.#negotiator.disagreement(source.node, source)
+    if (disagreement) return { ...disagreement }
+    const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
+    return error !== undefined && (state === 'stalled' || state === 'pending') ? { state, reason: error } : undefined
   }
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
@@ -186,6 +210,7 @@ export class Service {
       maxBatchBytes,
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
+      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       restoreTable: (source) => this.#negotiator.restoreTable(source),
       events: subscriptionReports(this.#emit, logger),
     })
@@ -223,6 +248,7 @@ export class Service {
       clock: this.#clock,
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
+      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }

@@ -30,6 +30,8 @@ export type ClusterEvents = {
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
+  /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
+  'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /** The stream lost the messages `from` to `to` before they were read. */
@@ -57,6 +59,7 @@ const eventNameSet: Record<EventName, true> = {
   'peer:down': true,
   'connection:rejected': true,
   'subscription:state': true,
+  'subscription:refused': true,
   'replication:applied': true,
   'replication:gap': true,
   'replication:stalled': true,

@@ -41,6 +41,8 @@ export interface OperationContext {
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
     /** Number of gaps since the subscription began, and of the transactions lost in them. Both are 0 without a subscription. */
     losses(source: RemoteTable): { gaps: number; lost: number }
+    /** What the remote node has not agreed to yet, or why its transactions are not applied; undefined if all is well. */
+    problem(source: RemoteTable): { state: string; reason: string } | undefined
   }
 }
 

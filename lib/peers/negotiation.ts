@@ -8,6 +8,7 @@ import { tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import type { Agreements } from './agreements.ts'
 import { type Peers, toClusterError } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import { type Register, type Registers, removedRegister } from './registers.ts'
@@ -35,6 +36,7 @@ export type NegotiationOptions = {
   registers: Registers
   tables: Tables
   takeover: Takeover
+  agreements: Agreements
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
   /** Starts a comparison, which brings the remote node what it missed. */
@@ -81,6 +83,7 @@ export class Negotiation {
       }
       for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
       await takeover.commitWinning(node, changes, 'api')
+      this.#options.agreements.confirm(node, changes())
     })
     return { agreed, skipped }
   }
@@ -94,7 +97,7 @@ export class Negotiation {
    * Removes the node from the manifest even when it cannot be reached; a later comparison brings it the removal. Rejects aborted.
    */
   async remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
-    const { registers, takeover, clock, logger, compare } = this.#options
+    const { registers, takeover, agreements, clock, logger, compare } = this.#options
     await this.#checkWritable()
     const revision = clock.timestamp()
     const existing = () => registers.forNode(node)
@@ -108,7 +111,11 @@ export class Negotiation {
       const removed = () => existing().map((each) => removedRegister(each, revision))
       await takeover.commitWinning(node, removed, 'api', { dropEmpty: true })
     })
-    if (!reached) void compare(node)
+    if (reached) agreements.confirm(node, existing())
+    else {
+      agreements.changed(node, existing())
+      void compare(node)
+    }
     return { reached }
   }
 
@@ -137,8 +144,10 @@ export class Negotiation {
     } catch (error) {
       if (delivered) {
         const revision = clock.timestamp()
-        for (const table of tables())
+        const concerned = tables()
+        for (const table of concerned)
           registers.set(node, { ...(registers.get(node, table) ?? removedRegister(table)), revision })
+        this.#options.agreements.changed(node, concerned)
         void compare(node)
       }
       // Setting a start asks the remote node's streams, which fails with a MeshError.

@@ -34,7 +34,14 @@ const RevisionType = Type.String({ pattern: '^([0-9a-f]{12}-[0-9a-f]{6}-.+)?$' }
 /** Not in HarperDB: a register as its receiver holds it. */
 const RegisterEntryType = Type.Intersect([
   SubscriptionType,
-  Type.Object({ removed: Type.Boolean(), revision: RevisionType }),
+  Type.Object({
+    removed: Type.Boolean(),
+    revision: RevisionType,
+    /** When the receiver's subscription was made, in ms since 1970: it begins there if it has no position. */
+    since: Type.Optional(Type.Number({ minimum: 0 })),
+    /** In an answer: why the sender cannot accept this subscription now. */
+    refused: Type.Optional(Type.String()),
+  }),
 ])
 
 const RequestType = Type.Object({

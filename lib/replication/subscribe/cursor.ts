@@ -4,20 +4,17 @@
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
-import {
-  classifyGap,
-  type EpochRange,
-  epochAfter,
-  parseStreamMetadata,
-  type StreamMetadata,
-} from '../stream-metadata.ts'
+import { classifyGap, type EpochRange, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import { beginning, startPosition } from './start-position.ts'
 
 export type CursorOptions = {
   source: RemoteTable
   mesh: Mesh
   applier: Applier
   requestTimeout: number
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  since?: (() => number | undefined) | undefined
   gap(from: number, to: number, reason: GapReason): void
 }
 
@@ -42,17 +39,16 @@ export class Cursor {
     const { source, applier } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
-    const metadata = parseStreamMetadata(state.description)
-    // Without a negotiated start, a subscription begins at the end of the stream.
-    if (!known)
-      await applier.move(source, { epoch: epochAfter(metadata, state.lastSequence), sequence: state.lastSequence })
-    await this.#advanceEpochs(metadata, (next) => this.checkpoint.sequence < next.from - 1)
+    const metadata = readStreamMetadata(state.description)
+    if (!known) await applier.move(source, await this.#startPosition(state, signal))
+    await this.#advanceEpochs(metadata, signal, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
     else {
       this.#streamBehind = false
       this.#streamBehindConfirmed = false
-      if (state.firstSequence > sequence + 1) await this.#skipTo(state.firstSequence - 1, metadata, state.firstSequence)
+      if (state.firstSequence > sequence + 1)
+        await this.#skipTo(state.firstSequence - 1, metadata, state.firstSequence, signal)
     }
     return state
   }
@@ -70,15 +66,15 @@ export class Cursor {
   /** The next message has this sequence: the messages before it are gone. */
   async skipHole(sequence: number, signal: AbortSignal): Promise<void> {
     const state = await this.#state(signal)
-    await this.#skipTo(sequence - 1, parseStreamMetadata(state.description), state.firstSequence)
+    await this.#skipTo(sequence - 1, readStreamMetadata(state.description), state.firstSequence, signal)
   }
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
   async enterEpoch(epoch: string, sequence: number, signal: AbortSignal): Promise<void> {
-    const metadata = parseStreamMetadata((await this.#state(signal)).description)
+    const metadata = readStreamMetadata((await this.#state(signal)).description)
     const { epochs } = metadata
     const known = epochs.slice(0, epochs.findIndex((each) => each.epoch === epoch) + 1)
-    await this.#advanceEpochs({ ...metadata, epochs: known }, () => false)
+    await this.#advanceEpochs({ ...metadata, epochs: known }, signal, () => false)
     if (this.checkpoint.epoch !== epoch)
       await this.#startEpoch(epoch, sequence - 1, this.checkpoint.sequence + 1, 'recreated')
   }
@@ -93,9 +89,17 @@ export class Cursor {
     await this.#moveTo(position, firstSequence, sequence, 'rewound')
   }
 
+  #startPosition(state: StreamState, signal: AbortSignal): Promise<Position> {
+    const { source, mesh, applier, requestTimeout, since } = this.#options
+    const request = { timeout: requestTimeout, signal }
+    return startPosition({ source, mesh, applier, since: since?.(), request }, state)
+  }
+
   async #state(signal: AbortSignal): Promise<StreamState> {
-    const { source, mesh, requestTimeout } = this.#options
+    const { source, mesh, requestTimeout, applier } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
+    // The stream will be new: none of its messages may be skipped.
+    if (!state && !applier.checkpointOf(source)) await applier.move(source, beginning)
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
   }
@@ -104,8 +108,13 @@ export class Cursor {
    * Moves the checkpoint from epoch to epoch, up to the last one of `metadata`, or until `stop` returns true because the stream still
    * has messages of the current epoch. Acknowledged messages of an ended epoch that are gone become a gap.
    */
-  async #advanceEpochs({ epochs }: StreamMetadata, stop: (next: EpochRange) => boolean): Promise<void> {
+  async #advanceEpochs(
+    { epochs }: StreamMetadata,
+    signal: AbortSignal,
+    stop: (next: EpochRange) => boolean,
+  ): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
+      if (signal.aborted) throw new MeshError('aborted')
       const { epoch, sequence } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
@@ -152,9 +161,11 @@ export class Cursor {
   }
 
   /** Continues after `to`, in the same epoch. */
-  async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number): Promise<void> {
-    for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence))
+  async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
+    for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence)) {
+      if (signal.aborted) throw new MeshError('aborted')
       await this.#moveTo({ epoch: this.checkpoint.epoch, sequence: gap.to }, gap.from, gap.to, gap.reason)
+    }
   }
 
   /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */

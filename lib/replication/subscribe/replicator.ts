@@ -9,10 +9,11 @@ import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
+import { epochAfter, readStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import type { Quarantine } from './quarantine.ts'
+import { beginning, startPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -26,6 +27,8 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
+  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** Creates the local table of a subscription if it was dropped. */
   restoreTable(source: RemoteTable): Promise<void>
   /** Starts a progress report of catching up; the returned function updates it. */
@@ -86,44 +89,74 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do.
+   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
+   * start of another request stays. Rejects as the mesh and the host do.
    */
-  setStart(source: RemoteTable, startTime?: string): Promise<void> {
+  setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     return this.#queue.run(async () => {
-      const { mesh, requestTimeout } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         known && (startTime === undefined || startTime === known.startTime)
       await this.#retryDeletes(source)
-      if (isUnchanged(await applier.loadCheckpoint(source))) return
-      const options = { timeout: requestTimeout }
-      const state = await mesh.streamState(source, options)
-      if (!state) return
-      const metadata = parseStreamMetadata(state.description)
-      const last = state.lastSequence
-      let position: Position = { epoch: epochAfter(metadata, last), sequence: last }
-      if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
-        const sequence = Math.min(first - 1, last)
-        position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
-      }
-      const key = keyOf(source)
-      const running = this.#subscribers.get(key)
-      if (running) await this.#stop(key, running)
-      try {
+      if (isUnchanged(await applier.loadCheckpoint(source))) return async () => {}
+      const position = await this.#requestedPosition(source, applier, startTime, since)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
-        if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
-      } finally {
-        if (running) this.#start(key, source)
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
       }
     })
   }
 
-  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
-  async clearStart(source: RemoteTable): Promise<void> {
-    await this.#queue.run(async () => {
-      if (!this.#subscribers.has(keyOf(source))) await this.#deleteCheckpoint(source)
+  async #requestedPosition(
+    source: RemoteTable,
+    applier: Applier,
+    startTime: string | undefined,
+    since: number | undefined,
+  ): Promise<Position> {
+    const { mesh, requestTimeout } = this.#options
+    const request = { timeout: requestTimeout }
+    const state = await mesh.streamState(source, request)
+    const requested = startTime === undefined ? {} : { startTime }
+    if (!state) return { ...beginning, ...requested }
+    if (startTime === undefined) return startPosition({ source, mesh, applier, since, request }, state)
+    const last = state.lastSequence
+    const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
+    const sequence = Math.min(first - 1, last)
+    const epoch = epochAfter(readStreamMetadata(state.description), sequence)
+    return { epoch, sequence, startTime, replayUntil: last }
+  }
+
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription runs by now. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
+    return this.#queue.run(async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#subscribers.has(keyOf(source))) await this.#deleteCheckpoint(source)
     })
+  }
+
+  /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
+  async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(source)
+    const running = this.#subscribers.get(key)
+    if (running) await this.#stop(key, running)
+    try {
+      await work()
+    } finally {
+      if (running) this.#start(key, source)
+    }
   }
 
   /** A remote node reports the positions of its streams. */
@@ -147,8 +180,13 @@ export class Replicator {
 
   /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
     return { gaps, lost }
+  }
+
+  /** Undefined without a subscription. */
+  statusOf(source: RemoteTable): SubscriptionStatus | undefined {
+    return this.#subscribers.get(keyOf(source))?.status()
   }
 
   metrics(): Metrics['apply'] {

@@ -45,6 +45,8 @@ export type SubscriberOptions = {
   /** Maximum number of transactions, and of bytes of their messages, in one transaction of the database. */
   maxBatch: number
   maxBatchBytes: number
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** Creates the local table if it was dropped; has no effect when it exists. */
   restoreTable(source: RemoteTable): Promise<void>
 }
@@ -67,6 +69,8 @@ export type SubscriptionStatus = {
   quarantined: number
   /** Why the subscription makes no progress now. */
   error?: string
+  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
+  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
 }
 
 /** ms. */
@@ -104,7 +108,8 @@ export class Subscriber {
       counters.lost += to - from + 1
       events.gap(source, from, to, reason)
     }
-    this.#cursor = new Cursor({ source, mesh, applier, requestTimeout, gap })
+    const since = () => options.subscribedSince?.(source)
+    this.#cursor = new Cursor({ source, mesh, applier, requestTimeout, since, gap })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
