@@ -73,6 +73,8 @@ type HeartbeatRecord = {
   session: string
   instance: string
   started: number
+  /** When `returned` was last called for the node. */
+  returnedAt: number
   otherInstance?: HeartbeatRecord | undefined
 }
 
@@ -80,6 +82,8 @@ const HEARTBEAT_INTERVAL_MS = 1_000
 /** Minimum time between two heartbeats sent as greetings to new nodes. */
 const GREETING_INTERVAL_MS = 50
 const MEMBERS_TIMEOUT_MS = 500
+/** Less than a heartbeat interval: a node whose server restarts each second is not missed. */
+const MIN_RETURN_INTERVAL_MS = 500
 const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
 /** Four heartbeats. */
 const DOWN_AFTER_MS = 4_000
@@ -272,7 +276,9 @@ export class Peers {
     const known = this.#heartbeats.get(node)
     if (!known && this.#heartbeats.size >= MAX_NODES) return
     if (!known) this.#greet()
-    const record: HeartbeatRecord = { receivedAt: this.#timers.elapsed(), session, instance, started }
+    const now = this.#timers.elapsed()
+    const returnedAt = known?.returnedAt ?? Number.NEGATIVE_INFINITY
+    const record: HeartbeatRecord = { receivedAt: now, session, instance, started, returnedAt }
     this.#heartbeats.set(node, record)
     if (known)
       record.otherInstance = known.instance === instance ? known.otherInstance : { ...known, otherInstance: undefined }
@@ -282,13 +288,25 @@ export class Peers {
     )
       this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
-    if (restarted || record.receivedAt - known.receivedAt > MISSED_HEARTBEAT_MS) listener.returned(node, restarted)
+    if (restarted || now - known.receivedAt > MISSED_HEARTBEAT_MS)
+      this.#onReturn(node, record, restarted, known?.session)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+  }
+
+  /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */
+  #onReturn(node: string, record: HeartbeatRecord, restarted: boolean, previousSession = ''): void {
+    if (record.receivedAt - record.returnedAt < MIN_RETURN_INTERVAL_MS) {
+      // The next heartbeat shows the restart again.
+      record.session = previousSession
+      return
+    }
+    record.returnedAt = record.receivedAt
+    this.#options.listener.returned(node, restarted)
   }
 
   /** A new node has not received a local heartbeat yet. The first one gets it at once, others within the interval share one. */

@@ -44,6 +44,7 @@ export class Fakes {
   peers = new Map<string, PeerStatus>()
   /** By `node table`. */
   losses = new Map<string, { gaps: number; lost: number }>()
+  problems = new Map<string, { state: string; reason: string }>()
   members: () => Promise<Member[]> = async () => []
 
   async subscribe(
@@ -96,6 +97,7 @@ export async function openContext(test: TestContext, text = enabledText) {
         fakes.calls.push(['purge', ...call])
       },
       losses: ({ node, table }: RemoteTable) => fakes.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
+      problem: ({ node, table }: RemoteTable) => fakes.problems.get(`${node} ${table}`),
     },
   } as unknown as OperationContext
   return { context, store, path, fakes, listener }
