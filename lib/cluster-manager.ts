@@ -153,7 +153,7 @@ export class ClusterManager extends SafeEmitter {
   // --- state --------------------------------------------------------------------------------------------------------------
 
   get state(): ClusterState {
-    return this.#state
+    return this.#state === 'open' && this.#service?.superseded ? 'superseded' : this.#state
   }
 
   /** The configured state, frozen: node name, routes, nodes and their subscriptions. */
@@ -283,6 +283,7 @@ export class ClusterManager extends SafeEmitter {
   #withService<T>(work: (service: Service) => Promise<T>): Promise<T> {
     return this.#run(async () => {
       if (!this.#service) throw clusterError('clustering_disabled')
+      if (this.#service.superseded) throw clusterError('node_superseded', this.manifest.nodeName)
       return work(this.#service)
     })
   }
@@ -313,6 +314,6 @@ export class ClusterManager extends SafeEmitter {
     const { host, logger } = this.#options
     // Operations check that clustering is enabled before they use a part of the service.
     const parts = this.#service?.operationParts() ?? ({} as ReturnType<Service['operationParts']>)
-    return { store: this.#store, host, logger, ...parts }
+    return { store: this.#store, host, logger, isSuperseded: this.#service?.superseded !== undefined, ...parts }
   }
 }

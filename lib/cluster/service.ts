@@ -25,6 +25,7 @@ import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, subscriptionReports } from './reports.ts'
+import { isNameInUse, StandingDown } from './standing-down.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -55,8 +56,8 @@ export class Service {
   readonly #registers: Registers
   /** Undefined until the manifest is in effect for the first time. */
   #reconciler: Reconciler | undefined
-  /** Another process uses the name of this node and was there first: this one takes no part until it is opened again. */
-  #superseded = false
+  /** Another process uses the name of this node and was there first. */
+  readonly #standingDown: StandingDown
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
@@ -97,24 +98,30 @@ export class Service {
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
+    this.#standingDown = this.#createStandingDown()
     this.#registers.subscribe(this.#store, (node, tables) => this.#negotiator.scheduleCompare(node, tables))
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
   async start(): Promise<void> {
-    const { mesh, replicator, peers } = this
-    const { settings, manifest } = this.#store
-    const step = (step: string, done: number) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS })
     this.#store.listen({
       committed: (commit) => this.#onCommit(commit),
       limitsChanged: ({ streams }) => this.#onLimitsChanged(streams),
       rejected: () => {},
       missing: () => {},
     })
+    await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
+  }
+
+  /** Starts everything that `#end` ends. */
+  async #takePart(step: (step: string, done: number) => void): Promise<void> {
+    const { mesh, replicator, peers } = this
+    const { settings, manifest } = this.#store
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
+    this.#negotiator.reopen()
     peers.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
@@ -128,6 +135,11 @@ export class Service {
     // The file may have been edited while the servers started.
     this.#reconciler.reconcile()
     step('subscriptions', 3)
+  }
+
+  /** Why this node takes no part now: another process used its name first. */
+  get superseded(): string | undefined {
+    return this.#standingDown.reason
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -164,6 +176,7 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
+    await this.#standingDown.close()
     await this.publisher.close()
     await this.#end()
     await this.#registers.flush()
@@ -288,13 +301,13 @@ export class Service {
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
-      superseded: () => void this.#standDown(),
+      superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }
   }
 
   #onCommit({ changes }: Commit): void {
-    if (this.#superseded) return
+    if (this.superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name))
@@ -305,7 +318,7 @@ export class Service {
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
-    if (!this.#superseded) this.#reconciler?.reconcile()
+    if (!this.superseded) this.#reconciler?.reconcile()
   }
 
   #reportRejected(node: string, reason: string): void {
@@ -313,12 +326,32 @@ export class Service {
     this.#emit('connection:rejected', { node, reason })
   }
 
-  /** Ends requests, subscriptions and servers. The outbox keeps what is committed; the manifest still follows the file. */
-  async #standDown(): Promise<void> {
-    if (this.#superseded) return
-    this.#superseded = true
-    const reason = 'another process used this node name first: this process takes no part until it is opened again'
-    this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+  #createStandingDown(): StandingDown {
+    const { mesh, peers } = this
+    const { logger } = this.#options
+    const { nodeName: node } = this.#store.manifest
+    return new StandingDown({
+      timers: mesh.timers,
+      logger,
+      // The outbox keeps what is committed; the manifest still follows the file.
+      stop: async () => {
+        await this.#end()
+        peers.reset()
+      },
+      isNameInUse: async (signal) => {
+        const observer = mesh.observer?.()
+        if (!observer) return false
+        const { routes } = this.#store.manifest
+        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
+      },
+      resume: () => this.#takePart(() => {}),
+      changed: (reason) => {
+        if (reason) this.#reportRejected(node, reason)
+        else logger.info({ node }, 'the other process is gone: this one takes part again')
+        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
+      },
+    })
   }
 }
+
+const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -27,6 +27,11 @@ export type ClusterEvents = {
   'config:missing': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
+  /**
+   * Another process used the name of this node first: this one takes no part, and tries again when the other one has been silent.
+   * `superseded` is false when it takes part again.
+   */
+  'node:superseded': [{ superseded: boolean; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
@@ -57,6 +62,7 @@ const eventNameSet: Record<EventName, true> = {
   'config:missing': true,
   'peer:up': true,
   'peer:down': true,
+  'node:superseded': true,
   'connection:rejected': true,
   'subscription:state': true,
   'subscription:refused': true,

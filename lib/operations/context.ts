@@ -15,6 +15,8 @@ export interface OperationContext {
   readonly host: Host
   readonly mesh: Mesh
   readonly logger: Logger
+  /** Another process uses the name of this node: it takes no part now. */
+  readonly isSuperseded?: boolean
   /** Why a node, database or table of this name cannot take part in the cluster; undefined if it can. */
   readonly nameFault: NameCheck
   readonly negotiator: {

@@ -84,6 +84,7 @@ export async function call<Name extends OperationName>(
   const { manifest } = context.store
   if (operation.requiresEnabled && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
+  if (operation.requiresEnabled && context.isSuperseded) throw clusterError('node_superseded', manifest.nodeName)
   operation.checkNames?.(request, { localName: manifest.nodeName, nameFault: context.nameFault })
   const { signal } = options
   let started = false

@@ -167,6 +167,11 @@ export class Comparison {
     return [...answer.values()]
   }
 
+  /** After `close`. */
+  reopen(): void {
+    this.#closed = false
+  }
+
   close(): void {
     this.#closed = true
     for (const { cancelRetry } of this.#nodes.values()) cancelRetry?.()

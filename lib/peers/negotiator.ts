@@ -100,6 +100,11 @@ export class Negotiator {
     return this.#comparison.compare(node)
   }
 
+  /** After `close`. */
+  reopen(): void {
+    this.#comparison.reopen()
+  }
+
   close(): void {
     this.#comparison.close()
   }

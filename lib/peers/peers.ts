@@ -18,7 +18,7 @@ import {
   readStatus,
   readTables,
   type SystemInfo,
-  type TablesMessage,
+  toTablesMessage,
 } from './protocol.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
@@ -95,7 +95,8 @@ const MAX_DUPLICATES = 100
 
 export class Peers {
   readonly #options: PeersOptions
-  readonly #instance = randomUUID()
+  /** Of this process; in its heartbeats. */
+  readonly instance = randomUUID()
   readonly #timers: Timers
   readonly #started: number
   /** Processes that were reported as duplicates. */
@@ -121,9 +122,20 @@ export class Peers {
     this.sendHeartbeat()
   }
 
+  /** `start` may be called again. */
   close(): void {
     this.#stopHeartbeats?.()
     this.#cancelGreeting?.()
+    this.#cancelGreeting = undefined
+  }
+
+  /** Forgets all nodes, because this one takes no part for some time; reports those that were up as down. */
+  reset(): void {
+    const up = [...this.#up]
+    this.#up.clear()
+    this.#heartbeats.clear()
+    this.#duplicates.clear()
+    for (const node of up) this.#options.listener.down(node)
   }
 
   isUp(node: string): boolean {
@@ -230,7 +242,7 @@ export class Peers {
           system_info: this.#systemInfo(),
         }
       case 'describe_all':
-        return describeAll(await host.describe())
+        return toTablesMessage(await host.describe())
       case 'add_node':
       case 'update_node':
       case 'remove_node':
@@ -255,7 +267,7 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.#instance, started: this.#started, session: mesh.session, streams }))
+      mesh.announce(encode({ node, instance: this.instance, started: this.#started, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
@@ -329,9 +341,9 @@ export class Peers {
    */
   #onDuplicateHeartbeat(other: Heartbeat): void {
     const { listener, node } = this.#options
-    if (other.instance === this.#instance) return
+    if (other.instance === this.instance) return
     if (!this.#duplicates.has(other.instance)) this.#reportDuplicate(node, other.instance)
-    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.superseded()
+    else if (isEarlier(other, { instance: this.instance, started: this.#started })) listener.superseded()
   }
 
   /**
@@ -363,19 +375,4 @@ export function toClusterError(error: unknown, operation: string, node: string):
   if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
   if (code === 'aborted') return clusterErrorFrom(error, 'aborted', operation)
   return clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
-}
-
-/** HarperDB's answer to describe_all: database, table, description. */
-function describeAll(tables: TableDescription[]): TablesMessage {
-  const databases: TablesMessage = Object.create(null)
-  for (const { database, table, primaryKey, attributes } of tables) {
-    databases[database] ??= Object.create(null) as TablesMessage[string]
-    databases[database]![table] = {
-      schema: database,
-      name: table,
-      hash_attribute: primaryKey,
-      attributes: attributes.map((attribute) => ({ attribute })),
-    } as TablesMessage[string][string]
-  }
-  return databases
 }

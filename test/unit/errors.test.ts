@@ -15,7 +15,8 @@ import {
   errors,
   type Transaction,
 } from '../../lib/index.ts'
-import { TestCluster } from '../support/cluster.ts'
+import { encode } from '../../lib/peers/protocol.ts'
+import { eventually, TestCluster } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
 
@@ -128,6 +129,16 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async mesh_unavailable(test) {
     const { network, node1 } = await pair(test)
     network.crash('node1')
+    return node1.cluster.addNode(withNode2)
+  },
+  async node_superseded(test) {
+    const { network, node1 } = await pair(test)
+    const other = network.mesh()
+    await other.open('other', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
+    await eventually('node1 stands down', () => {
+      other.announce(encode({ node: 'node1', instance: 'other', started: 0, session: '', streams: [] }))
+      return node1.cluster.state === 'superseded'
+    })
     return node1.cluster.addNode(withNode2)
   },
   async publish_timeout(test) {

@@ -212,10 +212,11 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
-  /** Waits a limited time for a database that does not answer. */
+  /** Waits a limited time for a database that does not answer. `reconcile` starts the subscriptions again. */
   async close(): Promise<void> {
     this.#progress.stop()
     await this.#queue.run(async () => {
+      this.#reconciledNodes = []
       await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
   }
