@@ -108,6 +108,7 @@ const eventNames = [
   'peer:up',
   'peer:down',
   'connection:rejected',
+  'node:superseded',
   'subscription:state',
   'replication:applied',
   'replication:gap',

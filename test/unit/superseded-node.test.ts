@@ -54,7 +54,8 @@ describe('a node whose name another process uses', { concurrency: true, timeout:
     const { connections } = await one.cluster.status()
     assert.equal(connections[0]?.status, 'closed')
     await one.cluster.setRoutes({ server: 'hub', routes: [{ host: 'h', port: 1 }] })
-    const committed = one.host.insert('dev', 'dog', { id: 'b' })
+    // It is committed, and waits in the outbox.
+    const committed = assert.rejects(one.host.insert('dev', 'dog', { id: 'b' }), { code: 'publish_timeout' })
     const other = two.host.insert('dev', 'dog', { id: 'c' })
     await clock.advance(5_000)
     await eventually('it watches', () => one.cluster.state === 'superseded')
