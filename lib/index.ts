@@ -97,6 +97,7 @@ export type {
   ResponseOf,
   SetRoutesRequest,
   SetRoutesResponse,
+  SkippedResponse,
   SubscriptionBody,
   SubscriptionResponse,
   UpdateNodeRequest,

@@ -27,16 +27,16 @@ export type ClusterEvents = {
   'config:missing': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
+  /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
+  'connection:rejected': [{ node: string; reason?: string }]
   /**
    * Another process used the name of this node first: this one takes no part, and tries again when the other one has been silent.
    * `superseded` is false when it takes part again.
    */
   'node:superseded': [{ superseded: boolean; reason?: string }]
-  /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
-  'connection:rejected': [{ node: string; reason?: string }]
-  'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
   'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
+  'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /** The stream lost the messages `from` to `to` before they were read. */
@@ -62,10 +62,10 @@ const eventNameSet: Record<EventName, true> = {
   'config:missing': true,
   'peer:up': true,
   'peer:down': true,
-  'node:superseded': true,
   'connection:rejected': true,
-  'subscription:state': true,
+  'node:superseded': true,
   'subscription:refused': true,
+  'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
   'replication:stalled': true,

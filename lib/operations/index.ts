@@ -15,7 +15,7 @@ import { clusterStatus } from './status.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
-export type { SubscriptionBody, SubscriptionResponse } from './fields.ts'
+export type { SkippedResponse, SubscriptionBody, SubscriptionResponse } from './fields.ts'
 export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from './network.ts'
 export type {
   AddNodeRequest,

@@ -13,10 +13,12 @@ import {
   mustAgree,
   newSubscription,
   nodeName,
+  type SkippedResponse,
   type SubscriptionBody,
   type SubscriptionResponse,
   subscription,
   toResponse,
+  toSkippedResponse,
   toSubscriptionRequests,
 } from './fields.ts'
 
@@ -39,9 +41,9 @@ const removeNodeSchema = withRule(
 )
 
 export type AddNodeRequest = Static<typeof addNodeSchema>
-export type AddNodeResponse = { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+export type AddNodeResponse = { message: string; added: SubscriptionResponse[]; skipped: SkippedResponse[] }
 export type UpdateNodeRequest = Static<typeof updateNodeSchema>
-export type UpdateNodeResponse = { message: string; updated: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+export type UpdateNodeResponse = { message: string; updated: SubscriptionResponse[]; skipped: SkippedResponse[] }
 export type RemoveNodeRequest = Static<typeof removeNodeSchema>
 export type RemoveNodeResponse = { message: string }
 
@@ -79,7 +81,7 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
     return {
       message: resultText(result, 'create', addedText(node)),
       added: result.agreed.map(toResponse),
-      skipped: result.skipped.map(toResponse),
+      skipped: result.skipped.map(toSkippedResponse),
     }
   },
 }
@@ -96,7 +98,7 @@ const update =
     return {
       message: resultText(result, 'update', `Successfully updated '${node}'`),
       updated: result.agreed.map(toResponse),
-      skipped: result.skipped.map(toResponse),
+      skipped: result.skipped.map(toSkippedResponse),
     }
   }
 

@@ -146,7 +146,7 @@ export class Comparison {
     node: string,
     { entries = [], range: { from, to } = { from: '' } }: PeerRequest,
   ): Promise<RegisterEntry[]> {
-    const { registers, tables, takeover } = this.#options
+    const { registers, tables, takeover, agreements } = this.#options
     const refusals = await takeover.mergeEntries(node, entries)
     const received = new Map(entries.map((entry) => [tableKey({ ...entry, database: entry.schema }), entry]))
     const local = await tables.local()
@@ -158,6 +158,12 @@ export class Comparison {
     })
     const answer = new Map(
       differing.map((register) => [tableKey(register), toEntry(register, local.get(tableKey(register)))]),
+    )
+    agreements.confirm(
+      node,
+      entries
+        .map((entry) => ({ database: entry.schema, table: entry.table }))
+        .filter((table) => !answer.has(tableKey(table)) && !refusals.has(tableKey(table))),
     )
     for (const [key, refused] of refusals) {
       const entry = received.get(key)!

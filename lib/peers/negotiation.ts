@@ -16,10 +16,12 @@ import { byKey, type Tables, type TablesByKey } from './tables.ts'
 import type { Progress, Takeover } from './takeover.ts'
 import { fromWire, type SubscriptionRequest, toPages, toWire } from './wire-subscription.ts'
 
+export type SkippedSubscription = SubscriptionRequest & { readonly reason: string }
+
 /** `skipped` tables exist on neither node, or differ in their primary key. */
 export type SubscribeResult = {
   readonly agreed: readonly SubscriptionRequest[]
-  readonly skipped: readonly SubscriptionRequest[]
+  readonly skipped: readonly SkippedSubscription[]
 }
 
 export type NegotiateOptions = {
@@ -164,7 +166,7 @@ export class Negotiation {
 
   #matchTables(node: string, requests: readonly SubscriptionRequest[], local: TablesByKey, remote: TablesByKey) {
     const matched: MatchedTable[] = []
-    const skipped: SubscriptionRequest[] = []
+    const skipped: SkippedSubscription[] = []
     for (const request of requests) {
       const [here, there] = [local.get(tableKey(request)), remote.get(tableKey(request))]
       const table = here ?? there
@@ -173,9 +175,9 @@ export class Negotiation {
         : here && there && here.primaryKey !== there.primaryKey
           ? `its primary key is '${here.primaryKey}' on the local node and '${there.primaryKey}' on the remote node`
           : undefined
-      if (table && !reason) matched.push({ request, table, missingHere: !here })
-      else {
-        skipped.push(request)
+      if (table && reason === undefined) matched.push({ request, table, missingHere: !here })
+      else if (reason !== undefined) {
+        skipped.push({ ...request, reason })
         const { database, table: name } = request
         this.#options.logger.warn({ peer: node, database, table: name, reason }, 'subscription skipped')
       }
@@ -204,20 +206,22 @@ export class Negotiation {
 
   /** Accepts the subscriptions that a remote node requests. Rejects with the reason of the refusal. */
   async accept(node: string, { subscriptions = [], replace = false }: PeerRequest, revision: Timestamp): Promise<void> {
-    const { tables, takeover } = this.#options
+    const { tables, takeover, agreements } = this.#options
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
     await tables.prepare(subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
+    agreements.confirm(node, [...named, ...removed()])
   }
 
   /** Accepts that a remote node removes all of its subscriptions with this one. */
   async acceptRemoval(node: string, revision: Timestamp): Promise<void> {
-    const { registers, takeover } = this.#options
+    const { registers, takeover, agreements } = this.#options
     const removed = () => registers.forNode(node).map((each) => removedRegister(each, revision))
     await takeover.commitWinning(node, removed, 'peer', { dropEmpty: true })
+    agreements.confirm(node, removed())
   }
 }
 

@@ -11,7 +11,7 @@ import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
 import { Agreements, type AgreementsOptions, type Disagreement } from './agreements.ts'
 import { Comparison } from './comparison.ts'
-import { type NegotiateOptions, Negotiation, type SubscribeResult } from './negotiation.ts'
+import { type NegotiateOptions, Negotiation, type SkippedSubscription, type SubscribeResult } from './negotiation.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import type { Registers } from './registers.ts'
@@ -19,7 +19,7 @@ import { type LocalStreams, Tables } from './tables.ts'
 import { type Progress, type SubscriptionStarts, Takeover } from './takeover.ts'
 import type { SubscriptionRequest } from './wire-subscription.ts'
 
-export type { NegotiateOptions, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
+export type { NegotiateOptions, SkippedSubscription, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
 
 export type NegotiatorOptions = {
   /** Name of the local node. */

@@ -58,7 +58,9 @@ export class Fakes {
     const failure = this.failures.get(node)
     if (failure) throw failure
     const agreed = desired.filter(({ table }) => !this.unknownTables.has(table))
-    const skipped = desired.filter(({ table }) => this.unknownTables.has(table))
+    const skipped = desired
+      .filter(({ table }) => this.unknownTables.has(table))
+      .map((each) => ({ ...each, reason: 'the table exists on neither node' }))
     const { replace = false } = options
     if (agreed.length > 0) await store.commit((current) => setSubscriptions(current, node, agreed, { replace }), 'api')
     return { agreed, skipped }

@@ -70,7 +70,7 @@ describe('a subscription that the other end refuses', { concurrency: true, timeo
     await writeFile(one.configFile, good)
     await eventually('the rows arrive', () => ids(one).includes('meanwhile'))
     assert.deepEqual(ids(one), ['meanwhile'])
-    await eventually('two is told', async () => (await subscriptionOf(two))?.state === undefined)
+    await eventually('two knows that', async () => (await subscriptionOf(two))?.state === undefined)
     assert.equal(two.cluster.subscriptions()[0]?.disagreement, undefined)
   })
 
@@ -113,7 +113,7 @@ describe('a subscription with a node that is not reached', { concurrency: true, 
     const all = ['meanwhile of one', 'meanwhile of two']
     await eventually('both directions begin', () => all.every((id) => ids(one).includes(id) && ids(two).includes(id)))
     assert.ok(!ids(one).includes('before of two') && !ids(two).includes('before of one'))
-    await eventually('two is told', async () => (await subscriptionOf(two))?.state === undefined)
+    await eventually('two knows that', async () => (await subscriptionOf(two))?.state === undefined)
   })
 
   it('whose stream does not exist yet gets its first message', async (test) => {
