@@ -276,7 +276,7 @@ describe('rejected', () => {
     const second = await cluster.start('node1', { tables, routes: [node.ports.cluster] })
     for (const each of [node, second]) {
       const { reason } = await eventually('both are notified', () => each.seen('connection:rejected')[0], 10_000)
-      assert.match(reason ?? '', /two nodes have the same name/)
+      assert.match(reason ?? '', /the same name/)
     }
   })
 })

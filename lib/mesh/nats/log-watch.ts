@@ -2,6 +2,7 @@
 
 import type { Logger } from '../../observe/logger.ts'
 import type { MeshListener } from '../mesh.ts'
+import { CLOSED_AT_ONCE, RouteClosings } from './route-closings.ts'
 
 /** A rejected peer retries every second; the same rejection is reported once in this time. */
 const REPEAT_AFTER_MS = 60_000
@@ -15,6 +16,7 @@ export type LogWatchOptions = {
 
 export class LogWatch {
   readonly #options: LogWatchOptions
+  readonly #closings = new RouteClosings()
   readonly #lastReported = new Map<string, number>()
   /** Address of the hub that the leaf is connected to, `host:port`. */
   leafRemote: string | undefined
@@ -27,7 +29,7 @@ export class LogWatch {
     const { linked, logger } = this.#options
     // Servers log the URLs of routes with their credentials.
     const text = line.replace(/:\/\/[^@\s]*@/g, '://')
-    const rejection = parseRejection(text)
+    const rejection = parseRejection(text) ?? this.#closedAtOnce(text)
     if (rejection) this.#reportRejection(rejection.peer, rejection.reason, text)
     else if ((level === 'ERR' || level === 'FTL') && !this.#isRepeated(text)) logger.warn({ server }, text)
     else logger.debug({ server }, text)
@@ -35,6 +37,11 @@ export class LogWatch {
     if (!leaf) return
     this.leafRemote = leaf[1]
     linked()
+  }
+
+  #closedAtOnce(text: string): { peer: string; reason: string } | undefined {
+    const peer = this.#closings.line(text, performance.now())
+    return peer === undefined ? undefined : { peer, reason: CLOSED_AT_ONCE }
   }
 
   #reportRejection(peer: string, reason: string, text: string): void {
