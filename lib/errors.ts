@@ -124,6 +124,12 @@ export const errors = {
     true,
     'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
   ),
+  host_timeout: defineError(
+    503,
+    (call: string, ms: number) => `The database has not answered ${call} for ${Math.round(ms / 1_000)} s`,
+    true,
+    'The call may still take effect. See the log of the database, or raise `hostTimeout`. Calls that must not overlap it are rejected until it ends.',
+  ),
   publish_timeout: defineError(
     503,
     (reason: string) => `The transaction was not acknowledged in time: ${reason}`,

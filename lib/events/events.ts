@@ -2,8 +2,9 @@
 
 import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
-import type { ChangeCause, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
+import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
@@ -13,14 +14,12 @@ export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
-  'manifest:changed': [
-    { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
-  ]
-  'route:added': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'route:removed': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'node:added': [{ node: ManifestNode; cause: ChangeCause }]
-  'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
-  'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
+  'manifest:changed': [ChangeAuthor & { previous: Manifest; current: Manifest; changes: readonly ManifestChange[] }]
+  'route:added': [ChangeAuthor & { server: ServerName; route: Route }]
+  'route:removed': [ChangeAuthor & { server: ServerName; route: Route }]
+  'node:added': [ChangeAuthor & { node: ManifestNode }]
+  'node:updated': [ChangeAuthor & { node: ManifestNode; previous: ManifestNode }]
+  'node:removed': [ChangeAuthor & { node: ManifestNode }]
   /** The configuration file is invalid: the last valid manifest stays in effect. */
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
@@ -43,6 +42,8 @@ export type ClusterEvents = {
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
+  'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
@@ -70,6 +71,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:gap': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'host:slow': true,
   'mesh:state': true,
   progress: true,
   'listener:failed': true,

@@ -30,6 +30,8 @@ export type NegotiateOptions = {
   /** Removes the subscriptions that are not named (configure_cluster). */
   replace?: boolean
   signal?: AbortSignal | undefined
+  /** The caller whose operation this is. */
+  user?: string | undefined
 }
 
 export type NegotiationOptions = {
@@ -84,7 +86,7 @@ export class Negotiation {
         report(sent, matched.length)
       }
       for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
-      await takeover.commitWinning(node, changes, 'api')
+      await takeover.commitWinning(node, changes, 'api', { user: options.user })
       this.#options.agreements.confirm(node, changes())
     })
     return { agreed, skipped }
@@ -111,7 +113,7 @@ export class Negotiation {
         logger.warn({ peer: node, reason: reasonOf(error) }, 'removed node not reached')
       })
       const removed = () => existing().map((each) => removedRegister(each, revision))
-      await takeover.commitWinning(node, removed, 'api', { dropEmpty: true })
+      await takeover.commitWinning(node, removed, 'api', { dropEmpty: true, user: options.user })
     })
     if (reached) agreements.confirm(node, existing())
     else {

@@ -37,6 +37,9 @@ export type TakeoverOptions = {
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }
 
+/** `dropEmpty`: a node without subscriptions is removed. `user`: the caller whose operation this is. */
+type CommitWinningOptions = { dropEmpty?: boolean; user?: string | undefined }
+
 /** Limits what remote nodes can add. Local requests and the configuration file may exceed it. */
 const MAX_REGISTERS = 100_000
 
@@ -70,7 +73,7 @@ export class Takeover {
     node: string,
     changes: () => readonly RegisterChange[],
     cause: ChangeCause,
-    { dropEmpty = false } = {},
+    { dropEmpty = false, user }: CommitWinningOptions = {},
   ): Promise<void> {
     return this.#mutex.run(node, async () => {
       const winning = () => changes().filter((each) => this.#wins(node, each))
@@ -78,7 +81,7 @@ export class Takeover {
       const undo = new Map<string, UndoStart>()
       try {
         await this.#setStarts(node, winning(), undo)
-        for (const committed of await this.#commit(node, winning, cause, dropEmpty)) undo.delete(committed)
+        for (const committed of await this.#commit(node, winning, cause, { dropEmpty, user })) undo.delete(committed)
       } finally {
         for (const undoStart of undo.values()) await undoStart().catch((error) => this.#reportUndo(node, error))
       }
@@ -104,7 +107,7 @@ export class Takeover {
     node: string,
     winning: () => readonly RegisterChange[],
     cause: ChangeCause,
-    dropEmpty: boolean,
+    { dropEmpty, user }: CommitWinningOptions,
   ): Promise<string[]> {
     const revisions = new Map<string, Timestamp>()
     await this.#options.store.commit(
@@ -116,7 +119,7 @@ export class Takeover {
         return mergeSubscriptions(current, node, accepted, dropEmpty)
       },
       cause,
-      revisions,
+      { revisions, user },
     )
     return [...revisions.keys()]
   }

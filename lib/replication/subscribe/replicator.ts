@@ -2,18 +2,19 @@
 
 import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
-import { SerialQueue } from '../../util/serial-queue.ts'
+import { Backoff } from '../../util/backoff.ts'
+import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, readStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import type { Quarantine } from './quarantine.ts'
-import { beginning, startPosition } from './start-position.ts'
+import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -38,6 +39,23 @@ export type ReplicatorOptions = {
   maxBatchBytes: number
 }
 
+/** A subscription that ends. */
+type Ending = {
+  readonly source: RemoteTable
+  /** ms, by `Timers.elapsed`. */
+  readonly since: number
+  /** Why it has not ended yet. */
+  reason: string
+  error?: unknown
+  readonly backoff: Backoff
+  cancelRetry: () => void
+}
+
+/** A change of the manifest that is not in effect yet, because the database does not answer or rejects it. */
+export type PendingChange = { source: RemoteTable; reason: string }
+
+const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
+
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
 /** The remote tables of these nodes to which the local node subscribes. */
@@ -52,13 +70,17 @@ export class Replicator {
   readonly #options: ReplicatorOptions
   readonly #subscribers = new Map<string, Subscriber>()
   readonly #appliers = new Map<string, Applier>()
-  /** Ended subscriptions whose checkpoint the host has not deleted yet. */
-  readonly #pendingDeletes = new Map<string, RemoteTable>()
+  /** Subscriptions of the last reconciled manifest. */
+  readonly #desired = new Map<string, RemoteTable>()
+  /** Removed subscriptions that still run, or whose checkpoint the host has not deleted yet. */
+  readonly #ending = new Map<string, Ending>()
   readonly #counters = replicationCounters()
   /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
-  /** Serializes starts and ends. */
-  readonly #queue = new SerialQueue()
+  /** Serializes starts and ends of each subscription: a database that does not answer for one table holds up no other. */
+  readonly #mutex = new KeyedMutex()
+  #lastReconcile: Promise<unknown> = Promise.resolve()
+  #closed = false
   readonly #progress: CatchUpProgress
 
   constructor(options: ReplicatorOptions) {
@@ -71,35 +93,81 @@ export class Replicator {
     })
   }
 
-  /** Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. */
-  reconcile({ nodes }: Manifest): Promise<void> {
-    return this.#queue.run(async () => {
-      const before = new Set(this.#reconciledNodes)
-      const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
-      const desired = new Map(
-        sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
-      )
-      for (const [key, { source }] of [...this.#subscribers])
-        if (!unchanged.has(source.node) && !desired.has(key)) await this.#end(key)
-      await this.#retryDeletes()
-      for (const [key, source] of desired) if (!this.#subscribers.has(key)) this.#start(key, source)
-      this.#reconciledNodes = nodes
+  /**
+   * Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. Resolves when each was
+   * tried once; `pending` lists those that have not ended. Never rejects.
+   */
+  async reconcile({ nodes }: Manifest): Promise<void> {
+    const before = new Set(this.#reconciledNodes)
+    const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
+    const desired = new Map(
+      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
+    )
+    this.#reconciledNodes = nodes
+    const changes: Promise<void>[] = []
+    const retries = [...this.#ending].map(([key, { source }]) => this.#retryEnd(key, source))
+    for (const [key, source] of [...this.#desired]) {
+      if (unchanged.has(source.node) || desired.has(key)) continue
+      this.#desired.delete(key)
+      changes.push(this.#end(key, source))
+    }
+    for (const [key, source] of desired) {
+      if (this.#desired.has(key) && this.#subscribers.has(key)) continue
+      this.#desired.set(key, source)
+      changes.push(this.#mutex.run(key, () => this.#start(key, source)))
+    }
+    this.#lastReconcile = this.#waitLimited([this.#lastReconcile, ...changes])
+    await Promise.all([...changes, ...retries])
+  }
+
+  /** Resolves when everything reconciled so far was tried once, or has not ended within `requestTimeout`. Never rejects. */
+  async idle(): Promise<void> {
+    await this.#lastReconcile
+  }
+
+  async #waitLimited(changes: readonly Promise<unknown>[]): Promise<void> {
+    const { mesh, requestTimeout } = this.#options
+    let cancel = () => {}
+    const limit = new Promise<void>((resolve) => {
+      cancel = mesh.timers.after(requestTimeout, resolve)
     })
+    await Promise.race([Promise.all(changes), limit]).finally(cancel)
+  }
+
+  /** Changes that are not in effect yet. */
+  pending(): PendingChange[] {
+    return [...this.#ending.values()].map(({ source, reason }) => {
+      const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+      return { source, reason: error ?? reason }
+    })
+  }
+
+  /** The database has not answered a call, or has answered it late. */
+  onHostSlow({ method, node, database, table, ms, answered }: SlowHostCall): void {
+    if (node === undefined) return
+    const reason = answered ? undefined : `the database has not answered ${method} for ${Math.round(ms / 1_000)} s`
+    for (const { source, subscriber } of this.#subscribersOf({ database, table }))
+      subscriber.onHostSlow(reason, source.node === node)
   }
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
    * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
-   * start of another request stays. Rejects as the mesh and the host do.
+   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
+   * end.
    */
-  setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
-    return this.#queue.run(async () => {
+  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
+    const key = keyOf(source)
+    await this.#waitForEnd(key)
+    return this.#mutex.run(key, async () => {
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         known && (startTime === undefined || startTime === known.startTime)
-      await this.#retryDeletes(source)
+      if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
       if (isUnchanged(await applier.loadCheckpoint(source))) return async () => {}
-      const position = await this.#requestedPosition(source, applier, startTime, since)
+      const { mesh, requestTimeout } = this.#options
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
       let replaced: { before: Checkpoint | undefined } | undefined
       await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
@@ -115,35 +183,17 @@ export class Replicator {
     })
   }
 
-  async #requestedPosition(
-    source: RemoteTable,
-    applier: Applier,
-    startTime: string | undefined,
-    since: number | undefined,
-  ): Promise<Position> {
-    const { mesh, requestTimeout } = this.#options
-    const request = { timeout: requestTimeout }
-    const state = await mesh.streamState(source, request)
-    const requested = startTime === undefined ? {} : { startTime }
-    if (!state) return { ...beginning, ...requested }
-    if (startTime === undefined) return startPosition({ source, mesh, applier, since, request }, state)
-    const last = state.lastSequence
-    const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
-    const sequence = Math.min(first - 1, last)
-    const epoch = epochAfter(readStreamMetadata(state.description), sequence)
-    return { epoch, sequence, startTime, replayUntil: last }
-  }
-
-  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription runs by now. */
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
   #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
-    return this.#queue.run(async () => {
+    const key = keyOf(source)
+    return this.#mutex.run(key, async () => {
       const applier = this.#applierOf(source)
       // A later request set another start, or deleted the checkpoint.
       if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
       if (before) {
         const { applied: _, quarantined: __, gaps: ___, ...position } = before
         await this.#whileStopped(source, () => applier.move(source, position))
-      } else if (!this.#subscribers.has(keyOf(source))) await this.#deleteCheckpoint(source)
+      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
     })
   }
 
@@ -212,13 +262,20 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
-  /** Waits a limited time for a database that does not answer. `reconcile` starts the subscriptions again. */
+  /** After `close`: the next `reconcile` starts all subscriptions again. */
+  reopen(): void {
+    this.#closed = false
+    this.#reconciledNodes = []
+  }
+
+  /** Calls into the host end in time, because the manager closes. */
   async close(): Promise<void> {
+    this.#closed = true
     this.#progress.stop()
-    await this.#queue.run(async () => {
-      this.#reconciledNodes = []
-      await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
-    })
+    for (const { cancelRetry } of this.#ending.values()) cancelRetry()
+    await Promise.all(
+      [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
+    )
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {
@@ -228,6 +285,9 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
+    if (this.#closed || this.#subscribers.has(key)) return
+    this.#ending.get(key)?.cancelRetry()
+    this.#ending.delete(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
@@ -246,33 +306,80 @@ export class Replicator {
     subscriber.start()
   }
 
-  async #stop(key: string, subscriber: Subscriber, waitForHost = true): Promise<void> {
-    await subscriber.stop(waitForHost)
+  async #stop(key: string, subscriber: Subscriber): Promise<void> {
+    await subscriber.stop()
     this.#subscribers.delete(key)
   }
 
-  async #end(key: string): Promise<void> {
-    const subscriber = this.#subscribers.get(key)!
-    await this.#stop(key, subscriber)
-    await this.#deleteCheckpoint(subscriber.source)
+  #end(key: string, source: RemoteTable): Promise<void> {
+    this.#addEnding(source, 'the subscription is ending')
+    return this.#mutex.run(key, async () => {
+      const subscriber = this.#subscribers.get(key)
+      if (subscriber) await this.#stop(key, subscriber)
+      await this.#deleteCheckpoint(source)
+    })
   }
 
-  /** Retries later if the host rejects it, because a later subscription would resume at a checkpoint that remains. */
-  async #deleteCheckpoint(source: RemoteTable): Promise<void> {
+  #addEnding(source: RemoteTable, reason: string): Ending {
+    const key = keyOf(source)
+    const known = this.#ending.get(key)
+    if (known) return Object.assign(known, { reason })
+    const since = this.#options.mesh.timers.elapsed()
+    const ending = { source, since, reason, backoff: new Backoff(DELETE_BACKOFF_MS), cancelRetry: () => {} }
+    this.#ending.set(key, ending)
+    return ending
+  }
+
+  /**
+   * False when the host rejects it. It is retried until it succeeds, because a later subscription would resume at a checkpoint that
+   * remains.
+   */
+  async #deleteCheckpoint(source: RemoteTable): Promise<boolean> {
+    const { host, quarantine, mesh, logger } = this.#options
+    const key = keyOf(source)
     this.#applierOf(source).dropCheckpoint(source.node)
     try {
-      await this.#options.quarantine.reconcile(source, undefined)
-      await this.#options.host.deleteCheckpoint(source)
-      this.#pendingDeletes.delete(keyOf(source))
+      await quarantine.reconcile(source, undefined)
+      await host.deleteCheckpoint(source)
+      this.#ending.get(key)?.cancelRetry()
+      this.#ending.delete(key)
+      return true
     } catch (error) {
-      this.#pendingDeletes.set(keyOf(source), source)
-      this.#options.logger.warn({ ...source, reason: reasonOf(error) }, 'cannot delete the checkpoint, retrying later')
+      const reason = reasonOf(error)
+      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
+      const ending = this.#addEnding(source, reason)
+      ending.error = error
+      ending.cancelRetry()
+      if (!this.#closed)
+        ending.cancelRetry = mesh.timers.after(ending.backoff.next(), () => void this.#retryEnd(key, source))
+      return false
     }
   }
 
-  async #retryDeletes(only?: RemoteTable): Promise<void> {
-    for (const [key, source] of [...this.#pendingDeletes])
-      if ((!only || key === keyOf(only)) && !this.#subscribers.has(key)) await this.#deleteCheckpoint(source)
+  #retryEnd(key: string, source: RemoteTable): Promise<void> {
+    return this.#mutex.run(key, async () => {
+      if (this.#ending.has(key) && !this.#subscribers.has(key) && !this.#closed) await this.#deleteCheckpoint(source)
+    })
+  }
+
+  /** Waits a limited time for the end of an earlier subscription. */
+  async #waitForEnd(key: string): Promise<void> {
+    if (!this.#ending.has(key)) return
+    const { mesh, requestTimeout } = this.#options
+    const limit = new AbortController()
+    const cancel = mesh.timers.after(requestTimeout, () => limit.abort(this.#endError(key)))
+    await this.#mutex.run(key, () => {}, limit.signal).finally(cancel)
+  }
+
+  #endError(key: string) {
+    const { since = 0, reason } = this.#ending.get(key) ?? {}
+    const ms = this.#options.mesh.timers.elapsed() - since
+    return clusterError('host_timeout', `the end of the previous subscription (${reason})`, ms)
+  }
+
+  #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {
+    const all = [...this.#subscribers.values()].map((subscriber) => ({ source: subscriber.source, subscriber }))
+    return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
   #applierOf(table: TableName): Applier {

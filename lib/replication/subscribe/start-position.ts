@@ -34,6 +34,19 @@ export async function startPosition(options: StartOptions, state: StreamState): 
   return { epoch: epochAfter(metadata, sequence), sequence }
 }
 
+/** Where a requested subscription begins: at `startTime`, if there is one. Rejects as the mesh. */
+export async function requestedPosition(options: StartOptions, startTime: string | undefined): Promise<Position> {
+  const { source, mesh, request } = options
+  const state = await mesh.streamState(source, request)
+  if (!state) return { ...beginning, ...(startTime === undefined ? {} : { startTime }) }
+  if (startTime === undefined) return startPosition(options, state)
+  const last = state.lastSequence
+  const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
+  const sequence = Math.min(first - 1, last)
+  const epoch = epochAfter(readStreamMetadata(state.description), sequence)
+  return { epoch, sequence, startTime, replayUntil: last }
+}
+
 /**
  * Epochs are random: a stream that has an epoch which was read from another node is the stream of that node, or its successor. A copy
  * of a node has such a stream too, but then the other node still answers.

@@ -213,7 +213,7 @@ export const closeCases: Record<string, MeshCase> = {
       assert.equal((await mesh.ensureStream(table, '')).lastSequence, 1)
       assert.equal(await append(mesh, table, message('x'), { sequence: 1 }), 2)
       mesh.serve(async (data) => data)
-      assert.deepEqual(await mesh.request(node, bytes('?'), withTimeout), bytes('?'))
+      assert.equal((await mesh.request(node, bytes('?'), withTimeout)).byteLength, 1)
     } finally {
       await mesh.close()
     }
