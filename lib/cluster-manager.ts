@@ -18,6 +18,7 @@
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import { setTimeout as delay } from 'node:timers/promises'
+import type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
 import type { QuarantineControl } from './cluster/quarantine-control.ts'
@@ -166,6 +167,11 @@ export class ClusterManager extends SafeEmitter {
     return this.#service?.mesh.state
   }
 
+  /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
+  get clock(): ClockStatus {
+    return this.#service?.clockControl.status ?? { aheadMs: this.#clock.aheadMs }
+  }
+
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[] {
     return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
@@ -202,8 +208,12 @@ export class ClusterManager extends SafeEmitter {
 
   // --- transactions -------------------------------------------------------------------------------------------------------
 
-  /** Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied before. */
+  /**
+   * Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied
+   * before. Throws restamping.
+   */
   timestamp(): Timestamp {
+    if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
     return this.#clock.timestamp()
   }
 
@@ -221,6 +231,16 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
     )
+  }
+
+  /**
+   * After the clock of this node was ahead and is correct again: rewrites timestamps more than `maxClockDrift` in the future, of rows and
+   * of subscriptions, to the present, and brings the rows to the peers, which drop what they had quarantined. Meanwhile `timestamp`
+   * throws restamping. Writes that other nodes made to these rows before now are overwritten. Rejects restamp_unsupported,
+   * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
+   */
+  restamp(): Promise<RestampOutcome> {
+    return this.#withService(({ clockControl }) => clockControl.restamp())
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
@@ -44,6 +45,7 @@ export class Service {
   readonly replicator: Replicator
   readonly peers: Peers
   readonly quarantine: Quarantine
+  readonly clockControl: ClockControl
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -87,6 +89,7 @@ export class Service {
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
+    this.clockControl = this.#createClockControl()
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -104,6 +107,7 @@ export class Service {
       rejected: () => {},
       missing: () => {},
     })
+    this.clockControl.start()
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
@@ -147,6 +151,7 @@ export class Service {
   }
 
   async #end(): Promise<void> {
+    this.clockControl.close()
     this.#negotiator.close()
     this.peers.close()
     this.#reconciler?.close()
@@ -168,6 +173,24 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+    })
+  }
+
+  #createClockControl(): ClockControl {
+    const { host, logger } = this.#options
+    return new ClockControl({
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      timers: this.mesh.timers,
+      host,
+      emit: this.#emit,
+      logger,
+      publish: (transactions) => this.publisher.relay(transactions),
+      restampRevisions: (limit) => {
+        const nodes = this.#registers.restamp(limit)
+        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
+        return nodes.length
+      },
     })
   }
 
@@ -221,6 +244,7 @@ export class Service {
       store: this.#store,
       registers: this.#registers,
       clock: this.#clock,
+      checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
@@ -256,7 +280,11 @@ export class Service {
     }
     return {
       up: (node) => emitIfInManifest('peer:up', node),
-      down: (node) => emitIfInManifest('peer:down', node, 'no heartbeat'),
+      down: (node) => {
+        this.clockControl.onPeerDown(node)
+        emitIfInManifest('peer:down', node, 'no heartbeat')
+      },
+      time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted) => {
         this.replicator.restart(node, restarted)
         this.#negotiator.onPeerUp(node)

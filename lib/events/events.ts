@@ -10,6 +10,9 @@ import type { Progress } from '../observe/progress.ts'
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
 
+/** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
+export type ClockReason = 'wall-clock' | 'timestamps'
+
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
@@ -36,6 +39,10 @@ export type ClusterEvents = {
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
+  'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
+  /** The clock is no longer ahead. */
+  'clock:ok': [{ node: string }]
   'mesh:state': [{ state: MeshState; reason?: string }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
@@ -61,6 +68,8 @@ const eventNameSet: Record<EventName, true> = {
   'replication:gap': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'clock:ahead': true,
+  'clock:ok': true,
   'mesh:state': true,
   progress: true,
   'listener:failed': true,

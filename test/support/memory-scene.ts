@@ -50,7 +50,7 @@ export class MemoryNode {
   }
 
   async open(options: Partial<ClusterOptions> = {}): Promise<void> {
-    this.mesh = this.#network.mesh()
+    this.mesh = this.#network.mesh(this.name)
     const { host, mesh } = this
     this.cluster = await ClusterManager.open({ configFile: this.configFile, host, mesh, ...options })
     host.timestamp = () => this.cluster.timestamp()

@@ -135,6 +135,24 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.write(['late'])
   },
+  async restamping(test) {
+    const { cluster, host } = await alone(test)
+    host.restamp = () => never
+    void cluster.restamp()
+    return host.write('meanwhile', insert('dog', { id: 1 }))
+  },
+  async restamp_unsupported(test) {
+    const { cluster, host } = await alone(test)
+    Object.assign(host, { restamp: undefined })
+    return cluster.restamp()
+  },
+  async clock_ahead(test) {
+    const { network, node1 } = await pair(test)
+    network.skew('node1', 86_400_000)
+    node1.cluster.timestamp()
+    network.skew('node1', 0)
+    return node1.cluster.addNode(withNode2)
+  },
   async internal(test) {
     const { cluster, host } = await alone(test)
     host.describe = () => Promise.reject(new Error('the disk of the database is broken'))

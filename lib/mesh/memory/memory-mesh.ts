@@ -42,9 +42,17 @@ export class MemoryMesh implements Mesh {
   #appender: Appender | undefined
   #limits: StreamLimits = {}
 
-  constructor(fabric: Fabric) {
+  /** `skewOf`: ms by which the wall time of a node is ahead. `node`: its name before `open`. */
+  constructor(fabric: Fabric, skewOf: (node: string) => number, node = '') {
     this.#fabric = fabric
-    this.timers = fabric.timers
+    this.#node = node
+    const { timers } = fabric
+    this.timers = {
+      now: () => timers.now() + skewOf(this.#node),
+      elapsed: () => timers.elapsed(),
+      after: (ms, work) => timers.after(ms, work),
+      every: (ms, work) => timers.every(ms, work),
+    }
     this.#pendingCalls = new PendingCalls(fabric.timers)
   }
 

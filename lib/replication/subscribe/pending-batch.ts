@@ -11,7 +11,7 @@ export class PendingBatch {
   /** The position after the last transaction. */
   readonly position: Position
 
-  constructor({ applied: _, quarantined: __, gaps: ___, ...position }: Checkpoint) {
+  constructor({ applied: _, quarantined: __, gaps: ___, voided: ____, ...position }: Checkpoint) {
     this.position = position
   }
 

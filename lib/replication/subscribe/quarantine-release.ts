@@ -2,12 +2,13 @@
 
 import type { RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
+import { SerialQueue } from '../../util/serial-queue.ts'
 import type { Applier } from './applier.ts'
 import type { EntryDecoder } from './entry-decoder.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 
-/** Sequences of quarantined messages: applied now, and still in quarantine. */
-export type ReplayOutcome = { applied: number[]; kept: number[] }
+/** Sequences of quarantined messages: applied now, removed because their origin voided them, and still in quarantine. */
+export type ReplayOutcome = { applied: number[]; voided: number[]; kept: number[] }
 
 export type QuarantineReleaseOptions = {
   source: RemoteTable
@@ -20,39 +21,53 @@ export type QuarantineReleaseOptions = {
 
 export class QuarantineRelease {
   readonly #options: QuarantineReleaseOptions
+  /** One replay, release or discard at a time. */
+  readonly #queue = new SerialQueue()
 
   constructor(options: QuarantineReleaseOptions) {
     this.#options = options
   }
 
   /** Applies the messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
-  async replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
+  replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
+    return this.#queue.run(() => this.#replay(this.#select(sequences)))
+  }
+
+  /** As `replay`, for the messages for which `isDue` returns true; in order. */
+  replayWhere(isDue: (message: QuarantinedMessage) => boolean): Promise<ReplayOutcome> {
+    return this.#queue.run(() => this.#replay(this.#select().filter(isDue)))
+  }
+
+  async #replay(messages: readonly QuarantinedMessage[]): Promise<ReplayOutcome> {
     const { source, applier, quarantine, clock, decoder, onApplied } = this.#options
-    const outcome: ReplayOutcome = { applied: [], kept: [] }
-    for (const message of this.#select(sequences)) {
+    const outcome: ReplayOutcome = { applied: [], voided: [], kept: [] }
+    for (const message of messages) {
       const entry = await quarantine.entry(message)
       const transaction = entry && decoder.decode(entry).transaction
-      if (!transaction || !clock.accepts(transaction.timestamp)) {
+      const isVoided = transaction !== undefined && applier.isVoided(transaction)
+      if (!transaction || !(isVoided || clock.accepts(transaction.timestamp))) {
         outcome.kept.push(message.sequence)
         continue
       }
       const applied = await applier.releaseQuarantined(source, message, transaction, message.id !== undefined)
       await quarantine.remove(message)
-      outcome.applied.push(message.sequence)
+      outcome[isVoided ? 'voided' : 'applied'].push(message.sequence)
       if (applied > 0) onApplied(applied, message.sequence)
     }
     return outcome
   }
 
   /** Removes messages without applying them. Resolves with their sequences. */
-  async discard(sequences?: readonly number[]): Promise<number[]> {
-    const { source, applier, quarantine } = this.#options
-    const messages = this.#select(sequences)
-    for (const message of messages) {
-      await applier.releaseQuarantined(source, message)
-      await quarantine.remove(message)
-    }
-    return messages.map(({ sequence }) => sequence)
+  discard(sequences?: readonly number[]): Promise<number[]> {
+    return this.#queue.run(async () => {
+      const { source, applier, quarantine } = this.#options
+      const messages = this.#select(sequences)
+      for (const message of messages) {
+        await applier.releaseQuarantined(source, message)
+        await quarantine.remove(message)
+      }
+      return messages.map(({ sequence }) => sequence)
+    })
   }
 
   #select(sequences?: readonly number[]): QuarantinedMessage[] {

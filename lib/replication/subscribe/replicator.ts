@@ -12,7 +12,7 @@ import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -34,6 +34,9 @@ export type ReplicatorOptions = {
   maxBatch: number
   maxBatchBytes: number
 }
+
+/** ms between two checks of the quarantine. */
+const RELEASE_INTERVAL_MS = 1_000
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
@@ -57,6 +60,7 @@ export class Replicator {
   /** Serializes starts and ends. */
   readonly #queue = new SerialQueue()
   readonly #progress: CatchUpProgress
+  readonly #stopReleasing: () => void
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -66,6 +70,7 @@ export class Replicator {
       applied: () => this.#counters.applied,
       report: options.progress,
     })
+    this.#stopReleasing = options.mesh.timers.every(RELEASE_INTERVAL_MS, () => this.#releaseDue())
   }
 
   /** Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. */
@@ -177,9 +182,26 @@ export class Replicator {
   /** Waits a limited time for a database that does not answer. */
   async close(): Promise<void> {
     this.#progress.stop()
+    this.#stopReleasing()
     await this.#queue.run(async () => {
       await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
     })
+  }
+
+  /**
+   * Messages that are in quarantine for their timestamp alone. A message that was relayed waits for the subscription to its origin too,
+   * if there is one: its origin may have voided it.
+   */
+  #releaseDue(): void {
+    const { quarantine, clock } = this.#options
+    const isLive = (source: RemoteTable) => this.#subscribers.get(keyOf(source))?.isLive
+    const isDue = ({ source, timestamp, origin }: QuarantinedMessage) =>
+      timestamp !== undefined &&
+      origin !== undefined &&
+      isLive(source) === true &&
+      isLive({ ...source, node: origin.node }) !== false &&
+      (clock.accepts(timestamp) || this.#applierOf(source).isVoided({ timestamp, origin }))
+    for (const source of quarantine.dueSources(isDue)) void this.#subscribers.get(keyOf(source))?.releaseDue(isDue)
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {

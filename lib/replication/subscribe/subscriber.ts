@@ -16,7 +16,7 @@ import { Cursor } from './cursor.ts'
 import { EntryDecoder } from './entry-decoder.ts'
 import { Lag } from './lag.ts'
 import { PendingBatch } from './pending-batch.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
@@ -93,6 +93,7 @@ export class Subscriber {
   #delivery = 0
   #batch!: PendingBatch
   #applying = false
+  #releasing = false
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
@@ -131,6 +132,11 @@ export class Subscriber {
 
   get source(): RemoteTable {
     return this.#options.source
+  }
+
+  /** True when everything that the source is known to have is applied. */
+  get isLive(): boolean {
+    return this.#state === 'live'
   }
 
   start(): void {
@@ -202,6 +208,25 @@ export class Subscriber {
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
+  }
+
+  /**
+   * Ends the quarantine of messages whose timestamp the local clock has reached, or that their origin voided. Called
+   * while this subscription is live: a transaction that voids them is then read already.
+   */
+  async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    if (this.#releasing || this.#stopped) return
+    this.#releasing = true
+    const { logger } = this.#options
+    try {
+      const { applied, voided } = await this.#release.replayWhere(isDue)
+      if (applied.length + voided.length > 0)
+        logger.info({ ...this.source, applied: applied.length, voided: voided.length }, 'quarantine released')
+    } catch (error) {
+      logger.warn({ ...this.source, reason: reasonOf(error) }, 'quarantine not released, retrying')
+    } finally {
+      this.#releasing = false
+    }
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */
@@ -328,7 +353,7 @@ export class Subscriber {
     return this.#moveCheckpoint(() => {
       const position: Position = this.#batch.positionBehind(entry, epoch)
       return this.#retry.run(entry.sequence, async () => {
-        await quarantine.put(source, epoch, entry, fault, transaction?.id)
+        await quarantine.put(source, epoch, entry, fault, transaction?.id, transaction)
         const isQuarantined = await applier.quarantine(source, position, transaction)
         if (isQuarantined) events.quarantined(source, entry.sequence, fault)
         else await quarantine.remove({ source, ...position })
