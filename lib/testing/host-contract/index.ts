@@ -4,17 +4,19 @@ import { type ContractCase, runCases } from '../contract-case.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
 import { mergeCases } from './merging.ts'
 import { durableOutboxCases, outboxCases } from './outbox.ts'
+import { restampCases } from './restamp.ts'
 import { rowCases } from './rows.ts'
 import { type HostCase, HostScene, type HostUnderTest } from './scene.ts'
 
 export type { HostUnderTest }
 
 const hasOutbox = ({ host }: HostUnderTest) => host.readOutbox !== undefined
+const canRestamp = ({ host }: HostUnderTest) => host.restamp !== undefined
 const isDurable = ({ reopen }: HostUnderTest) => reopen !== undefined
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases of the
- * outbox pass for a host without an outbox; cases with a restart pass for a host without `reopen`.
+ * outbox pass for a host without an outbox, those of `restamp` for a host without it; cases with a restart pass for a host without `reopen`.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
   const group = (cases: Record<string, HostCase>, applies: (subject: HostUnderTest) => boolean): ContractCase[] =>
@@ -31,6 +33,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     }))
   return [
     ...group({ ...rowCases, ...mergeCases, ...checkpointCases }, () => true),
+    ...group(restampCases, canRestamp),
     ...group(durableCases, isDurable),
     ...group(outboxCases, hasOutbox),
     ...group(durableOutboxCases, (subject) => hasOutbox(subject) && isDurable(subject)),
