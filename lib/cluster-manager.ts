@@ -17,38 +17,33 @@
 // `cluster/service.ts` builds these parts. The manifest is the cluster configuration in the YAML file; when it changes,
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
+import { HeldEvents } from './cluster/held-events.ts'
+import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
 import type { QuarantineControl } from './cluster/quarantine-control.ts'
-import { reportCommit } from './cluster/reports.ts'
+import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
+import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
-import { type Problem, problemText } from './manifest/config-text.ts'
+import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
-import { MeshError, type MeshState } from './mesh/mesh.ts'
+import type { MeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
-import {
-  type Caller,
-  call,
-  execute,
-  type OperationContext,
-  type OperationName,
-  type OperationOptions,
-  type ResponseOf,
-} from './operations/index.ts'
+import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { systemTimers } from './util/timers.ts'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -58,25 +53,39 @@ export class ClusterManager extends SafeEmitter {
   /** Messages of remote nodes that could not be applied: unreadable, or with a timestamp more than `maxClockDrift` ahead. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
-    replay: (source, sequences) => this.#withService(({ replicator }) => replicator.replay(source, sequences)),
-    discard: (source, sequences) => this.#withService(({ replicator }) => replicator.discard(source, sequences)),
+    replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
+    discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
-  readonly #options: CheckedOptions
+  /** `host` is the watched one. */
+  readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #unlock: () => Promise<void>
+  readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
   #service: Service | undefined
   #state: ClusterState = 'opening'
-  readonly #queuedEvents: (() => void)[] = []
+  readonly #heldEvents = new HeldEvents()
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
   private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
     super()
-    this.#options = options
+    const timers = options.mesh?.timers ?? systemTimers
+    const onSlow = (call: SlowHostCall) => {
+      this.emit('host:slow', call)
+      this.#service?.onHostSlow(call)
+    }
+    const { hostTimeout: timeout, logger } = options
+    this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
     this.#unlock = unlock
+    this.#runner = new OperationRunner({
+      options: this.#options,
+      store,
+      service: () => this.#service,
+      state: () => this.#state,
+    })
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
     for (const event of eventNames) {
@@ -90,7 +99,7 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -99,8 +108,9 @@ export class ClusterManager extends SafeEmitter {
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+      checked.logger.localNode = store.manifest.nodeName
       manager = new ClusterManager(checked, store, unlock)
-      const timestamp = await checked.host.lastTimestamp()
+      const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
@@ -113,12 +123,7 @@ export class ClusterManager extends SafeEmitter {
 
   async #start(): Promise<void> {
     const emit = this.emit.bind(this)
-    this.#store.listen({
-      committed: (commit) => reportCommit(emit, commit),
-      limitsChanged: () => {},
-      rejected: (problems) => this.#reportConfig('config:rejected', problems, 'configuration file rejected'),
-      missing: (problems) => this.#reportConfig('config:missing', problems, 'configuration file missing'),
-    })
+    this.#store.listen(storeReports(emit, this.#options))
     if (this.manifest.enabled) {
       const [options, store, clock] = [this.#options, this.#store, this.#clock]
       this.#service = await Service.create({ options, store, clock, emit })
@@ -127,9 +132,8 @@ export class ClusterManager extends SafeEmitter {
     const { meter } = this.#options
     this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
     this.#state = 'open'
-    setImmediate(() => {
-      for (const deliver of this.#queuedEvents.splice(0)) deliver()
-    })
+    logOpened(this.#options, this.#store, this.#service?.mesh)
+    this.#heldEvents.release()
   }
 
   /** Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
@@ -145,10 +149,13 @@ export class ClusterManager extends SafeEmitter {
   async #close(): Promise<void> {
     this.#state = 'closing'
     this.#stopMetering?.()
+    const endHostCalls = this.#options.host.beginClose()
     await this.#store.close()
     await this.#service?.close()
+    endHostCalls()
     await this.#unlock()
     this.#state = 'closed'
+    this.#options.logger.info({}, 'cluster manager closed')
   }
 
   // --- state --------------------------------------------------------------------------------------------------------------
@@ -195,15 +202,7 @@ export class ClusterManager extends SafeEmitter {
       publishToChannel(event, this.manifest.nodeName, args[0])
       return super.emit(event, ...args)
     }
-    if (event === 'progress' || (this.#state !== 'opening' && this.#queuedEvents.length === 0)) return deliver()
-    this.#queuedEvents.push(deliver)
-    return false
-  }
-
-  #reportConfig(event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string): void {
-    const { configFile: file, logger } = this.#options
-    logger.warn({ file, problems: problems.map(problemText) }, message)
-    this.emit(event, { problems })
+    return event === 'progress' ? deliver() : this.#heldEvents.deliver(deliver)
   }
 
   // --- transactions -------------------------------------------------------------------------------------------------------
@@ -219,8 +218,9 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
-   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (the outbox keeps the transaction
-   * and it will be sent), transaction_too_large, invalid_request, closed.
+   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (`mayStillBeSent` says whether it will
+   * be sent; with an outbox always), not_in_outbox when the outbox does not contain the transaction, transaction_too_large,
+   * invalid_request, closed. Repeated calls for one id wait for the same transaction and send it once.
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
@@ -240,7 +240,7 @@ export class ClusterManager extends SafeEmitter {
    * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
    */
   restamp(): Promise<RestampOutcome> {
-    return this.#withService(({ clockControl }) => clockControl.restamp())
+    return this.#runner.withService(({ clockControl }) => clockControl.restamp())
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ export class ClusterManager extends SafeEmitter {
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
     const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
-      this.#run(() => this.#traceOperation(name, () => call(this.#context(), name, body, options)))
+      this.#runner.call(name, body, options)
     return method as OperationMethod<Name>
   }
 
@@ -286,10 +286,7 @@ export class ClusterManager extends SafeEmitter {
     options?: OperationOptions,
   ): Promise<OperationResponse>
   execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
-    const { operation } = (request ?? {}) as { operation?: unknown }
-    return this.#run(() =>
-      this.#traceOperation(String(operation), () => execute(this.#context(), request, caller, options)),
-    )
+    return this.#runner.execute(request, caller, options)
   }
 
   /**
@@ -297,42 +294,6 @@ export class ClusterManager extends SafeEmitter {
    * transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
    */
   rotatePassword(): Promise<void> {
-    return this.#withService(async ({ mesh }) => mesh.rotatePassword?.())
-  }
-
-  #withService<T>(work: (service: Service) => Promise<T>): Promise<T> {
-    return this.#run(async () => {
-      if (!this.#service) throw clusterError('clustering_disabled')
-      return work(this.#service)
-    })
-  }
-
-  /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
-  async #run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#state !== 'open') throw clusterError('closed')
-    try {
-      const answer = await work()
-      const expiry = new AbortController()
-      const expired = delay(this.#options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
-      await Promise.race([this.#service?.reconciled(), expired])
-      expiry.abort()
-      return answer
-    } catch (error) {
-      if (error instanceof ClusterError) throw error
-      if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)
-      this.#options.logger.error({ reason: reasonOf(error) }, 'operation failed')
-      throw clusterErrorFrom(error, 'internal', reasonOf(error))
-    }
-  }
-
-  #traceOperation<T>(operation: string, work: () => Promise<T>): Promise<T> {
-    return traced('operation', () => ({ node: this.manifest.nodeName, operation }), work)
-  }
-
-  #context(): OperationContext {
-    const { host, logger } = this.#options
-    // Operations check that clustering is enabled before they use a part of the service.
-    const parts = this.#service?.operationParts() ?? ({} as ReturnType<Service['operationParts']>)
-    return { store: this.#store, host, logger, ...parts }
+    return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())
   }
 }

@@ -22,6 +22,7 @@ export type {
   Batch,
   Checkpoint,
   Host,
+  HostCallOptions,
   Origin,
   PrimaryKey,
   PublishConfirmation,
@@ -41,6 +42,7 @@ export type {
   VoidedTransactions,
   Write,
 } from './host/host.ts'
+export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps } from './host/hybrid-clock.ts'
 export { type Attributes, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
@@ -97,6 +99,7 @@ export type {
   NetworkNode,
   OperationName,
   OperationOptions,
+  PendingSubscription,
   PlanEntry,
   PurgeStreamRequest,
   PurgeStreamResponse,

@@ -6,6 +6,7 @@
 
 import { dirname, join, resolve } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
@@ -18,13 +19,13 @@ import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { Replicator } from '../replication/subscribe/replicator.ts'
+import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
 import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, subscriptionReports } from './reports.ts'
+import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -117,7 +118,8 @@ export class Service {
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
       mesh,
-      replicator,
+      // Not awaited: a database that does not answer must not delay other steps.
+      replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
@@ -130,6 +132,17 @@ export class Service {
   /** Resolves when everything committed so far was tried once. Never rejects. */
   async reconciled(): Promise<void> {
     await this.#reconciler?.idle()
+    await this.replicator.idle()
+  }
+
+  /** Subscriptions that were removed and have not ended, with the reason. */
+  pending(): PendingChange[] {
+    return this.replicator.pending()
+  }
+
+  /** The database has not answered a call: subscriptions of its table are stalled. */
+  onHostSlow(call: SlowHostCall): void {
+    this.replicator.onHostSlow(call)
   }
 
   /** The parts that operations use. */
@@ -173,6 +186,7 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+      diverged: (divergence) => this.#emit('replication:diverged', divergence),
     })
   }
 
@@ -210,7 +224,7 @@ export class Service {
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
       restoreTable: (source) => this.#negotiator.restoreTable(source),
-      events: subscriptionReports(this.#emit, logger),
+      events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
 
@@ -262,6 +276,7 @@ export class Service {
     const { publisher, replicator, peers } = this
     return {
       state: (state, reason) => {
+        logMeshState(this.#options.logger, state, reason)
         this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
         if (state !== 'connected') return
         // The first time too: the outbox may hold transactions that were committed before this process started.
@@ -275,14 +290,13 @@ export class Service {
   }
 
   #peerListener(): PeerListener {
-    const emitIfInManifest = (event: 'peer:up' | 'peer:down', node: string, reason?: string) => {
-      if (findNode(this.#store.manifest, node)) this.#emit(event, { node, ...(reason ? { reason } : {}) })
-    }
     return {
-      up: (node) => emitIfInManifest('peer:up', node),
+      up: (node) => {
+        if (findNode(this.#store.manifest, node)) this.#reportUp(node)
+      },
       down: (node) => {
         this.clockControl.onPeerDown(node)
-        emitIfInManifest('peer:down', node, 'no heartbeat')
+        if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
       time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted) => {
@@ -299,9 +313,18 @@ export class Service {
     if (this.#superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
-      if (change.type === 'node:added' && this.peers.isUp(change.node.name))
-        this.#emit('peer:up', { node: change.node.name })
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
     }
+  }
+
+  #reportUp(peer: string): void {
+    this.#options.logger.info({ peer }, 'peer up')
+    this.#emit('peer:up', { node: peer })
+  }
+
+  #reportDown(peer: string, reason: string): void {
+    this.#options.logger.info({ peer, reason }, 'peer down')
+    this.#emit('peer:down', { node: peer, reason })
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
@@ -311,7 +334,7 @@ export class Service {
   }
 
   #reportRejected(node: string, reason: string): void {
-    this.#options.logger.error({ node, reason }, 'connection rejected')
+    this.#options.logger.error({ peer: node, reason }, 'connection rejected')
     this.#emit('connection:rejected', { node, reason })
   }
 

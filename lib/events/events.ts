@@ -2,8 +2,9 @@
 
 import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
-import type { ChangeCause, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
+import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
@@ -16,14 +17,12 @@ export type ClockReason = 'wall-clock' | 'timestamps'
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
-  'manifest:changed': [
-    { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
-  ]
-  'route:added': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'route:removed': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'node:added': [{ node: ManifestNode; cause: ChangeCause }]
-  'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
-  'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
+  'manifest:changed': [ChangeAuthor & { previous: Manifest; current: Manifest; changes: readonly ManifestChange[] }]
+  'route:added': [ChangeAuthor & { server: ServerName; route: Route }]
+  'route:removed': [ChangeAuthor & { server: ServerName; route: Route }]
+  'node:added': [ChangeAuthor & { node: ManifestNode }]
+  'node:updated': [ChangeAuthor & { node: ManifestNode; previous: ManifestNode }]
+  'node:removed': [ChangeAuthor & { node: ManifestNode }]
   /** The configuration file is invalid: the last valid manifest stays in effect. */
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
@@ -37,12 +36,20 @@ export type ClusterEvents = {
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /** The stream lost the messages `from` to `to` before they were read. */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
+  /**
+   * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
+   * that only the stream or the peers have are to be copied back by means of the database.
+   */
+  'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
   'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
   'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
   /** The clock is no longer ahead. */
   'clock:ok': [{ node: string }]
+  /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
+  'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
@@ -66,10 +73,12 @@ const eventNameSet: Record<EventName, true> = {
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
   'clock:ahead': true,
   'clock:ok': true,
+  'host:slow': true,
   'mesh:state': true,
   progress: true,
   'listener:failed': true,

@@ -101,6 +101,8 @@ export interface Mesh {
   readonly session: string
   /** Largest message that a stream can store, in bytes, headers included. */
   readonly maxPayload: number
+  /** Version of the local servers, such as `2.10.27`; absent while none runs, and for networks without servers. */
+  readonly serverVersion?: string | undefined
   /** The clock for all users of this mesh. */
   readonly timers: Timers
 

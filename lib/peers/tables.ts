@@ -1,9 +1,10 @@
 // The tables of subscriptions: which exist on the local node, and creating those that exist only on the remote node.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
+import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
+import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import type { Peers } from './peers.ts'
 import type { WireSubscription } from './protocol.ts'
@@ -19,6 +20,7 @@ export type TablesOptions = {
   streams: LocalStreams
   /** Why a node, database or table of that name cannot take part in the cluster. */
   nameFault: NameCheck
+  logger: Logger
 }
 
 /** By `tableKey`. */
@@ -44,12 +46,15 @@ export class Tables {
     this.#options = options
   }
 
-  async local(): Promise<TablesByKey> {
-    return byKey(await this.#options.host.describe())
+  async local(options?: HostCallOptions): Promise<TablesByKey> {
+    return byKey(await this.#options.host.describe({ signal: options?.signal }))
   }
 
-  create(table: TableDescription): Promise<void> {
-    return this.#options.host.createTable(table)
+  /** Creates a table that a remote node has. */
+  async create(table: TableDescription, options?: HostCallOptions): Promise<void> {
+    const { host, logger } = this.#options
+    await host.createTable(table, { signal: options?.signal })
+    logger.info({ database: table.database, table: table.table, primaryKey: table.primaryKey }, 'table created')
   }
 
   async ensureStreams(tables: readonly TableName[], report?: (done: number, total: number) => void): Promise<void> {
@@ -64,7 +69,7 @@ export class Tables {
     if ((await host.describe()).some(isWanted)) return
     const remote = (await peers.describeTables(node, { operation: 'describe_all' })).find(isWanted)
     if (!remote) throw clusterError('table_not_found', table.table)
-    await host.createTable(remote)
+    await this.create(remote)
   }
 
   /** Creates the missing tables of a remote node's subscriptions and all of their streams. Adds created tables to `local`. */
@@ -77,7 +82,7 @@ export class Tables {
     { schema: database, table, hash_attribute: primaryKey, attributes = [] }: WireSubscription,
     local: TablesByKey,
   ): Promise<void> {
-    const { host, nameFault } = this.#options
+    const { nameFault } = this.#options
     const fault = nameFault(database) ?? nameFault(table)
     if (fault) throw clusterError('name_not_replicable', `${database}.${table}`, fault)
     const existing = local.get(tableKey({ database, table }))
@@ -90,7 +95,7 @@ export class Tables {
     this.#created++
     const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
     const created = { database, table, primaryKey, attributes: names }
-    await host.createTable(created)
+    await this.create(created)
     local.set(tableKey(created), created)
   }
 }

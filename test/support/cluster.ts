@@ -111,6 +111,7 @@ const eventNames = [
   'subscription:state',
   'replication:applied',
   'replication:gap',
+  'replication:diverged',
   'replication:stalled',
   'replication:quarantined',
   'mesh:state',

@@ -1,6 +1,7 @@
 // The database in memory for tests of enmesh itself: it records the applied transactions, and commits with ids that the test chooses.
 
 import type { Batch, RemoteTable, RemoteTransaction, Timestamp, Transaction, Write } from '../../lib/index.ts'
+import type { ClusterHandle } from '../../lib/testing/memory-host.ts'
 import { MemoryHost as Base } from '../../lib/testing.ts'
 
 /** Writes to tables of the database `dev`. */
@@ -21,6 +22,12 @@ export class MemoryHost extends Base {
 
   constructor(tables: [database: string, table: string][] = [], options: { outbox?: boolean } = {}) {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
+  }
+
+  override attach(cluster: ClusterHandle): this {
+    this.timestamp = () => cluster.timestamp()
+    this.publish = (transaction) => cluster.publish(transaction)
+    return super.attach(cluster)
   }
 
   override info(): { version: string } {

@@ -1,19 +1,24 @@
-// Whole cluster managers on a network in memory, each with a database in memory.
+// Clusters of `startCluster` on a network in memory whose nodes start one by one, with their events recorded.
 
 import assert from 'node:assert/strict'
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import { stringify } from 'yaml'
-import { ClusterManager, type ClusterOptions, type EventName, type Payload } from '../../lib/index.ts'
+import type { ClusterManager, ClusterOptions, EventName, Payload } from '../../lib/index.ts'
+import type { MemoryMesh } from '../../lib/mesh/memory/memory-mesh.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
 import { parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
-import { MemoryNetwork } from '../../lib/testing.ts'
-import { eventually, temporaryDirectory } from './cluster.ts'
+import {
+  type ClusterNode,
+  eventually,
+  MemoryNetwork,
+  startCluster,
+  type TestClock,
+  type TestingCluster,
+} from '../../lib/testing.ts'
 import { insert, MemoryHost } from './memory-host.ts'
 
 const watched = [
   'replication:gap',
+  'replication:diverged',
   'replication:quarantined',
   'replication:stalled',
   'peer:up',
@@ -30,38 +35,71 @@ export type MemoryNodeOptions = {
   /** Options of the manager. */
   options?: Partial<ClusterOptions>
   /** Keys of the configuration section `clustering`. */
-  clustering?: object
+  clustering?: Record<string, unknown>
+  /** Default: a database with the table `dev.dog`. */
+  host?: MemoryHost
+}
+
+/** The network of a scene: remembers the mesh of the node that started last. */
+class SceneNetwork extends MemoryNetwork {
+  /** Used for the next node instead of another one. */
+  next: Mesh | undefined
+  last!: Mesh
+
+  override mesh(node?: string): MemoryMesh {
+    this.last = this.next ?? super.mesh(node)
+    this.next = undefined
+    return this.last as MemoryMesh
+  }
 }
 
 export class MemoryNode {
-  host = new MemoryHost([['dev', 'dog']])
   readonly events: { [Name in EventName]?: Payload<Name>[] } = {}
-  readonly name: string
-  readonly configFile: string
-  readonly #network: MemoryNetwork
+  readonly #node: ClusterNode<MemoryHost>
+  readonly #network: SceneNetwork
+  /** Options of the next start. */
+  readonly #options: { next: Partial<ClusterOptions> }
   mesh!: Mesh
   cluster!: ClusterManager
 
-  constructor(name: string, network: MemoryNetwork, configFile: string) {
-    this.name = name
+  constructor(node: ClusterNode<MemoryHost>, network: SceneNetwork, options: { next: Partial<ClusterOptions> }) {
+    this.#node = node
     this.#network = network
-    this.configFile = configFile
+    this.#options = options
     for (const event of watched) this.events[event] = []
+    this.#onStart()
   }
 
-  async open(options: Partial<ClusterOptions> = {}): Promise<void> {
-    this.mesh = this.#network.mesh(this.name)
-    const { host, mesh } = this
-    this.cluster = await ClusterManager.open({ configFile: this.configFile, host, mesh, ...options })
-    host.timestamp = () => this.cluster.timestamp()
-    host.publish = (transaction) => this.cluster.publish(transaction)
-    for (const name of watched)
-      this.cluster.on(name, (payload: unknown) => void (this.events[name] as unknown[]).push(payload))
+  get name(): string {
+    return this.#node.name
+  }
+
+  get host(): MemoryHost {
+    return this.#node.host
+  }
+
+  get configFile(): string {
+    return this.#node.configFile
+  }
+
+  async open({ mesh, ...options }: Partial<ClusterOptions> = {}): Promise<void> {
+    this.#network.next = mesh
+    this.#options.next = options
+    await this.#node.stop()
+    await this.#node.start()
+    this.#onStart()
   }
 
   async reopen(options: Partial<ClusterOptions> = {}): Promise<void> {
     await this.cluster.close()
     await this.open(options)
+  }
+
+  #onStart(): void {
+    this.cluster = this.#node.cluster
+    this.mesh = this.#network.last
+    for (const name of watched)
+      this.cluster.on(name, (payload: unknown) => void (this.events[name] as unknown[]).push(payload))
   }
 
   /** Writes one row for each id, each in a separate transaction. Resolves when the local stream has stored them. */
@@ -86,27 +124,31 @@ export class MemoryNode {
 }
 
 export class Scene {
-  readonly network: MemoryNetwork
+  readonly network: SceneNetwork
   readonly nodes: MemoryNode[] = []
-  readonly #test: TestContext
+  readonly #clusters: TestingCluster<MemoryHost>[] = []
 
-  constructor(test: TestContext, seed?: number) {
-    this.#test = test
-    this.network = new MemoryNetwork(seed === undefined ? {} : { seed })
+  /** With `clock`, the nodes use it instead of the system's time. */
+  constructor(test: TestContext, { seed, clock }: { seed?: number; clock?: TestClock } = {}) {
+    this.network = new SceneNetwork({ ...(seed !== undefined && { seed }), ...(clock && { clock }) })
     test.after(async () => {
-      await Promise.all(this.nodes.map(({ cluster }) => cluster?.close()))
+      await Promise.all(this.#clusters.map((cluster) => cluster.close()))
       await this.network.close()
     })
   }
 
-  async start(name: string, { options, clustering }: MemoryNodeOptions = {}): Promise<MemoryNode> {
-    const [directory, remove] = await temporaryDirectory()
-    const configFile = join(directory, 'config.yaml')
-    const section = { enabled: true, nodeName: name, user: 'cluster_user', ...clustering }
-    await writeFile(configFile, stringify({ clustering: section }))
-    const node = new MemoryNode(name, this.network, configFile)
-    this.#test.after(remove)
-    await node.open(options)
+  async start(name: string, { options = {}, clustering = {}, host }: MemoryNodeOptions = {}): Promise<MemoryNode> {
+    const { mesh, ...others } = options
+    this.network.next = mesh
+    const optionsOf = { next: others }
+    const cluster = await startCluster([name], {
+      network: this.network,
+      host: () => host ?? new MemoryHost([['dev', 'dog']]),
+      options: () => optionsOf.next,
+      clustering: () => clustering,
+    })
+    this.#clusters.push(cluster)
+    const node = new MemoryNode(cluster.nodes[0]!, this.network, optionsOf)
     this.nodes.push(node)
     return node
   }

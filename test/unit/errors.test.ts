@@ -15,7 +15,8 @@ import {
   errors,
   type Transaction,
 } from '../../lib/index.ts'
-import { TestCluster } from '../support/cluster.ts'
+import { MemoryNetwork } from '../../lib/testing.ts'
+import { TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
 
@@ -25,6 +26,18 @@ const route = { host: '127.0.0.1', port: 12345 }
 
 /** A manager on an in-memory network. */
 const alone = (test: TestContext, options?: MemoryNodeOptions) => new Scene(test).start('node1', options)
+
+/** A manager on an in-memory network, of a file with this section. */
+async function openSection(test: TestContext, section: object): Promise<ClusterManager> {
+  const [directory, remove] = await temporaryDirectory()
+  test.after(remove)
+  const configFile = join(directory, 'config.yaml')
+  await writeFile(configFile, JSON.stringify({ clustering: section }))
+  const mesh = new MemoryNetwork().mesh()
+  const cluster = await ClusterManager.open({ configFile, host: new MemoryHost(), mesh })
+  test.after(() => cluster.close())
+  return cluster
+}
 
 /** Two nodes without subscriptions; the options apply to the first. */
 async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
@@ -52,7 +65,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return cluster.execute({ operation: 'cluster_dance' }, superUser)
   },
   async clustering_disabled(test) {
-    const { cluster } = await alone(test, { clustering: { enabled: false } })
+    const cluster = await openSection(test, { enabled: false })
     return cluster.network()
   },
   async invalid_request(test) {
@@ -153,6 +166,15 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.skew('node1', 0)
     return node1.cluster.addNode(withNode2)
   },
+  async not_in_outbox(test) {
+    const { cluster } = await alone(test)
+    return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })
+  },
+  async host_timeout(test) {
+    const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })
+    host.describe = () => new Promise(() => {})
+    return cluster.purgeStream(dog)
+  },
   async internal(test) {
     const { cluster, host } = await alone(test)
     host.describe = () => Promise.reject(new Error('the disk of the database is broken'))
@@ -167,7 +189,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   // --- opening ----------------------------------------------------------------------------------------------------------
 
   invalid_option: (test) => alone(test, { options: { requestTimeout: 0 } }),
-  node_name_missing: (test) => alone(test, { clustering: { nodeName: null } }),
+  node_name_missing: (test) => openSection(test, { enabled: true, user: 'cluster_user' }),
   async config_locked(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1', { clustering: { enabled: false } })

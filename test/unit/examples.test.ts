@@ -5,7 +5,14 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import pino from 'pino'
-import { type HostUnderTest, hostContract, MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
+import {
+  type HostUnderTest,
+  hostContract,
+  MemoryHost,
+  MemoryNetwork,
+  startCluster,
+  TestClock,
+} from '../../lib/testing.ts'
 import '../examples/cluster.test.ts'
 import { LmdbHost } from '../examples/lmdb-host.ts'
 import { openDatabase } from '../examples/map-host.ts'
@@ -99,7 +106,8 @@ describe('the smallest host', () => {
 
 describe('the plugin', () => {
   it('reports a node that is down, a database that rejects, and a gap, until its signal aborts', async (t) => {
-    const network = new MemoryNetwork()
+    const clock = new TestClock()
+    const network = new MemoryNetwork({ clock })
     const cluster = await startCluster(2, { network, tables: [dog] })
     const stopping = new AbortController()
     t.after(async () => {
@@ -122,6 +130,7 @@ describe('the plugin', () => {
     network.heal()
     await eventually('the gap is reported', () => reported.includes('dog: 2 to 2 are lost'))
     await one!.stop()
+    await clock.advance(10_000)
     await eventually('the node is down', () => reported.includes('node1 is down'))
     stopping.abort()
     const { length } = reported

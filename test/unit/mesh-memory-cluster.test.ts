@@ -263,7 +263,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     t.diagnostic(`SEED=${seed}`)
     const random = randomNumbers(seed)
     const below = (count: number) => Math.floor(random() * count)
-    const scene = new Scene(t, seed)
+    const scene = new Scene(t, { seed })
     const { network } = scene
     const nodes = await scene.mesh('node1', 'node2', 'node3', 'node4', 'node5')
     const anyone = () => nodes[below(nodes.length)]!

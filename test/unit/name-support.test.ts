@@ -7,6 +7,7 @@ import type { Problem } from '../../lib/index.ts'
 import { nameProblems } from '../../lib/manifest/config-names.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import { isNodeName, isToken, tokenFault } from '../../lib/manifest/names.ts'
+import type { Mesh } from '../../lib/mesh/mesh.ts'
 import { unsupportedName } from '../../lib/mesh/nats/name-support.ts'
 import { execute } from '../../lib/operations/index.ts'
 import { eventually } from '../support/cluster.ts'
@@ -159,7 +160,7 @@ describe('the configuration file with a name that the network cannot carry', () 
 describe('of two nodes of which one has a network that cannot carry an at sign', () => {
   /** A node whose network is that of the others but for this. */
   const limited = (scene: Scene, test: TestContext) => {
-    const mesh = scene.network.mesh()
+    const mesh: Mesh = scene.network.mesh()
     mesh.nameCheck = async () => noAtSign
     test.after(() => mesh.close())
     return mesh

@@ -120,7 +120,7 @@ async function converges(test: TestContext, topology: string, republishMessages:
   const seed = seedOf()
   test.diagnostic(`SEED=${seed}`)
   const count = 4
-  const scene = new Scene(test, seed)
+  const scene = new Scene(test, { seed })
   const names = Array.from({ length: count }, (_, index) => `node${index + 1}`)
   const isLink = (index: number, other: number) => topologies[topology]!(index, other, count)
   const nodes = await scene.linked(names, isLink, { clustering: { republishMessages } })

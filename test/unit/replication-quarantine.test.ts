@@ -5,6 +5,7 @@ import { readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { describe, it } from 'node:test'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
+import { TestClock } from '../../lib/testing.ts'
 import { eventually } from '../support/cluster.ts'
 import { insert } from '../support/memory-host.ts'
 import { dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
@@ -195,7 +196,8 @@ describe('an unreadable message', { concurrency: true }, () => {
 
 describe('a database', { concurrency: true }, () => {
   it('that does not answer is reported while the subscription waits', async (test) => {
-    const scene = new Scene(test)
+    const clock = new TestClock()
+    const scene = new Scene(test, { clock })
     const [node1, node2] = await pair(scene)
     let answer = () => {}
     node2.host.beforeApply = () =>
@@ -203,8 +205,10 @@ describe('a database', { concurrency: true }, () => {
         answer = resolve
       })
     await node1.write(['slow'])
+    await eventually('the batch is read', () => node2.of(node1).lastSequence === 1)
+    await clock.advance(5_100)
     const { error, sequence } = await eventually('it is reported', () => node2.events['replication:stalled']![0])
-    assert.match(error, /the database has not answered for 5 s/)
+    assert.match(error, /the database has not answered apply for 5 s/)
     assert.equal(sequence, 1)
     assert.equal(node2.of(node1).state, 'stalled')
     assert.equal(node2.of(node1).lag, 1)

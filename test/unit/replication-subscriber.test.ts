@@ -53,7 +53,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     ...options,
   })
   test.after(async () => {
-    await subscriber.stop(false)
+    await subscriber.stop()
     await remove()
   })
   /** Stores a checkpoint at this sequence. */

@@ -75,6 +75,10 @@ export class NatsMesh implements Mesh {
     return this.#state
   }
 
+  get serverVersion(): string | undefined {
+    return this.#servers?.version
+  }
+
   get session(): string {
     return this.#servers?.connections.leafSession ?? ''
   }

@@ -232,6 +232,11 @@ export class ServerPair {
     return this.#exposure.warnings
   }
 
+  /** Of the leaf server. */
+  get version(): string | undefined {
+    return this.#leaf.version && versionText(this.#leaf.version)
+  }
+
   /** Process ids of the servers, for tests that kill them. */
   get pids(): { hub: number | undefined; leaf: number | undefined } {
     return { hub: this.#hub.pid, leaf: this.#leaf.pid }

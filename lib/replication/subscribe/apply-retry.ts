@@ -24,28 +24,29 @@ export type ApplyRetryOptions = {
 
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
-/** ms between two reports that the database does not answer. */
-const SLOW_APPLY_INTERVAL_MS = 5_000
 
 export class ApplyRetry {
   readonly #options: ApplyRetryOptions
+  /** The attempt in progress. */
+  #current: { sequence: number; attempts: number } | undefined
 
   constructor(options: ApplyRetryOptions) {
     this.#options = options
   }
 
-  /** Resolves when `work` has succeeded. Rejects when the subscription stops before that. */
+  /** Resolves when `work` has succeeded. Rejects when the subscription stops before that, or must read again (reader_lost). */
   async run(sequence: number, work: () => Promise<void>): Promise<void> {
     const { source, sleep, signal, counters, logger, restoreTable, onStalled } = this.#options
     let backoff: Backoff | undefined
     for (let attempts = 1; ; attempts++) {
-      const cancelReport = this.#reportWhileSlow(sequence, attempts)
+      this.#current = { sequence, attempts }
       try {
         return await work()
       } catch (error) {
+        if (error instanceof MeshError && error.code === 'reader_lost') throw error
         if (!signal.aborted) onStalled(sequence, reasonOf(error), attempts)
       } finally {
-        cancelReport()
+        this.#current = undefined
       }
       counters.retries++
       // The table may have been dropped since the subscription was agreed on.
@@ -58,12 +59,10 @@ export class ApplyRetry {
     }
   }
 
-  #reportWhileSlow(sequence: number, attempts: number): () => void {
-    const { timers, onStalled } = this.#options
-    const started = timers.elapsed()
-    return timers.every(SLOW_APPLY_INTERVAL_MS, () => {
-      const seconds = Math.round((timers.elapsed() - started) / 1_000)
-      onStalled(sequence, `the database has not answered for ${seconds} s`, attempts)
-    })
+  /** The database has not answered. False when no attempt is in progress. */
+  reportSlow(reason: string): boolean {
+    if (!this.#current) return false
+    this.#options.onStalled(this.#current.sequence, reason, this.#current.attempts)
+    return true
   }
 }

@@ -46,7 +46,7 @@ export class Cursor {
     // Without a negotiated start, a subscription begins at the end of the stream.
     if (!known)
       await applier.move(source, { epoch: epochAfter(metadata, state.lastSequence), sequence: state.lastSequence })
-    await this.#advanceEpochs(metadata, (next) => this.checkpoint.sequence < next.from - 1)
+    await this.#advanceEpochs(metadata, state.firstSequence, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
     else {
@@ -75,10 +75,11 @@ export class Cursor {
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
   async enterEpoch(epoch: string, sequence: number, signal: AbortSignal): Promise<void> {
-    const metadata = parseStreamMetadata((await this.#state(signal)).description)
+    const { description, firstSequence } = await this.#state(signal)
+    const metadata = parseStreamMetadata(description)
     const { epochs } = metadata
     const known = epochs.slice(0, epochs.findIndex((each) => each.epoch === epoch) + 1)
-    await this.#advanceEpochs({ ...metadata, epochs: known }, () => false)
+    await this.#advanceEpochs({ ...metadata, epochs: known }, firstSequence, () => false)
     if (this.checkpoint.epoch !== epoch)
       await this.#startEpoch(epoch, sequence - 1, this.checkpoint.sequence + 1, 'recreated')
   }
@@ -104,9 +105,13 @@ export class Cursor {
    * Moves the checkpoint from epoch to epoch, up to the last one of `metadata`, or until `stop` returns true because the stream still
    * has messages of the current epoch. Acknowledged messages of an ended epoch that are gone become a gap.
    */
-  async #advanceEpochs({ epochs }: StreamMetadata, stop: (next: EpochRange) => boolean): Promise<void> {
+  async #advanceEpochs(
+    { epochs }: StreamMetadata,
+    firstSequence: number,
+    stop: (next: EpochRange) => boolean,
+  ): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
-      const { epoch, sequence } = this.checkpoint
+      const { epoch, sequence, lastMessageId } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
       // An epoch from 0 has no messages: its stream is gone.
@@ -117,7 +122,10 @@ export class Cursor {
       // The description no longer contains the old epoch: at least one message is lost.
       const lost = index >= 0 ? (epochs[index]!.last ?? sequence) : sequence + 1
       // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
-      const replayed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
+      // Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
+      const unconfirmed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
+      const isVerifiable = lastMessageId !== undefined && next.from - 1 + unconfirmed >= firstSequence
+      const replayed = isVerifiable ? unconfirmed : 0
       // An epoch that begins after older messages continues a stream that was restored from a backup.
       await this.#startEpoch(
         next.epoch,

@@ -1,7 +1,6 @@
 // Replicates one remote table: reads its stream from the checkpoint on and applies it to the database in batches.
 
-import { setTimeout as delay } from 'node:timers/promises'
-import { reasonOf } from '../../errors.ts'
+import { ClusterError, reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
@@ -71,8 +70,6 @@ export type SubscriptionStatus = {
 
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
-/** ms that `stop` waits for a database that does not answer. */
-const STOP_TIMEOUT_MS = 5_000
 
 export class Subscriber {
   readonly #options: SubscriberOptions
@@ -143,16 +140,11 @@ export class Subscriber {
     this.#running ??= this.#run()
   }
 
-  /** Resolves when reading and applying have ended. Without `waitForHost`, waits a limited time for the database. */
-  async stop(waitForHost = true): Promise<void> {
+  /** Resolves when reading and applying have ended, or the database has not answered in time. */
+  async stop(): Promise<void> {
     this.#stopping.abort()
     this.restart()
-    const expiry = new AbortController()
-    await Promise.race([
-      this.#running,
-      ...(waitForHost ? [] : [delay(STOP_TIMEOUT_MS, undefined, { signal: expiry.signal }).catch(() => {})]),
-    ])
-    expiry.abort()
+    await this.#running
     this.#setState('ended')
   }
 
@@ -205,6 +197,14 @@ export class Subscriber {
     else if (isBehind) this.#sleep.wake()
   }
 
+  /** The database does not answer a call for this table; undefined: it has answered. `isOwn`: the call is for this source. */
+  onHostSlow(reason: string | undefined, isOwn: boolean): void {
+    if (this.#stopped) return
+    if (reason !== undefined) {
+      if (!this.#retry.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
+    } else if (isOwn && this.#state === 'stalled' && !this.#applying) this.#setState('pending')
+  }
+
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
@@ -250,7 +250,8 @@ export class Subscriber {
       } catch (error) {
         if (this.#stopped) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
-        if (!isLost) this.#setState('pending', reasonOf(error))
+        const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
+        if (!isLost) this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
         await this.#sleep.sleep(backoff.next())
       } finally {
         this.#reader?.close()
