@@ -6,6 +6,7 @@ import type { Logger } from '../../lib/observe/logger.ts'
 import {
   type ClusterNode,
   eventually,
+  MemoryHost,
   MemoryNetwork,
   type StartOptions,
   startCluster,
@@ -159,9 +160,10 @@ describe('a node whose clock was two days ahead', { concurrency: true }, () => {
   })
 
   it('whose database cannot restamp rejects, and its transactions arrive when their time has come', async (test) => {
-    const { network, cluster, nodes } = await open(test)
+    const { network, cluster, nodes } = await open(test, 2, {
+      host: () => Object.assign(new MemoryHost({ tables: [dog] }), { restamp: undefined }) as never,
+    })
     const [one, two] = nodes as [ClusterNode, ClusterNode]
-    Object.assign(one.host, { restamp: undefined })
     network.skew('node1', HOUR_MS)
     await insert(one, 1)
     await insert(one, 2)
