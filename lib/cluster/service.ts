@@ -23,6 +23,7 @@ import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
+import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
@@ -51,6 +52,7 @@ export class Service {
   readonly replicator: Replicator
   readonly peers: Peers
   readonly quarantine: Quarantine
+  readonly clockControl: ClockControl
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -99,6 +101,7 @@ export class Service {
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
+    this.clockControl = this.#createClockControl()
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -117,10 +120,11 @@ export class Service {
     await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
   }
 
-  /** Starts everything that `#end` ends. */
+  /** Starts everything that `#endSteps` ends. */
   async #takePart(step: (step: string, done: number) => void): Promise<void> {
     const { mesh, replicator, peers } = this
     const { settings, manifest } = this.#store
+    this.clockControl.start()
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
@@ -204,6 +208,7 @@ export class Service {
 
   #endSteps(): EndStep[] {
     return [
+      ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
@@ -233,6 +238,24 @@ export class Service {
       timeout: publishTimeout,
       requestTimeout,
       diverged: (divergence) => this.#emit('replication:diverged', divergence),
+    })
+  }
+
+  #createClockControl(): ClockControl {
+    const { host, logger } = this.#options
+    return new ClockControl({
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      timers: this.mesh.timers,
+      host,
+      emit: this.#emit,
+      logger,
+      publish: (transactions) => this.publisher.relay(transactions),
+      restampRevisions: (limit) => {
+        const nodes = this.#registers.restamp(limit)
+        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
+        return nodes.length
+      },
     })
   }
 
@@ -294,6 +317,7 @@ export class Service {
       store: this.#store,
       registers: this.#registers,
       clock: this.#clock,
+      checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
@@ -335,8 +359,10 @@ export class Service {
         if (findNode(this.#store.manifest, node)) this.#reportUp(node)
       },
       down: (node) => {
+        this.clockControl.onPeerDown(node)
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
+      time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)

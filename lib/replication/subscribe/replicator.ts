@@ -50,6 +50,8 @@ export type ReplicatorOptions = {
 /** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
 const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
 
+/** ms between two checks of the quarantine. */
+const RELEASE_INTERVAL_MS = 1_000
 /** A subscription that ends. */
 type Ending = {
   readonly source: RemoteTable
@@ -95,6 +97,7 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #gates: NodeGates
+  readonly #stopReleasing: () => void
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -107,6 +110,7 @@ export class Replicator {
       applied: () => this.#counters.applied,
       report: options.progress,
     })
+    this.#stopReleasing = options.mesh.timers.every(RELEASE_INTERVAL_MS, () => this.#releaseDue())
   }
 
   /**
@@ -323,10 +327,27 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
+    this.#stopReleasing()
     for (const { cancelRetry } of this.#ending.values()) cancelRetry()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
+  }
+
+  /**
+   * Messages that are in quarantine for their timestamp alone. A message that was relayed waits for the subscription to its origin too,
+   * if there is one: its origin may have voided it.
+   */
+  #releaseDue(): void {
+    const { quarantine, clock } = this.#options
+    const isLive = (source: RemoteTable) => this.#subscribers.get(keyOf(source))?.isLive
+    const isDue = ({ source, timestamp, origin }: QuarantinedMessage) =>
+      timestamp !== undefined &&
+      origin !== undefined &&
+      isLive(source) === true &&
+      isLive({ ...source, node: origin.node }) !== false &&
+      (clock.accepts(timestamp) || this.#applierOf(source).isVoided({ timestamp, origin }))
+    for (const source of quarantine.dueSources(isDue)) void this.#subscribers.get(keyOf(source))?.releaseDue(isDue)
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {

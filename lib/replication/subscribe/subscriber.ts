@@ -109,6 +109,7 @@ export class Subscriber {
   #delivery = 0
   #batch!: PendingBatch
   #applying = false
+  #releasing = false
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
@@ -158,6 +159,11 @@ export class Subscriber {
 
   get source(): RemoteTable {
     return this.#options.source
+  }
+
+  /** True when everything that the source is known to have is applied. */
+  get isLive(): boolean {
+    return this.#state === 'live'
   }
 
   start(): void {
@@ -243,6 +249,25 @@ export class Subscriber {
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
+  }
+
+  /**
+   * Ends the quarantine of messages whose timestamp the local clock has reached, or that their origin voided. Called
+   * while this subscription is live: a transaction that voids them is then read already.
+   */
+  async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    if (this.#releasing || this.#stopped) return
+    this.#releasing = true
+    const { logger } = this.#options
+    try {
+      const { applied, voided } = await this.#release.replayWhere(isDue)
+      if (applied.length + voided.length > 0)
+        logger.info({ ...this.source, applied: applied.length, voided: voided.length }, 'quarantine released')
+    } catch (error) {
+      logger.warn({ ...this.source, reason: reasonOf(error) }, 'quarantine not released, retrying')
+    } finally {
+      this.#releasing = false
+    }
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */
