@@ -38,21 +38,30 @@ import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
 import type { MeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
+import type { Logger } from './observe/logger.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { type EndStep, runSteps } from './util/run-steps.ts'
 import { systemTimers } from './util/timers.ts'
+
+/** ms for each part, after which the next one is closed. */
+const CLOSE_TIMEOUT_MS = 10_000
+
+const end = (logger: Logger, steps: readonly EndStep[]): Promise<void> =>
+  runSteps(steps, (step, error) => logger.error({ step, reason: error.message }, 'closing failed in part'))
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
   readonly view: ClusterView = viewOf(this)
-  /** Messages of remote nodes that could not be applied: unreadable, or with a timestamp more than `maxClockDrift` ahead. */
+  /** Messages of remote nodes that could not be applied: unreadable, with a timestamp more than `maxClockDrift` ahead, or refused by the database. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
+    add: (source) => this.#runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
     replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
     discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
@@ -115,8 +124,14 @@ export class ClusterManager extends SafeEmitter {
       await manager.#start()
       return manager
     } catch (error) {
-      await (manager?.close() ?? store?.close())
-      await unlock()
+      // What fails meanwhile is logged: the first error is the cause.
+      await (manager
+        ? manager.close()
+        : end(checked.logger, [
+            ['closing the file', () => store?.close(), CLOSE_TIMEOUT_MS],
+            ['releasing the lock', unlock, CLOSE_TIMEOUT_MS],
+          ])
+      ).catch(() => {})
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
@@ -136,7 +151,10 @@ export class ClusterManager extends SafeEmitter {
     this.#heldEvents.release()
   }
 
-  /** Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
+  /**
+   * Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox.
+   * Rejects internal when a part failed or, usually for a method of the host, did not end in time; everything else is ended then too.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
@@ -148,13 +166,21 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
-    this.#stopMetering?.()
     const endHostCalls = this.#options.host.beginClose()
-    await this.#store.close()
-    await this.#service?.close()
-    endHostCalls()
-    await this.#unlock()
-    this.#state = 'closed'
+    try {
+      await end(this.#options.logger, [
+        ['ending the meter', () => this.#stopMetering?.(), CLOSE_TIMEOUT_MS],
+        ['closing the file', () => this.#store.close(), CLOSE_TIMEOUT_MS],
+        // Its own steps are limited.
+        ['closing the service', () => this.#service?.close()],
+        ['ending calls of the host', endHostCalls, CLOSE_TIMEOUT_MS],
+        ['releasing the lock', this.#unlock, CLOSE_TIMEOUT_MS],
+      ])
+    } catch (error) {
+      throw clusterErrorFrom(error, 'internal', reasonOf(error))
+    } finally {
+      this.#state = 'closed'
+    }
     this.#options.logger.info({}, 'cluster manager closed')
   }
 
@@ -237,10 +263,20 @@ export class ClusterManager extends SafeEmitter {
    * After the clock of this node was ahead and is correct again: rewrites timestamps more than `maxClockDrift` in the future, of rows and
    * of subscriptions, to the present, and brings the rows to the peers, which drop what they had quarantined. Meanwhile `timestamp`
    * throws restamping. Writes that other nodes made to these rows before now are overwritten. Rejects restamp_unsupported,
-   * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
+   * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, host_timeout and internal (the host rejected:
+   * repeat it).
    */
   restamp(): Promise<RestampOutcome> {
     return this.#runner.withService(({ clockControl }) => clockControl.restamp())
+  }
+
+  /**
+   * Call it after a table was dropped, also when it was created again since. The database has deleted the checkpoints of the table
+   * together with it; this forgets them in memory. The subscriptions of the table stall until the table exists, then they begin at the
+   * first message that the stream has. Has no effect while clustering is disabled.
+   */
+  tableDropped({ database, table }: { database: string; table: string }): void {
+    this.#service?.replicator.onTableDropped({ database, table })
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------
@@ -291,7 +327,8 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it, and
-   * transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
+   * transactions wait meanwhile. Resolves when it is in effect. Rejects server_failed when a server does not use it yet, and tries
+   * again until both do. Rejects invalid_option when the function fails, and nothing changes; clustering_disabled, closed.
    */
   rotatePassword(): Promise<void> {
     return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())

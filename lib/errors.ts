@@ -85,6 +85,19 @@ export const errors = {
     false,
     'cluster.subscriptions() lists the subscriptions.',
   ),
+  subscription_not_stalled: defineError(
+    409,
+    (node: string, table: string) => `The database refuses no transaction of table '${table}' of node '${node}' now.`,
+    false,
+    'cluster.subscriptions() shows in `refused` which transaction the database refuses.',
+  ),
+  quarantine_full: defineError(
+    507,
+    (messages: number, bytes: number, reason: string) =>
+      `the quarantine is full (${messages} messages, ${bytes} bytes): ${reason}`,
+    true,
+    'Replay or discard quarantined messages, or raise `maxQuarantined` and `maxQuarantinedBytes`.',
+  ),
   /** HarperDB */
   node_not_listening: defineError(
     500,

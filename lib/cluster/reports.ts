@@ -9,9 +9,9 @@ import type { Mesh, MeshState } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
 import type { Timers } from '../util/timers.ts'
-import { packageVersion } from '../version.ts'
 import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
+import { packageVersion } from './version.ts'
 
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
@@ -123,12 +123,17 @@ export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers):
     },
     applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
     gap: (source, from, to, reason) => {
-      logger.warn({ ...fieldsOf(source), from, to, reason }, 'replication gap: transactions lost before they were read')
+      const message =
+        reason === 'checkpoint_lost'
+          ? 'checkpoint lost: reading the stream from its first message'
+          : 'replication gap: transactions lost before they were read'
+      logger.warn({ ...fieldsOf(source), from, to, reason }, message)
       emit('replication:gap', { source, from, to, reason })
     },
-    stalled: (source, sequence, error, attempts) => {
-      logger.warn({ ...fieldsOf(source), sequence, reason: error, attempts }, 'database rejected a batch, retrying')
-      emit('replication:stalled', { source, sequence, error, attempts })
+    stalled: (source, { sequence, id }, error, attempts) => {
+      const at = { sequence, ...(id === undefined ? {} : { id }) }
+      logger.warn({ ...fieldsOf(source), ...at, reason: error, attempts }, 'subscription stalled, retrying')
+      emit('replication:stalled', { source, error, attempts, ...at })
     },
     quarantined: (source, sequence, error) => {
       logger.error({ ...fieldsOf(source), sequence, reason: error }, 'transaction quarantined')

@@ -2,7 +2,7 @@
 //
 // Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
-// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+// requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
 import { dirname, join, resolve } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
@@ -12,6 +12,7 @@ import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -21,6 +22,7 @@ import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import type { CheckedOptions } from './options.ts'
@@ -37,6 +39,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -76,7 +80,7 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -157,19 +161,29 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+    await this.#runSteps([
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
   }
 
-  async #end(): Promise<void> {
-    this.clockControl.close()
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the clock', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -209,7 +223,7 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -221,9 +235,16 @@ export class Service {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
+      maxApplyAttempts,
+      begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      restoreTable: (source) => this.#negotiator.restoreTable(source),
+      sourceTables: {
+        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
+        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
+        create: (source) => this.#negotiator.sourceTables.createFor(source),
+      },
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -261,6 +282,8 @@ export class Service {
       checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
+      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -286,6 +309,8 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
@@ -299,8 +324,8 @@ export class Service {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
       time: (node, time) => this.clockControl.onPeerTime(node, time),
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
@@ -344,6 +369,7 @@ export class Service {
     this.#superseded = true
     const reason = 'another process used this node name first: this process takes no part until it is opened again'
     this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+    // Logged; `close` tries the parts again.
+    await this.#runSteps(this.#endSteps()).catch(() => {})
   }
 }

@@ -83,7 +83,7 @@ export class Negotiation {
         sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
         report(sent, matched.length)
       }
-      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, options)
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
     })
     return { agreed, skipped }
@@ -204,7 +204,7 @@ export class Negotiation {
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
-    await tables.prepare(subscriptions, await tables.local())
+    await tables.prepare(node, subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
   }

@@ -117,12 +117,13 @@ export class Takeover {
 
   /** Commits those entries of a remote node that win and whose tables exist or can be created here. */
   async mergeEntries(node: string, entries: readonly RegisterEntry[]): Promise<void> {
+    this.#options.tables.observe(node, entries)
     const changes: RegisterChange[] = []
     const tables: TablesByKey = entries.length > 0 ? await this.#options.tables.local() : new Map()
     const named = entries.map((entry) => ({ ...fromWire(entry, entry.revision), entry }))
     for (const { entry, ...change } of this.withinLimit(node, named)) {
       const accepted = this.observe(entry.revision)
-      if (accepted && this.#wins(node, change) && (change.removed || (await this.#canAccept(entry, tables))))
+      if (accepted && this.#wins(node, change) && (change.removed || (await this.#canAccept(node, entry, tables))))
         changes.push(change)
     }
     await this.commitWinning(node, () => changes, 'peer', { dropEmpty: true })
@@ -158,9 +159,9 @@ export class Takeover {
   }
 
   /** False, and logged, when the table is missing on both nodes or differs: the subscription stays pending. */
-  async #canAccept(entry: RegisterEntry, tables: TablesByKey): Promise<boolean> {
+  async #canAccept(node: string, entry: RegisterEntry, tables: TablesByKey): Promise<boolean> {
     try {
-      await this.#options.tables.prepare([entry], tables)
+      await this.#options.tables.prepare(node, [entry], tables)
       return true
     } catch (error) {
       const { schema: database, table } = entry

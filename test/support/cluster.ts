@@ -108,6 +108,8 @@ const eventNames = [
   'peer:up',
   'peer:down',
   'connection:rejected',
+  'certificates:replaced',
+  'certificates:rejected',
   'subscription:state',
   'replication:applied',
   'replication:gap',

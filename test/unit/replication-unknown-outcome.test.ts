@@ -70,6 +70,7 @@ function start(faults: Fault[] = []) {
     host,
     node: 'node2',
     relayEnabled: true,
+    validate: () => {},
     counters,
     relay: (all: Transaction[]) => void relayed.push(...all.map(({ id }) => id)),
     onRecovered: (_, count, sequence) => void recovered.push([count, sequence]),

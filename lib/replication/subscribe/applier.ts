@@ -3,7 +3,7 @@
 
 import { isDeepStrictEqual } from 'node:util'
 import type { Checkpoint, Host, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
-import { MeshError } from '../../mesh/mesh.ts'
+import { MeshError, type TableName } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
@@ -30,6 +30,8 @@ export type ApplierOptions = {
   relay(transactions: Transaction[]): void
   /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** Throws when a transaction does not fit the local table. */
+  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */
@@ -42,6 +44,8 @@ export class Applier {
   /** The latest checkpoint of every source of this table, by node. Together they contain all applied ranges. */
   readonly #checkpoints = new Map<string, Checkpoint>()
   readonly #unsettled = new UnsettledSteps()
+  /** Nodes whose checkpoints went with the dropped table: nothing is applied before they are loaded again. */
+  readonly #dropped = new Set<string>()
   readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
@@ -51,13 +55,24 @@ export class Applier {
   /** Reads the checkpoint of this source from the database. With `isRunning`, its subscriber goes on from the position that it knows. */
   loadCheckpoint(source: RemoteTable, { isRunning = false } = {}): Promise<Checkpoint | undefined> {
     return this.#queue.run(async () => {
-      const checkpoint = await this.#options.host.loadCheckpoint(source)
+      const { host } = this.#options
+      // A batch that was in progress may have stored it again after the table was dropped.
+      if (this.#dropped.has(source.node)) await host.deleteCheckpoint(source)
+      const checkpoint = await host.loadCheckpoint(source)
+      this.#dropped.delete(source.node)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
+      else this.#checkpoints.delete(source.node)
       this.#settleWith(source, checkpoint)
       if (isRunning) return checkpoint
       for (const step of this.#unsettled.resume(source)) this.#reportRecovered(step)
       return checkpoint
     })
+  }
+
+  /** The local table was dropped: forgets the checkpoints of all sources. They are deleted when they are loaded again. */
+  onTableDropped(nodes: Iterable<string>): void {
+    for (const node of [...nodes, ...this.#checkpoints.keys()]) this.#dropped.add(node)
+    this.#checkpoints.clear()
   }
 
   /** The checkpoint that was last read or stored. */
@@ -81,13 +96,21 @@ export class Applier {
   }
 
   /**
-   * Moves the checkpoint without reading. `lost`: number of transactions in the gap. `replayed`: number of transactions before the
-   * new position that were applied in another epoch.
+   * Moves the checkpoint without reading. `lost`: number of transactions in new gaps. `newGaps`: their number, by default 1 if
+   * transactions are lost. `replayed`: number of transactions before the new position that were applied in another epoch.
    */
-  async move(source: RemoteTable, position: Position, { lost = 0, replayed = 0 } = {}): Promise<void> {
+  async move(
+    source: RemoteTable,
+    position: Position,
+    {
+      lost = 0,
+      newGaps = Math.min(lost, 1),
+      replayed = 0,
+    }: { lost?: number; newGaps?: number; replayed?: number } = {},
+  ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = lost > 0 ? { gaps: { count: count + 1, lost: before + lost } } : {}
+      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.sequence - replayed + 1, position.sequence)
       const applied = builder.result()
@@ -164,6 +187,7 @@ export class Applier {
 
   #step(source: RemoteTable, kind: StepKind, plan: Plan): Promise<number> {
     return this.#queue.run(async () => {
+      if (this.#dropped.has(source.node)) throw new MeshError('reader_lost', 'the table was dropped')
       await this.#settle()
       const collected = this.#unsettled.collect(source, kind, ({ before, checkpoint }) =>
         isDeepStrictEqual(plan(before)?.checkpoint, checkpoint),
@@ -176,6 +200,7 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, checkpoint, duplicates = 0 } = planned
+      this.#options.validate(source, transactions)
       const relayed = this.#options.relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
       const step = { source, kind, before, checkpoint, transactions, relayed, duplicates }
       await this.#commit(step)
@@ -197,7 +222,7 @@ export class Applier {
       this.#unsettled.add(step)
       throw error
     }
-    this.#checkpoints.set(source.node, checkpoint)
+    if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
     this.#onCommitted(step)
   }
 

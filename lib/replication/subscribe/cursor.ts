@@ -2,8 +2,8 @@
 // and reports each such range once as a gap, with its bounds and the reason.
 
 import type { GapReason } from '../../events/events.ts'
-import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import {
   classifyGap,
   type EpochRange,
@@ -12,11 +12,19 @@ import {
   type StreamMetadata,
 } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import type { RemoteStreams } from './node-gates.ts'
+
+/** The subscriptions that have stored a checkpoint: without one, they have lost it. */
+export interface BegunSubscriptions {
+  has(source: RemoteTable): boolean
+  add(source: RemoteTable): void
+}
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: Pick<RemoteStreams, 'streamState'>
   applier: Applier
+  begun: BegunSubscriptions
   requestTimeout: number
   gap(from: number, to: number, reason: GapReason): void
 }
@@ -39,13 +47,15 @@ export class Cursor {
 
   /** Compares the checkpoint with the state of the stream, and moves it over messages that are gone. Rejects as the mesh and the host do. */
   async resume(signal: AbortSignal): Promise<StreamState> {
-    const { source, applier } = this.#options
+    const { source, applier, begun } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
     const metadata = parseStreamMetadata(state.description)
+    if (!known && begun.has(source)) await this.#startOver(metadata, state)
     // Without a negotiated start, a subscription begins at the end of the stream.
-    if (!known)
+    else if (!known)
       await applier.move(source, { epoch: epochAfter(metadata, state.lastSequence), sequence: state.lastSequence })
+    begun.add(source)
     await this.#advanceEpochs(metadata, state.firstSequence, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
@@ -61,10 +71,6 @@ export class Cursor {
   onPeerPosition(epoch: string, last: number): void {
     if (this.#streamBehind && epoch === this.checkpoint.epoch && last < this.checkpoint.sequence)
       this.#streamBehindConfirmed = true
-  }
-
-  advance(transactions: RemoteTransaction[], position: Position): Promise<number> {
-    return this.#options.applier.apply(this.#options.source, transactions, position)
   }
 
   /** The next message has this sequence: the messages before it are gone. */
@@ -99,6 +105,23 @@ export class Cursor {
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
+  }
+
+  /**
+   * The checkpoint was lost, perhaps with the rows: continues at the first message that the stream has, and reports everything
+   * before it as a gap. Earlier streams, which are gone, are gaps of their own.
+   */
+  async #startOver({ epochs }: StreamMetadata, { firstSequence, lastSequence }: StreamState): Promise<void> {
+    const { source, applier, gap } = this.#options
+    // An empty stream may have the first sequence 0.
+    const sequence = Math.min(Math.max(firstSequence - 1, 0), lastSequence)
+    // An epoch from 0 has no messages: its stream is gone.
+    const ends = epochs.flatMap(({ from, last = 0 }) => (from === 0 && last > 0 ? [last] : []))
+    ends.push(sequence)
+    const position = { epoch: epochAfter({ epochs, purged: [] }, sequence), sequence }
+    const lost = ends.reduce((sum, end) => sum + end, 0)
+    await applier.move(source, position, { lost, newGaps: ends.length })
+    for (const end of ends) gap(1, end, 'checkpoint_lost')
   }
 
   /**

@@ -7,7 +7,7 @@ import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { reasonOf } from '../../errors.ts'
+import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../../host/host.ts'
 import type { Entry } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
@@ -124,7 +124,7 @@ export class Quarantine {
       .sort((a, b) => a.sequence - b.sequence)
   }
 
-  /** Idempotent. `early`: only the timestamp is the fault. Rejects when the quarantine is full, and as the disk does. */
+  /** Idempotent. `early`: only the timestamp is the fault. Rejects quarantine_full, and as the disk does. */
   async put(
     source: RemoteTable,
     epoch: string,
@@ -132,10 +132,11 @@ export class Quarantine {
     reason: string,
     id?: string,
     early?: EarlyTransaction,
-  ): Promise<void> {
+  ): Promise<QuarantinedMessage> {
     const { directory, maxMessages, maxBytes } = this.#options
     const { sequence } = entry
-    if (this.#messages.has(keyOf({ source, epoch, sequence }))) return
+    const known = this.#messages.get(keyOf({ source, epoch, sequence }))
+    if (known) return known.message
     const content: FileContent = {
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
@@ -155,10 +156,10 @@ export class Quarantine {
     const text = JSON.stringify(content)
     const size = Buffer.byteLength(text)
     if (this.#messages.size >= maxMessages || this.#bytes + size > maxBytes)
-      throw new Error(`the quarantine is full (${this.#messages.size} messages, ${this.#bytes} bytes): ${reason}`)
+      throw clusterError('quarantine_full', this.#messages.size, this.#bytes, reason)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     await writeFileAtomic(file, text)
-    this.#add(content, file, size)
+    return this.#add(content, file, size)
   }
 
   /** The message as it was received, except its delivery number. Undefined when it is not in quarantine. */
@@ -184,21 +185,22 @@ export class Quarantine {
       if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
   }
 
-  /** The remote tables with messages whose only fault is their timestamp and for which `isDue` returns true. */
+  /** The remote tables with messages for which `isDue` returns true. */
   dueSources(isDue: (message: QuarantinedMessage) => boolean): RemoteTable[] {
     const sources = new Map<string, RemoteTable>()
     for (const { message } of this.#messages.values()) {
       const { node, database, table } = message.source
       const key = JSON.stringify([node, database, table])
-      if (message.cause === 'timestamp' && !sources.has(key) && isDue(message)) sources.set(key, message.source)
+      if (!sources.has(key) && isDue(message)) sources.set(key, message.source)
     }
     return [...sources.values()]
   }
 
-  #add({ data, headers: _, ...content }: FileContent, file: string, size: number): void {
+  #add({ data, headers: _, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
     const message = { ...content, bytes: Buffer.byteLength(data, 'base64') } as QuarantinedMessage
     this.#messages.set(keyOf(message), { message, file, size })
     this.#bytes += size
+    return message
   }
 }
 

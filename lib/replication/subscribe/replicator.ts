@@ -6,16 +6,22 @@ import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import { NodeGates } from './node-gates.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease } from './timed-release.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -28,17 +34,21 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
 }
 
-/** ms between two checks of the quarantine. */
-const RELEASE_INTERVAL_MS = 1_000
+/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
+const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
+
 /** A subscription that ends. */
 type Ending = {
   readonly source: RemoteTable
@@ -82,17 +92,27 @@ export class Replicator {
   #lastReconcile: Promise<unknown> = Promise.resolve()
   #closed = false
   readonly #progress: CatchUpProgress
-  readonly #stopReleasing: () => void
+  readonly #tables: LocalTables
+  readonly #gates: NodeGates
+  readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
+    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
       applied: () => this.#counters.applied,
       report: options.progress,
     })
-    this.#stopReleasing = options.mesh.timers.every(RELEASE_INTERVAL_MS, () => this.#releaseDue())
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
+    })
   }
 
   /**
@@ -155,16 +175,16 @@ export class Replicator {
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
    * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end.
+   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
    */
   async setStart(source: RemoteTable, startTime?: string): Promise<void> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
     await this.#mutex.run(key, async () => {
-      const { mesh, requestTimeout } = this.#options
+      const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
       const isRunning = this.#subscribers.has(key)
       if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
@@ -204,13 +224,28 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
-  restart(node?: string, certain = true): void {
+  /** The connection of the local servers is a new one: every subscription reads again. */
+  restart(): void {
+    this.#gates.open()
+    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+  }
+
+  /**
+   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
+   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
+   */
+  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
+    this.#gates.open(node)
     for (const subscriber of this.#subscribers.values()) {
-      if (node !== undefined && subscriber.source.node !== node) continue
-      if (certain) subscriber.restart()
-      else subscriber.restartIfStuck()
+      if (subscriber.source.node !== node) continue
+      if (restarted || !subscriber.isReading) subscriber.restart()
+      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
     }
+  }
+
+  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
+  #onReachable(node: string): void {
+    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
   }
 
   status(): SubscriptionStatus[] {
@@ -246,31 +281,34 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = this.#subscribersOf(table)
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const { subscriber } of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
+  }
+
   /** Calls into the host end in time, because the manager closes. */
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
-    this.#stopReleasing()
+    this.#timedRelease.close()
     for (const { cancelRetry } of this.#ending.values()) cancelRetry()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
-  }
-
-  /**
-   * Messages that are in quarantine for their timestamp alone. A message that was relayed waits for the subscription to its origin too,
-   * if there is one: its origin may have voided it.
-   */
-  #releaseDue(): void {
-    const { quarantine, clock } = this.#options
-    const isLive = (source: RemoteTable) => this.#subscribers.get(keyOf(source))?.isLive
-    const isDue = ({ source, timestamp, origin }: QuarantinedMessage) =>
-      timestamp !== undefined &&
-      origin !== undefined &&
-      isLive(source) === true &&
-      isLive({ ...source, node: origin.node }) !== false &&
-      (clock.accepts(timestamp) || this.#applierOf(source).isVoided({ timestamp, origin }))
-    for (const source of quarantine.dueSources(isDue)) void this.#subscribers.get(keyOf(source))?.releaseDue(isDue)
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {
@@ -286,6 +324,7 @@ export class Replicator {
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      mesh: this.#gates,
       events: {
         ...events,
         state: (source, state, ...more) => {
@@ -296,6 +335,8 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
@@ -379,7 +420,8 @@ export class Replicator {
 
   #createApplier(): Applier {
     const onRecovered = this.#options.events.applied
-    return new Applier({ ...this.#options, counters: this.#counters, onRecovered })
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
   }
 
   #applierOf(table: TableName): Applier {
