@@ -1,8 +1,11 @@
 // Ends the quarantine of the messages of one source: applies them, or discards them.
 
+import { reasonOf } from '../../errors.ts'
 import type { RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { Logger } from '../../observe/logger.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import type { Timers } from '../../util/timers.ts'
 import type { Applier } from './applier.ts'
 import type { EntryDecoder } from './entry-decoder.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
@@ -16,13 +19,21 @@ export type QuarantineReleaseOptions = {
   applier: Applier
   clock: HybridClock
   decoder: EntryDecoder
+  logger: Logger
+  timers: Timers
   onApplied(transactions: number, sequence: number): void
 }
+
+/** ms until messages that the database refused are released again. */
+const RETRY_INTERVAL_MS = 60_000
 
 export class QuarantineRelease {
   readonly #options: QuarantineReleaseOptions
   /** One replay, release or discard at a time. */
   readonly #queue = new SerialQueue()
+  #isReleasing = false
+  /** ms, by `Timers.elapsed`. */
+  #notBefore = 0
 
   constructor(options: QuarantineReleaseOptions) {
     this.#options = options
@@ -36,9 +47,21 @@ export class QuarantineRelease {
     return this.#queue.run(() => this.#replay(this.#select(sequences)))
   }
 
-  /** As `replay`, for the messages for which `isDue` returns true; in order. */
-  replayWhere(isDue: (message: QuarantinedMessage) => boolean): Promise<ReplayOutcome> {
-    return this.#queue.run(() => this.#replay(this.#select().filter(isDue)))
+  /** As `replay`, for the messages for which `isDue` returns true; in order. Logs what it released, and a failure. Never rejects. */
+  async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    const { source, logger, timers } = this.#options
+    if (this.#isReleasing || timers.elapsed() < this.#notBefore) return
+    this.#isReleasing = true
+    try {
+      const { applied, voided } = await this.#queue.run(() => this.#replay(this.#select().filter(isDue)))
+      if (applied.length + voided.length > 0)
+        logger.info({ ...source, applied: applied.length, voided: voided.length }, 'quarantine released')
+    } catch (error) {
+      this.#notBefore = timers.elapsed() + RETRY_INTERVAL_MS
+      logger.warn({ ...source, reason: reasonOf(error) }, 'quarantine not released, retrying')
+    } finally {
+      this.#isReleasing = false
+    }
   }
 
   async #replay(messages: readonly QuarantinedMessage[]): Promise<ReplayOutcome> {

@@ -191,7 +191,7 @@ export class Quarantine {
     for (const { message } of this.#messages.values()) {
       const { node, database, table } = message.source
       const key = JSON.stringify([node, database, table])
-      if (message.cause === 'timestamp' && !sources.has(key) && isDue(message)) sources.set(key, message.source)
+      if (!sources.has(key) && isDue(message)) sources.set(key, message.source)
     }
     return [...sources.values()]
   }

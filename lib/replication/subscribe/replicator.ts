@@ -21,6 +21,7 @@ import { NodeGates } from './node-gates.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease } from './timed-release.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -110,7 +111,12 @@ export class Replicator {
       applied: () => this.#counters.applied,
       report: options.progress,
     })
-    this.#stopReleasing = options.mesh.timers.every(RELEASE_INTERVAL_MS, () => this.#releaseDue())
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
+    })
   }
 
   /**
@@ -327,27 +333,11 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
-    this.#stopReleasing()
+    this.#timedRelease.close()
     for (const { cancelRetry } of this.#ending.values()) cancelRetry()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
-  }
-
-  /**
-   * Messages that are in quarantine for their timestamp alone. A message that was relayed waits for the subscription to its origin too,
-   * if there is one: its origin may have voided it.
-   */
-  #releaseDue(): void {
-    const { quarantine, clock } = this.#options
-    const isLive = (source: RemoteTable) => this.#subscribers.get(keyOf(source))?.isLive
-    const isDue = ({ source, timestamp, origin }: QuarantinedMessage) =>
-      timestamp !== undefined &&
-      origin !== undefined &&
-      isLive(source) === true &&
-      isLive({ ...source, node: origin.node }) !== false &&
-      (clock.accepts(timestamp) || this.#applierOf(source).isVoided({ timestamp, origin }))
-    for (const source of quarantine.dueSources(isDue)) void this.#subscribers.get(keyOf(source))?.releaseDue(isDue)
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {

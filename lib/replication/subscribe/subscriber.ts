@@ -109,12 +109,11 @@ export class Subscriber {
   #delivery = 0
   #batch!: PendingBatch
   #applying = false
-  #releasing = false
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, quarantine, requestTimeout, counters, events } = options
+    const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
     const gap = (from: number, to: number, reason: GapReason) => {
       counters.gaps++
@@ -128,10 +127,8 @@ export class Subscriber {
     this.#sleep = new WakeableSleep(timers)
     this.#decoder = new EntryDecoder({ source, clock, applier })
     this.#release = new QuarantineRelease({
-      source,
-      quarantine,
-      applier,
-      clock,
+      ...options,
+      timers,
       decoder: this.#decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
@@ -251,23 +248,9 @@ export class Subscriber {
     return this.#release.replay(sequences)
   }
 
-  /**
-   * Ends the quarantine of messages whose timestamp the local clock has reached, or that their origin voided. Called
-   * while this subscription is live: a transaction that voids them is then read already.
-   */
-  async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
-    if (this.#releasing || this.#stopped) return
-    this.#releasing = true
-    const { logger } = this.#options
-    try {
-      const { applied, voided } = await this.#release.replayWhere(isDue)
-      if (applied.length + voided.length > 0)
-        logger.info({ ...this.source, applied: applied.length, voided: voided.length }, 'quarantine released')
-    } catch (error) {
-      logger.warn({ ...this.source, reason: reasonOf(error) }, 'quarantine not released, retrying')
-    } finally {
-      this.#releasing = false
-    }
+  /** See QuarantineRelease.releaseDue. */
+  releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    return this.#release.releaseDue(isDue)
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */
