@@ -18,6 +18,7 @@
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import { HeldEvents } from './cluster/held-events.ts'
+import { Locks } from './cluster/locks.ts'
 import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
@@ -32,7 +33,6 @@ import type { Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
-import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
 import type { MeshState } from './mesh/mesh.ts'
@@ -68,7 +68,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
-  readonly #unlock: () => Promise<void>
+  readonly #locks: Locks
   readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
   #service: Service | undefined
@@ -77,7 +77,7 @@ export class ClusterManager extends SafeEmitter {
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
-  private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
+  private constructor(options: CheckedOptions, store: ManifestStore, locks: Locks) {
     super()
     const timers = options.mesh?.timers ?? systemTimers
     const onSlow = (call: SlowHostCall) => {
@@ -87,7 +87,7 @@ export class ClusterManager extends SafeEmitter {
     const { hostTimeout: timeout, logger } = options
     this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
-    this.#unlock = unlock
+    this.#locks = locks
     this.#runner = new OperationRunner({
       options: this.#options,
       store,
@@ -107,17 +107,18 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, host_timeout, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
-    const unlock = await lock(checked.configFile)
+    const locks = await Locks.open(checked)
     let store: ManifestStore | undefined
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       checked.logger.localNode = store.manifest.nodeName
-      manager = new ClusterManager(checked, store, unlock)
+      if (store.manifest.enabled) await locks.lockDirectories(store.settings)
+      manager = new ClusterManager(checked, store, locks)
       const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
@@ -128,7 +129,7 @@ export class ClusterManager extends SafeEmitter {
         ? manager.close()
         : end(checked.logger, [
             ['closing the file', () => store?.close(), CLOSE_TIMEOUT_MS],
-            ['releasing the lock', unlock, CLOSE_TIMEOUT_MS],
+            ['releasing the locks', () => locks.release(), CLOSE_TIMEOUT_MS],
           ])
       ).catch(() => {})
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
@@ -137,7 +138,9 @@ export class ClusterManager extends SafeEmitter {
 
   async #start(): Promise<void> {
     const emit = this.emit.bind(this)
-    this.#store.listen(storeReports(emit, this.#options))
+    const reports = storeReports(emit, this.#options)
+    this.#store.listen(reports)
+    if (this.#store.warnings.length > 0) reports.warned?.(this.#store.warnings)
     if (this.manifest.enabled) {
       const [options, store, clock] = [this.#options, this.#store, this.#clock]
       this.#service = await Service.create({ options, store, clock, emit })
@@ -173,7 +176,7 @@ export class ClusterManager extends SafeEmitter {
         // Its own steps are limited.
         ['closing the service', () => this.#service?.close()],
         ['ending calls of the host', endHostCalls, CLOSE_TIMEOUT_MS],
-        ['releasing the lock', this.#unlock, CLOSE_TIMEOUT_MS],
+        ['releasing the locks', () => this.#locks.release(), CLOSE_TIMEOUT_MS],
       ])
     } catch (error) {
       throw clusterErrorFrom(error, 'internal', reasonOf(error))

@@ -217,6 +217,12 @@ export const errors = {
     false,
     'Use a directory that the user of this process owns and that no other user can write. A missing directory is created.',
   ),
+  directory_in_use: defineError(
+    409,
+    (directory: string, holder: string) => `Directory ${directory} is in use by another cluster manager: ${holder}`,
+    true,
+    'Close the other cluster manager, or give each node a directory: set `rootPath`, and `clustering.leafServer.streams.path` if it is set. A killed process leaves no lock.',
+  ),
   server_failed: defineError(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,

@@ -7,7 +7,7 @@ import type { Mesh } from '../mesh/mesh.ts'
 import { type Logger, safeLogger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
 import { NodeLogger } from '../observe/node-logger.ts'
-import { suggestion } from './suggestion.ts'
+import { suggestion } from '../util/suggestion.ts'
 
 export type ClusterOptions = {
   /** Path of the host's YAML file. A missing file is created, with a `clustering` section. Watched for edits while open. */

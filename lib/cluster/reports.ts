@@ -13,6 +13,8 @@ import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
 import { packageVersion } from './version.ts'
 
+type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
+
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
 const authorOf = ({ cause, user }: Commit): ChangeAuthor => ({ cause, ...(user === undefined ? {} : { user }) })
@@ -74,7 +76,7 @@ export function storeReports(
   emit: Emit,
   { configFile: file, logger }: Pick<CheckedOptions, 'configFile' | 'logger'>,
 ): Partial<StoreListener> {
-  const reportFile = (event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string) => {
+  const reportFile = (event: ConfigEvent, problems: readonly Problem[], message: string) => {
     logger.warn({ file, problems: problems.map(problemText) }, message)
     emit(event, { problems })
   }
@@ -85,6 +87,7 @@ export function storeReports(
     },
     rejected: (problems) => reportFile('config:rejected', problems, 'configuration file rejected'),
     missing: (problems) => reportFile('config:missing', problems, 'configuration file missing'),
+    warned: (problems) => reportFile('config:warning', problems, 'configuration file has unknown keys'),
   }
 }
 

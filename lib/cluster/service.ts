@@ -4,7 +4,7 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
@@ -21,9 +21,9 @@ import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
-import { ensurePrivateDirectory } from '../util/private-directory.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
+import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
@@ -66,12 +66,11 @@ export class Service {
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
     const { options, store, clock, emit } = serviceOptions
     emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = join(resolve(dirname(options.configFile), store.settings.rootPath ?? '.'), 'clustering')
+    const directory = stateDirectory(options.configFile, store.settings)
     const mesh = createMesh(options, store, directory)
     const unsupported = await mesh.nameCheck?.()
     const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
     store.restrictNames(nameFault)
-    await ensurePrivateDirectory(directory)
     const quarantine = await Quarantine.open({
       directory: join(directory, 'quarantine'),
       maxMessages: options.maxQuarantined,

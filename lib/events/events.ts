@@ -24,6 +24,8 @@ export type ClusterEvents = {
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
   'config:missing': [{ problems: readonly Problem[] }]
+  /** The section has unknown keys, probably misspelt; they have no effect. */
+  'config:warning': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
@@ -70,6 +72,7 @@ const eventNameSet: Record<EventName, true> = {
   'node:removed': true,
   'config:rejected': true,
   'config:missing': true,
+  'config:warning': true,
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,

@@ -105,6 +105,7 @@ const eventNames = [
   'node:removed',
   'config:rejected',
   'config:missing',
+  'config:warning',
   'peer:up',
   'peer:down',
   'connection:rejected',

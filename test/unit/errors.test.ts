@@ -198,6 +198,21 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     await cluster.open(files)
     return cluster.open(files)
   },
+  async directory_in_use(test) {
+    const [directory, remove] = await temporaryDirectory()
+    test.after(remove)
+    const section = JSON.stringify({ clustering: { enabled: true, nodeName: 'node1' } })
+    const files = ['one.yaml', 'two.yaml'].map((name) => join(directory, name))
+    for (const configFile of files) {
+      await writeFile(configFile, section)
+      const cluster = await ClusterManager.open({
+        configFile,
+        host: new MemoryHost(),
+        mesh: new MemoryNetwork().mesh(),
+      })
+      test.after(() => cluster.close())
+    }
+  },
   async config_unwritable(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
