@@ -103,6 +103,11 @@ export class EndingSubscriptions {
     for (const { cancelRetry } of this.#ending.values()) cancelRetry()
   }
 
+  /** After `close`. */
+  reopen(): void {
+    this.#closed = false
+  }
+
   #add(source: RemoteTable, reason: string): Ending {
     const { timers, keyOf } = this.#options
     const key = keyOf(source)
