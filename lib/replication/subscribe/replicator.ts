@@ -1,6 +1,6 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
-import { clusterError, reasonOf } from '../../errors.ts'
+import { clusterError } from '../../errors.ts'
 import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
@@ -9,18 +9,19 @@ import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
-import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import type { BegunSubscriptions } from './cursor.ts'
+import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables, type SourceTables } from './local-tables.ts'
 import { NodeGates } from './node-gates.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease, TimedRelease } from './timed-release.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -35,6 +36,8 @@ export type ReplicatorOptions = {
   relay(transactions: Transaction[]): void
   begun: BegunSubscriptions
   sourceTables: SourceTables
+  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
@@ -47,23 +50,6 @@ export type ReplicatorOptions = {
 
 /** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
 const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
-
-/** A subscription that ends. */
-type Ending = {
-  readonly source: RemoteTable
-  /** ms, by `Timers.elapsed`. */
-  readonly since: number
-  /** Why it has not ended yet. */
-  reason: string
-  error?: unknown
-  readonly backoff: Backoff
-  cancelRetry: () => void
-}
-
-/** A change of the manifest that is not in effect yet, because the database does not answer or rejects it. */
-export type PendingChange = { source: RemoteTable; reason: string }
-
-const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
@@ -81,8 +67,7 @@ export class Replicator {
   readonly #appliers = new Map<string, Applier>()
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
-  /** Removed subscriptions that still run, or whose checkpoint the host has not deleted yet. */
-  readonly #ending = new Map<string, Ending>()
+  readonly #ending: EndingSubscriptions
   readonly #counters = replicationCounters()
   /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
@@ -93,17 +78,33 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #gates: NodeGates
+  readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
+    this.#ending = new EndingSubscriptions({
+      timers: mesh.timers,
+      logger: options.logger,
+      mutex: this.#mutex,
+      timeout: options.requestTimeout,
+      keyOf,
+      isRunning: (key) => this.#subscribers.has(key),
+      deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
+    })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
       applied: () => this.#counters.applied,
       report: options.progress,
+    })
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
     })
   }
 
@@ -119,19 +120,19 @@ export class Replicator {
     )
     this.#reconciledNodes = nodes
     const changes: Promise<void>[] = []
-    const retries = [...this.#ending].map(([key, { source }]) => this.#retryEnd(key, source))
+    const retries = this.#ending.retryAll()
     for (const [key, source] of [...this.#desired]) {
       if (unchanged.has(source.node) || desired.has(key)) continue
       this.#desired.delete(key)
       changes.push(this.#end(key, source))
     }
     for (const [key, source] of desired) {
-      if (this.#desired.has(key)) continue
+      if (this.#desired.has(key) && this.#subscribers.has(key)) continue
       this.#desired.set(key, source)
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
     this.#lastReconcile = this.#waitLimited([this.#lastReconcile, ...changes])
-    await Promise.all([...changes, ...retries])
+    await Promise.all([...changes, retries])
   }
 
   /** Resolves when everything reconciled so far was tried once, or has not ended within `requestTimeout`. Never rejects. */
@@ -150,7 +151,7 @@ export class Replicator {
 
   /** Changes that are not in effect yet. */
   pending(): PendingChange[] {
-    return [...this.#ending.values()].map(({ source, reason }) => {
+    return this.#ending.list().map(({ source, reason }) => {
       const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
       return { source, reason: error ?? reason }
     })
@@ -166,48 +167,65 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
+   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
+   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
+   * end. A running subscription that lost its checkpoint finds its own start.
    */
-  async setStart(source: RemoteTable, startTime?: string): Promise<void> {
+  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
-    await this.#waitForEnd(key)
-    await this.#mutex.run(key, async () => {
+    await this.#ending.wait(key)
+    return this.#mutex.run(key, async () => {
       const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
-      if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
+      await this.#ending.finishBefore(key)
       const isRunning = this.#subscribers.has(key)
-      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
-      const options = { timeout: requestTimeout }
-      const state = await mesh.streamState(source, options)
-      if (!state) return
-      const metadata = parseStreamMetadata(state.description)
-      const last = state.lastSequence
-      let position: Position = { epoch: epochAfter(metadata, last), sequence: last }
-      if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
-        const sequence = Math.min(first - 1, last)
-        position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
-      }
-      const running = this.#subscribers.get(key)
-      if (running) await this.#stop(key, running)
-      try {
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
-        if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
-      } finally {
-        if (running) this.#start(key, source)
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
       }
     })
   }
 
-  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
-  async clearStart(source: RemoteTable): Promise<void> {
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
     const key = keyOf(source)
-    await this.#mutex.run(key, async () => {
-      if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
+    return this.#mutex.run(key, async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if (
+        (await applier.loadCheckpoint(source, { isRunning: this.#subscribers.has(key) }))?.startTime !== set.startTime
+      )
+        return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#desired.has(key)) await this.#ending.finish(source)
     })
+  }
+
+  /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
+  async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(source)
+    const running = this.#subscribers.get(key)
+    if (running) await this.#stop(key, running)
+    try {
+      await work()
+    } finally {
+      if (running) this.#start(key, source)
+    }
   }
 
   /** A remote node reports the positions of its streams. */
@@ -246,8 +264,13 @@ export class Replicator {
 
   /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
     return { gaps, lost }
+  }
+
+  /** Undefined without a subscription. */
+  statusOf(source: RemoteTable): SubscriptionStatus | undefined {
+    return this.#subscribers.get(keyOf(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -273,6 +296,14 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** After `close`: the next `reconcile` starts all subscriptions again. */
+  reopen(): void {
+    this.#closed = false
+    this.#timedRelease.start()
+    this.#ending.reopen()
+    this.#reconciledNodes = []
+  }
+
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
   async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
     return this.#requireSubscriber(source).quarantineRefused()
@@ -296,7 +327,8 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
-    for (const { cancelRetry } of this.#ending.values()) cancelRetry()
+    this.#timedRelease.close()
+    this.#ending.close()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
@@ -309,9 +341,8 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
-    if (this.#closed) return
-    this.#ending.get(key)?.cancelRetry()
-    this.#ending.delete(key)
+    if (this.#closed || this.#subscribers.has(key)) return
+    this.#ending.cancel(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
@@ -339,69 +370,19 @@ export class Replicator {
   }
 
   #end(key: string, source: RemoteTable): Promise<void> {
-    this.#addEnding(source, 'the subscription is ending')
+    this.#ending.begin(source, 'the subscription is ending')
     return this.#mutex.run(key, async () => {
       const subscriber = this.#subscribers.get(key)
       if (subscriber) await this.#stop(key, subscriber)
-      await this.#deleteCheckpoint(source)
+      await this.#ending.finish(source)
     })
   }
 
-  #addEnding(source: RemoteTable, reason: string): Ending {
-    const key = keyOf(source)
-    const known = this.#ending.get(key)
-    if (known) return Object.assign(known, { reason })
-    const since = this.#options.mesh.timers.elapsed()
-    const ending = { source, since, reason, backoff: new Backoff(DELETE_BACKOFF_MS), cancelRetry: () => {} }
-    this.#ending.set(key, ending)
-    return ending
-  }
-
-  /**
-   * False when the host rejects it. It is retried until it succeeds, because a later subscription would resume at a checkpoint that
-   * remains.
-   */
-  async #deleteCheckpoint(source: RemoteTable): Promise<boolean> {
-    const { host, quarantine, mesh, logger } = this.#options
-    const key = keyOf(source)
+  async #deleteCheckpoint(source: RemoteTable): Promise<void> {
+    const { host, quarantine } = this.#options
     this.#applierOf(source).dropCheckpoint(source.node)
-    try {
-      await quarantine.reconcile(source, undefined)
-      await host.deleteCheckpoint(source)
-      this.#ending.get(key)?.cancelRetry()
-      this.#ending.delete(key)
-      return true
-    } catch (error) {
-      const reason = reasonOf(error)
-      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
-      const ending = this.#addEnding(source, reason)
-      ending.error = error
-      ending.cancelRetry()
-      if (!this.#closed)
-        ending.cancelRetry = mesh.timers.after(ending.backoff.next(), () => void this.#retryEnd(key, source))
-      return false
-    }
-  }
-
-  #retryEnd(key: string, source: RemoteTable): Promise<void> {
-    return this.#mutex.run(key, async () => {
-      if (this.#ending.has(key) && !this.#subscribers.has(key) && !this.#closed) await this.#deleteCheckpoint(source)
-    })
-  }
-
-  /** Waits a limited time for the end of an earlier subscription. */
-  async #waitForEnd(key: string): Promise<void> {
-    if (!this.#ending.has(key)) return
-    const { mesh, requestTimeout } = this.#options
-    const limit = new AbortController()
-    const cancel = mesh.timers.after(requestTimeout, () => limit.abort(this.#endError(key)))
-    await this.#mutex.run(key, () => {}, limit.signal).finally(cancel)
-  }
-
-  #endError(key: string) {
-    const { since = 0, reason } = this.#ending.get(key) ?? {}
-    const ms = this.#options.mesh.timers.elapsed() - since
-    return clusterError('host_timeout', `the end of the previous subscription (${reason})`, ms)
+    await quarantine.reconcile(source, undefined)
+    await host.deleteCheckpoint(source)
   }
 
   #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {
