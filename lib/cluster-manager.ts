@@ -189,7 +189,7 @@ export class ClusterManager extends SafeEmitter {
   // --- state --------------------------------------------------------------------------------------------------------------
 
   get state(): ClusterState {
-    return this.#state
+    return this.#state === 'open' && this.#service?.superseded ? 'superseded' : this.#state
   }
 
   /** The configured state, frozen: node name, routes, nodes and their subscriptions. */
@@ -209,7 +209,7 @@ export class ClusterManager extends SafeEmitter {
 
   /** One entry per remote table: state, position, lag, last error, gaps, messages in quarantine. */
   subscriptions(): SubscriptionStatus[] {
-    return this.#service?.replicator.status() ?? []
+    return this.#service?.subscriptions() ?? []
   }
 
   /** Counters since the manager was opened, and current gauges; undefined while clustering is disabled. */

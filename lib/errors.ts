@@ -179,6 +179,13 @@ export const errors = {
     true,
     'The servers restart automatically: retry in a moment. The log has the reason.',
   ),
+  node_superseded: defineError(
+    503,
+    (node: string) =>
+      `Another process uses the name '${node}': this one takes no part in the cluster until that one is gone`,
+    true,
+    'Close the other process, or rename one of the two nodes: lib/mesh/README.md.',
+  ),
   internal: defineError(
     500,
     (reason: string) => `The operation failed: ${reason}`,

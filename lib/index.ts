@@ -102,6 +102,7 @@ export type {
   ResponseOf,
   SetRoutesRequest,
   SetRoutesResponse,
+  SkippedResponse,
   SubscriptionBody,
   SubscriptionResponse,
   UpdateNodeRequest,

@@ -34,6 +34,13 @@ export type ClusterEvents = {
   'certificates:replaced': [Record<string, never>]
   /** The certificates on disk are not usable: the previous ones stay in use. */
   'certificates:rejected': [{ reason: string }]
+  /**
+   * Another process used the name of this node first: this one takes no part, and tries again when the other one has been silent.
+   * `superseded` is false when it takes part again.
+   */
+  'node:superseded': [{ superseded: boolean; reason?: string }]
+  /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
+  'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
@@ -78,6 +85,8 @@ const eventNameSet: Record<EventName, true> = {
   'connection:rejected': true,
   'certificates:replaced': true,
   'certificates:rejected': true,
+  'node:superseded': true,
+  'subscription:refused': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,

@@ -15,6 +15,7 @@ import {
   errors,
   type Transaction,
 } from '../../lib/index.ts'
+import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -161,6 +162,16 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async mesh_unavailable(test) {
     const { network, node1 } = await pair(test)
     network.crash('node1')
+    return node1.cluster.addNode(withNode2)
+  },
+  async node_superseded(test) {
+    const { network, node1 } = await pair(test)
+    const other = network.mesh()
+    await other.open('other', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
+    await eventually('node1 stands down', () => {
+      other.announce(encode({ node: 'node1', instance: 'other', started: 0, session: '', streams: [] }))
+      return node1.cluster.state === 'superseded'
+    })
     return node1.cluster.addNode(withNode2)
   },
   async publish_timeout(test) {

@@ -37,8 +37,10 @@ function open(describe: () => Promise<never[]>, size = 0) {
       isUp: () => true,
     } as never,
     streams: { ensure: async () => {} },
-    starts: { setStart: async () => {}, clearStart: async () => {} },
+    starts: { setStart: async () => async () => {} },
+    refused: () => {},
     registers: {
+      changedWhileDown: new Map(),
       forNode: () => [],
       get: () => undefined,
       set: () => {},

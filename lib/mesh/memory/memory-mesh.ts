@@ -32,7 +32,7 @@ export class MemoryMesh implements Mesh {
   readonly timers: Timers
   readonly #pendingCalls: PendingCalls
   readonly #readers = new Set<MemoryReader>()
-  readonly #announcementHandlers: ((data: Uint8Array) => void)[] = []
+  #announcementHandlers: ((data: Uint8Array) => void)[] = []
   #node = ''
   #address = ''
   #state: MeshState = 'stopped'
@@ -59,7 +59,7 @@ export class MemoryMesh implements Mesh {
   // --- life cycle -------------------------------------------------------------------------------------------------------
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
-    if (this.#endpoint) throw new MeshError('rejected', 'a mesh can be opened only once')
+    if (this.#state !== 'stopped') throw new MeshError('rejected', 'the mesh is open')
     this.#node = node
     this.#listener = listener
     this.#endpoint = this.#createEndpoint(listener, routes)
@@ -76,7 +76,12 @@ export class MemoryMesh implements Mesh {
     if (this.#state === 'stopped') return
     this.#setState('stopped')
     this.#failAll('the mesh is closed')
+    this.#announcementHandlers = []
     this.#fabric.leave(this.#address)
+  }
+
+  observer(): Mesh {
+    return new MemoryMesh(this.#fabric)
   }
 
   async setRoutes(routes: Routes): Promise<void> {

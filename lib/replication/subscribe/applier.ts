@@ -79,6 +79,11 @@ export class Applier {
     return this.#checkpoints.get(source.node)
   }
 
+  /** The checkpoints of the other sources of this table, by node, as last read or stored. */
+  checkpointsOfOthers(node: string): [string, Checkpoint][] {
+    return [...this.#checkpoints].filter(([other]) => other !== node)
+  }
+
   dropCheckpoint(node: string): void {
     this.#checkpoints.delete(node)
     this.#unsettled.drop(node)

@@ -1,48 +1,22 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError, reasonOf } from '../../errors.ts'
-import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
-import type { Mesh, TableName } from '../../mesh/mesh.ts'
-import type { ReadBudget } from '../../mesh/read-budget.ts'
-import type { Logger } from '../../observe/logger.ts'
+import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { BegunSubscriptions } from './cursor.ts'
-import { LocalTables, type SourceTables } from './local-tables.ts'
-import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { LocalTables } from './local-tables.ts'
+import type { QuarantinedMessage } from './quarantine.ts'
+import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
-import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
-
-export type ReplicatorOptions = {
-  mesh: Mesh
-  host: Host
-  node: string
-  clock: HybridClock
-  quarantine: Quarantine
-  events: SubscriberEvents
-  logger: Logger
-  relayEnabled: boolean
-  /** Publishes transactions of other nodes, which the host's outbox contains now. */
-  relay(transactions: Transaction[]): void
-  begun: BegunSubscriptions
-  sourceTables: SourceTables
-  /** Starts a progress report of catching up; the returned function updates it. */
-  progress(): (done: number, total: number) => void
-  requestTimeout: number
-  maxBatch: number
-  maxBatchBytes: number
-  maxApplyAttempts: number
-  /** The memory for messages of all subscriptions; see ReadOptions. */
-  budget?: ReadBudget
-}
+import { requestedPosition } from './start-position.ts'
+import { type ReplayOutcome, Subscriber, type SubscriptionStatus } from './subscriber.ts'
 
 /** A subscription that ends. */
 type Ending = {
@@ -122,7 +96,7 @@ export class Replicator {
       changes.push(this.#end(key, source))
     }
     for (const [key, source] of desired) {
-      if (this.#desired.has(key)) continue
+      if (this.#desired.has(key) && this.#subscribers.has(key)) continue
       this.#desired.set(key, source)
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
@@ -162,48 +136,62 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
+   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
+   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
+   * end. A running subscription that lost its checkpoint finds its own start.
    */
-  async setStart(source: RemoteTable, startTime?: string): Promise<void> {
+  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
-    await this.#mutex.run(key, async () => {
+    return this.#mutex.run(key, async () => {
       const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
       const isRunning = this.#subscribers.has(key)
-      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
-      const options = { timeout: requestTimeout }
-      const state = await mesh.streamState(source, options)
-      if (!state) return
-      const metadata = parseStreamMetadata(state.description)
-      const last = state.lastSequence
-      let position: Position = { epoch: epochAfter(metadata, last), sequence: last }
-      if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
-        const sequence = Math.min(first - 1, last)
-        position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
-      }
-      const running = this.#subscribers.get(key)
-      if (running) await this.#stop(key, running)
-      try {
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
-        if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
-      } finally {
-        if (running) this.#start(key, source)
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
       }
     })
   }
 
-  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
-  async clearStart(source: RemoteTable): Promise<void> {
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
     const key = keyOf(source)
-    await this.#mutex.run(key, async () => {
-      if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
+    return this.#mutex.run(key, async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
     })
+  }
+
+  /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
+  async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(source)
+    const running = this.#subscribers.get(key)
+    if (running) await this.#stop(key, running)
+    try {
+      await work()
+    } finally {
+      if (running) this.#start(key, source)
+    }
   }
 
   /** A remote node reports the positions of its streams. */
@@ -228,8 +216,13 @@ export class Replicator {
 
   /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
     return { gaps, lost }
+  }
+
+  /** Undefined without a subscription. */
+  statusOf(source: RemoteTable): SubscriptionStatus | undefined {
+    return this.#subscribers.get(keyOf(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -244,6 +237,12 @@ export class Replicator {
   /** Rejects as `replay`. */
   discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]> {
     return this.#requireSubscriber(source).discard(sequences)
+  }
+
+  /** After `close`: the next `reconcile` starts all subscriptions again. */
+  reopen(): void {
+    this.#closed = false
+    this.#reconciledNodes = []
   }
 
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
@@ -282,7 +281,7 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
-    if (this.#closed) return
+    if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.get(key)?.cancelRetry()
     this.#ending.delete(key)
     const { events } = this.#options

@@ -55,6 +55,8 @@ export type SubscriberOptions = {
   begun: BegunSubscriptions
   tables: LocalTables
   sourceTables: SourceTables
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** The local table was dropped: the checkpoints of all its sources are void. */
   onTableDropped(): void
 }
@@ -79,6 +81,8 @@ export type SubscriptionStatus = {
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
   refused?: { sequence: number; id: string }
+  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
+  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
 }
 
 /** ms. */
@@ -116,7 +120,8 @@ export class Subscriber {
       counters.lost += to - from + 1
       events.gap(source, from, to, reason)
     }
-    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, gap })
+    const since = () => options.subscribedSince?.(source)
+    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, since, gap })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
