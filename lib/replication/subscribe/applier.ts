@@ -71,8 +71,10 @@ export class Applier {
 
   /** The local table was dropped: forgets the checkpoints of all sources. They are deleted when they are loaded again. */
   onTableDropped(nodes: Iterable<string>): void {
-    for (const node of [...nodes, ...this.#checkpoints.keys()]) this.#dropped.add(node)
-    this.#checkpoints.clear()
+    for (const node of [...nodes, ...this.#checkpoints.keys()]) {
+      this.#dropped.add(node)
+      this.dropCheckpoint(node)
+    }
   }
 
   /** The checkpoint that was last read or stored. */
@@ -224,7 +226,7 @@ export class Applier {
         () => host.apply(batch),
       )
     } catch (error) {
-      this.#unsettled.add(step)
+      if (!this.#dropped.has(source.node)) this.#unsettled.add(step)
       throw error
     }
     if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
