@@ -17,67 +17,83 @@
 // `cluster/service.ts` builds these parts. The manifest is the cluster configuration in the YAML file; when it changes,
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
-import { setTimeout as delay } from 'node:timers/promises'
+import { HeldEvents } from './cluster/held-events.ts'
 import { Locks } from './cluster/locks.ts'
+import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
 import type { QuarantineControl } from './cluster/quarantine-control.ts'
-import { reportCommit } from './cluster/reports.ts'
+import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
+import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
-import { type Problem, problemText } from './manifest/config-text.ts'
+import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
-import { MeshError, type MeshState } from './mesh/mesh.ts'
+import type { MeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
+import type { Logger } from './observe/logger.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
-import {
-  type Caller,
-  call,
-  execute,
-  type OperationContext,
-  type OperationName,
-  type OperationOptions,
-  type ResponseOf,
-} from './operations/index.ts'
+import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { type EndStep, runSteps } from './util/run-steps.ts'
+import { systemTimers } from './util/timers.ts'
 
-type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
+/** ms for each part, after which the next one is closed. */
+const CLOSE_TIMEOUT_MS = 10_000
+
+const end = (logger: Logger, steps: readonly EndStep[]): Promise<void> =>
+  runSteps(steps, (step, error) => logger.error({ step, reason: error.message }, 'closing failed in part'))
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
   readonly view: ClusterView = viewOf(this)
-  /** Messages of remote nodes that could not be applied: unreadable, or with a timestamp more than `maxClockDrift` ahead. */
+  /** Messages of remote nodes that could not be applied: unreadable, with a timestamp more than `maxClockDrift` ahead, or refused by the database. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
-    replay: (source, sequences) => this.#withService(({ replicator }) => replicator.replay(source, sequences)),
-    discard: (source, sequences) => this.#withService(({ replicator }) => replicator.discard(source, sequences)),
+    add: (source) => this.#runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
+    replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
+    discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
-  readonly #options: CheckedOptions
+  /** `host` is the watched one. */
+  readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #locks: Locks
+  readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
   #service: Service | undefined
   #state: ClusterState = 'opening'
-  readonly #queuedEvents: (() => void)[] = []
+  readonly #heldEvents = new HeldEvents()
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
   private constructor(options: CheckedOptions, store: ManifestStore, locks: Locks) {
     super()
-    this.#options = options
+    const timers = options.mesh?.timers ?? systemTimers
+    const onSlow = (call: SlowHostCall) => {
+      this.emit('host:slow', call)
+      this.#service?.onHostSlow(call)
+    }
+    const { hostTimeout: timeout, logger } = options
+    this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
     this.#locks = locks
+    this.#runner = new OperationRunner({
+      options: this.#options,
+      store,
+      service: () => this.#service,
+      state: () => this.#state,
+    })
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
     for (const event of eventNames) {
@@ -91,7 +107,7 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
@@ -100,29 +116,31 @@ export class ClusterManager extends SafeEmitter {
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
+      checked.logger.localNode = store.manifest.nodeName
       if (store.manifest.enabled) await locks.lockDirectories(store.settings)
       manager = new ClusterManager(checked, store, locks)
-      const timestamp = await checked.host.lastTimestamp()
+      const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
     } catch (error) {
-      await (manager?.close() ?? store?.close())
-      await locks.release()
+      // What fails meanwhile is logged: the first error is the cause.
+      await (manager
+        ? manager.close()
+        : end(checked.logger, [
+            ['closing the file', () => store?.close(), CLOSE_TIMEOUT_MS],
+            ['releasing the locks', () => locks.release(), CLOSE_TIMEOUT_MS],
+          ])
+      ).catch(() => {})
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
 
   async #start(): Promise<void> {
     const emit = this.emit.bind(this)
-    this.#store.listen({
-      committed: (commit) => reportCommit(emit, commit),
-      limitsChanged: () => {},
-      rejected: (problems) => this.#reportConfig('config:rejected', problems, 'configuration file rejected'),
-      missing: (problems) => this.#reportConfig('config:missing', problems, 'configuration file missing'),
-      warned: (problems) => this.#reportUnknownKeys(problems),
-    })
-    if (this.#store.warnings.length > 0) this.#reportUnknownKeys(this.#store.warnings)
+    const reports = storeReports(emit, this.#options)
+    this.#store.listen(reports)
+    if (this.#store.warnings.length > 0) reports.warned?.(this.#store.warnings)
     if (this.manifest.enabled) {
       const [options, store, clock] = [this.#options, this.#store, this.#clock]
       this.#service = await Service.create({ options, store, clock, emit })
@@ -131,12 +149,14 @@ export class ClusterManager extends SafeEmitter {
     const { meter } = this.#options
     this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
     this.#state = 'open'
-    setImmediate(() => {
-      for (const deliver of this.#queuedEvents.splice(0)) deliver()
-    })
+    logOpened(this.#options, this.#store, this.#service?.mesh)
+    this.#heldEvents.release()
   }
 
-  /** Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
+  /**
+   * Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox.
+   * Rejects internal when a part failed or, usually for a method of the host, did not end in time; everything else is ended then too.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
@@ -148,11 +168,22 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
-    this.#stopMetering?.()
-    await this.#store.close()
-    await this.#service?.close()
-    await this.#locks.release()
-    this.#state = 'closed'
+    const endHostCalls = this.#options.host.beginClose()
+    try {
+      await end(this.#options.logger, [
+        ['ending the meter', () => this.#stopMetering?.(), CLOSE_TIMEOUT_MS],
+        ['closing the file', () => this.#store.close(), CLOSE_TIMEOUT_MS],
+        // Its own steps are limited.
+        ['closing the service', () => this.#service?.close()],
+        ['ending calls of the host', endHostCalls, CLOSE_TIMEOUT_MS],
+        ['releasing the locks', () => this.#locks.release(), CLOSE_TIMEOUT_MS],
+      ])
+    } catch (error) {
+      throw clusterErrorFrom(error, 'internal', reasonOf(error))
+    } finally {
+      this.#state = 'closed'
+    }
+    this.#options.logger.info({}, 'cluster manager closed')
   }
 
   // --- state --------------------------------------------------------------------------------------------------------------
@@ -194,19 +225,7 @@ export class ClusterManager extends SafeEmitter {
       publishToChannel(event, this.manifest.nodeName, args[0])
       return super.emit(event, ...args)
     }
-    if (event === 'progress' || (this.#state !== 'opening' && this.#queuedEvents.length === 0)) return deliver()
-    this.#queuedEvents.push(deliver)
-    return false
-  }
-
-  #reportUnknownKeys(problems: readonly Problem[]): void {
-    this.#reportConfig('config:warning', problems, 'configuration file has unknown keys')
-  }
-
-  #reportConfig(event: ConfigEvent, problems: readonly Problem[], message: string): void {
-    const { configFile: file, logger } = this.#options
-    logger.warn({ file, problems: problems.map(problemText) }, message)
-    this.emit(event, { problems })
+    return event === 'progress' ? deliver() : this.#heldEvents.deliver(deliver)
   }
 
   // --- transactions -------------------------------------------------------------------------------------------------------
@@ -218,8 +237,9 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
-   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (the outbox keeps the transaction
-   * and it will be sent), transaction_too_large, invalid_request, closed.
+   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (`mayStillBeSent` says whether it will
+   * be sent; with an outbox always), not_in_outbox when the outbox does not contain the transaction, transaction_too_large,
+   * invalid_request, closed. Repeated calls for one id wait for the same transaction and send it once.
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
@@ -230,6 +250,15 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
     )
+  }
+
+  /**
+   * Call it after a table was dropped, also when it was created again since. The database has deleted the checkpoints of the table
+   * together with it; this forgets them in memory. The subscriptions of the table stall until the table exists, then they begin at the
+   * first message that the stream has. Has no effect while clustering is disabled.
+   */
+  tableDropped({ database, table }: { database: string; table: string }): void {
+    this.#service?.replicator.onTableDropped({ database, table })
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------
@@ -259,7 +288,7 @@ export class ClusterManager extends SafeEmitter {
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
     const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
-      this.#run(() => this.#traceOperation(name, () => call(this.#context(), name, body, options)))
+      this.#runner.call(name, body, options)
     return method as OperationMethod<Name>
   }
 
@@ -275,53 +304,15 @@ export class ClusterManager extends SafeEmitter {
     options?: OperationOptions,
   ): Promise<OperationResponse>
   execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
-    const { operation } = (request ?? {}) as { operation?: unknown }
-    return this.#run(() =>
-      this.#traceOperation(String(operation), () => execute(this.#context(), request, caller, options)),
-    )
+    return this.#runner.execute(request, caller, options)
   }
 
   /**
    * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it, and
-   * transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
+   * transactions wait meanwhile. Resolves when it is in effect. Rejects server_failed when a server does not use it yet, and tries
+   * again until both do. Rejects invalid_option when the function fails, and nothing changes; clustering_disabled, closed.
    */
   rotatePassword(): Promise<void> {
-    return this.#withService(async ({ mesh }) => mesh.rotatePassword?.())
-  }
-
-  #withService<T>(work: (service: Service) => Promise<T>): Promise<T> {
-    return this.#run(async () => {
-      if (!this.#service) throw clusterError('clustering_disabled')
-      return work(this.#service)
-    })
-  }
-
-  /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
-  async #run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#state !== 'open') throw clusterError('closed')
-    try {
-      const answer = await work()
-      const expiry = new AbortController()
-      const expired = delay(this.#options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
-      await Promise.race([this.#service?.reconciled(), expired])
-      expiry.abort()
-      return answer
-    } catch (error) {
-      if (error instanceof ClusterError) throw error
-      if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)
-      this.#options.logger.error({ reason: reasonOf(error) }, 'operation failed')
-      throw clusterErrorFrom(error, 'internal', reasonOf(error))
-    }
-  }
-
-  #traceOperation<T>(operation: string, work: () => Promise<T>): Promise<T> {
-    return traced('operation', () => ({ node: this.manifest.nodeName, operation }), work)
-  }
-
-  #context(): OperationContext {
-    const { host, logger } = this.#options
-    // Operations check that clustering is enabled before they use a part of the service.
-    const parts = this.#service?.operationParts() ?? ({} as ReturnType<Service['operationParts']>)
-    return { store: this.#store, host, logger, ...parts }
+    return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())
   }
 }

@@ -20,6 +20,7 @@ export type {
   Batch,
   Checkpoint,
   Host,
+  HostCallOptions,
   Origin,
   PrimaryKey,
   PublishConfirmation,
@@ -32,6 +33,7 @@ export type {
   Transaction,
   Write,
 } from './host/host.ts'
+export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps } from './host/hybrid-clock.ts'
 export { type Attributes, mergeRow, type RowChange, rowChanges, type StoredRow } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
@@ -57,12 +59,14 @@ export type {
   Message,
   NameCheck,
   Reader,
+  ReadOptions,
   RequestOptions,
   StreamLimits,
   StreamState,
   TableName,
 } from './mesh/mesh.ts'
 export { MeshError } from './mesh/mesh.ts'
+export { ReadBudget } from './mesh/read-budget.ts'
 export type { ApplyMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'
@@ -88,6 +92,7 @@ export type {
   NetworkNode,
   OperationName,
   OperationOptions,
+  PendingSubscription,
   PlanEntry,
   PurgeStreamRequest,
   PurgeStreamResponse,

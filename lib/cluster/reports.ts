@@ -1,38 +1,145 @@
-// The events and log lines that report a commit, and what subscriptions do.
+// The events and log lines that report what happens to the configuration, and what subscriptions do.
 
 import type { ClusterEvents, EventName } from '../events/events.ts'
-import type { Commit } from '../manifest/store.ts'
+import type { RemoteTable } from '../host/host.ts'
+import { type Problem, problemText } from '../manifest/config-text.ts'
+import { type ChangeAuthor, type Subscription, tableKey } from '../manifest/manifest.ts'
+import type { Commit, ManifestStore, StoreListener } from '../manifest/store.ts'
+import type { Mesh, MeshState } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
+import type { Timers } from '../util/timers.ts'
+import { CatchUpLog } from './catch-up-log.ts'
+import type { CheckedOptions } from './options.ts'
+import { packageVersion } from './version.ts'
 
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
+const authorOf = ({ cause, user }: Commit): ChangeAuthor => ({ cause, ...(user === undefined ? {} : { user }) })
+
 /** `manifest:changed` comes first, then one event for each change. */
-export function reportCommit(emit: Emit, { previous, current, changes, cause }: Commit): void {
-  emit('manifest:changed', { previous, current, changes, cause })
+function emitCommit(emit: Emit, commit: Commit): void {
+  const { previous, current, changes } = commit
+  const author = authorOf(commit)
+  emit('manifest:changed', { previous, current, changes, ...author })
   for (const change of changes) {
-    if (change.type === 'route:added') emit(change.type, { server: change.server, route: change.route, cause })
-    else if (change.type === 'route:removed') emit(change.type, { server: change.server, route: change.route, cause })
-    else if (change.type === 'node:added') emit(change.type, { node: change.node, cause })
-    else if (change.type === 'node:updated') emit(change.type, { node: change.node, previous: change.previous, cause })
-    else if (change.type === 'node:removed') emit(change.type, { node: change.node, cause })
+    if (change.type === 'route:added') emit(change.type, { server: change.server, route: change.route, ...author })
+    else if (change.type === 'route:removed')
+      emit(change.type, { server: change.server, route: change.route, ...author })
+    else if (change.type === 'node:added') emit(change.type, { node: change.node, ...author })
+    else if (change.type === 'node:updated')
+      emit(change.type, { node: change.node, previous: change.previous, ...author })
+    else if (change.type === 'node:removed') emit(change.type, { node: change.node, ...author })
   }
 }
 
-export const subscriptionReports = (emit: Emit, logger: Logger): SubscriberEvents => ({
-  state: (source, state, previous, error) =>
-    emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) }),
-  applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
-  gap: (source, from, to, reason) => {
-    logger.warn({ ...source, from, to, reason }, 'replication gap: transactions lost before they were read')
-    emit('replication:gap', { source, from, to, reason })
-  },
-  stalled: (source, sequence, error, attempts) => {
-    logger.warn({ ...source, sequence, reason: error, attempts }, 'database rejected a batch, retrying')
-    emit('replication:stalled', { source, sequence, error, attempts })
-  },
-  quarantined: (source, sequence, error) => {
-    logger.error({ ...source, sequence, reason: error }, 'transaction quarantined')
-    emit('replication:quarantined', { source, sequence, error })
-  },
-})
+/** One line for each route, node and subscription that changed. */
+function logCommit(logger: Logger, commit: Commit): void {
+  const author = authorOf(commit)
+  for (const change of commit.changes) {
+    if (change.type === 'route:added') logger.info({ server: change.server, ...change.route, ...author }, 'route added')
+    else if (change.type === 'route:removed')
+      logger.info({ server: change.server, ...change.route, ...author }, 'route removed')
+    else if (change.type === 'node:added') {
+      logger.info({ peer: change.node.name, ...author }, 'node added')
+      logSubscriptions(logger, change.node.name, [], change.node.subscriptions, author)
+    } else if (change.type === 'node:updated')
+      logSubscriptions(logger, change.node.name, change.previous.subscriptions, change.node.subscriptions, author)
+    else if (change.type === 'node:removed') {
+      logSubscriptions(logger, change.node.name, change.node.subscriptions, [], author)
+      logger.info({ peer: change.node.name, ...author }, 'node removed')
+    }
+  }
+}
+
+function logSubscriptions(
+  logger: Logger,
+  peer: string,
+  previous: readonly Subscription[],
+  current: readonly Subscription[],
+  author: ChangeAuthor,
+): void {
+  const before = new Map(previous.map((each) => [tableKey(each), each]))
+  for (const each of current) {
+    const known = before.get(tableKey(each))
+    before.delete(tableKey(each))
+    if (!known) logger.info({ peer, ...each, ...author }, 'subscription added')
+    else if (known !== each) logger.info({ peer, ...each, ...author }, 'subscription changed')
+  }
+  for (const { database, table } of before.values())
+    logger.info({ peer, database, table, ...author }, 'subscription removed')
+}
+
+export function storeReports(
+  emit: Emit,
+  { configFile: file, logger }: Pick<CheckedOptions, 'configFile' | 'logger'>,
+): Partial<StoreListener> {
+  type FileEvent = 'config:rejected' | 'config:missing' | 'config:warning'
+  const reportFile = (event: FileEvent, problems: readonly Problem[], message: string) => {
+    logger.warn({ file, problems: problems.map(problemText) }, message)
+    emit(event, { problems })
+  }
+  return {
+    committed: (commit) => {
+      logCommit(logger, commit)
+      emitCommit(emit, commit)
+    },
+    rejected: (problems) => reportFile('config:rejected', problems, 'configuration file rejected'),
+    missing: (problems) => reportFile('config:missing', problems, 'configuration file missing'),
+    warned: (problems) => reportFile('config:warning', problems, 'configuration file has unknown keys'),
+  }
+}
+
+/** The manager is open. */
+export function logOpened(
+  { logger, host, mesh: foreignMesh }: CheckedOptions,
+  { manifest, settings }: Pick<ManifestStore, 'manifest' | 'settings'>,
+  mesh: Pick<Mesh, 'serverVersion'> | undefined,
+): void {
+  const fields = {
+    version: packageVersion,
+    databaseVersion: host.info().version,
+    enabled: manifest.enabled,
+    nodes: manifest.nodes.length,
+    ...(mesh?.serverVersion === undefined ? {} : { natsServer: mesh.serverVersion }),
+    ...(mesh && !foreignMesh ? { ports: settings.ports } : {}),
+  }
+  logger.info(fields, 'cluster manager opened')
+}
+
+/** `connected` with a reason: the local streams are writable, remote nodes are not reached. */
+export function logMeshState(logger: Logger, state: MeshState, reason: string | undefined): void {
+  if (state === 'disconnected') logger.warn({ reason }, 'mesh disconnected')
+  else if (state !== 'connected') logger.debug({ state }, 'mesh state')
+  else if (reason) logger.warn({ reason }, 'mesh connected without remote nodes')
+  else logger.info({}, 'mesh connected')
+}
+
+export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers): SubscriberEvents {
+  const catchUpLog = new CatchUpLog(logger, timers)
+  const fieldsOf = ({ node: peer, database, table }: RemoteTable) => ({ peer, database, table })
+  return {
+    state: (source, state, previous, error) => {
+      catchUpLog.onState(source, state)
+      emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) })
+    },
+    applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
+    gap: (source, from, to, reason) => {
+      const message =
+        reason === 'checkpoint_lost'
+          ? 'checkpoint lost: reading the stream from its first message'
+          : 'replication gap: transactions lost before they were read'
+      logger.warn({ ...fieldsOf(source), from, to, reason }, message)
+      emit('replication:gap', { source, from, to, reason })
+    },
+    stalled: (source, { sequence, id }, error, attempts) => {
+      const at = { sequence, ...(id === undefined ? {} : { id }) }
+      logger.warn({ ...fieldsOf(source), ...at, reason: error, attempts }, 'subscription stalled, retrying')
+      emit('replication:stalled', { source, error, attempts, ...at })
+    },
+    quarantined: (source, sequence, error) => {
+      logger.error({ ...fieldsOf(source), sequence, reason: error }, 'transaction quarantined')
+      emit('replication:quarantined', { source, sequence, error })
+    },
+  }
+}

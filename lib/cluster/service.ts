@@ -2,15 +2,17 @@
 //
 // Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
-// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+// requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
 import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -18,12 +20,13 @@ import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { Replicator } from '../replication/subscribe/replicator.ts'
+import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, subscriptionReports } from './reports.ts'
+import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -35,6 +38,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -72,7 +77,7 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -112,7 +117,8 @@ export class Service {
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
       mesh,
-      replicator,
+      // Not awaited: a database that does not answer must not delay other steps.
+      replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
@@ -125,6 +131,17 @@ export class Service {
   /** Resolves when everything committed so far was tried once. Never rejects. */
   async reconciled(): Promise<void> {
     await this.#reconciler?.idle()
+    await this.replicator.idle()
+  }
+
+  /** Subscriptions that were removed and have not ended, with the reason. */
+  pending(): PendingChange[] {
+    return this.replicator.pending()
+  }
+
+  /** The database has not answered a call: subscriptions of its table are stalled. */
+  onHostSlow(call: SlowHostCall): void {
+    this.replicator.onHostSlow(call)
   }
 
   /** The parts that operations use. */
@@ -139,18 +156,28 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+    await this.#runSteps([
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
   }
 
-  async #end(): Promise<void> {
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -167,11 +194,12 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+      diverged: (divergence) => this.#emit('replication:diverged', divergence),
     })
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -183,10 +211,17 @@ export class Service {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
+      maxApplyAttempts,
+      begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      restoreTable: (source) => this.#negotiator.restoreTable(source),
-      events: subscriptionReports(this.#emit, logger),
+      sourceTables: {
+        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
+        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
+        create: (source) => this.#negotiator.sourceTables.createFor(source),
+      },
+      events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
 
@@ -222,6 +257,8 @@ export class Service {
       clock: this.#clock,
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
+      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -237,6 +274,7 @@ export class Service {
     const { publisher, replicator, peers } = this
     return {
       state: (state, reason) => {
+        logMeshState(this.#options.logger, state, reason)
         this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
         if (state !== 'connected') return
         // The first time too: the outbox may hold transactions that were committed before this process started.
@@ -246,18 +284,21 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
   #peerListener(): PeerListener {
-    const emitIfInManifest = (event: 'peer:up' | 'peer:down', node: string, reason?: string) => {
-      if (findNode(this.#store.manifest, node)) this.#emit(event, { node, ...(reason ? { reason } : {}) })
-    }
     return {
-      up: (node) => emitIfInManifest('peer:up', node),
-      down: (node) => emitIfInManifest('peer:down', node, 'no heartbeat'),
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      up: (node) => {
+        if (findNode(this.#store.manifest, node)) this.#reportUp(node)
+      },
+      down: (node) => {
+        if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
+      },
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
@@ -270,9 +311,18 @@ export class Service {
     if (this.#superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
-      if (change.type === 'node:added' && this.peers.isUp(change.node.name))
-        this.#emit('peer:up', { node: change.node.name })
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
     }
+  }
+
+  #reportUp(peer: string): void {
+    this.#options.logger.info({ peer }, 'peer up')
+    this.#emit('peer:up', { node: peer })
+  }
+
+  #reportDown(peer: string, reason: string): void {
+    this.#options.logger.info({ peer, reason }, 'peer down')
+    this.#emit('peer:down', { node: peer, reason })
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
@@ -282,7 +332,7 @@ export class Service {
   }
 
   #reportRejected(node: string, reason: string): void {
-    this.#options.logger.error({ node, reason }, 'connection rejected')
+    this.#options.logger.error({ peer: node, reason }, 'connection rejected')
     this.#emit('connection:rejected', { node, reason })
   }
 
@@ -292,6 +342,7 @@ export class Service {
     this.#superseded = true
     const reason = 'another process used this node name first: this process takes no part until it is opened again'
     this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+    // Logged; `close` tries the parts again.
+    await this.#runSteps(this.#endSteps()).catch(() => {})
   }
 }

@@ -2,25 +2,24 @@
 
 import { EventEmitter } from 'eventemitter3'
 import type { RemoteTable } from '../host/host.ts'
+import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
-import type { ChangeCause, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
+import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
-export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
-  'manifest:changed': [
-    { previous: Manifest; current: Manifest; changes: readonly ManifestChange[]; cause: ChangeCause },
-  ]
-  'route:added': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'route:removed': [{ server: ServerName; route: Route; cause: ChangeCause }]
-  'node:added': [{ node: ManifestNode; cause: ChangeCause }]
-  'node:updated': [{ node: ManifestNode; previous: ManifestNode; cause: ChangeCause }]
-  'node:removed': [{ node: ManifestNode; cause: ChangeCause }]
+  'manifest:changed': [ChangeAuthor & { previous: Manifest; current: Manifest; changes: readonly ManifestChange[] }]
+  'route:added': [ChangeAuthor & { server: ServerName; route: Route }]
+  'route:removed': [ChangeAuthor & { server: ServerName; route: Route }]
+  'node:added': [ChangeAuthor & { node: ManifestNode }]
+  'node:updated': [ChangeAuthor & { node: ManifestNode; previous: ManifestNode }]
+  'node:removed': [ChangeAuthor & { node: ManifestNode }]
   /** The configuration file is invalid: the last valid manifest stays in effect. */
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
@@ -31,13 +30,31 @@ export type ClusterEvents = {
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
+  /** New certificates are in use, also for new connections of the servers that run. */
+  'certificates:replaced': [Record<string, never>]
+  /** The certificates on disk are not usable: the previous ones stay in use. */
+  'certificates:rejected': [{ reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
-  /** The stream lost the messages `from` to `to` before they were read. */
+  /**
+   * The messages `from` to `to` were gone from the stream before they were read, or before they could be read again. With
+   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown.
+   */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
-  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
+  /**
+   * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
+   * that only the stream or the peers have are to be copied back by means of the database.
+   */
+  'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
+  /** `id`: the transaction that is refused; absent when the reason is not one transaction. */
+  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number; id?: string }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** A negotiation created a local table, as `node` describes it. */
+  'table:created': [{ database: string; table: string; node: string }]
+  /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
+  'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
@@ -59,11 +76,16 @@ const eventNameSet: Record<EventName, true> = {
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,
+  'certificates:replaced': true,
+  'certificates:rejected': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'table:created': true,
+  'host:slow': true,
   'mesh:state': true,
   progress: true,
   'listener:failed': true,

@@ -115,54 +115,70 @@ export type PublishConfirmation = {
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
 
 /**
+ * The last argument of every method but `info`. The signal aborts when the result is no longer needed: `hostTimeout` has
+ * passed, the caller aborted its operation, or the manager closes. A host may ignore it; one that can cancel a database call, or that
+ * holds a lock, ends it and rejects. Present in every call that enmesh makes.
+ */
+export type HostCallOptions = { signal?: AbortSignal | undefined }
+
+/**
  * What a database implements to take part in a cluster.
  *
- * **Concurrency.** Calls overlap. `apply` runs once at a time for each table, and in parallel for different tables; everything
- * else, local commits included, may run at the same time. Only one iteration of `readOutbox` is open at a time.
+ * **Concurrency.** Calls overlap. For each table, one call of `apply`, `loadCheckpoint` and `deleteCheckpoint` runs at a time; calls for
+ * different tables run in parallel. Only one iteration of `readOutbox` is open at a time. Everything else, local commits
+ * included, may run at the same time.
  *
- * **Rejections.** Every method may reject. During replication the call is logged and repeated with back-off, for as long as it
- * takes; nothing is skipped. During an operation (`describe`, `createTable`) the operation fails with the reason.
+ * **Rejections.** Every method may reject or throw. During replication the call is logged and repeated with back-off, for as long as it
+ * takes; nothing is skipped. During an operation (`describe`, `createTable`) the operation fails with the reason. A rejection may leave
+ * open whether the call took effect, for example when the connection to the database was lost during the commit: enmesh reads
+ * the stored checkpoint before it repeats an `apply`. It must not leave a part of a transaction.
+ *
+ * **Time limit.** A call that does not answer within the option `hostTimeout` counts as rejected, and its signal aborts. It may still
+ * take effect. Until the host ends it, calls that must not overlap it are not made: those of the same table for `apply`,
+ * `loadCheckpoint` and `deleteCheckpoint`; `confirmPublished` and `publishedPosition` of all tables; `readOutbox`. A promise that never
+ * settles therefore stalls the table until the manager is opened again.
  *
  * **Outbox.** The three outbox methods are implemented together, or not at all. A host without them publishes in commit
- * order from memory: if its process dies, transactions that were committed but not yet acknowledged by the local leaf are lost
- * to the peers.
+ * order from memory, as far as `maxInFlight` allows: if its process dies, transactions that were committed but not yet acknowledged by
+ * the local leaf are lost to the peers.
  */
 export interface Host {
-  /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. */
+  /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. Synchronous: it must not wait. */
   info(): { version: string; operationsApiPort?: number }
   /**
    * The highest timestamp in the database, of local and of applied transactions; undefined for an empty database. Read once, when the
    * manager opens, so that new timestamps are higher. A rejection makes `ClusterManager.open` reject with server_failed.
    */
-  lastTimestamp(): Promise<Timestamp | undefined>
-  /** All tables of all databases that take part. */
-  describe(): Promise<TableDescription[]>
-  /** Creates the table, and its database if that is missing. Idempotent. */
-  createTable(table: TableDescription): Promise<void>
+  lastTimestamp(options?: HostCallOptions): Promise<Timestamp | undefined>
+  /** All tables of all databases that take part. A missing table of a running subscription counts as dropped: the subscription stalls. */
+  describe(options?: HostCallOptions): Promise<TableDescription[]>
+  /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
+  createTable(table: TableDescription, options?: HostCallOptions): Promise<void>
   /**
-   * Commits rows, checkpoint and `relay` of the batch in one transaction of the database. Rejects if nothing of it was
-   * committed. The same transactions may be passed again after a rejection or a crash: applying them twice changes nothing.
+   * Commits rows, checkpoint and `relay` of the batch in one transaction of the database: all of it, or nothing. Rejects a write to a
+   * table that does not exist. The same transactions may be passed again after a rejection or a crash: applying them twice changes
+   * nothing.
    */
-  apply(batch: Batch): Promise<void>
+  apply(batch: Batch, options?: HostCallOptions): Promise<void>
   /** The checkpoint that `apply` stored last for this source. */
-  loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined>
+  loadCheckpoint(source: RemoteTable, options?: HostCallOptions): Promise<Checkpoint | undefined>
   /** Drops the checkpoint of a removed subscription. Idempotent. */
-  deleteCheckpoint(source: RemoteTable): Promise<void>
+  deleteCheckpoint(source: RemoteTable, options?: HostCallOptions): Promise<void>
 
   /**
    * The outbox, oldest first, in commit order. With `after`, only the transactions after that one; a host that
    * ignores `after` is slower, not wrong. If the outbox no longer has that transaction, all of it. The consumer may pause for
    * long between two transactions and may stop early. Transactions that are committed or confirmed meanwhile may or may not
-   * appear: a later call returns what is missing.
+   * appear: a later call returns what is missing. `hostTimeout` applies to each `next` and to `return`.
    */
-  readOutbox?(after?: { id: string; timestamp: Timestamp }): AsyncIterable<Transaction>
+  readOutbox?(after?: { id: string; timestamp: Timestamp }, options?: HostCallOptions): AsyncIterable<Transaction>
   /**
    * In one transaction of the database: stores `positions` (one entry per table, replacing the previous entry), and removes from
    * the outbox every transaction up to and including `upTo`. Without `upTo` nothing is removed. `keep` contains the ids of
    * transactions that can never be sent, for example because they are too large: they stay in the outbox until an
    * operator removes them.
    */
-  confirmPublished?(confirmation: PublishConfirmation): Promise<void>
+  confirmPublished?(confirmation: PublishConfirmation, options?: HostCallOptions): Promise<void>
   /** The position that `confirmPublished` stored last for this table. */
-  publishedPosition?(database: string, table: string): Promise<PublishedPosition | undefined>
+  publishedPosition?(database: string, table: string, options?: HostCallOptions): Promise<PublishedPosition | undefined>
 }

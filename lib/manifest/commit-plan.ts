@@ -2,14 +2,13 @@
 
 import type { Timestamp } from '../host/host.ts'
 import { diff } from './diff.ts'
-import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
+import { type ChangeAuthor, type Manifest, type ManifestChange, share } from './manifest.ts'
 
 /** The result of a change. Without an effect `changes` is empty and `current` is `previous`. */
-export type Commit = {
+export type Commit = ChangeAuthor & {
   previous: Manifest
   current: Manifest
   changes: readonly ManifestChange[]
-  cause: ChangeCause
   /** Set when the remote node of the changes has agreed to them already. */
   revisions?: Revisions
 }
@@ -19,7 +18,7 @@ export type Revisions = ReadonlyMap<string, Timestamp>
 
 export type CommitRequest = {
   readonly change: (current: Manifest) => Manifest
-  readonly cause: ChangeCause
+  readonly author: ChangeAuthor
   /** `change` may fill it: it is read after the last run of `change`. */
   readonly revisions: Revisions | undefined
   resolve(commit: Commit): void

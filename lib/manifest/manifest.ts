@@ -33,6 +33,9 @@ export type ManifestChange =
 /** The source of a change. */
 export type ChangeCause = 'api' | 'file' | 'peer'
 
+/** `user`: the name of the caller of an operation; absent when code called a method, and for edits of the file and peers. */
+export type ChangeAuthor = { readonly cause: ChangeCause; readonly user?: string }
+
 /** Routes with equal keys are the same: case and the brackets of IPv6 addresses do not matter. */
 export const routeKey = (route: Route): string => `${bareHost(route.host).toLowerCase()} ${route.port}`
 export const nodeKey = (node: ManifestNode): string => node.name

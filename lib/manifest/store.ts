@@ -10,11 +10,14 @@ import { ConfigFile } from './config-file.ts'
 import { nameProblems } from './config-names.ts'
 import { ConfigText, type Problem, problemText } from './config-text.ts'
 import { diff, withoutRemovals } from './diff.ts'
-import { type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
+import { type ChangeAuthor, type ChangeCause, type Manifest, type ManifestChange, share } from './manifest.ts'
 import type { NameCheck } from './names.ts'
 import { limitsDiffer, restartRequiredPaths, type Settings } from './settings.ts'
 
 export type { Commit, Revisions } from './commit-plan.ts'
+
+/** `user`: the name of the caller whose operation this is. */
+export type CommitOptions = { revisions?: Revisions; user?: string | undefined }
 
 /** Called after memory has changed, in the order of the commits. Errors thrown by listeners are logged. */
 export interface StoreListener {
@@ -134,10 +137,15 @@ export class ManifestStore {
    * Nothing changed then. A file that requires a restart is valid: the change is written into it. A deleted file is written
    * again with its last valid contents and the change.
    */
-  commit(change: (current: Manifest) => Manifest, cause: ChangeCause, revisions?: Revisions): Promise<Commit> {
+  commit(
+    change: (current: Manifest) => Manifest,
+    cause: ChangeCause,
+    { revisions, user }: CommitOptions = {},
+  ): Promise<Commit> {
     if (this.#closed) return Promise.reject(clusterError('closed'))
+    const author: ChangeAuthor = { cause, ...(user === undefined ? {} : { user }) }
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ change, cause, revisions, resolve, reject })
+      this.#waiting.push({ change, author, revisions, resolve, reject })
       void this.#queue.run(async () => {
         const waiting = this.#waiting.splice(0)
         while (waiting.length > 0) waiting.splice(0, await this.#commit(waiting))
@@ -166,13 +174,13 @@ export class ManifestStore {
 
   #completeSteps(steps: readonly CommitStep[]): number {
     for (const { request, previous, current, changes, rejection } of steps) {
-      const { cause, revisions, resolve, reject } = request
+      const { author, revisions, resolve, reject } = request
       if (rejection) reject(rejection.reason)
       else
         resolve(
           changes.length === 0
-            ? { previous, current, changes, cause }
-            : this.#replaceManifest(current, changes, cause, revisions),
+            ? { previous, current, changes, ...author }
+            : this.#replaceManifest(current, changes, author, revisions),
         )
     }
     return steps.length
@@ -190,7 +198,7 @@ export class ManifestStore {
   #replaceManifest(
     current: Manifest,
     changes: readonly ManifestChange[],
-    cause: ChangeCause,
+    author: ChangeAuthor,
     revisions?: Revisions,
   ): Commit {
     const previous = this.#manifest
@@ -199,7 +207,7 @@ export class ManifestStore {
       previous,
       current,
       changes: Object.freeze(changes),
-      cause,
+      ...author,
       ...(revisions && { revisions }),
     })
     this.#notify((listener) => listener.committed?.(commit))
@@ -326,7 +334,7 @@ export class ManifestStore {
   #importManifest(desired: Manifest): void {
     const current = share(this.#manifest, desired)
     const changes = diff(this.#manifest, current)
-    if (changes.length > 0) this.#replaceManifest(current, changes, 'file')
+    if (changes.length > 0) this.#replaceManifest(current, changes, { cause: 'file' })
   }
 
   #reject(problems: readonly Problem[]): void {

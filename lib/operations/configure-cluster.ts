@@ -6,7 +6,7 @@ import { ClusterError, type ErrorCode, reasonOf } from '../errors.ts'
 import { findNode, type Manifest, type ManifestNode, replaceNodes, setSubscriptions } from '../manifest/manifest.ts'
 import type { SubscribeResult } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
-import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import type { HandlerOptions, Operation, OperationContext } from './context.ts'
 import {
   checkNode,
   checkReplicable,
@@ -16,7 +16,7 @@ import {
   toResponse,
   toSubscriptionRequests,
 } from './fields.ts'
-import { addedText, resultText } from './nodes.ts'
+import { addedText, type Pending, resultText } from './nodes.ts'
 import { type DesiredConnection, type PlanEntry, planCluster } from './plan.ts'
 
 const connection = Type.Object({
@@ -37,7 +37,7 @@ export type ConfiguredConnection = {
   node_name: string
   subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
 }
-export type ConfigureClusterResponse = {
+export type ConfigureClusterResponse = Pending & {
   message: string
   connections?: ConfiguredConnection[]
   /** Nodes that did not answer or rejected the request. They are in the manifest and their subscriptions are pending. */
@@ -60,27 +60,27 @@ const peerErrorCodes: ReadonlySet<ErrorCode> = new Set(['node_not_listening', 'n
 async function configure(
   { store, negotiator, logger }: OperationContext,
   { node, subscriptions }: DesiredConnection,
-  { signal }: OperationOptions,
+  { signal, user }: HandlerOptions,
 ): Promise<SubscribeResult | undefined> {
   try {
-    const result = await negotiator.subscribe(node, subscriptions, { operation, replace: true, signal })
+    const result = await negotiator.subscribe(node, subscriptions, { operation, replace: true, signal, user })
     // `subscribe` commits nothing if all tables are skipped, so the old subscriptions are removed here.
     if (result.agreed.length === 0 && findNode(store.manifest, node))
-      await negotiator.remove(node, { operation, signal })
+      await negotiator.remove(node, { operation, signal, user })
     return result
   } catch (error) {
     if (!(error instanceof ClusterError && peerErrorCodes.has(error.code))) throw error
     logger.warn(
-      { node, reason: reasonOf(error) },
+      { peer: node, reason: reasonOf(error) },
       'Peer failed during configure_cluster, its subscriptions are pending',
     )
     return undefined
   }
 }
 
-async function remove({ negotiator, logger }: OperationContext, node: string, { signal }: OperationOptions) {
-  const { reached } = await negotiator.remove(node, { operation, signal })
-  if (!reached) logger.warn({ node }, 'Removed node did not answer, it learns of the removal on the next contact')
+async function remove({ negotiator, logger }: OperationContext, node: string, { signal, user }: HandlerOptions) {
+  const { reached } = await negotiator.remove(node, { operation, signal, user })
+  if (!reached) logger.warn({ peer: node }, 'Removed node did not answer, it learns of the removal on the next contact')
 }
 
 /** Sorts the nodes in the order of `connections`, others after them, and sets the requested subscriptions of the `pending` ones. */
@@ -134,7 +134,7 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
     const results = settled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
     const pending = connections.filter((_, index) => !results[index])
     for (const { node } of pending) context.negotiator.scheduleCompare(node)
-    await store.commit((current) => orderNodes(current, connections, pending), 'api')
+    await store.commit((current) => orderNodes(current, connections, pending), 'api', { user: options.user })
     const response: ConfigureClusterResponse = {
       message: CONFIGURED,
       connections: connections.flatMap(({ node }, index) => {

@@ -46,6 +46,9 @@ export interface OperationContext {
 
 export type OperationOptions = { signal?: AbortSignal | undefined }
 
+/** `user`: the name of the caller, for events and logs; undefined when code calls the method. */
+export type HandlerOptions = OperationOptions & { user?: string | undefined }
+
 /** The rules for names in a body. */
 export type NameRules = { readonly localName: string; readonly nameFault: NameCheck }
 
@@ -61,5 +64,5 @@ export type Operation<Request, Response> = {
   readonly checkNames?: (request: Request, rules: NameRules) => void
   /** Requests about the same node run one after the other; 'all' excludes every other queued request. */
   readonly queue?: (request: Request) => { node: string } | 'all'
-  readonly handler: (context: OperationContext, request: Request, options: OperationOptions) => Promise<Response>
+  readonly handler: (context: OperationContext, request: Request, options: HandlerOptions) => Promise<Response>
 }

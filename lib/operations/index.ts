@@ -6,7 +6,7 @@ import type { ManifestStore } from '../manifest/store.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
 import { compileBody, readBody } from './body.ts'
 import { configureCluster } from './configure-cluster.ts'
-import type { Operation, OperationContext, OperationOptions } from './context.ts'
+import type { HandlerOptions, Operation, OperationContext, OperationOptions } from './context.ts'
 import { clusterNetwork } from './network.ts'
 import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
 import { purgeStream } from './purge.ts'
@@ -20,6 +20,7 @@ export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from 
 export type {
   AddNodeRequest,
   AddNodeResponse,
+  PendingSubscription,
   RemoveNodeRequest,
   RemoveNodeResponse,
   UpdateNodeRequest,
@@ -57,7 +58,7 @@ export type RequestOf<Name extends OperationName> =
 export type ResponseOf<Name extends OperationName> =
   (typeof operations)[Name] extends Operation<never, infer Response> ? Response : never
 
-/** The user who sent the request, as the host authenticated it. Only super users may run operations. */
+/** The user who sent the request, as the host authenticated it. Only super users may run operations. Events and logs of changes have the `username`. */
 export type Caller = { superUser: boolean; username?: string }
 
 for (const { schema } of Object.values(operations)) compileBody(schema)
@@ -78,7 +79,7 @@ export async function call<Name extends OperationName>(
   context: OperationContext,
   name: Name,
   body: unknown,
-  options: OperationOptions = {},
+  options: HandlerOptions = {},
 ): Promise<ResponseOf<Name>> {
   const operation = operations[name] as unknown as Operation<unknown, ResponseOf<Name>>
   const { manifest } = context.store
@@ -105,6 +106,22 @@ export async function call<Name extends OperationName>(
 
 const isOperation = (name: string): name is OperationName => Object.hasOwn(operations, name)
 
+/** Throws forbidden unless the caller is a super user. Call it before anything of the request is read. */
+export function checkCaller(caller: Caller | undefined): void {
+  if (caller?.superUser !== true) throw clusterError('forbidden')
+}
+
+function requestedOperation(request: unknown): unknown {
+  const isObject = typeof request === 'object' && request !== null && Object.hasOwn(request, 'operation')
+  return isObject ? (request as { operation: unknown }).operation : undefined
+}
+
+/** The operation that a request names, for error texts and traces; it may be unknown, and no string. */
+export function operationText(request: unknown): string {
+  const name = requestedOperation(request)
+  return typeof name === 'string' ? name : inspect(name, { breakLength: Number.POSITIVE_INFINITY })
+}
+
 /** Runs a request as it arrives over HTTP: `{ operation, ... }`. Rejects as `call` does, and with forbidden, operation_missing, operation_unknown. */
 export async function execute(
   context: OperationContext,
@@ -112,11 +129,10 @@ export async function execute(
   caller: Caller | undefined,
   options: OperationOptions = {},
 ): Promise<ResponseOf<OperationName>> {
-  if (caller?.superUser !== true) throw clusterError('forbidden')
-  const isObject = typeof request === 'object' && request !== null && Object.hasOwn(request, 'operation')
-  const name: unknown = isObject ? (request as { operation: unknown }).operation : undefined
+  checkCaller(caller)
+  const name = requestedOperation(request)
   if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
-  const text = typeof name === 'string' ? name : inspect(name, { breakLength: Number.POSITIVE_INFINITY })
-  if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', text)
-  return call(context, name, request, options)
+  if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', operationText(request))
+  const user = typeof caller?.username === 'string' ? caller.username : undefined
+  return call(context, name, request, { ...options, user })
 }

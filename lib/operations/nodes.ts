@@ -5,7 +5,7 @@ import { clusterError } from '../errors.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { SubscribeResult } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
-import type { NameRules, Operation, OperationContext, OperationOptions } from './context.ts'
+import type { HandlerOptions, NameRules, Operation, OperationContext } from './context.ts'
 import {
   checkNode,
   checkNotSelf,
@@ -39,11 +39,24 @@ const removeNodeSchema = withRule(
 )
 
 export type AddNodeRequest = Static<typeof addNodeSchema>
-export type AddNodeResponse = { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+/** A removed subscription that has not ended yet, because the database does not answer or rejects it; it is retried. */
+export type PendingSubscription = { node_name: string; schema: string; table: string; reason: string }
+/** Only present when the change is not in effect yet, although it is committed. */
+export type Pending = { pending?: PendingSubscription[] }
+export type AddNodeResponse = Pending & {
+  message: string
+  added: SubscriptionResponse[]
+  skipped: SubscriptionResponse[]
+}
 export type UpdateNodeRequest = Static<typeof updateNodeSchema>
-export type UpdateNodeResponse = { message: string; updated: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
-export type RemoveNodeRequest = Static<typeof removeNodeSchema>
-export type RemoveNodeResponse = { message: string }
+export type UpdateNodeResponse = Pending & {
+  message: string
+  updated: SubscriptionResponse[]
+  skipped: SubscriptionResponse[]
+}
+/** One of the two names is required; both must be equal. */
+export type RemoveNodeRequest = { node_name: string; name?: string } | { node_name?: string; name: string }
+export type RemoveNodeResponse = Pending & { message: string }
 
 // HarperDB's texts.
 export const addedText = (node: string): string => `Successfully added '${node}' to manifest`
@@ -70,11 +83,12 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
   requiresEnabled: true,
   checkNames,
   queue,
-  async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal }) {
+  async handler({ store, negotiator }, { node_name: node, subscriptions }, { signal, user }) {
     if (findNode(store.manifest, node)) throw clusterError('node_exists', node)
     const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), {
       operation: 'add_node',
       signal,
+      user,
     })
     return {
       message: resultText(result, 'create', addedText(node)),
@@ -90,9 +104,9 @@ const update =
   async (
     { negotiator }: OperationContext,
     { node_name: node, subscriptions }: UpdateNodeRequest,
-    { signal }: OperationOptions,
+    { signal, user }: HandlerOptions,
   ): Promise<UpdateNodeResponse> => {
-    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal })
+    const result = await negotiator.subscribe(node, toSubscriptionRequests(subscriptions), { operation, signal, user })
     return {
       message: resultText(result, 'update', `Successfully updated '${node}'`),
       updated: result.agreed.map(toResponse),
@@ -123,10 +137,10 @@ export const removeNode: Operation<RemoveNodeRequest, RemoveNodeResponse> = {
   requiresEnabled: true,
   checkNames: (request, { localName }) => checkNotSelf(removedName(request), localName),
   queue: (request) => ({ node: removedName(request) }),
-  async handler({ store, negotiator }, request, { signal }) {
+  async handler({ store, negotiator }, request, { signal, user }) {
     const node = removedName(request)
     if (!findNode(store.manifest, node)) throw clusterError('node_not_found', node)
-    const { reached } = await negotiator.remove(node, { operation: 'remove_node', signal })
+    const { reached } = await negotiator.remove(node, { operation: 'remove_node', signal, user })
     return {
       message: reached
         ? `Successfully removed '${node}' from manifest`

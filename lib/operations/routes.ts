@@ -21,13 +21,17 @@ export const setRoutes: Operation<SetRoutesRequest, SetRoutesResponse> = {
   method: 'setRoutes',
   schema: setRoutesSchema,
   requiresEnabled: false,
-  async handler({ store }, { server, routes }) {
+  async handler({ store }, { server, routes }, { user }) {
     let result = { set: [] as Route[], skipped: [] as Route[] }
-    await store.commit((current) => {
-      const { manifest, set, skipped } = addRoutes(current, server, routes)
-      result = { set, skipped }
-      return manifest
-    }, 'api')
+    await store.commit(
+      (current) => {
+        const { manifest, set, skipped } = addRoutes(current, server, routes)
+        result = { set, skipped }
+        return manifest
+      },
+      'api',
+      { user },
+    )
     return { message: 'cluster routes successfully set', ...result }
   },
 }
@@ -47,13 +51,17 @@ export const deleteRoutes: Operation<DeleteRoutesRequest, DeleteRoutesResponse> 
   method: 'deleteRoutes',
   schema: deleteRoutesSchema,
   requiresEnabled: false,
-  async handler({ store }, { routes }) {
+  async handler({ store }, { routes }, { user }) {
     let result = { deleted: [] as Route[], skipped: [] as Route[] }
-    await store.commit((current) => {
-      const { manifest, deleted, skipped } = removeRoutes(current, routes)
-      result = { deleted, skipped }
-      return manifest
-    }, 'api')
+    await store.commit(
+      (current) => {
+        const { manifest, deleted, skipped } = removeRoutes(current, routes)
+        result = { deleted, skipped }
+        return manifest
+      },
+      'api',
+      { user },
+    )
     return { message: 'cluster routes successfully deleted', ...result }
   },
 }

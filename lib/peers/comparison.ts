@@ -8,7 +8,7 @@ import type { Timers } from '../util/timers.ts'
 import type { Peers } from './peers.ts'
 import { type PeerRequest, type RegisterEntry, readEntries } from './protocol.ts'
 import { type Register, type Registers, sameValue } from './registers.ts'
-import { byKey, type Tables, type TablesByKey } from './tables.ts'
+import type { Tables, TablesByKey } from './tables.ts'
 import type { Takeover } from './takeover.ts'
 import { fromWire, toEntry, toPages } from './wire-subscription.ts'
 
@@ -29,6 +29,8 @@ type PeerComparison = {
   running: Promise<void> | undefined
   /** Registers changed while a comparison was running. */
   again: boolean
+  /** In a row. */
+  failures: number
   readonly backoff: Backoff
   cancelRetry: (() => void) | undefined
 }
@@ -47,6 +49,7 @@ export class Comparison {
     const state = this.#nodes.get(node) ?? {
       running: undefined,
       again: false,
+      failures: 0,
       backoff: new Backoff(RETRY_BACKOFF_MS),
       cancelRetry: undefined,
     }
@@ -75,7 +78,11 @@ export class Comparison {
   }
 
   #onFailure(node: string, state: PeerComparison, error: unknown): void {
-    this.#options.logger.info({ peer: node, reason: reasonOf(error) }, 'comparison of subscriptions failed')
+    const { logger } = this.#options
+    const fields = { peer: node, reason: reasonOf(error) }
+    // A node may be down for days.
+    if (state.failures++ === 0) logger.info(fields, 'comparison of subscriptions failed')
+    else logger.debug(fields, 'comparison of subscriptions failed again')
     // A node that rejects and sends no heartbeats does not know revisions (HarperDB).
     const rejected = error instanceof ClusterError && error.code === 'peer_rejected'
     if (this.#closed || (rejected && !this.#options.peers.isUp(node))) return
@@ -85,10 +92,10 @@ export class Comparison {
   async #exchange(node: string): Promise<void> {
     const { peers, registers, tables, takeover } = this.#options
     const options = { operation: 'compare_node' }
-    const remote = byKey(await peers.describeTables(node, options))
+    const remote = await tables.remote(node, options)
     const local = await tables.local()
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
-    await this.#prepare(entries, local, remote)
+    await this.#prepare(node, entries, local, remote)
     // A page covers every table from its first one up to the first of the next page, whether it is known here or not.
     const pages = entries.length > 0 ? toPages(entries) : [[]]
     for (const [index, page] of pages.entries()) {
@@ -104,13 +111,17 @@ export class Comparison {
     }
   }
 
-  /** Creates the missing tables that the remote node has, and the streams of tables that are published. */
-  async #prepare(entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
-    const { tables } = this.#options
+  /**
+   * Creates the missing tables of new subscriptions, and the streams of tables that are published. A table of a begun subscription
+   * was dropped here: it stays so.
+   */
+  async #prepare(node: string, entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
+    const { tables, registers } = this.#options
     const existing = entries.filter(({ removed }) => !removed)
     for (const entry of existing) {
+      if (!entry.subscribe || registers.begun.has({ ...entry, node })) continue
       const described = remote.get(tableKey(entry))
-      if (!local.has(tableKey(entry)) && described) await tables.create(described)
+      if (!local.has(tableKey(entry)) && described) await tables.create(described, node)
     }
     await tables.ensureStreams(existing.filter(({ publish }) => publish))
   }

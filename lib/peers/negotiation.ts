@@ -27,6 +27,8 @@ export type NegotiateOptions = {
   /** Removes the subscriptions that are not named (configure_cluster). */
   replace?: boolean
   signal?: AbortSignal | undefined
+  /** The caller whose operation this is. */
+  user?: string | undefined
 }
 
 export type NegotiationOptions = {
@@ -62,7 +64,7 @@ export class Negotiation {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
-    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local()])
+    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
@@ -79,8 +81,8 @@ export class Negotiation {
         sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
         report(sent, matched.length)
       }
-      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
-      await takeover.commitWinning(node, changes, 'api')
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
+      await takeover.commitWinning(node, changes, 'api', { user: options.user })
     })
     return { agreed, skipped }
   }
@@ -106,7 +108,7 @@ export class Negotiation {
         logger.warn({ peer: node, reason: reasonOf(error) }, 'removed node not reached')
       })
       const removed = () => existing().map((each) => removedRegister(each, revision))
-      await takeover.commitWinning(node, removed, 'api', { dropEmpty: true })
+      await takeover.commitWinning(node, removed, 'api', { dropEmpty: true, user: options.user })
     })
     if (!reached) void compare(node)
     return { reached }
@@ -199,7 +201,7 @@ export class Negotiation {
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
-    await tables.prepare(subscriptions, await tables.local())
+    await tables.prepare(node, subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
   }

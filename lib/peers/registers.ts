@@ -21,6 +21,7 @@ import {
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { BegunSubscriptions } from './begun-subscriptions.ts'
 
 /** Each timestamp is higher than every revision merged before. */
 type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
@@ -30,7 +31,12 @@ export type Register = Subscription & { readonly removed: boolean; readonly revi
 
 /** A row of the revision file: the values of a register in the order of `columns`. */
 const columns = ['database', 'table', ...requiredFields, 'removed', 'revision', ...optionalFields] as const
-const fileSchema = Compile(Type.Object({ nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))) }))
+const fileSchema = Compile(
+  Type.Object({
+    nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
+    begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
+  }),
+)
 const registerSchema = Compile(
   Type.Object({
     database: Type.String(),
@@ -40,6 +46,9 @@ const registerSchema = Compile(
     revision: Type.String(),
   }),
 )
+
+/** ms of the system's time until the subscriptions that have begun are written. */
+const SAVE_DELAY_MS = 500
 
 /** JSON writes an unset value as null. */
 const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
@@ -64,6 +73,14 @@ export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revi
   a.removed === b.removed && sameFields(a, b)
 
 export class Registers {
+  /** The subscriptions that have stored a checkpoint. Local: not part of the registers that nodes compare. */
+  readonly begun = new BegunSubscriptions(
+    ({ node, ...table }) => {
+      const register = this.get(node, table)
+      return register !== undefined && !register.removed && register.subscribe
+    },
+    () => this.#saveSoon(),
+  )
   readonly #path: string | undefined
   readonly #clock: RevisionClock
   readonly #logger: Logger
@@ -73,6 +90,7 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  #delayedSave: NodeJS.Timeout | undefined
 
   private constructor(path: string | undefined, clock: RevisionClock, logger: Logger) {
     this.#path = path
@@ -142,6 +160,7 @@ export class Registers {
   #delete(node: string, table: TableName): void {
     const ofNode = this.#nodes.get(node)
     if (!ofNode?.delete(tableKey(table))) return
+    this.begun.delete({ ...table, node })
     this.#size--
     if (ofNode.size === 0) this.#nodes.delete(node)
   }
@@ -160,6 +179,8 @@ export class Registers {
     const before = ofNode.size
     ofNode.set(tableKey(register), register)
     this.#size += ofNode.size - before
+    if (register.removed || !register.subscribe)
+      this.begun.delete({ node, database: register.database, table: register.table })
     this.#save()
   }
 
@@ -193,6 +214,7 @@ export class Registers {
 
   /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
   async flush(): Promise<void> {
+    if (this.#delayedSave) this.#save()
     await this.#writing
   }
 
@@ -202,6 +224,8 @@ export class Registers {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
+      for (const [node, tables] of Object.entries(value.begun ?? {}))
+        for (const [database, table] of tables) this.begun.add({ node, database, table })
       return true
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
@@ -213,7 +237,14 @@ export class Registers {
     }
   }
 
+  /** Many subscriptions begin at once. After a crash before the write, the next start of the subscription notes it. */
+  #saveSoon(): void {
+    this.#delayedSave ??= setTimeout(() => this.#save(), SAVE_DELAY_MS).unref()
+  }
+
   #save(): void {
+    clearTimeout(this.#delayedSave)
+    this.#delayedSave = undefined
     this.#dirty = true
     this.#writing ??= this.#write().finally(() => {
       this.#writing = undefined
@@ -233,7 +264,7 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeFileAtomic(this.#path, JSON.stringify({ nodes }))
+        await writeFileAtomic(this.#path, JSON.stringify({ nodes, begun: this.begun }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }

@@ -35,6 +35,9 @@ export type TakeoverOptions = {
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }
 
+/** `dropEmpty`: a node without subscriptions is removed. `user`: the caller whose operation this is. */
+type CommitWinningOptions = { dropEmpty?: boolean; user?: string | undefined }
+
 /** Limits what remote nodes can add. Local requests and the configuration file may exceed it. */
 const MAX_REGISTERS = 100_000
 
@@ -53,21 +56,21 @@ export class Takeover {
 
   /**
    * Stores where each subscription starts, then commits the changes that still win. Clears the starts of subscriptions that were
-   * not committed. With `dropEmpty` a node without subscriptions is removed. Runs one at a time for each node; `changes` is
+   * not committed. Runs one at a time for each node; `changes` is
    * called when it is this one's turn.
    */
   commitWinning(
     node: string,
     changes: () => readonly RegisterChange[],
     cause: ChangeCause,
-    { dropEmpty = false } = {},
+    { dropEmpty = false, user }: CommitWinningOptions = {},
   ): Promise<void> {
     return this.#mutex.run(node, async () => {
       const winning = () => changes().filter((each) => this.#wins(node, each))
       const started: RemoteTable[] = []
       try {
         await this.#setStarts(node, winning(), started)
-        await this.#commit(node, winning, cause, dropEmpty)
+        await this.#commit(node, winning, cause, { dropEmpty, user })
       } finally {
         await this.#clearUnused(node, started)
       }
@@ -89,7 +92,7 @@ export class Takeover {
     node: string,
     winning: () => readonly RegisterChange[],
     cause: ChangeCause,
-    dropEmpty: boolean,
+    { dropEmpty, user }: CommitWinningOptions,
   ): Promise<void> {
     const revisions = new Map<string, Timestamp>()
     await this.#options.store.commit(
@@ -101,7 +104,7 @@ export class Takeover {
         return mergeSubscriptions(current, node, accepted, dropEmpty)
       },
       cause,
-      revisions,
+      { revisions, user },
     )
   }
 
@@ -114,12 +117,13 @@ export class Takeover {
 
   /** Commits those entries of a remote node that win and whose tables exist or can be created here. */
   async mergeEntries(node: string, entries: readonly RegisterEntry[]): Promise<void> {
+    this.#options.tables.observe(node, entries)
     const changes: RegisterChange[] = []
     const tables: TablesByKey = entries.length > 0 ? await this.#options.tables.local() : new Map()
     const named = entries.map((entry) => ({ ...fromWire(entry, entry.revision), entry }))
     for (const { entry, ...change } of this.withinLimit(node, named)) {
       const accepted = this.observe(entry.revision)
-      if (accepted && this.#wins(node, change) && (change.removed || (await this.#canAccept(entry, tables))))
+      if (accepted && this.#wins(node, change) && (change.removed || (await this.#canAccept(node, entry, tables))))
         changes.push(change)
     }
     await this.commitWinning(node, () => changes, 'peer', { dropEmpty: true })
@@ -155,9 +159,9 @@ export class Takeover {
   }
 
   /** False, and logged, when the table is missing on both nodes or differs: the subscription stays pending. */
-  async #canAccept(entry: RegisterEntry, tables: TablesByKey): Promise<boolean> {
+  async #canAccept(node: string, entry: RegisterEntry, tables: TablesByKey): Promise<boolean> {
     try {
-      await this.#options.tables.prepare([entry], tables)
+      await this.#options.tables.prepare(node, [entry], tables)
       return true
     } catch (error) {
       const { schema: database, table } = entry

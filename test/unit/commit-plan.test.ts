@@ -24,7 +24,13 @@ const refuse = () => {
 const together = (...changes: ((manifest: Manifest) => Manifest)[]) =>
   planCommits(
     emptyManifest,
-    changes.map((change) => ({ change, cause: 'api', revisions: undefined, resolve: () => {}, reject: () => {} })),
+    changes.map((change) => ({
+      change,
+      author: { cause: 'api' as const },
+      revisions: undefined,
+      resolve: () => {},
+      reject: () => {},
+    })),
   ).length
 
 describe('commits that wait together', () => {

@@ -204,7 +204,7 @@ class Disk {
   }
 
   registers(other: string): Row[] {
-    const path = join(this.state, 'agreements.json')
+    const path = join(this.state, 'revisions.json')
     if (!existsSync(path)) return []
     return (JSON.parse(readFileSync(path, 'utf8')) as { nodes: Record<string, Row[]> }).nodes[other] ?? []
   }

@@ -16,7 +16,7 @@ import {
   type Transaction,
 } from '../../lib/index.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { TestCluster, temporaryDirectory } from '../support/cluster.ts'
+import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
 
@@ -45,6 +45,13 @@ async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
   const node1 = await scene.start('node1', { options })
   const node2 = await scene.start('node2')
   return { network: scene.network, node1, node2 }
+}
+
+/** Two nodes that replicate the table `dog` both ways. */
+async function linkedPair(test: TestContext, options: Partial<ClusterOptions> = {}) {
+  const { node1, node2 } = await pair(test, options)
+  await node1.cluster.addNode(withNode2)
+  return { node1, node2 }
 }
 
 const never = new Promise<never>(() => {})
@@ -92,6 +99,19 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async subscription_not_found(test) {
     const { cluster } = await alone(test)
     return cluster.quarantine.replay({ node: 'node2', ...dog })
+  },
+  async subscription_not_stalled(test) {
+    const { node1 } = await linkedPair(test)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
+  },
+  async quarantine_full(test) {
+    const { node1, node2 } = await linkedPair(test, { maxQuarantined: 0 })
+    node1.host.beforeApply = ({ transactions }) => {
+      if (transactions.length > 0) throw new Error('refused')
+    }
+    await node2.write(['a'])
+    await eventually('it is refused', () => node1.of(node2).refused)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
   },
   async transaction_too_large(test) {
     const { host, mesh } = await alone(test)
@@ -147,6 +167,15 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const { network, node1 } = await pair(test, { publishTimeout: 100 })
     network.crash('node1')
     return node1.write(['late'])
+  },
+  async not_in_outbox(test) {
+    const { cluster } = await alone(test)
+    return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })
+  },
+  async host_timeout(test) {
+    const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })
+    host.describe = () => new Promise(() => {})
+    return cluster.purgeStream(dog)
   },
   async internal(test) {
     const { cluster, host } = await alone(test)

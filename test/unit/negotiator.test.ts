@@ -42,6 +42,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       forNode: () => [],
       get: () => undefined,
       set: () => {},
+      begun: { has: () => false },
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
     clock: { timestamp: () => '1', merge: () => true },
@@ -54,6 +55,8 @@ function open(describe: () => Promise<never[]>, size = 0) {
       },
     } as never,
     nameFault: () => undefined,
+    tableCreated() {},
+    sourceKeysKnown() {},
     logger: silentLogger,
   })
   return { negotiator, asked, manifest: () => manifest }

@@ -15,7 +15,7 @@ const lib = fileURLToPath(new URL('../../lib', import.meta.url))
 const mayImport: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   util: ['errors'],
-  host: ['util'],
+  host: ['util', 'errors'],
   observe: ['util', 'host'],
   manifest: ['util', 'errors', 'observe', 'host'],
   mesh: ['util', 'errors', 'observe', 'host', 'manifest'],

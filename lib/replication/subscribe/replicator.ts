@@ -2,17 +2,24 @@
 
 import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
-import { SerialQueue } from '../../util/serial-queue.ts'
+import { Backoff } from '../../util/backoff.ts'
+import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import { NodeGates } from './node-gates.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -26,14 +33,37 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
 }
+
+/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
+const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
+
+/** A subscription that ends. */
+type Ending = {
+  readonly source: RemoteTable
+  /** ms, by `Timers.elapsed`. */
+  readonly since: number
+  /** Why it has not ended yet. */
+  reason: string
+  error?: unknown
+  readonly backoff: Backoff
+  cancelRetry: () => void
+}
+
+/** A change of the manifest that is not in effect yet, because the database does not answer or rejects it. */
+export type PendingChange = { source: RemoteTable; reason: string }
+
+const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
@@ -49,17 +79,26 @@ export class Replicator {
   readonly #options: ReplicatorOptions
   readonly #subscribers = new Map<string, Subscriber>()
   readonly #appliers = new Map<string, Applier>()
-  /** Ended subscriptions whose checkpoint the host has not deleted yet. */
-  readonly #pendingDeletes = new Map<string, RemoteTable>()
+  /** Subscriptions of the last reconciled manifest. */
+  readonly #desired = new Map<string, RemoteTable>()
+  /** Removed subscriptions that still run, or whose checkpoint the host has not deleted yet. */
+  readonly #ending = new Map<string, Ending>()
   readonly #counters = replicationCounters()
   /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
-  /** Serializes starts and ends. */
-  readonly #queue = new SerialQueue()
+  /** Serializes starts and ends of each subscription: a database that does not answer for one table holds up no other. */
+  readonly #mutex = new KeyedMutex()
+  #lastReconcile: Promise<unknown> = Promise.resolve()
+  #closed = false
   readonly #progress: CatchUpProgress
+  readonly #tables: LocalTables
+  readonly #gates: NodeGates
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
+    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -68,34 +107,79 @@ export class Replicator {
     })
   }
 
-  /** Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. */
-  reconcile({ nodes }: Manifest): Promise<void> {
-    return this.#queue.run(async () => {
-      const before = new Set(this.#reconciledNodes)
-      const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
-      const desired = new Map(
-        sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
-      )
-      for (const [key, { source }] of [...this.#subscribers])
-        if (!unchanged.has(source.node) && !desired.has(key)) await this.#end(key)
-      await this.#retryDeletes()
-      for (const [key, source] of desired) if (!this.#subscribers.has(key)) this.#start(key, source)
-      this.#reconciledNodes = nodes
+  /**
+   * Starts new subscriptions and ends removed ones. Skips nodes that are the same object as before. Resolves when each was
+   * tried once; `pending` lists those that have not ended. Never rejects.
+   */
+  async reconcile({ nodes }: Manifest): Promise<void> {
+    const before = new Set(this.#reconciledNodes)
+    const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
+    const desired = new Map(
+      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
+    )
+    this.#reconciledNodes = nodes
+    const changes: Promise<void>[] = []
+    const retries = [...this.#ending].map(([key, { source }]) => this.#retryEnd(key, source))
+    for (const [key, source] of [...this.#desired]) {
+      if (unchanged.has(source.node) || desired.has(key)) continue
+      this.#desired.delete(key)
+      changes.push(this.#end(key, source))
+    }
+    for (const [key, source] of desired) {
+      if (this.#desired.has(key)) continue
+      this.#desired.set(key, source)
+      changes.push(this.#mutex.run(key, () => this.#start(key, source)))
+    }
+    this.#lastReconcile = this.#waitLimited([this.#lastReconcile, ...changes])
+    await Promise.all([...changes, ...retries])
+  }
+
+  /** Resolves when everything reconciled so far was tried once, or has not ended within `requestTimeout`. Never rejects. */
+  async idle(): Promise<void> {
+    await this.#lastReconcile
+  }
+
+  async #waitLimited(changes: readonly Promise<unknown>[]): Promise<void> {
+    const { mesh, requestTimeout } = this.#options
+    let cancel = () => {}
+    const limit = new Promise<void>((resolve) => {
+      cancel = mesh.timers.after(requestTimeout, resolve)
     })
+    await Promise.race([Promise.all(changes), limit]).finally(cancel)
+  }
+
+  /** Changes that are not in effect yet. */
+  pending(): PendingChange[] {
+    return [...this.#ending.values()].map(({ source, reason }) => {
+      const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+      return { source, reason: error ?? reason }
+    })
+  }
+
+  /** The database has not answered a call, or has answered it late. */
+  onHostSlow({ method, node, database, table, ms, answered }: SlowHostCall): void {
+    if (node === undefined) return
+    const reason = answered ? undefined : `the database has not answered ${method} for ${Math.round(ms / 1_000)} s`
+    for (const { source, subscriber } of this.#subscribersOf({ database, table }))
+      subscriber.onHostSlow(reason, source.node === node)
   }
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do.
+   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
+   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
    */
-  setStart(source: RemoteTable, startTime?: string): Promise<void> {
-    return this.#queue.run(async () => {
-      const { mesh, requestTimeout } = this.#options
+  async setStart(source: RemoteTable, startTime?: string): Promise<void> {
+    const key = keyOf(source)
+    await this.#waitForEnd(key)
+    await this.#mutex.run(key, async () => {
+      const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
-      await this.#retryDeletes(source)
-      if (isUnchanged(await applier.loadCheckpoint(source))) return
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
+      if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
+      const isRunning = this.#subscribers.has(key)
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
       const options = { timeout: requestTimeout }
       const state = await mesh.streamState(source, options)
       if (!state) return
@@ -107,7 +191,6 @@ export class Replicator {
         const sequence = Math.min(first - 1, last)
         position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
       }
-      const key = keyOf(source)
       const running = this.#subscribers.get(key)
       if (running) await this.#stop(key, running)
       try {
@@ -121,8 +204,9 @@ export class Replicator {
 
   /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
   async clearStart(source: RemoteTable): Promise<void> {
-    await this.#queue.run(async () => {
-      if (!this.#subscribers.has(keyOf(source))) await this.#deleteCheckpoint(source)
+    const key = keyOf(source)
+    await this.#mutex.run(key, async () => {
+      if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
     })
   }
 
@@ -132,13 +216,28 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
-  restart(node?: string, certain = true): void {
+  /** The connection of the local servers is a new one: every subscription reads again. */
+  restart(): void {
+    this.#gates.open()
+    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+  }
+
+  /**
+   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
+   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
+   */
+  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
+    this.#gates.open(node)
     for (const subscriber of this.#subscribers.values()) {
-      if (node !== undefined && subscriber.source.node !== node) continue
-      if (certain) subscriber.restart()
-      else subscriber.restartIfStuck()
+      if (subscriber.source.node !== node) continue
+      if (restarted || !subscriber.isReading) subscriber.restart()
+      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
     }
+  }
+
+  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
+  #onReachable(node: string): void {
+    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
   }
 
   status(): SubscriptionStatus[] {
@@ -174,12 +273,33 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
-  /** Waits a limited time for a database that does not answer. */
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = this.#subscribersOf(table)
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const { subscriber } of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
+  }
+
+  /** Calls into the host end in time, because the manager closes. */
   async close(): Promise<void> {
+    this.#closed = true
     this.#progress.stop()
-    await this.#queue.run(async () => {
-      await Promise.all([...this.#subscribers].map(([key, subscriber]) => this.#stop(key, subscriber, false)))
-    })
+    for (const { cancelRetry } of this.#ending.values()) cancelRetry()
+    await Promise.all(
+      [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
+    )
   }
 
   #requireSubscriber(source: RemoteTable): Subscriber {
@@ -189,9 +309,13 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
+    if (this.#closed) return
+    this.#ending.get(key)?.cancelRetry()
+    this.#ending.delete(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      mesh: this.#gates,
       events: {
         ...events,
         state: (source, state, ...more) => {
@@ -202,43 +326,98 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
   }
 
-  async #stop(key: string, subscriber: Subscriber, waitForHost = true): Promise<void> {
-    await subscriber.stop(waitForHost)
+  async #stop(key: string, subscriber: Subscriber): Promise<void> {
+    await subscriber.stop()
     this.#subscribers.delete(key)
   }
 
-  async #end(key: string): Promise<void> {
-    const subscriber = this.#subscribers.get(key)!
-    await this.#stop(key, subscriber)
-    await this.#deleteCheckpoint(subscriber.source)
+  #end(key: string, source: RemoteTable): Promise<void> {
+    this.#addEnding(source, 'the subscription is ending')
+    return this.#mutex.run(key, async () => {
+      const subscriber = this.#subscribers.get(key)
+      if (subscriber) await this.#stop(key, subscriber)
+      await this.#deleteCheckpoint(source)
+    })
   }
 
-  /** Retries later if the host rejects it, because a later subscription would resume at a checkpoint that remains. */
-  async #deleteCheckpoint(source: RemoteTable): Promise<void> {
+  #addEnding(source: RemoteTable, reason: string): Ending {
+    const key = keyOf(source)
+    const known = this.#ending.get(key)
+    if (known) return Object.assign(known, { reason })
+    const since = this.#options.mesh.timers.elapsed()
+    const ending = { source, since, reason, backoff: new Backoff(DELETE_BACKOFF_MS), cancelRetry: () => {} }
+    this.#ending.set(key, ending)
+    return ending
+  }
+
+  /**
+   * False when the host rejects it. It is retried until it succeeds, because a later subscription would resume at a checkpoint that
+   * remains.
+   */
+  async #deleteCheckpoint(source: RemoteTable): Promise<boolean> {
+    const { host, quarantine, mesh, logger } = this.#options
+    const key = keyOf(source)
     this.#applierOf(source).dropCheckpoint(source.node)
     try {
-      await this.#options.quarantine.reconcile(source, undefined)
-      await this.#options.host.deleteCheckpoint(source)
-      this.#pendingDeletes.delete(keyOf(source))
+      await quarantine.reconcile(source, undefined)
+      await host.deleteCheckpoint(source)
+      this.#ending.get(key)?.cancelRetry()
+      this.#ending.delete(key)
+      return true
     } catch (error) {
-      this.#pendingDeletes.set(keyOf(source), source)
-      this.#options.logger.warn({ ...source, reason: reasonOf(error) }, 'cannot delete the checkpoint, retrying later')
+      const reason = reasonOf(error)
+      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
+      const ending = this.#addEnding(source, reason)
+      ending.error = error
+      ending.cancelRetry()
+      if (!this.#closed)
+        ending.cancelRetry = mesh.timers.after(ending.backoff.next(), () => void this.#retryEnd(key, source))
+      return false
     }
   }
 
-  async #retryDeletes(only?: RemoteTable): Promise<void> {
-    for (const [key, source] of [...this.#pendingDeletes])
-      if ((!only || key === keyOf(only)) && !this.#subscribers.has(key)) await this.#deleteCheckpoint(source)
+  #retryEnd(key: string, source: RemoteTable): Promise<void> {
+    return this.#mutex.run(key, async () => {
+      if (this.#ending.has(key) && !this.#subscribers.has(key) && !this.#closed) await this.#deleteCheckpoint(source)
+    })
+  }
+
+  /** Waits a limited time for the end of an earlier subscription. */
+  async #waitForEnd(key: string): Promise<void> {
+    if (!this.#ending.has(key)) return
+    const { mesh, requestTimeout } = this.#options
+    const limit = new AbortController()
+    const cancel = mesh.timers.after(requestTimeout, () => limit.abort(this.#endError(key)))
+    await this.#mutex.run(key, () => {}, limit.signal).finally(cancel)
+  }
+
+  #endError(key: string) {
+    const { since = 0, reason } = this.#ending.get(key) ?? {}
+    const ms = this.#options.mesh.timers.elapsed() - since
+    return clusterError('host_timeout', `the end of the previous subscription (${reason})`, ms)
+  }
+
+  #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {
+    const all = [...this.#subscribers.values()].map((subscriber) => ({ source: subscriber.source, subscriber }))
+    return all.filter(({ source }) => source.database === database && source.table === table)
+  }
+
+  #createApplier(): Applier {
+    const onRecovered = this.#options.events.applied
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
   }
 
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
+    const applier = this.#appliers.get(key) ?? this.#createApplier()
     this.#appliers.set(key, applier)
     return applier
   }
