@@ -6,6 +6,7 @@ import { lock } from '../manifest/lock.ts'
 import type { Settings } from '../manifest/settings.ts'
 import { lockDirectory } from '../util/directory-lock.ts'
 import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import type { CheckedOptions } from './options.ts'
 
 type LockOptions = Pick<CheckedOptions, 'configFile' | 'logger' | 'mesh'>
@@ -61,8 +62,9 @@ export class Locks {
     return release
   }
 
-  /** Idempotent. */
-  async release(): Promise<void> {
-    for (const release of this.#held.splice(0).toReversed()) await release()
+  /** Releases every lock, also when one of them fails. Idempotent. */
+  release(): Promise<void> {
+    const steps = this.#held.splice(0).toReversed()
+    return runSteps(steps.map((release): EndStep => ['releasing a lock', release]))
   }
 }

@@ -13,6 +13,8 @@ import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
 import { packageVersion } from './version.ts'
 
+type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
+
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
 const authorOf = ({ cause, user }: Commit): ChangeAuthor => ({ cause, ...(user === undefined ? {} : { user }) })
@@ -74,8 +76,7 @@ export function storeReports(
   emit: Emit,
   { configFile: file, logger }: Pick<CheckedOptions, 'configFile' | 'logger'>,
 ): Partial<StoreListener> {
-  type FileEvent = 'config:rejected' | 'config:missing' | 'config:warning'
-  const reportFile = (event: FileEvent, problems: readonly Problem[], message: string) => {
+  const reportFile = (event: ConfigEvent, problems: readonly Problem[], message: string) => {
     logger.warn({ file, problems: problems.map(problemText) }, message)
     emit(event, { problems })
   }

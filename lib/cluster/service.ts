@@ -21,12 +21,15 @@ import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
+import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
+import { isNameInUse, StandingDown } from './standing-down.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -49,6 +52,7 @@ export class Service {
   readonly replicator: Replicator
   readonly peers: Peers
   readonly quarantine: Quarantine
+  readonly clockControl: ClockControl
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -59,8 +63,8 @@ export class Service {
   readonly #registers: Registers
   /** Undefined until the manifest is in effect for the first time. */
   #reconciler: Reconciler | undefined
-  /** Another process uses the name of this node and was there first: this one takes no part until it is opened again. */
-  #superseded = false
+  /** Another process uses the name of this node and was there first. */
+  readonly #standingDown: StandingDown
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
@@ -77,7 +81,13 @@ export class Service {
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'revisions.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(
+      join(directory, 'revisions.json'),
+      store.manifest,
+      clock,
+      options.logger,
+      mesh.timers.now.bind(mesh.timers),
+    )
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -91,27 +101,36 @@ export class Service {
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
+    this.clockControl = this.#createClockControl()
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
-    this.#registers.subscribe(this.#store, (node) => this.#negotiator.scheduleCompare(node))
+    this.#standingDown = this.#createStandingDown()
+    this.#registers.subscribe(this.#store, (node, tables) => this.#negotiator.scheduleCompare(node, tables))
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
   async start(): Promise<void> {
-    const { mesh, replicator, peers } = this
-    const { settings, manifest } = this.#store
-    const step = (step: string, done: number) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS })
     this.#store.listen({
       committed: (commit) => this.#onCommit(commit),
       limitsChanged: ({ streams }) => this.#onLimitsChanged(streams),
       rejected: () => {},
       missing: () => {},
     })
+    await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
+  }
+
+  /** Starts everything that `#endSteps` ends. */
+  async #takePart(step: (step: string, done: number) => void): Promise<void> {
+    const { mesh, replicator, peers } = this
+    const { settings, manifest } = this.#store
+    this.clockControl.start()
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
+    this.#negotiator.reopen()
+    replicator.reopen()
     peers.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
@@ -126,6 +145,11 @@ export class Service {
     // The file may have been edited while the servers started.
     this.#reconciler.reconcile()
     step('subscriptions', 3)
+  }
+
+  /** Why this node takes no part now: another process used its name first. */
+  get superseded(): string | undefined {
+    return this.#standingDown.reason
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -150,13 +174,31 @@ export class Service {
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
+      problem: (source: RemoteTable) => this.#problemOf(source),
     }
     return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+  }
+
+  /** One entry per remote table. */
+  subscriptions(): SubscriptionStatus[] {
+    return this.replicator.status().map((status) => {
+      const disagreement = this.#negotiator.disagreement(status.source.node, status.source)
+      return disagreement ? { ...status, disagreement } : status
+    })
+  }
+
+  /** What the remote node has not agreed to, or why no transactions of it are applied. */
+  #problemOf(source: RemoteTable): { state: string; reason: string } | undefined {
+    const disagreement = this.#negotiator.disagreement(source.node, source)
+    if (disagreement) return { ...disagreement }
+    const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
+    return error !== undefined && (state === 'stalled' || state === 'pending') ? { state, reason: error } : undefined
   }
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
     await this.#runSteps([
+      ['ending the attempts to take part', () => this.#standingDown.close(), CLOSE_TIMEOUT_MS.mesh],
       ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
       ...this.#endSteps(),
       ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
@@ -166,6 +208,7 @@ export class Service {
 
   #endSteps(): EndStep[] {
     return [
+      ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
@@ -198,6 +241,24 @@ export class Service {
     })
   }
 
+  #createClockControl(): ClockControl {
+    const { host, logger } = this.#options
+    return new ClockControl({
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      timers: this.mesh.timers,
+      host,
+      emit: this.#emit,
+      logger,
+      publish: (transactions) => this.publisher.relay(transactions),
+      restampRevisions: (limit) => {
+        const nodes = this.#registers.restamp(limit)
+        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
+        return nodes.length
+      },
+    })
+  }
+
   #createReplicator(): Replicator {
     const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
@@ -221,6 +282,7 @@ export class Service {
         refresh: (node) => this.#negotiator.sourceTables.refresh(node),
         create: (source) => this.#negotiator.sourceTables.createFor(source),
       },
+      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -255,10 +317,12 @@ export class Service {
       store: this.#store,
       registers: this.#registers,
       clock: this.#clock,
+      checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
+      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -295,20 +359,22 @@ export class Service {
         if (findNode(this.#store.manifest, node)) this.#reportUp(node)
       },
       down: (node) => {
+        this.clockControl.onPeerDown(node)
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
+      time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
-      superseded: () => void this.#standDown(),
+      superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }
   }
 
   #onCommit({ changes }: Commit): void {
-    if (this.#superseded) return
+    if (this.superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
@@ -328,7 +394,7 @@ export class Service {
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
-    if (!this.#superseded) this.#reconciler?.reconcile()
+    if (!this.superseded) this.#reconciler?.reconcile()
   }
 
   #reportRejected(node: string, reason: string): void {
@@ -336,13 +402,33 @@ export class Service {
     this.#emit('connection:rejected', { node, reason })
   }
 
-  /** Ends requests, subscriptions and servers. The outbox keeps what is committed; the manifest still follows the file. */
-  async #standDown(): Promise<void> {
-    if (this.#superseded) return
-    this.#superseded = true
-    const reason = 'another process used this node name first: this process takes no part until it is opened again'
-    this.#reportRejected(this.#store.manifest.nodeName, reason)
-    // Logged; `close` tries the parts again.
-    await this.#runSteps(this.#endSteps()).catch(() => {})
+  #createStandingDown(): StandingDown {
+    const { mesh, peers } = this
+    const { logger } = this.#options
+    const { nodeName: node } = this.#store.manifest
+    return new StandingDown({
+      timers: mesh.timers,
+      logger,
+      // The outbox keeps what is committed; the manifest still follows the file.
+      stop: async () => {
+        // Logged; `close` tries the parts again.
+        await this.#runSteps(this.#endSteps()).catch(() => {})
+        peers.reset()
+      },
+      isNameInUse: async (signal) => {
+        const observer = mesh.observer?.()
+        if (!observer) return false
+        const { routes } = this.#store.manifest
+        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
+      },
+      resume: () => this.#takePart(() => {}),
+      changed: (reason) => {
+        if (reason) this.#reportRejected(node, reason)
+        else logger.info({ node }, 'the other process is gone: this one takes part again')
+        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
+      },
+    })
   }
 }
+
+const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -114,10 +114,18 @@ export interface Mesh {
 
   /** A check for valid names that this network cannot carry; absent: it carries all. May be called before `open`, and rejects as `open` does. */
   nameCheck?(): Promise<NameCheck>
-  /** Resolves when connected. Rejects with a ClusterError, for example for a missing binary or a taken port. */
+  /**
+   * Resolves when connected. Rejects with a ClusterError, for example for a missing binary or a taken port. A closed mesh can be
+   * opened again.
+   */
   open(node: string, routes: Routes, listener: MeshListener): Promise<void>
   /** Idempotent; ends all that this mesh started. */
   close(): Promise<void>
+  /**
+   * Another mesh of the same network, to watch it under another name while this one is closed. Absent: a node whose name another
+   * process uses cannot see when that one is gone, and tries to take part again from time to time.
+   */
+  observer?(): Mesh
   /** For networks with a password: reads it again. Resolves when a changed one is in effect. */
   rotatePassword?(): Promise<void>
   /** Resolves when the new routes are in effect. */

@@ -11,9 +11,11 @@ import {
   checkNode,
   checkReplicable,
   nodeName,
+  type SkippedResponse,
   type SubscriptionResponse,
   subscription,
   toResponse,
+  toSkippedResponse,
   toSubscriptionRequests,
 } from './fields.ts'
 import { addedText, type Pending, resultText } from './nodes.ts'
@@ -35,7 +37,7 @@ const configureClusterSchema = Type.Object({
 export type ConfigureClusterRequest = Static<typeof configureClusterSchema>
 export type ConfiguredConnection = {
   node_name: string
-  subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+  subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SkippedResponse[] }
 }
 export type ConfigureClusterResponse = Pending & {
   message: string
@@ -142,7 +144,7 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
         if (!result) return []
         const message = resultText(result, 'create', addedText(node))
         const added = result.agreed.map(toResponse)
-        return [{ node_name: node, subscriptions: { message, added, skipped: result.skipped.map(toResponse) } }]
+        return [{ node_name: node, subscriptions: { message, added, skipped: result.skipped.map(toSkippedResponse) } }]
       }),
     }
     if (pending.length === 0) return response

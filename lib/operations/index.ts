@@ -15,7 +15,7 @@ import { clusterStatus } from './status.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
-export type { SubscriptionBody, SubscriptionResponse } from './fields.ts'
+export type { SkippedResponse, SubscriptionBody, SubscriptionResponse } from './fields.ts'
 export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from './network.ts'
 export type {
   AddNodeRequest,
@@ -85,6 +85,7 @@ export async function call<Name extends OperationName>(
   const { manifest } = context.store
   if (operation.requiresEnabled && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
+  if (operation.requiresEnabled && context.isSuperseded) throw clusterError('node_superseded', manifest.nodeName)
   operation.checkNames?.(request, { localName: manifest.nodeName, nameFault: context.nameFault })
   const { signal } = options
   let started = false

@@ -8,6 +8,7 @@ import { tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import type { Agreements } from './agreements.ts'
 import { type Peers, toClusterError } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import { type Register, type Registers, removedRegister } from './registers.ts'
@@ -15,10 +16,12 @@ import { byKey, type Tables, type TablesByKey } from './tables.ts'
 import type { Progress, Takeover } from './takeover.ts'
 import { fromWire, type SubscriptionRequest, toPages, toWire } from './wire-subscription.ts'
 
+export type SkippedSubscription = SubscriptionRequest & { readonly reason: string }
+
 /** `skipped` tables exist on neither node, or differ in their primary key. */
 export type SubscribeResult = {
   readonly agreed: readonly SubscriptionRequest[]
-  readonly skipped: readonly SubscriptionRequest[]
+  readonly skipped: readonly SkippedSubscription[]
 }
 
 export type NegotiateOptions = {
@@ -37,8 +40,11 @@ export type NegotiationOptions = {
   registers: Registers
   tables: Tables
   takeover: Takeover
+  agreements: Agreements
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
+  /** Throws clock_ahead. */
+  checkClock(): void
   /** Starts a comparison, which brings the remote node what it missed. */
   compare(node: string): Promise<void>
   progress(node: string, step: 'streams' | 'agreement'): Progress
@@ -56,7 +62,7 @@ export class Negotiation {
 
   /**
    * Describes the tables, creates streams, requests the mirror image, stores the starts, commits. Rejects node_not_listening,
-   * node_timeout, peer_rejected, mesh_unavailable; nothing has changed on this side then. Commits nothing when all are skipped.
+   * node_timeout, peer_rejected, mesh_unavailable, clock_ahead; nothing has changed on this side then. Commits nothing when all are skipped.
    */
   async subscribe(
     node: string,
@@ -83,12 +89,14 @@ export class Negotiation {
       }
       for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
+      this.#options.agreements.confirm(node, changes())
     })
     return { agreed, skipped }
   }
 
-  /** Rejects before the remote node receives a request, when the configuration file is invalid. */
+  /** Rejects before the remote node receives a request, when the configuration file is invalid or the clock is ahead. */
   async #checkWritable(): Promise<void> {
+    this.#options.checkClock()
     await this.#options.store.commit((current) => current, 'api')
   }
 
@@ -96,7 +104,7 @@ export class Negotiation {
    * Removes the node from the manifest even when it cannot be reached; a later comparison brings it the removal. Rejects aborted.
    */
   async remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
-    const { registers, takeover, clock, logger, compare } = this.#options
+    const { registers, takeover, agreements, clock, logger, compare } = this.#options
     await this.#checkWritable()
     const revision = clock.timestamp()
     const existing = () => registers.forNode(node)
@@ -110,7 +118,11 @@ export class Negotiation {
       const removed = () => existing().map((each) => removedRegister(each, revision))
       await takeover.commitWinning(node, removed, 'api', { dropEmpty: true, user: options.user })
     })
-    if (!reached) void compare(node)
+    if (reached) agreements.confirm(node, existing())
+    else {
+      agreements.changed(node, existing())
+      void compare(node)
+    }
     return { reached }
   }
 
@@ -139,8 +151,10 @@ export class Negotiation {
     } catch (error) {
       if (delivered) {
         const revision = clock.timestamp()
-        for (const table of tables())
+        const concerned = tables()
+        for (const table of concerned)
           registers.set(node, { ...(registers.get(node, table) ?? removedRegister(table)), revision })
+        this.#options.agreements.changed(node, concerned)
         void compare(node)
       }
       // Setting a start asks the remote node's streams, which fails with a MeshError.
@@ -157,7 +171,7 @@ export class Negotiation {
 
   #matchTables(node: string, requests: readonly SubscriptionRequest[], local: TablesByKey, remote: TablesByKey) {
     const matched: MatchedTable[] = []
-    const skipped: SubscriptionRequest[] = []
+    const skipped: SkippedSubscription[] = []
     for (const request of requests) {
       const [here, there] = [local.get(tableKey(request)), remote.get(tableKey(request))]
       const table = here ?? there
@@ -166,9 +180,9 @@ export class Negotiation {
         : here && there && here.primaryKey !== there.primaryKey
           ? `its primary key is '${here.primaryKey}' on the local node and '${there.primaryKey}' on the remote node`
           : undefined
-      if (table && !reason) matched.push({ request, table, missingHere: !here })
-      else {
-        skipped.push(request)
+      if (table && reason === undefined) matched.push({ request, table, missingHere: !here })
+      else if (reason !== undefined) {
+        skipped.push({ ...request, reason })
         const { database, table: name } = request
         this.#options.logger.warn({ peer: node, database, table: name, reason }, 'subscription skipped')
       }
@@ -197,20 +211,22 @@ export class Negotiation {
 
   /** Accepts the subscriptions that a remote node requests. Rejects with the reason of the refusal. */
   async accept(node: string, { subscriptions = [], replace = false }: PeerRequest, revision: Timestamp): Promise<void> {
-    const { tables, takeover } = this.#options
+    const { tables, takeover, agreements } = this.#options
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
     await tables.prepare(node, subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
+    agreements.confirm(node, [...named, ...removed()])
   }
 
   /** Accepts that a remote node removes all of its subscriptions with this one. */
   async acceptRemoval(node: string, revision: Timestamp): Promise<void> {
-    const { registers, takeover } = this.#options
+    const { registers, takeover, agreements } = this.#options
     const removed = () => registers.forNode(node).map((each) => removedRegister(each, revision))
     await takeover.commitWinning(node, removed, 'peer', { dropEmpty: true })
+    agreements.confirm(node, removed())
   }
 }
 

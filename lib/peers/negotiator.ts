@@ -9,8 +9,9 @@ import type { ManifestStore } from '../manifest/store.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
+import { Agreements, type AgreementsOptions, type Disagreement } from './agreements.ts'
 import { Comparison } from './comparison.ts'
-import { type NegotiateOptions, Negotiation, type SubscribeResult } from './negotiation.ts'
+import { type NegotiateOptions, Negotiation, type SkippedSubscription, type SubscribeResult } from './negotiation.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import type { Registers } from './registers.ts'
@@ -18,7 +19,7 @@ import { type LocalStreams, Tables } from './tables.ts'
 import { type Progress, type SubscriptionStarts, Takeover } from './takeover.ts'
 import type { SubscriptionRequest } from './wire-subscription.ts'
 
-export type { NegotiateOptions, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
+export type { NegotiateOptions, SkippedSubscription, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
 
 export type NegotiatorOptions = {
   /** Name of the local node. */
@@ -30,6 +31,8 @@ export type NegotiatorOptions = {
   store: Pick<ManifestStore, 'manifest' | 'commit'>
   registers: Registers
   clock: Pick<HybridClock, 'timestamp' | 'merge'>
+  /** Throws clock_ahead while the revisions that this node issues are too far in the future. */
+  checkClock(): void
   /** Why a node, database or table of that name cannot take part in the cluster. */
   nameFault: NameCheck
   logger: Logger
@@ -38,6 +41,8 @@ export type NegotiatorOptions = {
   tableCreated(table: TableName, node: string): void
   /** The primary keys of a node's tables are known. */
   sourceKeysKnown(node: string): void
+  /** A remote node cannot accept a subscription; called once for each change of the reason. */
+  refused: AgreementsOptions['refused']
   /** Returns a function that reports how many tables are done; a step that ends at once is not reported. */
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }
@@ -46,6 +51,7 @@ export class Negotiator {
   readonly #options: NegotiatorOptions
   readonly #tables: Tables
   readonly #takeover: Takeover
+  readonly #agreements: Agreements
   readonly #comparison: Comparison
   readonly #negotiation: Negotiation
 
@@ -53,7 +59,9 @@ export class Negotiator {
     this.#options = options
     this.#tables = new Tables(options)
     this.#takeover = new Takeover({ ...options, tables: this.#tables })
-    const parts = { tables: this.#tables, takeover: this.#takeover }
+    this.#agreements = new Agreements(options)
+    for (const [node, tables] of options.registers.changedWhileDown) this.#agreements.changed(node, tables)
+    const parts = { tables: this.#tables, takeover: this.#takeover, agreements: this.#agreements }
     this.#comparison = new Comparison({ ...options, ...parts })
     this.#negotiation = new Negotiation({ ...options, ...parts, compare: (node) => this.#comparison.compare(node) })
   }
@@ -82,14 +90,25 @@ export class Negotiator {
     if (this.#options.registers.forNode(node).length > 0) void this.compare(node)
   }
 
+  /** What the remote node has not agreed to, and why. */
+  disagreement(node: string, table: TableName): Disagreement | undefined {
+    return this.#agreements.get(node, table)
+  }
+
   /** The manifest holds changes that the node has not agreed to: compares with it now, and retries until it is reached. */
-  scheduleCompare(node: string): void {
+  scheduleCompare(node: string, tables: readonly TableName[] = []): void {
+    this.#agreements.changed(node, tables)
     void this.compare(node)
   }
 
   /** See Comparison.compare. */
   compare(node: string): Promise<void> {
     return this.#comparison.compare(node)
+  }
+
+  /** After `close`. */
+  reopen(): void {
+    this.#comparison.reopen()
   }
 
   close(): void {
@@ -107,7 +126,11 @@ export class Negotiator {
     if (fault) throw new Error(`'node_name' invalid, ${fault}`)
     if (node === self) throw clusterError('peer_rejected', self, 'there are two nodes of this name')
     if (!this.#takeover.observe(revision))
-      throw new Error('the revision of the request lies too far in the future: compare the clocks of both nodes')
+      throw new Error(
+        `the revision of the request lies too far in the future: correct the clock of the node that is wrong; if it was '${node}', call cluster.restamp() there`,
+      )
+    // Its own revisions of the future would win over the request.
+    if (operation !== 'compare_node') this.#options.checkClock()
     // HarperDB's own texts.
     switch (operation) {
       case 'compare_node':

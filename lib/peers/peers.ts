@@ -18,7 +18,7 @@ import {
   readStatus,
   readTables,
   type SystemInfo,
-  type TablesMessage,
+  toTablesMessage,
 } from './protocol.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
@@ -47,6 +47,8 @@ export interface PeerListener {
   /** The other process with the local name is still there, and older: this one must stop. */
   superseded(): void
   streams(node: string, positions: TablePosition[]): void
+  /** `time`: wall time of the node, in ms since 1970. */
+  time(node: string, time: number): void
 }
 
 export type PeersOptions = {
@@ -73,6 +75,8 @@ type HeartbeatRecord = {
   session: string
   instance: string
   started: number
+  /** When `returned` was last called for the node. */
+  returnedAt: number
   otherInstance?: HeartbeatRecord | undefined
 }
 
@@ -80,6 +84,8 @@ const HEARTBEAT_INTERVAL_MS = 1_000
 /** Minimum time between two heartbeats sent as greetings to new nodes. */
 const GREETING_INTERVAL_MS = 50
 const MEMBERS_TIMEOUT_MS = 500
+/** Less than a heartbeat interval: a node whose server restarts each second is not missed. */
+const MIN_RETURN_INTERVAL_MS = 500
 const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
 /** A check that is later means that this process was paused. */
 const MAX_CHECK_INTERVAL_MS = 2 * HEARTBEAT_INTERVAL_MS
@@ -93,7 +99,8 @@ const MAX_DUPLICATES = 100
 
 export class Peers {
   readonly #options: PeersOptions
-  readonly #instance = randomUUID()
+  /** Of this process; in its heartbeats. */
+  readonly instance = randomUUID()
   readonly #timers: Timers
   readonly #started: number
   /** Processes that were reported as duplicates. */
@@ -121,9 +128,20 @@ export class Peers {
     this.sendHeartbeat()
   }
 
+  /** `start` may be called again. */
   close(): void {
     this.#stopHeartbeats?.()
     this.#cancelGreeting?.()
+    this.#cancelGreeting = undefined
+  }
+
+  /** Forgets all nodes, because this one takes no part for some time; reports those that were up as down. */
+  reset(): void {
+    const up = [...this.#up]
+    this.#up.clear()
+    this.#heartbeats.clear()
+    this.#duplicates.clear()
+    for (const node of up) this.#options.listener.down(node)
   }
 
   isUp(node: string): boolean {
@@ -230,7 +248,7 @@ export class Peers {
           system_info: this.#systemInfo(),
         }
       case 'describe_all':
-        return describeAll(await host.describe())
+        return toTablesMessage(await host.describe())
       case 'add_node':
       case 'update_node':
       case 'remove_node':
@@ -255,7 +273,8 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.#instance, started: this.#started, session: mesh.session, streams }))
+      const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
+      mesh.announce(encode({ node, instance, started, time, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
@@ -273,14 +292,16 @@ export class Peers {
   #onHeartbeat(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
-    const { node, instance, session, started = 0, relayed = false, streams } = heartbeat
+    const { node, instance, session, started = 0, time, relayed = false, streams } = heartbeat
     const { listener } = this.#options
     if (node === this.#options.node) return this.#onDuplicateHeartbeat(heartbeat)
     if (relayed) return
     const known = this.#heartbeats.get(node)
     if (!known && this.#heartbeats.size >= MAX_NODES) return
     if (!known) this.#greet()
-    const record: HeartbeatRecord = { receivedAt: this.#timers.elapsed(), session, instance, started }
+    const now = this.#timers.elapsed()
+    const returnedAt = known?.returnedAt ?? Number.NEGATIVE_INFINITY
+    const record: HeartbeatRecord = { receivedAt: now, session, instance, started, returnedAt }
     this.#heartbeats.set(node, record)
     if (known)
       record.otherInstance = known.instance === instance ? known.otherInstance : { ...known, otherInstance: undefined }
@@ -290,14 +311,35 @@ export class Peers {
     )
       this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
-    const silence = record.receivedAt - (known?.receivedAt ?? Number.NEGATIVE_INFINITY)
-    if (restarted || silence > MISSED_HEARTBEAT_MS) listener.returned(node, restarted, silence)
+    const silence = now - (known?.receivedAt ?? Number.NEGATIVE_INFINITY)
+    if (restarted || silence > MISSED_HEARTBEAT_MS)
+      this.#onReturn(node, record, { restarted, silence, previousSession: known?.session })
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+    if (time !== undefined) listener.time(node, time)
+  }
+
+  /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */
+  #onReturn(
+    node: string,
+    record: HeartbeatRecord,
+    {
+      restarted,
+      silence,
+      previousSession = '',
+    }: { restarted: boolean; silence: number; previousSession: string | undefined },
+  ): void {
+    if (record.receivedAt - record.returnedAt < MIN_RETURN_INTERVAL_MS) {
+      // The next heartbeat shows the restart again.
+      record.session = previousSession
+      return
+    }
+    record.returnedAt = record.receivedAt
+    this.#options.listener.returned(node, restarted, silence)
   }
 
   /** A new node has not received a local heartbeat yet. The first one gets it at once, others within the interval share one. */
@@ -320,9 +362,9 @@ export class Peers {
    */
   #onDuplicateHeartbeat(other: Heartbeat): void {
     const { listener, node } = this.#options
-    if (other.instance === this.#instance) return
+    if (other.instance === this.instance) return
     if (!this.#duplicates.has(other.instance)) this.#reportDuplicate(node, other.instance)
-    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.superseded()
+    else if (isEarlier(other, { instance: this.instance, started: this.#started })) listener.superseded()
   }
 
   /**
@@ -354,19 +396,4 @@ export function toClusterError(error: unknown, operation: string, node: string):
   if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
   if (code === 'aborted') return clusterErrorFrom(error, 'aborted', operation)
   return clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
-}
-
-/** HarperDB's answer to describe_all: database, table, description. */
-function describeAll(tables: TableDescription[]): TablesMessage {
-  const databases: TablesMessage = Object.create(null)
-  for (const { database, table, primaryKey, attributes } of tables) {
-    databases[database] ??= Object.create(null) as TablesMessage[string]
-    databases[database]![table] = {
-      schema: database,
-      name: table,
-      hash_attribute: primaryKey,
-      attributes: attributes.map((attribute) => ({ attribute })),
-    } as TablesMessage[string][string]
-  }
-  return databases
 }

@@ -7,6 +7,7 @@ import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../errors.ts'
 import type { Timestamp } from '../host/host.ts'
+import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import {
@@ -23,16 +24,35 @@ import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 
-/** Each timestamp is higher than every revision merged before. */
-type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
+/** Each timestamp is higher than every revision resumed before. */
+type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void }
 
-/** `removed`: the subscription was removed at that revision. The revision '' is lower than any other. */
-export type Register = Subscription & { readonly removed: boolean; readonly revision: Timestamp }
+/**
+ * `removed`: the subscription was removed at that revision. The revision '' is lower than any other. `publishSince` and
+ * `subscribeSince`: since when each direction is on, in ms since 1970: where a side without a position begins to read.
+ */
+export type Register = Subscription & {
+  readonly removed: boolean
+  readonly revision: Timestamp
+  readonly publishSince?: number | undefined
+  readonly subscribeSince?: number | undefined
+}
 
 /** A row of the revision file: the values of a register in the order of `columns`. */
-const columns = ['database', 'table', ...requiredFields, 'removed', 'revision', ...optionalFields] as const
+const columns = [
+  'database',
+  'table',
+  ...requiredFields,
+  'removed',
+  'revision',
+  ...optionalFields,
+  'publishSince',
+  'subscribeSince',
+] as const
+/** `node`: the name of the local node. */
 const fileSchema = Compile(
   Type.Object({
+    node: Type.Optional(Type.String()),
     nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
     begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
   }),
@@ -44,6 +64,8 @@ const registerSchema = Compile(
     ...fieldSchemas,
     removed: Type.Boolean(),
     revision: Type.String(),
+    publishSince: Type.Optional(Type.Number()),
+    subscribeSince: Type.Optional(Type.Number()),
   }),
 )
 
@@ -59,6 +81,20 @@ function fromRow(row: readonly unknown[]): Register {
   )
   if (!registerSchema.Check(register)) throw new Error('unexpected content')
   return register
+}
+
+/** By node. */
+type ChangedTables = ReadonlyMap<string, readonly TableName[]>
+
+/** A direction that stays on keeps its time. */
+function withTimes(register: Register, now: number, before: Register | undefined): Register {
+  const since = (isOn: boolean, given: number | undefined, known: number | undefined) =>
+    isOn ? (given ?? known ?? now) : undefined
+  return {
+    ...register,
+    publishSince: since(register.publish, register.publishSince, before?.publishSince),
+    subscribeSince: since(register.subscribe, register.subscribeSince, before?.subscribeSince),
+  }
 }
 
 export const removedRegister = ({ database, table }: TableName, revision: Timestamp = ''): Register => ({
@@ -84,6 +120,12 @@ export class Registers {
   readonly #path: string | undefined
   readonly #clock: RevisionClock
   readonly #logger: Logger
+  /** ms since 1970. */
+  readonly #now: () => number
+  /** Name of the local node. */
+  readonly #node: string
+  /** Subscriptions that were edited while the node was down. */
+  #changedWhileDown: ChangedTables = new Map()
   readonly #nodes = new Map<string, Map<string, Register>>()
   #size = 0
   /** The manifest of the last `sync`. */
@@ -92,10 +134,12 @@ export class Registers {
   #dirty = false
   #delayedSave: NodeJS.Timeout | undefined
 
-  private constructor(path: string | undefined, clock: RevisionClock, logger: Logger) {
+  private constructor(path: string | undefined, node: string, clock: RevisionClock, logger: Logger, now: () => number) {
     this.#path = path
+    this.#node = node
     this.#clock = clock
     this.#logger = logger
+    this.#now = now
   }
 
   /**
@@ -108,27 +152,37 @@ export class Registers {
     manifest: Manifest,
     clock: RevisionClock,
     logger: Logger,
+    timeNow: () => number = Date.now,
   ): Promise<Registers> {
-    const registers = new Registers(path, clock, logger)
+    const registers = new Registers(path, manifest.nodeName, clock, logger, timeNow)
     const wasRead = await registers.#read()
-    // Peers whose clocks are ahead may have set some revisions: local changes must get higher ones.
-    for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.merge(revision)
+    // A wrong clock may have set some revisions: local changes must get higher ones.
+    for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.resume(revision)
     const now = clock.timestamp()
-    registers.#sync(manifest, () => (wasRead ? now : ''))
+    const changed = registers.#sync(manifest, () => (wasRead ? now : ''))
+    if (wasRead) registers.#changedWhileDown = changed
     return registers
   }
 
   /**
-   * Records the revisions of every later commit. `changedLocally` receives each node whose subscriptions were changed here
+   * Records the revisions of every later commit. `changedLocally` receives the subscriptions of each node that were changed here
    * without a negotiation.
    */
-  subscribe(store: Pick<ManifestStore, 'listen'>, changedLocally: (node: string) => void): void {
+  subscribe(
+    store: Pick<ManifestStore, 'listen'>,
+    changedLocally: (node: string, tables: readonly TableName[]) => void,
+  ): void {
     store.listen({
       committed: ({ current, revisions }) => {
         const changed = this.#sync(current, (table) => revisions?.get(tableKey(table)) ?? this.#clock.timestamp())
-        if (!revisions) for (const node of changed) changedLocally(node)
+        if (!revisions) for (const [node, tables] of changed) changedLocally(node, tables)
       },
     })
+  }
+
+  /** Subscriptions, by node, that were edited while the local node was down: no remote node knows of that. */
+  get changedWhileDown(): ChangedTables {
+    return this.#changedWhileDown
   }
 
   /** Every node with registers, including removed ones. */
@@ -177,21 +231,32 @@ export class Registers {
     const ofNode = this.#nodes.get(node) ?? new Map<string, Register>()
     this.#nodes.set(node, ofNode)
     const before = ofNode.size
-    ofNode.set(tableKey(register), register)
+    ofNode.set(tableKey(register), withTimes(register, this.#now(), ofNode.get(tableKey(register))))
     this.#size += ofNode.size - before
     if (register.removed || !register.subscribe)
       this.begun.delete({ node, database: register.database, table: register.table })
     this.#save()
   }
 
-  /** Records the subscriptions that differ from the last synced manifest. Returns the nodes with changed registers. */
-  #sync(manifest: Manifest, revisionOf: (table: TableName) => Timestamp): string[] {
-    const changed = new Set<string>()
+  /** Gives revisions later than `limit`, in ms since 1970, a new one. Returns the nodes with changed registers, each as often as it has some. */
+  restamp(limit: number): string[] {
+    const later = this.nodes().flatMap((node) =>
+      this.forNode(node)
+        .filter(({ revision }) => wallTimeOf(revision) > limit)
+        .map((register) => ({ node, register })),
+    )
+    for (const { node, register } of later) this.set(node, { ...register, revision: this.#clock.timestamp() })
+    return later.map(({ node }) => node)
+  }
+
+  /** Records the subscriptions that differ from the last synced manifest. Returns those that changed. */
+  #sync(manifest: Manifest, revisionOf: (table: TableName) => Timestamp): ChangedTables {
+    const changed = new Map<string, TableName[]>()
     const put = (node: string, value: Register) => {
       const known = this.get(node, value)
       if (known && sameValue(known, value)) return
       this.set(node, { ...value, revision: revisionOf(value) })
-      changed.add(node)
+      changed.set(node, [...(changed.get(node) ?? []), value])
     }
     const before = new Map<string, readonly TableName[]>(
       this.#syncedManifest?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
@@ -209,7 +274,7 @@ export class Registers {
     }
     for (const [node, tables] of before) for (const each of tables) put(node, removedRegister(each))
     this.#syncedManifest = manifest
-    return [...changed]
+    return changed
   }
 
   /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
@@ -223,6 +288,8 @@ export class Registers {
     try {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
+      if (value.node !== undefined && value.node !== this.#node)
+        this.#logger.warn({ previous: value.node, node: this.#node }, 'the node was renamed')
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       for (const [node, tables] of Object.entries(value.begun ?? {}))
         for (const [database, table] of tables) this.begun.add({ node, database, table })
@@ -264,7 +331,7 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeFileAtomic(this.#path, JSON.stringify({ nodes, begun: this.begun }))
+        await writeFileAtomic(this.#path, JSON.stringify({ node: this.#node, nodes, begun: this.begun }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }

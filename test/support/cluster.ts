@@ -111,6 +111,7 @@ const eventNames = [
   'connection:rejected',
   'certificates:replaced',
   'certificates:rejected',
+  'node:superseded',
   'subscription:state',
   'replication:applied',
   'replication:gap',

@@ -15,6 +15,7 @@ import {
   errors,
   type Transaction,
 } from '../../lib/index.ts'
+import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -163,10 +164,38 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.cluster.addNode(withNode2)
   },
+  async node_superseded(test) {
+    const { network, node1 } = await pair(test)
+    const other = network.mesh()
+    await other.open('other', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
+    await eventually('node1 stands down', () => {
+      other.announce(encode({ node: 'node1', instance: 'other', started: 0, session: '', streams: [] }))
+      return node1.cluster.state === 'superseded'
+    })
+    return node1.cluster.addNode(withNode2)
+  },
   async publish_timeout(test) {
     const { network, node1 } = await pair(test, { publishTimeout: 100 })
     network.crash('node1')
     return node1.write(['late'])
+  },
+  async restamping(test) {
+    const { cluster, host } = await alone(test)
+    host.restamp = () => never
+    cluster.restamp().catch(() => {})
+    return host.write('meanwhile', insert('dog', { id: 1 }))
+  },
+  async restamp_unsupported(test) {
+    const host = Object.assign(new MemoryHost([['dev', 'dog']]), { restamp: undefined }) as never
+    const { cluster } = await alone(test, { host })
+    return cluster.restamp()
+  },
+  async clock_ahead(test) {
+    const { network, node1 } = await pair(test)
+    network.skew('node1', 86_400_000)
+    node1.cluster.timestamp()
+    network.skew('node1', 0)
+    return node1.cluster.addNode(withNode2)
   },
   async not_in_outbox(test) {
     const { cluster } = await alone(test)

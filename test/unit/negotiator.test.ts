@@ -37,8 +37,10 @@ function open(describe: () => Promise<never[]>, size = 0) {
       isUp: () => true,
     } as never,
     streams: { ensure: async () => {} },
-    starts: { setStart: async () => {}, clearStart: async () => {} },
+    starts: { setStart: async () => async () => {} },
+    refused: () => {},
     registers: {
+      changedWhileDown: new Map(),
       forNode: () => [],
       get: () => undefined,
       set: () => {},
@@ -46,6 +48,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
     clock: { timestamp: () => '1', merge: () => true },
+    checkClock: () => {},
     store: {
       get manifest() {
         return manifest

@@ -143,15 +143,39 @@ describe('the start of a subscription', concurrently, () => {
     assert.equal((await stored())?.sequence, 3)
   })
 
-  it('is cleared unless the subscription runs', async (test) => {
+  it('is deleted when its request fails, unless the subscription runs', async (test) => {
     const { replicator, stored } = await start(test)
-    await replicator.setStart(source)
-    await replicator.clearStart(source)
+    const undo = await replicator.setStart(source)
+    await undo()
     assert.equal(await stored(), undefined)
+    const undoLater = await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
+    await undoLater()
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+  })
+
+  it('of another request stays when a request fails', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    stream.last = 5
+    await replicator.setStart(source)
+    stream.last = 9
+    const undo = await replicator.setStart(source)
+    await undo()
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 })
+  })
+
+  it('of a running subscription is restored when the request for another one fails', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    stream.last = 5
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
-    await replicator.clearStart(source)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+    await stream.reader(0)
+    Object.assign(stream, { first: 9, last: 9 })
+    const undo = await replicator.setStart(source, '2026-01-01T00:00:00.000Z')
+    assert.equal((await stored())?.sequence, 8)
+    await undo()
+    const restored = (await stored())!
+    assert.deepEqual([restored.sequence, restored.startTime], [5, undefined])
   })
 })
 

@@ -27,7 +27,7 @@ test('a readable secret is found, and removing its directory rejects', async () 
     ['harmless', 'nothing', 0o644],
   ]
   for (const [name, text, mode] of files) await writeFile(join(directory, name), text, { mode })
-  const leaks = ['clustering/revisions.json', 'clustering/leaf.json', 'copy', 'log', 'password.yaml']
+  const leaks = ['clustering/leaf.json', 'clustering/revisions.json', 'copy', 'log', 'password.yaml']
   assert.deepEqual((await leaksIn(directory)).sort(), leaks)
   await assert.rejects(remove(), /secrets were written to /)
   assert.deepEqual(

@@ -29,10 +29,11 @@ import { requireStream } from './stream.ts'
 export class MemoryMesh implements Mesh {
   readonly maxPayload = MAX_PAYLOAD
   readonly #fabric: Fabric
+  readonly #skewOf: (node: string) => number
   readonly timers: Timers
   readonly #pendingCalls: PendingCalls
   readonly #readers = new Set<MemoryReader>()
-  readonly #announcementHandlers: ((data: Uint8Array) => void)[] = []
+  #announcementHandlers: ((data: Uint8Array) => void)[] = []
   #node = ''
   #address = ''
   #state: MeshState = 'stopped'
@@ -42,9 +43,18 @@ export class MemoryMesh implements Mesh {
   #appender: Appender | undefined
   #limits: StreamLimits = {}
 
-  constructor(fabric: Fabric) {
+  /** `skewOf`: ms by which the wall time of a node is ahead. `node`: its name before `open`. */
+  constructor(fabric: Fabric, skewOf: (node: string) => number, node = '') {
     this.#fabric = fabric
-    this.timers = fabric.timers
+    this.#skewOf = skewOf
+    this.#node = node
+    const { timers } = fabric
+    this.timers = {
+      now: () => timers.now() + skewOf(this.#node),
+      elapsed: () => timers.elapsed(),
+      after: (ms, work) => timers.after(ms, work),
+      every: (ms, work) => timers.every(ms, work),
+    }
     this.#pendingCalls = new PendingCalls(fabric.timers)
   }
 
@@ -59,7 +69,7 @@ export class MemoryMesh implements Mesh {
   // --- life cycle -------------------------------------------------------------------------------------------------------
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
-    if (this.#endpoint) throw new MeshError('rejected', 'a mesh can be opened only once')
+    if (this.#state !== 'stopped') throw new MeshError('rejected', 'the mesh is open')
     this.#node = node
     this.#listener = listener
     this.#endpoint = this.#createEndpoint(listener, routes)
@@ -76,7 +86,12 @@ export class MemoryMesh implements Mesh {
     if (this.#state === 'stopped') return
     this.#setState('stopped')
     this.#failAll('the mesh is closed')
+    this.#announcementHandlers = []
     this.#fabric.leave(this.#address)
+  }
+
+  observer(): Mesh {
+    return new MemoryMesh(this.#fabric, this.#skewOf)
   }
 
   async setRoutes(routes: Routes): Promise<void> {

@@ -3,6 +3,7 @@
 import type { Logger } from '../../observe/logger.ts'
 import { RateLimit } from '../../util/rate-limit.ts'
 import type { MeshListener } from '../mesh.ts'
+import { CLOSED_AT_ONCE, RouteClosings } from './route-closings.ts'
 
 /** A rejected peer retries every second; the same rejection is reported once in this time. */
 const REPEAT_AFTER_MS = 60_000
@@ -29,6 +30,7 @@ export type LogWatchOptions = {
 
 export class LogWatch {
   readonly #options: LogWatchOptions
+  readonly #closings = new RouteClosings()
   /** When each event was last reported; the oldest first. */
   readonly #lastReported = new Map<string, number>()
   readonly #lines: RateLimit
@@ -59,9 +61,14 @@ export class LogWatch {
     linked()
   }
 
+  #closedAtOnce(text: string): { peer: string; reason: string } | undefined {
+    const peer = this.#closings.line(text, performance.now())
+    return peer === undefined ? undefined : { peer, reason: CLOSED_AT_ONCE }
+  }
+
   #report(server: string, level: string, text: string): void {
     const { logger, rejected } = this.#options
-    const rejection = parseRejection(text.slice(0, MAX_PARSED_LENGTH))
+    const rejection = parseRejection(text.slice(0, MAX_PARSED_LENGTH)) ?? this.#closedAtOnce(text)
     if (rejection) {
       const { peer, reason } = rejection
       // Each attempt has another port.

@@ -97,8 +97,11 @@ export class NatsMesh implements Mesh {
   }
 
   async open(node: string, routes: Routes, listener: MeshListener): Promise<void> {
+    if (this.#state !== 'stopped') throw new MeshError('rejected', 'the mesh is open')
     this.#node = node
     this.#listener = listener
+    this.#hubFailure = undefined
+    this.#requestSubscription = undefined
     this.#report('connecting')
     const servers = await ServerPair.open(node, this.#options, this.#logger)
     this.#servers = servers
@@ -138,6 +141,10 @@ export class NatsMesh implements Mesh {
       // Its own steps are limited.
       ['ending the servers', () => this.#servers?.close()],
     ])
+  }
+
+  observer(): Mesh {
+    return new NatsMesh(this.#options)
   }
 
   #serverListener(health: LeafHealth, listener: MeshListener): ServerPairListener {

@@ -13,14 +13,15 @@ import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
 import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import { LocalTables, type SourceTables } from './local-tables.ts'
 import { NodeGates } from './node-gates.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease } from './timed-release.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -35,6 +36,8 @@ export type ReplicatorOptions = {
   relay(transactions: Transaction[]): void
   begun: BegunSubscriptions
   sourceTables: SourceTables
+  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
@@ -48,6 +51,8 @@ export type ReplicatorOptions = {
 /** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
 const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
 
+/** ms between two checks of the quarantine. */
+const RELEASE_INTERVAL_MS = 1_000
 /** A subscription that ends. */
 type Ending = {
   readonly source: RemoteTable
@@ -93,6 +98,7 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #gates: NodeGates
+  readonly #stopReleasing: () => void
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -104,6 +110,12 @@ export class Replicator {
       status: () => this.status(),
       applied: () => this.#counters.applied,
       report: options.progress,
+    })
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
     })
   }
 
@@ -126,7 +138,7 @@ export class Replicator {
       changes.push(this.#end(key, source))
     }
     for (const [key, source] of desired) {
-      if (this.#desired.has(key)) continue
+      if (this.#desired.has(key) && this.#subscribers.has(key)) continue
       this.#desired.set(key, source)
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
@@ -166,48 +178,62 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end. A running subscription that lost its checkpoint finds its own start.
+   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
+   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
+   * end. A running subscription that lost its checkpoint finds its own start.
    */
-  async setStart(source: RemoteTable, startTime?: string): Promise<void> {
+  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
-    await this.#mutex.run(key, async () => {
+    return this.#mutex.run(key, async () => {
       const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
       const isRunning = this.#subscribers.has(key)
-      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return
-      const options = { timeout: requestTimeout }
-      const state = await mesh.streamState(source, options)
-      if (!state) return
-      const metadata = parseStreamMetadata(state.description)
-      const last = state.lastSequence
-      let position: Position = { epoch: epochAfter(metadata, last), sequence: last }
-      if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
-        const sequence = Math.min(first - 1, last)
-        position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
-      }
-      const running = this.#subscribers.get(key)
-      if (running) await this.#stop(key, running)
-      try {
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
-        if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
-      } finally {
-        if (running) this.#start(key, source)
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
       }
     })
   }
 
-  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
-  async clearStart(source: RemoteTable): Promise<void> {
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
     const key = keyOf(source)
-    await this.#mutex.run(key, async () => {
-      if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
+    return this.#mutex.run(key, async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
     })
+  }
+
+  /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
+  async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(source)
+    const running = this.#subscribers.get(key)
+    if (running) await this.#stop(key, running)
+    try {
+      await work()
+    } finally {
+      if (running) this.#start(key, source)
+    }
   }
 
   /** A remote node reports the positions of its streams. */
@@ -246,8 +272,13 @@ export class Replicator {
 
   /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
     return { gaps, lost }
+  }
+
+  /** Undefined without a subscription. */
+  statusOf(source: RemoteTable): SubscriptionStatus | undefined {
+    return this.#subscribers.get(keyOf(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -273,6 +304,12 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** After `close`: the next `reconcile` starts all subscriptions again. */
+  reopen(): void {
+    this.#closed = false
+    this.#reconciledNodes = []
+  }
+
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
   async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
     return this.#requireSubscriber(source).quarantineRefused()
@@ -296,6 +333,7 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
+    this.#timedRelease.close()
     for (const { cancelRetry } of this.#ending.values()) cancelRetry()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
@@ -309,7 +347,7 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
-    if (this.#closed) return
+    if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.get(key)?.cancelRetry()
     this.#ending.delete(key)
     const { events } = this.#options

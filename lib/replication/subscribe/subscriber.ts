@@ -55,6 +55,8 @@ export type SubscriberOptions = {
   begun: BegunSubscriptions
   tables: LocalTables
   sourceTables: SourceTables
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** The local table was dropped: the checkpoints of all its sources are void. */
   onTableDropped(): void
 }
@@ -79,6 +81,8 @@ export type SubscriptionStatus = {
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
   refused?: { sequence: number; id: string }
+  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
+  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
 }
 
 /** ms. */
@@ -109,23 +113,22 @@ export class Subscriber {
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, quarantine, requestTimeout, counters, events } = options
+    const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
     const gap = (from: number, to: number, reason: GapReason) => {
       counters.gaps++
       counters.lost += to - from + 1
       events.gap(source, from, to, reason)
     }
-    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, gap })
+    const since = () => options.subscribedSince?.(source)
+    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, since, gap })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
     this.#decoder = new EntryDecoder({ source, clock, applier })
     this.#release = new QuarantineRelease({
-      source,
-      quarantine,
-      applier,
-      clock,
+      ...options,
+      timers,
       decoder: this.#decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
@@ -153,6 +156,11 @@ export class Subscriber {
 
   get source(): RemoteTable {
     return this.#options.source
+  }
+
+  /** True when everything that the source is known to have is applied. */
+  get isLive(): boolean {
+    return this.#state === 'live'
   }
 
   start(): void {
@@ -238,6 +246,11 @@ export class Subscriber {
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
+  }
+
+  /** See QuarantineRelease.releaseDue. */
+  releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    return this.#release.releaseDue(isDue)
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */
