@@ -21,7 +21,7 @@ import { NodeGates } from './node-gates.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
-import { TimedRelease } from './timed-release.ts'
+import { TimedRelease, TimedRelease } from './timed-release.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh
@@ -51,8 +51,6 @@ export type ReplicatorOptions = {
 /** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
 const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
 
-/** ms between two checks of the quarantine. */
-const RELEASE_INTERVAL_MS = 1_000
 /** A subscription that ends. */
 type Ending = {
   readonly source: RemoteTable
@@ -98,7 +96,7 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #gates: NodeGates
-  readonly #stopReleasing: () => void
+  readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -307,6 +305,7 @@ export class Replicator {
   /** After `close`: the next `reconcile` starts all subscriptions again. */
   reopen(): void {
     this.#closed = false
+    this.#timedRelease.start()
     this.#reconciledNodes = []
   }
 

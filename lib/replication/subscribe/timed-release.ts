@@ -25,11 +25,21 @@ const CHECK_INTERVAL_MS = 1_000
 
 export class TimedRelease {
   readonly #options: TimedReleaseOptions
-  readonly close: () => void
+  #stop = () => {}
 
   constructor(options: TimedReleaseOptions) {
     this.#options = options
-    this.close = options.timers.every(CHECK_INTERVAL_MS, () => this.#check())
+    this.start()
+  }
+
+  /** Idempotent. */
+  start(): void {
+    this.#stop()
+    this.#stop = this.#options.timers.every(CHECK_INTERVAL_MS, () => this.#check())
+  }
+
+  close(): void {
+    this.#stop()
   }
 
   /** One pass over the list in memory. */
