@@ -77,7 +77,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('is bounded in bytes', async (test) => {
-    const { leaf, publisher } = await start(test, { maxInFlight: 1_000, maxInFlightBytes: 2_500 })
+    const { leaf, publisher } = await start(test, { maxInFlight: 1_000, maxInFlightBytes: 2_500, timeout: 10_000 })
     leaf.held = true
     const text = 'x'.repeat(1_000)
     const all = Array.from({ length: 100 }, (_, index) => publisher.publish(transaction(`${index}`, { text })))
@@ -110,7 +110,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('keeps the order of the calls, and those of relayed transactions', async (test) => {
-    const { leaf, publisher } = await start(test, { maxInFlight: 100 })
+    const { leaf, publisher } = await start(test, { maxInFlight: 100, timeout: 10_000 })
     const all = [publisher.publish(transaction('a'))]
     publisher.relay([transaction('relayed'), transaction('relayed too')])
     all.push(publisher.publish(transaction('b')))
