@@ -153,15 +153,31 @@ describe('publish with an outbox', { concurrency: true, timeout: 30_000 }, () =>
     assert.deepEqual(await outcomes(all.map((each) => publisher.publish(each))), Array(3).fill('stored'))
   })
 
+  it('publishes what is in the outbox, even if its id is that of a confirmed transaction', async (test) => {
+    const { leaf, host, publisher } = await startWithOutbox(test)
+    const cat = { database: 'dev', table: 'cat' }
+    for (const [id, table] of [
+      ['again', 'dog'],
+      ['other', 'dog'],
+      ['again', 'cat'],
+    ] as const) {
+      const each = { ...transaction(id), writes: [insert(table, { id })] }
+      host.outbox.push(each)
+      await publisher.publish(each)
+      await eventually('it is confirmed', () => host.outbox.length === 0)
+    }
+    assert.deepEqual([await leaf.ids(dog), await leaf.ids(cat)], [['again', 'other'], ['again']])
+  })
+
   it('remembers a bounded number of confirmed transactions, and then says that it does not know', async (test) => {
     const { host, publisher } = await startWithOutbox(test, { maxInFlight: 2 })
     const all = Array.from({ length: 40 }, (_, index) => transaction(`${index}`))
     host.outbox.push(...all)
     await publisher.publish(all.at(-1)!)
     await eventually('all are confirmed', () => host.outbox.length === 0)
-    const results = await outcomes(all.map((each) => publisher.publish(each)))
-    assert.deepEqual(results.slice(-10), Array(10).fill('stored'))
-    assert.deepEqual(results.slice(0, 20), Array(20).fill('not_in_outbox, mayStillBeSent: undefined'))
+    const publishAgain = (some: Transaction[]) => outcomes(some.map((each) => publisher.publish(each)))
+    assert.deepEqual(await publishAgain(all.slice(-10)), Array(10).fill('stored'))
+    assert.deepEqual(await publishAgain(all.slice(0, 20)), Array(20).fill('not_in_outbox, mayStillBeSent: undefined'))
   })
 
   it('says in a timeout that the outbox keeps the transaction', async (test) => {
