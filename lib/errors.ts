@@ -85,6 +85,19 @@ export const errors = {
     false,
     'cluster.subscriptions() lists the subscriptions.',
   ),
+  subscription_not_stalled: defineError(
+    409,
+    (node: string, table: string) => `The database refuses no transaction of table '${table}' of node '${node}' now.`,
+    false,
+    'cluster.subscriptions() shows in `refused` which transaction the database refuses.',
+  ),
+  quarantine_full: defineError(
+    507,
+    (messages: number, bytes: number, reason: string) =>
+      `the quarantine is full (${messages} messages, ${bytes} bytes): ${reason}`,
+    true,
+    'Replay or discard quarantined messages, or raise `maxQuarantined` and `maxQuarantinedBytes`.',
+  ),
   /** HarperDB */
   node_not_listening: defineError(
     500,
@@ -166,6 +179,13 @@ export const errors = {
     true,
     'The servers restart automatically: retry in a moment. The log has the reason.',
   ),
+  node_superseded: defineError(
+    503,
+    (node: string) =>
+      `Another process uses the name '${node}': this one takes no part in the cluster until that one is gone`,
+    true,
+    'Close the other process, or rename one of the two nodes: lib/mesh/README.md.',
+  ),
   internal: defineError(
     500,
     (reason: string) => `The operation failed: ${reason}`,
@@ -203,6 +223,12 @@ export const errors = {
     (directory: string, reason: string) => `Directory ${directory} is not usable: ${reason}`,
     false,
     'Use a directory that the user of this process owns and that no other user can write. A missing directory is created.',
+  ),
+  directory_in_use: defineError(
+    409,
+    (directory: string, holder: string) => `Directory ${directory} is in use by another cluster manager: ${holder}`,
+    true,
+    'Close the other cluster manager, or give each node a directory: set `rootPath`, and `clustering.leafServer.streams.path` if it is set. A killed process leaves no lock.',
   ),
   server_failed: defineError(
     500,

@@ -54,11 +54,12 @@ export class OperationRunner {
     )
   }
 
-  /** Rejects clustering_disabled, closed, and as `work` does. */
+  /** Rejects clustering_disabled, node_superseded, closed, and as `work` does. */
   withService<T>(work: (service: Service) => Promise<T>): Promise<T> {
     return this.#run(async () => {
       const service = this.#options.service()
       if (!service) throw clusterError('clustering_disabled')
+      if (service.superseded) throw clusterError('node_superseded', this.#options.store.manifest.nodeName)
       return work(service)
     })
   }
@@ -97,6 +98,6 @@ export class OperationRunner {
     const { host, logger } = options
     // Operations check that clustering is enabled before they use a part of the service.
     const parts = service()?.operationParts() ?? ({} as ReturnType<Service['operationParts']>)
-    return { store, host, logger, ...parts }
+    return { store, host, logger, isSuperseded: service()?.superseded !== undefined, ...parts }
   }
 }

@@ -2,9 +2,9 @@
 //
 // Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
-// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+// requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
@@ -12,6 +12,7 @@ import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -20,11 +21,14 @@ import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
-import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
+import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
+import { isNameInUse, StandingDown } from './standing-down.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -36,6 +40,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -55,26 +61,31 @@ export class Service {
   readonly #registers: Registers
   /** Undefined until the manifest is in effect for the first time. */
   #reconciler: Reconciler | undefined
-  /** Another process uses the name of this node and was there first: this one takes no part until it is opened again. */
-  #superseded = false
+  /** Another process uses the name of this node and was there first. */
+  readonly #standingDown: StandingDown
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
     const { options, store, clock, emit } = serviceOptions
     emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = join(resolve(dirname(options.configFile), store.settings.rootPath ?? '.'), 'clustering')
+    const directory = stateDirectory(options.configFile, store.settings)
     const mesh = createMesh(options, store, directory)
     const unsupported = await mesh.nameCheck?.()
     const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
     store.restrictNames(nameFault)
-    await ensurePrivateDirectory(directory)
     const quarantine = await Quarantine.open({
       directory: join(directory, 'quarantine'),
       maxMessages: options.maxQuarantined,
       maxBytes: options.maxQuarantinedBytes,
       logger: options.logger,
     })
-    const registers = await Registers.open(join(directory, 'agreements.json'), store.manifest, clock, options.logger)
+    const registers = await Registers.open(
+      join(directory, 'revisions.json'),
+      store.manifest,
+      clock,
+      options.logger,
+      mesh.timers.now.bind(mesh.timers),
+    )
     return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
   }
 
@@ -91,24 +102,31 @@ export class Service {
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
-    this.#registers.subscribe(this.#store, (node) => this.#negotiator.scheduleCompare(node))
+    this.#standingDown = this.#createStandingDown()
+    this.#registers.subscribe(this.#store, (node, tables) => this.#negotiator.scheduleCompare(node, tables))
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
   async start(): Promise<void> {
-    const { mesh, replicator, peers } = this
-    const { settings, manifest } = this.#store
-    const step = (step: string, done: number) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS })
     this.#store.listen({
       committed: (commit) => this.#onCommit(commit),
       limitsChanged: ({ streams }) => this.#onLimitsChanged(streams),
       rejected: () => {},
       missing: () => {},
     })
+    await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
+  }
+
+  /** Starts everything that `#end` ends. */
+  async #takePart(step: (step: string, done: number) => void): Promise<void> {
+    const { mesh, replicator, peers } = this
+    const { settings, manifest } = this.#store
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
+    this.#negotiator.reopen()
+    replicator.reopen()
     peers.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
@@ -123,6 +141,11 @@ export class Service {
     // The file may have been edited while the servers started.
     this.#reconciler.reconcile()
     step('subscriptions', 3)
+  }
+
+  /** Why this node takes no part now: another process used its name first. */
+  get superseded(): string | undefined {
+    return this.#standingDown.reason
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -147,24 +170,52 @@ export class Service {
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
+      problem: (source: RemoteTable) => this.#problemOf(source),
     }
     return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
   }
 
-  /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
-  async close(): Promise<void> {
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+  /** One entry per remote table. */
+  subscriptions(): SubscriptionStatus[] {
+    return this.replicator.status().map((status) => {
+      const disagreement = this.#negotiator.disagreement(status.source.node, status.source)
+      return disagreement ? { ...status, disagreement } : status
+    })
   }
 
-  async #end(): Promise<void> {
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  /** What the remote node has not agreed to, or why no transactions of it are applied. */
+  #problemOf(source: RemoteTable): { state: string; reason: string } | undefined {
+    const disagreement = this.#negotiator.disagreement(source.node, source)
+    if (disagreement) return { ...disagreement }
+    const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
+    return error !== undefined && (state === 'stalled' || state === 'pending') ? { state, reason: error } : undefined
+  }
+
+  /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
+  async close(): Promise<void> {
+    await this.#runSteps([
+      ['ending the attempts to take part', () => this.#standingDown.close(), CLOSE_TIMEOUT_MS.mesh],
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
+  }
+
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -186,7 +237,7 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -198,9 +249,17 @@ export class Service {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
+      maxApplyAttempts,
+      begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      restoreTable: (source) => this.#negotiator.restoreTable(source),
+      sourceTables: {
+        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
+        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
+        create: (source) => this.#negotiator.sourceTables.createFor(source),
+      },
+      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -237,6 +296,9 @@ export class Service {
       clock: this.#clock,
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
+      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
+      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -262,6 +324,8 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
@@ -273,18 +337,18 @@ export class Service {
       down: (node) => {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
-      superseded: () => void this.#standDown(),
+      superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }
   }
 
   #onCommit({ changes }: Commit): void {
-    if (this.#superseded) return
+    if (this.superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
@@ -304,7 +368,7 @@ export class Service {
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
-    if (!this.#superseded) this.#reconciler?.reconcile()
+    if (!this.superseded) this.#reconciler?.reconcile()
   }
 
   #reportRejected(node: string, reason: string): void {
@@ -312,12 +376,33 @@ export class Service {
     this.#emit('connection:rejected', { node, reason })
   }
 
-  /** Ends requests, subscriptions and servers. The outbox keeps what is committed; the manifest still follows the file. */
-  async #standDown(): Promise<void> {
-    if (this.#superseded) return
-    this.#superseded = true
-    const reason = 'another process used this node name first: this process takes no part until it is opened again'
-    this.#reportRejected(this.#store.manifest.nodeName, reason)
-    await this.#end()
+  #createStandingDown(): StandingDown {
+    const { mesh, peers } = this
+    const { logger } = this.#options
+    const { nodeName: node } = this.#store.manifest
+    return new StandingDown({
+      timers: mesh.timers,
+      logger,
+      // The outbox keeps what is committed; the manifest still follows the file.
+      stop: async () => {
+        // Logged; `close` tries the parts again.
+        await this.#runSteps(this.#endSteps()).catch(() => {})
+        peers.reset()
+      },
+      isNameInUse: async (signal) => {
+        const observer = mesh.observer?.()
+        if (!observer) return false
+        const { routes } = this.#store.manifest
+        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
+      },
+      resume: () => this.#takePart(() => {}),
+      changed: (reason) => {
+        if (reason) this.#reportRejected(node, reason)
+        else logger.info({ node }, 'the other process is gone: this one takes part again')
+        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
+      },
+    })
   }
 }
+
+const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -6,8 +6,11 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 
-/** `opening`: `open` has not resolved yet; `closing`: new calls are rejected, calls in progress end. */
-export type ClusterState = 'opening' | 'open' | 'closing' | 'closed'
+/**
+ * `opening`: `open` has not resolved yet; `superseded`: open, but another process used the name of this node first, so this one takes no
+ * part until that one is gone; `closing`: new calls are rejected, calls in progress end.
+ */
+export type ClusterState = 'opening' | 'open' | 'superseded' | 'closing' | 'closed'
 
 /** Safe to pass to code that must not change anything: frozen, without methods that change state. */
 export interface ClusterView {

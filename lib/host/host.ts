@@ -150,7 +150,7 @@ export interface Host {
    * manager opens, so that new timestamps are higher. A rejection makes `ClusterManager.open` reject with server_failed.
    */
   lastTimestamp(options?: HostCallOptions): Promise<Timestamp | undefined>
-  /** All tables of all databases that take part. */
+  /** All tables of all databases that take part. A missing table of a running subscription counts as dropped: the subscription stalls. */
   describe(options?: HostCallOptions): Promise<TableDescription[]>
   /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
   createTable(table: TableDescription, options?: HostCallOptions): Promise<void>

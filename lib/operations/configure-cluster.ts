@@ -11,9 +11,11 @@ import {
   checkNode,
   checkReplicable,
   nodeName,
+  type SkippedResponse,
   type SubscriptionResponse,
   subscription,
   toResponse,
+  toSkippedResponse,
   toSubscriptionRequests,
 } from './fields.ts'
 import { addedText, type Pending, resultText } from './nodes.ts'
@@ -35,7 +37,7 @@ const configureClusterSchema = Type.Object({
 export type ConfigureClusterRequest = Static<typeof configureClusterSchema>
 export type ConfiguredConnection = {
   node_name: string
-  subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SubscriptionResponse[] }
+  subscriptions: { message: string; added: SubscriptionResponse[]; skipped: SkippedResponse[] }
 }
 export type ConfigureClusterResponse = Pending & {
   message: string
@@ -71,7 +73,7 @@ async function configure(
   } catch (error) {
     if (!(error instanceof ClusterError && peerErrorCodes.has(error.code))) throw error
     logger.warn(
-      { node, reason: reasonOf(error) },
+      { peer: node, reason: reasonOf(error) },
       'Peer failed during configure_cluster, its subscriptions are pending',
     )
     return undefined
@@ -80,7 +82,7 @@ async function configure(
 
 async function remove({ negotiator, logger }: OperationContext, node: string, { signal, user }: HandlerOptions) {
   const { reached } = await negotiator.remove(node, { operation, signal, user })
-  if (!reached) logger.warn({ node }, 'Removed node did not answer, it learns of the removal on the next contact')
+  if (!reached) logger.warn({ peer: node }, 'Removed node did not answer, it learns of the removal on the next contact')
 }
 
 /** Sorts the nodes in the order of `connections`, others after them, and sets the requested subscriptions of the `pending` ones. */
@@ -142,7 +144,7 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
         if (!result) return []
         const message = resultText(result, 'create', addedText(node))
         const added = result.agreed.map(toResponse)
-        return [{ node_name: node, subscriptions: { message, added, skipped: result.skipped.map(toResponse) } }]
+        return [{ node_name: node, subscriptions: { message, added, skipped: result.skipped.map(toSkippedResponse) } }]
       }),
     }
     if (pending.length === 0) return response

@@ -15,6 +15,8 @@ export interface OperationContext {
   readonly host: Host
   readonly mesh: Mesh
   readonly logger: Logger
+  /** Another process uses the name of this node: it takes no part now. */
+  readonly isSuperseded?: boolean
   /** Why a node, database or table of this name cannot take part in the cluster; undefined if it can. */
   readonly nameFault: NameCheck
   readonly negotiator: {
@@ -41,6 +43,8 @@ export interface OperationContext {
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
     /** Number of gaps since the subscription began, and of the transactions lost in them. Both are 0 without a subscription. */
     losses(source: RemoteTable): { gaps: number; lost: number }
+    /** What the remote node has not agreed to yet, or why its transactions are not applied; undefined if all is well. */
+    problem(source: RemoteTable): { state: string; reason: string } | undefined
   }
 }
 

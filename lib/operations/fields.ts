@@ -5,7 +5,7 @@ import { clusterError, type Issue, invalidRequest } from '../errors.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import { isHost, isNodeName } from '../manifest/names.ts'
 import type { NameCheck } from '../mesh/mesh.ts'
-import type { SubscriptionRequest } from '../peers/negotiator.ts'
+import type { SkippedSubscription, SubscriptionRequest } from '../peers/negotiator.ts'
 import { withRule } from './body.ts'
 import type { NameRules } from './context.ts'
 import { isDateTime, toUtc } from './time.ts'
@@ -85,6 +85,8 @@ export type SubscriptionResponse = {
   subscribe: boolean
   start_time?: string
 }
+/** A subscription that was not made, and why. */
+export type SkippedResponse = SubscriptionResponse & { reason: string }
 
 /** Converts to the form of the manifest. If a table occurs twice, the last entry counts. */
 export function toSubscriptionRequests(requests: readonly SubscriptionBody[]): SubscriptionRequest[] {
@@ -112,6 +114,11 @@ export const toResponse = ({
   publish,
   subscribe,
   ...(startTime === undefined ? {} : { start_time: startTime }),
+})
+
+export const toSkippedResponse = (skipped: SkippedSubscription): SkippedResponse => ({
+  ...toResponse(skipped),
+  reason: skipped.reason,
 })
 
 /** Throws name_not_replicable for the first name that `nameFault` rejects. */

@@ -15,7 +15,7 @@ import { clusterStatus } from './status.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
-export type { SubscriptionBody, SubscriptionResponse } from './fields.ts'
+export type { SkippedResponse, SubscriptionBody, SubscriptionResponse } from './fields.ts'
 export type { ClusterNetworkRequest, ClusterNetworkResponse, NetworkNode } from './network.ts'
 export type {
   AddNodeRequest,
@@ -58,7 +58,7 @@ export type RequestOf<Name extends OperationName> =
 export type ResponseOf<Name extends OperationName> =
   (typeof operations)[Name] extends Operation<never, infer Response> ? Response : never
 
-/** The user who sent the request, as the host authenticated it. Only super users may run operations. */
+/** The user who sent the request, as the host authenticated it. Only super users may run operations. Events and logs of changes have the `username`. */
 export type Caller = { superUser: boolean; username?: string }
 
 for (const { schema } of Object.values(operations)) compileBody(schema)
@@ -85,6 +85,7 @@ export async function call<Name extends OperationName>(
   const { manifest } = context.store
   if (operation.requiresEnabled && !manifest.enabled) throw clusterError('clustering_disabled')
   const request = readBody(operation.schema, body)
+  if (operation.requiresEnabled && context.isSuperseded) throw clusterError('node_superseded', manifest.nodeName)
   operation.checkNames?.(request, { localName: manifest.nodeName, nameFault: context.nameFault })
   const { signal } = options
   let started = false
@@ -133,5 +134,6 @@ export async function execute(
   const name = requestedOperation(request)
   if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
   if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', operationText(request))
-  return call(context, name, request, { ...options, user: caller?.username })
+  const user = typeof caller?.username === 'string' ? caller.username : undefined
+  return call(context, name, request, { ...options, user })
 }

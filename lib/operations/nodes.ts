@@ -13,10 +13,12 @@ import {
   mustAgree,
   newSubscription,
   nodeName,
+  type SkippedResponse,
   type SubscriptionBody,
   type SubscriptionResponse,
   subscription,
   toResponse,
+  toSkippedResponse,
   toSubscriptionRequests,
 } from './fields.ts'
 
@@ -43,18 +45,15 @@ export type AddNodeRequest = Static<typeof addNodeSchema>
 export type PendingSubscription = { node_name: string; schema: string; table: string; reason: string }
 /** Only present when the change is not in effect yet, although it is committed. */
 export type Pending = { pending?: PendingSubscription[] }
-export type AddNodeResponse = Pending & {
-  message: string
-  added: SubscriptionResponse[]
-  skipped: SubscriptionResponse[]
-}
+export type AddNodeResponse = Pending & { message: string; added: SubscriptionResponse[]; skipped: SkippedResponse[] }
 export type UpdateNodeRequest = Static<typeof updateNodeSchema>
 export type UpdateNodeResponse = Pending & {
   message: string
   updated: SubscriptionResponse[]
-  skipped: SubscriptionResponse[]
+  skipped: SkippedResponse[]
 }
-export type RemoveNodeRequest = Static<typeof removeNodeSchema>
+/** One of the two names is required; both must be equal. */
+export type RemoveNodeRequest = { node_name: string; name?: string } | { node_name?: string; name: string }
 export type RemoveNodeResponse = Pending & { message: string }
 
 // HarperDB's texts.
@@ -92,7 +91,7 @@ export const addNode: Operation<AddNodeRequest, AddNodeResponse> = {
     return {
       message: resultText(result, 'create', addedText(node)),
       added: result.agreed.map(toResponse),
-      skipped: result.skipped.map(toResponse),
+      skipped: result.skipped.map(toSkippedResponse),
     }
   },
 }
@@ -109,7 +108,7 @@ const update =
     return {
       message: resultText(result, 'update', `Successfully updated '${node}'`),
       updated: result.agreed.map(toResponse),
-      skipped: result.skipped.map(toResponse),
+      skipped: result.skipped.map(toSkippedResponse),
     }
   }
 

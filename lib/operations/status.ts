@@ -17,8 +17,11 @@ export type ConnectionStatus = {
   latency_ms?: number
   /** Of the peer's process, for example `30d 1h 18m 8s`. */
   uptime?: string
-  /** `gaps`: gaps so far. `lost`: transactions lost in them. Both only for tables that had a gap. */
-  subscriptions: (SubscriptionResponse & { gaps?: number; lost?: number })[]
+  /**
+   * `gaps`: gaps so far. `lost`: transactions lost in them. Both only for tables that had a gap. `state` and `reason` only while
+   * something is wrong: `pending` or `refused` by the remote node, or `pending` or `stalled` here.
+   */
+  subscriptions: (SubscriptionResponse & { gaps?: number; lost?: number; state?: string; reason?: string })[]
   system_info?: { hdb_version?: string; node_version?: string; platform?: string }
 }
 export type ClusterStatusResponse = { node_name: string; is_enabled: boolean; connections: ConnectionStatus[] }
@@ -36,8 +39,9 @@ function connectionStatus(
     ...(latency === undefined ? {} : { latency_ms: Math.round(latency) }),
     ...(uptime === undefined ? {} : { uptime }),
     subscriptions: node.subscriptions.map((each) => {
-      const losses = streams.losses({ node: node.name, database: each.database, table: each.table })
-      return { ...toResponse(each), ...(losses.gaps > 0 ? losses : {}) }
+      const source = { node: node.name, database: each.database, table: each.table }
+      const losses = streams.losses(source)
+      return { ...toResponse(each), ...(losses.gaps > 0 ? losses : {}), ...streams.problem(source) }
     }),
     ...(systemInfo === undefined ? {} : { system_info: { ...systemInfo } }),
   }

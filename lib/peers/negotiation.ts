@@ -8,6 +8,7 @@ import { tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import type { Agreements } from './agreements.ts'
 import { type Peers, toClusterError } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import { type Register, type Registers, removedRegister } from './registers.ts'
@@ -15,10 +16,12 @@ import { byKey, type Tables, type TablesByKey } from './tables.ts'
 import type { Progress, Takeover } from './takeover.ts'
 import { fromWire, type SubscriptionRequest, toPages, toWire } from './wire-subscription.ts'
 
+export type SkippedSubscription = SubscriptionRequest & { readonly reason: string }
+
 /** `skipped` tables exist on neither node, or differ in their primary key. */
 export type SubscribeResult = {
   readonly agreed: readonly SubscriptionRequest[]
-  readonly skipped: readonly SubscriptionRequest[]
+  readonly skipped: readonly SkippedSubscription[]
 }
 
 export type NegotiateOptions = {
@@ -37,6 +40,7 @@ export type NegotiationOptions = {
   registers: Registers
   tables: Tables
   takeover: Takeover
+  agreements: Agreements
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
   /** Starts a comparison, which brings the remote node what it missed. */
@@ -64,7 +68,7 @@ export class Negotiation {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
-    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local()])
+    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
@@ -81,8 +85,9 @@ export class Negotiation {
         sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
         report(sent, matched.length)
       }
-      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
+      this.#options.agreements.confirm(node, changes())
     })
     return { agreed, skipped }
   }
@@ -96,7 +101,7 @@ export class Negotiation {
    * Removes the node from the manifest even when it cannot be reached; a later comparison brings it the removal. Rejects aborted.
    */
   async remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
-    const { registers, takeover, clock, logger, compare } = this.#options
+    const { registers, takeover, agreements, clock, logger, compare } = this.#options
     await this.#checkWritable()
     const revision = clock.timestamp()
     const existing = () => registers.forNode(node)
@@ -110,7 +115,11 @@ export class Negotiation {
       const removed = () => existing().map((each) => removedRegister(each, revision))
       await takeover.commitWinning(node, removed, 'api', { dropEmpty: true, user: options.user })
     })
-    if (!reached) void compare(node)
+    if (reached) agreements.confirm(node, existing())
+    else {
+      agreements.changed(node, existing())
+      void compare(node)
+    }
     return { reached }
   }
 
@@ -139,8 +148,10 @@ export class Negotiation {
     } catch (error) {
       if (delivered) {
         const revision = clock.timestamp()
-        for (const table of tables())
+        const concerned = tables()
+        for (const table of concerned)
           registers.set(node, { ...(registers.get(node, table) ?? removedRegister(table)), revision })
+        this.#options.agreements.changed(node, concerned)
         void compare(node)
       }
       // Setting a start asks the remote node's streams, which fails with a MeshError.
@@ -157,7 +168,7 @@ export class Negotiation {
 
   #matchTables(node: string, requests: readonly SubscriptionRequest[], local: TablesByKey, remote: TablesByKey) {
     const matched: MatchedTable[] = []
-    const skipped: SubscriptionRequest[] = []
+    const skipped: SkippedSubscription[] = []
     for (const request of requests) {
       const [here, there] = [local.get(tableKey(request)), remote.get(tableKey(request))]
       const table = here ?? there
@@ -166,9 +177,9 @@ export class Negotiation {
         : here && there && here.primaryKey !== there.primaryKey
           ? `its primary key is '${here.primaryKey}' on the local node and '${there.primaryKey}' on the remote node`
           : undefined
-      if (table && !reason) matched.push({ request, table, missingHere: !here })
-      else {
-        skipped.push(request)
+      if (table && reason === undefined) matched.push({ request, table, missingHere: !here })
+      else if (reason !== undefined) {
+        skipped.push({ ...request, reason })
         const { database, table: name } = request
         this.#options.logger.warn({ peer: node, database, table: name, reason }, 'subscription skipped')
       }
@@ -197,20 +208,22 @@ export class Negotiation {
 
   /** Accepts the subscriptions that a remote node requests. Rejects with the reason of the refusal. */
   async accept(node: string, { subscriptions = [], replace = false }: PeerRequest, revision: Timestamp): Promise<void> {
-    const { tables, takeover } = this.#options
+    const { tables, takeover, agreements } = this.#options
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
-    await tables.prepare(subscriptions, await tables.local())
+    await tables.prepare(node, subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
+    agreements.confirm(node, [...named, ...removed()])
   }
 
   /** Accepts that a remote node removes all of its subscriptions with this one. */
   async acceptRemoval(node: string, revision: Timestamp): Promise<void> {
-    const { registers, takeover } = this.#options
+    const { registers, takeover, agreements } = this.#options
     const removed = () => registers.forNode(node).map((each) => removedRegister(each, revision))
     await takeover.commitWinning(node, removed, 'peer', { dropEmpty: true })
+    agreements.confirm(node, removed())
   }
 }
 

@@ -2,15 +2,16 @@
 // change gives it a revision, the higher revision wins on both, and the nodes compare their registers whenever they meet.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable } from '../host/host.ts'
+import type { Host } from '../host/host.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { isNodeName } from '../manifest/names.ts'
 import type { ManifestStore } from '../manifest/store.ts'
-import type { NameCheck } from '../mesh/mesh.ts'
+import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
+import { Agreements, type AgreementsOptions, type Disagreement } from './agreements.ts'
 import { Comparison } from './comparison.ts'
-import { type NegotiateOptions, Negotiation, type SubscribeResult } from './negotiation.ts'
+import { type NegotiateOptions, Negotiation, type SkippedSubscription, type SubscribeResult } from './negotiation.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import type { Registers } from './registers.ts'
@@ -18,7 +19,7 @@ import { type LocalStreams, Tables } from './tables.ts'
 import { type Progress, type SubscriptionStarts, Takeover } from './takeover.ts'
 import type { SubscriptionRequest } from './wire-subscription.ts'
 
-export type { NegotiateOptions, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
+export type { NegotiateOptions, SkippedSubscription, SubscribeResult, SubscriptionRequest, SubscriptionStarts }
 
 export type NegotiatorOptions = {
   /** Name of the local node. */
@@ -34,6 +35,12 @@ export type NegotiatorOptions = {
   nameFault: NameCheck
   logger: Logger
   timers: Timers
+  /** A local table was created as `node` describes it. */
+  tableCreated(table: TableName, node: string): void
+  /** The primary keys of a node's tables are known. */
+  sourceKeysKnown(node: string): void
+  /** A remote node cannot accept a subscription; called once for each change of the reason. */
+  refused: AgreementsOptions['refused']
   /** Returns a function that reports how many tables are done; a step that ends at once is not reported. */
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }
@@ -42,6 +49,7 @@ export class Negotiator {
   readonly #options: NegotiatorOptions
   readonly #tables: Tables
   readonly #takeover: Takeover
+  readonly #agreements: Agreements
   readonly #comparison: Comparison
   readonly #negotiation: Negotiation
 
@@ -49,7 +57,9 @@ export class Negotiator {
     this.#options = options
     this.#tables = new Tables(options)
     this.#takeover = new Takeover({ ...options, tables: this.#tables })
-    const parts = { tables: this.#tables, takeover: this.#takeover }
+    this.#agreements = new Agreements(options)
+    for (const [node, tables] of options.registers.changedWhileDown) this.#agreements.changed(node, tables)
+    const parts = { tables: this.#tables, takeover: this.#takeover, agreements: this.#agreements }
     this.#comparison = new Comparison({ ...options, ...parts })
     this.#negotiation = new Negotiation({ ...options, ...parts, compare: (node) => this.#comparison.compare(node) })
   }
@@ -68,9 +78,9 @@ export class Negotiator {
     return this.#negotiation.remove(node, options)
   }
 
-  /** See Tables.restore. */
-  restoreTable(source: RemoteTable): Promise<void> {
-    return this.#tables.restore(source)
+  /** What subscriptions need to know of remote tables. */
+  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor'> {
+    return this.#tables
   }
 
   /** Compares with a node that is reachable again, if it shares subscriptions with the local node. */
@@ -78,14 +88,25 @@ export class Negotiator {
     if (this.#options.registers.forNode(node).length > 0) void this.compare(node)
   }
 
+  /** What the remote node has not agreed to, and why. */
+  disagreement(node: string, table: TableName): Disagreement | undefined {
+    return this.#agreements.get(node, table)
+  }
+
   /** The manifest holds changes that the node has not agreed to: compares with it now, and retries until it is reached. */
-  scheduleCompare(node: string): void {
+  scheduleCompare(node: string, tables: readonly TableName[] = []): void {
+    this.#agreements.changed(node, tables)
     void this.compare(node)
   }
 
   /** See Comparison.compare. */
   compare(node: string): Promise<void> {
     return this.#comparison.compare(node)
+  }
+
+  /** After `close`. */
+  reopen(): void {
+    this.#comparison.reopen()
   }
 
   close(): void {

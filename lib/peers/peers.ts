@@ -18,7 +18,7 @@ import {
   readStatus,
   readTables,
   type SystemInfo,
-  type TablesMessage,
+  toTablesMessage,
 } from './protocol.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
@@ -39,9 +39,9 @@ export interface PeerListener {
   down(node: string): void
   /**
    * At least one heartbeat was missing. `restarted`: the server of the node's streams was restarted, so consumers and pending
-   * requests are gone.
+   * requests are gone. `silence`: ms since the last heartbeat; Infinity before the first one.
    */
-  returned(node: string, restarted: boolean): void
+  returned(node: string, restarted: boolean, silence: number): void
   /** Two processes use this name, which may be that of the local node. */
   duplicate(node: string): void
   /** The other process with the local name is still there, and older: this one must stop. */
@@ -73,6 +73,8 @@ type HeartbeatRecord = {
   session: string
   instance: string
   started: number
+  /** When `returned` was last called for the node. */
+  returnedAt: number
   otherInstance?: HeartbeatRecord | undefined
 }
 
@@ -80,7 +82,11 @@ const HEARTBEAT_INTERVAL_MS = 1_000
 /** Minimum time between two heartbeats sent as greetings to new nodes. */
 const GREETING_INTERVAL_MS = 50
 const MEMBERS_TIMEOUT_MS = 500
+/** Less than a heartbeat interval: a node whose server restarts each second is not missed. */
+const MIN_RETURN_INTERVAL_MS = 500
 const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
+/** A check that is later means that this process was paused. */
+const MAX_CHECK_INTERVAL_MS = 2 * HEARTBEAT_INTERVAL_MS
 /** Four heartbeats. */
 const DOWN_AFTER_MS = 4_000
 /** After this silence the record of a node is deleted. */
@@ -91,13 +97,16 @@ const MAX_DUPLICATES = 100
 
 export class Peers {
   readonly #options: PeersOptions
-  readonly #instance = randomUUID()
+  /** Of this process; in its heartbeats. */
+  readonly instance = randomUUID()
   readonly #timers: Timers
   readonly #started: number
   /** Processes that were reported as duplicates. */
   readonly #duplicates = new Set<string>()
   readonly #heartbeats = new Map<string, HeartbeatRecord>()
   readonly #up = new Set<string>()
+  /** When the silence of the nodes was checked last. */
+  #checkedAt = 0
   #stopHeartbeats: (() => void) | undefined
   /** Set while the greeting interval lasts. */
   #cancelGreeting: (() => void) | undefined
@@ -117,9 +126,20 @@ export class Peers {
     this.sendHeartbeat()
   }
 
+  /** `start` may be called again. */
   close(): void {
     this.#stopHeartbeats?.()
     this.#cancelGreeting?.()
+    this.#cancelGreeting = undefined
+  }
+
+  /** Forgets all nodes, because this one takes no part for some time; reports those that were up as down. */
+  reset(): void {
+    const up = [...this.#up]
+    this.#up.clear()
+    this.#heartbeats.clear()
+    this.#duplicates.clear()
+    for (const node of up) this.#options.listener.down(node)
   }
 
   isUp(node: string): boolean {
@@ -226,7 +246,7 @@ export class Peers {
           system_info: this.#systemInfo(),
         }
       case 'describe_all':
-        return describeAll(await host.describe())
+        return toTablesMessage(await host.describe())
       case 'add_node':
       case 'update_node':
       case 'remove_node':
@@ -251,11 +271,15 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.#instance, started: this.#started, session: mesh.session, streams }))
+      mesh.announce(encode({ node, instance: this.instance, started: this.#started, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
     const now = this.#timers.elapsed()
+    // After a pause of this process the heartbeats of that time are still to be read.
+    const wasPaused = now - this.#checkedAt > MAX_CHECK_INTERVAL_MS
+    this.#checkedAt = now
+    if (wasPaused) return
     for (const [each, { receivedAt }] of this.#heartbeats) {
       if (now - receivedAt > DOWN_AFTER_MS && this.#up.delete(each)) this.#options.listener.down(each)
       if (now - receivedAt > EXPIRE_AFTER_MS) this.#heartbeats.delete(each)
@@ -272,7 +296,9 @@ export class Peers {
     const known = this.#heartbeats.get(node)
     if (!known && this.#heartbeats.size >= MAX_NODES) return
     if (!known) this.#greet()
-    const record: HeartbeatRecord = { receivedAt: this.#timers.elapsed(), session, instance, started }
+    const now = this.#timers.elapsed()
+    const returnedAt = known?.returnedAt ?? Number.NEGATIVE_INFINITY
+    const record: HeartbeatRecord = { receivedAt: now, session, instance, started, returnedAt }
     this.#heartbeats.set(node, record)
     if (known)
       record.otherInstance = known.instance === instance ? known.otherInstance : { ...known, otherInstance: undefined }
@@ -282,13 +308,34 @@ export class Peers {
     )
       this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
-    if (restarted || record.receivedAt - known.receivedAt > MISSED_HEARTBEAT_MS) listener.returned(node, restarted)
+    const silence = now - (known?.receivedAt ?? Number.NEGATIVE_INFINITY)
+    if (restarted || silence > MISSED_HEARTBEAT_MS)
+      this.#onReturn(node, record, { restarted, silence, previousSession: known?.session })
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+  }
+
+  /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */
+  #onReturn(
+    node: string,
+    record: HeartbeatRecord,
+    {
+      restarted,
+      silence,
+      previousSession = '',
+    }: { restarted: boolean; silence: number; previousSession: string | undefined },
+  ): void {
+    if (record.receivedAt - record.returnedAt < MIN_RETURN_INTERVAL_MS) {
+      // The next heartbeat shows the restart again.
+      record.session = previousSession
+      return
+    }
+    record.returnedAt = record.receivedAt
+    this.#options.listener.returned(node, restarted, silence)
   }
 
   /** A new node has not received a local heartbeat yet. The first one gets it at once, others within the interval share one. */
@@ -311,9 +358,9 @@ export class Peers {
    */
   #onDuplicateHeartbeat(other: Heartbeat): void {
     const { listener, node } = this.#options
-    if (other.instance === this.#instance) return
+    if (other.instance === this.instance) return
     if (!this.#duplicates.has(other.instance)) this.#reportDuplicate(node, other.instance)
-    else if (isEarlier(other, { instance: this.#instance, started: this.#started })) listener.superseded()
+    else if (isEarlier(other, { instance: this.instance, started: this.#started })) listener.superseded()
   }
 
   /**
@@ -345,19 +392,4 @@ export function toClusterError(error: unknown, operation: string, node: string):
   if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
   if (code === 'aborted') return clusterErrorFrom(error, 'aborted', operation)
   return clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
-}
-
-/** HarperDB's answer to describe_all: database, table, description. */
-function describeAll(tables: TableDescription[]): TablesMessage {
-  const databases: TablesMessage = Object.create(null)
-  for (const { database, table, primaryKey, attributes } of tables) {
-    databases[database] ??= Object.create(null) as TablesMessage[string]
-    databases[database]![table] = {
-      schema: database,
-      name: table,
-      hash_attribute: primaryKey,
-      attributes: attributes.map((attribute) => ({ attribute })),
-    } as TablesMessage[string][string]
-  }
-  return databases
 }

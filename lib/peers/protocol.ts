@@ -3,6 +3,7 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import type { TableDescription } from '../host/host.ts'
 import { fieldSchemas } from '../manifest/subscription.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
@@ -34,7 +35,14 @@ const RevisionType = Type.String({ pattern: '^([0-9a-f]{12}-[0-9a-f]{6}-.+)?$' }
 /** Not in HarperDB: a register as its receiver holds it. */
 const RegisterEntryType = Type.Intersect([
   SubscriptionType,
-  Type.Object({ removed: Type.Boolean(), revision: RevisionType }),
+  Type.Object({
+    removed: Type.Boolean(),
+    revision: RevisionType,
+    /** When the receiver's subscription was made, in ms since 1970: it begins there if it has no position. */
+    since: Type.Optional(Type.Number({ minimum: 0 })),
+    /** In an answer: why the sender cannot accept this subscription now. */
+    refused: Type.Optional(Type.String()),
+  }),
 ])
 
 const RequestType = Type.Object({
@@ -130,3 +138,18 @@ export const decodeHeartbeat = createDecoder(createReader<Heartbeat>(Compile(Hea
 export const readStatus = createReader<StatusMessage>(Compile(StatusType))
 export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
 export const readTables = createReader<TablesMessage>(Compile(TablesType))
+
+/** HarperDB's answer to describe_all: database, table, description. */
+export function toTablesMessage(tables: TableDescription[]): TablesMessage {
+  const databases: TablesMessage = Object.create(null)
+  for (const { database, table, primaryKey, attributes } of tables) {
+    databases[database] ??= Object.create(null) as TablesMessage[string]
+    databases[database]![table] = {
+      schema: database,
+      name: table,
+      hash_attribute: primaryKey,
+      attributes: attributes.map((attribute) => ({ attribute })),
+    } as TablesMessage[string][string]
+  }
+  return databases
+}

@@ -21,16 +21,41 @@ import {
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { BegunSubscriptions } from './begun-subscriptions.ts'
 
 /** Each timestamp is higher than every revision merged before. */
 type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
 
-/** `removed`: the subscription was removed at that revision. The revision '' is lower than any other. */
-export type Register = Subscription & { readonly removed: boolean; readonly revision: Timestamp }
+/**
+ * `removed`: the subscription was removed at that revision. The revision '' is lower than any other. `publishSince` and
+ * `subscribeSince`: since when each direction is on, in ms since 1970: where a side without a position begins to read.
+ */
+export type Register = Subscription & {
+  readonly removed: boolean
+  readonly revision: Timestamp
+  readonly publishSince?: number | undefined
+  readonly subscribeSince?: number | undefined
+}
 
 /** A row of the revision file: the values of a register in the order of `columns`. */
-const columns = ['database', 'table', ...requiredFields, 'removed', 'revision', ...optionalFields] as const
-const fileSchema = Compile(Type.Object({ nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))) }))
+const columns = [
+  'database',
+  'table',
+  ...requiredFields,
+  'removed',
+  'revision',
+  ...optionalFields,
+  'publishSince',
+  'subscribeSince',
+] as const
+/** `node`: the name of the local node. */
+const fileSchema = Compile(
+  Type.Object({
+    node: Type.Optional(Type.String()),
+    nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
+    begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
+  }),
+)
 const registerSchema = Compile(
   Type.Object({
     database: Type.String(),
@@ -38,8 +63,13 @@ const registerSchema = Compile(
     ...fieldSchemas,
     removed: Type.Boolean(),
     revision: Type.String(),
+    publishSince: Type.Optional(Type.Number()),
+    subscribeSince: Type.Optional(Type.Number()),
   }),
 )
+
+/** ms of the system's time until the subscriptions that have begun are written. */
+const SAVE_DELAY_MS = 500
 
 /** JSON writes an unset value as null. */
 const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
@@ -50,6 +80,20 @@ function fromRow(row: readonly unknown[]): Register {
   )
   if (!registerSchema.Check(register)) throw new Error('unexpected content')
   return register
+}
+
+/** By node. */
+type ChangedTables = ReadonlyMap<string, readonly TableName[]>
+
+/** A direction that stays on keeps its time. */
+function withTimes(register: Register, now: number, before: Register | undefined): Register {
+  const since = (isOn: boolean, given: number | undefined, known: number | undefined) =>
+    isOn ? (given ?? known ?? now) : undefined
+  return {
+    ...register,
+    publishSince: since(register.publish, register.publishSince, before?.publishSince),
+    subscribeSince: since(register.subscribe, register.subscribeSince, before?.subscribeSince),
+  }
 }
 
 export const removedRegister = ({ database, table }: TableName, revision: Timestamp = ''): Register => ({
@@ -64,20 +108,37 @@ export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revi
   a.removed === b.removed && sameFields(a, b)
 
 export class Registers {
+  /** The subscriptions that have stored a checkpoint. Local: not part of the registers that nodes compare. */
+  readonly begun = new BegunSubscriptions(
+    ({ node, ...table }) => {
+      const register = this.get(node, table)
+      return register !== undefined && !register.removed && register.subscribe
+    },
+    () => this.#saveSoon(),
+  )
   readonly #path: string | undefined
   readonly #clock: RevisionClock
   readonly #logger: Logger
+  /** ms since 1970. */
+  readonly #now: () => number
+  /** Name of the local node. */
+  readonly #node: string
+  /** Subscriptions that were edited while the node was down. */
+  #changedWhileDown: ChangedTables = new Map()
   readonly #nodes = new Map<string, Map<string, Register>>()
   #size = 0
   /** The manifest of the last `sync`. */
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  #delayedSave: NodeJS.Timeout | undefined
 
-  private constructor(path: string | undefined, clock: RevisionClock, logger: Logger) {
+  private constructor(path: string | undefined, node: string, clock: RevisionClock, logger: Logger, now: () => number) {
     this.#path = path
+    this.#node = node
     this.#clock = clock
     this.#logger = logger
+    this.#now = now
   }
 
   /**
@@ -90,27 +151,37 @@ export class Registers {
     manifest: Manifest,
     clock: RevisionClock,
     logger: Logger,
+    timeNow: () => number = Date.now,
   ): Promise<Registers> {
-    const registers = new Registers(path, clock, logger)
+    const registers = new Registers(path, manifest.nodeName, clock, logger, timeNow)
     const wasRead = await registers.#read()
     // Peers whose clocks are ahead may have set some revisions: local changes must get higher ones.
     for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.merge(revision)
     const now = clock.timestamp()
-    registers.#sync(manifest, () => (wasRead ? now : ''))
+    const changed = registers.#sync(manifest, () => (wasRead ? now : ''))
+    if (wasRead) registers.#changedWhileDown = changed
     return registers
   }
 
   /**
-   * Records the revisions of every later commit. `changedLocally` receives each node whose subscriptions were changed here
+   * Records the revisions of every later commit. `changedLocally` receives the subscriptions of each node that were changed here
    * without a negotiation.
    */
-  subscribe(store: Pick<ManifestStore, 'listen'>, changedLocally: (node: string) => void): void {
+  subscribe(
+    store: Pick<ManifestStore, 'listen'>,
+    changedLocally: (node: string, tables: readonly TableName[]) => void,
+  ): void {
     store.listen({
       committed: ({ current, revisions }) => {
         const changed = this.#sync(current, (table) => revisions?.get(tableKey(table)) ?? this.#clock.timestamp())
-        if (!revisions) for (const node of changed) changedLocally(node)
+        if (!revisions) for (const [node, tables] of changed) changedLocally(node, tables)
       },
     })
+  }
+
+  /** Subscriptions, by node, that were edited while the local node was down: no remote node knows of that. */
+  get changedWhileDown(): ChangedTables {
+    return this.#changedWhileDown
   }
 
   /** Every node with registers, including removed ones. */
@@ -142,6 +213,7 @@ export class Registers {
   #delete(node: string, table: TableName): void {
     const ofNode = this.#nodes.get(node)
     if (!ofNode?.delete(tableKey(table))) return
+    this.begun.delete({ ...table, node })
     this.#size--
     if (ofNode.size === 0) this.#nodes.delete(node)
   }
@@ -158,19 +230,21 @@ export class Registers {
     const ofNode = this.#nodes.get(node) ?? new Map<string, Register>()
     this.#nodes.set(node, ofNode)
     const before = ofNode.size
-    ofNode.set(tableKey(register), register)
+    ofNode.set(tableKey(register), withTimes(register, this.#now(), ofNode.get(tableKey(register))))
     this.#size += ofNode.size - before
+    if (register.removed || !register.subscribe)
+      this.begun.delete({ node, database: register.database, table: register.table })
     this.#save()
   }
 
-  /** Records the subscriptions that differ from the last synced manifest. Returns the nodes with changed registers. */
-  #sync(manifest: Manifest, revisionOf: (table: TableName) => Timestamp): string[] {
-    const changed = new Set<string>()
+  /** Records the subscriptions that differ from the last synced manifest. Returns those that changed. */
+  #sync(manifest: Manifest, revisionOf: (table: TableName) => Timestamp): ChangedTables {
+    const changed = new Map<string, TableName[]>()
     const put = (node: string, value: Register) => {
       const known = this.get(node, value)
       if (known && sameValue(known, value)) return
       this.set(node, { ...value, revision: revisionOf(value) })
-      changed.add(node)
+      changed.set(node, [...(changed.get(node) ?? []), value])
     }
     const before = new Map<string, readonly TableName[]>(
       this.#syncedManifest?.nodes.map(({ name, subscriptions }) => [name, subscriptions]) ??
@@ -188,11 +262,12 @@ export class Registers {
     }
     for (const [node, tables] of before) for (const each of tables) put(node, removedRegister(each))
     this.#syncedManifest = manifest
-    return [...changed]
+    return changed
   }
 
   /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
   async flush(): Promise<void> {
+    if (this.#delayedSave) this.#save()
     await this.#writing
   }
 
@@ -201,7 +276,11 @@ export class Registers {
     try {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
+      if (value.node !== undefined && value.node !== this.#node)
+        this.#logger.warn({ previous: value.node, node: this.#node }, 'the node was renamed')
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
+      for (const [node, tables] of Object.entries(value.begun ?? {}))
+        for (const [database, table] of tables) this.begun.add({ node, database, table })
       return true
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
@@ -213,7 +292,14 @@ export class Registers {
     }
   }
 
+  /** Many subscriptions begin at once. After a crash before the write, the next start of the subscription notes it. */
+  #saveSoon(): void {
+    this.#delayedSave ??= setTimeout(() => this.#save(), SAVE_DELAY_MS).unref()
+  }
+
   #save(): void {
+    clearTimeout(this.#delayedSave)
+    this.#delayedSave = undefined
     this.#dirty = true
     this.#writing ??= this.#write().finally(() => {
       this.#writing = undefined
@@ -233,7 +319,7 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeFileAtomic(this.#path, JSON.stringify({ nodes }))
+        await writeFileAtomic(this.#path, JSON.stringify({ node: this.#node, nodes, begun: this.begun }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }

@@ -14,10 +14,12 @@ import { type Registers, sameValue } from './registers.ts'
 import { MAX_CONCURRENT_STREAMS, type Tables, type TablesByKey } from './tables.ts'
 import { fromWire, type RegisterChange } from './wire-subscription.ts'
 
+export type UndoStart = () => Promise<void>
+
 /** Where subscriptions begin to read. */
 export interface SubscriptionStarts {
-  setStart(source: RemoteTable, startTime?: string): Promise<void>
-  clearStart(source: RemoteTable): Promise<void>
+  /** `since`: when the subscription was made, in ms since 1970. Resolves with a function that undoes this, for a request that fails. */
+  setStart(source: RemoteTable, startTime?: string, since?: number): Promise<UndoStart>
 }
 
 export type Progress = (done: number, total: number) => void
@@ -41,8 +43,16 @@ type CommitWinningOptions = { dropEmpty?: boolean; user?: string | undefined }
 /** Limits what remote nodes can add. Local requests and the configuration file may exceed it. */
 const MAX_REGISTERS = 100_000
 
+const TOO_MANY = 'there are too many subscriptions already'
+const REVISION_AHEAD = 'its revision lies too far in the future: compare the clocks of both nodes'
+
+/** Why subscriptions of a remote node cannot be accepted now, by `tableKey`. */
+export type Refusals = ReadonlyMap<string, string>
+
 export class Takeover {
   readonly #options: TakeoverOptions
+  /** The reasons that were logged, by node and `tableKey`. */
+  readonly #loggedRefusals = new Map<string, string>()
   readonly #mutex = new KeyedMutex()
 
   constructor(options: TakeoverOptions) {
@@ -55,9 +65,9 @@ export class Takeover {
   }
 
   /**
-   * Stores where each subscription starts, then commits the changes that still win. Clears the starts of subscriptions that were
-   * not committed. Runs one at a time for each node; `changes` is
-   * called when it is this one's turn.
+   * Stores where each subscription starts, then commits the changes that still win. Undoes the starts of those that were not
+   * committed. With `dropEmpty` a node without subscriptions is removed. Runs one at a time for each node; `changes` is called when
+   * it is this one's turn.
    */
   commitWinning(
     node: string,
@@ -67,33 +77,38 @@ export class Takeover {
   ): Promise<void> {
     return this.#mutex.run(node, async () => {
       const winning = () => changes().filter((each) => this.#wins(node, each))
-      const started: RemoteTable[] = []
+      /** By `tableKey`. */
+      const undo = new Map<string, UndoStart>()
       try {
-        await this.#setStarts(node, winning(), started)
-        await this.#commit(node, winning, cause, { dropEmpty, user })
+        await this.#setStarts(node, winning(), undo)
+        for (const committed of await this.#commit(node, winning, cause, { dropEmpty, user })) undo.delete(committed)
       } finally {
-        await this.#clearUnused(node, started)
+        for (const undoStart of undo.values()) await undoStart().catch((error) => this.#reportUndo(node, error))
       }
     })
   }
 
-  async #setStarts(node: string, changes: readonly RegisterChange[], started: RemoteTable[]): Promise<void> {
+  #reportUndo(node: string, error: unknown): void {
+    this.#options.logger.warn({ peer: node, reason: reasonOf(error) }, 'start of a failed request not undone')
+  }
+
+  async #setStarts(node: string, changes: readonly RegisterChange[], undo: Map<string, UndoStart>): Promise<void> {
     const { starts, progress } = this.#options
     const subscribed = changes.filter(({ subscribe }) => subscribe)
-    const setStart = async ({ database, table, startTime }: RegisterChange) => {
+    const setStart = async ({ database, table, startTime, subscribeSince }: RegisterChange) => {
       const source = { node, database, table }
-      started.push(source)
-      await starts.setStart(source, startTime)
+      undo.set(tableKey(source), await starts.setStart(source, startTime, subscribeSince))
     }
     await forEachConcurrently(subscribed, MAX_CONCURRENT_STREAMS, setStart, progress(node, 'start'))
   }
 
+  /** Resolves with the keys of the tables that were committed. */
   async #commit(
     node: string,
     winning: () => readonly RegisterChange[],
     cause: ChangeCause,
     { dropEmpty, user }: CommitWinningOptions,
-  ): Promise<void> {
+  ): Promise<string[]> {
     const revisions = new Map<string, Timestamp>()
     await this.#options.store.commit(
       (current) => {
@@ -106,26 +121,57 @@ export class Takeover {
       cause,
       { revisions, user },
     )
+    return [...revisions.keys()]
   }
 
-  async #clearUnused(node: string, started: readonly RemoteTable[]): Promise<void> {
-    const { store, starts } = this.#options
-    const subscriptions = findNode(store.manifest, node)?.subscriptions ?? []
-    const used = new Set(subscriptions.filter(({ subscribe }) => subscribe).map(tableKey))
-    for (const source of started) if (!used.has(tableKey(source))) await starts.clearStart(source).catch(() => {})
-  }
-
-  /** Commits those entries of a remote node that win and whose tables exist or can be created here. */
-  async mergeEntries(node: string, entries: readonly RegisterEntry[]): Promise<void> {
+  /**
+   * Commits those entries of a remote node that win and whose tables exist or can be created here. Resolves with the reasons of those
+   * that win and cannot be accepted now, by `tableKey`. Rejects as the host does.
+   */
+  async mergeEntries(node: string, entries: readonly RegisterEntry[]): Promise<Refusals> {
+    this.#options.tables.observe(node, entries)
+    const refusals = new Map<string, string>()
+    const refuse = (table: TableName, reason: string) => void refusals.set(tableKey(table), reason)
     const changes: RegisterChange[] = []
     const tables: TablesByKey = entries.length > 0 ? await this.#options.tables.local() : new Map()
     const named = entries.map((entry) => ({ ...fromWire(entry, entry.revision), entry }))
-    for (const { entry, ...change } of this.withinLimit(node, named)) {
-      const accepted = this.observe(entry.revision)
-      if (accepted && this.#wins(node, change) && (change.removed || (await this.#canAccept(entry, tables))))
-        changes.push(change)
+    const allowed = new Set(this.withinLimit(node, named))
+    for (const each of named) {
+      const { entry, ...change } = each
+      if (!allowed.has(each)) refuse(change, TOO_MANY)
+      else if (!this.observe(entry.revision)) refuse(change, REVISION_AHEAD)
+      else if (this.#wins(node, change)) {
+        const reason = change.removed ? undefined : await this.#reasonAgainst(node, entry, tables)
+        if (reason === undefined) changes.push(change)
+        else refuse(change, reason)
+      }
     }
-    await this.commitWinning(node, () => changes, 'peer', { dropEmpty: true })
+    try {
+      if (changes.length > 0 || this.#isEmpty(node))
+        await this.commitWinning(node, () => changes, 'peer', { dropEmpty: true })
+    } catch (error) {
+      for (const each of changes) if (this.#wins(node, each)) refuse(each, reasonOf(error))
+    }
+    this.#logRefusals(node, named, refusals)
+    return refusals
+  }
+
+  #isEmpty(node: string): boolean {
+    return findNode(this.#options.store.manifest, node)?.subscriptions.length === 0
+  }
+
+  /** Logs each reason once, although the remote node asks again and again. */
+  #logRefusals(node: string, tables: readonly TableName[], refusals: Refusals): void {
+    for (const { database, table } of tables) {
+      const key = tableKey({ database, table })
+      const logged = JSON.stringify([node, key])
+      const reason = refusals.get(key)
+      if (reason === undefined) this.#loggedRefusals.delete(logged)
+      else if (this.#loggedRefusals.get(logged) !== reason) {
+        if (this.#loggedRefusals.size < MAX_REGISTERS) this.#loggedRefusals.set(logged, reason)
+        this.#options.logger.warn({ peer: node, database, table, reason }, 'subscription not taken over yet')
+      }
+    }
   }
 
   /** Drops new subscriptions beyond the limit. The oldest removed registers make room; known subscriptions need none. */
@@ -157,15 +203,13 @@ export class Takeover {
     }
   }
 
-  /** False, and logged, when the table is missing on both nodes or differs: the subscription stays pending. */
-  async #canAccept(entry: RegisterEntry, tables: TablesByKey): Promise<boolean> {
+  /** The reason when the table is missing on both nodes, differs, or cannot be created. */
+  async #reasonAgainst(node: string, entry: RegisterEntry, tables: TablesByKey): Promise<string | undefined> {
     try {
-      await this.#options.tables.prepare([entry], tables)
-      return true
+      await this.#options.tables.prepare(node, [entry], tables)
+      return undefined
     } catch (error) {
-      const { schema: database, table } = entry
-      this.#options.logger.warn({ database, table, reason: reasonOf(error) }, 'subscription not taken over yet')
-      return false
+      return reasonOf(error)
     }
   }
 }

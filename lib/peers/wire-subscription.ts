@@ -27,11 +27,19 @@ export const toEntry = (register: Register, described: TableDescription | undefi
   ...toWire(register, described),
   removed: register.removed,
   revision: register.revision,
+  ...(register.publishSince === undefined ? {} : { since: register.publishSince }),
 })
 
 /** An invalid start time is ignored. */
 export const fromWire = (
-  { schema, table, start_time, removed = false, ...subscription }: WireSubscription & { removed?: boolean },
+  {
+    schema,
+    table,
+    start_time,
+    removed = false,
+    since,
+    ...subscription
+  }: WireSubscription & Partial<Pick<RegisterEntry, 'removed' | 'since'>>,
   revision: Timestamp,
 ): RegisterChange => ({
   database: schema,
@@ -39,6 +47,7 @@ export const fromWire = (
   ...pickFields(subscription),
   removed,
   revision,
+  ...(since === undefined || !subscription.subscribe ? {} : { subscribeSince: since }),
   ...(start_time && !Number.isNaN(Date.parse(start_time)) ? { startTime: start_time } : {}),
 })
 

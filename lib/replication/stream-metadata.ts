@@ -3,7 +3,7 @@
 
 import type { GapReason } from '../events/events.ts'
 import type { SequenceRange } from '../host/host.ts'
-import type { TableName } from '../mesh/mesh.ts'
+import { MeshError, type TableName } from '../mesh/mesh.ts'
 import { addRange } from './applied-ranges.ts'
 
 /** An epoch of a stream begins at sequence `from`. `last` is the highest acknowledged sequence of an epoch that has ended. */
@@ -34,6 +34,32 @@ export const parseStreamMetadata = (description: string): StreamMetadata => ({
   })),
   purged: [...description.matchAll(/\bpurged=(\d+)\.\.(\d+)/g)].map(([, from, to]) => [Number(from), Number(to)]),
 })
+
+/** nats-server stores 4 KB. Other implementations of the mesh may store more. */
+const MAX_DESCRIPTION_LENGTH = 16_384
+
+/**
+ * The description of a remote node's stream. Rejects one that no writer produces: a subscriber moves from epoch to epoch, so a
+ * repeated epoch would never end. Epochs need not be sorted by `from`: a store that kept a description but lost its messages
+ * begins the next epoch at 1 again. Throws a MeshError.
+ */
+export function readStreamMetadata(description: string): StreamMetadata {
+  const reject = (reason: string) => new MeshError('rejected', `the description of the stream is invalid: ${reason}`)
+  if (description.length > MAX_DESCRIPTION_LENGTH) throw reject(`it has ${description.length} characters`)
+  const metadata = parseStreamMetadata(description)
+  const { epochs, purged } = metadata
+  const names = new Set<string>()
+  for (const { epoch } of epochs) {
+    if (names.has(epoch)) throw reject(`it repeats epoch '${epoch}'`)
+    names.add(epoch)
+  }
+  const numbers = [...epochs.flatMap(({ from, last = 0 }) => [from, last]), ...purged.flat()]
+  const unsafe = numbers.find((each) => !Number.isSafeInteger(each))
+  if (unsafe !== undefined) throw reject(`${unsafe} is not a sequence`)
+  const reversed = purged.find(([from, to]) => from > to)
+  if (reversed) throw reject(`it has a purged range from ${reversed[0]} to ${reversed[1]}`)
+  return metadata
+}
 
 /** The epoch of the message that follows `sequence`; '' when there are no epochs. */
 export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string =>

@@ -319,7 +319,13 @@ describe('errors and rules over HTTP', () => {
 
   async function connectionsOf(node: NodeProcess) {
     const { connections } = await node.operation<{ connections: Connection[] }>({ operation: 'cluster_status' })
-    return connections.map(({ node_name, subscriptions }) => ({ node_name, subscriptions }))
+    return connections.map(({ node_name, subscriptions }) => ({
+      node_name,
+      // `state` and `reason` are there while a subscription is not in effect, such as right after a peer was away.
+      subscriptions: subscriptions.map(
+        ({ state: _, reason: __, ...each }: object & { state?: string; reason?: string }) => each,
+      ),
+    }))
   }
 
   /** Everything that an operation can change on a node, including the bytes of its file. */
@@ -480,9 +486,10 @@ describe('errors and rules over HTTP', () => {
 
   test('all tables exist on neither node', () =>
     changesNothing(async () => {
+      const reason = 'the table exists on neither node'
       const skipped = [
-        { ...dog, table: 'nowhere' },
-        { ...dog, schema: 'data', table: 'dog' },
+        { ...dog, table: 'nowhere', reason },
+        { ...dog, schema: 'data', table: 'dog', reason },
       ]
       const { schema: _, ...anywhere } = dog
       const subscriptions = [{ ...dog, table: 'nowhere' }, anywhere]
@@ -506,13 +513,14 @@ describe('errors and rules over HTTP', () => {
   test('some tables exist on neither node', async () => {
     const nowhere = { ...dog, table: 'nowhere' }
     const one = { ...dog, publish: false }
+    const skipped = [{ ...nowhere, reason: 'the table exists on neither node' }]
     const request = { node_name: 'node3', subscriptions: [nowhere, one] }
     const { status, body } = await node1.request({ operation: 'add_node', ...request })
-    assert.deepEqual({ status, body }, { status: 200, body: { message: some, added: [one], skipped: [nowhere] } })
+    assert.deepEqual({ status, body }, { status: 200, body: { message: some, added: [one], skipped } })
     for (const operation of ['update_node', 'set_node_replication'])
       assert.deepEqual(await node1.request({ operation, ...request }), {
         status: 200,
-        body: { message: some, updated: [one], skipped: [nowhere] },
+        body: { message: some, updated: [one], skipped },
       })
     assert.deepEqual(await connectionsOf(node3), [
       { node_name: 'node1', subscriptions: [{ ...dog, subscribe: false }] },
@@ -525,16 +533,20 @@ describe('errors and rules over HTTP', () => {
     await createTable(node1, 'differs')
     await createTable(node3, 'differs', 'name')
     const differs = { ...dog, table: 'differs' }
+    const reason = "its primary key is 'id' on the local node and 'name' on the remote node"
     const ask = (...subscriptions: object[]) =>
       node1.request({ operation: 'add_node', node_name: 'node3', subscriptions })
     await changesNothing(async () => {
       const message =
         'Unable to create subscriptions due to schema and/or tables not existing on the local or remote node'
-      assert.deepEqual(await ask(differs), { status: 200, body: { message, added: [], skipped: [differs] } })
+      assert.deepEqual(await ask(differs), {
+        status: 200,
+        body: { message, added: [], skipped: [{ ...differs, reason }] },
+      })
     })
     assert.deepEqual(await ask(differs, dog), {
       status: 200,
-      body: { message: some, added: [dog], skipped: [differs] },
+      body: { message: some, added: [dog], skipped: [{ ...differs, reason }] },
     })
     await node1.operation({ operation: 'remove_node', node_name: 'node3' })
   })

@@ -183,7 +183,17 @@ const subscription = (
 })
 
 const route = ({ ports }: NodeProcess): Route => ({ host: '127.0.0.1', port: ports.cluster })
-const status = (node: NodeProcess) => node.operation<Status>(reference.cluster_status.body)
+/** Without `state` and `reason` of subscriptions that are not in effect at this moment, which the reference does not have. */
+async function status(node: NodeProcess): Promise<Status> {
+  const answer = await node.operation<Status>(reference.cluster_status.body)
+  const connections = answer.connections.map((connection) => ({
+    ...connection,
+    subscriptions: connection.subscriptions.map(
+      ({ state: _, reason: __, ...each }: Subscription & { state?: string; reason?: string }) => each,
+    ),
+  }))
+  return { ...answer, connections }
+}
 const network = (node: NodeProcess, more: object = {}) =>
   node.operation<Network>({ ...reference.cluster_network.body, ...more })
 
@@ -494,7 +504,9 @@ describe('three nodes answer as the reference says', () => {
     })
     assert.equal(message, reference.configure_cluster.answer.message)
     assert.deepEqual(connections[0]!.subscriptions.added, [subscription('dog', 'subscribe')])
-    assert.deepEqual(connections[0]!.subscriptions.skipped, [nowhere])
+    assert.deepEqual(connections[0]!.subscriptions.skipped, [
+      { ...nowhere, reason: 'the table exists on neither node' },
+    ])
     await assertMirrored(node1, node2, [subscription('dog', 'subscribe')])
   })
 

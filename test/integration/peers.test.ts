@@ -85,7 +85,7 @@ describe('liveness', { concurrency: true }, () => {
     for (const pid of servers) await eventually('its servers end', async () => !(await isRunning(pid)))
     assert.ok(reported(third, /two processes/) && !reported(first, /used this node name first/))
     const asked = later.cluster.updateNode({ node_name: 'node2', subscriptions: both })
-    await assert.rejects(asked, { code: 'mesh_unavailable' })
+    await assert.rejects(asked, { code: 'node_superseded' })
     await subscribe(third, first, { dog: 'both' })
     await write(first, 'dog', 'one')
     await eventually('the first one goes on', () => third.host.applied.includes('one'))

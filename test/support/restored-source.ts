@@ -13,6 +13,7 @@ import { parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import type { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
+import { Begun, sourceTables } from './begun.ts'
 import { eventually } from './cluster.ts'
 import { insert, MemoryHost } from './memory-host.ts'
 import { copyDatabase } from './memory-host-copy.ts'
@@ -97,7 +98,9 @@ export class RestoredSource {
       logger: silentLogger,
       relayEnabled: false,
       relay() {},
-      restoreTable: async () => {},
+      begun: new Begun(),
+      sourceTables,
+      maxApplyAttempts: 0,
       progress: () => () => {},
       requestTimeout: 1_000,
       maxBatch: 10,
@@ -156,7 +159,7 @@ export class RestoredSource {
     if (wipe) this.network.wipeDisk('node1')
     this.mayRepeat ||= back || wipe
     await this.#openSource()
-    this.#replicator.restart('node1')
+    this.#replicator.onPeerReturned('node1', { restarted: true, silence: 0 })
   }
 
   copyDatabase(): void {
@@ -177,7 +180,7 @@ export class RestoredSource {
     this.#lostAcknowledgements = 0
     this.host.release()
     this.network.heal()
-    this.#replicator.restart('node1')
+    this.#replicator.onPeerReturned('node1', { restarted: true, silence: 0 })
     let reason = ''
     await eventually(
       () => `the subscriber is at the end: ${reason}`,

@@ -15,8 +15,9 @@ import {
   errors,
   type Transaction,
 } from '../../lib/index.ts'
+import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
-import { TestCluster, temporaryDirectory } from '../support/cluster.ts'
+import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
 
@@ -45,6 +46,13 @@ async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
   const node1 = await scene.start('node1', { options })
   const node2 = await scene.start('node2')
   return { network: scene.network, node1, node2 }
+}
+
+/** Two nodes that replicate the table `dog` both ways. */
+async function linkedPair(test: TestContext, options: Partial<ClusterOptions> = {}) {
+  const { node1, node2 } = await pair(test, options)
+  await node1.cluster.addNode(withNode2)
+  return { node1, node2 }
 }
 
 const never = new Promise<never>(() => {})
@@ -92,6 +100,19 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async subscription_not_found(test) {
     const { cluster } = await alone(test)
     return cluster.quarantine.replay({ node: 'node2', ...dog })
+  },
+  async subscription_not_stalled(test) {
+    const { node1 } = await linkedPair(test)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
+  },
+  async quarantine_full(test) {
+    const { node1, node2 } = await linkedPair(test, { maxQuarantined: 0 })
+    node1.host.beforeApply = ({ transactions }) => {
+      if (transactions.length > 0) throw new Error('refused')
+    }
+    await node2.write(['a'])
+    await eventually('it is refused', () => node1.of(node2).refused)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
   },
   async transaction_too_large(test) {
     const { host, mesh } = await alone(test)
@@ -143,6 +164,16 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.cluster.addNode(withNode2)
   },
+  async node_superseded(test) {
+    const { network, node1 } = await pair(test)
+    const other = network.mesh()
+    await other.open('other', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
+    await eventually('node1 stands down', () => {
+      other.announce(encode({ node: 'node1', instance: 'other', started: 0, session: '', streams: [] }))
+      return node1.cluster.state === 'superseded'
+    })
+    return node1.cluster.addNode(withNode2)
+  },
   async publish_timeout(test) {
     const { network, node1 } = await pair(test, { publishTimeout: 100 })
     network.crash('node1')
@@ -177,6 +208,21 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const files = await cluster.prepare('node1', { clustering: { enabled: false } })
     await cluster.open(files)
     return cluster.open(files)
+  },
+  async directory_in_use(test) {
+    const [directory, remove] = await temporaryDirectory()
+    test.after(remove)
+    const section = JSON.stringify({ clustering: { enabled: true, nodeName: 'node1' } })
+    const files = ['one.yaml', 'two.yaml'].map((name) => join(directory, name))
+    for (const configFile of files) {
+      await writeFile(configFile, section)
+      const cluster = await ClusterManager.open({
+        configFile,
+        host: new MemoryHost(),
+        mesh: new MemoryNetwork().mesh(),
+      })
+      test.after(() => cluster.close())
+    }
   },
   async config_unwritable(test) {
     const cluster = TestCluster.for(test)

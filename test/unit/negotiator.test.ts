@@ -37,11 +37,14 @@ function open(describe: () => Promise<never[]>, size = 0) {
       isUp: () => true,
     } as never,
     streams: { ensure: async () => {} },
-    starts: { setStart: async () => {}, clearStart: async () => {} },
+    starts: { setStart: async () => async () => {} },
+    refused: () => {},
     registers: {
+      changedWhileDown: new Map(),
       forNode: () => [],
       get: () => undefined,
       set: () => {},
+      begun: { has: () => false },
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
     clock: { timestamp: () => '1', merge: () => true },
@@ -54,6 +57,8 @@ function open(describe: () => Promise<never[]>, size = 0) {
       },
     } as never,
     nameFault: () => undefined,
+    tableCreated() {},
+    sourceKeysKnown() {},
     logger: silentLogger,
   })
   return { negotiator, asked, manifest: () => manifest }

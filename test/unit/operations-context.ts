@@ -44,6 +44,7 @@ export class Fakes {
   peers = new Map<string, PeerStatus>()
   /** By `node table`. */
   losses = new Map<string, { gaps: number; lost: number }>()
+  problems = new Map<string, { state: string; reason: string }>()
   members: () => Promise<Member[]> = async () => []
 
   async subscribe(
@@ -57,7 +58,9 @@ export class Fakes {
     const failure = this.failures.get(node)
     if (failure) throw failure
     const agreed = desired.filter(({ table }) => !this.unknownTables.has(table))
-    const skipped = desired.filter(({ table }) => this.unknownTables.has(table))
+    const skipped = desired
+      .filter(({ table }) => this.unknownTables.has(table))
+      .map((each) => ({ ...each, reason: 'the table exists on neither node' }))
     const { replace = false } = options
     if (agreed.length > 0) await store.commit((current) => setSubscriptions(current, node, agreed, { replace }), 'api')
     return { agreed, skipped }
@@ -96,6 +99,7 @@ export async function openContext(test: TestContext, text = enabledText) {
         fakes.calls.push(['purge', ...call])
       },
       losses: ({ node, table }: RemoteTable) => fakes.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
+      problem: ({ node, table }: RemoteTable) => fakes.problems.get(`${node} ${table}`),
     },
   } as unknown as OperationContext
   return { context, store, path, fakes, listener }

@@ -77,12 +77,12 @@ describe('add_node', () => {
       message:
         'Some subscriptions were unsuccessful due to schema and/or tables not existing on the local or remote node',
       added: [dog],
-      skipped: [cat],
+      skipped: [{ ...cat, reason: 'the table exists on neither node' }],
     })
     assert.deepEqual(await execute(context, { ...request, node_name: 'node3', subscriptions: [cat] }, superUser), {
       message: 'Unable to create subscriptions due to schema and/or tables not existing on the local or remote node',
       added: [],
-      skipped: [cat],
+      skipped: [{ ...cat, reason: 'the table exists on neither node' }],
     })
     assert.deepEqual(names(context.store.manifest.nodes), ['node2'])
   })
@@ -176,7 +176,7 @@ describe('update_node and set_node_replication', () => {
     assert.deepEqual(await run('update_node', cat), {
       message: 'Unable to update subscriptions due to schema and/or tables not existing on the local or remote node',
       updated: [],
-      skipped: [cat],
+      skipped: [{ ...cat, reason: 'the table exists on neither node' }],
     })
     assert.deepEqual(
       fakes.calls.map((call) => (call[3] as { operation: string }).operation),
@@ -283,7 +283,10 @@ describe('configure_cluster', () => {
       'Unable to create subscriptions due to schema and/or tables not existing on the local or remote node'
     assert.deepEqual(
       (answer as { connections: unknown[] }).connections,
-      ['x', 'y'].map((node_name) => ({ node_name, subscriptions: { message, added: [], skipped: [cat] } })),
+      ['x', 'y'].map((node_name) => ({
+        node_name,
+        subscriptions: { message, added: [], skipped: [{ ...cat, reason: 'the table exists on neither node' }] },
+      })),
     )
     assert.deepEqual(store.manifest.nodes, [])
   })

@@ -8,6 +8,7 @@ import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
+import { sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
@@ -47,11 +48,13 @@ async function start(test: TestContext) {
     logger: silentLogger,
     relayEnabled: false,
     relay() {},
-    restoreTable: async () => {},
+    begun: { has: () => false, add() {} },
+    sourceTables,
     progress: () => () => {},
     requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,
+    maxApplyAttempts: 0,
   })
   test.after(async () => {
     await replicator.close()
@@ -140,15 +143,39 @@ describe('the start of a subscription', concurrently, () => {
     assert.equal((await stored())?.sequence, 3)
   })
 
-  it('is cleared unless the subscription runs', async (test) => {
+  it('is deleted when its request fails, unless the subscription runs', async (test) => {
     const { replicator, stored } = await start(test)
-    await replicator.setStart(source)
-    await replicator.clearStart(source)
+    const undo = await replicator.setStart(source)
+    await undo()
     assert.equal(await stored(), undefined)
+    const undoLater = await replicator.setStart(source)
+    await replicator.reconcile(subscribed)
+    await undoLater()
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+  })
+
+  it('of another request stays when a request fails', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    stream.last = 5
+    await replicator.setStart(source)
+    stream.last = 9
+    const undo = await replicator.setStart(source)
+    await undo()
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5 })
+  })
+
+  it('of a running subscription is restored when the request for another one fails', async (test) => {
+    const { stream, replicator, stored } = await start(test)
+    stream.last = 5
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
-    await replicator.clearStart(source)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+    await stream.reader(0)
+    Object.assign(stream, { first: 9, last: 9 })
+    const undo = await replicator.setStart(source, '2026-01-01T00:00:00.000Z')
+    assert.equal((await stored())?.sequence, 8)
+    await undo()
+    const restored = (await stored())!
+    assert.deepEqual([restored.sequence, restored.startTime], [5, undefined])
   })
 })
 
@@ -218,22 +245,28 @@ describe('a subscription that stays', concurrently, () => {
     assert.deepEqual([stream.readers.length, reader.lost], [1, false])
   })
 
-  it('reads again at once after every server restart, and with intervals on suspicion', async (test) => {
+  it('reads again at once after every server restart, and with intervals after a long silence', async (test) => {
     const { stream, replicator } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
+    const returned = (node: string, restarted: boolean, silence: number) =>
+      replicator.onPeerReturned(node, { restarted, silence })
     for (let times = 0; times < 3; times++) {
       const reader = await stream.reader(times)
       await new Promise((resolve) => setImmediate(resolve))
-      replicator.restart('another')
+      returned('another', true, 1_600)
+      returned(node, false, 10_000)
       assert.equal(reader.lost, false)
-      replicator.restart(node)
+      returned(node, true, 1_600)
       assert.equal(reader.lost, true)
     }
-    replicator.restart(node, false)
-    const reader = await stream.reader(3)
+    const last = await stream.reader(3)
     await new Promise((resolve) => setImmediate(resolve))
-    replicator.restart(node, false)
+    returned(node, false, 60_000)
+    assert.equal(last.lost, true)
+    const reader = await stream.reader(4)
+    await new Promise((resolve) => setImmediate(resolve))
+    returned(node, false, 60_000)
     assert.equal(reader.lost, false)
   })
 })

@@ -42,7 +42,7 @@ type LocalStream = {
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 1_000 }
 /** ms for which heartbeats carry a stream's last sequence after it has grown. */
-const ANNOUNCE_FOR_MS = 30_000
+export const ANNOUNCE_FOR_MS = 30_000
 
 export class LocalStreams {
   readonly #options: LocalStreamsOptions

@@ -2,22 +2,32 @@
 // and reports each such range once as a gap, with its bounds and the reason.
 
 import type { GapReason } from '../../events/events.ts'
-import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import {
   classifyGap,
   type EpochRange,
   epochAfter,
-  parseStreamMetadata,
+  readStreamMetadata,
   type StreamMetadata,
 } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import { beginning, type StartRequests, startPosition } from './start-position.ts'
+
+/** The subscriptions that have stored a checkpoint: without one, they have lost it. */
+export interface BegunSubscriptions {
+  has(source: RemoteTable): boolean
+  add(source: RemoteTable): void
+}
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: StartRequests
   applier: Applier
+  begun: BegunSubscriptions
   requestTimeout: number
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  since?: (() => number | undefined) | undefined
   gap(from: number, to: number, reason: GapReason): void
 }
 
@@ -39,20 +49,21 @@ export class Cursor {
 
   /** Compares the checkpoint with the state of the stream, and moves it over messages that are gone. Rejects as the mesh and the host do. */
   async resume(signal: AbortSignal): Promise<StreamState> {
-    const { source, applier } = this.#options
+    const { source, applier, begun } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
-    const metadata = parseStreamMetadata(state.description)
-    // Without a negotiated start, a subscription begins at the end of the stream.
-    if (!known)
-      await applier.move(source, { epoch: epochAfter(metadata, state.lastSequence), sequence: state.lastSequence })
-    await this.#advanceEpochs(metadata, state.firstSequence, (next) => this.checkpoint.sequence < next.from - 1)
+    const metadata = readStreamMetadata(state.description)
+    if (!known && begun.has(source)) await this.#startOver(metadata, state)
+    else if (!known) await applier.move(source, await this.#startPosition(state, signal))
+    begun.add(source)
+    await this.#advanceEpochs(metadata, state.firstSequence, signal, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
     else {
       this.#streamBehind = false
       this.#streamBehindConfirmed = false
-      if (state.firstSequence > sequence + 1) await this.#skipTo(state.firstSequence - 1, metadata, state.firstSequence)
+      if (state.firstSequence > sequence + 1)
+        await this.#skipTo(state.firstSequence - 1, metadata, state.firstSequence, signal)
     }
     return state
   }
@@ -63,23 +74,19 @@ export class Cursor {
       this.#streamBehindConfirmed = true
   }
 
-  advance(transactions: RemoteTransaction[], position: Position): Promise<number> {
-    return this.#options.applier.apply(this.#options.source, transactions, position)
-  }
-
   /** The next message has this sequence: the messages before it are gone. */
   async skipHole(sequence: number, signal: AbortSignal): Promise<void> {
     const state = await this.#state(signal)
-    await this.#skipTo(sequence - 1, parseStreamMetadata(state.description), state.firstSequence)
+    await this.#skipTo(sequence - 1, readStreamMetadata(state.description), state.firstSequence, signal)
   }
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
   async enterEpoch(epoch: string, sequence: number, signal: AbortSignal): Promise<void> {
     const { description, firstSequence } = await this.#state(signal)
-    const metadata = parseStreamMetadata(description)
+    const metadata = readStreamMetadata(description)
     const { epochs } = metadata
     const known = epochs.slice(0, epochs.findIndex((each) => each.epoch === epoch) + 1)
-    await this.#advanceEpochs({ ...metadata, epochs: known }, firstSequence, () => false)
+    await this.#advanceEpochs({ ...metadata, epochs: known }, firstSequence, signal, () => false)
     if (this.checkpoint.epoch !== epoch)
       await this.#startEpoch(epoch, sequence - 1, this.checkpoint.sequence + 1, 'recreated')
   }
@@ -94,11 +101,36 @@ export class Cursor {
     await this.#moveTo(position, firstSequence, sequence, 'rewound')
   }
 
+  #startPosition(state: StreamState, signal: AbortSignal): Promise<Position> {
+    const { source, mesh, applier, requestTimeout, since } = this.#options
+    const request = { timeout: requestTimeout, signal }
+    return startPosition({ source, mesh, applier, since: since?.(), request }, state)
+  }
+
   async #state(signal: AbortSignal): Promise<StreamState> {
-    const { source, mesh, requestTimeout } = this.#options
+    const { source, mesh, requestTimeout, applier, begun } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
+    // The stream will be new: none of its messages may be skipped. A lost checkpoint waits for the stream, to report what is gone.
+    if (!state && !applier.checkpointOf(source) && !begun.has(source)) await applier.move(source, beginning)
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
+  }
+
+  /**
+   * The checkpoint was lost, perhaps with the rows: continues at the first message that the stream has, and reports everything
+   * before it as a gap. Earlier streams, which are gone, are gaps of their own.
+   */
+  async #startOver({ epochs }: StreamMetadata, { firstSequence, lastSequence }: StreamState): Promise<void> {
+    const { source, applier, gap } = this.#options
+    // An empty stream may have the first sequence 0.
+    const sequence = Math.min(Math.max(firstSequence - 1, 0), lastSequence)
+    // An epoch from 0 has no messages: its stream is gone.
+    const ends = epochs.flatMap(({ from, last = 0 }) => (from === 0 && last > 0 ? [last] : []))
+    ends.push(sequence)
+    const position = { epoch: epochAfter({ epochs, purged: [] }, sequence), sequence }
+    const lost = ends.reduce((sum, end) => sum + end, 0)
+    await applier.move(source, position, { lost, newGaps: ends.length })
+    for (const end of ends) gap(1, end, 'checkpoint_lost')
   }
 
   /**
@@ -108,9 +140,11 @@ export class Cursor {
   async #advanceEpochs(
     { epochs }: StreamMetadata,
     firstSequence: number,
+    signal: AbortSignal,
     stop: (next: EpochRange) => boolean,
   ): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
+      if (signal.aborted) throw new MeshError('aborted')
       const { epoch, sequence, lastMessageId } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
@@ -160,9 +194,11 @@ export class Cursor {
   }
 
   /** Continues after `to`, in the same epoch. */
-  async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number): Promise<void> {
-    for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence))
+  async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
+    for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence)) {
+      if (signal.aborted) throw new MeshError('aborted')
       await this.#moveTo({ epoch: this.checkpoint.epoch, sequence: gap.to }, gap.from, gap.to, gap.reason)
+    }
   }
 
   /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */

@@ -6,15 +6,20 @@ import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { epochAfter, parseStreamMetadata } from '../stream-metadata.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import { NodeGates } from './node-gates.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -28,14 +33,22 @@ export type ReplicatorOptions = {
   relayEnabled: boolean
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
+  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
 }
+
+/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
+const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
 
 /** A subscription that ends. */
 type Ending = {
@@ -80,9 +93,14 @@ export class Replicator {
   #lastReconcile: Promise<unknown> = Promise.resolve()
   #closed = false
   readonly #progress: CatchUpProgress
+  readonly #tables: LocalTables
+  readonly #gates: NodeGates
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
+    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -110,7 +128,7 @@ export class Replicator {
       changes.push(this.#end(key, source))
     }
     for (const [key, source] of desired) {
-      if (this.#desired.has(key)) continue
+      if (this.#desired.has(key) && this.#subscribers.has(key)) continue
       this.#desired.set(key, source)
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
@@ -150,47 +168,62 @@ export class Replicator {
 
   /**
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else at the end of the stream. Rejects as the mesh and the host do, and with host_timeout while an earlier
-   * subscription cannot end.
+   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
+   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
+   * end. A running subscription that lost its checkpoint finds its own start.
    */
-  async setStart(source: RemoteTable, startTime?: string): Promise<void> {
+  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
-    await this.#mutex.run(key, async () => {
-      const { mesh, requestTimeout } = this.#options
+    return this.#mutex.run(key, async () => {
+      const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
-      if (isUnchanged(await applier.loadCheckpoint(source))) return
-      const options = { timeout: requestTimeout }
-      const state = await mesh.streamState(source, options)
-      if (!state) return
-      const metadata = parseStreamMetadata(state.description)
-      const last = state.lastSequence
-      let position: Position = { epoch: epochAfter(metadata, last), sequence: last }
-      if (startTime !== undefined) {
-        const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), options)
-        const sequence = Math.min(first - 1, last)
-        position = { epoch: epochAfter(metadata, sequence), sequence, startTime, replayUntil: last }
-      }
-      const running = this.#subscribers.get(key)
-      if (running) await this.#stop(key, running)
-      try {
+      const isRunning = this.#subscribers.has(key)
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
         // The running subscriber may have stored a checkpoint meanwhile.
-        if (!isUnchanged(await applier.loadCheckpoint(source))) await applier.move(source, position)
-      } finally {
-        if (running) this.#start(key, source)
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
       }
     })
   }
 
-  /** Deletes the checkpoint that `setStart` stored, unless the subscription was committed. */
-  async clearStart(source: RemoteTable): Promise<void> {
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
     const key = keyOf(source)
-    await this.#mutex.run(key, async () => {
-      if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
+    return this.#mutex.run(key, async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
     })
+  }
+
+  /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
+  async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
+    const key = keyOf(source)
+    const running = this.#subscribers.get(key)
+    if (running) await this.#stop(key, running)
+    try {
+      await work()
+    } finally {
+      if (running) this.#start(key, source)
+    }
   }
 
   /** A remote node reports the positions of its streams. */
@@ -199,13 +232,28 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
-  restart(node?: string, certain = true): void {
+  /** The connection of the local servers is a new one: every subscription reads again. */
+  restart(): void {
+    this.#gates.open()
+    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+  }
+
+  /**
+   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
+   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
+   */
+  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
+    this.#gates.open(node)
     for (const subscriber of this.#subscribers.values()) {
-      if (node !== undefined && subscriber.source.node !== node) continue
-      if (certain) subscriber.restart()
-      else subscriber.restartIfStuck()
+      if (subscriber.source.node !== node) continue
+      if (restarted || !subscriber.isReading) subscriber.restart()
+      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
     }
+  }
+
+  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
+  #onReachable(node: string): void {
+    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
   }
 
   status(): SubscriptionStatus[] {
@@ -214,8 +262,13 @@ export class Replicator {
 
   /** Number of gaps since the subscription began, and of transactions in them. */
   losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
     return { gaps, lost }
+  }
+
+  /** Undefined without a subscription. */
+  statusOf(source: RemoteTable): SubscriptionStatus | undefined {
+    return this.#subscribers.get(keyOf(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -241,6 +294,31 @@ export class Replicator {
     return this.#requireSubscriber(source).discard(sequences)
   }
 
+  /** After `close`: the next `reconcile` starts all subscriptions again. */
+  reopen(): void {
+    this.#closed = false
+    this.#reconciledNodes = []
+  }
+
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = this.#subscribersOf(table)
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const { subscriber } of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
+  }
+
   /** Calls into the host end in time, because the manager closes. */
   async close(): Promise<void> {
     this.#closed = true
@@ -258,12 +336,13 @@ export class Replicator {
   }
 
   #start(key: string, source: RemoteTable): void {
-    if (this.#closed) return
+    if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.get(key)?.cancelRetry()
     this.#ending.delete(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      mesh: this.#gates,
       events: {
         ...events,
         state: (source, state, ...more) => {
@@ -274,6 +353,8 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
@@ -355,9 +436,15 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
+  #createApplier(): Applier {
+    const onRecovered = this.#options.events.applied
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
+  }
+
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
+    const applier = this.#appliers.get(key) ?? this.#createApplier()
     this.#appliers.set(key, applier)
     return applier
   }

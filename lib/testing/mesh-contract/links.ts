@@ -198,6 +198,26 @@ export const closeCases: Record<string, MeshCase> = {
     await delay(50)
     assert.deepEqual(new Set(calls), new Set([1]))
   },
+  'allows the mesh to be opened again, also under another name meanwhile by an observer': async (scene) => {
+    const open = await scene.open('opened-again')
+    const { mesh, node } = open
+    const table = await scene.newStream(1, open)
+    mesh.listen(() => assert.fail('a listener of the time before'))
+    await mesh.close()
+    const silent = { state() {}, rejected() {}, linked() {} }
+    const observer = mesh.observer?.()
+    await observer?.open(`${node}-observer`, { hub: [], leaf: [] }, silent)
+    await observer?.close()
+    await mesh.open(node, { hub: [], leaf: [] }, silent)
+    try {
+      assert.equal((await mesh.ensureStream(table, '')).lastSequence, 1)
+      assert.equal(await append(mesh, table, message('x'), { sequence: 1 }), 2)
+      mesh.serve(async (data) => data)
+      assert.equal((await mesh.request(node, bytes('?'), withTimeout)).byteLength, 1)
+    } finally {
+      await mesh.close()
+    }
+  },
   'keeps the streams for the next mesh of the node, which has another session': async (scene) => {
     const first = await scene.open('reopened')
     const table = await scene.newStream(4, first)

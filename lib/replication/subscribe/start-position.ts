@@ -1,0 +1,78 @@
+// Where a subscription without a checkpoint begins to read.
+
+import type { RemoteTable } from '../../host/host.ts'
+import { type Mesh, MeshError, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
+import { epochAfter, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
+import type { Applier, Position } from './applier.ts'
+
+/** The beginning of a stream that does not exist yet, or of one without epochs. */
+export const beginning: Position = { epoch: '', sequence: 0 }
+
+/** The requests that find a position. */
+export type StartRequests = Pick<Mesh, 'streamState' | 'sequenceAt' | 'timers'>
+
+/** `since`: ms since 1970 when the subscription was made; undefined if that is not known. */
+export type StartOptions = {
+  source: RemoteTable
+  mesh: StartRequests
+  applier: Applier
+  since: number | undefined
+  request: RequestOptions
+}
+
+/**
+ * A node that was renamed offers under its new name what it offered before: reading continues where it stopped under the old
+ * name. Otherwise it begins with the first message stored since the subscription was made, so that a remote node which was not
+ * reached, or refused, loses nothing by that. When that time is not known, it begins at the end of the stream. Rejects as the mesh.
+ */
+export async function startPosition(options: StartOptions, state: StreamState): Promise<Position> {
+  const { source, mesh, since, request } = options
+  const metadata = readStreamMetadata(state.description)
+  const continued = await positionUnderOldName(options, metadata)
+  if (continued) return continued
+  const last = state.lastSequence
+  const first =
+    since === undefined ? last + 1 : await mesh.sequenceAt(source, Math.min(since, mesh.timers.now()), request)
+  const sequence = Math.min(first - 1, last)
+  return { epoch: epochAfter(metadata, sequence), sequence }
+}
+
+/** Where a requested subscription begins: at `startTime`, if there is one. Rejects as the mesh. */
+export async function requestedPosition(options: StartOptions, startTime: string | undefined): Promise<Position> {
+  const { source, mesh, request } = options
+  const state = await mesh.streamState(source, request)
+  if (!state) return { ...beginning, ...(startTime === undefined ? {} : { startTime }) }
+  if (startTime === undefined) return startPosition(options, state)
+  const last = state.lastSequence
+  const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
+  const sequence = Math.min(first - 1, last)
+  const epoch = epochAfter(readStreamMetadata(state.description), sequence)
+  return { epoch, sequence, startTime, replayUntil: last }
+}
+
+/**
+ * Epochs are random: a stream that has an epoch which was read from another node is the stream of that node, or its successor. A copy
+ * of a node has such a stream too, but then the other node still answers.
+ */
+async function positionUnderOldName(
+  { source, mesh, applier, request }: StartOptions,
+  { epochs }: StreamMetadata,
+): Promise<Position | undefined> {
+  for (const [node, { epoch, sequence, lastMessageId }] of applier.checkpointsOfOthers(source.node)) {
+    const shared = epoch === '' ? undefined : epochs.find((each) => each.epoch === epoch)
+    if (!shared || (await hasStream({ ...source, node }, mesh, request))) continue
+    // An ended epoch has nothing beyond its end; a copy of the node may have read further than this node had written.
+    if (shared.last !== undefined && shared.last < sequence) return { epoch, sequence: shared.last }
+    return { epoch, sequence, ...(lastMessageId === undefined ? {} : { lastMessageId }) }
+  }
+  return undefined
+}
+
+async function hasStream(source: RemoteTable, mesh: StartRequests, request: RequestOptions): Promise<boolean> {
+  try {
+    return (await mesh.streamState(source, request)) !== undefined
+  } catch (error) {
+    if (error instanceof MeshError && (error.code === 'aborted' || error.code === 'disconnected')) throw error
+    return false
+  }
+}
