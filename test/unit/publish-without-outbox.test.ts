@@ -61,7 +61,7 @@ const turns = async () => {
 
 describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, () => {
   it('refuses at once what is beyond the limits, and sends what it accepted when the leaf is back', async (test) => {
-    const { leaf, publisher } = await start(test)
+    const { leaf, publisher } = await start(test, { timeout: 2_000 })
     leaf.network.crash(node)
     const accepted = ['a', 'b', 'c'].map((id) => publisher.publish(transaction(id)))
     const refused = ['d', 'e'].map((id) => publisher.publish(transaction(id)))
@@ -96,7 +96,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('of a transaction that timed out sends it once, before and after it was stored', async (test) => {
-    const { leaf, publisher } = await start(test)
+    const { leaf, publisher } = await start(test, { timeout: 2_000 })
     leaf.held = true
     const again = transaction('again')
     assert.deepEqual(await outcomes([publisher.publish(again)]), ['publish_timeout, mayStillBeSent: true'])
@@ -119,7 +119,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('rejects a transaction that can never be sent each time, and keeps nothing of it', async (test) => {
-    const { publisher } = await start(test)
+    const { publisher } = await start(test, { timeout: 10_000 })
     const bad = transaction('line\nbreak')
     await assert.rejects(publisher.publish(bad), { code: 'invalid_request' })
     await eventually('nothing is in flight', () => publisher.metrics().inFlight === 0)
