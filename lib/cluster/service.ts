@@ -29,7 +29,7 @@ import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
+import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
 
 export type ServiceOptions = {
@@ -58,6 +58,7 @@ export class Service {
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #emit: Emit
+  readonly #reports: ReturnType<typeof peerReports>
   /** Why a node, database or table of that name cannot take part in the cluster. */
   readonly #nameFault: NameCheck
   readonly #negotiator: Negotiator
@@ -97,6 +98,7 @@ export class Service {
     this.#store = store
     this.#clock = clock
     this.#emit = emit
+    this.#reports = peerReports(emit, options.logger)
     this.mesh = foundation.mesh
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
@@ -348,7 +350,7 @@ export class Service {
         peers.sendHeartbeat()
       },
       linked: () => peers.sendHeartbeat(),
-      rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      rejected: (peer, reason) => this.#reports.rejected(peer, reason),
       certificatesChanged: (reason) =>
         reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
@@ -356,19 +358,17 @@ export class Service {
 
   #peerListener(): PeerListener {
     return {
-      up: (node) => {
-        if (findNode(this.#store.manifest, node)) this.#reportUp(node)
-      },
+      up: (node) => findNode(this.#store.manifest, node) && this.#reports.up(node),
       down: (node) => {
         this.clockControl.onPeerDown(node)
-        if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
+        if (findNode(this.#store.manifest, node)) this.#reports.down(node, 'no heartbeat')
       },
       time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
-      duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
+      duplicate: (node) => this.#reports.rejected(node, 'two processes use this node name'),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }
@@ -378,29 +378,14 @@ export class Service {
     if (this.superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
-      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reports.up(change.node.name)
     }
-  }
-
-  #reportUp(peer: string): void {
-    this.#options.logger.info({ peer }, 'peer up')
-    this.#emit('peer:up', { node: peer })
-  }
-
-  #reportDown(peer: string, reason: string): void {
-    this.#options.logger.info({ peer, reason }, 'peer down')
-    this.#emit('peer:down', { node: peer, reason })
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
     if (!this.superseded) this.#reconciler?.reconcile()
-  }
-
-  #reportRejected(node: string, reason: string): void {
-    this.#options.logger.error({ peer: node, reason }, 'connection rejected')
-    this.#emit('connection:rejected', { node, reason })
   }
 
   #createStandingDown(): StandingDown {
@@ -424,8 +409,8 @@ export class Service {
       },
       resume: () => this.#takePart(() => {}),
       changed: (reason) => {
-        if (reason) this.#reportRejected(node, reason)
-        else logger.info({ node }, 'the other process is gone: this one takes part again')
+        if (reason) this.#reports.rejected(node, reason)
+        else logger.info({}, 'the other process is gone: this one takes part again')
         this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
       },
     })

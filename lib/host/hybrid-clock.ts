@@ -1,5 +1,6 @@
 // The hybrid logical clock: its timestamps order transactions across nodes, are close to wall time, and never decrease.
 
+import { systemTimers } from '../util/timers.ts'
 import type { Timestamp } from './host.ts'
 
 const MAX_COUNTER = 0xffffff
@@ -40,7 +41,7 @@ export class HybridClock {
   #merged: Timestamp = ''
 
   /** `maxDrift`: ms by which an accepted timestamp may be ahead of the local clock. */
-  constructor(node: string, maxDrift: number, now: () => number = Date.now) {
+  constructor(node: string, maxDrift: number, now: () => number = systemTimers.now) {
     this.#node = node
     this.#maxDrift = maxDrift
     this.#now = now

@@ -1,17 +1,11 @@
-// A process with a manager on a database in memory, for tests that kill or stop it; cheaper than the reference server. It answers each line
-// of its input, a command as JSON, by a line with the result.
+// A process with a manager on a database in memory, for tests that kill or stop it or turn its clock; cheaper than the reference server. It
+// answers each line of its input, a command as JSON, by a line with the result.
 
 import { createInterface } from 'node:readline'
 import { ClusterManager } from '../../lib/index.ts'
 import { MemoryHost } from '../../lib/testing.ts'
 import { clusterPassword } from './cluster.ts'
-
-/** `clock`: ms by which the wall time of the process is ahead from now on. */
-export type NodeCommand =
-  | { command: 'clock'; ms: number }
-  | { command: 'insert'; table: string; record: Record<string, unknown> }
-  | { command: 'rows'; table: string }
-  | { command: 'restamp' | 'status' }
+import type { NodeCommand } from './spawned-commands.ts'
 
 const { configFile, tables } = JSON.parse(process.argv[2]!) as { configFile: string; tables: [string, string][] }
 const now = Date.now
@@ -23,7 +17,7 @@ function run(request: NodeCommand): unknown {
   switch (request.command) {
     case 'clock':
       Date.now = () => now() + request.ms
-      return undefined
+      return null
     case 'insert':
       return host.insert('dev', request.table, request.record)
     case 'rows':

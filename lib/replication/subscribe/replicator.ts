@@ -1,55 +1,23 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError } from '../../errors.ts'
-import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
-import type { Mesh, TableName } from '../../mesh/mesh.ts'
-import type { ReadBudget } from '../../mesh/read-budget.ts'
-import type { Logger } from '../../observe/logger.ts'
-import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
+import type { TableName } from '../../mesh/mesh.ts'
+import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
-import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { BegunSubscriptions } from './cursor.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
-import { LocalTables, type SourceTables } from './local-tables.ts'
-import { NodeGates } from './node-gates.ts'
-import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { LocalTables } from './local-tables.ts'
+import type { QuarantinedMessage } from './quarantine.ts'
+import type { ReplicatorOptions } from './replicator-options.ts'
+import { ReturningNodes } from './returning-nodes.ts'
 import { requestedPosition } from './start-position.ts'
-import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
-import { TimedRelease, TimedRelease } from './timed-release.ts'
-
-export type ReplicatorOptions = {
-  mesh: Mesh
-  host: Host
-  node: string
-  clock: HybridClock
-  quarantine: Quarantine
-  events: SubscriberEvents
-  logger: Logger
-  relayEnabled: boolean
-  /** Publishes transactions of other nodes, which the host's outbox contains now. */
-  relay(transactions: Transaction[]): void
-  begun: BegunSubscriptions
-  sourceTables: SourceTables
-  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
-  subscribedSince?(source: RemoteTable): number | undefined
-  /** Starts a progress report of catching up; the returned function updates it. */
-  progress(): (done: number, total: number) => void
-  requestTimeout: number
-  maxBatch: number
-  maxBatchBytes: number
-  maxApplyAttempts: number
-  /** The memory for messages of all subscriptions; see ReadOptions. */
-  budget?: ReadBudget
-}
-
-/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
-const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
+import { type ReplayOutcome, Subscriber, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease } from './timed-release.ts'
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
@@ -77,14 +45,14 @@ export class Replicator {
   #closed = false
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
-  readonly #gates: NodeGates
+  readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
-    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
+    this.#returningNodes = new ReturningNodes(mesh, () => this.#subscribers.values())
     this.#ending = new EndingSubscriptions({
       timers: mesh.timers,
       logger: options.logger,
@@ -234,28 +202,14 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The connection of the local servers is a new one: every subscription reads again. */
+  /** See ReturningNodes.restart. */
   restart(): void {
-    this.#gates.open()
-    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+    this.#returningNodes.restart()
   }
 
-  /**
-   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
-   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
-   */
-  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
-    this.#gates.open(node)
-    for (const subscriber of this.#subscribers.values()) {
-      if (subscriber.source.node !== node) continue
-      if (restarted || !subscriber.isReading) subscriber.restart()
-      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
-    }
-  }
-
-  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
-  #onReachable(node: string): void {
-    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
+  /** See ReturningNodes.onPeerReturned. */
+  onPeerReturned(node: string, how: { restarted: boolean; silence: number }): void {
+    this.#returningNodes.onPeerReturned(node, how)
   }
 
   status(): SubscriptionStatus[] {
@@ -274,16 +228,7 @@ export class Replicator {
   }
 
   metrics(): Metrics['apply'] {
-    const subscriptions = { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }
-    let lag = 0
-    let lagSeconds = 0
-    for (const subscriber of this.#subscribers.values()) {
-      const { state, lag: behind, lagSeconds: waiting } = subscriber.status()
-      if (state !== 'ended') subscriptions[state]++
-      lag += behind
-      lagSeconds = Math.max(lagSeconds, waiting)
-    }
-    return { ...this.#counters, subscriptions, lag, lagSeconds, quarantined: this.#options.quarantine.size }
+    return { ...this.#counters, ...subscriptionGauges(this.status()), quarantined: this.#options.quarantine.size }
   }
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
@@ -346,7 +291,7 @@ export class Replicator {
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
-      mesh: this.#gates,
+      mesh: this.#returningNodes.streams,
       events: {
         ...events,
         state: (source, state, ...more) => {
