@@ -18,6 +18,7 @@
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import { HeldEvents } from './cluster/held-events.ts'
+import { Locks } from './cluster/locks.ts'
 import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
@@ -32,26 +33,34 @@ import type { Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
-import { lock } from './manifest/lock.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import { ManifestStore } from './manifest/store.ts'
 import type { MeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
+import type { Logger } from './observe/logger.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscriber.ts'
 import { transactionIssues } from './replication/wire.ts'
+import { type EndStep, runSteps } from './util/run-steps.ts'
 import { systemTimers } from './util/timers.ts'
+
+/** ms for each part, after which the next one is closed. */
+const CLOSE_TIMEOUT_MS = 10_000
+
+const end = (logger: Logger, steps: readonly EndStep[]): Promise<void> =>
+  runSteps(steps, (step, error) => logger.error({ step, reason: error.message }, 'closing failed in part'))
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
   readonly view: ClusterView = viewOf(this)
-  /** Messages of remote nodes that could not be applied: unreadable, or with a timestamp more than `maxClockDrift` ahead. */
+  /** Messages of remote nodes that could not be applied: unreadable, with a timestamp more than `maxClockDrift` ahead, or refused by the database. */
   readonly quarantine: QuarantineControl = {
     list: (source) => this.#service?.quarantine.list(source) ?? [],
+    add: (source) => this.#runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
     replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
     discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
   }
@@ -59,7 +68,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
-  readonly #unlock: () => Promise<void>
+  readonly #locks: Locks
   readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
   #service: Service | undefined
@@ -68,7 +77,7 @@ export class ClusterManager extends SafeEmitter {
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
-  private constructor(options: CheckedOptions, store: ManifestStore, unlock: () => Promise<void>) {
+  private constructor(options: CheckedOptions, store: ManifestStore, locks: Locks) {
     super()
     const timers = options.mesh?.timers ?? systemTimers
     const onSlow = (call: SlowHostCall) => {
@@ -78,7 +87,7 @@ export class ClusterManager extends SafeEmitter {
     const { hostTimeout: timeout, logger } = options
     this.#options = { ...options, host: watchHost(options.host, { timeout, timers, logger, onSlow }) }
     this.#store = store
-    this.#unlock = unlock
+    this.#locks = locks
     this.#runner = new OperationRunner({
       options: this.#options,
       store,
@@ -98,31 +107,40 @@ export class ClusterManager extends SafeEmitter {
   /**
    * Reads the configuration file and starts the servers if clustering is enabled. Resolves when this node can write its
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
-   * nats_server_missing, port_taken, tls_invalid, directory_unusable, host_timeout, server_failed; nothing is left running then.
+   * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, host_timeout, server_failed; nothing is left running then.
    */
   static async open(options: ClusterOptions): Promise<ClusterManager> {
     const checked = checkOptions(options)
-    const unlock = await lock(checked.configFile)
+    const locks = await Locks.open(checked)
     let store: ManifestStore | undefined
     let manager: ClusterManager | undefined
     try {
       store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
       checked.logger.localNode = store.manifest.nodeName
-      manager = new ClusterManager(checked, store, unlock)
+      if (store.manifest.enabled) await locks.lockDirectories(store.settings)
+      manager = new ClusterManager(checked, store, locks)
       const timestamp = await manager.#options.host.lastTimestamp()
       if (timestamp) manager.#clock.resume(timestamp)
       await manager.#start()
       return manager
     } catch (error) {
-      await (manager?.close() ?? store?.close())
-      await unlock()
+      // What fails meanwhile is logged: the first error is the cause.
+      await (manager
+        ? manager.close()
+        : end(checked.logger, [
+            ['closing the file', () => store?.close(), CLOSE_TIMEOUT_MS],
+            ['releasing the locks', () => locks.release(), CLOSE_TIMEOUT_MS],
+          ])
+      ).catch(() => {})
       throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
     }
   }
 
   async #start(): Promise<void> {
     const emit = this.emit.bind(this)
-    this.#store.listen(storeReports(emit, this.#options))
+    const reports = storeReports(emit, this.#options)
+    this.#store.listen(reports)
+    if (this.#store.warnings.length > 0) reports.warned?.(this.#store.warnings)
     if (this.manifest.enabled) {
       const [options, store, clock] = [this.#options, this.#store, this.#clock]
       this.#service = await Service.create({ options, store, clock, emit })
@@ -135,7 +153,10 @@ export class ClusterManager extends SafeEmitter {
     this.#heldEvents.release()
   }
 
-  /** Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
+  /**
+   * Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox.
+   * Rejects internal when a part failed or, usually for a method of the host, did not end in time; everything else is ended then too.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
     return this.#closing
@@ -147,13 +168,21 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
-    this.#stopMetering?.()
     const endHostCalls = this.#options.host.beginClose()
-    await this.#store.close()
-    await this.#service?.close()
-    endHostCalls()
-    await this.#unlock()
-    this.#state = 'closed'
+    try {
+      await end(this.#options.logger, [
+        ['ending the meter', () => this.#stopMetering?.(), CLOSE_TIMEOUT_MS],
+        ['closing the file', () => this.#store.close(), CLOSE_TIMEOUT_MS],
+        // Its own steps are limited.
+        ['closing the service', () => this.#service?.close()],
+        ['ending calls of the host', endHostCalls, CLOSE_TIMEOUT_MS],
+        ['releasing the locks', () => this.#locks.release(), CLOSE_TIMEOUT_MS],
+      ])
+    } catch (error) {
+      throw clusterErrorFrom(error, 'internal', reasonOf(error))
+    } finally {
+      this.#state = 'closed'
+    }
     this.#options.logger.info({}, 'cluster manager closed')
   }
 
@@ -208,8 +237,9 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
-   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (the outbox keeps the transaction
-   * and it will be sent), transaction_too_large, invalid_request, closed.
+   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (`mayStillBeSent` says whether it will
+   * be sent; with an outbox always), not_in_outbox when the outbox does not contain the transaction, transaction_too_large,
+   * invalid_request, closed. Repeated calls for one id wait for the same transaction and send it once.
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
@@ -220,6 +250,15 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
     )
+  }
+
+  /**
+   * Call it after a table was dropped, also when it was created again since. The database has deleted the checkpoints of the table
+   * together with it; this forgets them in memory. The subscriptions of the table stall until the table exists, then they begin at the
+   * first message that the stream has. Has no effect while clustering is disabled.
+   */
+  tableDropped({ database, table }: { database: string; table: string }): void {
+    this.#service?.replicator.onTableDropped({ database, table })
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------
@@ -270,7 +309,8 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it, and
-   * transactions wait meanwhile. Resolves when it is in effect. Rejects clustering_disabled, invalid_option, closed.
+   * transactions wait meanwhile. Resolves when it is in effect. Rejects server_failed when a server does not use it yet, and tries
+   * again until both do. Rejects invalid_option when the function fails, and nothing changes; clustering_disabled, closed.
    */
   rotatePassword(): Promise<void> {
     return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())

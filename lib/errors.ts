@@ -85,6 +85,19 @@ export const errors = {
     false,
     'cluster.subscriptions() lists the subscriptions.',
   ),
+  subscription_not_stalled: defineError(
+    409,
+    (node: string, table: string) => `The database refuses no transaction of table '${table}' of node '${node}' now.`,
+    false,
+    'cluster.subscriptions() shows in `refused` which transaction the database refuses.',
+  ),
+  quarantine_full: defineError(
+    507,
+    (messages: number, bytes: number, reason: string) =>
+      `the quarantine is full (${messages} messages, ${bytes} bytes): ${reason}`,
+    true,
+    'Replay or discard quarantined messages, or raise `maxQuarantined` and `maxQuarantinedBytes`.',
+  ),
   /** HarperDB */
   node_not_listening: defineError(
     500,
@@ -134,7 +147,13 @@ export const errors = {
     503,
     (reason: string) => `The transaction was not acknowledged in time: ${reason}`,
     true,
-    'The outbox keeps the transaction and it is sent when the leaf server is back. Without an outbox, publish it again.',
+    'If `mayStillBeSent`, the transaction is sent when the leaf server is back; `publish` of the same id waits for that and sends nothing twice. Otherwise it was not accepted: publish it again.',
+  ),
+  not_in_outbox: defineError(
+    500,
+    (id: string) => `The outbox does not contain transaction '${id}', and it was not among the last ones confirmed`,
+    false,
+    'Commit the transaction to the outbox together with its rows, then call `publish`. Only a transaction that was confirmed long before this call, or before the last start, was published all the same.',
   ),
   transaction_too_large: defineError(
     413,
@@ -205,6 +224,12 @@ export const errors = {
     false,
     'Use a directory that the user of this process owns and that no other user can write. A missing directory is created.',
   ),
+  directory_in_use: defineError(
+    409,
+    (directory: string, holder: string) => `Directory ${directory} is in use by another cluster manager: ${holder}`,
+    true,
+    'Close the other cluster manager, or give each node a directory: set `rootPath`, and `clustering.leafServer.streams.path` if it is set. A killed process leaves no lock.',
+  ),
   server_failed: defineError(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,
@@ -215,6 +240,7 @@ export const errors = {
 
 export type ErrorCode = keyof typeof errors
 
+type ErrorOptions = { cause?: unknown; issues?: readonly Issue[]; mayStillBeSent?: boolean }
 type Arguments<Code extends ErrorCode> = Parameters<(typeof errors)[Code]['message']>
 
 /** Operations, `open` and `publish` reject with this error only. `message` is meant for the caller of the host's API. */
@@ -230,8 +256,10 @@ export class ClusterError extends Error {
   readonly retryable: boolean
   /** One entry per fault, for `invalid_request`. */
   readonly issues?: readonly Issue[]
+  /** For `publish_timeout`: true when the transaction may be stored already or is still to be sent; false when it was not accepted. */
+  readonly mayStillBeSent?: boolean
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; issues?: readonly Issue[] } = {}) {
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     const { statusCode, hint, retryable } = errors[code]
     this.code = code
@@ -239,6 +267,7 @@ export class ClusterError extends Error {
     this.hint = hint
     this.retryable = retryable
     if (options.issues) this.issues = options.issues
+    if (options.mayStillBeSent !== undefined) this.mayStillBeSent = options.mayStillBeSent
   }
 }
 
@@ -262,6 +291,10 @@ export function clusterErrorFrom<Code extends ErrorCode>(
 export function invalidRequest(issues: readonly Issue[]): ClusterError {
   return new ClusterError('invalid_request', issues.map((issue) => issue.message).join('. '), { issues })
 }
+
+/** `publish_timeout`, with `ClusterError.mayStillBeSent`. */
+export const publishTimeout = (reason: string, mayStillBeSent: boolean): ClusterError =>
+  new ClusterError('publish_timeout', errors.publish_timeout.message(reason), { mayStillBeSent })
 
 /** The message of a caught value, which need not be an Error. */
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -59,12 +59,14 @@ export type {
   Message,
   NameCheck,
   Reader,
+  ReadOptions,
   RequestOptions,
   StreamLimits,
   StreamState,
   TableName,
 } from './mesh/mesh.ts'
 export { MeshError } from './mesh/mesh.ts'
+export { ReadBudget } from './mesh/read-budget.ts'
 export type { ApplyMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'

@@ -18,7 +18,7 @@ export {
   type StreamState,
   type TableName,
 } from './mesh/mesh.ts'
-export type { ContractCase } from './testing/contract-case.ts'
+export type { CaseContext, ContractCase, SkippedCase } from './testing/contract-case.ts'
 export { eventually } from './testing/eventually.ts'
 export { freePorts } from './testing/free-ports.ts'
 export { checkHost, type HostUnderTest, hostContract } from './testing/host-contract/index.ts'

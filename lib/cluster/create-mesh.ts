@@ -6,6 +6,7 @@ import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import { passwordFault, userFault } from '../mesh/nats/credentials.ts'
 import { NatsMesh } from '../mesh/nats/nats-mesh.ts'
+import { storeDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 
 /** `directory`: where the servers keep their state. Throws config_rejected; the mesh rejects with invalid_option when it needs a password that is missing. */
@@ -34,7 +35,7 @@ export function createMesh(options: CheckedOptions, store: ManifestStore, direct
     },
     logLevel: settings.logLevel,
     directory,
-    storeDirectory: settings.streams.path && fromConfigDirectory(settings.streams.path),
+    storeDirectory: storeDirectory(configFile, settings),
     sync: settings.streams.sync,
     routeCompression: settings.routeCompression,
     natsServer,

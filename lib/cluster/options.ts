@@ -4,10 +4,10 @@ import { clusterError } from '../errors.ts'
 import { type ClusterEvents, type EventName, eventNames } from '../events/events.ts'
 import type { Host } from '../host/host.ts'
 import type { Mesh } from '../mesh/mesh.ts'
-import { type Logger, silentLogger } from '../observe/logger.ts'
+import { type Logger, safeLogger, silentLogger } from '../observe/logger.ts'
 import type { Meter } from '../observe/meter.ts'
 import { NodeLogger } from '../observe/node-logger.ts'
-import { suggestion } from './suggestion.ts'
+import { suggestion } from '../util/suggestion.ts'
 
 export type ClusterOptions = {
   /** Path of the host's YAML file. A missing file is created, with a `clustering` section. Watched for edits while open. */
@@ -30,7 +30,7 @@ export type ClusterOptions = {
   meter?: Meter | undefined
   /** ms for a remote node to answer, 100 to 600,000, default 5,000. An operation waits this long at most for each request. */
   requestTimeout?: number
-  /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the outbox keeps the transaction. */
+  /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the transaction may still be sent. */
   publishTimeout?: number
   /**
    * ms for each call of a host method, 100 to 600,000, default 30,000. Then the call counts as failed, and the host's signal aborts. Set it
@@ -41,7 +41,7 @@ export type ClusterOptions = {
   maxClockDrift?: number
   /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
   publishWindow?: number
-  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox. */
+  /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox; without an outbox, `publish` rejects. */
   maxInFlight?: number
   /** The same in bytes, 1 to 2^31, default 64 MiB. A single transaction may exceed it. */
   maxInFlightBytes?: number
@@ -49,6 +49,13 @@ export type ClusterOptions = {
   maxBatch?: number
   /** The same in bytes of messages, 1 to 2^31, default 8 MiB. A single transaction may exceed it. */
   maxBatchBytes?: number
+  /**
+   * Attempts after which a transaction that the database refuses is quarantined automatically, 0 to 1,000,000, default 0: never. At most
+   * 10 in a row, and only while the database accepts the new checkpoint. A low value may quarantine what a short fault refused.
+   */
+  maxApplyAttempts?: number
+  /** Bytes of messages that all subscriptions together request and hold while they are applied, 1 MiB to 64 GiB, default 256 MiB. A single message may exceed it. Tables that catch up at the same time share it: less memory means smaller requests. */
+  maxCatchUpBytes?: number
   /** Messages in quarantine, of all remote tables together, 0 to 1,000,000, default 1,000. When it is full, a subscription stalls at the next message. */
   maxQuarantined?: number
   /** The same in bytes of their files, 0 to 2^31, default 256 MiB. A file is a third larger than its message. */
@@ -77,11 +84,23 @@ export const bounds = {
     min: 1,
     max: 1_000_000,
     default: 10_000,
-    what: 'transactions read from the outbox and not yet acknowledged',
+    what: 'transactions read from the outbox, or accepted without one, and not yet acknowledged',
   },
   maxInFlightBytes: { min: 1, max: 2 ** 31, default: 64 * MEGABYTE_BYTES, what: 'the same in bytes' },
   maxBatch: { min: 1, max: 10_000, default: 500, what: 'transactions in one call of `Host.apply`' },
   maxBatchBytes: { min: 1, max: 2 ** 31, default: 8 * MEGABYTE_BYTES, what: 'the same in bytes' },
+  maxApplyAttempts: {
+    min: 0,
+    max: 1_000_000,
+    default: 0,
+    what: 'attempts to apply a transaction before it is quarantined; 0: no limit',
+  },
+  maxCatchUpBytes: {
+    min: MEGABYTE_BYTES,
+    max: 2 ** 36,
+    default: 256 * MEGABYTE_BYTES,
+    what: 'bytes of messages that all subscriptions together hold',
+  },
   maxQuarantined: { min: 0, max: 1_000_000, default: 1_000, what: 'messages in quarantine' },
   maxQuarantinedBytes: { min: 0, max: 2 ** 31, default: 256 * MEGABYTE_BYTES, what: 'the same in bytes' },
 } as const
@@ -186,5 +205,5 @@ export function checkOptions(options: ClusterOptions = {} as ClusterOptions): Ch
   const numbers = Object.fromEntries(
     numberNames.map((name) => [name, checkNumber(name, options[name] ?? bounds[name].default)]),
   ) as Record<NumberName, number>
-  return { ...options, ...numbers, logger: new NodeLogger(logger ?? silentLogger) }
+  return { ...options, ...numbers, logger: new NodeLogger(logger ? safeLogger(logger) : silentLogger) }
 }

@@ -8,8 +8,14 @@ export interface QuarantineControl {
   /** The messages of one remote table, or of all, by sequence. Empty while clustering is disabled. */
   list(source?: RemoteTable): QuarantinedMessage[]
   /**
+   * Quarantines the transaction that the database refuses now (`refused` in `cluster.subscriptions()`), so that the table moves on.
+   * It is tried once more before. Resolves with the quarantined message. Rejects subscription_not_stalled when no transaction is
+   * refused, quarantine_full, subscription_not_found, clustering_disabled, closed, internal (the database refuses the new checkpoint too).
+   */
+  add(source: RemoteTable): Promise<QuarantinedMessage>
+  /**
    * Applies the messages with these sequences, or all; keeps those that still fail. Rejects subscription_not_found,
-   * clustering_disabled, closed, internal (the host rejected: what was applied before stays applied).
+   * clustering_disabled, closed, internal (the host rejected a message: it stays; all others were tried).
    */
   replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome>
   /** Deletes the messages: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */

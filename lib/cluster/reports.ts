@@ -9,9 +9,11 @@ import type { Mesh, MeshState } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
 import type { Timers } from '../util/timers.ts'
-import { packageVersion } from '../version.ts'
 import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
+import { packageVersion } from './version.ts'
+
+type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
 
 export type Emit = <Name extends EventName>(event: Name, ...args: ClusterEvents[Name]) => unknown
 
@@ -74,7 +76,7 @@ export function storeReports(
   emit: Emit,
   { configFile: file, logger }: Pick<CheckedOptions, 'configFile' | 'logger'>,
 ): Partial<StoreListener> {
-  const reportFile = (event: 'config:rejected' | 'config:missing', problems: readonly Problem[], message: string) => {
+  const reportFile = (event: ConfigEvent, problems: readonly Problem[], message: string) => {
     logger.warn({ file, problems: problems.map(problemText) }, message)
     emit(event, { problems })
   }
@@ -85,6 +87,7 @@ export function storeReports(
     },
     rejected: (problems) => reportFile('config:rejected', problems, 'configuration file rejected'),
     missing: (problems) => reportFile('config:missing', problems, 'configuration file missing'),
+    warned: (problems) => reportFile('config:warning', problems, 'configuration file has unknown keys'),
   }
 }
 
@@ -123,12 +126,17 @@ export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers):
     },
     applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
     gap: (source, from, to, reason) => {
-      logger.warn({ ...fieldsOf(source), from, to, reason }, 'replication gap: transactions lost before they were read')
+      const message =
+        reason === 'checkpoint_lost'
+          ? 'checkpoint lost: reading the stream from its first message'
+          : 'replication gap: transactions lost before they were read'
+      logger.warn({ ...fieldsOf(source), from, to, reason }, message)
       emit('replication:gap', { source, from, to, reason })
     },
-    stalled: (source, sequence, error, attempts) => {
-      logger.warn({ ...fieldsOf(source), sequence, reason: error, attempts }, 'database rejected a batch, retrying')
-      emit('replication:stalled', { source, sequence, error, attempts })
+    stalled: (source, { sequence, id }, error, attempts) => {
+      const at = { sequence, ...(id === undefined ? {} : { id }) }
+      logger.warn({ ...fieldsOf(source), ...at, reason: error, attempts }, 'subscription stalled, retrying')
+      emit('replication:stalled', { source, error, attempts, ...at })
     },
     quarantined: (source, sequence, error) => {
       logger.error({ ...fieldsOf(source), sequence, reason: error }, 'transaction quarantined')

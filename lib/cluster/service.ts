@@ -2,9 +2,9 @@
 //
 // Dependencies: publisher and replicator use the mesh and the host; peers use the mesh; the negotiator uses peers, registers
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
-// requests and returning nodes on to the negotiator, and the replicator asks it to restore a dropped table.
+// requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
@@ -12,6 +12,7 @@ import { findNode } from '../manifest/manifest.ts'
 import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
+import { ReadBudget } from '../mesh/read-budget.ts'
 import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -19,14 +20,16 @@ import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
+import { Replicator } from '../replication/subscribe/replicator.ts'
+import type { PendingChange } from '../replication/subscribe/sources.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
-import { ensurePrivateDirectory } from '../util/private-directory.ts'
+import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { createMesh } from './create-mesh.ts'
+import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
-import { isNameInUse, StandingDown } from './standing-down.ts'
+import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -38,6 +41,8 @@ export type ServiceOptions = {
 /** Opened before the parts that use them. */
 type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
+/** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
+const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -57,19 +62,17 @@ export class Service {
   readonly #registers: Registers
   /** Undefined until the manifest is in effect for the first time. */
   #reconciler: Reconciler | undefined
-  /** Another process uses the name of this node and was there first. */
   readonly #standingDown: StandingDown
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
     const { options, store, clock, emit } = serviceOptions
     emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = join(resolve(dirname(options.configFile), store.settings.rootPath ?? '.'), 'clustering')
+    const directory = stateDirectory(options.configFile, store.settings)
     const mesh = createMesh(options, store, directory)
     const unsupported = await mesh.nameCheck?.()
     const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
     store.restrictNames(nameFault)
-    await ensurePrivateDirectory(directory)
     const quarantine = await Quarantine.open({
       directory: join(directory, 'quarantine'),
       maxMessages: options.maxQuarantined,
@@ -77,7 +80,7 @@ export class Service {
       logger: options.logger,
     })
     const registers = await Registers.open(
-      join(directory, 'agreements.json'),
+      join(directory, 'revisions.json'),
       store.manifest,
       clock,
       options.logger,
@@ -114,7 +117,7 @@ export class Service {
     await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
   }
 
-  /** Starts everything that `#end` ends. */
+  /** Starts everything that `#endSteps` ends. */
   async #takePart(step: (step: string, done: number) => void): Promise<void> {
     const { mesh, replicator, peers } = this
     const { settings, manifest } = this.#store
@@ -191,18 +194,28 @@ export class Service {
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
     await this.#standingDown.close()
-    await this.publisher.close()
-    await this.#end()
-    await this.#registers.flush()
-    await this.#reconciler?.idle()
+    await this.#runSteps([
+      ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
+      ...this.#endSteps(),
+      ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
+      ['ending the reconciler', () => this.#reconciler?.idle(), CLOSE_TIMEOUT_MS.part],
+    ])
   }
 
-  async #end(): Promise<void> {
-    this.#negotiator.close()
-    this.peers.close()
-    this.#reconciler?.close()
-    await this.replicator.close()
-    await this.mesh.close()
+  #endSteps(): EndStep[] {
+    return [
+      ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the mesh', () => this.mesh.close(), CLOSE_TIMEOUT_MS.mesh],
+    ]
+  }
+
+  #runSteps(steps: readonly EndStep[]): Promise<void> {
+    return runSteps(steps, (step, error) =>
+      this.#options.logger.error({ step, reason: error.message }, 'closing failed in part'),
+    )
   }
 
   // --- the parts --------------------------------------------------------------------------------------------------------
@@ -219,11 +232,12 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
+      diverged: (divergence) => this.#emit('replication:diverged', divergence),
     })
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -235,10 +249,17 @@ export class Service {
       requestTimeout,
       maxBatch,
       maxBatchBytes,
+      maxApplyAttempts,
+      begun: this.#registers.begun,
+      budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
       subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
-      restoreTable: (source) => this.#negotiator.restoreTable(source),
+      sourceTables: {
+        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
+        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
+        create: (source) => this.#negotiator.sourceTables.createFor(source),
+      },
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -276,6 +297,8 @@ export class Service {
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
+      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -301,6 +324,8 @@ export class Service {
       },
       linked: () => peers.sendHeartbeat(),
       rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      certificatesChanged: (reason) =>
+        reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
   }
 
@@ -312,8 +337,8 @@ export class Service {
       down: (node) => {
         if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
       },
-      returned: (node, restarted) => {
-        this.replicator.restart(node, restarted)
+      returned: (node, restarted, silence) => {
+        this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
       duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
@@ -360,23 +385,16 @@ export class Service {
       logger,
       // The outbox keeps what is committed; the manifest still follows the file.
       stop: async () => {
-        await this.#end()
+        // Logged; `close` tries the parts again.
+        await this.#runSteps(this.#endSteps()).catch(() => {})
         peers.reset()
       },
-      isNameInUse: async (signal) => {
-        const observer = mesh.observer?.()
-        if (!observer) return false
-        const { routes } = this.#store.manifest
-        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
-      },
+      isNameInUse: (signal) => isNameInUse({ mesh, node, peers, routes: this.#store.manifest.routes }, signal),
       resume: () => this.#takePart(() => {}),
       changed: (reason) => {
         if (reason) this.#reportRejected(node, reason)
-        else logger.info({ node }, 'the other process is gone: this one takes part again')
         this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
       },
     })
   }
 }
-
-const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -9,7 +9,7 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
-export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
@@ -24,6 +24,8 @@ export type ClusterEvents = {
   'config:rejected': [{ problems: readonly Problem[] }]
   /** The configuration file was deleted: the manifest stays in effect. */
   'config:missing': [{ problems: readonly Problem[] }]
+  /** The section has unknown keys, probably misspelt; they have no effect. */
+  'config:warning': [{ problems: readonly Problem[] }]
   'peer:up': [{ node: string; reason?: string }]
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
@@ -35,13 +37,29 @@ export type ClusterEvents = {
   'node:superseded': [{ superseded: boolean; reason?: string }]
   /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
   'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
+  /** New certificates are in use, also for new connections of the servers that run. */
+  'certificates:replaced': [Record<string, never>]
+  /** The certificates on disk are not usable: the previous ones stay in use. */
+  'certificates:rejected': [{ reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
-  /** The stream lost the messages `from` to `to` before they were read. */
+  /**
+   * The messages `from` to `to` were gone from the stream before they were read, or before they could be read again. With
+   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown.
+   */
   'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
-  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number }]
+  /**
+   * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
+   * that only the stream or the peers have are to be copied back by means of the database.
+   */
+  'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
+  /** `id`: the transaction that is refused; absent when the reason is not one transaction. */
+  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number; id?: string }]
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** A negotiation created a local table, as `node` describes it. */
+  'table:created': [{ database: string; table: string; node: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
   'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
@@ -61,16 +79,21 @@ const eventNameSet: Record<EventName, true> = {
   'node:removed': true,
   'config:rejected': true,
   'config:missing': true,
+  'config:warning': true,
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,
   'node:superseded': true,
   'subscription:refused': true,
+  'certificates:replaced': true,
+  'certificates:rejected': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,
+  'table:created': true,
   'host:slow': true,
   'mesh:state': true,
   progress: true,

@@ -139,8 +139,8 @@ export type HostCallOptions = { signal?: AbortSignal | undefined }
  * settles therefore stalls the table until the manager is opened again.
  *
  * **Outbox.** The three outbox methods are implemented together, or not at all. A host without them publishes in commit
- * order from memory: if its process dies, transactions that were committed but not yet acknowledged by the local leaf are lost
- * to the peers.
+ * order from memory, as far as `maxInFlight` allows: if its process dies, transactions that were committed but not yet acknowledged by
+ * the local leaf are lost to the peers.
  */
 export interface Host {
   /** The database's version and the port of its HTTP API, as peers see them in `cluster_status`. Synchronous: it must not wait. */
@@ -150,7 +150,7 @@ export interface Host {
    * manager opens, so that new timestamps are higher. A rejection makes `ClusterManager.open` reject with server_failed.
    */
   lastTimestamp(options?: HostCallOptions): Promise<Timestamp | undefined>
-  /** All tables of all databases that take part. */
+  /** All tables of all databases that take part. A missing table of a running subscription counts as dropped: the subscription stalls. */
   describe(options?: HostCallOptions): Promise<TableDescription[]>
   /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
   createTable(table: TableDescription, options?: HostCallOptions): Promise<void>

@@ -57,10 +57,10 @@ function readLines(text: string, column: number): { items: unknown[]; values: un
 }
 
 /** The items of a file that has this list, for a node of that name. */
-function itemsIn(list: ListName, values: unknown[], { nodeName }: Manifest): readonly ListItem[] {
+function itemsIn(list: ListName, values: unknown[], { nodeName, enabled }: Manifest): readonly ListItem[] {
   const path = listPaths[list].split('.').slice(1)
   const below = path.reduceRight<unknown>((tree, key) => ({ [key]: tree }), values)
-  const root = new ConfigNode({ clustering: { nodeName: nodeName || null, ...(below as object) } })
+  const root = new ConfigNode({ clustering: { enabled, nodeName: nodeName || null, ...(below as object) } })
   const { manifest } = readConfig(root)
   return root.faults.length === 0 ? listOf(manifest, list) : []
 }

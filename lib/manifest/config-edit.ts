@@ -50,13 +50,27 @@ function editLines(
   return putBelow(slice, value, indented(lines, columnOf(text, pair.key.range[0]) + style.indent))
 }
 
-/** Rewrites the outermost flow map around that list; the lines outside of it stay the same. */
+/**
+ * Where the section is in the text: its key and value, without the comments behind them. The host's part is everything outside.
+ */
+function sectionRange(config: ConfigText): { start: number; end: number } {
+  const pair = pairAt(config, ['clustering'])
+  if (!pair || !hasRange(pair.key) || !hasRange(pair.value)) throw new NotLineEditableError()
+  const { text } = config
+  const [keyStart] = pair.key.range
+  const [, valueEnd] = pair.value.range
+  const [, , rootEnd] = config.document.contents?.range ?? [0, 0, text.length]
+  const isBlock = isMap(pair.value) && !pair.value.flow
+  return { start: keyStart, end: isBlock ? Math.min(lineEnd(text, valueEnd), rootEnd) : valueEnd }
+}
+
+/** Rewrites the outermost flow map of the section around that list; the lines outside of it stay the same. */
 function rewriteBraces(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
   // A separate document, because it is modified.
   const { document, text } = new ConfigText(config.onDisk)
   const path = listPaths[list].split('.')
   const above = path.map((_, index) => document.getIn(path.slice(0, index), true))
-  const length = above.findIndex((node) => isMap(node) && node.flow)
+  const length = above.findIndex((node, index) => index > 0 && isMap(node) && node.flow)
   const braces = above[length]
   if (!isMap(braces) || !hasRange(braces)) throw new NotLineEditableError()
   braces.setIn(path.slice(length), target.size > 0 ? [...target.values()].map(plainItem) : null)
@@ -66,8 +80,35 @@ function rewriteBraces(config: ConfigText, list: ListName, target: ReadonlyMap<s
   return replaceValue({ text, base: 0 }, braces, alone.toString({ lineWidth: 0 }).trimEnd())
 }
 
-/** Rewrites the whole file: for lists behind aliases. */
-function rewrite(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Rewrites the section of a JSON file as JSON: the host may read it with JSON.parse, which takes nothing else of YAML. */
+function rewriteJson(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
+  const { document, text } = config
+  const copy = document.clone()
+  const path = listPaths[list].split('.')
+  copy.setIn(path, target.size > 0 ? [...target.values()].map(plainItem) : null)
+  const pair = pairAt(config, ['clustering'])
+  if (!pair || !hasRange(pair.value)) throw new NotLineEditableError()
+  const [start, end] = pair.value.range
+  const indentation = /\n([ \t]+)"/.exec(text)?.[1] ?? '  '
+  const lineStart = text.lastIndexOf('\n', start) + 1
+  const outer = /^[ \t]*/.exec(text.slice(lineStart))?.[0] ?? ''
+  const { clustering } = copy.toJS() as { clustering: unknown }
+  const isPretty = text.slice(start, end).includes('\n')
+  const json = JSON.stringify(clustering, null, isPretty ? indentation : undefined).replaceAll('\n', `\n${outer}`)
+  return replaceValue({ text, base: 0 }, pair.value, json)
+}
+
+/** Rewrites the whole section: for lists behind aliases. */
+function rewriteSection(config: ConfigText, list: ListName, target: ReadonlyMap<string, ListItem>): string {
   // A separate document, because it is modified.
   const { document, tree } = new ConfigText(config.onDisk)
   const path = listPaths[list].split('.')
@@ -76,7 +117,10 @@ function rewrite(config: ConfigText, list: ListName, target: ReadonlyMap<string,
     if (!isMap(document.getIn(above, true))) document.setIn(above, document.createNode(valueAt(tree, above) ?? {}))
   }
   document.setIn(path, target.size > 0 ? document.createNode([...target.values()].map(plainItem)) : null)
-  return document.toString({ lineWidth: 0, indent: styleOf(config.text).indent })
+  const rewritten = new ConfigText(document.toString({ lineWidth: 0, indent: styleOf(config.text).indent }))
+  const from = sectionRange(rewritten)
+  const to = sectionRange(config)
+  return config.text.slice(0, to.start) + rewritten.text.slice(from.start, from.end) + config.text.slice(to.end)
 }
 
 const textOf = ({ config }: ConfigText, list: ListName): string =>
@@ -104,19 +148,26 @@ function editWhole(config: ConfigText, list: ListName, target: ReadonlyMap<strin
   const desired = JSON.stringify([...target.values()])
   // Checks that the new text reads as intended before it is written.
   const others = othersOf(config, list)
+  const { start, end } = sectionRange(config)
+  const [before, after] = [config.text.slice(0, start), config.text.slice(end)]
+  const keepsOthers = ({ text }: ConfigText) => text.startsWith(before) && text.endsWith(after)
   const attempt = (write: () => string): ConfigText | undefined => {
     try {
       const edited = new ConfigText(config.toDisk(write()))
-      const isExpected = textOf(edited, list) === desired && isDeepStrictEqual(othersOf(edited, list), others)
-      return isExpected ? edited : undefined
+      const isExpected = textOf(edited, list) === desired && keepsOthers(edited)
+      return isExpected && isDeepStrictEqual(othersOf(edited, list), others) ? edited : undefined
     } catch {
       return undefined
     }
   }
+  if (isJson(config.text)) {
+    const json = attempt(() => rewriteJson(config, list, target))
+    if (json) return json
+  }
   const edited =
     attempt(() => editLines(config, list, manifest, target)) ??
     attempt(() => rewriteBraces(config, list, target)) ??
-    attempt(() => rewrite(config, list, target))
+    attempt(() => rewriteSection(config, list, target))
   if (!edited) throw new Error(`${listPaths[list]} cannot be edited: write it without aliases or braces`)
   return edited
 }

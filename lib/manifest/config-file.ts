@@ -1,12 +1,26 @@
 // The host's YAML file on disk: reads it, replaces it atomically, watches it for edits. config-text.ts parses its contents.
 
 import { randomBytes } from 'node:crypto'
-import { readFileSync, renameSync, unwatchFile, watchFile } from 'node:fs'
-import { type FileHandle, open as openFile, readdir, readFile, stat, unlink } from 'node:fs/promises'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  type Stats,
+  unwatchFile,
+  watchFile,
+  writeSync,
+} from 'node:fs'
+import { chmod, type FileHandle, open as openFile, readdir, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { clusterErrorFrom, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
+import { decodeBytes } from './config-bytes.ts'
 import { errorCode, linkTarget } from './file-links.ts'
 
 export type { Problem } from './config-text.ts'
@@ -20,11 +34,69 @@ const temporaryPath = (target: string, id: string) => join(dirname(target), `.${
 const isTemporaryPath = (target: string, name: string) =>
   name.startsWith(`.${basename(target)}.`) && /^\.[0-9a-f]{12}\.tmp$/.test(name.slice(basename(target).length + 1))
 
-/** Copies the mode, unaffected by the umask, and the owner if permitted. */
-async function keepAccess(handle: FileHandle, previous: { mode: number; uid: number; gid: number }): Promise<void> {
-  const { uid, gid } = await handle.stat()
-  if (uid !== previous.uid || gid !== previous.gid) await handle.chown(previous.uid, previous.gid).catch(() => {})
-  await handle.chmod(previous.mode & 0o7777)
+/** Not blocking: opening a pipe would wait for a writer. */
+const READ_FLAGS = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)
+/** Errors of a rename over a mount point, such as a single file that is mounted into a container. */
+const MOUNT_POINT_CODES: readonly unknown[] = ['EBUSY', 'EXDEV']
+
+const sameAccess = (one: Stats, { mode, uid, gid }: Stats) => one.mode === mode && one.uid === uid && one.gid === gid
+
+/**
+ * Copies the mode, unaffected by the umask, and the owner if permitted. Calls nothing that is not necessary: Node's permission model
+ * denies changes of open files.
+ */
+async function keepAccess(path: string, handle: FileHandle, previous: Stats): Promise<void> {
+  const created = await handle.stat()
+  if (sameAccess(created, previous)) return
+  if (created.uid !== previous.uid || created.gid !== previous.gid)
+    await handle.chown(previous.uid, previous.gid).catch(() => {})
+  // Also after a change of the owner, which may clear bits.
+  await chmod(path, previous.mode & 0o7777)
+}
+
+async function writeNew(path: string, text: string, previous: Stats | undefined): Promise<void> {
+  const handle = await openFile(path, 'wx', previous ? previous.mode & 0o777 : 0o644)
+  try {
+    if (previous) await keepAccess(path, handle, previous)
+    await handle.writeFile(text)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/** False when `target` is a mount point. */
+function renameOver(path: string, target: string): boolean {
+  try {
+    renameSync(path, target)
+    return true
+  } catch (error) {
+    if (MOUNT_POINT_CODES.includes(errorCode(error))) return false
+    throw error
+  }
+}
+
+/** Overwrites the file itself, for one that cannot be replaced. Not atomic; after an error the previous contents are restored. */
+function overwrite(path: string, text: string, previous: string): void {
+  const file = openSync(path, constants.O_WRONLY)
+  try {
+    try {
+      return writeWhole(file, text)
+    } catch (error) {
+      writeWhole(file, previous)
+      throw error
+    }
+  } finally {
+    closeSync(file)
+  }
+}
+
+function writeWhole(file: number, text: string): void {
+  const bytes = Buffer.from(text)
+  let written = 0
+  while (written < bytes.length) written += writeSync(file, bytes, written, bytes.length - written, written)
+  ftruncateSync(file, bytes.length)
+  fsyncSync(file)
 }
 
 async function syncDirectory(directory: string): Promise<void> {
@@ -32,6 +104,12 @@ async function syncDirectory(directory: string): Promise<void> {
   const handle = await openFile(directory, 'r').catch(() => undefined)
   await handle?.sync().catch(() => {})
   await handle?.close()
+}
+
+/** Throws for a directory, which the system reports less clearly, and for what has no end or blocks the reader. */
+function checkType(stats: Stats): void {
+  if (stats.isDirectory()) throw new Error('it is a directory')
+  if (!stats.isFile()) throw new Error('it is not a regular file')
 }
 
 export class ConfigFile {
@@ -46,38 +124,43 @@ export class ConfigFile {
     this.#logger = logger
   }
 
-  /** The contents of the file; undefined when it is missing. Rejects when it cannot be read. */
+  /** The contents of the file, as `decodeBytes` reads them; undefined when it is missing. Rejects when it cannot be read. */
   async read(): Promise<string | undefined> {
+    let handle: FileHandle
     try {
-      return await readFile(this.path, 'utf8')
+      handle = await openFile(this.path, READ_FLAGS)
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return undefined
       throw error
+    }
+    try {
+      checkType(await handle.stat())
+      return decodeBytes(await handle.readFile())
+    } finally {
+      await handle.close()
     }
   }
 
   /**
    * Replaces the file with `text` if it still holds `expected` (undefined: is missing); otherwise changes nothing and returns
-   * false. Mode and owner are kept, and a link stays a link. Rejects config_unwritable; nothing changed then.
+   * false. Mode and owner are kept, and a symbolic link stays one. A file that is a mount point is overwritten, which is not atomic.
+   * Rejects config_unwritable; nothing changed then.
    */
   async replace(expected: string | undefined, text: string): Promise<boolean> {
     let temporary: string | undefined
     try {
       const target = await linkTarget(this.path)
       const previous = await stat(target).catch(() => undefined)
-      temporary = temporaryPath(target, randomBytes(6).toString('hex'))
-      const handle = await openFile(temporary, 'wx', previous ? previous.mode & 0o777 : 0o644)
-      try {
-        if (previous) await keepAccess(handle, previous)
-        await handle.writeFile(text)
-        await handle.sync()
-      } finally {
-        await handle.close()
+      // A mounted file cannot be replaced, and its directory may be read-only.
+      const isMounted = previous !== undefined && previous.dev !== (await stat(dirname(target))).dev
+      if (!isMounted) {
+        temporary = temporaryPath(target, randomBytes(6).toString('hex'))
+        await writeNew(temporary, text, previous)
       }
       // Read as late as possible, and synchronously, so that no edit gets lost between the read and the rename.
       if (this.#readNow() !== expected) return false
-      renameSync(temporary, target)
-      temporary = undefined
+      if (temporary && renameOver(temporary, target)) temporary = undefined
+      else overwrite(target, text, expected ?? '')
       await syncDirectory(dirname(target))
       return true
     } catch (error) {
@@ -128,11 +211,18 @@ export class ConfigFile {
   }
 
   #readNow(): string | undefined {
+    let file: number
     try {
-      return readFileSync(this.path, 'utf8')
+      file = openSync(this.path, READ_FLAGS)
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return undefined
       throw error
+    }
+    try {
+      checkType(fstatSync(file))
+      return decodeBytes(readFileSync(file))
+    } finally {
+      closeSync(file)
     }
   }
 }

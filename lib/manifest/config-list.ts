@@ -41,7 +41,8 @@ export type ListSpec<T> = {
 }
 
 const withLineEnd = (lines: string): string => (lines === '' || lines.endsWith('\n') ? lines : `${lines}\n`)
-const blankOrComment = /^(?:[ \t]*(?:#.*)?\n)*/
+/** Not `.`, which ends at U+2028 too. */
+const blankOrComment = /^(?:[ \t]*(?:#[^\n]*)?\n)*/
 
 const braces = (plain: unknown): string => {
   const document = new Document(plain, { flow: true })

@@ -6,15 +6,19 @@ import { isHost, isNodeName, isToken } from './names.ts'
 
 /** Keys and indexes from the root of the tree. */
 export type Path = readonly (string | number)[]
-export type Fault = { readonly path: Path; readonly message: string }
+/** `received`: the value in the file, which is not shown if it comes from outside of the section. */
+export type Fault = { readonly path: Path; readonly message: string; readonly received?: string }
 
 /** `clustering.nodes[0].name` */
 export const pathText = (path: Path): string =>
   path.map((part, index) => (typeof part === 'number' ? `[${part}]` : index === 0 ? part : `.${part}`)).join('')
 
+const MAX_SHOWN_LENGTH = 100
+
 const describeValue = (value: unknown): string => {
-  const text = typeof value === 'object' && value !== null ? (Array.isArray(value) ? 'a list' : 'a map') : undefined
-  return text ?? JSON.stringify(value) ?? String(value)
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'a map'
+  const text = JSON.stringify(value) ?? String(value)
+  return text.length > MAX_SHOWN_LENGTH ? `a text of ${text.length} characters` : text
 }
 
 /** A type of value; `expected` completes the sentence "must be ...". */
@@ -88,11 +92,11 @@ export class ConfigNode {
     return this.value === undefined || this.value === null
   }
 
-  addFault(message: string): void {
+  addFault(message: string, received?: string): void {
     // An invalid map is found again for every key below it, and reported once.
     const path = pathText(this.path)
     if (!this.faults.some((other) => other.message === message && pathText(other.path) === path))
-      this.faults.push({ path: this.path, message })
+      this.faults.push({ path: this.path, message, ...(received !== undefined && { received }) })
   }
 
   /** The descendant at `path`, such as `hubServer.network.port`. */
@@ -103,7 +107,7 @@ export class ConfigNode {
   #child(key: string): ConfigNode {
     const { value } = this
     const isMap = typeof value === 'object' && value !== null && !Array.isArray(value)
-    if (!isMap && !this.unset) this.addFault(`must be a map, not ${describeValue(value)}`)
+    if (!isMap && !this.unset) this.addFault('must be a map', describeValue(value))
     const child = isMap && Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined
     return new ConfigNode(child, [...this.path, key], this.faults, this.#parentIsInvalid || !(isMap || this.unset))
   }
@@ -113,7 +117,7 @@ export class ConfigNode {
     if (this.unset) return undefined
     const value = kind.coerce(this.value)
     if (kind.check(value)) return value as T
-    this.addFault(`must be ${kind.expected}, not ${describeValue(this.value)}`)
+    this.addFault(`must be ${kind.expected}`, describeValue(this.value))
     return undefined
   }
 
@@ -128,7 +132,7 @@ export class ConfigNode {
     if (this.unset) return []
     if (Array.isArray(this.value))
       return this.value.map((item: unknown, index) => new ConfigNode(item, [...this.path, index], this.faults))
-    this.addFault(`must be a list, not ${describeValue(this.value)}`)
+    this.addFault('must be a list', describeValue(this.value))
     return []
   }
 }

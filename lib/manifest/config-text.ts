@@ -1,9 +1,20 @@
 // Parses the text of the configuration file into settings and manifest, with line and column of every fault.
 
-import { type Document, LineCounter, type ParsedNode, parseDocument, type Tags } from 'yaml'
+import { LineCounter } from 'yaml'
 import { type Config, readConfig } from './config.ts'
+import { encodeLineEnds, encodingFault } from './config-bytes.ts'
+import { unknownKeys } from './config-known-keys.ts'
 import type { Blocks } from './config-list.ts'
-import { ConfigNode, type Path, pathText } from './config-node.ts'
+import { ConfigNode, type Fault, type Path, pathText } from './config-node.ts'
+import {
+  aliasFault,
+  isBehindAlias,
+  keyOffset,
+  mergeKeyFaults,
+  parseYaml,
+  syntaxFaults,
+  type YamlDocument,
+} from './config-yaml.ts'
 
 /** A fault of the configuration file. `line` and `column` count from 1; `path` as in `clustering.nodes[0].name`. */
 export type Problem = { line?: number; column?: number; path?: string; message: string }
@@ -14,20 +25,16 @@ export const problemText = ({ line, column, path, message }: Problem): string =>
   return `${where}${path ? `${path} ` : ''}${message}`
 }
 
-/** Keeps the spelling of numbers, such as `1_000` or integers beyond 2^53, in the host's sections. */
-const keepNumbers = (tags: Tags): Tags =>
-  tags.map((tag) => {
-    if (typeof tag !== 'object' || !/:(int|float)$/.test(tag.tag) || !('stringify' in tag)) return tag
-    const { stringify } = tag
-    return {
-      ...tag,
-      stringify: (item, ...rest) => (item as { source?: string }).source ?? stringify?.(item, ...rest) ?? '',
-    } as typeof tag
-  })
+type PlacedProblem = Problem & { line: number; column: number }
 
-const parseYaml = (text: string, lines: LineCounter): Document.Parsed<ParsedNode> =>
-  // 'error': otherwise oddities in the host's sections are emitted as process warnings.
-  parseDocument(text, { lineCounter: lines, prettyErrors: false, customTags: keepNumbers, logLevel: 'error' })
+const inOrder = (problems: PlacedProblem[]): PlacedProblem[] =>
+  problems.toSorted((a, b) => a.line - b.line || a.column - b.column)
+
+/** For texts that are not parsed. */
+function positionIn(text: string, offset: number): { line: number; column: number } {
+  const before = text.slice(0, offset)
+  return { line: before.split('\n').length, column: offset - before.lastIndexOf('\n') }
+}
 
 /** The parsed contents of a text that was just written, so that it is not parsed again. */
 type ParsedConfig = { readonly config: Config; readonly blocks: Blocks }
@@ -39,22 +46,25 @@ export class ConfigText {
   /** Undefined when there are problems. */
   readonly config: Config | undefined
   readonly problems: readonly Problem[]
+  /** Unknown keys of the section; empty for a text that was just written. */
+  readonly warnings: readonly Problem[]
   /** The lists as lines; undefined before they were cut. */
   readonly blocks: Blocks | undefined
   readonly #lines = new LineCounter()
-  #document: Document.Parsed<ParsedNode> | undefined
+  #document: YamlDocument | undefined
   #tree: { value: unknown } | undefined
 
   constructor(onDisk: string, parsed?: ParsedConfig) {
     this.onDisk = onDisk
     this.text = onDisk.replace(/^\uFEFF/, '').replaceAll('\r\n', '\n')
     this.blocks = parsed?.blocks
-    const { config, problems } = parsed ? { config: parsed.config, problems: [] } : this.#read()
+    const { config, problems, warnings } = parsed ? { config: parsed.config, problems: [], warnings: [] } : this.#read()
     this.config = config
     this.problems = problems
+    this.warnings = warnings
   }
 
-  get document(): Document.Parsed<ParsedNode> {
+  get document(): YamlDocument {
     this.#document ??= parseYaml(this.text, this.#lines)
     return this.#document
   }
@@ -65,33 +75,56 @@ export class ConfigText {
     return this.#tree.value
   }
 
-  #read(): { config: Config | undefined; problems: readonly Problem[] } {
-    const problems = this.document.errors.map((error) => ({ ...this.#position(error.pos[0]), message: error.message }))
-    const root = problems.length === 0 ? this.#root(problems) : undefined
-    const config = root && readConfig(root)
-    problems.push(...(root?.faults ?? []).map(({ path, message }) => this.problem(path, message)))
-    if (problems.length === 0) return { config, problems }
-    return { config: undefined, problems: problems.toSorted((a, b) => a.line - b.line || a.column - b.column) }
+  #read(): { config: Config | undefined; problems: readonly Problem[]; warnings: readonly Problem[] } {
+    const invalid = encodingFault(this.onDisk)
+    if (invalid) return this.#unparsed([{ ...positionIn(this.onDisk, invalid.offset), message: invalid.message }])
+    const syntax = this.#syntaxFaults()
+    if (syntax.length > 0)
+      return this.#unparsed(syntax.map(({ offset, message }) => ({ ...this.#position(offset), message })))
+    const root = new ConfigNode(this.tree)
+    const config = readConfig(root)
+    const warnings = unknownKeys(this.tree).map(({ path, message }) => {
+      const offset = keyOffset(this.document, path)
+      return offset === undefined
+        ? this.problem(path, message)
+        : { ...this.#position(offset), path: pathText(path), message }
+    })
+    const problems = inOrder(root.faults.map((fault) => this.problem(fault.path, this.#faultText(fault))))
+    return { config: problems.length === 0 ? config : undefined, problems, warnings }
   }
 
-  #root(problems: Problem[]): ConfigNode | undefined {
+  #unparsed(problems: PlacedProblem[]): {
+    config: undefined
+    problems: readonly Problem[]
+    warnings: readonly Problem[]
+  } {
+    return { config: undefined, problems: inOrder(problems), warnings: [] }
+  }
+
+  #syntaxFaults(): { offset: number; message: string }[] {
+    const faults = syntaxFaults(this.document)
+    if (faults.length > 0) return faults
     try {
-      return new ConfigNode(this.tree)
-    } catch (error) {
-      // An alias without an anchor, or with unbounded expansion.
-      problems.push({ line: 1, column: 1, message: String(error) })
-      return undefined
+      void this.tree
+    } catch {
+      return [aliasFault(this.document)]
     }
+    return mergeKeyFaults(this.document, ['clustering'])
+  }
+
+  /** A value that is not in the section may be a secret of the host. */
+  #faultText({ path, message, received }: Fault): string {
+    const isHidden = received === undefined || path[0] !== 'clustering' || isBehindAlias(this.document, path)
+    return isHidden ? message : `${message}, not ${received}`
   }
 
   /** Converts a text with line feeds to the line ends and byte order mark of this file. */
   toDisk(text: string): string {
-    const crlf = /\r\n/.test(this.onDisk)
-    return (this.onDisk.startsWith('\uFEFF') ? '\uFEFF' : '') + (crlf ? text.replaceAll('\n', '\r\n') : text)
+    return encodeLineEnds(this.onDisk, text)
   }
 
   /** A problem with the position of that path in this text, or of the nearest parent. */
-  problem(path: Path, message: string): Problem & { line: number; column: number } {
+  problem(path: Path, message: string): PlacedProblem {
     let offset = 0
     for (let length = path.length; length > 0; length--) {
       const found = this.#offset(path.slice(0, length))

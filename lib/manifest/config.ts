@@ -71,10 +71,14 @@ export function readConfig(root: ConfigNode): Config {
     clustering.addFault("the section 'clustering' is missing; to run without clustering, set `enabled: false`")
     return { manifest: emptyManifest, settings }
   }
+  // A misspelt key must not run a database without its cluster.
+  const enabled = clustering.at('enabled')
+  if (enabled.unset && typeof clustering.value === 'object')
+    enabled.addFault('is missing: set `enabled: true`, or `enabled: false` to run without clustering')
   const nodeName = clustering.at('nodeName').read(kinds.nodeName) ?? ''
   const manifest = makeManifest({
     nodeName,
-    enabled: clustering.at('enabled').read(kinds.flag) ?? false,
+    enabled: enabled.read(kinds.flag) ?? false,
     routes: { hub: readRoutes(root.at(hubRoutesPath)), leaf: readRoutes(root.at(leafRoutesPath)) },
     nodes: readNodes(root.at(nodesPath), nodeName),
   })

@@ -1,12 +1,13 @@
 // Locks a configuration file for one process. The kernel releases the lock when the process ends, even by SIGKILL.
 
 import { createHash } from 'node:crypto'
-import { unlink } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { mkdir } from 'node:fs/promises'
 import { platform, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { clusterError } from '../errors.ts'
-import { linkTarget, realEntry } from './file-links.ts'
+import { ClusterError, clusterError } from '../errors.ts'
+import { lockDirectory } from '../util/directory-lock.ts'
+import { listen } from '../util/local-socket.ts'
+import { errorCode, linkTarget, realEntry } from './file-links.ts'
 
 type Release = () => Promise<void>
 
@@ -35,38 +36,25 @@ export async function lock(configFile: string): Promise<Release> {
 }
 
 /**
- * Listens on a local socket named after the file. On Linux the socket is abstract and ends with the process. Elsewhere it is a
- * file, which a killed process leaves behind without a listener. Undefined when another process listens.
+ * On Linux a socket without a file, named after the configuration file: it needs no writable directory. Elsewhere a lock in a directory of
+ * that name. Undefined when another process has it.
  */
 async function acquire(file: string): Promise<Release | undefined> {
   const name = `enmesh-${createHash('sha256').update(file).digest('hex').slice(0, 32)}`
-  const isAbstract = platform() === 'linux'
-  const address = isAbstract ? `\0${name}` : join(tmpdir(), `${name}.sock`)
-  const release = await listen(address)
-  if (release || isAbstract || (await isAnswered(address))) return release
-  await unlink(address).catch(() => {})
-  return listen(address)
-}
-
-/** Undefined when the address is taken. */
-function listen(address: string): Promise<Release | undefined> {
-  return new Promise((done, failed) => {
-    const server = createServer((socket) => socket.destroy())
-    server.unref()
-    server.once('error', (error: NodeJS.ErrnoException) =>
-      error.code === 'EADDRINUSE' ? done(undefined) : failed(error),
-    )
-    server.listen(address, () => done(() => new Promise((closed) => server.close(() => closed()))))
-  })
-}
-
-function isAnswered(address: string): Promise<boolean> {
-  return new Promise((done) => {
-    const socket = connect(address)
-    socket.once('connect', () => {
-      socket.destroy()
-      done(true)
+  if (platform() === 'linux') {
+    const server = await listen(`\0${name}`, () => '').catch((error) => {
+      if (errorCode(error) === 'EADDRINUSE') return undefined
+      throw error
     })
-    socket.once('error', () => done(false))
-  })
+    return server && (() => server.close())
+  }
+  const directory = join(tmpdir(), name)
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  try {
+    const { release } = await lockDirectory(directory, { owner: file })
+    return release
+  } catch (error) {
+    if (error instanceof ClusterError && error.code === 'directory_in_use') return undefined
+    throw error
+  }
 }

@@ -27,6 +27,8 @@ export interface StoreListener {
   /** The file is invalid, or requires a restart; the last valid manifest stays. */
   rejected(problems: readonly Problem[]): void
   missing(problems: readonly Problem[]): void
+  /** An edit has unknown keys; called once for each edit, valid or not. Those at `open` are in `warnings`. */
+  warned(problems: readonly Problem[]): void
 }
 
 /**
@@ -49,6 +51,7 @@ export class ManifestStore {
   readonly #listeners: Partial<StoreListener>[] = []
   #manifest: Manifest
   #settings: Settings
+  readonly #openWarnings: readonly Problem[]
   /** The last valid contents; a commit is written into them. */
   #lastValid: ConfigText
   /** The last contents read, valid or not; undefined: no file. */
@@ -68,6 +71,7 @@ export class ManifestStore {
   private constructor(file: ConfigFile, logger: Logger, good: ConfigText, manifest: Manifest, settings: Settings) {
     this.#file = file
     this.#logger = logger
+    this.#openWarnings = good.warnings
     this.#lastValid = good
     this.#onDisk = good.onDisk
     this.#manifest = manifest
@@ -85,7 +89,8 @@ export class ManifestStore {
     if ((await readOrReject(file)) === undefined) await file.replace(undefined, defaultConfigText)
     const text = new ConfigText((await readOrReject(file)) ?? defaultConfigText)
     const { config } = text
-    if (!config) throw configRejected(file, text.problems)
+    // An unknown key often is the reason for a missing one.
+    if (!config) throw configRejected(file, [...text.problems, ...text.warnings])
     if (config.manifest.enabled && config.manifest.nodeName === '') throw clusterError('node_name_missing', file.path)
     const store = new ManifestStore(file, logger, text, config.manifest, config.settings)
     await file.watch(() => store.#checkFile())
@@ -100,6 +105,11 @@ export class ManifestStore {
 
   get settings(): Settings {
     return this.#settings
+  }
+
+  /** Unknown keys of the file as it was opened. */
+  get warnings(): readonly Problem[] {
+    return this.#openWarnings
   }
 
   /** Names that `nameFault` rejects become faults of the file. Throws config_rejected when the present file has one. */
@@ -272,7 +282,8 @@ export class ManifestStore {
   }
 
   #importText(text: ConfigText): void {
-    const { config } = text
+    const { config, warnings } = text
+    if (warnings.length > 0) this.#notify((listener) => listener.warned?.(warnings))
     if (!config) {
       this.#reject(text.problems)
       return

@@ -5,6 +5,7 @@ import type { RemoteTable } from '../host/host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
 import type { NameCheck } from '../manifest/names.ts'
 import type { Timers } from '../util/timers.ts'
+import type { ReadBudget } from './read-budget.ts'
 
 export type { NameCheck, RemoteTable, Route, Routes }
 export type TableName = { database: string; table: string }
@@ -75,7 +76,7 @@ export type StreamLimits = {
 }
 
 export interface Reader {
-  /** Waits without limit for at least one entry, at most `maxMessages`. Rejects `reader_lost` when the reader failed or is closed. */
+  /** Waits without limit for at least one entry, at most `maxMessages`. The entries of the previous call count as done. Rejects `reader_lost` when the reader failed or is closed. */
   next(): Promise<Entry[]>
   close(): void
 }
@@ -89,11 +90,16 @@ export type MeshListener = {
   state(state: MeshState, reason?: string): void
   /** A connection was rejected, by this node or by the peer: wrong credentials, a duplicate node name, an invalid certificate. */
   rejected(peer: string, reason: string): void
+  /** New certificates are in use; with a reason: those on disk are not usable, and the previous ones stay in use. */
+  certificatesChanged?(rejection?: string): void
   /** The link to the remote nodes is a new one: their state of earlier requests is lost. */
   linked(): void
 }
 
 export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined }
+
+/** `maxMessages`: unread in memory. `budget`: bytes that several readers hold together; without it, some megabytes for each. */
+export type ReadOptions = RequestOptions & { maxMessages: number; budget?: ReadBudget | undefined }
 
 export interface Mesh {
   readonly state: MeshState
@@ -158,8 +164,8 @@ export interface Mesh {
   streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined>
   /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is no such message. */
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number>
-  /** Reads a stream from `sequence` on, with at most `maxMessages` unread in memory. Rejects as `request`, or not_found. */
-  read(source: RemoteTable, sequence: number, options: RequestOptions & { maxMessages: number }): Promise<Reader>
+  /** Reads a stream from `sequence` on. Rejects as `request`, or not_found. */
+  read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader>
 
   /** Every node whose hub answers within `timeout`: the local one first, then by name. */
   members(options: RequestOptions): Promise<Member[]>

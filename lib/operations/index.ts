@@ -58,7 +58,7 @@ export type RequestOf<Name extends OperationName> =
 export type ResponseOf<Name extends OperationName> =
   (typeof operations)[Name] extends Operation<never, infer Response> ? Response : never
 
-/** The user who sent the request, as the host authenticated it. Only super users may run operations. */
+/** The user who sent the request, as the host authenticated it. Only super users may run operations. Events and logs of changes have the `username`. */
 export type Caller = { superUser: boolean; username?: string }
 
 for (const { schema } of Object.values(operations)) compileBody(schema)
@@ -134,5 +134,6 @@ export async function execute(
   const name = requestedOperation(request)
   if (name === undefined || name === null || name === '') throw clusterError('operation_missing')
   if (typeof name !== 'string' || !isOperation(name)) throw clusterError('operation_unknown', operationText(request))
-  return call(context, name, request, { ...options, user: caller?.username })
+  const user = typeof caller?.username === 'string' ? caller.username : undefined
+  return call(context, name, request, { ...options, user })
 }

@@ -52,7 +52,8 @@ export type UpdateNodeResponse = Pending & {
   updated: SubscriptionResponse[]
   skipped: SkippedResponse[]
 }
-export type RemoveNodeRequest = Static<typeof removeNodeSchema>
+/** One of the two names is required; both must be equal. */
+export type RemoveNodeRequest = { node_name: string; name?: string } | { node_name?: string; name: string }
 export type RemoveNodeResponse = Pending & { message: string }
 
 // HarperDB's texts.

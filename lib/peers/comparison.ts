@@ -9,7 +9,7 @@ import type { Agreements } from './agreements.ts'
 import type { Peers } from './peers.ts'
 import { type PeerRequest, type RegisterEntry, readEntries } from './protocol.ts'
 import { type Register, type Registers, sameValue } from './registers.ts'
-import { byKey, type Tables, type TablesByKey } from './tables.ts'
+import type { Tables, TablesByKey } from './tables.ts'
 import type { Takeover } from './takeover.ts'
 import { fromWire, toEntry, toPages } from './wire-subscription.ts'
 
@@ -31,6 +31,8 @@ type PeerComparison = {
   running: Promise<void> | undefined
   /** Registers changed while a comparison was running. */
   again: boolean
+  /** In a row. */
+  failures: number
   readonly backoff: Backoff
   cancelRetry: (() => void) | undefined
 }
@@ -49,6 +51,7 @@ export class Comparison {
     const state = this.#nodes.get(node) ?? {
       running: undefined,
       again: false,
+      failures: 0,
       backoff: new Backoff(RETRY_BACKOFF_MS),
       cancelRetry: undefined,
     }
@@ -79,7 +82,10 @@ export class Comparison {
   #onFailure(node: string, state: PeerComparison, error: unknown): void {
     const { logger, agreements, registers, peers } = this.#options
     const reason = reasonOf(error)
-    logger.info({ peer: node, reason }, 'comparison of subscriptions failed')
+    const fields = { peer: node, reason }
+    // A node may be down for days.
+    if (state.failures++ === 0) logger.info(fields, 'comparison of subscriptions failed')
+    else logger.debug(fields, 'comparison of subscriptions failed again')
     // A node that rejects and sends no heartbeats does not know revisions (HarperDB).
     const rejected = error instanceof ClusterError && error.code === 'peer_rejected'
     const held = registers.forNode(node).filter(({ removed }) => !removed)
@@ -97,10 +103,10 @@ export class Comparison {
     const { peers, registers, tables, takeover, agreements } = this.#options
     let isComplete = true
     const options = { operation: 'compare_node' }
-    const remote = byKey(await peers.describeTables(node, options))
+    const remote = await tables.remote(node, options)
     const local = await tables.local()
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
-    await this.#prepare(entries, local, remote)
+    await this.#prepare(node, entries, local, remote)
     // A page covers every table from its first one up to the first of the next page, whether it is known here or not.
     const pages = entries.length > 0 ? toPages(entries) : [[]]
     for (const [index, page] of pages.entries()) {
@@ -127,13 +133,17 @@ export class Comparison {
     return isComplete
   }
 
-  /** Creates the missing tables that the remote node has, and the streams of tables that are published. */
-  async #prepare(entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
-    const { tables } = this.#options
+  /**
+   * Creates the missing tables of new subscriptions, and the streams of tables that are published. A table of a begun subscription
+   * was dropped here: it stays so.
+   */
+  async #prepare(node: string, entries: readonly Register[], local: TablesByKey, remote: TablesByKey): Promise<void> {
+    const { tables, registers } = this.#options
     const existing = entries.filter(({ removed }) => !removed)
     for (const entry of existing) {
+      if (!entry.subscribe || registers.begun.has({ ...entry, node })) continue
       const described = remote.get(tableKey(entry))
-      if (!local.has(tableKey(entry)) && described) await tables.create(described)
+      if (!local.has(tableKey(entry)) && described) await tables.create(described, node)
     }
     await tables.ensureStreams(existing.filter(({ publish }) => publish))
   }

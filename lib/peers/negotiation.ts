@@ -68,7 +68,7 @@ export class Negotiation {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
-    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local()])
+    const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
@@ -85,7 +85,7 @@ export class Negotiation {
         sent = Math.min(sent + (request.subscriptions?.length ?? 0), matched.length)
         report(sent, matched.length)
       }
-      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table)
+      for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
       this.#options.agreements.confirm(node, changes())
     })
@@ -212,7 +212,7 @@ export class Negotiation {
     const named = subscriptions.map((each) => fromWire(each, revision))
     if (takeover.withinLimit(node, named).length < named.length)
       throw new Error('there are too many subscriptions already')
-    await tables.prepare(subscriptions, await tables.local())
+    await tables.prepare(node, subscriptions, await tables.local())
     const removed = () => (replace ? this.#unnamedRegisters(node, named, revision) : [])
     await takeover.commitWinning(node, () => [...named, ...removed()], 'peer')
     agreements.confirm(node, [...named, ...removed()])

@@ -2,7 +2,7 @@
 // change gives it a revision, the higher revision wins on both, and the nodes compare their registers whenever they meet.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable } from '../host/host.ts'
+import type { Host } from '../host/host.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { isNodeName } from '../manifest/names.ts'
 import type { ManifestStore } from '../manifest/store.ts'
@@ -37,6 +37,10 @@ export type NegotiatorOptions = {
   timers: Timers
   /** A remote node cannot accept a subscription; called once for each change of the reason. */
   refused: AgreementsOptions['refused']
+  /** A local table was created as `node` describes it. */
+  tableCreated(table: TableName, node: string): void
+  /** The primary keys of a node's tables are known. */
+  sourceKeysKnown(node: string): void
   /** Returns a function that reports how many tables are done; a step that ends at once is not reported. */
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }
@@ -74,9 +78,9 @@ export class Negotiator {
     return this.#negotiation.remove(node, options)
   }
 
-  /** See Tables.restore. */
-  restoreTable(source: RemoteTable): Promise<void> {
-    return this.#tables.restore(source)
+  /** What subscriptions need to know of remote tables. */
+  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor'> {
+    return this.#tables
   }
 
   /** Compares with a node that is reachable again, if it shares subscriptions with the local node. */

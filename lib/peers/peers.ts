@@ -39,9 +39,9 @@ export interface PeerListener {
   down(node: string): void
   /**
    * At least one heartbeat was missing. `restarted`: the server of the node's streams was restarted, so consumers and pending
-   * requests are gone.
+   * requests are gone. `silence`: ms since the last heartbeat; Infinity before the first one.
    */
-  returned(node: string, restarted: boolean): void
+  returned(node: string, restarted: boolean, silence: number): void
   /** Two processes use this name, which may be that of the local node. */
   duplicate(node: string): void
   /** The other process with the local name is still there, and older: this one must stop. */
@@ -85,6 +85,8 @@ const MEMBERS_TIMEOUT_MS = 500
 /** Less than a heartbeat interval: a node whose server restarts each second is not missed. */
 const MIN_RETURN_INTERVAL_MS = 500
 const MISSED_HEARTBEAT_MS = 1.5 * HEARTBEAT_INTERVAL_MS
+/** A check that is later means that this process was paused. */
+const MAX_CHECK_INTERVAL_MS = 2 * HEARTBEAT_INTERVAL_MS
 /** Four heartbeats. */
 const DOWN_AFTER_MS = 4_000
 /** After this silence the record of a node is deleted. */
@@ -103,6 +105,8 @@ export class Peers {
   readonly #duplicates = new Set<string>()
   readonly #heartbeats = new Map<string, HeartbeatRecord>()
   readonly #up = new Set<string>()
+  /** When the silence of the nodes was checked last. */
+  #checkedAt = 0
   #stopHeartbeats: (() => void) | undefined
   /** Set while the greeting interval lasts. */
   #cancelGreeting: (() => void) | undefined
@@ -272,6 +276,10 @@ export class Peers {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
     const now = this.#timers.elapsed()
+    // After a pause of this process the heartbeats of that time are still to be read.
+    const wasPaused = now - this.#checkedAt > MAX_CHECK_INTERVAL_MS
+    this.#checkedAt = now
+    if (wasPaused) return
     for (const [each, { receivedAt }] of this.#heartbeats) {
       if (now - receivedAt > DOWN_AFTER_MS && this.#up.delete(each)) this.#options.listener.down(each)
       if (now - receivedAt > EXPIRE_AFTER_MS) this.#heartbeats.delete(each)
@@ -300,8 +308,8 @@ export class Peers {
     )
       this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
-    if (restarted || now - known.receivedAt > MISSED_HEARTBEAT_MS)
-      this.#onReturn(node, record, restarted, known?.session)
+    const silence = now - (known?.receivedAt ?? Number.NEGATIVE_INFINITY)
+    if (restarted || silence > MISSED_HEARTBEAT_MS) this.#onReturn(node, record, restarted, silence, known?.session)
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
@@ -311,14 +319,14 @@ export class Peers {
   }
 
   /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */
-  #onReturn(node: string, record: HeartbeatRecord, restarted: boolean, previousSession = ''): void {
+  #onReturn(node: string, record: HeartbeatRecord, restarted: boolean, silence: number, previousSession = ''): void {
     if (record.receivedAt - record.returnedAt < MIN_RETURN_INTERVAL_MS) {
       // The next heartbeat shows the restart again.
       record.session = previousSession
       return
     }
     record.returnedAt = record.receivedAt
-    this.#options.listener.returned(node, restarted)
+    this.#options.listener.returned(node, restarted, silence)
   }
 
   /** A new node has not received a local heartbeat yet. The first one gets it at once, others within the interval share one. */

@@ -21,6 +21,7 @@ import {
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { BegunSubscriptions } from './begun-subscriptions.ts'
 
 /** Each timestamp is higher than every revision merged before. */
 type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
@@ -52,6 +53,7 @@ const fileSchema = Compile(
   Type.Object({
     node: Type.Optional(Type.String()),
     nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
+    begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
   }),
 )
 const registerSchema = Compile(
@@ -65,6 +67,9 @@ const registerSchema = Compile(
     subscribeSince: Type.Optional(Type.Number()),
   }),
 )
+
+/** ms of the system's time until the subscriptions that have begun are written. */
+const SAVE_DELAY_MS = 500
 
 /** JSON writes an unset value as null. */
 const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
@@ -103,6 +108,14 @@ export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revi
   a.removed === b.removed && sameFields(a, b)
 
 export class Registers {
+  /** The subscriptions that have stored a checkpoint. Local: not part of the registers that nodes compare. */
+  readonly begun = new BegunSubscriptions(
+    ({ node, ...table }) => {
+      const register = this.get(node, table)
+      return register !== undefined && !register.removed && register.subscribe
+    },
+    () => this.#saveSoon(),
+  )
   readonly #path: string | undefined
   readonly #clock: RevisionClock
   readonly #logger: Logger
@@ -118,6 +131,7 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  #delayedSave: NodeJS.Timeout | undefined
 
   private constructor(path: string | undefined, node: string, clock: RevisionClock, logger: Logger, now: () => number) {
     this.#path = path
@@ -199,6 +213,7 @@ export class Registers {
   #delete(node: string, table: TableName): void {
     const ofNode = this.#nodes.get(node)
     if (!ofNode?.delete(tableKey(table))) return
+    this.begun.delete({ ...table, node })
     this.#size--
     if (ofNode.size === 0) this.#nodes.delete(node)
   }
@@ -217,6 +232,8 @@ export class Registers {
     const before = ofNode.size
     ofNode.set(tableKey(register), withTimes(register, this.#now(), ofNode.get(tableKey(register))))
     this.#size += ofNode.size - before
+    if (register.removed || !register.subscribe)
+      this.begun.delete({ node, database: register.database, table: register.table })
     this.#save()
   }
 
@@ -250,6 +267,7 @@ export class Registers {
 
   /** Resolves when all changes so far are on disk, or writing them failed (which is logged). */
   async flush(): Promise<void> {
+    if (this.#delayedSave) this.#save()
     await this.#writing
   }
 
@@ -261,6 +279,8 @@ export class Registers {
       if (value.node !== undefined && value.node !== this.#node)
         this.#logger.warn({ previous: value.node, node: this.#node }, 'the node was renamed')
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
+      for (const [node, tables] of Object.entries(value.begun ?? {}))
+        for (const [database, table] of tables) this.begun.add({ node, database, table })
       return true
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
@@ -272,7 +292,14 @@ export class Registers {
     }
   }
 
+  /** Many subscriptions begin at once. After a crash before the write, the next start of the subscription notes it. */
+  #saveSoon(): void {
+    this.#delayedSave ??= setTimeout(() => this.#save(), SAVE_DELAY_MS).unref()
+  }
+
   #save(): void {
+    clearTimeout(this.#delayedSave)
+    this.#delayedSave = undefined
     this.#dirty = true
     this.#writing ??= this.#write().finally(() => {
       this.#writing = undefined
@@ -292,7 +319,7 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeFileAtomic(this.#path, JSON.stringify({ node: this.#node, nodes }))
+        await writeFileAtomic(this.#path, JSON.stringify({ node: this.#node, nodes, begun: this.begun }))
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }

@@ -1,13 +1,16 @@
 // The tables of subscriptions: which exist on the local node, and creating those that exist only on the remote node.
 
 import { clusterError } from '../errors.ts'
-import type { Host, RemoteTable, TableDescription } from '../host/host.ts'
+import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../host/host.ts'
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
+import { SharedCall } from '../util/shared-call.ts'
+import type { Timers } from '../util/timers.ts'
 import type { Peers } from './peers.ts'
 import type { WireSubscription } from './protocol.ts'
+import type { Registers } from './registers.ts'
 
 /** Creates the local stream of a table, if it is missing. */
 export interface LocalStreams {
@@ -20,6 +23,12 @@ export type TablesOptions = {
   streams: LocalStreams
   /** Why a node, database or table of that name cannot take part in the cluster. */
   nameFault: NameCheck
+  registers: Pick<Registers, 'forNode' | 'get' | 'begun'>
+  timers: Timers
+  /** A local table was created as `node` describes it. */
+  tableCreated(table: TableName, node: string): void
+  /** The primary keys of a node's tables are known. */
+  sourceKeysKnown(node: string): void
   logger: Logger
 }
 
@@ -34,6 +43,9 @@ const MAX_TABLES = 20_000
 /** Concurrent requests for streams; each is a round trip or two to a server. */
 export const MAX_CONCURRENT_STREAMS = 32
 
+/** ms for which the tables of a remote node are used again when subscriptions wait for a change of them. */
+const MAX_REMOTE_AGE_MS = 5_000
+
 export const byKey = (tables: readonly TableDescription[]): TablesByKey =>
   new Map(tables.map((table) => [tableKey(table), table]))
 
@@ -41,20 +53,84 @@ export class Tables {
   readonly #options: TablesOptions
   /** Tables created for remote nodes since start. */
   #created = 0
+  readonly #creating = new Map<string, Promise<void>>()
+  /** The primary keys of remote tables with a subscription: by node, then by `tableKey`. */
+  readonly #sourceKeys = new Map<string, Map<string, string>>()
+  readonly #remotes = new Map<string, SharedCall<TablesByKey>>()
 
   constructor(options: TablesOptions) {
     this.#options = options
   }
 
-  async local(): Promise<TablesByKey> {
-    return byKey(await this.#options.host.describe())
+  async local(options?: HostCallOptions): Promise<TablesByKey> {
+    return byKey(await this.#options.host.describe({ signal: options?.signal }))
   }
 
-  /** Creates a table that a remote node has. */
-  async create(table: TableDescription): Promise<void> {
-    const { host, logger } = this.#options
-    await host.createTable(table)
-    logger.info({ database: table.database, table: table.table, primaryKey: table.primaryKey }, 'table created')
+  /** Creates a table as `node` describes it. Concurrent calls for one table create it once. */
+  create(table: TableDescription, node: string, options?: HostCallOptions): Promise<void> {
+    const key = tableKey(table)
+    const creating = this.#creating.get(key)
+    if (creating) return creating
+    const created = this.#create(table, node, options).finally(() => this.#creating.delete(key))
+    this.#creating.set(key, created)
+    return created
+  }
+
+  async #create(
+    { database, table, primaryKey, attributes }: TableDescription,
+    node: string,
+    options?: HostCallOptions,
+  ): Promise<void> {
+    const { host, logger, tableCreated } = this.#options
+    await host.createTable({ database, table, primaryKey, attributes }, { signal: options?.signal })
+    logger.info({ peer: node, database, table, primaryKey }, 'table created')
+    tableCreated({ database, table }, node)
+  }
+
+  /** The tables of a remote node. Rejects as requests do. */
+  async remote(node: string, options: { operation: string; signal?: AbortSignal | undefined }): Promise<TablesByKey> {
+    const tables = byKey(await this.#options.peers.describeTables(node, options))
+    const keys = this.#options.registers.forNode(node).flatMap((register): [string, string][] => {
+      const described = tables.get(tableKey(register))
+      return described ? [[tableKey(register), described.primaryKey]] : []
+    })
+    this.#sourceKeys.set(node, new Map(keys))
+    this.#options.sourceKeysKnown(node)
+    return tables
+  }
+
+  /** See SourceTables. */
+  primaryKeyOf({ node, ...table }: RemoteTable): string | undefined {
+    return this.#sourceKeys.get(node)?.get(tableKey(table))
+  }
+
+  /** See SourceTables. */
+  async refresh(node: string): Promise<void> {
+    await this.#sharedRemote(node)
+      .get()
+      .catch(() => {})
+  }
+
+  #sharedRemote(node: string): SharedCall<TablesByKey> {
+    const shared =
+      this.#remotes.get(node) ??
+      new SharedCall(() => this.remote(node, { operation: 'describe_all' }), {
+        timers: this.#options.timers,
+        maxAge: MAX_REMOTE_AGE_MS,
+      })
+    this.#remotes.set(node, shared)
+    return shared
+  }
+
+  /** A node described tables in a request or an answer. */
+  observe(node: string, subscriptions: readonly WireSubscription[]): void {
+    const { registers, sourceKeysKnown } = this.#options
+    const known = this.#sourceKeys.get(node) ?? new Map<string, string>()
+    for (const { schema: database, table, hash_attribute: primaryKey } of subscriptions)
+      if (primaryKey && registers.get(node, { database, table })) known.set(tableKey({ database, table }), primaryKey)
+    if (known.size === 0) return
+    this.#sourceKeys.set(node, known)
+    sourceKeysKnown(node)
   }
 
   async ensureStreams(tables: readonly TableName[], report?: (done: number, total: number) => void): Promise<void> {
@@ -62,23 +138,21 @@ export class Tables {
     await forEachConcurrently(tables, MAX_CONCURRENT_STREAMS, (table) => streams.ensure(table), report)
   }
 
-  /** Creates the table of a subscription again, as the remote node describes it, if it was dropped here. */
-  async restore({ node, ...table }: RemoteTable): Promise<void> {
-    const { host, peers } = this.#options
-    const isWanted = (each: TableName) => tableKey(each) === tableKey(table)
-    if ((await host.describe()).some(isWanted)) return
-    const remote = (await peers.describeTables(node, { operation: 'describe_all' })).find(isWanted)
+  /** Creates the missing local table of a new subscription as the remote node describes it. */
+  async createFor({ node, ...table }: RemoteTable): Promise<void> {
+    const remote = (await this.#sharedRemote(node).get()).get(tableKey(table))
     if (!remote) throw clusterError('table_not_found', table.table)
-    await this.create(remote)
+    await this.create(remote, node)
   }
 
   /** Creates the missing tables of a remote node's subscriptions and all of their streams. Adds created tables to `local`. */
-  async prepare(subscriptions: readonly WireSubscription[], local: TablesByKey): Promise<void> {
-    for (const subscription of subscriptions) await this.#prepareTable(subscription, local)
+  async prepare(node: string, subscriptions: readonly WireSubscription[], local: TablesByKey): Promise<void> {
+    for (const subscription of subscriptions) await this.#prepareTable(node, subscription, local)
     await this.ensureStreams(subscriptions.map(({ schema: database, table }) => ({ database, table })))
   }
 
   async #prepareTable(
+    node: string,
     { schema: database, table, hash_attribute: primaryKey, attributes = [] }: WireSubscription,
     local: TablesByKey,
   ): Promise<void> {
@@ -88,14 +162,15 @@ export class Tables {
     const existing = local.get(tableKey({ database, table }))
     if (existing && primaryKey && existing.primaryKey !== primaryKey)
       throw new Error(`the primary key of '${database}.${table}' is '${existing.primaryKey}' here, not '${primaryKey}'`)
-    if (existing) return
+    // A table of a begun subscription was dropped here: it stays so.
+    if (existing || this.#options.registers.begun.has({ node, database, table })) return
     if (!primaryKey) throw clusterError('table_not_found', table)
     // `local` alone is not enough: concurrent requests do not see each other's tables yet.
     if (local.size >= MAX_TABLES || this.#created >= MAX_TABLES) throw new Error('there are too many tables already')
     this.#created++
     const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
     const created = { database, table, primaryKey, attributes: names }
-    await this.create(created)
+    await this.create(created, node)
     local.set(tableKey(created), created)
   }
 }

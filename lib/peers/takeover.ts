@@ -129,6 +129,7 @@ export class Takeover {
    * that win and cannot be accepted now, by `tableKey`. Rejects as the host does.
    */
   async mergeEntries(node: string, entries: readonly RegisterEntry[]): Promise<Refusals> {
+    this.#options.tables.observe(node, entries)
     const refusals = new Map<string, string>()
     const refuse = (table: TableName, reason: string) => void refusals.set(tableKey(table), reason)
     const changes: RegisterChange[] = []
@@ -140,7 +141,7 @@ export class Takeover {
       if (!allowed.has(each)) refuse(change, TOO_MANY)
       else if (!this.observe(entry.revision)) refuse(change, REVISION_AHEAD)
       else if (this.#wins(node, change)) {
-        const reason = change.removed ? undefined : await this.#reasonAgainst(entry, tables)
+        const reason = change.removed ? undefined : await this.#reasonAgainst(node, entry, tables)
         if (reason === undefined) changes.push(change)
         else refuse(change, reason)
       }
@@ -203,9 +204,9 @@ export class Takeover {
   }
 
   /** The reason when the table is missing on both nodes, differs, or cannot be created. */
-  async #reasonAgainst(entry: RegisterEntry, tables: TablesByKey): Promise<string | undefined> {
+  async #reasonAgainst(node: string, entry: RegisterEntry, tables: TablesByKey): Promise<string | undefined> {
     try {
-      await this.#options.tables.prepare([entry], tables)
+      await this.#options.tables.prepare(node, [entry], tables)
       return undefined
     } catch (error) {
       return reasonOf(error)

@@ -65,14 +65,19 @@ export function readStreamMetadata(description: string): StreamMetadata {
 export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string =>
   epochs.findLast(({ from }) => from <= sequence + 1)?.epoch ?? epochs[0]?.epoch ?? ''
 
-/** Ends every epoch of a stream whose last sequence is `last`. `known`, the writer's position, is included even when its stream is gone. */
+/**
+ * Ends every epoch of a stream whose last sequence is `last`. `known`, the writer's position, is included even when its stream is gone.
+ * An epoch that has ended keeps its end: the position of a restored database is an older one.
+ */
 export function endEpochs(
   epochs: EpochRange[],
   known: { epoch: string; sequence: number } | undefined,
   last: number,
 ): EpochRange[] {
   const ended = epochs.map((each) =>
-    each.epoch === known?.epoch ? { ...each, last: known.sequence } : { ...each, last: each.last ?? last },
+    each.epoch === known?.epoch
+      ? { ...each, last: Math.max(each.last ?? 0, known.sequence) }
+      : { ...each, last: each.last ?? last },
   )
   if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended
   return [{ epoch: known.epoch, from: 0, last: known.sequence }, ...ended]

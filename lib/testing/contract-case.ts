@@ -1,16 +1,32 @@
 // One case of a contract suite: any test runner can run it, or a plain program.
 
-/** `run` rejects with an AssertionError when the implementation breaks the contract, or with the implementation's own error. */
-export type ContractCase = { name: string; run(): Promise<void> }
+/** What a test runner passes to its tests: node:test and Vitest have `skip`. */
+export type CaseContext = { skip?: (reason?: string) => void }
 
-/** Runs all cases in order. Rejects with an AggregateError of all failures; each message begins with the name of its case. */
-export async function runCases(subject: string, cases: readonly ContractCase[]): Promise<void> {
+/**
+ * `run` rejects with an AssertionError when the implementation breaks the contract, or with the implementation's own error. It calls
+ * `skip` of the context with the reason when the case does not apply.
+ */
+export type ContractCase = { name: string; run(context?: CaseContext): Promise<void> }
+
+export type SkippedCase = { name: string; reason: string }
+
+/**
+ * Runs all cases in order. Resolves with those that do not apply. Rejects with an AggregateError of all failures; each message begins
+ * with the name of its case.
+ */
+export async function runCases(subject: string, cases: readonly ContractCase[]): Promise<SkippedCase[]> {
   const failures: Error[] = []
-  for (const { name, run } of cases)
-    await run().catch((error) => failures.push(new Error(`${name}: ${(error as Error).message}`, { cause: error })))
-  if (failures.length > 0)
-    throw new AggregateError(
-      failures,
-      `the ${subject} fails ${failures.length} cases: ${failures.map((each) => each.message).join('; ')}`,
+  const skipped: SkippedCase[] = []
+  for (const { name, run } of cases) {
+    const context = { skip: (reason = '') => void skipped.push({ name, reason }) }
+    await run(context).catch((error) =>
+      failures.push(new Error(`${name}: ${(error as Error).message}`, { cause: error })),
     )
+  }
+  if (failures.length === 0) return skipped
+  throw new AggregateError(
+    failures,
+    `the ${subject} fails ${failures.length} cases: ${failures.map((each) => each.message).join('; ')}`,
+  )
 }

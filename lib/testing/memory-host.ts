@@ -24,7 +24,11 @@ export type MemoryHostOptions = {
 }
 
 /** The part of the manager that a host uses to commit. */
-export type ClusterHandle = { timestamp(): Timestamp; publish(transaction: Transaction): Promise<void> }
+export type ClusterHandle = {
+  timestamp(): Timestamp
+  publish(transaction: Transaction): Promise<void>
+  tableDropped?(table: { database: string; table: string }): void
+}
 
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
@@ -109,6 +113,18 @@ export class MemoryHost implements Host {
     if (this.#hasOutbox) this.outbox.push(transaction)
   }
 
+  /**
+   * Drops a table with its rows and the checkpoints of its sources. The published position stays, because the stream stays. Does
+   * nothing when the table does not exist.
+   */
+  dropTable(database: string, table: string): void {
+    if (!this.tables.delete(keyOf(database, table))) return
+    this.rows.delete(keyOf(database, table))
+    for (const key of [...this.checkpoints.keys()])
+      if (keyOf(...JSON.parse(key).slice(1)) === keyOf(database, table)) this.checkpoints.delete(key)
+    this.#cluster?.tableDropped?.({ database, table })
+  }
+
   // --- Host -------------------------------------------------------------------------------------------------------------
 
   info(): { version: string } {
@@ -132,7 +148,7 @@ export class MemoryHost implements Host {
     await this.beforeApply?.(batch)
     const { source, transactions, checkpoint, relay = [] } = batch
     // Atomic: check everything before the first write.
-    for (const { writes } of transactions) for (const write of writes) this.#tableOf(write)
+    for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
     for (const { id, timestamp, writes } of transactions) {
       this.applied.push(id)
       for (const write of writes) this.#write(timestamp, write)
@@ -193,7 +209,7 @@ function checkWrite(write: Write, { table, primaryKey }: TableDescription): void
     records = [],
     ids = [],
   } = write as { operation: string; records?: Record<string, unknown>[]; ids?: unknown[] }
-  const isKey = (value: unknown) => ['string', 'number', 'bigint'].includes(typeof value)
+  const isKey = (value: unknown) => ['string', 'bigint'].includes(typeof value) || Number.isFinite(value)
   if (!['insert', 'update', 'upsert', 'delete'].includes(operation))
     throw new TypeError(`unknown operation '${operation}'`)
   if (!Array.isArray(records) || !records.every((record) => isKey(record?.[primaryKey])))

@@ -33,6 +33,9 @@ export class Database {
   /** Called right after each commit, in commit order. A rejection is logged; the transaction remains in the outbox. */
   publish: (transaction: Transaction) => Promise<void> = async () => {}
 
+  /** Called after a table was dropped. */
+  tableDropped: (table: { database: string; table: string }) => void = () => {}
+
   readonly outbox: Outbox
   readonly #storage: Storage
   readonly #tables: Tables
@@ -159,12 +162,28 @@ export class Database {
     })
   }
 
-  dropTable(database: string, table: string): Promise<void> {
-    return this.#storage.transaction(() => this.#tables.drop(database, table))
+  async dropTable(database: string, table: string): Promise<void> {
+    await this.#storage.transaction(() => {
+      this.#tables.drop(database, table)
+      this.#removeCheckpoints(database, table)
+    })
+    this.tableDropped({ database, table })
   }
 
-  dropDatabase(database: string): Promise<void> {
-    return this.#storage.transaction(() => this.#tables.dropDatabase(database))
+  async dropDatabase(database: string): Promise<void> {
+    const tables = await this.#storage.transaction(() => {
+      const tables = this.#tables.list(database)
+      this.#tables.dropDatabase(database)
+      for (const { table } of tables) this.#removeCheckpoints(database, table)
+      return tables
+    })
+    for (const { table } of tables) this.tableDropped({ database, table })
+  }
+
+  /** The rows that they stand for are gone. The published position stays, because the stream stays. */
+  #removeCheckpoints(database: string, table: string): void {
+    for (const key of [...this.#storage.state.getKeys({ start: ['checkpoint'] })] as string[][])
+      if (key[0] === 'checkpoint' && key[2] === database && key[3] === table) this.#storage.state.remove(key)
   }
 
   #applyWrites({ timestamp, writes }: RemoteTransaction): void {

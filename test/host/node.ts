@@ -51,6 +51,7 @@ export async function startNode(
     closers.unshift(() => cluster.close())
     database.timestamp = () => cluster.timestamp()
     database.publish = (transaction) => cluster.publish(transaction)
+    database.tableDropped = (table) => cluster.tableDropped(table)
 
     const server = createServer({ database, cluster, users: new Users(config.users), logger })
     closers.unshift(() => server.close())

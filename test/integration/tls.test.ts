@@ -78,24 +78,19 @@ describe('with TLS', { concurrency: 2 }, () => {
     assert.deepEqual(await hubsOf(node1), ['node1'])
   })
 
-  const ages: [name: string, certificate: CertificateOptions, own: RegExp][] = [
-    [
-      'has expired',
-      { notBefore: new Date(Date.now() - 2 * HOUR), notAfter: new Date(Date.now() - HOUR) },
-      /has expired/,
-    ],
-    ['is not valid yet', { notBefore: new Date(Date.now() + HOUR) }, /is not valid before/],
-  ]
-  for (const [name, certificate, own] of ages)
-    test(`a node whose certificate ${name} is rejected, and reports it`, async (t) => {
-      const cluster = TestCluster.for(t)
-      const authority = await Authority.create()
-      const { node: node1 } = await start(cluster, 'node1', authority)
-      const node2 = await start(cluster, 'node2', authority, { routes: [node1.ports.cluster], certificate })
-      await refusal(node1, /has expired or is not yet valid/)
-      await said(node2, own)
-      assert.deepEqual(await hubsOf(node1), ['node1'])
-    })
+  test('a node whose certificate expires while it runs is rejected afterwards, and reports it', async (t) => {
+    const cluster = TestCluster.for(t)
+    const authority = await Authority.create()
+    const { node: node1 } = await start(cluster, 'node1', authority)
+    const notAfter = new Date(Date.now() + 8_000)
+    const node2 = await start(cluster, 'node2', authority, { routes: [node1.ports.cluster], certificate: { notAfter } })
+    await eventually('they are linked', async () => (await hubsOf(node1)).length === 2)
+    await said(node2, /certificate has expired on/)
+    // For new connections only.
+    await node2.node.kill('hub')
+    await refusal(node1, /has expired or is not yet valid/)
+    assert.deepEqual(await hubsOf(node1), ['node1'])
+  })
 
   test('nodes of different authorities reject each other', async (t) => {
     const cluster = TestCluster.for(t)
@@ -144,6 +139,13 @@ describe('with TLS', { concurrency: 2 }, () => {
       [{ privateKey: null }, { code: 'config_rejected', message: /clustering\.tls\.privateKey is missing/ }],
       [{ certificateAuthority: null }, { code: 'config_rejected', message: /certificateAuthority is missing/ }],
     ]
+    const issues: [certificate: CertificateOptions, message: RegExp][] = [
+      [{ notAfter: new Date(Date.now() - HOUR) }, /it has expired on/],
+      [{ notBefore: new Date(Date.now() + HOUR) }, /it is not valid before/],
+      [{ usage: { serverAuth: true } }, /does not include clients \(clientAuth\)/],
+    ]
+    for (const [certificate, message] of issues)
+      await assert.rejects(start(cluster, 'node1', authority, { certificate }), { code: 'tls_invalid', message })
     for (const [tls, error] of cases) {
       const files = await cluster.prepare('node1')
       await authority.issue(join(files.directory, 'other'), 'other')
@@ -199,15 +201,25 @@ describe('replaced certificates', () => {
     assert.deepEqual(received(node1, node2), ['back'])
   })
 
-  test('are ignored when they are invalid', async (t) => {
+  test('are ignored when they are invalid, also by servers that start again', async (t) => {
     const cluster = TestCluster.for(t)
     const authority = await Authority.create()
     const node1 = await start(cluster, 'node1', authority)
-    const good = await readFile(node1.files.certificate, 'utf8')
-    await writeFile(node1.files.certificate, good.slice(0, 200))
+    const { node, files } = node1
+    const good = await readFile(files.certificate, 'utf8')
+    await writeFile(files.certificate, good.slice(0, 200))
     await said(node1, /keeping the previous ones: clustering\.tls\.certificate/)
-    const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node1.node.ports.cluster] })
-    await eventually('the old one is good still', async () => (await hubsOf(node2)).length === 2)
-    assert.ok(!node1.lines.some((line) => /were replaced/.test(line)))
+    await authority.issue(directoryOf(node), 'node1', { usage: { serverAuth: true } })
+    await said(node1, /keeping the previous ones: .*clientAuth/)
+    const reasons = node.seen('certificates:rejected').map(({ reason }) => reason)
+    assert.deepEqual([reasons.length, node.seen('certificates:replaced').length], [2, 0])
+    assert.match(reasons[1]!, /does not include clients/)
+    for (const server of ['hub', 'leaf'] as const) await node.kill(server)
+    const { node: node2 } = await start(cluster, 'node2', authority, { routes: [node.ports.cluster] })
+    await eventually('the previous ones are in use', async () => (await hubsOf(node2)).length === 2)
+    await eventually('the leaf is back', () => node.cluster.meshState === 'connected')
+    await write(node, 'one')
+    await authority.issue(directoryOf(node), 'node1')
+    await eventually('new ones are in use', () => node.seen('certificates:replaced').length === 1)
   })
 })

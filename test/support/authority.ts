@@ -13,8 +13,12 @@ const HOUR = 3_600_000
 export type TlsFiles = { certificate: string; certificateAuthority: string; privateKey: string }
 
 export type CertificateOptions = {
-  /** Host names and IP addresses of the certificate. Default: 127.0.0.1 and localhost. */
+  /** Host names and IP addresses of the certificate, [] for no `subjectAltName`. Default: 127.0.0.1 and localhost. */
   names?: string[]
+  /** Extended key usage, absent for no extension. Default: both. */
+  usage?: { serverAuth?: boolean; clientAuth?: boolean } | undefined
+  /** Certificates after that of the node, PEM. Default: none. */
+  intermediates?: string
   /** Default: from an hour ago, for a day. */
   notBefore?: Date
   notAfter?: Date
@@ -37,13 +41,15 @@ async function newKeys(): Promise<KeyPair> {
   }
 }
 
+const alternativeName = (name: string) => (isIP(name) ? { type: 7, ip: name } : { type: 2, value: name })
+
 const named = (name: string) => [{ name: 'commonName', value: name }]
 
 function newCertificate(subject: string, issuer: string, { publicKey }: KeyPair, options: CertificateOptions) {
   const certificate = forge.pki.createCertificate()
   certificate.publicKey = publicKey
-  // A leading zero keeps the number positive.
-  certificate.serialNumber = `00${randomBytes(8).toString('hex')}`
+  // The first byte keeps the number positive, and its encoding the shortest one.
+  certificate.serialNumber = `01${randomBytes(8).toString('hex')}`
   certificate.validity.notBefore = options.notBefore ?? new Date(Date.now() - HOUR)
   certificate.validity.notAfter = options.notAfter ?? new Date(Date.now() + 24 * HOUR)
   certificate.setSubject(named(subject))
@@ -63,28 +69,36 @@ export class Authority {
     this.pem = pem
   }
 
-  static async create(name = 'throw-away authority'): Promise<Authority> {
+  static async create(name = 'throw-away authority', options: CertificateOptions = {}): Promise<Authority> {
     const keys = await newKeys()
-    const certificate = newCertificate(name, name, keys, {})
+    return Authority.#certify(name, keys, { name, keys }, options)
+  }
+
+  /** An authority whose certificate is issued by this one. */
+  async intermediate(name: string, options: CertificateOptions = {}): Promise<Authority> {
+    return Authority.#certify(name, await newKeys(), { name: this.#name, keys: this.#keys }, options)
+  }
+
+  static #certify(name: string, keys: KeyPair, issuer: { name: string; keys: KeyPair }, options: CertificateOptions) {
+    const certificate = newCertificate(name, issuer.name, keys, options)
     certificate.setExtensions([
       { name: 'basicConstraints', cA: true, critical: true },
       { name: 'keyUsage', keyCertSign: true, cRLSign: true, critical: true },
+      ...(options.usage ? [{ name: 'extKeyUsage', ...options.usage }] : []),
     ])
-    certificate.sign(keys.privateKey, forge.md.sha256.create())
+    certificate.sign(issuer.keys.privateKey, forge.md.sha256.create())
     return new Authority(name, keys, forge.pki.certificateToPem(certificate))
   }
 
   /** Writes certificate, key and trusted authorities to `directory`; creates it and replaces existing files. */
   async issue(directory: string, subject: string, options: CertificateOptions = {}): Promise<TlsFiles> {
-    const { names = ['127.0.0.1', 'localhost'] } = options
+    const { names = ['127.0.0.1', 'localhost'], intermediates = '' } = options
+    const usage = 'usage' in options ? options.usage : { serverAuth: true, clientAuth: true }
     const keys = await newKeys()
     const certificate = newCertificate(subject, this.#name, keys, options)
     certificate.setExtensions([
-      { name: 'extKeyUsage', serverAuth: true, clientAuth: true },
-      {
-        name: 'subjectAltName',
-        altNames: names.map((name) => (isIP(name) ? { type: 7, ip: name } : { type: 2, value: name })),
-      },
+      ...(usage ? [{ name: 'extKeyUsage', ...usage }] : []),
+      ...(names.length > 0 ? [{ name: 'subjectAltName', altNames: names.map(alternativeName) }] : []),
     ])
     certificate.sign(this.#keys.privateKey, forge.md.sha256.create())
     const files = {
@@ -94,7 +108,7 @@ export class Authority {
     }
     await mkdir(directory, { recursive: true })
     await writeFile(files.privateKey, keys.pem, { mode: 0o600 })
-    await writeFile(files.certificate, forge.pki.certificateToPem(certificate))
+    await writeFile(files.certificate, `${forge.pki.certificateToPem(certificate)}${intermediates}`)
     await writeFile(files.certificateAuthority, options.trusted ?? this.pem)
     return files
   }

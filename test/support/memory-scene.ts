@@ -18,6 +18,7 @@ import { insert, MemoryHost } from './memory-host.ts'
 
 const watched = [
   'replication:gap',
+  'replication:diverged',
   'replication:quarantined',
   'replication:stalled',
   'peer:up',

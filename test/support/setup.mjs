@@ -2,7 +2,7 @@
 // stat and one search of the PATH when nothing is missing.
 
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, statSync } from 'node:fs'
+import { accessSync, constants, lstatSync, statSync } from 'node:fs'
 import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -30,6 +30,14 @@ const run = (command, args, options = {}) => {
 // npm writes this file at the end of every install. It is older than the lock file after a pull that changed the lock file.
 function installPackages() {
   if (modified('node_modules/.package-lock.json') >= modified('package-lock.json')) return
+  // npm would delete what the link leads to, under the feet of the checkout that owns it.
+  if (lstatSync(join(root, 'node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) {
+    console.error(
+      'node_modules is a symbolic link, and older than package-lock.json. Run npm ci in the directory that it leads to,',
+    )
+    console.error('or remove the link.')
+    process.exit(1)
+  }
   const quiet = ['--no-audit', '--no-fund']
   // `npm ci` rejects the lock file when the registry lacks packages of other platforms.
   if (run('npm', ['ci', ...quiet]) || run('npm', ['install', '--no-save', ...quiet])) return

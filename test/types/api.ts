@@ -91,6 +91,9 @@ export async function methods(cluster: ClusterManager): Promise<void> {
   await cluster.network({}, { signal: AbortSignal.timeout(1_000) })
   await cluster.getRoutes()
   await cluster.removeNode({ node_name: 'node2' })
+  await cluster.removeNode({ name: 'node2' })
+  // @ts-expect-error: one of the names is required
+  await cluster.removeNode({})
   // @ts-expect-error: a body is required
   await cluster.addNode()
   // @ts-expect-error: a body is required

@@ -4,8 +4,8 @@ import { ClusterManager } from '../../lib/index.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 
 const network = new MemoryNetwork()
-const one = await ClusterManager.open({ configFile: 'one.yaml', host: hostOne, mesh: network.mesh() })
-const two = await ClusterManager.open({ configFile: 'two.yaml', host: hostTwo, mesh: network.mesh() })
+const one = await ClusterManager.open({ configFile: 'one/config.yaml', host: hostOne, mesh: network.mesh() })
+const two = await ClusterManager.open({ configFile: 'two/config.yaml', host: hostTwo, mesh: network.mesh() })
 network.cut('node1', 'node2', { silent: true })
 // ... write on both ...
 network.heal()

@@ -20,6 +20,7 @@ const names = Array.from({ length: 8 }, (_, index) => `n${index}`)
 const start = `# the host's
 http: { port: 9926 } # its port
 clustering:
+  enabled: false
   nodeName: me
   hubServer:
     cluster:

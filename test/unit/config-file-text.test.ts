@@ -199,13 +199,13 @@ clustering:
 
   it('rejects the local name among the nodes, and one port for two servers', () => {
     const { problems } = new ConfigText(
-      'clustering:\n  nodeName: me\n  nodes:\n    - name: me\n  hubServer: { network: { port: 9932 } }\n',
+      'clustering:\n  enabled: false\n  nodeName: me\n  nodes:\n    - name: me\n  hubServer: { network: { port: 9932 } }\n',
     )
     assert.deepEqual(
       problems.map(({ line, message }) => `${line} ${message}`),
       [
-        "4 must not be the name of the local node, 'me'",
-        '5 must differ from the other ports, 9932 is used by another server',
+        "5 must not be the name of the local node, 'me'",
+        '6 must differ from the other ports, 9932 is used by another server',
       ],
     )
   })
@@ -345,16 +345,17 @@ other: 1
     const crlf = edit(`\uFEFF${host.replaceAll('\n', '\r\n')}`, add('hub', 'c', 3))
     assert.ok(crlf.startsWith('\uFEFF# The'))
     assert.equal(crlf.replaceAll('\r\n', '').includes('\n'), false)
-    const open = 'clustering:\n  nodes:\n  - name: a'
+    const open = 'clustering:\n  enabled: false\n  nodes:\n  - name: a'
     assert.equal(
       edit(open, (manifest) => setSubscriptions(manifest, 'b', [])),
-      'clustering:\n  nodes:\n  - name: a\n  - name: b\n    subscriptions: null\n',
+      'clustering:\n  enabled: false\n  nodes:\n  - name: a\n  - name: b\n    subscriptions: null\n',
     )
   })
 
   it('touches nothing outside the braces that a list is in', () => {
     const text = `port:   9926   # aligned by hand
 clustering:
+  enabled: false
   nodeName:   node1    # so is this
   hubServer: { cluster: { network: { port: 1, routes: null } } }   # ours
   leafServer:
@@ -377,14 +378,17 @@ clustering:
   })
 
   it('edits lists in braces and behind aliases', () => {
-    const flow = 'clustering: { hubServer: { cluster: { network: { routes: [ { host: a, port: 1 } ] } } } }\nx: 017\n'
+    const flow =
+      'clustering: { enabled: false, hubServer: { cluster: { network: { routes: [ { host: a, port: 1 } ] } } } }\nx: 017\n'
     assert.match(edit(flow, add('hub', 'b', 2)), /port: 2/)
     assert.match(edit(flow, add('leaf', 'b', 2)), /x: 017/)
     assert.equal(edit(flow, drop('a', 1)), flow.replace('[ { host: a, port: 1 } ]', 'null'))
     assert.equal(edit(flow, add('hub', 'b', 2)), flow.replace('} ]', '}, { host: b, port: 2 } ]'))
-    const alias = 'mine: &r\n  - { host: a, port: 1 }\nclustering:\n  leafServer: { network: { routes: *r } }\n'
+    const alias =
+      'mine: &r\n  - { host: a, port: 1 }\nclustering:\n  enabled: false\n  leafServer: { network: { routes: *r } }\n'
     assert.match(edit(alias, add('leaf', 'b', 2)), /^mine: &r\n {2}- \{ host: a, port: 1 \}\n/)
-    const deep = 'mine: &r\n  network:\n    routes:\n      - { host: a, port: 1 }\nclustering:\n  leafServer: *r\n'
+    const deep =
+      'mine: &r\n  network:\n    routes:\n      - { host: a, port: 1 }\nclustering:\n  enabled: false\n  leafServer: *r\n'
     assert.match(edit(deep, drop('a', 1)), /^mine: &r\n {2}network:\n {4}routes:\n {6}- \{ host: a, port: 1 \}\n/)
   })
 
@@ -429,7 +433,12 @@ clustering:
     )
     fc.assert(
       fc.property(
-        fc.constantFrom(host, defaultConfigText, 'clustering: {}\n', 'clustering:\n  hubServer: { cluster: {} }\n'),
+        fc.constantFrom(
+          host,
+          defaultConfigText,
+          'clustering: { enabled: false }\n',
+          'clustering:\n  enabled: false\n  hubServer: { cluster: {} }\n',
+        ),
         routes,
         routes,
         nodes,

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import fs, { cpSync, existsSync, readFileSync } from 'node:fs'
 import promises, { cp, mkdir, rm, writeFile } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
-import { join, sep } from 'node:path'
+import { basename, join, sep } from 'node:path'
 import { after, before, describe, it, type TestContext } from 'node:test'
 import { parse, parseDocument, stringify } from 'yaml'
 import { ClusterManager } from '../../lib/index.ts'
@@ -19,6 +19,8 @@ import { seedOf } from '../support/random.ts'
 const seed = seedOf()
 
 const never = new Promise<never>(() => {})
+/** The locks of the directory are sockets, which Node does not copy. */
+const isNoLock = (path: string) => !basename(path).startsWith('lock-')
 
 // --- crashes at a step --------------------------------------------------------------------------------------------------
 
@@ -202,7 +204,7 @@ class Disk {
   }
 
   registers(other: string): Row[] {
-    const path = join(this.state, 'agreements.json')
+    const path = join(this.state, 'revisions.json')
     if (!existsSync(path)) return []
     return (JSON.parse(readFileSync(path, 'utf8')) as { nodes: Record<string, Row[]> }).nodes[other] ?? []
   }
@@ -377,7 +379,7 @@ class World {
     const directory = this.#directory()
     for (let attempt = 1; ; attempt++) {
       try {
-        cpSync(disk.directory, directory, { recursive: true })
+        cpSync(disk.directory, directory, { recursive: true, filter: isNoLock })
         return { directory, host: copyOf(host) }
       } catch (error) {
         // The file was replaced while the directory was read.
@@ -575,7 +577,7 @@ describe('a node that was away', { concurrency: 4 }, () => {
     const [kept, copied] = [new Disk(image.directory), new Disk(copy.directory)]
     if (parts.file) await cp(copied.file, kept.file)
     if (parts.state) await rm(kept.state, { recursive: true })
-    if (parts.state === true) await cp(copied.state, kept.state, { recursive: true })
+    if (parts.state === true) await cp(copied.state, kept.state, { recursive: true, filter: isNoLock })
     await world.start(name, image)
   }
 

@@ -127,7 +127,7 @@ class PeerNode {
 
   /** The revisions on disk, once they have the same subscriptions as the manifest. */
   async #registers(): Promise<string> {
-    const path = join(dirname(this.file), 'clustering', 'agreements.json')
+    const path = join(dirname(this.file), 'clustering', 'revisions.json')
     const desired = this.cluster.manifest.nodes.map(({ name, subscriptions }) => [name, ...texts(subscriptions)]).sort()
     return eventually(`${this.name} writes its revisions`, async () => {
       const text = await readFile(path, 'utf8').catch(() => '')

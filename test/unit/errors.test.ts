@@ -48,6 +48,13 @@ async function pair(test: TestContext, options: Partial<ClusterOptions> = {}) {
   return { network: scene.network, node1, node2 }
 }
 
+/** Two nodes that replicate the table `dog` both ways. */
+async function linkedPair(test: TestContext, options: Partial<ClusterOptions> = {}) {
+  const { node1, node2 } = await pair(test, options)
+  await node1.cluster.addNode(withNode2)
+  return { node1, node2 }
+}
+
 const never = new Promise<never>(() => {})
 
 const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
@@ -93,6 +100,19 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async subscription_not_found(test) {
     const { cluster } = await alone(test)
     return cluster.quarantine.replay({ node: 'node2', ...dog })
+  },
+  async subscription_not_stalled(test) {
+    const { node1 } = await linkedPair(test)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
+  },
+  async quarantine_full(test) {
+    const { node1, node2 } = await linkedPair(test, { maxQuarantined: 0 })
+    node1.host.beforeApply = ({ transactions }) => {
+      if (transactions.length > 0) throw new Error('refused')
+    }
+    await node2.write(['a'])
+    await eventually('it is refused', () => node1.of(node2).refused)
+    return node1.cluster.quarantine.add({ node: 'node2', ...dog })
   },
   async transaction_too_large(test) {
     const { host, mesh } = await alone(test)
@@ -159,6 +179,10 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.write(['late'])
   },
+  async not_in_outbox(test) {
+    const { cluster } = await alone(test)
+    return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })
+  },
   async host_timeout(test) {
     const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })
     host.describe = () => new Promise(() => {})
@@ -184,6 +208,21 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const files = await cluster.prepare('node1', { clustering: { enabled: false } })
     await cluster.open(files)
     return cluster.open(files)
+  },
+  async directory_in_use(test) {
+    const [directory, remove] = await temporaryDirectory()
+    test.after(remove)
+    const section = JSON.stringify({ clustering: { enabled: true, nodeName: 'node1' } })
+    const files = ['one.yaml', 'two.yaml'].map((name) => join(directory, name))
+    for (const configFile of files) {
+      await writeFile(configFile, section)
+      const cluster = await ClusterManager.open({
+        configFile,
+        host: new MemoryHost(),
+        mesh: new MemoryNetwork().mesh(),
+      })
+      test.after(() => cluster.close())
+    }
   },
   async config_unwritable(test) {
     const cluster = TestCluster.for(test)

@@ -1,7 +1,7 @@
 // The examples of the documentation work: a host, a plugin, observability, a test of a cluster.
 
 import assert from 'node:assert/strict'
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import pino from 'pino'
@@ -77,7 +77,8 @@ describe('the smallest host', () => {
     const [directory, remove] = await temporaryDirectory()
     const network = new MemoryNetwork()
     const open = async (name: string, nodes: object[]) => {
-      const configFile = join(directory, `${name}.yaml`)
+      const configFile = join(directory, name, 'config.yaml')
+      await mkdir(join(directory, name))
       await writeFile(
         configFile,
         JSON.stringify({ clustering: { enabled: true, nodeName: name, user: 'user', nodes } }),

@@ -44,6 +44,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       forNode: () => [],
       get: () => undefined,
       set: () => {},
+      begun: { has: () => false },
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
     clock: { timestamp: () => '1', merge: () => true },
@@ -56,6 +57,8 @@ function open(describe: () => Promise<never[]>, size = 0) {
       },
     } as never,
     nameFault: () => undefined,
+    tableCreated() {},
+    sourceKeysKnown() {},
     logger: silentLogger,
   })
   return { negotiator, asked, manifest: () => manifest }

@@ -48,6 +48,10 @@ it('ignores names beyond ten thousand until others expire', (test) => {
   heartbeat('n0')
   assert.ok(peers.isUp('n0'))
   now += 60_001
+  // The first check after a jump of the time takes it for a pause of the process.
+  peers.sendHeartbeat()
+  assert.equal(reported.down!.length, 0)
+  now += 1_000
   peers.sendHeartbeat()
   assert.equal(reported.down!.length, 10_000)
   heartbeat('n11999')

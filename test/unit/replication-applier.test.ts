@@ -34,6 +34,7 @@ function start(options: Partial<ApplierOptions> = {}) {
     relayEnabled: false,
     counters: replicationCounters(),
     relay: (all) => void relayed.push(...all),
+    validate() {},
     ...options,
   })
   const stored = async (node: string) => (await host.loadCheckpoint(from(node)))!

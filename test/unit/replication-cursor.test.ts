@@ -7,6 +7,7 @@ import { replicationCounters } from '../../lib/observe/metrics.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { Cursor } from '../../lib/replication/subscribe/cursor.ts'
+import { Begun } from '../support/begun.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
 
@@ -18,11 +19,12 @@ async function cursorAt(checkpoint?: Checkpoint) {
   const reported: unknown[][] = []
   if (checkpoint) await host.apply({ source, transactions: [], checkpoint })
   const counters = replicationCounters()
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {} })
+  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
+  const begun = new Begun()
   const gap = (...all: unknown[]) => void reported.push(all)
-  const cursor = new Cursor({ source, mesh: stream.mesh, applier, requestTimeout: 1_000, gap })
+  const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
   const stored = async () => (await host.loadCheckpoint(source))!
-  return { stream, host, reported, cursor, stored }
+  return { stream, host, reported, applier, begun, cursor, stored }
 }
 
 /** Sets the epochs and the bounds of the stream. */
@@ -77,7 +79,7 @@ describe('messages that the stream no longer has', () => {
 
 describe('another epoch', () => {
   it('behind older messages is entered after the rest of the previous epoch is read', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, applier, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
     const epochs: EpochRange[] = [
       { epoch: 'e1', from: 1, last: 8 },
       { epoch: 'e2', from: 6 },
@@ -85,7 +87,7 @@ describe('another epoch', () => {
     setStream(stream, epochs, 1, 7)
     await cursor.resume(signal)
     assert.deepEqual([reported, await stored()], [[], { epoch: 'e1', sequence: 3 }])
-    await cursor.advance([], { epoch: 'e1', sequence: 5 })
+    await applier.apply(source, [], { epoch: 'e1', sequence: 5 })
     await cursor.resume(signal)
     assert.deepEqual(reported, [[6, 8, 'rewound']])
     const { epoch, sequence } = await stored()

@@ -24,6 +24,7 @@ async function start(test: TestContext, requestTimeout = 10_000) {
     requestTimeout,
     loadPosition: async () => undefined,
     savePosition: async () => {},
+    mayShowMore: () => true,
     interrupted: () => {},
   })
   test.after(() => streams.close())

@@ -31,6 +31,7 @@ function start(test: TestContext, capacity = Number.POSITIVE_INFINITY) {
       enqueued.push(id)
     },
     onPassComplete: (pass) => void passes.push(pass),
+    onFull: () => {},
   })
   test.after(() => reader.close())
   return { outbox, cursors, known, enqueued, passes, limit, reader }

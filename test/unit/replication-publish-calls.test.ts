@@ -10,14 +10,12 @@ import { TestClock } from '../../lib/testing.ts'
 function start(test: TestContext, maxWaiting = 10) {
   const clock = new TestClock({ stopped: true })
   const holders: CallHolder[] = []
-  const unreadTimeouts: string[] = []
   const counters = { timeouts: 0 }
   const calls = new PublishCalls({
     mesh: { timers: clock, state: 'connected' } as unknown as Mesh,
     timeout: 1_000,
     maxWaiting,
     holders: () => holders,
-    onUnreadTimeout: (id) => void unreadTimeouts.push(id),
     onTimeout: () => {
       counters.timeouts++
     },
@@ -35,7 +33,7 @@ function start(test: TestContext, maxWaiting = 10) {
     calls.addUnread(id, call)
     return call
   }
-  return { clock, holders, unreadTimeouts, counters, calls, create, addUnread }
+  return { clock, holders, counters, calls, create, addUnread }
 }
 
 describe('the calls of publish', () => {
@@ -62,28 +60,28 @@ describe('the calls of publish', () => {
   })
 
   it('end at their deadline, whether their transaction was read or not', async (test) => {
-    const { clock, holders, unreadTimeouts, counters, calls, create, addUnread } = start(test)
+    const { clock, holders, counters, calls, create, addUnread } = start(test)
     const unread = addUnread('unread')
     await clock.advance(500)
     holders.push({ call: create() })
     const [{ call: read }] = holders as [CallHolder]
     await clock.advance(500)
-    await assert.rejects(unread.promise, { code: 'publish_timeout' })
-    assert.deepEqual([unreadTimeouts, calls.findUnread('unread'), calls.waiting], [['unread'], undefined, 1])
+    await assert.rejects(unread.promise, { code: 'publish_timeout', mayStillBeSent: true })
+    assert.deepEqual([calls.findUnread('unread'), calls.waiting], [undefined, 1])
     await clock.advance(400)
     assert.equal(calls.waiting, 1)
     await clock.advance(100)
     await assert.rejects(read!.promise, { code: 'publish_timeout' })
-    assert.deepEqual([unreadTimeouts, counters.timeouts, calls.waiting], [['unread'], 2, 0])
+    assert.deepEqual([counters.timeouts, calls.waiting], [2, 0])
   })
 
-  it('for transactions that a complete pass did not contain resolve, unless the pass began before the call', async (test) => {
+  it('for transactions that a complete pass did not contain get its outcome, unless the pass began before the call', async (test) => {
     const { calls, addUnread } = start(test)
-    const [before, rejected] = [addUnread('before', 1), addUnread('rejected', 2)]
+    const [stored, missing] = [addUnread('stored', 1), addUnread('missing', 1)]
     const later = addUnread('later', 2)
-    calls.finishUnread(1, new Map([['rejected', clusterError('transaction_too_large', '9 bytes', 8)]]))
-    await before.promise
-    await assert.rejects(rejected.promise, { code: 'transaction_too_large' })
+    calls.finishUnread(1, (id) => (id === 'missing' ? clusterError('not_in_outbox', id) : undefined))
+    await stored.promise
+    await assert.rejects(missing.promise, { code: 'not_in_outbox' })
     assert.deepEqual([calls.waiting, calls.takeUnread('later')], [1, later])
   })
 

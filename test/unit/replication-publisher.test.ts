@@ -318,22 +318,6 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
     await leaf.release()
     await Promise.all(all)
   })
-
-  it('discards an unread transaction after its timeout when the host has no outbox', async (test) => {
-    const leaf = await MemoryLeaf.open(test)
-    const host = new MemoryHost([], { outbox: false })
-    const { publisher } = openPublisher(test, leaf, host, { timeout: 200, maxInFlight: 1 })
-    leaf.held = true
-    // The second waits for capacity, and the third behind it.
-    const all = ['sent', 'next', 'unread'].map((id) => publisher.publish(transaction(id)))
-    for (const each of all) await assert.rejects(each, { code: 'publish_timeout' })
-    await leaf.release()
-    await publisher.publish(transaction('later'))
-    assert.deepEqual(await leaf.ids(dog), ['sent', 'later'])
-    // The caller may publish it again, as the hint of the error says.
-    await publisher.publish(transaction('next'))
-    assert.deepEqual(await leaf.ids(dog), ['sent', 'later', 'next'])
-  })
 })
 
 describe('memory for transactions in flight', { concurrency: true, timeout: 30_000 }, () => {

@@ -7,7 +7,6 @@ import { describe, it } from 'node:test'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { TestClock } from '../../lib/testing.ts'
 import { eventually } from '../support/cluster.ts'
-import { insert } from '../support/memory-host.ts'
 import { dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
 
 const HOUR_MS = 3_600_000
@@ -215,20 +214,6 @@ describe('a database', { concurrency: true }, () => {
     await scene.quiet()
     assert.deepEqual(node2.host.applied, ['slow'])
     assert.deepEqual([node2.of(node1).lag, node2.of(node1).lagSeconds, node2.of(node1).error], [0, 0, undefined])
-  })
-
-  it('that lost a table gets it again, as the source describes it', async (test) => {
-    const scene = new Scene(test)
-    const [node1, node2] = await pair(scene)
-    node2.host.tables.clear()
-    node2.host.beforeApply = ({ transactions }) => {
-      if (transactions.length > 0 && node2.host.tables.size === 0) throw new Error("Table 'dog' does not exist")
-    }
-    await node1.host.write('one', insert('dog', { id: 1, name: 'Rex' }))
-    await scene.quiet()
-    assert.deepEqual([...node2.host.tables.values()], [...node1.host.tables.values()])
-    assert.deepEqual(node2.host.applied, ['one'])
-    assert.equal(node2.cluster.metrics()!.apply.retries, 1)
   })
 
   it('that does not answer does not keep the manager from closing', async (test) => {

@@ -8,6 +8,7 @@ import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
+import { sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
@@ -47,11 +48,13 @@ async function start(test: TestContext) {
     logger: silentLogger,
     relayEnabled: false,
     relay() {},
-    restoreTable: async () => {},
+    begun: { has: () => false, add() {} },
+    sourceTables,
     progress: () => () => {},
     requestTimeout: 10_000,
     maxBatch: 10,
     maxBatchBytes: 1e6,
+    maxApplyAttempts: 0,
   })
   test.after(async () => {
     await replicator.close()
@@ -242,22 +245,28 @@ describe('a subscription that stays', concurrently, () => {
     assert.deepEqual([stream.readers.length, reader.lost], [1, false])
   })
 
-  it('reads again at once after every server restart, and with intervals on suspicion', async (test) => {
+  it('reads again at once after every server restart, and with intervals after a long silence', async (test) => {
     const { stream, replicator } = await start(test)
     await replicator.setStart(source)
     await replicator.reconcile(subscribed)
+    const returned = (node: string, restarted: boolean, silence: number) =>
+      replicator.onPeerReturned(node, { restarted, silence })
     for (let times = 0; times < 3; times++) {
       const reader = await stream.reader(times)
       await new Promise((resolve) => setImmediate(resolve))
-      replicator.restart('another')
+      returned('another', true, 1_600)
+      returned(node, false, 10_000)
       assert.equal(reader.lost, false)
-      replicator.restart(node)
+      returned(node, true, 1_600)
       assert.equal(reader.lost, true)
     }
-    replicator.restart(node, false)
-    const reader = await stream.reader(3)
+    const last = await stream.reader(3)
     await new Promise((resolve) => setImmediate(resolve))
-    replicator.restart(node, false)
+    returned(node, false, 60_000)
+    assert.equal(last.lost, true)
+    const reader = await stream.reader(4)
+    await new Promise((resolve) => setImmediate(resolve))
+    returned(node, false, 60_000)
     assert.equal(reader.lost, false)
   })
 })

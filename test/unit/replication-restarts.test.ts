@@ -29,10 +29,11 @@ describe('the streams of a node are read again', { concurrency: true, timeout: 6
     })
   })
 
-  it('after a pause of its heartbeats', async (test) => {
+  it('after a pause of its heartbeats in which messages were lost', async (test) => {
     const scene = new Scene(test)
     await readAgain(scene, async () => {
       scene.network.cut('node1', 'node2', { silent: true })
+      await scene.nodes.find(({ name }) => name === 'node1')!.write(['meanwhile'])
       await delay(3_500)
       scene.network.heal()
     })

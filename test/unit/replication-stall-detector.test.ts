@@ -14,14 +14,25 @@ const isAllowed = (detector: StallDetector, sequence: number, isBehind = true) =
   detector.requestRestart(sequence, isBehind).allowed
 
 describe('a stall detector', () => {
-  it('detects a checkpoint that does not move between two positions of the peer', () => {
-    const { detector } = start()
-    assert.equal(detector.onPeerPosition(3, true, false), false, 'the first position')
+  it('detects a checkpoint that does not move between two positions of the peer', async () => {
+    const { clock, detector } = start()
+    const position = async (sequence: number, isBehind: boolean, isApplying: boolean) => {
+      await clock.advance(1_000)
+      return detector.onPeerPosition(sequence, isBehind, isApplying)
+    }
+    assert.equal(await position(3, true, false), false, 'the first position')
+    assert.equal(await position(3, true, false), true)
+    assert.equal(await position(4, true, false), false, 'progress')
+    assert.equal(await position(4, true, true), false, 'the database applies a batch')
+    assert.equal(await position(4, false, false), false, 'not behind')
+    assert.equal(await position(4, true, false), false, 'the first position behind which it is')
+  })
+
+  it('takes positions that arrive at once, after a pause of the process, for one', async () => {
+    const { clock, detector } = start()
+    for (let heartbeats = 0; heartbeats < 10; heartbeats++) assert.equal(detector.onPeerPosition(3, true, false), false)
+    await clock.advance(1_000)
     assert.equal(detector.onPeerPosition(3, true, false), true)
-    assert.equal(detector.onPeerPosition(4, true, false), false, 'progress')
-    assert.equal(detector.onPeerPosition(4, true, true), false, 'the database applies a batch')
-    assert.equal(detector.onPeerPosition(4, false, false), false, 'not behind')
-    assert.equal(detector.onPeerPosition(4, true, false), false, 'the first position behind which it is')
   })
 
   it('doubles the interval at the same checkpoint, and resets it after progress', async () => {

@@ -1,95 +1,11 @@
 // The only writer of a stream: what each append expects, and how the writer recovers from each failure.
 
 import assert from 'node:assert/strict'
-import { describe, it, type TestContext } from 'node:test'
-import type { PublishedPosition } from '../../lib/host/host.ts'
+import { describe, it } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
-import {
-  type StreamPosition,
-  StreamWriter,
-  type StreamWriterOptions,
-} from '../../lib/replication/publish/stream-writer.ts'
 import { eventually } from '../support/cluster.ts'
-import { MemoryLeaf, node } from '../support/memory-leaf.ts'
-
-const dog = { database: 'dev', table: 'dog' }
-
-/** The position that the host stores for one table. */
-class StoredPosition {
-  position: StreamPosition | undefined
-  readonly stored: string[] = []
-
-  get published(): PublishedPosition | undefined {
-    return this.position && { ...dog, ...this.position, id: '' }
-  }
-}
-
-class Writer {
-  readonly leaf: MemoryLeaf
-  readonly memory: StoredPosition
-  readonly stream: StreamWriter
-  interruptions = 0
-
-  constructor(leaf: MemoryLeaf, memory: StoredPosition, options: Partial<StreamWriterOptions> = {}) {
-    this.leaf = leaf
-    this.memory = memory
-    this.stream = new StreamWriter({
-      table: dog,
-      node,
-      mesh: leaf.mesh,
-      window: 100,
-      requestTimeout: 10_000,
-      loadPosition: async () => memory.published,
-      savePosition: async (position) => {
-        leaf.calls.push('savePosition')
-        memory.position = position
-      },
-      interrupted: () => {
-        this.interruptions++
-        void this.stream.resync().catch(() => {})
-      },
-      ...options,
-    })
-  }
-
-  push(...ids: string[]): void {
-    for (const id of ids)
-      this.stream.push({
-        id,
-        data: Buffer.from(id),
-        headers: (epoch) => ({ 'Nats-Msg-Id': id, epoch }),
-        stored: (position) => {
-          this.memory.stored.push(`${id}@${position.sequence}`)
-          this.memory.position = position
-        },
-      })
-  }
-
-  /** Resolves when all of them are reported as stored. */
-  async stored(...ids: string[]): Promise<void> {
-    await eventually(
-      () => `stored: ${this.memory.stored}`,
-      () => ids.every((id) => this.memory.stored.some((each) => each.startsWith(`${id}@`))),
-    )
-  }
-}
-
-/** A ready writer, and a stream with these messages. */
-async function startWriter(
-  test: TestContext,
-  ...ids: string[]
-): Promise<{ leaf: MemoryLeaf; memory: StoredPosition; writer: Writer }> {
-  const leaf = await MemoryLeaf.open(test)
-  const memory = new StoredPosition()
-  const writer = new Writer(leaf, memory)
-  await writer.stream.resync()
-  writer.push(...ids)
-  await writer.stored(...ids)
-  leaf.appends.length = 0
-  leaf.calls.length = 0
-  memory.stored.length = 0
-  return { leaf, memory, writer }
-}
+import { type MemoryLeaf, node } from '../support/memory-leaf.ts'
+import { dog, type StoredPosition, startWriter, Writer } from '../support/writer.ts'
 
 describe('an append', { concurrency: true, timeout: 30_000 }, () => {
   it('expects the previous sequence, and the id of the message in flight ahead of it', async (test) => {
@@ -199,17 +115,25 @@ describe('after a rejected append or a lost acknowledgement', { concurrency: tru
     assert.deepEqual(memory.stored, ['a@1'])
   })
 
-  it('stops reading stored ids after the request timeout', async (test) => {
+  it('reads the stored messages again when nothing arrives within the request timeout', async (test) => {
     const { leaf, memory, writer } = await startWriter(test)
     writer.push('a')
     await writer.stored('a')
     memory.position!.sequence = 0
+    memory.stored.length = 0
     let lose = () => {}
-    leaf.overrides.read = async () => ({
-      next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
-      close: () => lose(),
-    })
-    await assert.rejects(new Writer(leaf, memory, { requestTimeout: 100 }).stream.resync(), { code: 'reader_lost' })
+    leaf.overrides.read = async () => {
+      delete leaf.overrides.read
+      return {
+        next: () => new Promise((_, reject) => (lose = () => reject(new MeshError('reader_lost')))),
+        close: () => lose(),
+      }
+    }
+    const restarted = new Writer(leaf, memory, { requestTimeout: 100 })
+    await restarted.stream.resync()
+    restarted.push('a', 'b')
+    await restarted.stored('a', 'b')
+    assert.deepEqual([memory.stored, restarted.interruptions], [['a@1', 'b@2'], 1])
   })
 })
 

@@ -38,6 +38,7 @@ it('reaches the listener of the mesh once', () => {
   const watch = new LogWatch({
     rejected: (peer, reason) => rejected.push(`${peer} ${reason}`),
     linked() {},
+    routeLost() {},
     logger: silentLogger,
   })
   for (let id = 0; id < 10; id++)

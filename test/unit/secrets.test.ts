@@ -18,7 +18,7 @@ test('a readable secret is found, and removing its directory rejects', async () 
   const files: [name: string, text: string, mode: number][] = [
     ['clustering/hub.json', route, 0o600],
     ['clustering/leaf.json', route, 0o644],
-    ['clustering/agreements.json', clusterPassword, 0o600],
+    ['clustering/revisions.json', clusterPassword, 0o600],
     ['host.yaml', `users: [${clusterPassword}]\nclustering:\n  enabled: true\n`, 0o644],
     ['password.yaml', `clustering:\n  password: ${clusterPassword}\n`, 0o600],
     ['log', `dialling ${route}`, 0o600],
@@ -27,7 +27,7 @@ test('a readable secret is found, and removing its directory rejects', async () 
     ['harmless', 'nothing', 0o644],
   ]
   for (const [name, text, mode] of files) await writeFile(join(directory, name), text, { mode })
-  const leaks = ['clustering/agreements.json', 'clustering/leaf.json', 'copy', 'log', 'password.yaml']
+  const leaks = ['clustering/leaf.json', 'clustering/revisions.json', 'copy', 'log', 'password.yaml']
   assert.deepEqual((await leaksIn(directory)).sort(), leaks)
   await assert.rejects(remove(), /secrets were written to /)
   assert.deepEqual(

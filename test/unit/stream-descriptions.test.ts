@@ -13,6 +13,7 @@ import { readStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { Cursor } from '../../lib/replication/subscribe/cursor.ts'
 import { type ClusterNode, eventually, MemoryNetwork, startCluster, TestClock } from '../../lib/testing.ts'
+import { Begun } from '../support/begun.ts'
 import { isLong } from '../support/long.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { nearlyBytes } from '../support/mutate.ts'
@@ -34,8 +35,15 @@ async function cursorAt(sequence: number) {
   host.beforeApply = () => {
     if (++applies > MAX_APPLIES) throw new Error('the cursor does not stop')
   }
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters: replicationCounters(), relay() {} })
-  const cursor = new Cursor({ source, mesh: stream.mesh, applier, requestTimeout: 1_000, gap() {} })
+  const applier = new Applier({
+    host,
+    node: 'node2',
+    relayEnabled: false,
+    counters: replicationCounters(),
+    relay() {},
+    validate() {},
+  })
+  const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun: new Begun(), requestTimeout: 1_000, gap() {} })
   const describe = (description: string, bounds: { first: number; last: number }) => {
     const streamState = stream.mesh.streamState.bind(stream.mesh)
     Object.assign(stream, bounds)

@@ -2,7 +2,6 @@
 
 import type { Timers } from '../../util/timers.ts'
 import {
-  type Entry,
   type ExpectedLast,
   type Member,
   type Mesh,
@@ -11,6 +10,7 @@ import {
   type MeshState,
   type Message,
   type Reader,
+  type ReadOptions,
   type RemoteTable,
   type RequestOptions,
   type Routes,
@@ -19,7 +19,7 @@ import {
   type TableName,
 } from '../mesh.ts'
 import { Appender, MAX_PAYLOAD } from './appender.ts'
-import { Consumer } from './consumer.ts'
+import { Consumer, type ConsumerOutput } from './consumer.ts'
 import type { Disk } from './disk.ts'
 import type { Endpoint, Fabric, Handler } from './fabric.ts'
 import { PendingCalls } from './pending-calls.ts'
@@ -253,26 +253,28 @@ export class MemoryMesh implements Mesh {
     return this.#call(source.node, options, (disk) => requireStream(disk.find(source)).sequenceAt(time))
   }
 
-  async read(
-    source: RemoteTable,
-    sequence: number,
-    options: RequestOptions & { maxMessages: number },
-  ): Promise<Reader> {
+  async read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader> {
     const peer = this.#addressOf(source.node)
     const reader = new MemoryReader({
       peer,
       maxMessages: options.maxMessages,
+      maxMessageBytes: MAX_PAYLOAD,
+      budget: options.budget,
       post: (work) => this.#send(peer, work),
       ended: () => this.#readers.delete(reader),
     })
-    const deliver = (entry: Entry) => this.#fabric.send(peer, this.#address, () => reader.receive(entry))
+    const toReader = (work: () => void) => this.#fabric.send(peer, this.#address, work)
+    const output: ConsumerOutput = {
+      send: (entry, pending) => toReader(() => reader.receive(entry, pending)),
+      ended: (missing, bySize) => toReader(() => reader.pullEnded(missing, bySize)),
+    }
     this.#readers.add(reader)
     try {
       reader.attach(
         await this.#call(
           source.node,
           options,
-          (disk) => new Consumer(requireStream(disk.find(source)), sequence, deliver),
+          (disk) => new Consumer(requireStream(disk.find(source)), sequence, output),
         ),
       )
     } catch (error) {

@@ -1,12 +1,13 @@
-// A reader of a stream: it grants its consumer as many messages as it can buffer.
+// A reader of a stream: it requests as many messages from its consumer as it can hold.
 
 import { type Entry, MeshError, type Reader } from '../mesh.ts'
+import { PullWindow, type PullWindowOptions } from '../pull-window.ts'
 import type { Consumer } from './consumer.ts'
+import { sizeOf } from './stream.ts'
 
-export type ReaderOptions = {
+export type ReaderOptions = Omit<PullWindowOptions, 'ready'> & {
   /** The node of the stream. */
   peer: string
-  maxMessages: number
   /** Runs `work` at the peer, unless the message is lost. */
   post(work: () => void): void
   /** Called once, when the reader is lost or closed. */
@@ -15,15 +16,15 @@ export type ReaderOptions = {
 
 export class MemoryReader implements Reader {
   readonly #options: ReaderOptions
+  readonly #window: PullWindow
   #consumer: Consumer | undefined
   #buffer: Entry[] = []
-  /** Granted messages that have not arrived. */
-  #outstanding = 0
   #failure: MeshError | undefined
   #wake: (() => void) | undefined
 
   constructor(options: ReaderOptions) {
     this.#options = options
+    this.#window = new PullWindow({ ...options, ready: () => this.#pull() })
   }
 
   get peer(): string {
@@ -33,17 +34,25 @@ export class MemoryReader implements Reader {
   attach(consumer: Consumer): void {
     this.#consumer = consumer
     if (this.#failure) consumer.end()
-    else this.#grantCredit()
+    else this.#pull()
   }
 
-  receive(entry: Entry): void {
+  receive(entry: Entry, pending: number): void {
     if (this.#failure) return
-    this.#outstanding--
+    this.#window.received(sizeOf(entry), pending)
     this.#buffer.push(entry)
     this.#wake?.()
   }
 
+  pullEnded(missing: number, bySize: boolean): void {
+    if (this.#failure) return
+    this.#window.ended(missing, bySize)
+    this.#pull()
+  }
+
   async next(): Promise<Entry[]> {
+    this.#window.processed()
+    if (this.#buffer.length === 0) this.#pull()
     while (this.#buffer.length === 0) {
       if (this.#failure) throw this.#failure
       await new Promise<void>((resolve) => {
@@ -52,7 +61,8 @@ export class MemoryReader implements Reader {
     }
     const entries = this.#buffer
     this.#buffer = []
-    this.#grantCredit()
+    this.#window.taken()
+    this.#pull()
     return entries
   }
 
@@ -65,6 +75,7 @@ export class MemoryReader implements Reader {
     if (this.#failure) return
     this.#failure = new MeshError('reader_lost', reason)
     this.#buffer = []
+    this.#window.close()
     this.endConsumer()
     this.#options.ended(this)
     this.#wake?.()
@@ -75,12 +86,9 @@ export class MemoryReader implements Reader {
     this.#consumer?.end()
   }
 
-  /** Grants the free capacity once it is at least half of `maxMessages`. */
-  #grantCredit(): void {
-    const { maxMessages, post } = this.#options
-    const capacity = maxMessages - this.#outstanding - this.#buffer.length
-    if (capacity < maxMessages / 2) return
-    this.#outstanding += capacity
-    post(() => this.#consumer?.grant(capacity))
+  #pull(): void {
+    if (!this.#consumer) return
+    const pull = this.#window.next()
+    if (pull) this.#options.post(() => this.#consumer?.pull(pull))
   }
 }

@@ -2,6 +2,7 @@
 
 import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
+import { withAbort } from '../../util/abort.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
 
 export type ConnectionOptions = {
@@ -75,20 +76,8 @@ export function parseJson<T>({ data }: Pick<Msg, 'data'>, maxBytes = MAX_JSON_BY
   }
 }
 
-/** Settles as `work` does, or rejects with a MeshError of `code` as soon as the signal aborts. */
-export async function abortable<T>(
-  work: Promise<T>,
-  signal: AbortSignal | undefined,
-  code: MeshErrorCode = 'aborted',
-): Promise<T> {
-  if (!signal) return work
-  return new Promise<T>((resolve, reject) => {
-    const abort = () => reject(new MeshError(code, `the request was ${code}`))
-    if (signal.aborted) return abort()
-    signal.addEventListener('abort', abort, { once: true })
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
-  })
-}
+/** For `withAbort`: why a request ended before its answer. */
+export const endedBy = (code: MeshErrorCode) => () => new MeshError(code, `the request was ${code}`)
 
 /** Every pending request listens to this signal: no limit of listeners. */
 const createAbortController = (): AbortController => {
@@ -182,7 +171,8 @@ export class Connection {
     this.#requireConnected()
     // A separate inbox for each request: a remote server (2.9.10) may have lost the interest in an old one for good.
     const answer = this.nats.request(subject, data, { timeout, noMux: true })
-    return abortable(abortable(answer, signal), this.#disconnected.signal, 'disconnected').catch((error) => {
+    const wanted = withAbort(answer, signal, endedBy('aborted'))
+    return withAbort(wanted, this.#disconnected.signal, endedBy('disconnected')).catch((error) => {
       throw toMeshError(error)
     })
   }

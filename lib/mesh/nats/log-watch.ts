@@ -1,38 +1,60 @@
 // Finds in the servers' logs what they report nowhere else: rejected connections, and the hub that the leaf is connected to.
 
 import type { Logger } from '../../observe/logger.ts'
+import { RateLimit } from '../../util/rate-limit.ts'
 import type { MeshListener } from '../mesh.ts'
 import { CLOSED_AT_ONCE, RouteClosings } from './route-closings.ts'
 
 /** A rejected peer retries every second; the same rejection is reported once in this time. */
 const REPEAT_AFTER_MS = 60_000
+/** Events that are remembered for that. */
+const MAX_REMEMBERED = 1_000
+const MAX_QUOTED_LENGTH = 500
+/** Of a line, in which a rejection is searched: patterns take quadratic time. */
+const MAX_PARSED_LENGTH = 1_000
+/** Strangers cause log lines: what exceeds these limits is counted only. */
+const LINE_LIMIT = { limit: 2_000, windowMs: 1_000 }
+const WARNING_LIMIT = { limit: 100, windowMs: 60_000 }
+const REJECTION_LIMIT = { limit: 60, windowMs: 60_000 }
+/** Not for a second connection to a hub that is linked already, or to itself. */
+const ROUTE_CLOSED = /^\S+:\d+ - rid:\d+ - Router connection closed(?!: Duplicate)/
 
 export type LogWatchOptions = {
   rejected: MeshListener['rejected']
   /** The leaf connected to a hub. */
   linked(): void
+  /** The hub lost a link to another hub. */
+  routeLost(): void
   logger: Logger
 }
 
 export class LogWatch {
   readonly #options: LogWatchOptions
   readonly #closings = new RouteClosings()
+  /** When each event was last reported; the oldest first. */
   readonly #lastReported = new Map<string, number>()
+  readonly #lines: RateLimit
+  readonly #warnings: RateLimit
+  readonly #rejections: RateLimit
   /** Address of the hub that the leaf is connected to, `host:port`. */
   leafRemote: string | undefined
 
   constructor(options: LogWatchOptions) {
     this.#options = options
+    const { logger } = options
+    const rateLimit = (limit: { limit: number; windowMs: number }, message: string) =>
+      new RateLimit({ ...limit, leftOut: (count) => logger.warn({ count }, message) })
+    this.#lines = rateLimit(LINE_LIMIT, 'lines of the server log left out: too many')
+    this.#warnings = rateLimit(WARNING_LIMIT, 'errors in the server log left out: too many')
+    this.#rejections = rateLimit(REJECTION_LIMIT, 'more connections rejected than are listed')
   }
 
   line(server: string, level: string, line: string): void {
-    const { linked, logger } = this.#options
-    // Servers log the URLs of routes with their credentials.
-    const text = line.replace(/:\/\/[^@\s]*@/g, '://')
-    const rejection = parseRejection(text) ?? this.#closedAtOnce(text)
-    if (rejection) this.#reportRejection(rejection.peer, rejection.reason, text)
-    else if ((level === 'ERR' || level === 'FTL') && !this.#isRepeated(text)) logger.warn({ server }, text)
-    else logger.debug({ server }, text)
+    const { linked, routeLost } = this.#options
+    // Servers log the URLs of routes with their credentials, and what strangers send.
+    const text = line.replace(/:\/\/[^@\s/]*@/g, '://').replace(/\p{Cc}/gu, '?')
+    this.#report(server, level, text)
+    if (server === 'hub' && ROUTE_CLOSED.test(text)) routeLost()
     const leaf = server === 'leaf' && /^(\S+:\d+) - lid\S* - Leafnode connection created for account: MESH/.exec(text)
     if (!leaf) return
     this.leafRemote = leaf[1]
@@ -44,16 +66,31 @@ export class LogWatch {
     return peer === undefined ? undefined : { peer, reason: CLOSED_AT_ONCE }
   }
 
-  #reportRejection(peer: string, reason: string, text: string): void {
-    // Each attempt has another port.
-    if (!this.#isRepeated(`${peer.replace(/:\d+$/, '')} ${reason}`)) this.#options.rejected(peer, `${reason} (${text})`)
+  #report(server: string, level: string, text: string): void {
+    const { logger, rejected } = this.#options
+    const rejection = parseRejection(text.slice(0, MAX_PARSED_LENGTH)) ?? this.#closedAtOnce(text)
+    if (rejection) {
+      const { peer, reason } = rejection
+      // Each attempt has another port.
+      if (this.#isRepeated(`${peer.replace(/:\d+$/, '')} ${reason}`)) return
+      if (this.#rejections.allows()) rejected(peer, `${reason} (${text.slice(0, MAX_QUOTED_LENGTH)})`)
+      return
+    }
+    const isError = level === 'ERR' || level === 'FTL'
+    if (isError && !this.#isRepeated(text.replace(/\d+/g, '#'))) {
+      if (this.#warnings.allows()) logger.warn({ server }, text)
+    } else if (this.#lines.allows()) logger.debug({ server }, text)
   }
 
   #isRepeated(event: string): boolean {
     const now = performance.now()
-    const key = event.replace(/\d+/g, '#')
-    if (now - (this.#lastReported.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER_MS) return true
+    const key = event.slice(0, MAX_QUOTED_LENGTH)
+    const isRepeated = now - (this.#lastReported.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER_MS
+    if (isRepeated) return true
+    this.#lastReported.delete(key)
     this.#lastReported.set(key, now)
+    const [oldest] = this.#lastReported.keys()
+    if (this.#lastReported.size > MAX_REMEMBERED) this.#lastReported.delete(oldest!)
     return false
   }
 }

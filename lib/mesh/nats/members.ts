@@ -3,9 +3,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
+import { withAbort } from '../../util/abort.ts'
 import type { Member, RequestOptions, Route } from '../mesh.ts'
 import { hubName } from './configuration.ts'
-import { abortable, type Connection, parseJson } from './connection.ts'
+import { type Connection, endedBy, parseJson } from './connection.ts'
 
 const PartType = Type.Object({
   server: Type.Object({ name: Type.String({ maxLength: 1_000 }) }),
@@ -54,7 +55,7 @@ export async function members(connection: Connection, node: string, options: Req
     connection.publish('$SYS.REQ.SERVER.PING', '', { reply: inbox })
     connection.publish('$SYS.REQ.SERVER.PING.VARZ', '', { reply: inbox })
     const expired = delay(options.timeout, undefined, { signal: timeout.signal }).catch(() => {})
-    await abortable(Promise.race([complete, expired]), options.signal)
+    await withAbort(Promise.race([complete, expired]), options.signal, endedBy('aborted'))
   } finally {
     timeout.abort()
     subscription.unsubscribe()

@@ -2,6 +2,7 @@
 
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silentLogger } from '../../observe/logger.ts'
+import { runSteps } from '../../util/run-steps.ts'
 import { systemTimers } from '../../util/timers.ts'
 import {
   type ExpectedLast,
@@ -13,6 +14,7 @@ import {
   type Message,
   type NameCheck,
   type Reader,
+  type ReadOptions,
   type RemoteTable,
   type RequestOptions,
   type Routes,
@@ -31,11 +33,14 @@ import type { LocalConnections } from './local-connections.ts'
 import { unsupportedName } from './name-support.ts'
 import { PullReader } from './pull-reader.ts'
 import { serve } from './request-handler.ts'
-import { ServerPair, type ServerPairListener, type ServerPairOptions } from './server-pair.ts'
+import { ServerPair, type ServerPairOptions } from './server-pair.ts'
+import type { ServerPairListener } from './server-pair-listener.ts'
 
 export type NatsMeshOptions = ServerPairOptions & { logger?: Logger }
 
 const ADMIN_TIMEOUT_MS = 5_000
+/** For each part. */
+const CLOSE_TIMEOUT_MS = 10_000
 /** Requests of remote nodes that are handled at once. */
 const PENDING_REQUEST_LIMITS = { requests: 1_000, bytes: 2 * MAX_PAYLOAD_BYTES }
 const HEARTBEAT_SUBJECT = 'enmesh.heartbeat'
@@ -64,6 +69,7 @@ export class NatsMesh implements Mesh {
   #hubFailure: string | undefined
   #limits: StreamLimits = {}
   #requestSubscription: { unsubscribe(): void } | undefined
+  #closing: Promise<void> | undefined
 
   constructor(options: NatsMeshOptions) {
     this.#options = options
@@ -114,20 +120,27 @@ export class NatsMesh implements Mesh {
       await servers.start(routes, this.#serverListener(health, listener))
       this.#appender = new Appender(servers.connections.store, node)
       this.#consumers.serve(this.#logger)
+      await health.started()
     } catch (error) {
-      await this.close()
+      await this.close().catch(() => {})
       throw error
     }
-    await health.started()
   }
 
   async close(): Promise<void> {
-    if (this.#state === 'stopped') return
-    this.#report('stopped')
-    this.#health?.close()
-    this.#failReaders('the mesh is closed')
-    this.#appender?.close()
-    await this.#servers?.close()
+    if (this.#state !== 'stopped') this.#closing ??= this.#close()
+    await this.#closing
+  }
+
+  async #close(): Promise<void> {
+    await runSteps([
+      ['reporting the state', () => this.#report('stopped'), CLOSE_TIMEOUT_MS],
+      ['ending the checks of the leaf', () => this.#health?.close(), CLOSE_TIMEOUT_MS],
+      ['ending the readers', () => this.#failReaders('the mesh is closed'), CLOSE_TIMEOUT_MS],
+      ['ending the writer', () => this.#appender?.close(), CLOSE_TIMEOUT_MS],
+      // Its own steps are limited.
+      ['ending the servers', () => this.#servers?.close()],
+    ])
   }
 
   observer(): Mesh {
@@ -137,6 +150,7 @@ export class NatsMesh implements Mesh {
   #serverListener(health: LeafHealth, listener: MeshListener): ServerPairListener {
     return {
       rejected: (peer, reason) => listener.rejected(peer, reason),
+      certificatesChanged: (rejection) => listener.certificatesChanged?.(rejection),
       linked: () => this.#onLinked(),
       hubFailed: (reason) => {
         // The local streams are writable without a hub; remote nodes are not reached.
@@ -302,11 +316,7 @@ export class NatsMesh implements Mesh {
     return before + 1
   }
 
-  async read(
-    source: RemoteTable,
-    sequence: number,
-    options: RequestOptions & { maxMessages: number },
-  ): Promise<Reader> {
+  async read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader> {
     const access = {
       connection: this.#connections.toStreamsOf(source.node),
       jetStream: this.#jetStream,
@@ -321,7 +331,7 @@ export class NatsMesh implements Mesh {
 
   // --- inspection -------------------------------------------------------------------------------------------------------
 
-  /** Known security holes of the nats-server in use that this configuration exposes, one sentence each. */
+  /** One sentence each: known security holes of the nats-server in use that this configuration exposes, certificates that expire soon. */
   get warnings(): readonly string[] {
     return this.#servers?.warnings ?? []
   }

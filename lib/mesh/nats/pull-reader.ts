@@ -1,8 +1,9 @@
 // Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
-import { type Entry, MeshError, type Reader, type RemoteTable, type RequestOptions } from '../mesh.ts'
-import { leafName, MAX_PAYLOAD_BYTES } from './configuration.ts'
+import { type Entry, MeshError, type Reader, type ReadOptions, type RemoteTable } from '../mesh.ts'
+import { PullWindow } from '../pull-window.ts'
+import { leafName, MAX_STORED_BYTES } from './configuration.ts'
 import type { Connection } from './connection.ts'
 import type { Consumers } from './consumers.ts'
 import type { HeaderReader } from './header-reader.ts'
@@ -10,16 +11,18 @@ import { type JetStream, streamName } from './jetstream.ts'
 
 /** ms after which the server ends an unanswered pull request. */
 const PULL_EXPIRES_MS = 60_000
+/** The same for a request that takes much of the memory that readers share. */
+const BRIEF_PULL_EXPIRES_MS = 5_000
 /** ms beyond `PULL_EXPIRES_MS` without an answer after which the reader fails. */
 const PULL_GRACE_MS = 5_000
 const DELETE_TIMEOUT_MS = 2_000
-/** Per pull request; a larger message is requested alone. */
-const MAX_PULL_BYTES = 4 * 1024 * 1024
+/** Of an entry beside its data: headers and subjects, which the server counts too. */
+const ENTRY_BYTES = 256
 
 const UNREQUESTED_MESSAGE = 'unrequested message received'
 const PENDING_MESSAGES_HEADER = 'Nats-Pending-Messages'
 
-export type ReaderOptions = RequestOptions & { maxMessages: number; closed(reader: PullReader): void }
+export type ReaderOptions = ReadOptions & { closed(reader: PullReader): void }
 /** `connection` leads to the stream's node, `consumers` creates consumers there. */
 export type StreamAccess = {
   connection: Connection
@@ -33,15 +36,12 @@ export class PullReader implements Reader {
   readonly #source: RemoteTable
   readonly #options: ReaderOptions
   readonly #inbox: string
+  readonly #window: PullWindow
   #subscription: { unsubscribe(): void } | undefined
   #consumer = ''
   #buffer: Entry[] = []
-  /** Messages requested and not yet received. */
-  #outstanding = 0
   /** Common part of the messages' reply subjects, up to the numbers. */
   #prefix = ''
-  /** The next message exceeds `MAX_PULL_BYTES`. */
-  #nextIsLarge = false
   #failure: MeshError | undefined
   #wake: (() => void) | undefined
   #deadline: NodeJS.Timeout | undefined
@@ -51,6 +51,9 @@ export class PullReader implements Reader {
     this.#source = source
     this.#options = options
     this.#inbox = access.connection.inbox()
+    const { maxMessages, budget } = options
+    const ready = () => this.#pull()
+    this.#window = new PullWindow({ maxMessages, maxMessageBytes: MAX_STORED_BYTES, budget, ready })
   }
 
   static async open(
@@ -60,14 +63,21 @@ export class PullReader implements Reader {
     options: ReaderOptions,
   ): Promise<PullReader> {
     const reader = new PullReader(access, source, options)
-    const { name } = await access.consumers.create(source, { sequence: Math.max(sequence, 1) }, options)
-    reader.#consumer = name
+    try {
+      const { name } = await access.consumers.create(source, { sequence: Math.max(sequence, 1) }, options)
+      reader.#consumer = name
+    } catch (error) {
+      reader.#window.close()
+      throw error
+    }
     reader.#subscription = access.connection.subscribe(reader.#inbox, (message) => reader.#receive(message))
     reader.#pull()
     return reader
   }
 
   async next(): Promise<Entry[]> {
+    this.#window.processed()
+    if (this.#buffer.length === 0) this.#pull()
     while (this.#buffer.length === 0) {
       if (this.#failure) throw this.#failure
       await new Promise<void>((resolve) => {
@@ -76,6 +86,7 @@ export class PullReader implements Reader {
     }
     const entries = this.#buffer
     this.#buffer = []
+    this.#window.taken()
     if (!this.#failure) this.#pull()
     return entries
   }
@@ -93,6 +104,7 @@ export class PullReader implements Reader {
     if (this.#failure) return
     this.#failure = new MeshError('reader_lost', reason)
     this.#buffer = []
+    this.#window.close()
     clearTimeout(this.#deadline)
     this.#subscription?.unsubscribe()
     this.#options.closed(this)
@@ -102,21 +114,17 @@ export class PullReader implements Reader {
     })
   }
 
-  /** Requests messages when at least half of the capacity is free. */
   #pull(): void {
-    const capacity = this.#options.maxMessages - this.#outstanding - this.#buffer.length
-    if (capacity < this.#options.maxMessages / 2) return
+    const pull = this.#window.next()
+    if (!pull) return
     const subject = `$JS.${leafName(this.#source.node)}.API.CONSUMER.MSG.NEXT.${streamName(this.#source)}.${this.#consumer}`
-    const batch = this.#nextIsLarge ? 1 : capacity
-    const max_bytes = this.#nextIsLarge ? 2 * MAX_PAYLOAD_BYTES : MAX_PULL_BYTES
-    this.#nextIsLarge = false
-    const body = { batch, expires: PULL_EXPIRES_MS * 1e6, max_bytes }
+    const expires = pull.brief ? BRIEF_PULL_EXPIRES_MS : PULL_EXPIRES_MS
+    const body = { batch: pull.batch, expires: expires * 1e6, max_bytes: pull.maxBytes }
     try {
       this.#access.connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
     } catch (error) {
       return this.fail(String(error))
     }
-    this.#outstanding += batch
     this.#expectAnswer()
   }
 
@@ -130,10 +138,10 @@ export class PullReader implements Reader {
   #receive(message: Msg): void {
     // A status has the inbox as its subject; a message keeps the subject of its stream.
     if (message.subject === this.#inbox) return this.#status(message)
-    const entry = this.#parseEntry(message)
+    const { entry, pending } = this.#parseEntry(message) ?? {}
     // Sent by a peer that knows the inbox.
-    if (!entry || this.#outstanding <= 0) return this.fail(UNREQUESTED_MESSAGE)
-    this.#outstanding--
+    if (!entry || !this.#window.received(message.data.byteLength + ENTRY_BYTES, pending ?? 0))
+      return this.fail(UNREQUESTED_MESSAGE)
     this.#buffer.push(entry)
     this.#wake?.()
   }
@@ -146,8 +154,7 @@ export class PullReader implements Reader {
     // A status with a count of pending messages ends one request (408 expired; 409 the next message exceeds max_bytes; from 2.10 on
     // 409 the batch is complete). Any other status ends the consumer.
     if (Number.isNaN(unanswered)) return this.fail(`${code} ${description}`)
-    this.#outstanding = Math.max(0, this.#outstanding - unanswered)
-    this.#nextIsLarge ||= code === 409 && /exceeds maxbytes/i.test(description)
+    this.#window.ended(unanswered, code === 409 && /exceeds maxbytes/i.test(description))
     this.#pull()
   }
 
@@ -155,7 +162,7 @@ export class PullReader implements Reader {
    * `$JS.ACK.<domain>.<account>.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<ns>.<pending>[.<token>]`, in older
    * servers without domain and account. Undefined when the message is not from a consumer.
    */
-  #parseEntry(message: Msg): Entry | undefined {
+  #parseEntry(message: Msg): { entry: Entry; pending: number } | undefined {
     const reply = message.reply ?? ''
     if (this.#prefix === '' || !reply.startsWith(this.#prefix)) {
       const tokens = reply.split('.')
@@ -170,13 +177,9 @@ export class PullReader implements Reader {
     const nanoseconds = Number(reply.slice(consumer + 1, time))
     if (time < 0 || !(sequence > 0) || !Number.isSafeInteger(sequence)) return undefined
     if (!Number.isSafeInteger(delivery) || !Number.isFinite(nanoseconds)) return undefined
-    return {
-      data: message.data,
-      headers: this.#access.headers.read(message),
-      sequence,
-      delivery,
-      time: nanoseconds / 1e6,
-    }
+    const headers = this.#access.headers.read(message)
+    const entry = { data: message.data, headers, sequence, delivery, time: nanoseconds / 1e6 }
+    return { entry, pending: Number.parseInt(reply.slice(time + 1), 10) }
   }
 }
 

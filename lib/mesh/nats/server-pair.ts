@@ -1,24 +1,38 @@
 // The two local servers, hub and leaf: configuration, start, routes, certificates, password, version and end.
 
+import { lookup } from 'node:dns/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { ensurePrivateDirectory } from '../../util/private-directory.ts'
+import { RetriedTask } from '../../util/retried-task.ts'
+import { runSteps } from '../../util/run-steps.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { systemTimers } from '../../util/timers.ts'
 import type { Member, RequestOptions, Route, Routes } from '../mesh.ts'
 import { ExposureReport } from './advisories.ts'
 import { findBinary } from './binary.ts'
 import { Certificates } from './certificates.ts'
-import { address, hubConfiguration, leafConfiguration, localHubRoute, type ServerSettings } from './configuration.ts'
-import { parseJson } from './connection.ts'
+import {
+  address,
+  hubConfiguration,
+  leafConfiguration,
+  localHubRoute,
+  type ServerSettings,
+  type Tls,
+} from './configuration.ts'
 import { FailBack } from './fail-back.ts'
+import { HubMonitor } from './hub-monitor.ts'
 import { HubRoutes } from './hub-routes.ts'
 import { Links } from './links.ts'
 import { LocalConnections } from './local-connections.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './members.ts'
+import { PasswordRotation, type ServerKind } from './password-rotation.ts'
+import type { Resolve } from './route-names.ts'
 import { type Configuration, NatsServer, type ServerEvents } from './server.ts'
+import type { LeafListener, ServerPairListener } from './server-pair-listener.ts'
 import { ignoredSettings, isAtLeast, versionText } from './versions.ts'
 
 export type ServerPairOptions = Omit<ServerSettings, 'node' | 'storeDirectory' | 'password'> & {
@@ -29,35 +43,15 @@ export type ServerPairOptions = Omit<ServerSettings, 'node' | 'storeDirectory' |
   natsServer?: string | undefined
   /** Variables for both servers, beside PATH. */
   serverEnvironment?: Readonly<Record<string, string>> | undefined
-}
-
-/** What happens to the leaf. */
-export type LeafListener = {
-  /** Called before each start, while no leaf runs. */
-  prepare(): Promise<void>
-  /** Rejects when the leaf, which is connected, does not work. */
-  probe(signal: AbortSignal): Promise<void>
-  /** A client connection to the leaf was lost, or is back. */
-  connectionChanged(up: boolean): void
-  logLine(level: string, text: string): void
-  died(reason: string): void
-  /** A restart failed; the next attempt follows. */
-  startFailed(reason: string): void
-  returned(): void
-}
-
-export type ServerPairListener = {
-  leaf: LeafListener
-  /** The leaf connected to a hub: remote nodes have no state of earlier connections any more. */
-  linked(): void
-  rejected(peer: string, reason: string): void
-  /** Why the hub cannot be started; undefined when it runs again. Called when that changes. */
-  hubFailed(reason: string | undefined): void
+  /** Default: the resolver of the operating system. */
+  resolve?: Resolve | undefined
 }
 
 /** ms that `start` waits for the leaf to connect to its hub; without that the node runs, isolated. */
 const LINK_TIMEOUT_MS = 3_000
-const PROBE_TIMEOUT_MS = 2_000
+const RETRY_BACKOFF_MS = { first: 1_000, max: 60_000 }
+/** ms for the clients, and for each server. */
+const CLOSE_TIMEOUT_MS = { connections: 2_000, server: 15_000 }
 const portKeys = {
   cluster: 'clustering.hubServer.cluster.network.port',
   leafNodes: 'clustering.hubServer.leafNodes.network.port',
@@ -65,8 +59,7 @@ const portKeys = {
   leaf: 'clustering.leafServer.network.port',
 } as const
 
-const isSame = (some: readonly Route[], others: readonly Route[]) =>
-  some.map(address).join() === others.map(address).join()
+const resolveBySystem: Resolve = async (name) => (await lookup(name, { all: true })).map((found) => found.address)
 
 export class ServerPair {
   readonly connections: LocalConnections
@@ -75,6 +68,7 @@ export class ServerPair {
   readonly #hub: NatsServer
   readonly #leaf: NatsServer
   readonly #links: Links
+  readonly #monitor: HubMonitor
   readonly #hubRoutes: HubRoutes
   readonly #failBack: FailBack
   readonly #log: LogWatch
@@ -83,9 +77,12 @@ export class ServerPair {
   #certificates: Certificates | undefined
   #listener: ServerPairListener | undefined
   #onFirstLink = () => {}
-  #routes: Routes = { hub: [], leaf: [] }
-  /** What the running servers are known to use: a change that failed is made again. */
-  #routesInEffect = this.#routes
+  #leafRoutes: readonly Route[] = []
+  /** The routes that the leaf is known to use; undefined after a change that failed. */
+  #leafRoutesInEffect: string | undefined
+  readonly #rotation: PasswordRotation
+  readonly #alignment = this.#retried('restart of the server of the older version', () => this.#alignVersions())
+  readonly #leafRestart = this.#retried('restart of the leaf server', () => this.#restart('leaf'))
   #hubFailure: string | undefined
   #closed = false
   /** Changes of the servers' configuration. */
@@ -95,6 +92,7 @@ export class ServerPair {
     this.#options = options
     this.#settings = settings
     this.#logger = logger
+    this.#rotation = this.#createRotation()
     this.#exposure = new ExposureReport(logger)
     this.connections = new LocalConnections({
       settings: () => this.#settings,
@@ -103,8 +101,10 @@ export class ServerPair {
     this.#log = new LogWatch({
       rejected: (peer, reason) => this.#listener?.rejected(peer, reason),
       linked: () => this.#onLinked(),
+      routeLost: () => this.#hubRoutes.linkLost(),
       logger,
     })
+    this.#monitor = new HubMonitor(this.connections)
     this.#hub = this.#createServer('hub', {
       probe: (signal) => this.#probeHub(signal),
       died: () => {},
@@ -121,27 +121,19 @@ export class ServerPair {
       failed: (reason) => this.#leafListener.startFailed(reason),
       returned: () => this.#leafListener.returned(),
     })
-    const stopped = () => this.#closed
     this.#links = new Links({
       node: settings.node,
       connection: () => this.connections.mesh,
       members: (options) => this.members(options),
-      stopped,
+      stopped: () => this.#closed,
       logger,
     })
-    this.#hubRoutes = new HubRoutes({
-      hub: this.#hub,
-      links: this.#links,
-      configuration: (routes) => this.#hubConfiguration(routes),
-      loadTime: (signal) => this.#hubLoadTime(signal),
-      logger,
-      stopped,
-    })
+    this.#hubRoutes = this.#createHubRoutes()
     this.#failBack = new FailBack({
       home: () => localHubRoute(this.#settings),
       remote: () => this.#log.leafRemote,
       isHubUp: () => !this.#closed && this.#hubFailure === undefined,
-      restart: () => this.#restartLeaf(),
+      restart: () => this.#leafRestart.run().catch(() => {}),
       logger,
     })
   }
@@ -159,7 +151,7 @@ export class ServerPair {
     await ensurePrivateDirectory(storeDirectory)
     const settings = { ...options, node, storeDirectory, password: await options.password() }
     const pair = new ServerPair(options, settings, logger)
-    if (tls) pair.#certificates = await Certificates.open({ tls, logger, replaced: () => pair.#reloadCertificates() })
+    if (tls) await pair.#openCertificates(tls)
     return pair
   }
 
@@ -169,53 +161,56 @@ export class ServerPair {
 
   /** Resolves when both servers run. Rejects port_taken, server_failed, nats_server_missing; call `close` then. */
   async start(routes: Routes, listener: ServerPairListener): Promise<void> {
-    this.#routes = routes
-    this.#routesInEffect = routes
     this.#listener = listener
+    this.#leafRoutes = routes.leaf
+    this.#leafRoutesInEffect = routes.leaf.map(address).join()
     const firstLink = new Promise<void>((resolve) => {
       this.#onFirstLink = resolve
     })
     // The hub first: a leaf that does not find its hub retries a second later.
-    await this.#hub.start(this.#hubConfiguration(routes.hub))
+    await this.#hub.start(await this.#hubRoutes.first(routes.hub))
     await this.#leaf.start(this.#leafConfiguration())
     await Promise.race([firstLink, delay(LINK_TIMEOUT_MS, undefined, { ref: false })])
     this.#links.serve()
+    this.#hubRoutes.watch()
   }
 
+  /** Ends both servers whatever fails on the way, and rejects then. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#failBack.close()
-    this.#certificates?.close()
-    await this.connections.close()
-    // The leaf first: without its hub it would connect to a fallback.
-    await this.#leaf.stop()
-    await this.#hub.stop()
+    this.#certificates?.stop()
+    for (const part of [this.#failBack, this.#hubRoutes, this.#rotation]) part.close()
+    for (const task of [this.#alignment, this.#leafRestart]) task.cancel()
+    await runSteps(
+      [
+        ['closing the connections', () => this.connections.close(), CLOSE_TIMEOUT_MS.connections],
+        // The leaf first: without its hub it would connect to a fallback.
+        ['stopping the leaf server', () => this.#leaf.stop(), CLOSE_TIMEOUT_MS.server],
+        ['stopping the hub server', () => this.#hub.stop(), CLOSE_TIMEOUT_MS.server],
+        ['removing the copies of certificates', () => this.#certificates?.close(), CLOSE_TIMEOUT_MS.connections],
+      ],
+      (step, error) => this.#logger.error({ step, reason: reasonOf(error) }, 'closing failed in part'),
+    )
   }
 
-  /** Resolves when the new routes are in effect. */
-  setRoutes(routes: Routes): Promise<void> {
+  /** Resolves when the new routes are in effect. After a rejection the caller sets them again, or others. */
+  setRoutes({ hub, leaf }: Routes): Promise<void> {
     return this.#changes.run(async () => {
-      this.#routes = routes
+      this.#leafRoutes = leaf
       if (this.#closed) return
-      const { hub, leaf } = this.#routesInEffect
-      if (!isSame(hub, routes.hub)) await this.#hubRoutes.change(hub, routes.hub)
-      this.#routesInEffect = { hub: routes.hub, leaf }
+      await this.#hubRoutes.set(hub)
+      const wanted = leaf.map(address).join()
+      if (wanted === this.#leafRoutesInEffect) return
+      this.#leafRoutesInEffect = undefined
       // A running leaf rejects new remotes.
-      if (!isSame(leaf, routes.leaf)) await this.#leaf.restart(this.#leafConfiguration())
-      this.#routesInEffect = routes
+      await this.#leaf.restart(this.#leafConfiguration())
+      this.#leafRoutesInEffect = wanted
     })
   }
 
-  /** Reads the password again and, if it changed, restarts one server after the other with it. */
+  /** Rejects as `PasswordRotation.rotate`. */
   rotatePassword(): Promise<void> {
-    return this.#changes.run(async () => {
-      const password = await this.#options.password()
-      if (this.#closed || password === this.#settings.password) return
-      this.#settings = { ...this.#settings, password }
-      await this.#hub.restart(this.#hubConfiguration(this.#routes.hub))
-      await this.#leaf.restart(this.#leafConfiguration())
-      this.#logger.info({}, 'password rotated')
-    })
+    return this.#rotation.rotate()
   }
 
   /** Kills the leaf, whose state is not trusted, and starts it again. */
@@ -227,9 +222,9 @@ export class ServerPair {
     return members(this.connections.hub, this.#settings.node, options)
   }
 
-  /** Known security holes of the nats-server in use that this configuration exposes, one sentence each. */
+  /** One sentence each: known security holes of the nats-server in use that this configuration exposes, certificates that expire soon. */
   get warnings(): readonly string[] {
-    return this.#exposure.warnings
+    return [...this.#exposure.warnings, ...(this.#certificates?.warnings ?? [])]
   }
 
   /** Of the leaf server. */
@@ -247,7 +242,7 @@ export class ServerPair {
   }
 
   #createServer(
-    kind: 'hub' | 'leaf',
+    kind: ServerKind,
     {
       probe,
       prepare,
@@ -276,16 +271,49 @@ export class ServerPair {
         died,
         failed,
         returned: () => {
-          this.#alignVersions()
+          void this.#alignment.run().catch(() => {})
           returned()
         },
       },
     })
   }
 
+  #createHubRoutes(): HubRoutes {
+    const { listen, ports, tls } = this.#settings
+    return new HubRoutes({
+      hub: this.#hub,
+      links: this.#links,
+      configuration: (routes) => this.#hubConfiguration(routes),
+      monitor: this.#monitor,
+      names: {
+        resolve: this.#options.resolve ?? resolveBySystem,
+        local: { host: listen, port: ports.cluster },
+        secure: tls !== undefined,
+        timers: systemTimers,
+      },
+      exclusively: (work) => this.#changes.run(work),
+      logger: this.#logger,
+      stopped: () => this.#closed,
+    })
+  }
+
+  #createRotation(): PasswordRotation {
+    return new PasswordRotation({
+      fetch: () => this.#options.password(),
+      current: () => this.#settings.password,
+      use: (password) => {
+        this.#settings = { ...this.#settings, password }
+      },
+      restart: (kind) => this.#restart(kind),
+      exclusively: (work) => this.#changes.run(work),
+      stopped: () => this.#closed,
+      logger: this.#logger,
+    })
+  }
+
   async #probeHub(signal: AbortSignal): Promise<void> {
     await this.connections.openHub()
-    await this.#hubLoadTime(signal)
+    await this.#monitor.loadTime(signal)
   }
 
   async #probeLeaf(signal: AbortSignal): Promise<void> {
@@ -305,48 +333,55 @@ export class ServerPair {
     this.#listener?.hubFailed(reason)
   }
 
-  async #restartLeaf(): Promise<void> {
-    await this.#leaf.restart(this.#leafConfiguration()).catch((error) => {
-      this.#logger.warn({ reason: reasonOf(error) }, 'leaf server restart failed')
+  #restart(kind: ServerKind): Promise<void> {
+    return kind === 'hub' ? this.#hub.restart(this.#hubRoutes.current) : this.#leaf.restart(this.#leafConfiguration())
+  }
+
+  /** A change that is repeated until it succeeds. */
+  #retried(task: string, work: () => Promise<void>): RetriedTask {
+    return new RetriedTask({
+      work: async () => {
+        if (!this.#closed) await work()
+      },
+      failed: (error, retryAfterMs) =>
+        this.#logger.error({ task, reason: reasonOf(error), retryAfterMs }, 'change of a server failed, retrying'),
+      backoff: RETRY_BACKOFF_MS,
+      timers: systemTimers,
     })
   }
 
   /** After an upgrade of the binary only the server that restarted has the new version: the other one is restarted too. */
-  #alignVersions(): void {
-    const alignment = this.#changes.run(async () => {
+  #alignVersions(): Promise<void> {
+    return this.#changes.run(async () => {
       const [hub, leaf] = [this.#hub.version, this.#leaf.version]
       if (this.#closed || !hub || !leaf || versionText(hub) === versionText(leaf)) return
       this.#logger.info(
         { hub: versionText(hub), leaf: versionText(leaf) },
         'restarting the server of the older version',
       )
-      if (isAtLeast(hub, leaf)) await this.#restartLeaf()
-      else await this.#hub.restart(this.#hubConfiguration(this.#routes.hub))
+      await this.#restart(isAtLeast(hub, leaf) ? 'leaf' : 'hub')
     })
-    alignment.catch((error) => {
-      this.#logger.warn({ reason: reasonOf(error) }, 'hub server restart failed')
+  }
+
+  async #openCertificates(tls: Tls): Promise<void> {
+    this.#certificates = await Certificates.open({
+      tls,
+      directory: this.#options.directory,
+      localHost: localHubRoute(this.#settings).host,
+      logger: this.#logger,
+      reload: () => this.#reloadCertificates(),
+      changed: (rejection) => this.#listener?.certificatesChanged(rejection),
     })
+    this.#settings = { ...this.#settings, tls: { ...tls, ...this.#certificates.files } }
   }
 
   /** Both servers read new certificates while they run and use them for new connections. */
-  async #reloadCertificates(): Promise<void> {
-    const reload = this.#changes.run(async () => {
+  #reloadCertificates(): Promise<void> {
+    return this.#changes.run(async () => {
       if (this.#closed) return
-      const { hub } = this.#routes
-      await this.#hubRoutes.change(hub, hub)
+      await this.#hubRoutes.reload()
       await this.#leaf.reload(this.#leafConfiguration())
     })
-    await reload.catch((error) => {
-      this.#logger.warn({ reason: reasonOf(error) }, 'certificate reload not confirmed')
-    })
-  }
-
-  /** The time at which the hub last read its configuration, as the hub reports it. */
-  async #hubLoadTime(signal: AbortSignal): Promise<string> {
-    const connection = this.connections.hub
-    const subject = `$SYS.REQ.SERVER.${connection.serverId}.VARZ`
-    const answer = await connection.request(subject, '', { timeout: PROBE_TIMEOUT_MS, signal })
-    return parseJson<{ data: { config_load_time: string } }>(answer).data.config_load_time
   }
 
   #hubConfiguration(routes: readonly Route[]): Configuration {
@@ -359,7 +394,7 @@ export class ServerPair {
 
   #leafConfiguration(): Configuration {
     const pidFile = join(this.#options.directory, 'leaf.pid')
-    const { leaf } = this.#routes
-    return (version) => leafConfiguration(this.#settings, leaf, pidFile, version)
+    const routes = this.#leafRoutes
+    return (version) => leafConfiguration(this.#settings, routes, pidFile, version)
   }
 }

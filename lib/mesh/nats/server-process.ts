@@ -2,9 +2,9 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
+import { LineReader } from './line-reader.ts'
 import { serverArguments } from './processes.ts'
 
 export type ServerProcessOptions = {
@@ -66,11 +66,13 @@ export class ServerProcess {
       this.lastError = reasonOf(error)
     })
     this.#listening = new Promise((resolve) => {
-      createInterface({ input: this.#child.stderr! }).on('line', (line) => {
+      const lines = new LineReader((line) => {
         this.#onLine()
         if (line.includes('Server is ready')) resolve()
         this.#read(line)
       })
+      this.#child.stderr!.on('data', (chunk: Buffer) => lines.push(chunk))
+      this.#child.stderr!.once('end', () => lines.end())
     })
   }
 

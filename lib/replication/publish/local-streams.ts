@@ -7,7 +7,7 @@ import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
-import { type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
+import { type Divergence, type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
@@ -19,8 +19,11 @@ export type LocalStreamsOptions = {
   requestTimeout: number
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
+  /** See `StreamWriterOptions`. Call `onOutboxRead` when the answer may have changed. */
+  mayShowMore(queued: number): boolean
   /** Appending to a stream was interrupted, and the stream is checked again. */
   interrupted(): void
+  diverged?(divergence: TableName & Divergence): void
 }
 
 type LocalStream = {
@@ -39,7 +42,7 @@ type LocalStream = {
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 1_000 }
 /** ms for which heartbeats carry a stream's last sequence after it has grown. */
-const ANNOUNCE_FOR_MS = 30_000
+export const ANNOUNCE_FOR_MS = 30_000
 
 export class LocalStreams {
   readonly #options: LocalStreamsOptions
@@ -58,6 +61,10 @@ export class LocalStreams {
   resume(): void {
     // A resync in progress may be about to give up because the mesh was down: start another one after it.
     for (const stream of this.#streams.values()) void Promise.resolve(stream.syncing).then(() => this.#resync(stream))
+  }
+
+  onOutboxRead(): void {
+    for (const { writer } of this.#streams.values()) writer.onOutboxRead()
   }
 
   /** Resolves when the stream exists and its writer is in step with it. Rejects mesh_unavailable. */
@@ -100,7 +107,7 @@ export class LocalStreams {
   }
 
   readonly #createStream = (table: TableName): LocalStream => {
-    const { mesh, node, window, requestTimeout, loadPosition, savePosition } = this.#options
+    const { mesh, node, window, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
@@ -115,7 +122,9 @@ export class LocalStreams {
         requestTimeout,
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
+        mayShowMore,
         interrupted: (error) => void this.#onInterrupted(stream, error),
+        diverged: (divergence) => this.#onDiverged(table, divergence),
         onGrowth: () => {
           stream.grownAt = mesh.timers.elapsed()
         },
@@ -141,6 +150,12 @@ export class LocalStreams {
       await delay(stream.rejectBackoff.next())
     }
     if (!stream.writer.ready) await this.#resync(stream)
+  }
+
+  #onDiverged(table: TableName, divergence: Divergence): void {
+    const fields = { ...table, ...divergence }
+    this.#options.logger.warn(fields, 'the local stream does not match the database, a new epoch begins')
+    this.#options.diverged?.(fields)
   }
 
   /** Retries until it succeeds, one attempt at a time. Gives up while the mesh is down; `resume` starts it again. */

@@ -2,13 +2,13 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
-import type { Outbox } from '../../host/outbox.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { OutgoingPart, PendingTransaction } from './pending-transaction.ts'
+import type { PublishedPositions } from './published-positions.ts'
 
 export type OutboxConfirmationOptions = {
-  outbox: Outbox
+  positions: PublishedPositions
   logger: Logger
   /** In the order of the outbox, by id. Confirmed transactions are removed. */
   pending: Map<string, PendingTransaction>
@@ -51,7 +51,7 @@ export class OutboxConfirmation {
    * the transactions after the table's confirmed position, and a count shows which of them a stream has already.
    */
   async #confirm(): Promise<void> {
-    const { outbox, logger, pending, rejected, onConfirmed } = this.#options
+    const { positions: published, logger, pending, rejected, onConfirmed } = this.#options
     // One confirmation covers everything that is acknowledged in the same turn.
     await Promise.resolve()
     for (;;) {
@@ -67,7 +67,7 @@ export class OutboxConfirmation {
       try {
         const { id, timestamp } = newest
         const positions = [...last.values()].map(({ publishedPosition }) => publishedPosition)
-        await outbox.confirmPublished({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
+        await published.confirm({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
         for (const { id } of stored) pending.delete(id)
         onConfirmed(stored)
       } catch (error) {

@@ -15,6 +15,8 @@ export type OutboxReaderOptions = {
   enqueue(transaction: Transaction): void
   /** The pass of this number read the outbox to its end. */
   onPassComplete(pass: number): void
+  /** The pass waits for capacity. */
+  onFull(): void
 }
 
 const RETRY_DELAY_MS = 1_000
@@ -32,6 +34,8 @@ export class OutboxReader {
   #readInPass = 0
   #wakeRequested = false
   #reading: Promise<void> | undefined
+  #hasReadAll = false
+  #isWaiting = false
   #onCapacity: (() => void) | undefined
   #closed = false
 
@@ -42,6 +46,16 @@ export class OutboxReader {
   /** The number of the current or last pass, from 1. */
   get passNumber(): number {
     return this.#passNumber
+  }
+
+  /** A pass of this process has read the outbox to its end. */
+  get hasReadAll(): boolean {
+    return this.#hasReadAll
+  }
+
+  /** The pass waits until fewer transactions are in flight. */
+  get isWaiting(): boolean {
+    return this.#isWaiting
   }
 
   /** The outbox may have new transactions. */
@@ -80,9 +94,7 @@ export class OutboxReader {
     const pass = ++this.#passNumber
     this.#readInPass = 0
     try {
-      const found = this.#options.outbox.readOutbox(this.#cursor)
-      const isComplete = Symbol.iterator in found ? await this.#readSync(found) : await this.#readAsync(found)
-      if (!isComplete) return
+      if (!(await this.#readAll(this.#options.outbox.readOutbox(this.#cursor)))) return
     } catch (error) {
       this.#options.logger.error({ reason: reasonOf(error) }, 'cannot read the outbox, retrying')
       this.#wakeRequested = true
@@ -91,23 +103,12 @@ export class OutboxReader {
     } finally {
       this.#confirmedInPass.clear()
     }
+    this.#hasReadAll = true
     this.#options.onPassComplete(pass)
   }
 
-  /**
-   * An outbox in memory. It keeps a transaction until there is capacity, because the call may give it up meanwhile.
-   * Resolves with false when the pass ends early; so does `#readAsync`.
-   */
-  async #readSync(found: Iterable<Transaction>): Promise<boolean> {
-    if (this.#isFull) await this.#waitForCapacity()
-    for (const each of found) {
-      if (!this.#accept(each)) return false
-      if (this.#isFull) await this.#waitForCapacity()
-    }
-    return true
-  }
-
-  async #readAsync(found: AsyncIterable<Transaction>): Promise<boolean> {
+  /** Resolves with false when the pass ends early. */
+  async #readAll(found: AsyncIterable<Transaction>): Promise<boolean> {
     for await (const each of found) {
       if (this.#isFull && !this.#isKnown(each)) await this.#waitForCapacity()
       if (!this.#accept(each)) return false
@@ -124,10 +125,14 @@ export class OutboxReader {
   }
 
   async #waitForCapacity(): Promise<void> {
-    while (this.#isFull)
+    while (this.#isFull) {
+      this.#isWaiting = true
+      this.#options.onFull()
       await new Promise<void>((resolve) => {
         this.#onCapacity = resolve
       })
+      this.#isWaiting = false
+    }
   }
 
   /** Enqueues a new transaction; false when the pass ends with it. */

@@ -24,6 +24,8 @@ export class PendingTransaction {
   parts: readonly OutgoingPart[] = []
   bytes = 0
   unstoredParts = 0
+  /** It can never be published. */
+  isRejected = false
 
   /** Does not keep the transaction itself: thousands may be in flight, and the garbage collector copies each twice. */
   constructor({ id, timestamp, origin, trace }: Transaction, call?: PublishCall) {

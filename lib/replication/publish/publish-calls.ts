@@ -1,6 +1,6 @@
 // Calls of `publish` that wait for the acknowledgement of their transaction, and their deadlines.
 
-import { type ClusterError, clusterError } from '../../errors.ts'
+import { type ClusterError, clusterError, publishTimeout } from '../../errors.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 
 /** A call of `publish` that waits. */
@@ -33,8 +33,6 @@ export type PublishCallsOptions = {
   maxWaiting: number
   /** The transactions that were read from the outbox. */
   holders(): Iterable<CallHolder>
-  /** The deadline of a call passed before its transaction was read from the outbox. */
-  onUnreadTimeout(id: string): void
   onTimeout(): void
 }
 
@@ -61,7 +59,7 @@ export class PublishCalls {
   /** The caller adds it to the unread calls, or to the transaction. Returns publish_timeout when too many calls wait. */
   create(pass: number): PublishCall | ClusterError {
     const { mesh, timeout, maxWaiting } = this.#options
-    if (this.#waiting >= maxWaiting) return this.#timeoutError(`${this.#waiting} transactions wait already`)
+    if (this.#waiting >= maxWaiting) return this.timeoutError(`${this.#waiting} transactions wait already`, true)
     const call = new PublishCall(mesh.timers.elapsed() + timeout, pass)
     this.#waiting++
     if (this.#nextDeadline > call.deadline) this.#nextDeadline = call.deadline
@@ -88,14 +86,19 @@ export class PublishCalls {
     if (call) this.#settle(call, error)
   }
 
-  /** Call after a complete pass. A transaction that the pass did not contain was published and removed before the call. */
-  finishUnread(pass: number, rejected: ReadonlyMap<string, ClusterError>): void {
+  /** Call after a complete pass. `outcomeOf`: the outcome of a transaction that the pass did not contain; undefined when it is stored. */
+  finishUnread(pass: number, outcomeOf: (id: string) => ClusterError | undefined): void {
     for (const [id, call] of this.#unread) {
-      const error = rejected.get(id)
-      if (!error && call.readInPass > pass) continue
+      if (call.readInPass > pass) continue
       this.#unread.delete(id)
-      this.#settle(call, error)
+      this.#settle(call, outcomeOf(id))
     }
+  }
+
+  /** Counts the timeout. */
+  timeoutError(reason: string, mayStillBeSent: boolean): ClusterError {
+    this.#options.onTimeout()
+    return publishTimeout(reason, mayStillBeSent)
   }
 
   stopExpiry(): void {
@@ -116,7 +119,7 @@ export class PublishCalls {
   }
 
   #expire(): void {
-    const { mesh, timeout, holders, onUnreadTimeout } = this.#options
+    const { mesh, timeout, holders } = this.#options
     const now = mesh.timers.elapsed()
     if (now < this.#nextDeadline) return
     this.#nextDeadline = Number.POSITIVE_INFINITY
@@ -124,18 +127,12 @@ export class PublishCalls {
       if (deadline > now) this.#nextDeadline = Math.min(this.#nextDeadline, deadline)
       return deadline <= now
     }
-    const timeoutError = () => this.#timeoutError(`${timeout} ms have passed, the mesh is ${mesh.state}`)
+    const timeoutError = () => this.timeoutError(`${timeout} ms have passed, the mesh is ${mesh.state}`, true)
     for (const [id, call] of this.#unread) {
       if (!isExpired(call)) continue
-      onUnreadTimeout(id)
       this.#unread.delete(id)
       this.#settle(call, timeoutError())
     }
     for (const holder of holders()) if (holder.call && isExpired(holder.call)) this.finish(holder, timeoutError())
-  }
-
-  #timeoutError(reason: string): ClusterError {
-    this.#options.onTimeout()
-    return clusterError('publish_timeout', reason)
   }
 }

@@ -7,13 +7,15 @@ import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
+import { RecentSet } from '../../util/recent-set.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
 import { PartEncoder } from './part-encoder.ts'
 import { type OutgoingPart, type PartListener, PendingTransaction } from './pending-transaction.ts'
 import { PublishCalls } from './publish-calls.ts'
-import type { StreamPosition } from './stream-writer.ts'
+import { PublishedPositions } from './published-positions.ts'
+import type { Divergence, StreamPosition } from './stream-writer.ts'
 
 export type PublisherOptions = {
   mesh: Mesh
@@ -29,6 +31,8 @@ export type PublisherOptions = {
   timeout: number
   /** ms for each request to the local leaf. */
   requestTimeout: number
+  /** A new epoch began because a local stream does not match the database. */
+  diverged?(divergence: TableName & Divergence): void
 }
 
 /** ms that `close` waits for acknowledgements. */
@@ -36,6 +40,8 @@ const CLOSE_TIMEOUT_MS = 2_000
 const CLOSE_POLL_MS = 5
 /** Calls of `publish` that may wait at once, for each transaction that may be in flight. */
 const MAX_CALLS_PER_IN_FLIGHT = 10
+/** Confirmed transactions whose ids are remembered, for each transaction that may be in flight. */
+const REMEMBERED_PER_IN_FLIGHT = 5
 
 export class Publisher implements PartListener {
   readonly node: string
@@ -48,6 +54,8 @@ export class Publisher implements PartListener {
   readonly #confirmation: OutboxConfirmation
   /** Transactions read from the outbox and not yet removed from it, in its order. */
   readonly #pending = new Map<string, PendingTransaction>()
+  /** Ids of the transactions that were confirmed last: `publish` may be called after another call has led to that. */
+  readonly #confirmed: RecentSet<string>
   /** Transactions that can never be published, by id: they stay in the outbox. */
   readonly #rejected = new Map<string, ClusterError>()
   readonly #counters = publishCounters()
@@ -55,16 +63,19 @@ export class Publisher implements PartListener {
   #closed = false
 
   constructor(options: PublisherOptions) {
-    const { mesh, host, node, logger, timeout, maxInFlight, maxInFlightBytes } = options
+    const { mesh, host, node, logger, timeout, maxInFlight } = options
     this.#options = options
     this.node = node
     const outbox = createOutbox(host)
     this.#outbox = outbox
+    const positions = new PublishedPositions(outbox)
+    this.#confirmed = new RecentSet(REMEMBERED_PER_IN_FLIGHT * maxInFlight)
     this.#encoder = new PartEncoder(mesh, this)
     this.#streams = new LocalStreams({
       ...options,
-      loadPosition: (table) => outbox.publishedPosition(table.database, table.table),
-      savePosition: (table, position) => outbox.confirmPublished({ positions: [{ ...table, ...position, id: '' }] }),
+      loadPosition: (table) => positions.load(table),
+      savePosition: (table, position) => positions.begin(table, position),
+      mayShowMore: (queued) => !this.#reader.hasReadAll && !(queued > 0 && this.#reader.isWaiting),
       interrupted: () => {
         this.#counters.retries++
       },
@@ -74,7 +85,6 @@ export class Publisher implements PartListener {
       timeout,
       maxWaiting: MAX_CALLS_PER_IN_FLIGHT * maxInFlight,
       holders: () => this.#pending.values(),
-      onUnreadTimeout: (id) => outbox.discard(id),
       onTimeout: () => {
         this.#counters.timeouts++
       },
@@ -82,48 +92,60 @@ export class Publisher implements PartListener {
     this.#reader = new OutboxReader({
       outbox,
       logger,
-      isFull: () => this.#pending.size >= maxInFlight || this.#inFlightBytes >= maxInFlightBytes,
+      isFull: () => this.#isFull,
       isKnown: (id) => this.#pending.has(id) || this.#rejected.has(id),
       enqueue: (transaction) => this.#enqueue(transaction),
-      onPassComplete: (pass) => this.#calls.finishUnread(pass, this.#rejected),
+      onPassComplete: (pass) => {
+        this.#calls.finishUnread(pass, (id) => this.#outcomeOfUnread(id))
+        this.#streams.onOutboxRead()
+      },
+      onFull: () => this.#streams.onOutboxRead(),
     })
     this.#confirmation = new OutboxConfirmation({
-      outbox,
+      positions,
       logger,
       pending: this.#pending,
       rejected: this.#rejected,
       onConfirmed: (stored) => {
-        for (const { id } of stored) this.#reader.onConfirmed(id)
+        for (const { id, isRejected } of stored) {
+          if (!isRejected) this.#confirmed.add(id)
+          this.#reader.onConfirmed(id)
+        }
         this.#reader.onCapacity()
       },
     })
   }
 
-  /** Resolves when the local leaf has stored every part. Rejects publish_timeout, transaction_too_large, closed. */
+  /**
+   * Resolves when the local leaf has stored every part. Rejects publish_timeout, not_in_outbox, transaction_too_large, closed. Without
+   * an outbox the transaction is queued here, and what does not fit is not accepted.
+   */
   publish(transaction: Transaction): Promise<void> {
     const { id } = transaction
     if (this.#closed) return Promise.reject(clusterError('closed'))
     const rejected = this.#rejected.get(id)
     if (rejected) return Promise.reject(rejected)
     const pending = this.#pending.get(id)
-    if (pending?.unstoredParts === 0) return Promise.resolve()
+    if (pending ? pending.unstoredParts === 0 : this.#confirmed.has(id)) return Promise.resolve()
     const known = pending ? pending.call : this.#calls.findUnread(id)
     if (known) return known.promise
+    const isQueuedHere = !pending && !this.#outbox.isDurable
+    if (isQueuedHere && this.#isFull)
+      return Promise.reject(this.#calls.timeoutError(`${this.#pending.size} transactions are in flight`, false))
     const call = this.#calls.create(this.#reader.passNumber + 1)
     if (call instanceof ClusterError) return Promise.reject(call)
     if (pending) pending.call = call
-    else {
-      this.#calls.addUnread(id, call)
-      this.#outbox.add(transaction)
-      this.wake()
-    }
+    else this.#calls.addUnread(id, call)
+    if (isQueuedHere) this.#enqueue(transaction)
+    else if (!pending) this.wake()
     return call.promise
   }
 
   /** Publishes transactions of other nodes. A host with an outbox stored them there when it applied them. */
   relay(transactions: Transaction[]): void {
-    for (const transaction of transactions) this.#outbox.add(transaction)
-    this.wake()
+    if (this.#outbox.isDurable) return this.wake()
+    for (const transaction of transactions)
+      if (!this.#closed && !this.#pending.has(transaction.id)) this.#enqueue(transaction)
   }
 
   /** The outbox may have new transactions. */
@@ -184,6 +206,17 @@ export class Publisher implements PartListener {
     this.#confirmation.schedule()
   }
 
+  get #isFull(): boolean {
+    const { maxInFlight, maxInFlightBytes } = this.#options
+    return this.#pending.size >= maxInFlight || this.#inFlightBytes >= maxInFlightBytes
+  }
+
+  /** Of a transaction that a complete pass over the outbox did not contain; undefined when it is stored. */
+  #outcomeOfUnread(id: string): ClusterError | undefined {
+    if (this.#confirmed.has(id)) return undefined
+    return this.#rejected.get(id) ?? clusterError('not_in_outbox', id)
+  }
+
   /** Queues every part after the parts that its table has queued already. */
   #enqueue(transaction: Transaction): void {
     const { id } = transaction
@@ -197,11 +230,12 @@ export class Publisher implements PartListener {
     else for (const part of pending.parts) this.#streams.push(part.table, part)
   }
 
-  /** The transaction stays in the outbox; later transactions are not held up. */
+  /** The transaction stays in the outbox, if there is one; later transactions are not held up. */
   #reject(pending: PendingTransaction, error: ClusterError): void {
     const { id } = pending
+    pending.isRejected = true
     this.#options.logger.error({ id, reason: error.message }, 'a transaction cannot be replicated')
-    this.#rejected.set(id, error)
+    if (this.#outbox.isDurable) this.#rejected.set(id, error)
     this.#counters.rejected++
     this.#calls.finish(pending, error)
   }

@@ -5,8 +5,8 @@ import type { PublishedPosition } from '../../host/host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
 import { Fifo } from '../../util/fifo.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { endEpochs, formatStreamMetadata, parseStreamMetadata, withPurge } from '../stream-metadata.ts'
-import { readStoredIds } from './stored-ids.ts'
+import { type EpochRange, endEpochs, formatStreamMetadata, parseStreamMetadata, withPurge } from '../stream-metadata.ts'
+import { type StoredMessage, StoredTail } from './stored-tail.ts'
 
 /** One table's part of a transaction. */
 export type StreamPart = {
@@ -17,6 +17,12 @@ export type StreamPart = {
   stored(position: StreamPosition): void
 }
 export type StreamPosition = { epoch: string; sequence: number }
+
+/**
+ * The stream has, or had, the messages `from` to `to` of its epoch, and the outbox does not prove that they are its own: the database
+ * is older than the stream, or they were deleted before they were confirmed. `epoch` is the new epoch.
+ */
+export type Divergence = { epoch: string; from: number; to: number; reason: string }
 
 export type StreamWriterOptions = {
   table: TableName
@@ -31,8 +37,15 @@ export type StreamWriterOptions = {
   loadPosition(): Promise<PublishedPosition | undefined>
   /** Stores where an epoch begins, before any message is appended in it. */
   savePosition(position: StreamPosition): Promise<void>
+  /**
+   * False when everything is queued that an earlier process may have appended. `queued`: the number of queued parts; the outbox may
+   * show no more before some of them are stored.
+   */
+  mayShowMore(queued: number): boolean
   /** Appending stopped until the next `resync`. */
   interrupted(error: MeshError): void
+  /** A new epoch began because the stream does not match the database. */
+  diverged?(divergence: Divergence): void
   /** The stream has stored more of the queue. */
   onGrowth?(): void
 }
@@ -50,7 +63,7 @@ export class StreamWriter {
   #sent = 0
   /** The last sequence whose part was reported as stored. */
   #stored = 0
-  /** The stream's last sequence. Greater than `#stored` while the outbox still shows entries that the stream has stored already. */
+  /** The stream's last sequence. Greater than `#stored` while the messages in between are compared with the outbox. */
   #last = 0
   #epoch = ''
   #ready = false
@@ -61,10 +74,9 @@ export class StreamWriter {
   #paused = false
   #scheduled = false
   readonly #exclusive = new SerialQueue()
-  /** Ids of the messages beyond `#stored` at the last resync, by sequence. */
-  #storedIds = new Map<number, string>()
-  /** The stream holds messages that are not from this outbox: it continues in a new epoch. */
-  #divergent = false
+  #onQueued: (() => void) | undefined
+  /** Why the stream does not match the outbox: it continues in a new epoch. */
+  #divergence: string | undefined
 
   constructor(options: StreamWriterOptions) {
     this.#options = options
@@ -86,15 +98,20 @@ export class StreamWriter {
 
   push(part: StreamPart): void {
     this.#queue.push(part)
-    this.#reportStored()
-    if (this.#sent === 0) this.#sendQueued()
+    if (this.#onQueued) this.#wakeComparison()
+    else if (this.#sent === 0) this.#sendQueued()
     else this.#scheduleSend()
   }
 
+  /** `mayShowMore` may have changed. */
+  onOutboxRead(): void {
+    this.#wakeComparison()
+  }
+
   /**
-   * Creates the stream if it is missing, reads its position and continues after it. The number of queued entries that the stream
-   * stored without an acknowledgement is its last sequence minus the last acknowledged one; their ids are checked too. Never
-   * runs during a purge, because both change the description. Rejects as the mesh and the host do.
+   * Creates the stream if it is missing, reads its position and continues after it. Messages beyond the last acknowledged one are
+   * compared with the queue before anything is appended. Never runs during a purge, because both change the description. Rejects as
+   * the mesh and the host do.
    */
   resync(): Promise<void> {
     this.#interrupt()
@@ -112,9 +129,7 @@ export class StreamWriter {
     const { epochs, purged } = parseStreamMetadata(state.description)
     const current = epochs.findLast((each) => each.last === undefined)
     const last = state.lastSequence
-    if (known && current?.epoch === known.epoch && last >= known.sequence && !this.#divergent) {
-      const from = Math.max(known.sequence + 1, state.firstSequence)
-      this.#storedIds = await readStoredIds(this.#options, from, last, known.epoch)
+    if (known && current?.epoch === known.epoch && last >= known.sequence && this.#divergence === undefined) {
       this.#resume(known.epoch, known.sequence, last)
     } else if (current && !known) await this.#startEpoch(current.epoch, last)
     else {
@@ -122,10 +137,78 @@ export class StreamWriter {
       const all = [...endEpochs(epochs, known, last), { epoch, from: last + 1 }]
       await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
       await this.#startEpoch(epoch, last)
+      this.#reportDivergence(epochs, known, last)
     }
-    this.#divergent = false
+    this.#divergence = undefined
     this.#ready = true
-    this.#reportStored()
+    if (this.#stored < last) void this.#compare(state)
+  }
+
+  #reportDivergence(epochs: EpochRange[], known: StreamPosition | undefined, to: number): void {
+    const { diverged } = this.#options
+    const epoch = this.#epoch
+    if (this.#divergence !== undefined)
+      return diverged?.({ epoch, from: known!.sequence + 1, to, reason: this.#divergence })
+    // An epoch without messages may have begun right before a crash. An epoch that the description does not name: the stream is the older one.
+    const from = epochs.at(-1)?.from ?? 0
+    const isOlder = epochs.some((each) => each.epoch === known?.epoch && each.last !== undefined)
+    if (isOlder && from <= to)
+      diverged?.({ epoch, from, to, reason: 'the database has the position of an earlier epoch' })
+  }
+
+  /**
+   * Compares the messages beyond the confirmed position with the queue, in order, and reports those as stored whose id is at its
+   * place. Sequences have no holes when they are written, so a match also proves the deleted messages before it. Anything else begins
+   * a new epoch: appending a transaction again is harmless, losing one is not.
+   */
+  async #compare({ firstSequence, lastSequence: to, messages }: StreamState): Promise<void> {
+    const generation = this.#generation
+    const from = Math.max(this.#stored + 1, firstSequence)
+    const hasHoles = messages < to - firstSequence + 1
+    const tail = new StoredTail(this.#options, { from, to, epoch: this.#epoch, hasHoles })
+    try {
+      for (let next = from; this.#stored < to; next = this.#stored + 1) {
+        // An older database has no part for this message: then nothing needs to be read.
+        const isExpected = next <= to && (await this.#isQueued(next))
+        const message = isExpected && generation === this.#generation ? await tail.next() : undefined
+        const isQueued = message && (await this.#isQueued(message.sequence))
+        if (generation !== this.#generation) return
+        const reason = isQueued
+          ? this.#mismatch(message)
+          : `the outbox does not have the messages ${this.#stored + 1} to ${to}`
+        if (reason !== undefined) {
+          this.#divergence = reason
+          return this.#fail(new MeshError('wrong_sequence', reason))
+        }
+        while (this.#stored < message!.sequence) this.#reportStored()
+      }
+      this.#sendQueued()
+    } catch (error) {
+      if (generation === this.#generation) this.#fail(error as MeshError)
+    } finally {
+      tail.close()
+    }
+  }
+
+  #mismatch({ sequence, id }: StoredMessage): string | undefined {
+    const expected = this.#queue.at(sequence - this.#stored - 1)!.id
+    return id === expected ? undefined : `the stream has ${id} at ${sequence} where ${expected} was expected`
+  }
+
+  /** Waits for the part that belongs at this sequence. False when the outbox does not show it, and after an interruption. */
+  async #isQueued(sequence: number): Promise<boolean> {
+    const generation = this.#generation
+    const isMissing = () => generation === this.#generation && this.queued < sequence - this.#stored
+    while (isMissing() && this.#options.mayShowMore(this.queued))
+      await new Promise<void>((resolve) => {
+        this.#onQueued = resolve
+      })
+    return generation === this.#generation && !isMissing()
+  }
+
+  #wakeComparison(): void {
+    this.#onQueued?.()
+    this.#onQueued = undefined
   }
 
   /**
@@ -159,6 +242,8 @@ export class StreamWriter {
       if (purged === metadata) return
       await mesh.describeStream(table, formatStreamMetadata(table, purged))
       await mesh.purgeStream(table, options)
+      // The comparison may wait for a message that was purged.
+      if (this.#stored < this.#last) this.#fail(new MeshError('reader_lost', 'the stream was purged'))
     })
   }
 
@@ -191,6 +276,8 @@ export class StreamWriter {
 
   #sendQueued(): void {
     const { mesh, table, window } = this.#options
+    // While messages are compared, it is not known which part is next.
+    if (this.#stored < this.#last) return
     while (this.#ready && !this.#paused && this.#sent < Math.min(window, this.queued)) {
       const part = this.#queue.at(this.#sent)!
       const sequence = this.#stored + this.#sent
@@ -216,23 +303,12 @@ export class StreamWriter {
     }
   }
 
-  /** Reports every queued part that the stream has stored. */
+  /** The stream has stored the first part of the queue. */
   #reportStored(): void {
-    const before = this.#stored
-    while (this.#ready && this.#stored < this.#last && this.queued > 0) {
-      const part = this.#queue.at(0)!
-      const id = this.#storedIds.get(this.#stored + 1)
-      if (id !== undefined && id !== part.id) {
-        // The database was restored from a backup, or another writer used this stream: no queued part is stored.
-        this.#divergent = true
-        return this.#fail(new MeshError('wrong_sequence', `the stream has ${id} where ${part.id} was expected`))
-      }
-      if (id !== undefined) this.#storedIds.delete(this.#stored + 1)
-      this.#queue.shift()
-      this.#stored++
-      part.stored({ epoch: this.#epoch, sequence: this.#stored })
-    }
-    if (this.#stored > before) this.#options.onGrowth?.()
+    const part = this.#queue.shift()!
+    this.#stored++
+    part.stored({ epoch: this.#epoch, sequence: this.#stored })
+    this.#options.onGrowth?.()
   }
 
   #fail(error: MeshError | undefined): void {
@@ -245,6 +321,7 @@ export class StreamWriter {
     this.#generation++
     this.#onAcknowledgement = this.#createAcknowledgementHandler()
     this.#sent = 0
+    this.#wakeComparison()
     this.#notifyDrained()
   }
 

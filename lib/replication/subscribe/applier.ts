@@ -1,12 +1,22 @@
 // Applies the transactions of remote nodes to one local table: one batch at a time, each transaction once, by whatever path it
 // arrives. The only owner of the checkpoints of the table's sources.
 
+import { isDeepStrictEqual } from 'node:util'
 import type { Checkpoint, Host, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
+import { MeshError, type TableName } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { AppliedRangesBuilder, wasApplied, withoutSequence, withSequence } from '../applied-ranges.ts'
+import {
+  AppliedRangesBuilder,
+  inRanges,
+  rangesOf,
+  wasApplied,
+  withoutSequence,
+  withSequence,
+} from '../applied-ranges.ts'
 import { partId } from '../wire.ts'
+import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
 
 /** The part of a checkpoint that a subscriber moves. */
 export type Position = Omit<Checkpoint, 'applied' | 'quarantined' | 'gaps'>
@@ -17,28 +27,51 @@ export type ApplierOptions = {
   relayEnabled: boolean
   counters: ReplicationCounters
   relay(transactions: Transaction[]): void
+  /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
+  onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** Throws when a transaction does not fit the local table. */
+  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */
-type ApplyStep = { checkpoint: Checkpoint; transactions: RemoteTransaction[] }
+type ApplyStep = Pick<Step, 'checkpoint' | 'transactions'> & { duplicates?: number }
+/** Undefined: nothing to change. */
+type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 
 export class Applier {
   readonly #options: ApplierOptions
   /** The latest checkpoint of every source of this table, by node. Together they contain all applied ranges. */
   readonly #checkpoints = new Map<string, Checkpoint>()
+  readonly #unsettled = new UnsettledSteps()
+  /** Nodes whose checkpoints went with the dropped table: nothing is applied before they are loaded again. */
+  readonly #dropped = new Set<string>()
   readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
     this.#options = options
   }
 
-  /** Reads the checkpoint of this source from the database. */
-  loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {
+  /** Reads the checkpoint of this source from the database. With `isRunning`, its subscriber goes on from the position that it knows. */
+  loadCheckpoint(source: RemoteTable, { isRunning = false } = {}): Promise<Checkpoint | undefined> {
     return this.#queue.run(async () => {
-      const checkpoint = await this.#options.host.loadCheckpoint(source)
+      const { host } = this.#options
+      // A batch that was in progress may have stored it again after the table was dropped.
+      if (this.#dropped.has(source.node)) await host.deleteCheckpoint(source)
+      const checkpoint = await host.loadCheckpoint(source)
+      this.#dropped.delete(source.node)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
+      else this.#checkpoints.delete(source.node)
+      this.#settleWith(source, checkpoint)
+      if (isRunning) return checkpoint
+      for (const step of this.#unsettled.resume(source)) this.#reportRecovered(step)
       return checkpoint
     })
+  }
+
+  /** The local table was dropped: forgets the checkpoints of all sources. They are deleted when they are loaded again. */
+  onTableDropped(nodes: Iterable<string>): void {
+    for (const node of [...nodes, ...this.#checkpoints.keys()]) this.#dropped.add(node)
+    this.#checkpoints.clear()
   }
 
   /** The checkpoint that was last read or stored. */
@@ -53,24 +86,35 @@ export class Applier {
 
   dropCheckpoint(node: string): void {
     this.#checkpoints.delete(node)
+    this.#unsettled.drop(node)
   }
 
   /**
    * Applies the new ones of `transactions`, which are all transactions of the source up to `position`. Resolves with the number
-   * applied. Rejects as the host does, without any change; so do the other methods.
+   * applied. Rejects as the host does, and with reader_lost when the database has another position than the caller knows: then
+   * read again from the stored one. After a rejection the caller repeats the call; if the host had committed it, the
+   * repetition resolves as the first call would have. So do the other methods.
    */
   apply(source: RemoteTable, transactions: RemoteTransaction[], position: Position): Promise<number> {
-    return this.#step(source, (current) => this.#deduplicate(source, transactions, position, current))
+    return this.#step(source, 'position', (current) => this.#deduplicate(source, transactions, position, current))
   }
 
   /**
-   * Moves the checkpoint without reading. `lost`: number of transactions in the gap. `replayed`: number of transactions before the
-   * new position that were applied in another epoch.
+   * Moves the checkpoint without reading. `lost`: number of transactions in new gaps. `newGaps`: their number, by default 1 if
+   * transactions are lost. `replayed`: number of transactions before the new position that were applied in another epoch.
    */
-  async move(source: RemoteTable, position: Position, { lost = 0, replayed = 0 } = {}): Promise<void> {
-    await this.#step(source, (current) => {
+  async move(
+    source: RemoteTable,
+    position: Position,
+    {
+      lost = 0,
+      newGaps = Math.min(lost, 1),
+      replayed = 0,
+    }: { lost?: number; newGaps?: number; replayed?: number } = {},
+  ): Promise<void> {
+    await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = lost > 0 ? { gaps: { count: count + 1, lost: before + lost } } : {}
+      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.sequence - replayed + 1, position.sequence)
       const applied = builder.result()
@@ -91,15 +135,14 @@ export class Applier {
     transaction: RemoteTransaction | undefined,
   ): Promise<boolean> {
     let isQuarantined = true
-    await this.#step(source, (current) => {
-      const { checkpoint, transactions } = this.#deduplicate(
-        source,
-        transaction ? [transaction] : [],
-        position,
-        current,
-      )
+    await this.#step(source, 'position', (current) => {
+      const {
+        checkpoint,
+        transactions,
+        duplicates = 0,
+      } = this.#deduplicate(source, transaction ? [transaction] : [], position, current)
       isQuarantined = !transaction || transactions.length > 0
-      if (!isQuarantined) return { transactions: [], checkpoint }
+      if (!isQuarantined) return { transactions: [], checkpoint, duplicates }
       const quarantined = withSequence(checkpoint.quarantined, position.epoch, position.sequence)
       return { transactions: [], checkpoint: { ...checkpoint, quarantined } }
     })
@@ -116,8 +159,10 @@ export class Applier {
     transaction?: RemoteTransaction,
     wasReadable = true,
   ) {
-    return this.#step(source, (current) => {
-      const { quarantined: before, ...checkpoint } = current!
+    return this.#step(source, 'release', (current) => {
+      const { quarantined: before, ...checkpoint } = current ?? {}
+      // An earlier call that was rejected has released it.
+      if (!isCheckpoint(checkpoint) || !inRanges(rangesOf(before, at.epoch), at.sequence)) return undefined
       const quarantined = withoutSequence(before, at.epoch, at.sequence)
       const released = { ...checkpoint, ...(quarantined && { quarantined }) }
       if (!transaction) return { transactions: [], checkpoint: released }
@@ -137,23 +182,72 @@ export class Applier {
     return this.#isKnown(source, new AppliedRangesBuilder(current?.applied), current?.replayUntil, transaction)
   }
 
-  #step(source: RemoteTable, plan: (current: Checkpoint | undefined) => ApplyStep): Promise<number> {
-    const { host, node, relayEnabled, relay, counters } = this.#options
+  #step(source: RemoteTable, kind: StepKind, plan: Plan): Promise<number> {
     return this.#queue.run(async () => {
-      const { checkpoint, transactions } = plan(this.#checkpoints.get(source.node))
-      const relayed = relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
-      const batch = { source, transactions, checkpoint, ...(relayed.length > 0 && { relay: relayed }) }
+      if (this.#dropped.has(source.node)) throw new MeshError('reader_lost', 'the table was dropped')
+      await this.#settle()
+      const collected = this.#unsettled.collect(source, kind, ({ before, checkpoint }) =>
+        isDeepStrictEqual(plan(before)?.checkpoint, checkpoint),
+      )
+      if (collected?.isRepeated) return collected.step.transactions.length
+      if (collected) this.#reportRecovered(collected.step)
+      if (kind === 'position' && this.#unsettled.hasMoved(source))
+        throw new MeshError('reader_lost', 'the database has another position than expected')
+      const before = this.#checkpoints.get(source.node)
+      const planned = plan(before)
+      if (!planned) return 0
+      const { transactions, checkpoint, duplicates = 0 } = planned
+      this.#options.validate(source, transactions)
+      const relayed = this.#options.relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
+      const step = { source, kind, before, checkpoint, transactions, relayed, duplicates }
+      await this.#commit(step)
+      return transactions.length
+    })
+  }
+
+  async #commit(step: Step): Promise<void> {
+    const { host, node } = this.#options
+    const { source, transactions, checkpoint, relayed } = step
+    const batch = { source, transactions, checkpoint, ...(relayed.length > 0 && { relay: relayed }) }
+    try {
       await traced(
         'apply',
         () => ({ node, batch }),
         () => host.apply(batch),
       )
-      if (relayed.length > 0) relay(relayed)
-      this.#checkpoints.set(source.node, checkpoint)
-      if (transactions.length > 0) counters.batches++
-      counters.applied += transactions.length
-      return transactions.length
-    })
+    } catch (error) {
+      this.#unsettled.add(step)
+      throw error
+    }
+    if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
+    this.#onCommitted(step)
+  }
+
+  #onCommitted({ transactions, relayed, duplicates }: Step): void {
+    const { relay, counters } = this.#options
+    if (relayed.length > 0) relay(relayed)
+    if (transactions.length > 0) counters.batches++
+    counters.applied += transactions.length
+    counters.duplicates += duplicates
+  }
+
+  /** Of all sources: a transaction that arrives by two paths must be known to be applied by one of them. */
+  async #settle(): Promise<void> {
+    for (const source of this.#unsettled.sources()) {
+      const stored = await this.#options.host.loadCheckpoint(source)
+      if (stored) this.#checkpoints.set(source.node, stored)
+      else this.#checkpoints.delete(source.node)
+      this.#settleWith(source, stored)
+    }
+  }
+
+  #settleWith(source: RemoteTable, stored: Checkpoint | undefined): void {
+    const committed = this.#unsettled.settle(source, stored)
+    if (committed) this.#onCommitted(committed)
+  }
+
+  #reportRecovered({ source, transactions, checkpoint }: Step): void {
+    if (transactions.length > 0) this.#options.onRecovered?.(source, transactions.length, checkpoint.sequence)
   }
 
   /** Selects the new transactions, and adds everything up to `position` to the applied ranges. */
@@ -170,7 +264,6 @@ export class Applier {
       if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
       return !known
     })
-    this.#options.counters.duplicates += transactions.length - newTransactions.length
     // The stream of the source is one range, whatever the origins of its transactions are.
     const from = (current?.sequence ?? position.sequence) + 1
     if (position.epoch !== '' && from <= position.sequence)
@@ -179,6 +272,7 @@ export class Applier {
     return {
       transactions: newTransactions,
       checkpoint: { ...keptFields(current), ...position, ...(applied && { applied }) },
+      duplicates: transactions.length - newTransactions.length,
     }
   }
 
@@ -211,6 +305,8 @@ export class Applier {
     }
   }
 }
+
+const isCheckpoint = (value: Partial<Checkpoint>): value is Checkpoint => value.sequence !== undefined
 
 /** The fields of a checkpoint that stay when its position changes. */
 const keptFields = ({

@@ -2,16 +2,30 @@
 // and reports each such range once as a gap, with its bounds and the reason.
 
 import type { GapReason } from '../../events/events.ts'
-import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState } from '../../mesh/mesh.ts'
-import { classifyGap, type EpochRange, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
+import {
+  classifyGap,
+  type EpochRange,
+  epochAfter,
+  readStreamMetadata,
+  type StreamMetadata,
+} from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
+import type { RemoteStreams } from './node-gates.ts'
 import { beginning, startPosition } from './start-position.ts'
+
+/** The subscriptions that have stored a checkpoint: without one, they have lost it. */
+export interface BegunSubscriptions {
+  has(source: RemoteTable): boolean
+  add(source: RemoteTable): void
+}
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: Pick<RemoteStreams, 'streamState' | 'sequenceAt' | 'timers'>
   applier: Applier
+  begun: BegunSubscriptions
   requestTimeout: number
   /** When the subscription was made, in ms since 1970; undefined if that is not known. */
   since?: (() => number | undefined) | undefined
@@ -36,12 +50,15 @@ export class Cursor {
 
   /** Compares the checkpoint with the state of the stream, and moves it over messages that are gone. Rejects as the mesh and the host do. */
   async resume(signal: AbortSignal): Promise<StreamState> {
-    const { source, applier } = this.#options
+    const { source, applier, begun } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
     const metadata = readStreamMetadata(state.description)
-    if (!known) await applier.move(source, await this.#startPosition(state, signal))
-    await this.#advanceEpochs(metadata, signal, (next) => this.checkpoint.sequence < next.from - 1)
+    if (!known && begun.has(source)) await this.#startOver(metadata, state)
+    else if (!known) await applier.move(source, await this.#startPosition(state, signal))
+    begun.add(source)
+    const stop = (next: EpochRange) => this.checkpoint.sequence < next.from - 1
+    await this.#advanceEpochs(metadata, state.firstSequence, signal, stop)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
     else {
@@ -59,10 +76,6 @@ export class Cursor {
       this.#streamBehindConfirmed = true
   }
 
-  advance(transactions: RemoteTransaction[], position: Position): Promise<number> {
-    return this.#options.applier.apply(this.#options.source, transactions, position)
-  }
-
   /** The next message has this sequence: the messages before it are gone. */
   async skipHole(sequence: number, signal: AbortSignal): Promise<void> {
     const state = await this.#state(signal)
@@ -71,10 +84,11 @@ export class Cursor {
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
   async enterEpoch(epoch: string, sequence: number, signal: AbortSignal): Promise<void> {
-    const metadata = readStreamMetadata((await this.#state(signal)).description)
+    const { description, firstSequence } = await this.#state(signal)
+    const metadata = readStreamMetadata(description)
     const { epochs } = metadata
     const known = epochs.slice(0, epochs.findIndex((each) => each.epoch === epoch) + 1)
-    await this.#advanceEpochs({ ...metadata, epochs: known }, signal, () => false)
+    await this.#advanceEpochs({ ...metadata, epochs: known }, firstSequence, signal, () => false)
     if (this.checkpoint.epoch !== epoch)
       await this.#startEpoch(epoch, sequence - 1, this.checkpoint.sequence + 1, 'recreated')
   }
@@ -96,12 +110,29 @@ export class Cursor {
   }
 
   async #state(signal: AbortSignal): Promise<StreamState> {
-    const { source, mesh, requestTimeout, applier } = this.#options
+    const { source, mesh, requestTimeout, applier, begun } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
     // The stream will be new: none of its messages may be skipped.
-    if (!state && !applier.checkpointOf(source)) await applier.move(source, beginning)
+    if (!state && !applier.checkpointOf(source) && !begun.has(source)) await applier.move(source, beginning)
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
+  }
+
+  /**
+   * The checkpoint was lost, perhaps with the rows: continues at the first message that the stream has, and reports everything
+   * before it as a gap. Earlier streams, which are gone, are gaps of their own.
+   */
+  async #startOver({ epochs }: StreamMetadata, { firstSequence, lastSequence }: StreamState): Promise<void> {
+    const { source, applier, gap } = this.#options
+    // An empty stream may have the first sequence 0.
+    const sequence = Math.min(Math.max(firstSequence - 1, 0), lastSequence)
+    // An epoch from 0 has no messages: its stream is gone.
+    const ends = epochs.flatMap(({ from, last = 0 }) => (from === 0 && last > 0 ? [last] : []))
+    ends.push(sequence)
+    const position = { epoch: epochAfter({ epochs, purged: [] }, sequence), sequence }
+    const lost = ends.reduce((sum, end) => sum + end, 0)
+    await applier.move(source, position, { lost, newGaps: ends.length })
+    for (const end of ends) gap(1, end, 'checkpoint_lost')
   }
 
   /**
@@ -110,12 +141,13 @@ export class Cursor {
    */
   async #advanceEpochs(
     { epochs }: StreamMetadata,
+    firstSequence: number,
     signal: AbortSignal,
     stop: (next: EpochRange) => boolean,
   ): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
       if (signal.aborted) throw new MeshError('aborted')
-      const { epoch, sequence } = this.checkpoint
+      const { epoch, sequence, lastMessageId } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
       // An epoch from 0 has no messages: its stream is gone.
@@ -126,7 +158,10 @@ export class Cursor {
       // The description no longer contains the old epoch: at least one message is lost.
       const lost = index >= 0 ? (epochs[index]!.last ?? sequence) : sequence + 1
       // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
-      const replayed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
+      // Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
+      const unconfirmed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
+      const isVerifiable = lastMessageId !== undefined && next.from - 1 + unconfirmed >= firstSequence
+      const replayed = isVerifiable ? unconfirmed : 0
       // An epoch that begins after older messages continues a stream that was restored from a backup.
       await this.#startEpoch(
         next.epoch,

@@ -5,23 +5,38 @@ import type { Entry } from '../../mesh/mesh.ts'
 import { messageId } from '../wire.ts'
 import type { Position } from './applier.ts'
 
+/** A message that was read, and the position after it. `transaction` is absent when the message is unreadable. */
+export type ReadMessage = { entry: Entry; position: Position; transaction?: RemoteTransaction | undefined }
+
 export class PendingBatch {
   readonly transactions: RemoteTransaction[] = []
   bytes = 0
   /** The position after the last transaction. */
   readonly position: Position
+  readonly #entries: { entry: Entry; epoch: string }[] = []
 
   constructor({ applied: _, quarantined: __, gaps: ___, ...position }: Checkpoint) {
     this.position = position
   }
 
+  get length(): number {
+    return this.transactions.length
+  }
+
   add(transaction: RemoteTransaction, entry: Entry, epoch: string): void {
     this.transactions.push(transaction)
+    this.#entries.push({ entry, epoch })
     this.bytes += entry.data.byteLength
     advance(this.position, entry, epoch)
   }
 
-  /** The position after this entry, which is not part of the batch. */
+  /** The message at this index of the batch. */
+  messageAt(index: number): ReadMessage {
+    const { entry, epoch } = this.#entries[index]!
+    return { entry, position: this.positionBehind(entry, epoch), transaction: this.transactions[index]! }
+  }
+
+  /** The position after this entry. */
   positionBehind(entry: Entry, epoch: string): Position {
     return advance({ ...this.position }, entry, epoch)
   }

@@ -25,23 +25,34 @@ export class QuarantineRelease {
     this.#options = options
   }
 
-  /** Applies the messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
+  /**
+   * Applies the messages that are valid now: those with these sequences, or all. Tries all of them, then rejects with the first error
+   * of the host or the disk.
+   */
   async replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
-    const { source, applier, quarantine, clock, decoder, onApplied } = this.#options
     const outcome: ReplayOutcome = { applied: [], kept: [] }
+    const errors: unknown[] = []
     for (const message of this.#select(sequences)) {
-      const entry = await quarantine.entry(message)
-      const transaction = entry && decoder.decode(entry).transaction
-      if (!transaction || !clock.accepts(transaction.timestamp)) {
-        outcome.kept.push(message.sequence)
-        continue
-      }
-      const applied = await applier.releaseQuarantined(source, message, transaction, message.id !== undefined)
-      await quarantine.remove(message)
-      outcome.applied.push(message.sequence)
-      if (applied > 0) onApplied(applied, message.sequence)
+      const isApplied = await this.#replayOne(message).catch((error) => {
+        errors.push(error)
+        return false
+      })
+      outcome[isApplied ? 'applied' : 'kept'].push(message.sequence)
     }
+    if (errors.length > 0) throw errors[0]
     return outcome
+  }
+
+  /** False when the message is still not valid. */
+  async #replayOne(message: QuarantinedMessage): Promise<boolean> {
+    const { source, applier, quarantine, clock, decoder, onApplied } = this.#options
+    const entry = await quarantine.entry(message)
+    const transaction = entry && decoder.decode(entry).transaction
+    if (!transaction || !clock.accepts(transaction.timestamp)) return false
+    const applied = await applier.releaseQuarantined(source, message, transaction, message.id !== undefined)
+    await quarantine.remove(message)
+    if (applied > 0) onApplied(applied, message.sequence)
+    return true
   }
 
   /** Removes messages without applying them. Resolves with their sequences. */

@@ -7,7 +7,7 @@ import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { reasonOf } from '../../errors.ts'
+import { clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { Entry } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
@@ -98,11 +98,18 @@ export class Quarantine {
       .sort((a, b) => a.sequence - b.sequence)
   }
 
-  /** Idempotent. Rejects when the quarantine is full, and as the disk does. */
-  async put(source: RemoteTable, epoch: string, entry: Entry, reason: string, id?: string): Promise<void> {
+  /** Idempotent. Rejects quarantine_full, and as the disk does. */
+  async put(
+    source: RemoteTable,
+    epoch: string,
+    entry: Entry,
+    reason: string,
+    id?: string,
+  ): Promise<QuarantinedMessage> {
     const { directory, maxMessages, maxBytes } = this.#options
     const { sequence } = entry
-    if (this.#messages.has(keyOf({ source, epoch, sequence }))) return
+    const known = this.#messages.get(keyOf({ source, epoch, sequence }))
+    if (known) return known.message
     const content: FileContent = {
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
@@ -120,10 +127,10 @@ export class Quarantine {
     const text = JSON.stringify(content)
     const size = Buffer.byteLength(text)
     if (this.#messages.size >= maxMessages || this.#bytes + size > maxBytes)
-      throw new Error(`the quarantine is full (${this.#messages.size} messages, ${this.#bytes} bytes): ${reason}`)
+      throw clusterError('quarantine_full', this.#messages.size, this.#bytes, reason)
     await mkdir(directory, { recursive: true, mode: 0o700 })
     await writeFileAtomic(file, text)
-    this.#add(content, file, size)
+    return this.#add(content, file, size)
   }
 
   /** The message as it was received, except its delivery number. Undefined when it is not in quarantine. */
@@ -149,11 +156,12 @@ export class Quarantine {
       if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
   }
 
-  #add({ data, headers: _, id, ...content }: FileContent, file: string, size: number): void {
+  #add({ data, headers: _, id, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
     const bytes = Buffer.byteLength(data, 'base64')
     const message: QuarantinedMessage = { ...content, ...(id === undefined ? {} : { id }), bytes }
     this.#messages.set(keyOf(message), { message, file, size })
     this.#bytes += size
+    return message
   }
 }
 

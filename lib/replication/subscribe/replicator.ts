@@ -1,20 +1,26 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError, reasonOf } from '../../errors.ts'
-import type { Checkpoint, Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { Host, RemoteTable, Transaction } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { Applier, type Position } from './applier.ts'
+import { Applier, type ApplierOptions } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { Quarantine } from './quarantine.ts'
-import { requestedPosition } from './start-position.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import { LocalTables, type SourceTables } from './local-tables.ts'
+import { NodeGates } from './node-gates.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import { type Ending, gaugesOf, keyOf, type PendingChange, sourcesOf } from './sources.ts'
+import { Starts } from './starts.ts'
 import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
 
 export type ReplicatorOptions = {
@@ -30,41 +36,22 @@ export type ReplicatorOptions = {
   relay(transactions: Transaction[]): void
   /** When a subscription was made, in ms since 1970; undefined if that is not known. */
   subscribedSince?(source: RemoteTable): number | undefined
-  /** Creates the local table of a subscription if it was dropped. */
-  restoreTable(source: RemoteTable): Promise<void>
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
   maxBatch: number
   maxBatchBytes: number
+  maxApplyAttempts: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
 }
 
-/** A subscription that ends. */
-type Ending = {
-  readonly source: RemoteTable
-  /** ms, by `Timers.elapsed`. */
-  readonly since: number
-  /** Why it has not ended yet. */
-  reason: string
-  error?: unknown
-  readonly backoff: Backoff
-  cancelRetry: () => void
-}
-
-/** A change of the manifest that is not in effect yet, because the database does not answer or rejects it. */
-export type PendingChange = { source: RemoteTable; reason: string }
+/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
+const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
 
 const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
-
-const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
-
-/** The remote tables of these nodes to which the local node subscribes. */
-const sourcesOf = (nodes: Manifest['nodes']): RemoteTable[] =>
-  nodes.flatMap(({ name, subscriptions }) =>
-    subscriptions
-      .filter(({ subscribe }) => subscribe)
-      .map(({ database, table }) => Object.freeze({ node: name, database, table })),
-  )
 
 export class Replicator {
   readonly #options: ReplicatorOptions
@@ -82,9 +69,23 @@ export class Replicator {
   #lastReconcile: Promise<unknown> = Promise.resolve()
   #closed = false
   readonly #progress: CatchUpProgress
+  readonly #starts: Starts
+  readonly #tables: LocalTables
+  readonly #gates: NodeGates
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
+    const { host, mesh, begun, sourceTables } = options
+    this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
+    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
+    this.#starts = new Starts({
+      ...options,
+      applierOf: (source) => this.#applierOf(source),
+      isRunning: (source) => this.#subscribers.has(keyOf(source)),
+      isDesired: (source) => this.#desired.has(keyOf(source)),
+      whileStopped: (source, work) => this.#whileStopped(source, work),
+      deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
+    })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
@@ -154,47 +155,18 @@ export class Replicator {
    * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
    * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
    * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
-   * end.
+   * end. A running subscription that lost its checkpoint finds its own start.
    */
   async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
     await this.#waitForEnd(key)
-    return this.#mutex.run(key, async () => {
-      const applier = this.#applierOf(source)
-      const isUnchanged = (known: Checkpoint | undefined) =>
-        known && (startTime === undefined || startTime === known.startTime)
+    const stored = await this.#mutex.run(key, async () => {
       if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
-      if (isUnchanged(await applier.loadCheckpoint(source))) return async () => {}
-      const { mesh, requestTimeout } = this.#options
-      const request = { timeout: requestTimeout }
-      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
-      let replaced: { before: Checkpoint | undefined } | undefined
-      await this.#whileStopped(source, async () => {
-        // The running subscriber may have stored a checkpoint meanwhile.
-        const before = await applier.loadCheckpoint(source)
-        if (isUnchanged(before)) return
-        await applier.move(source, position)
-        replaced = { before }
-      })
-      return async () => {
-        if (replaced) await this.#undoStart(source, position, replaced.before)
-        replaced = undefined
-      }
+      return this.#starts.set(source, { startTime, since })
     })
-  }
-
-  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
-  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
-    const key = keyOf(source)
-    return this.#mutex.run(key, async () => {
-      const applier = this.#applierOf(source)
-      // A later request set another start, or deleted the checkpoint.
-      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
-      if (before) {
-        const { applied: _, quarantined: __, gaps: ___, ...position } = before
-        await this.#whileStopped(source, () => applier.move(source, position))
-      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
-    })
+    return async () => {
+      if (stored) await this.#mutex.run(key, () => this.#starts.undo(source, stored))
+    }
   }
 
   /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
@@ -215,13 +187,28 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The servers of this node, or of all nodes, restarted and lost their consumers; without `certain`, they may have. */
-  restart(node?: string, certain = true): void {
+  /** The connection of the local servers is a new one: every subscription reads again. */
+  restart(): void {
+    this.#gates.open()
+    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+  }
+
+  /**
+   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
+   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
+   */
+  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
+    this.#gates.open(node)
     for (const subscriber of this.#subscribers.values()) {
-      if (node !== undefined && subscriber.source.node !== node) continue
-      if (certain) subscriber.restart()
-      else subscriber.restartIfStuck()
+      if (subscriber.source.node !== node) continue
+      if (restarted || !subscriber.isReading) subscriber.restart()
+      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
     }
+  }
+
+  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
+  #onReachable(node: string): void {
+    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
   }
 
   status(): SubscriptionStatus[] {
@@ -240,16 +227,7 @@ export class Replicator {
   }
 
   metrics(): Metrics['apply'] {
-    const subscriptions = { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }
-    let lag = 0
-    let lagSeconds = 0
-    for (const subscriber of this.#subscribers.values()) {
-      const { state, lag: behind, lagSeconds: waiting } = subscriber.status()
-      if (state !== 'ended') subscriptions[state]++
-      lag += behind
-      lagSeconds = Math.max(lagSeconds, waiting)
-    }
-    return { ...this.#counters, subscriptions, lag, lagSeconds, quarantined: this.#options.quarantine.size }
+    return { ...this.#counters, ...gaugesOf(this.status()), quarantined: this.#options.quarantine.size }
   }
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
@@ -266,6 +244,25 @@ export class Replicator {
   reopen(): void {
     this.#closed = false
     this.#reconciledNodes = []
+  }
+
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
+  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
+    return this.#requireSubscriber(source).quarantineRefused()
+  }
+
+  /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
+  onTableDropped(table: TableName): void {
+    const ofTable = this.#subscribersOf(table)
+    this.#tables.invalidate()
+    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    for (const { subscriber } of ofTable) subscriber.restart()
+  }
+
+  /** The primary keys of a remote node's tables are known: stalls the subscriptions whose local tables differ. */
+  onSourceKeys(node: string): void {
+    for (const subscriber of this.#subscribers.values())
+      if (subscriber.source.node === node && this.#tables.hasOtherKey(subscriber.source)) subscriber.restart()
   }
 
   /** Calls into the host end in time, because the manager closes. */
@@ -291,6 +288,7 @@ export class Replicator {
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
+      mesh: this.#gates,
       events: {
         ...events,
         state: (source, state, ...more) => {
@@ -301,6 +299,8 @@ export class Replicator {
       source,
       applier: this.#applierOf(source),
       counters: this.#counters,
+      tables: this.#tables,
+      onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
@@ -382,9 +382,15 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
+  #createApplier(): Applier {
+    const onRecovered = this.#options.events.applied
+    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
+  }
+
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? new Applier({ ...this.#options, counters: this.#counters })
+    const applier = this.#appliers.get(key) ?? this.#createApplier()
     this.#appliers.set(key, applier)
     return applier
   }

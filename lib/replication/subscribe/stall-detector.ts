@@ -6,11 +6,14 @@ import type { Timers } from '../../util/timers.ts'
 /** The intervals between two restarts without progress, in ms. A large message takes long on a slow link and must not be requested again and again. */
 const RESTART_BACKOFF = { first: 1_000, max: 30_000, jitter: 0 }
 
+/** Less than the interval of heartbeats, which carry the positions. */
+const STUCK_AFTER_MS = 500
+
 export class StallDetector {
   readonly #timers: Timers
   readonly #backoff = new Backoff(RESTART_BACKOFF)
-  /** The checkpoint at the previous position of the peer, if it was behind that; otherwise -1. */
-  #lastBehindAt = -1
+  /** The checkpoint since the first position that it was behind, and when that arrived; -1 when it was not behind the last one. */
+  #behind = { sequence: -1, since: 0 }
   /** The last restart: ms by `Timers.elapsed`, the checkpoint then, and ms until another restart at the same checkpoint. */
   #lastRestart = { at: 0, sequence: -1, minInterval: 0 }
 
@@ -18,11 +21,15 @@ export class StallDetector {
     this.#timers = timers
   }
 
-  /** Call for every position that the peer reports. True when the checkpoint is behind it and has not moved since the previous one. */
+  /**
+   * Call for every position that the peer reports. True when the checkpoint is behind it and has not moved since an earlier one.
+   * After a pause of the process many positions arrive at once, before the messages: they count as one.
+   */
   onPeerPosition(sequence: number, isBehind: boolean, isApplying: boolean): boolean {
-    const isStuck = isBehind && !isApplying && this.#lastBehindAt === sequence
-    this.#lastBehindAt = isBehind ? sequence : -1
-    return isStuck
+    const now = this.#timers.elapsed()
+    if (!isBehind) this.#behind.sequence = -1
+    else if (this.#behind.sequence !== sequence) this.#behind = { sequence, since: now }
+    return isBehind && !isApplying && now - this.#behind.since >= STUCK_AFTER_MS
   }
 
   /** Whether to restart now. `isRepeated`: at least the third restart at this checkpoint, which is worth a warning. */

@@ -11,7 +11,7 @@ export const beginning: Position = { epoch: '', sequence: 0 }
 /** `since`: ms since 1970 when the subscription was made; undefined if that is not known. */
 export type StartOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: Pick<Mesh, 'streamState' | 'sequenceAt' | 'timers'>
   applier: Applier
   since: number | undefined
   request: RequestOptions
@@ -65,7 +65,7 @@ async function positionUnderOldName(
   return undefined
 }
 
-async function hasStream(source: RemoteTable, mesh: Mesh, request: RequestOptions): Promise<boolean> {
+async function hasStream(source: RemoteTable, mesh: StartOptions['mesh'], request: RequestOptions): Promise<boolean> {
   try {
     return (await mesh.streamState(source, request)) !== undefined
   } catch (error) {

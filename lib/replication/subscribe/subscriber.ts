@@ -2,22 +2,27 @@
 
 import { ClusterError, reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
-import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import type { RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
-import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { messageEpoch, messageId } from '../wire.ts'
-import type { Applier, Position } from './applier.ts'
-import { ApplyRetry } from './apply-retry.ts'
-import { Cursor } from './cursor.ts'
+import type { Applier } from './applier.ts'
+import type { RetriedWork } from './apply-retry.ts'
+import { BatchApplier } from './batch-applier.ts'
+import { type BegunSubscriptions, Cursor } from './cursor.ts'
 import { EntryDecoder } from './entry-decoder.ts'
 import { Lag } from './lag.ts'
+import type { LocalTables, SourceTables } from './local-tables.ts'
+import type { RemoteStreams } from './node-gates.ts'
 import { PendingBatch } from './pending-batch.ts'
-import type { Quarantine } from './quarantine.ts'
+import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
+import { TableFaultError, TableWait } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
 
 export type { ReplayOutcome } from './quarantine-release.ts'
@@ -26,13 +31,13 @@ export type SubscriberEvents = {
   state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
   applied(source: RemoteTable, transactions: number, sequence: number): void
   gap(source: RemoteTable, from: number, to: number, reason: GapReason): void
-  stalled(source: RemoteTable, sequence: number, error: string, attempts: number): void
+  stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
   quarantined(source: RemoteTable, sequence: number, error: string): void
 }
 
 export type SubscriberOptions = {
   source: RemoteTable
-  mesh: Mesh
+  mesh: RemoteStreams
   applier: Applier
   clock: HybridClock
   quarantine: Quarantine
@@ -46,8 +51,14 @@ export type SubscriberOptions = {
   maxBatchBytes: number
   /** When the subscription was made, in ms since 1970; undefined if that is not known. */
   subscribedSince?(source: RemoteTable): number | undefined
-  /** Creates the local table if it was dropped; has no effect when it exists. */
-  restoreTable(source: RemoteTable): Promise<void>
+  /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
+  maxApplyAttempts: number
+  budget?: ReadBudget
+  begun: BegunSubscriptions
+  tables: LocalTables
+  sourceTables: SourceTables
+  /** The local table was dropped: the checkpoints of all its sources are void. */
+  onTableDropped(): void
 }
 
 /** What `cluster.subscriptions()` shows of one remote table. */
@@ -70,6 +81,8 @@ export type SubscriptionStatus = {
   error?: string
   /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
   disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
+  /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
+  refused?: { sequence: number; id: string }
 }
 
 /** ms. */
@@ -80,7 +93,8 @@ export class Subscriber {
   readonly #cursor: Cursor
   readonly #decoder: EntryDecoder
   readonly #release: QuarantineRelease
-  readonly #retry: ApplyRetry
+  readonly #tableWait: TableWait
+  readonly #batchApplier: BatchApplier
   readonly #sleep: WakeableSleep
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
@@ -89,6 +103,7 @@ export class Subscriber {
   #attempt = new AbortController()
   #state: SubscriptionState = 'pending'
   #error: string | undefined
+  #refused: SubscriptionStatus['refused']
   #reader: Reader | undefined
   /** Delivery number of the last entry from the reader. */
   #delivery = 0
@@ -106,7 +121,7 @@ export class Subscriber {
       events.gap(source, from, to, reason)
     }
     const since = () => options.subscribedSince?.(source)
-    this.#cursor = new Cursor({ source, mesh, applier, requestTimeout, since, gap })
+    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, since, gap })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
@@ -119,15 +134,25 @@ export class Subscriber {
       decoder: this.#decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
-    this.#retry = new ApplyRetry({
+    this.#tableWait = new TableWait({
       ...options,
-      timers,
       sleep: this.#sleep,
       signal: this.#stopping.signal,
-      onStalled: (sequence, reason, attempts) => {
-        this.#setState('stalled', reason)
-        events.stalled(source, sequence, reason, attempts)
+      onStalled: (sequence, reason, isNew) =>
+        isNew ? this.#stall({ sequence }, reason, 1) : this.#setState('stalled', reason),
+    })
+    this.#batchApplier = new BatchApplier({
+      ...options,
+      sleep: this.#sleep,
+      signal: this.#stopping.signal,
+      maxAttempts: options.maxApplyAttempts,
+      checkTable: (isFirst) => this.#tableWait.check(isFirst),
+      onStalled: (at, reason, attempts) => this.#stall(at, reason, attempts),
+      onProgress: (applied, sequence) => {
+        this.#updateState()
+        if (applied > 0) events.applied(source, applied, sequence)
       },
+      onQuarantined: (sequence, reason) => events.quarantined(source, sequence, reason),
     })
   }
 
@@ -162,13 +187,24 @@ export class Subscriber {
       lost: gaps?.lost ?? 0,
       quarantined: quarantine.list(source).length,
       ...(this.#error ? { error: this.#error } : {}),
+      ...(this.#refused ? { refused: this.#refused } : {}),
     }
+  }
+
+  /** False while it waits for its source, or asks it. */
+  get isReading(): boolean {
+    return this.#reader !== undefined
   }
 
   /** The mesh or the source's server restarted: aborts the requests in progress and reads again without a delay. */
   restart(): void {
     this.#attempt.abort()
     this.#reader?.close()
+    this.#sleep.wake()
+  }
+
+  /** Ends the wait between two attempts. */
+  retryNow(): void {
     this.#sleep.wake()
   }
 
@@ -200,7 +236,7 @@ export class Subscriber {
   onHostSlow(reason: string | undefined, isOwn: boolean): void {
     if (this.#stopped) return
     if (reason !== undefined) {
-      if (!this.#retry.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
+      if (!this.#batchApplier.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
     } else if (isOwn && this.#state === 'stalled' && !this.#applying) this.#setState('pending')
   }
 
@@ -214,6 +250,11 @@ export class Subscriber {
     return this.#release.discard(sequences)
   }
 
+  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as the host and the disk do. */
+  quarantineRefused(): Promise<QuarantinedMessage> {
+    return this.#batchApplier.quarantineRefused()
+  }
+
   get #stopped(): boolean {
     return this.#stopping.signal.aborted
   }
@@ -222,6 +263,7 @@ export class Subscriber {
     const backoff = new Backoff(RETRY_BACKOFF)
     while (!this.#stopped) {
       try {
+        await this.#tableWait.untilUsable(() => this.#cursor.checkpoint.sequence + 1)
         this.#attempt = new AbortController()
         const state = await this.#cursor.resume(this.#attempt.signal)
         await this.#options.quarantine.reconcile(this.source, this.#cursor.checkpoint.quarantined)
@@ -231,7 +273,8 @@ export class Subscriber {
         if (this.#stopped) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
-        if (!isLost) this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
+        if (!isLost && !(error instanceof TableFaultError))
+          this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
         await this.#sleep.sleep(backoff.next())
       } finally {
         this.#reader?.close()
@@ -241,8 +284,8 @@ export class Subscriber {
   }
 
   async #readUntilLost(state: StreamState): Promise<void> {
-    const { source, mesh, requestTimeout, maxBatch, counters } = this.#options
-    const options = { timeout: requestTimeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch }
+    const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
+    const options = { timeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch, budget }
     const { sequence, lastMessageId } = this.#cursor.checkpoint
     // Reads the message at the checkpoint again, to check that its id is still the same.
     const overlaps = lastMessageId !== undefined && sequence >= state.firstSequence
@@ -294,12 +337,15 @@ export class Subscriber {
       counters.bytes += entry.data.byteLength
       const { transaction, fault } = this.#decoder.decode(entry)
       if (fault !== undefined) {
-        await this.#quarantine(entry, epoch, fault, transaction)
+        await this.#moveCheckpoint(() => {
+          const message = { entry, transaction, position: this.#batch.positionBehind(entry, epoch) }
+          return this.#batchApplier.quarantine(message, fault)
+        })
         continue
       }
       if (this.#batch.bytes === 0) this.#lag.setOldest(entry.time)
       this.#batch.add(transaction, entry, epoch)
-      if (this.#batch.transactions.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
+      if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
     }
     await this.#flush()
   }
@@ -317,7 +363,7 @@ export class Subscriber {
 
   /** Applies the batch and starts the next one. */
   async #flush(): Promise<void> {
-    if (this.#batch.position.sequence > this.#cursor.checkpoint.sequence) await this.#apply(this.#batch)
+    if (this.#batch.position.sequence > this.#cursor.checkpoint.sequence) await this.#batchApplier.apply(this.#batch)
     this.#startBatch()
   }
 
@@ -328,29 +374,10 @@ export class Subscriber {
     this.#startBatch()
   }
 
-  /** Moves a message to quarantine and continues with the next one. Waits while the quarantine is full: no message is dropped. */
-  #quarantine(entry: Entry, epoch: string, fault: string, transaction?: RemoteTransaction): Promise<void> {
-    const { source, quarantine, applier, events } = this.#options
-    return this.#moveCheckpoint(() => {
-      const position: Position = this.#batch.positionBehind(entry, epoch)
-      return this.#retry.run(entry.sequence, async () => {
-        await quarantine.put(source, epoch, entry, fault, transaction?.id)
-        const isQuarantined = await applier.quarantine(source, position, transaction)
-        if (isQuarantined) events.quarantined(source, entry.sequence, fault)
-        else await quarantine.remove({ source, ...position })
-      })
-    })
-  }
-
-  async #apply({ transactions, position }: PendingBatch): Promise<void> {
-    const { source, events } = this.#options
-    await this.#retry.run(position.sequence, async () => {
-      const applied = await this.#cursor.advance(transactions, position)
-      this.#updateState()
-      if (applied > 0) events.applied(source, applied, position.sequence)
-      // A host that never waits would keep the process from reading its connections.
-      await new Promise((resolve) => setImmediate(resolve))
-    })
+  #stall(at: RetriedWork, reason: string, attempts: number): void {
+    this.#setState('stalled', reason)
+    if (at.id !== undefined) this.#refused = { sequence: at.sequence, id: at.id }
+    this.#options.events.stalled(this.source, at, reason, attempts)
   }
 
   #updateState(): void {
@@ -361,6 +388,7 @@ export class Subscriber {
 
   #setState(state: SubscriptionState, error?: string): void {
     this.#error = error
+    this.#refused = undefined
     if (state === this.#state) return
     const previous = this.#state
     this.#state = state

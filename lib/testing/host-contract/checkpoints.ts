@@ -1,7 +1,7 @@
 // The host contract: checkpoints, atomic batches, and what survives a restart.
 
 import assert from 'node:assert/strict'
-import type { Checkpoint } from '../../host/host.ts'
+import type { Checkpoint, Write } from '../../host/host.ts'
 import { at, cat, dog, type HostCase, insert, remoteTable, remove, update, upsert } from './scene.ts'
 
 const checkpoint: Checkpoint = {
@@ -55,6 +55,29 @@ export const checkpointCases: Record<string, HostCase> = {
     await scene.host.deleteCheckpoint(remoteTable('node2'))
     assert.equal(await scene.host.loadCheckpoint(remoteTable('node2')), undefined)
     assert.deepEqual(await scene.host.loadCheckpoint(remoteTable('node3')), checkpoint)
+  },
+  'a write to a missing table is rejected, and creates no table': async (scene) => {
+    await scene.tables(dog)
+    const missing = { database: 'dev', table: 'table_that_is_not_there' }
+    const writes: Write[] = [
+      insert({ id: 1 }, missing),
+      { ...insert({ id: 1 }, missing), operation: 'update' },
+      { ...insert({ id: 1 }, missing), operation: 'upsert' },
+      { operation: 'delete', ...missing, ids: [1] },
+    ]
+    for (const write of writes) {
+      const batch = scene.batch([scene.transaction(at(1), write)], { source: remoteTable('node2', missing) })
+      await assert.rejects(
+        async () => scene.host.apply(batch),
+        (error) => error !== undefined,
+        `${write.operation} of a missing table is rejected`,
+      )
+    }
+    assert.deepEqual(
+      (await scene.host.describe()).filter(({ database }) => database === 'dev').map(({ table }) => table),
+      ['dog'],
+    )
+    assert.equal(await scene.host.loadCheckpoint(remoteTable('node2', missing)), undefined)
   },
   'a rejected batch changes nothing: no rows, no checkpoint, no outbox entries': async (scene) => {
     await scene.tables(dog)

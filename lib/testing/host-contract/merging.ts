@@ -1,7 +1,7 @@
 // The host contract: the last writer wins, attribute by attribute, in any order of arrival.
 
 import type { Write } from '../../host/host.ts'
-import { at, dog, type HostCase, insert, remove, update, upsert } from './scene.ts'
+import { at, dog, type HostCase, insert, remoteTable, remove, update, upsert } from './scene.ts'
 
 export const mergeCases: Record<string, HostCase> = {
   'an older insert or upsert does not undo a newer one': async (scene) => {
@@ -27,6 +27,20 @@ export const mergeCases: Record<string, HostCase> = {
     await scene.apply(at(3), update({ id: 1, name: 'Rex' }))
     await scene.has(undefined)
     await scene.apply(at(6), insert({ id: 1, name: 'Max' }))
+    await scene.has({ id: 1, name: 'Max' })
+  },
+  'a tombstone stays: after later batches, and after an older delete of the same record': async (scene) => {
+    await scene.tables(dog)
+    await scene.apply(at(10), insert({ id: 1, name: 'Rex' }))
+    await scene.apply(at(20), remove(1))
+    await scene.apply(at(15), remove(1))
+    for (let id = 100; id < 300; id++) await scene.apply(at(id), insert({ id }), remove(id))
+    await scene.host.deleteCheckpoint(remoteTable('node2'))
+    await scene.apply(at(16), insert({ id: 1, name: 'Rex' }))
+    await scene.apply(at(17), update({ id: 1, name: 'Rex' }))
+    await scene.apply(at(18), upsert({ id: 1, name: 'Rex' }))
+    await scene.has(undefined)
+    await scene.apply(at(21), upsert({ id: 1, name: 'Max' }))
     await scene.has({ id: 1, name: 'Max' })
   },
   'an older delete does not undo a newer write': async (scene) => {

@@ -80,6 +80,31 @@ export const outboxCases: Record<string, HostCase> = {
     assert.deepEqual(found[1]!.origin, relay[0]!.origin)
     assert.equal(found[1]!.timestamp, transaction.timestamp)
   },
+  'relayed transactions keep their user, trace and writes': async (scene) => {
+    await scene.tables(dog)
+    const { sequence, ...received } = scene.transaction(at(1), insert({ id: 2, name: 'Rex' }))
+    const transaction: Transaction = {
+      ...received,
+      user: 'ann',
+      trace: { traceparent: `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`, tracestate: 'vendor=1' },
+      origin: { ...received.origin, relayedBy: ['node2', 'node1'] },
+    }
+    const batch = scene.batch([{ ...transaction, origin: received.origin, sequence }], { relay: [transaction] })
+    await scene.host.apply(batch)
+    if (scene.subject.reopen) await scene.reopen()
+    const [found] = await scene.outbox()
+    const { id, timestamp, user, writes, trace, origin } = found ?? ({} as Partial<Transaction>)
+    assert.deepEqual({ id, timestamp, user, writes, trace, origin }, transaction)
+  },
+  'a local delete wins over older remote writes that arrive later': async (scene) => {
+    await scene.tables(dog)
+    const inserted = await scene.commit('one', insert({ id: 1, name: 'Rex' }))
+    const deleted = await scene.commit('two', remove(1))
+    await scene.host.confirmPublished!({ positions: [], upTo: deleted })
+    await scene.apply(at(0), insert({ id: 1, name: 'older' }))
+    await scene.apply(inserted.timestamp, update({ id: 1, name: 'older' }))
+    await scene.has(undefined)
+  },
   'timestamps decide between a local and a remote transaction': async (scene) => {
     await scene.tables(dog)
     await scene.commit('one', insert({ id: 1, name: 'here' }))

@@ -17,7 +17,9 @@ export const rowCases: Record<string, HostCase> = {
       ['cat', 'id'],
       ['dog', 'id'],
     ])
-    for (const { attributes } of described) assert.ok(Array.isArray(attributes), 'attributes are an array')
+    for (const { attributes } of described)
+      for (const name of ['id', 'name'])
+        assert.ok(Array.isArray(attributes) && attributes.includes(name), `describe names the attribute '${name}'`)
   },
   'apply inserts, updates, upserts and deletes': async (scene) => {
     await scene.tables(dog)

@@ -28,6 +28,8 @@ export type HostUnderTest = {
   commit?(writes: Write[], timestamp: Timestamp): unknown
   /** Closes the database, or kills its process, and opens it again. Resolves with the new host. Missing: the cases with a restart are skipped. */
   reopen?(): Host | Promise<Host>
+  /** Drops a table, as a user of the database does. Missing: the cases of dropped tables are skipped. */
+  dropTable?(database: string, table: string): void | Promise<void>
   /** Called after the case, also after a failure. */
   close?(): void | Promise<void>
 }

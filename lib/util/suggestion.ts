@@ -1,12 +1,17 @@
 // "Did you mean ...?" for names that callers mistype.
 
-/** The number of characters to insert, delete or replace to make `b` of `a` (Levenshtein). */
+/** The number of characters to insert, delete, replace or swap with the next one to make `b` of `a` (optimal string alignment). */
 function editDistance(a: string, b: string): number {
+  let before: number[] = []
   let row = Array.from({ length: b.length + 1 }, (_, index) => index)
   for (let i = 1; i <= a.length; i++) {
     const next = [i]
-    for (let j = 1; j <= b.length; j++)
+    for (let j = 1; j <= b.length; j++) {
       next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1))
+      const isSwap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      if (isSwap) next[j] = Math.min(next[j]!, before[j - 2]! + 1)
+    }
+    before = row
     row = next
   }
   return row[b.length]!

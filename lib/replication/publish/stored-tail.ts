@@ -1,0 +1,87 @@
+// Reads the end of the local stream that lies beyond the confirmed position, so that the writer can compare it with the outbox.
+
+import type { Mesh, Reader, TableName } from '../../mesh/mesh.ts'
+import { messageEpoch, messageId } from '../wire.ts'
+
+export type StoredTailOptions = {
+  table: TableName
+  /** Name of the local node. */
+  node: string
+  mesh: Mesh
+  /** ms without any progress after which the reading fails. The whole may take any time. */
+  requestTimeout: number
+  /** Maximum number of messages in memory. */
+  window: number
+}
+
+export type StoredTailRange = {
+  /** The first sequence that the stream still has. */
+  from: number
+  /** The last sequence when the reading begins. */
+  to: number
+  epoch: string
+  /** The stream has fewer messages than sequences from its first to its last one. */
+  hasHoles: boolean
+}
+
+/** The id of a message. A message of another epoch has a text that equals no id: other tables have parts of the same transactions. */
+export type StoredMessage = { sequence: number; id: string }
+
+export class StoredTail {
+  readonly #options: StoredTailOptions
+  readonly #range: StoredTailRange
+  #reader: Reader | undefined
+  #batch: StoredMessage[] = []
+  /** Index in the batch. */
+  #next = 0
+  /** The last sequence that was read. */
+  #sequence: number
+
+  constructor(options: StoredTailOptions, range: StoredTailRange) {
+    this.#options = options
+    this.#range = range
+    this.#sequence = range.from - 1
+  }
+
+  /** The next message; undefined beyond the last one. Opens the reader when it is needed first. Rejects as the mesh does. */
+  async next(): Promise<StoredMessage | undefined> {
+    if (this.#sequence >= this.#range.to) return undefined
+    if (this.#next === this.#batch.length) {
+      this.#batch = await this.#readBatch()
+      this.#next = 0
+    }
+    const message = this.#batch[this.#next++]
+    if (!message || message.sequence > this.#range.to) return undefined
+    this.#sequence = message.sequence
+    return message
+  }
+
+  close(): void {
+    this.#reader?.close()
+  }
+
+  /** Empty when the last messages were deleted one by one: the reader would wait for them forever. */
+  async #readBatch(): Promise<StoredMessage[]> {
+    const { mesh, table, node, requestTimeout: timeout, window: maxMessages } = this.#options
+    const { epoch, hasHoles } = this.#range
+    this.#reader ??= await mesh.read({ node, ...table }, this.#sequence + 1, { timeout, maxMessages })
+    const reader = this.#reader
+    let isExpired = false
+    const timer = setTimeout(() => {
+      isExpired = true
+      reader.close()
+    }, timeout)
+    try {
+      return (await reader.next()).map((entry) => {
+        const entryEpoch = messageEpoch(entry)
+        const id = entryEpoch === epoch ? messageId(entry) : `a message of epoch '${entryEpoch}'`
+        return { sequence: entry.sequence, id }
+      })
+    } catch (error) {
+      if (isExpired && hasHoles) return []
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+}
