@@ -116,6 +116,22 @@ export function logMeshState(logger: Logger, state: MeshState, reason: string | 
   else logger.info({}, 'mesh connected')
 }
 
+/** What is known of remote nodes; `rejected`: a connection, in either direction. */
+export const peerReports = (emit: Emit, logger: Logger) => ({
+  up(peer: string): void {
+    logger.info({ peer }, 'peer up')
+    emit('peer:up', { node: peer })
+  },
+  down(peer: string, reason: string): void {
+    logger.info({ peer, reason }, 'peer down')
+    emit('peer:down', { node: peer, reason })
+  },
+  rejected(peer: string, reason: string): void {
+    logger.error({ peer, reason }, 'connection rejected')
+    emit('connection:rejected', { node: peer, reason })
+  },
+})
+
 export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers): SubscriberEvents {
   const catchUpLog = new CatchUpLog(logger, timers)
   const fieldsOf = ({ node: peer, database, table }: RemoteTable) => ({ peer, database, table })

@@ -19,17 +19,18 @@ import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
+import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
-import type { PendingChange } from '../replication/subscribe/sources.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
+import { ClockControl } from './clock-control.ts'
 import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, logMeshState, subscriptionReports } from './reports.ts'
-import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
+import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
+import { isNameInUse, StandingDown } from './standing-down.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -52,16 +53,19 @@ export class Service {
   readonly replicator: Replicator
   readonly peers: Peers
   readonly quarantine: Quarantine
+  readonly clockControl: ClockControl
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
   readonly #emit: Emit
+  readonly #reports: ReturnType<typeof peerReports>
   /** Why a node, database or table of that name cannot take part in the cluster. */
   readonly #nameFault: NameCheck
   readonly #negotiator: Negotiator
   readonly #registers: Registers
   /** Undefined until the manifest is in effect for the first time. */
   #reconciler: Reconciler | undefined
+  /** Another process uses the name of this node and was there first. */
   readonly #standingDown: StandingDown
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
@@ -94,11 +98,13 @@ export class Service {
     this.#store = store
     this.#clock = clock
     this.#emit = emit
+    this.#reports = peerReports(emit, options.logger)
     this.mesh = foundation.mesh
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
+    this.clockControl = this.#createClockControl()
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -121,6 +127,7 @@ export class Service {
   async #takePart(step: (step: string, done: number) => void): Promise<void> {
     const { mesh, replicator, peers } = this
     const { settings, manifest } = this.#store
+    this.clockControl.start()
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
@@ -193,8 +200,8 @@ export class Service {
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
-    await this.#standingDown.close()
     await this.#runSteps([
+      ['ending the attempts to take part', () => this.#standingDown.close(), CLOSE_TIMEOUT_MS.mesh],
       ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
       ...this.#endSteps(),
       ['saving the revisions', () => this.#registers.flush(), CLOSE_TIMEOUT_MS.part],
@@ -204,6 +211,7 @@ export class Service {
 
   #endSteps(): EndStep[] {
     return [
+      ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
@@ -236,6 +244,24 @@ export class Service {
     })
   }
 
+  #createClockControl(): ClockControl {
+    const { host, logger } = this.#options
+    return new ClockControl({
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      timers: this.mesh.timers,
+      host,
+      emit: this.#emit,
+      logger,
+      publish: (transactions) => this.publisher.relay(transactions),
+      restampRevisions: (limit) => {
+        const nodes = this.#registers.restamp(limit)
+        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
+        return nodes.length
+      },
+    })
+  }
+
   #createReplicator(): Replicator {
     const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
     return new Replicator({
@@ -254,12 +280,12 @@ export class Service {
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       sourceTables: {
         primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
         refresh: (node) => this.#negotiator.sourceTables.refresh(node),
         create: (source) => this.#negotiator.sourceTables.createFor(source),
       },
+      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       events: subscriptionReports(this.#emit, logger, this.mesh.timers),
     })
   }
@@ -294,11 +320,12 @@ export class Service {
       store: this.#store,
       registers: this.#registers,
       clock: this.#clock,
+      checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
-      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
+      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
@@ -323,7 +350,7 @@ export class Service {
         peers.sendHeartbeat()
       },
       linked: () => peers.sendHeartbeat(),
-      rejected: (peer, reason) => this.#reportRejected(peer, reason),
+      rejected: (peer, reason) => this.#reports.rejected(peer, reason),
       certificatesChanged: (reason) =>
         reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
     }
@@ -331,17 +358,17 @@ export class Service {
 
   #peerListener(): PeerListener {
     return {
-      up: (node) => {
-        if (findNode(this.#store.manifest, node)) this.#reportUp(node)
-      },
+      up: (node) => findNode(this.#store.manifest, node) && this.#reports.up(node),
       down: (node) => {
-        if (findNode(this.#store.manifest, node)) this.#reportDown(node, 'no heartbeat')
+        this.clockControl.onPeerDown(node)
+        if (findNode(this.#store.manifest, node)) this.#reports.down(node, 'no heartbeat')
       },
+      time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
-      duplicate: (node) => this.#reportRejected(node, 'two processes use this node name'),
+      duplicate: (node) => this.#reports.rejected(node, 'two processes use this node name'),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }
@@ -351,29 +378,14 @@ export class Service {
     if (this.superseded) return
     this.#reconciler?.reconcile()
     for (const change of changes) {
-      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reportUp(change.node.name)
+      if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reports.up(change.node.name)
     }
-  }
-
-  #reportUp(peer: string): void {
-    this.#options.logger.info({ peer }, 'peer up')
-    this.#emit('peer:up', { node: peer })
-  }
-
-  #reportDown(peer: string, reason: string): void {
-    this.#options.logger.info({ peer, reason }, 'peer down')
-    this.#emit('peer:down', { node: peer, reason })
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
     if (!this.superseded) this.#reconciler?.reconcile()
-  }
-
-  #reportRejected(node: string, reason: string): void {
-    this.#options.logger.error({ peer: node, reason }, 'connection rejected')
-    this.#emit('connection:rejected', { node, reason })
   }
 
   #createStandingDown(): StandingDown {
@@ -389,12 +401,20 @@ export class Service {
         await this.#runSteps(this.#endSteps()).catch(() => {})
         peers.reset()
       },
-      isNameInUse: (signal) => isNameInUse({ mesh, node, peers, routes: this.#store.manifest.routes }, signal),
+      isNameInUse: async (signal) => {
+        const observer = mesh.observer?.()
+        if (!observer) return false
+        const { routes } = this.#store.manifest
+        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
+      },
       resume: () => this.#takePart(() => {}),
       changed: (reason) => {
-        if (reason) this.#reportRejected(node, reason)
+        if (reason) this.#reports.rejected(node, reason)
+        else logger.info({}, 'the other process is gone: this one takes part again')
         this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
       },
     })
   }
 }
+
+const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -93,7 +93,6 @@ export class StandingDown {
   }
 
   #change(reason: string | undefined): void {
-    if (reason === undefined) this.#options.logger.info({}, 'the other process is gone: this one takes part again')
     this.#reason = reason
     this.#options.changed(reason)
   }
@@ -102,33 +101,29 @@ export class StandingDown {
 /** Four heartbeats, and the time in which hubs connect. */
 const WATCH_MS = 6_000
 
-export const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'
-
 export type NameWatch = {
-  /** The closed mesh of this node. */
+  /** Not open yet; it is closed at the end. */
   mesh: Mesh
   /** Name of the local node. */
   node: string
-  /** `instance`: id of the local process in heartbeats. */
-  peers: { readonly instance: string }
+  /** The heartbeats of the local process. */
+  instance: string
   routes: Routes
 }
 
 /** Watches under another name: servers with the name of a node that takes part would disturb it. */
-export async function isNameInUse({ mesh, node, peers, routes }: NameWatch, signal: AbortSignal): Promise<boolean> {
-  const observer = mesh.observer?.()
-  if (!observer) return false
+export async function isNameInUse({ mesh, node, instance, routes }: NameWatch, signal: AbortSignal): Promise<boolean> {
   const seen = new AbortController()
   try {
-    await observer.open(`standby-${randomUUID()}`, routes, { state() {}, rejected() {}, linked() {} })
-    observer.listen((data) => {
+    await mesh.open(`standby-${randomUUID()}`, routes, { state() {}, rejected() {}, linked() {} })
+    mesh.listen((data) => {
       const heartbeat = decodeHeartbeat(data)
-      if (heartbeat?.node === node && heartbeat.instance !== peers.instance) seen.abort()
+      if (heartbeat?.node === node && heartbeat.instance !== instance) seen.abort()
     })
     await waitFor(mesh.timers, WATCH_MS, AbortSignal.any([signal, seen.signal]))
     return seen.signal.aborted
   } finally {
-    await observer.close()
+    await mesh.close()
   }
 }
 

@@ -11,6 +11,9 @@ import type { Progress } from '../observe/progress.ts'
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
+/** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
+export type ClockReason = 'wall-clock' | 'timestamps'
+
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
@@ -30,6 +33,10 @@ export type ClusterEvents = {
   'peer:down': [{ node: string; reason?: string }]
   /** The mesh rejected a connection, in either direction; `node` is a name or an address. */
   'connection:rejected': [{ node: string; reason?: string }]
+  /** New certificates are in use, also for new connections of the servers that run. */
+  'certificates:replaced': [Record<string, never>]
+  /** The certificates on disk are not usable: the previous ones stay in use. */
+  'certificates:rejected': [{ reason: string }]
   /**
    * Another process used the name of this node first: this one takes no part, and tries again when the other one has been silent.
    * `superseded` is false when it takes part again.
@@ -37,10 +44,6 @@ export type ClusterEvents = {
   'node:superseded': [{ superseded: boolean; reason?: string }]
   /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
   'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
-  /** New certificates are in use, also for new connections of the servers that run. */
-  'certificates:replaced': [Record<string, never>]
-  /** The certificates on disk are not usable: the previous ones stay in use. */
-  'certificates:rejected': [{ reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
   /** A batch was applied and committed; `sequence` is its last. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
@@ -60,6 +63,10 @@ export type ClusterEvents = {
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   /** A negotiation created a local table, as `node` describes it. */
   'table:created': [{ database: string; table: string; node: string }]
+  /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
+  'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
+  /** The clock is no longer ahead. */
+  'clock:ok': [{ node: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
   'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
@@ -83,10 +90,10 @@ const eventNameSet: Record<EventName, true> = {
   'peer:up': true,
   'peer:down': true,
   'connection:rejected': true,
-  'node:superseded': true,
-  'subscription:refused': true,
   'certificates:replaced': true,
   'certificates:rejected': true,
+  'node:superseded': true,
+  'subscription:refused': true,
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
@@ -94,6 +101,8 @@ const eventNameSet: Record<EventName, true> = {
   'replication:stalled': true,
   'replication:quarantined': true,
   'table:created': true,
+  'clock:ahead': true,
+  'clock:ok': true,
   'host:slow': true,
   'mesh:state': true,
   progress: true,

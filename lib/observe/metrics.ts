@@ -60,6 +60,20 @@ export const replicationCounters = (): ReplicationCounters => ({
   lost: 0,
 })
 
+type SubscriptionGauges = Pick<Metrics['apply'], 'subscriptions' | 'lag' | 'lagSeconds'>
+
+export function subscriptionGauges(
+  statuses: readonly { state: keyof SubscriptionGauges['subscriptions'] | 'ended'; lag: number; lagSeconds: number }[],
+): SubscriptionGauges {
+  const gauges = { subscriptions: { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }, lag: 0, lagSeconds: 0 }
+  for (const { state, lag, lagSeconds } of statuses) {
+    if (state !== 'ended') gauges.subscriptions[state]++
+    gauges.lag += lag
+    gauges.lagSeconds = Math.max(gauges.lagSeconds, lagSeconds)
+  }
+  return gauges
+}
+
 export const publishCounters = (): PublishCounters => ({
   transactions: 0,
   messages: 0,

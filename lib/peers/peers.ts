@@ -47,6 +47,8 @@ export interface PeerListener {
   /** The other process with the local name is still there, and older: this one must stop. */
   superseded(): void
   streams(node: string, positions: TablePosition[]): void
+  /** `time`: wall time of the node, in ms since 1970. */
+  time(node: string, time: number): void
 }
 
 export type PeersOptions = {
@@ -271,7 +273,8 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.instance, started: this.#started, session: mesh.session, streams }))
+      const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
+      mesh.announce(encode({ node, instance, started, time, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
@@ -289,7 +292,7 @@ export class Peers {
   #onHeartbeat(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
-    const { node, instance, session, started = 0, relayed = false, streams } = heartbeat
+    const { node, instance, session, started = 0, time, relayed = false, streams } = heartbeat
     const { listener } = this.#options
     if (node === this.#options.node) return this.#onDuplicateHeartbeat(heartbeat)
     if (relayed) return
@@ -309,17 +312,27 @@ export class Peers {
       this.#relayHeartbeat(node, record, known)
     const restarted = known?.session !== session
     const silence = now - (known?.receivedAt ?? Number.NEGATIVE_INFINITY)
-    if (restarted || silence > MISSED_HEARTBEAT_MS) this.#onReturn(node, record, restarted, silence, known?.session)
+    if (restarted || silence > MISSED_HEARTBEAT_MS)
+      this.#onReturn(node, record, { restarted, silence, previousSession: known?.session })
     if (!this.#up.has(node)) {
       this.#up.add(node)
       listener.up(node)
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+    if (time !== undefined) listener.time(node, time)
   }
 
   /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */
-  #onReturn(node: string, record: HeartbeatRecord, restarted: boolean, silence: number, previousSession = ''): void {
+  #onReturn(
+    node: string,
+    record: HeartbeatRecord,
+    {
+      restarted,
+      silence,
+      previousSession = '',
+    }: { restarted: boolean; silence: number; previousSession: string | undefined },
+  ): void {
     if (record.receivedAt - record.returnedAt < MIN_RETURN_INTERVAL_MS) {
       // The next heartbeat shows the restart again.
       record.session = previousSession

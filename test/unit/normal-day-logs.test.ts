@@ -95,7 +95,7 @@ test('the lines of a normal day', async (t) => {
     { message: 'route removed', server: 'hub', host: 'h', port: 1, cause: 'api' },
   ])
   assert.deepEqual(takeLines('node2'), [
-    { message: 'table created', ...cats, primaryKey: 'id' },
+    { message: 'table created', peer: 'node1', ...cats, primaryKey: 'id' },
     { message: 'subscription added', peer: 'node1', ...cats, publish: false, subscribe: true, cause: 'peer' },
   ])
 

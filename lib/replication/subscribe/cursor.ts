@@ -12,8 +12,7 @@ import {
   type StreamMetadata,
 } from '../stream-metadata.ts'
 import type { Applier, Position } from './applier.ts'
-import type { RemoteStreams } from './node-gates.ts'
-import { beginning, startPosition } from './start-position.ts'
+import { beginning, type StartRequests, startPosition } from './start-position.ts'
 
 /** The subscriptions that have stored a checkpoint: without one, they have lost it. */
 export interface BegunSubscriptions {
@@ -23,7 +22,7 @@ export interface BegunSubscriptions {
 
 export type CursorOptions = {
   source: RemoteTable
-  mesh: Pick<RemoteStreams, 'streamState' | 'sequenceAt' | 'timers'>
+  mesh: StartRequests
   applier: Applier
   begun: BegunSubscriptions
   requestTimeout: number
@@ -57,8 +56,7 @@ export class Cursor {
     if (!known && begun.has(source)) await this.#startOver(metadata, state)
     else if (!known) await applier.move(source, await this.#startPosition(state, signal))
     begun.add(source)
-    const stop = (next: EpochRange) => this.checkpoint.sequence < next.from - 1
-    await this.#advanceEpochs(metadata, state.firstSequence, signal, stop)
+    await this.#advanceEpochs(metadata, state.firstSequence, signal, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
     if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
     else {
@@ -112,7 +110,7 @@ export class Cursor {
   async #state(signal: AbortSignal): Promise<StreamState> {
     const { source, mesh, requestTimeout, applier, begun } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
-    // The stream will be new: none of its messages may be skipped.
+    // The stream will be new: none of its messages may be skipped. A lost checkpoint waits for the stream, to report what is gone.
     if (!state && !applier.checkpointOf(source) && !begun.has(source)) await applier.move(source, beginning)
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state

@@ -1,57 +1,33 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
-import { clusterError, reasonOf } from '../../errors.ts'
-import type { Host, RemoteTable, Transaction } from '../../host/host.ts'
+import { clusterError } from '../../errors.ts'
+import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
-import type { Mesh, TableName } from '../../mesh/mesh.ts'
-import type { ReadBudget } from '../../mesh/read-budget.ts'
-import type { Logger } from '../../observe/logger.ts'
-import { type Metrics, replicationCounters } from '../../observe/metrics.ts'
-import { Backoff } from '../../util/backoff.ts'
+import type { TableName } from '../../mesh/mesh.ts'
+import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
-import { ANNOUNCE_FOR_MS } from '../publish/local-streams.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { Applier, type ApplierOptions } from './applier.ts'
+import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import type { BegunSubscriptions } from './cursor.ts'
-import { LocalTables, type SourceTables } from './local-tables.ts'
-import { NodeGates } from './node-gates.ts'
-import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
-import { type Ending, gaugesOf, keyOf, type PendingChange, sourcesOf } from './sources.ts'
-import { Starts } from './starts.ts'
-import { type ReplayOutcome, Subscriber, type SubscriberEvents, type SubscriptionStatus } from './subscriber.ts'
+import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
+import { LocalTables } from './local-tables.ts'
+import type { QuarantinedMessage } from './quarantine.ts'
+import type { ReplicatorOptions } from './replicator-options.ts'
+import { ReturningNodes } from './returning-nodes.ts'
+import { requestedPosition } from './start-position.ts'
+import { type ReplayOutcome, Subscriber, type SubscriptionStatus } from './subscriber.ts'
+import { TimedRelease } from './timed-release.ts'
 
-export type ReplicatorOptions = {
-  mesh: Mesh
-  host: Host
-  node: string
-  clock: HybridClock
-  quarantine: Quarantine
-  events: SubscriberEvents
-  logger: Logger
-  relayEnabled: boolean
-  /** Publishes transactions of other nodes, which the host's outbox contains now. */
-  relay(transactions: Transaction[]): void
-  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
-  subscribedSince?(source: RemoteTable): number | undefined
-  begun: BegunSubscriptions
-  sourceTables: SourceTables
-  /** Starts a progress report of catching up; the returned function updates it. */
-  progress(): (done: number, total: number) => void
-  requestTimeout: number
-  maxBatch: number
-  maxBatchBytes: number
-  maxApplyAttempts: number
-  /** The memory for messages of all subscriptions; see ReadOptions. */
-  budget?: ReadBudget
-}
+const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
-/** ms. Heartbeats carry a position for `ANNOUNCE_FOR_MS` after the last message; some of them may be lost. */
-const POSITIONS_KNOWN_FOR_MS = ANNOUNCE_FOR_MS - 5_000
-
-const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
+/** The remote tables of these nodes to which the local node subscribes. */
+const sourcesOf = (nodes: Manifest['nodes']): RemoteTable[] =>
+  nodes.flatMap(({ name, subscriptions }) =>
+    subscriptions
+      .filter(({ subscribe }) => subscribe)
+      .map(({ database, table }) => Object.freeze({ node: name, database, table })),
+  )
 
 export class Replicator {
   readonly #options: ReplicatorOptions
@@ -59,8 +35,7 @@ export class Replicator {
   readonly #appliers = new Map<string, Applier>()
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
-  /** Removed subscriptions that still run, or whose checkpoint the host has not deleted yet. */
-  readonly #ending = new Map<string, Ending>()
+  readonly #ending: EndingSubscriptions
   readonly #counters = replicationCounters()
   /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
@@ -69,21 +44,22 @@ export class Replicator {
   #lastReconcile: Promise<unknown> = Promise.resolve()
   #closed = false
   readonly #progress: CatchUpProgress
-  readonly #starts: Starts
   readonly #tables: LocalTables
-  readonly #gates: NodeGates
+  readonly #returningNodes: ReturningNodes
+  readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
-    this.#gates = new NodeGates(mesh, (node) => this.#onReachable(node))
-    this.#starts = new Starts({
-      ...options,
-      applierOf: (source) => this.#applierOf(source),
-      isRunning: (source) => this.#subscribers.has(keyOf(source)),
-      isDesired: (source) => this.#desired.has(keyOf(source)),
-      whileStopped: (source, work) => this.#whileStopped(source, work),
+    this.#returningNodes = new ReturningNodes(mesh, () => this.#subscribers.values())
+    this.#ending = new EndingSubscriptions({
+      timers: mesh.timers,
+      logger: options.logger,
+      mutex: this.#mutex,
+      timeout: options.requestTimeout,
+      keyOf,
+      isRunning: (key) => this.#subscribers.has(key),
       deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
     })
     this.#progress = new CatchUpProgress({
@@ -91,6 +67,12 @@ export class Replicator {
       status: () => this.status(),
       applied: () => this.#counters.applied,
       report: options.progress,
+    })
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
     })
   }
 
@@ -106,7 +88,7 @@ export class Replicator {
     )
     this.#reconciledNodes = nodes
     const changes: Promise<void>[] = []
-    const retries = [...this.#ending].map(([key, { source }]) => this.#retryEnd(key, source))
+    const retries = this.#ending.retryAll()
     for (const [key, source] of [...this.#desired]) {
       if (unchanged.has(source.node) || desired.has(key)) continue
       this.#desired.delete(key)
@@ -118,7 +100,7 @@ export class Replicator {
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
     this.#lastReconcile = this.#waitLimited([this.#lastReconcile, ...changes])
-    await Promise.all([...changes, ...retries])
+    await Promise.all([...changes, retries])
   }
 
   /** Resolves when everything reconciled so far was tried once, or has not ended within `requestTimeout`. Never rejects. */
@@ -137,7 +119,7 @@ export class Replicator {
 
   /** Changes that are not in effect yet. */
   pending(): PendingChange[] {
-    return [...this.#ending.values()].map(({ source, reason }) => {
+    return this.#ending.list().map(({ source, reason }) => {
       const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
       return { source, reason: error ?? reason }
     })
@@ -159,14 +141,47 @@ export class Replicator {
    */
   async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
-    await this.#waitForEnd(key)
-    const stored = await this.#mutex.run(key, async () => {
-      if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
-      return this.#starts.set(source, { startTime, since })
+    await this.#ending.wait(key)
+    return this.#mutex.run(key, async () => {
+      const { mesh, requestTimeout, begun } = this.#options
+      const applier = this.#applierOf(source)
+      const isUnchanged = (known: Checkpoint | undefined) =>
+        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
+      await this.#ending.finishBefore(key)
+      const isRunning = this.#subscribers.has(key)
+      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
+      const request = { timeout: requestTimeout }
+      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
+      let replaced: { before: Checkpoint | undefined } | undefined
+      await this.#whileStopped(source, async () => {
+        // The running subscriber may have stored a checkpoint meanwhile.
+        const before = await applier.loadCheckpoint(source)
+        if (isUnchanged(before)) return
+        await applier.move(source, position)
+        replaced = { before }
+      })
+      return async () => {
+        if (replaced) await this.#undoStart(source, position, replaced.before)
+        replaced = undefined
+      }
     })
-    return async () => {
-      if (stored) await this.#mutex.run(key, () => this.#starts.undo(source, stored))
-    }
+  }
+
+  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
+  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
+    const key = keyOf(source)
+    return this.#mutex.run(key, async () => {
+      const applier = this.#applierOf(source)
+      // A later request set another start, or deleted the checkpoint.
+      if (
+        (await applier.loadCheckpoint(source, { isRunning: this.#subscribers.has(key) }))?.startTime !== set.startTime
+      )
+        return
+      if (before) {
+        const { applied: _, quarantined: __, gaps: ___, ...position } = before
+        await this.#whileStopped(source, () => applier.move(source, position))
+      } else if (!this.#desired.has(key)) await this.#ending.finish(source)
+    })
   }
 
   /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
@@ -187,28 +202,14 @@ export class Replicator {
       this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
-  /** The connection of the local servers is a new one: every subscription reads again. */
+  /** See ReturningNodes.restart. */
   restart(): void {
-    this.#gates.open()
-    for (const subscriber of this.#subscribers.values()) subscriber.restart()
+    this.#returningNodes.restart()
   }
 
-  /**
-   * Heartbeats of a node arrive again after `silence` ms. `restarted`: its server is another one, so consumers and requests are gone.
-   * After a short silence nothing is asked: messages that were lost show by the positions in the heartbeats.
-   */
-  onPeerReturned(node: string, { restarted, silence }: { restarted: boolean; silence: number }): void {
-    this.#gates.open(node)
-    for (const subscriber of this.#subscribers.values()) {
-      if (subscriber.source.node !== node) continue
-      if (restarted || !subscriber.isReading) subscriber.restart()
-      else if (silence > POSITIONS_KNOWN_FOR_MS) subscriber.restartIfStuck()
-    }
-  }
-
-  /** A probe was answered: the subscriptions that wait for the node do not wait any longer. */
-  #onReachable(node: string): void {
-    for (const subscriber of this.#subscribers.values()) if (subscriber.source.node === node) subscriber.retryNow()
+  /** See ReturningNodes.onPeerReturned. */
+  onPeerReturned(node: string, how: { restarted: boolean; silence: number }): void {
+    this.#returningNodes.onPeerReturned(node, how)
   }
 
   status(): SubscriptionStatus[] {
@@ -227,7 +228,7 @@ export class Replicator {
   }
 
   metrics(): Metrics['apply'] {
-    return { ...this.#counters, ...gaugesOf(this.status()), quarantined: this.#options.quarantine.size }
+    return { ...this.#counters, ...subscriptionGauges(this.status()), quarantined: this.#options.quarantine.size }
   }
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
@@ -243,6 +244,8 @@ export class Replicator {
   /** After `close`: the next `reconcile` starts all subscriptions again. */
   reopen(): void {
     this.#closed = false
+    this.#timedRelease.start()
+    this.#ending.reopen()
     this.#reconciledNodes = []
   }
 
@@ -269,7 +272,8 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
-    for (const { cancelRetry } of this.#ending.values()) cancelRetry()
+    this.#timedRelease.close()
+    this.#ending.close()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
@@ -283,12 +287,11 @@ export class Replicator {
 
   #start(key: string, source: RemoteTable): void {
     if (this.#closed || this.#subscribers.has(key)) return
-    this.#ending.get(key)?.cancelRetry()
-    this.#ending.delete(key)
+    this.#ending.cancel(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
-      mesh: this.#gates,
+      mesh: this.#returningNodes.streams,
       events: {
         ...events,
         state: (source, state, ...more) => {
@@ -312,69 +315,19 @@ export class Replicator {
   }
 
   #end(key: string, source: RemoteTable): Promise<void> {
-    this.#addEnding(source, 'the subscription is ending')
+    this.#ending.begin(source, 'the subscription is ending')
     return this.#mutex.run(key, async () => {
       const subscriber = this.#subscribers.get(key)
       if (subscriber) await this.#stop(key, subscriber)
-      await this.#deleteCheckpoint(source)
+      await this.#ending.finish(source)
     })
   }
 
-  #addEnding(source: RemoteTable, reason: string): Ending {
-    const key = keyOf(source)
-    const known = this.#ending.get(key)
-    if (known) return Object.assign(known, { reason })
-    const since = this.#options.mesh.timers.elapsed()
-    const ending = { source, since, reason, backoff: new Backoff(DELETE_BACKOFF_MS), cancelRetry: () => {} }
-    this.#ending.set(key, ending)
-    return ending
-  }
-
-  /**
-   * False when the host rejects it. It is retried until it succeeds, because a later subscription would resume at a checkpoint that
-   * remains.
-   */
-  async #deleteCheckpoint(source: RemoteTable): Promise<boolean> {
-    const { host, quarantine, mesh, logger } = this.#options
-    const key = keyOf(source)
+  async #deleteCheckpoint(source: RemoteTable): Promise<void> {
+    const { host, quarantine } = this.#options
     this.#applierOf(source).dropCheckpoint(source.node)
-    try {
-      await quarantine.reconcile(source, undefined)
-      await host.deleteCheckpoint(source)
-      this.#ending.get(key)?.cancelRetry()
-      this.#ending.delete(key)
-      return true
-    } catch (error) {
-      const reason = reasonOf(error)
-      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
-      const ending = this.#addEnding(source, reason)
-      ending.error = error
-      ending.cancelRetry()
-      if (!this.#closed)
-        ending.cancelRetry = mesh.timers.after(ending.backoff.next(), () => void this.#retryEnd(key, source))
-      return false
-    }
-  }
-
-  #retryEnd(key: string, source: RemoteTable): Promise<void> {
-    return this.#mutex.run(key, async () => {
-      if (this.#ending.has(key) && !this.#subscribers.has(key) && !this.#closed) await this.#deleteCheckpoint(source)
-    })
-  }
-
-  /** Waits a limited time for the end of an earlier subscription. */
-  async #waitForEnd(key: string): Promise<void> {
-    if (!this.#ending.has(key)) return
-    const { mesh, requestTimeout } = this.#options
-    const limit = new AbortController()
-    const cancel = mesh.timers.after(requestTimeout, () => limit.abort(this.#endError(key)))
-    await this.#mutex.run(key, () => {}, limit.signal).finally(cancel)
-  }
-
-  #endError(key: string) {
-    const { since = 0, reason } = this.#ending.get(key) ?? {}
-    const ms = this.#options.mesh.timers.elapsed() - since
-    return clusterError('host_timeout', `the end of the previous subscription (${reason})`, ms)
+    await quarantine.reconcile(source, undefined)
+    await host.deleteCheckpoint(source)
   }
 
   #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {

@@ -8,10 +8,13 @@ import type { Applier, Position } from './applier.ts'
 /** The beginning of a stream that does not exist yet, or of one without epochs. */
 export const beginning: Position = { epoch: '', sequence: 0 }
 
+/** The requests that find a position. */
+export type StartRequests = Pick<Mesh, 'streamState' | 'sequenceAt' | 'timers'>
+
 /** `since`: ms since 1970 when the subscription was made; undefined if that is not known. */
 export type StartOptions = {
   source: RemoteTable
-  mesh: Pick<Mesh, 'streamState' | 'sequenceAt' | 'timers'>
+  mesh: StartRequests
   applier: Applier
   since: number | undefined
   request: RequestOptions
@@ -65,7 +68,7 @@ async function positionUnderOldName(
   return undefined
 }
 
-async function hasStream(source: RemoteTable, mesh: StartOptions['mesh'], request: RequestOptions): Promise<boolean> {
+async function hasStream(source: RemoteTable, mesh: StartRequests, request: RequestOptions): Promise<boolean> {
   try {
     return (await mesh.streamState(source, request)) !== undefined
   } catch (error) {

@@ -49,14 +49,14 @@ export type SubscriberOptions = {
   /** Maximum number of transactions, and of bytes of their messages, in one transaction of the database. */
   maxBatch: number
   maxBatchBytes: number
-  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
-  subscribedSince?(source: RemoteTable): number | undefined
   /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
   maxApplyAttempts: number
   budget?: ReadBudget
   begun: BegunSubscriptions
   tables: LocalTables
   sourceTables: SourceTables
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
   /** The local table was dropped: the checkpoints of all its sources are void. */
   onTableDropped(): void
 }
@@ -79,10 +79,10 @@ export type SubscriptionStatus = {
   quarantined: number
   /** Why the subscription makes no progress now. */
   error?: string
-  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
-  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
   refused?: { sequence: number; id: string }
+  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
+  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
 }
 
 /** ms. */
@@ -113,7 +113,7 @@ export class Subscriber {
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, quarantine, requestTimeout, counters, events } = options
+    const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
     const gap = (from: number, to: number, reason: GapReason) => {
       counters.gaps++
@@ -127,10 +127,8 @@ export class Subscriber {
     this.#sleep = new WakeableSleep(timers)
     this.#decoder = new EntryDecoder({ source, clock, applier })
     this.#release = new QuarantineRelease({
-      source,
-      quarantine,
-      applier,
-      clock,
+      ...options,
+      timers,
       decoder: this.#decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
@@ -158,6 +156,11 @@ export class Subscriber {
 
   get source(): RemoteTable {
     return this.#options.source
+  }
+
+  /** True when everything that the source is known to have is applied. */
+  get isLive(): boolean {
+    return this.#state === 'live'
   }
 
   start(): void {
@@ -243,6 +246,11 @@ export class Subscriber {
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
+  }
+
+  /** See QuarantineRelease.releaseDue. */
+  releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    return this.#release.releaseDue(isDue)
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */

@@ -1,0 +1,36 @@
+// What the replicator needs of the other parts; each subscriber gets it too.
+
+import type { Host, RemoteTable, Transaction } from '../../host/host.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { Mesh } from '../../mesh/mesh.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
+import type { Logger } from '../../observe/logger.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import type { SourceTables } from './local-tables.ts'
+import type { Quarantine } from './quarantine.ts'
+import type { SubscriberEvents } from './subscriber.ts'
+
+export type ReplicatorOptions = {
+  mesh: Mesh
+  host: Host
+  node: string
+  clock: HybridClock
+  quarantine: Quarantine
+  events: SubscriberEvents
+  logger: Logger
+  relayEnabled: boolean
+  /** Publishes transactions of other nodes, which the host's outbox contains now. */
+  relay(transactions: Transaction[]): void
+  begun: BegunSubscriptions
+  sourceTables: SourceTables
+  /** When a subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
+  /** Starts a progress report of catching up; the returned function updates it. */
+  progress(): (done: number, total: number) => void
+  requestTimeout: number
+  maxBatch: number
+  maxBatchBytes: number
+  maxApplyAttempts: number
+  /** The memory for messages of all subscriptions; see ReadOptions. */
+  budget?: ReadBudget
+}
