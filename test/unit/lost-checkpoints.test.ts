@@ -18,7 +18,7 @@ import { both, type MemoryNode, numbered, Scene } from '../support/memory-scene.
 import { RemoteStream, source } from '../support/remote-stream.ts'
 
 const pair = async (scene: Scene) => (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
-const registersFile = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'agreements.json')
+const registersFile = (node: MemoryNode) => join(dirname(node.configFile), 'clustering', 'revisions.json')
 
 /** Rows and checkpoints are gone; the tables and the directory `clustering` are there. */
 function wipe({ host }: MemoryNode): void {
@@ -152,7 +152,7 @@ describe('the note that a subscription has begun', () => {
   it('is stored with the revisions, and ends with the subscription', async (test) => {
     const [directory, remove] = await temporaryDirectory()
     test.after(remove)
-    const file = join(directory, 'agreements.json')
+    const file = join(directory, 'revisions.json')
     const clock = { timestamp: () => '9', merge: () => {} }
     const dog = { database: 'dev', table: 'dog', publish: false, subscribe: true, removed: false, revision: '1' }
     const open = () => Registers.open(file, emptyManifest, clock, silentLogger)
