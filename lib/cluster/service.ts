@@ -4,12 +4,10 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
-import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
@@ -17,30 +15,19 @@ import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
-import { Registers } from '../peers/registers.ts'
+import type { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
-import { Quarantine } from '../replication/subscribe/quarantine.ts'
+import type { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
-import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
-import { createMesh } from './create-mesh.ts'
-import { stateDirectory } from './locks.ts'
+import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
-
-export type ServiceOptions = {
-  options: CheckedOptions
-  store: ManifestStore
-  clock: HybridClock
-  emit: Emit
-}
-
-/** Opened before the parts that use them. */
-type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -68,29 +55,10 @@ export class Service {
   /** Another process uses the name of this node and was there first. */
   readonly #standingDown: StandingDown
 
-  /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
-  static async create(serviceOptions: ServiceOptions): Promise<Service> {
-    const { options, store, clock, emit } = serviceOptions
-    emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = stateDirectory(options.configFile, store.settings)
-    const mesh = createMesh(options, store, directory)
-    const unsupported = await mesh.nameCheck?.()
-    const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
-    store.restrictNames(nameFault)
-    const quarantine = await Quarantine.open({
-      directory: join(directory, 'quarantine'),
-      maxMessages: options.maxQuarantined,
-      maxBytes: options.maxQuarantinedBytes,
-      logger: options.logger,
-    })
-    const registers = await Registers.open(
-      join(directory, 'revisions.json'),
-      store.manifest,
-      clock,
-      options.logger,
-      mesh.timers.now.bind(mesh.timers),
-    )
-    return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
+  /** Reads the stored state and builds the parts; nothing runs yet. Rejects as `openFoundation`. */
+  static async create(options: ServiceOptions): Promise<Service> {
+    options.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
+    return new Service(options, await openFoundation(options))
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
