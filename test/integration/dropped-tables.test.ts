@@ -93,7 +93,7 @@ test('a refused transaction is found in its batch and quarantined on request', a
     [1, 3],
   )
   two.host.beforeApply = undefined
-  assert.deepEqual(await two.cluster.quarantine.replay(source), { applied: [sequence], kept: [] })
+  assert.deepEqual(await two.cluster.quarantine.replay(source), { applied: [sequence], voided: [], kept: [] })
   await equal(one, two)
 })
 
