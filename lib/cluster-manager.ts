@@ -17,6 +17,7 @@
 // `cluster/service.ts` builds these parts. The manifest is the cluster configuration in the YAML file; when it changes,
 // `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
+import type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
 import { HeldEvents } from './cluster/held-events.ts'
 import { Locks } from './cluster/locks.ts'
 import { OperationRunner } from './cluster/operation-runner.ts'
@@ -202,6 +203,11 @@ export class ClusterManager extends SafeEmitter {
     return this.#service?.mesh.state
   }
 
+  /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
+  get clock(): ClockStatus {
+    return this.#service?.clockControl.status ?? { aheadMs: this.#clock.aheadMs }
+  }
+
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[] {
     return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
@@ -230,8 +236,12 @@ export class ClusterManager extends SafeEmitter {
 
   // --- transactions -------------------------------------------------------------------------------------------------------
 
-  /** Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied before. */
+  /**
+   * Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied
+   * before. Throws restamping.
+   */
   timestamp(): Timestamp {
+    if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
     return this.#clock.timestamp()
   }
 
@@ -259,6 +269,16 @@ export class ClusterManager extends SafeEmitter {
    */
   tableDropped({ database, table }: { database: string; table: string }): void {
     this.#service?.replicator.onTableDropped({ database, table })
+  }
+
+  /**
+   * After the clock of this node was ahead and is correct again: rewrites timestamps more than `maxClockDrift` in the future, of rows and
+   * of subscriptions, to the present, and brings the rows to the peers, which drop what they had quarantined. Meanwhile `timestamp`
+   * throws restamping. Writes that other nodes made to these rows before now are overwritten. Rejects restamp_unsupported,
+   * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
+   */
+  restamp(): Promise<RestampOutcome> {
+    return this.#runner.withService(({ clockControl }) => clockControl.restamp())
   }
 
   // --- operations ---------------------------------------------------------------------------------------------------------

@@ -186,6 +186,25 @@ export const errors = {
     true,
     'Close the other process, or rename one of the two nodes: lib/mesh/README.md.',
   ),
+  restamping: defineError(
+    503,
+    () => 'Timestamps are being rewritten after a wrong clock',
+    true,
+    'Commit again when cluster.restamp() has resolved.',
+  ),
+  restamp_unsupported: defineError(
+    501,
+    () => 'The database cannot rewrite timestamps: Host.restamp is missing',
+    false,
+    'Wait until the clock passes the highest timestamp: the peers then apply what they quarantined.',
+  ),
+  clock_ahead: defineError(
+    503,
+    (node: string, aheadMs: number, reason: string) =>
+      `The clock of node '${node}' is ${Math.round(aheadMs / 1_000)} s ahead: ${reason}`,
+    true,
+    'Correct the clock, then call cluster.restamp(). lib/replication/README.md has the steps.',
+  ),
   internal: defineError(
     500,
     (reason: string) => `The operation failed: ${reason}`,

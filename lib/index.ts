@@ -1,5 +1,6 @@
 // The public API of enmesh: every export of the package, except those for tests (`enmesh/testing`).
 
+export type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
 export type { OperationMethod, OperationRequest, OperationResponse } from './cluster/operation-types.ts'
 export type { ClusterOptions } from './cluster/options.ts'
 export type { QuarantineControl } from './cluster/quarantine-control.ts'
@@ -8,6 +9,7 @@ export { ClusterManager } from './cluster-manager.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type { AwaitOptions, ClusterEventSource, ListenOptions } from './events/event-source.ts'
 export type {
+  ClockReason,
   ClusterEvents,
   EventMessage,
   EventName,
@@ -27,15 +29,22 @@ export type {
   PublishedPosition,
   RemoteTable,
   RemoteTransaction,
+  Restamp,
+  RestampedRows,
+  RestampPass,
   SequenceRange,
+  StoredRow,
   TableDescription,
+  TableRow,
   Timestamp,
   Transaction,
+  VoidedRange,
+  VoidedTransactions,
   Write,
 } from './host/host.ts'
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps } from './host/hybrid-clock.ts'
-export { type Attributes, mergeRow, type RowChange, rowChanges, type StoredRow } from './host/merge-row.ts'
+export { type Attributes, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { Problem } from './manifest/config-file.ts'
 export type {

@@ -4,12 +4,10 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import { join } from 'node:path'
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
-import { tokenFault } from '../manifest/names.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
@@ -17,28 +15,19 @@ import { type Progress, ProgressReport } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
-import { Registers } from '../peers/registers.ts'
+import type { Registers } from '../peers/registers.ts'
 import { Publisher } from '../replication/publish/publisher.ts'
-import { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { type PendingChange, Replicator } from '../replication/subscribe/replicator.ts'
+import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
+import type { Quarantine } from '../replication/subscribe/quarantine.ts'
+import { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
-import { createMesh } from './create-mesh.ts'
-import { stateDirectory } from './locks.ts'
+import { ClockControl } from './clock-control.ts'
+import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
-
-export type ServiceOptions = {
-  options: CheckedOptions
-  store: ManifestStore
-  clock: HybridClock
-  emit: Emit
-}
-
-/** Opened before the parts that use them. */
-type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -51,6 +40,7 @@ export class Service {
   readonly replicator: Replicator
   readonly peers: Peers
   readonly quarantine: Quarantine
+  readonly clockControl: ClockControl
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -67,27 +57,8 @@ export class Service {
 
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
   static async create(serviceOptions: ServiceOptions): Promise<Service> {
-    const { options, store, clock, emit } = serviceOptions
-    emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    const directory = stateDirectory(options.configFile, store.settings)
-    const mesh = createMesh(options, store, directory)
-    const unsupported = await mesh.nameCheck?.()
-    const nameFault: NameCheck = (name) => tokenFault(name) ?? unsupported?.(name)
-    store.restrictNames(nameFault)
-    const quarantine = await Quarantine.open({
-      directory: join(directory, 'quarantine'),
-      maxMessages: options.maxQuarantined,
-      maxBytes: options.maxQuarantinedBytes,
-      logger: options.logger,
-    })
-    const registers = await Registers.open(
-      join(directory, 'revisions.json'),
-      store.manifest,
-      clock,
-      options.logger,
-      mesh.timers.now.bind(mesh.timers),
-    )
-    return new Service(serviceOptions, { mesh, nameFault, quarantine, registers })
+    serviceOptions.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
+    return new Service(serviceOptions, await openFoundation(serviceOptions))
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
@@ -101,6 +72,7 @@ export class Service {
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
+    this.clockControl = this.#createClockControl()
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -119,10 +91,11 @@ export class Service {
     await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
   }
 
-  /** Starts everything that `#end` ends. */
+  /** Starts everything that `#endSteps` ends. */
   async #takePart(step: (step: string, done: number) => void): Promise<void> {
     const { mesh, replicator, peers } = this
     const { settings, manifest } = this.#store
+    this.clockControl.start()
     step('servers', 1)
     await mesh.setLimits(settings.streams)
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
@@ -206,6 +179,7 @@ export class Service {
 
   #endSteps(): EndStep[] {
     return [
+      ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
@@ -235,6 +209,24 @@ export class Service {
       timeout: publishTimeout,
       requestTimeout,
       diverged: (divergence) => this.#emit('replication:diverged', divergence),
+    })
+  }
+
+  #createClockControl(): ClockControl {
+    const { host, logger } = this.#options
+    return new ClockControl({
+      node: this.#store.manifest.nodeName,
+      clock: this.#clock,
+      timers: this.mesh.timers,
+      host,
+      emit: this.#emit,
+      logger,
+      publish: (transactions) => this.publisher.relay(transactions),
+      restampRevisions: (limit) => {
+        const nodes = this.#registers.restamp(limit)
+        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
+        return nodes.length
+      },
     })
   }
 
@@ -296,6 +288,7 @@ export class Service {
       store: this.#store,
       registers: this.#registers,
       clock: this.#clock,
+      checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
       tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
@@ -334,7 +327,11 @@ export class Service {
   #peerListener(): PeerListener {
     return {
       up: (node) => findNode(this.#store.manifest, node) && this.#reports.up(node),
-      down: (node) => findNode(this.#store.manifest, node) && this.#reports.down(node, 'no heartbeat'),
+      down: (node) => {
+        this.clockControl.onPeerDown(node)
+        if (findNode(this.#store.manifest, node)) this.#reports.down(node, 'no heartbeat')
+      },
+      time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)

@@ -5,6 +5,7 @@ import type { Manifest } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
+import type { ClockStatus } from './clock-control.ts'
 
 /**
  * `opening`: `open` has not resolved yet; `superseded`: open, but another process used the name of this node first, so this one takes no
@@ -20,6 +21,8 @@ export interface ClusterView {
   readonly events: ClusterEventSource
   /** Undefined while clustering is disabled. */
   readonly meshState: MeshState | undefined
+  /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
+  readonly clock: ClockStatus
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[]
   /** One entry per remote table. */
@@ -38,6 +41,9 @@ export function viewOf(manager: ClusterView): ClusterView {
     },
     get meshState() {
       return manager.meshState
+    },
+    get clock() {
+      return manager.clock
     },
     events: manager.events,
     peers: () => manager.peers(),

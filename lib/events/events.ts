@@ -11,6 +11,9 @@ import type { Progress } from '../observe/progress.ts'
 export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
+/** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
+export type ClockReason = 'wall-clock' | 'timestamps'
+
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
@@ -60,6 +63,10 @@ export type ClusterEvents = {
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   /** A negotiation created a local table, as `node` describes it. */
   'table:created': [{ database: string; table: string; node: string }]
+  /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
+  'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
+  /** The clock is no longer ahead. */
+  'clock:ok': [{ node: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
   'host:slow': [SlowHostCall]
   'mesh:state': [{ state: MeshState; reason?: string }]
@@ -94,6 +101,8 @@ const eventNameSet: Record<EventName, true> = {
   'replication:stalled': true,
   'replication:quarantined': true,
   'table:created': true,
+  'clock:ahead': true,
+  'clock:ok': true,
   'host:slow': true,
   'mesh:state': true,
   progress: true,

@@ -58,7 +58,15 @@ export type Transaction = {
   trace?: TraceContext
   /** Only on relayed transactions (`Batch.relay`). The outbox stores it unchanged. */
   origin?: Origin
+  /**
+   * Only on transactions of a restamp. `apply` passes it to `mergeRow`: stored timestamps in the range are lower than any other. The
+   * outbox stores it unchanged.
+   */
+  voids?: VoidedRange
 }
+
+/** The timestamps of `node` from `from` to `to`, inclusive: it issued them while its clock was wrong, and withdrew them. */
+export type VoidedRange = { node: string; from: Timestamp; to: Timestamp }
 
 /** A remote stream: the transactions of one table that one remote node committed. */
 export type RemoteTable = { node: string; database: string; table: string }
@@ -90,7 +98,15 @@ export type Checkpoint = {
   quarantined?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
+  /** Voided timestamps that this source named, oldest first. */
+  voided?: VoidedTransactions[]
 }
+
+/**
+ * Transactions of one table that their origin withdrew: those with a timestamp in the range, and a position before `first` in
+ * `epoch`, or any position in one of `olderEpochs`. `last` is the last transaction that named the range.
+ */
+export type VoidedTransactions = VoidedRange & { epoch: string; first: number; last: number; olderEpochs: string[] }
 
 /** Remote transactions to apply in ONE transaction of the database, together with `checkpoint` and `relay`. */
 export type Batch = {
@@ -113,6 +129,43 @@ export type PublishConfirmation = {
 }
 
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
+
+/** A row as `mergeRow` computes it and a host stores it. Without `record` it is a tombstone. */
+export type StoredRow = {
+  /** Timestamp of the newest put or delete; '' if only updates have arrived. */
+  timestamp: Timestamp
+  /** The visible record. */
+  record?: Record<string, unknown>
+  /** Attributes set by updates newer than `timestamp`, each with the timestamp of its update. */
+  updated?: Record<string, Timestamp>
+}
+
+/** A row of the database, tombstones included. */
+export type TableRow = { database: string; table: string; primaryKey: string; key: PrimaryKey; row: StoredRow }
+
+/** What `Host.restamp` commits in one transaction. */
+export type RestampedRows = {
+  /** Rows that changed: each replaces the stored one. */
+  rows: TableRow[]
+  /** To be appended to the outbox, in this order. A host without an outbox ignores them. */
+  transactions: Transaction[]
+  /** The new value of `Host.lastTimestamp`; lower than the present one. */
+  lastTimestamp: Timestamp
+}
+
+/** The argument of `Host.restamp`. */
+export interface Restamp {
+  /** ms since 1970: later timestamps are rewritten. */
+  readonly limit: number
+  /** Begins a pass over all rows. A host that repeats its database transaction begins another pass. */
+  begin(): RestampPass
+}
+
+export interface RestampPass {
+  /** Called for every row of every table, tombstones included. Rows at or below the limit are not kept in memory. */
+  add(row: TableRow): void
+  finish(): RestampedRows
+}
 
 /**
  * The last argument of every method but `info`. The signal aborts when the result is no longer needed: `hostTimeout` has
@@ -179,6 +232,13 @@ export interface Host {
    * operator removes them.
    */
   confirmPublished?(confirmation: PublishConfirmation, options?: HostCallOptions): Promise<void>
+  /**
+   * Rewrites timestamps of the future, in ONE transaction of the database: calls `restamp.begin()`, passes every row of every table to
+   * `add`, calls `finish`, and stores what that returns: the rows, the transactions at the end of the outbox, and the last
+   * timestamp. Local commits that took a timestamp before must be visible to it or fail. Idempotent. Without this method
+   * `cluster.restamp()` rejects restamp_unsupported.
+   */
+  restamp?(restamp: Restamp, options?: HostCallOptions): Promise<void>
   /** The position that `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string, options?: HostCallOptions): Promise<PublishedPosition | undefined>
 }

@@ -1,5 +1,6 @@
 // The hybrid logical clock: its timestamps order transactions across nodes, are close to wall time, and never decrease.
 
+import { systemTimers } from '../util/timers.ts'
 import type { Timestamp } from './host.ts'
 
 const MAX_COUNTER = 0xffffff
@@ -36,9 +37,11 @@ export class HybridClock {
   readonly #now: () => number
   #time = 0
   #counter = 0
+  /** The highest timestamp that `merge` accepted. */
+  #merged: Timestamp = ''
 
   /** `maxDrift`: ms by which an accepted timestamp may be ahead of the local clock. */
-  constructor(node: string, maxDrift: number, now: () => number = Date.now) {
+  constructor(node: string, maxDrift: number, now: () => number = systemTimers.now) {
     this.#node = node
     this.#maxDrift = maxDrift
     this.#now = now
@@ -67,8 +70,42 @@ export class HybridClock {
   /** Advances the clock to this timestamp if `accepts` returns true, and returns that result. */
   merge(timestamp: Timestamp): boolean {
     const accepted = this.accepts(timestamp)
-    if (accepted) this.#advanceTo(timestamp)
+    if (accepted) {
+      this.#advanceTo(timestamp)
+      if (timestamp > this.#merged) this.#merged = timestamp
+    }
     return accepted
+  }
+
+  /** ms by which the last timestamp is ahead of wall time; 0 when it is not. */
+  get aheadMs(): number {
+    return Math.max(0, this.#time - this.#now())
+  }
+
+  get maxDrift(): number {
+    return this.#maxDrift
+  }
+
+  /** The highest timestamp that was issued so far, or a higher one. */
+  get last(): Timestamp {
+    return makeTimestamp(this.#time, this.#counter, this.#node)
+  }
+
+  /** Another clock of this node at wall time, above every timestamp of a peer that this clock has merged and still accepts. */
+  atWallTime(): HybridClock {
+    const clock = new HybridClock(this.#node, this.#maxDrift, this.#now)
+    clock.merge(this.#merged)
+    return clock
+  }
+
+  /** Continues after the last timestamp of `clock`, which may be lower than the last one of this clock. */
+  continueFrom(clock: HybridClock): void {
+    const merged = this.#merged
+    this.#time = clock.#time
+    this.#counter = clock.#counter
+    this.#merged = clock.#merged
+    // Timestamps that were merged since `clock` was created.
+    this.merge(merged)
   }
 
   /** As `merge`, for the last timestamp of the local database, which is accepted however far ahead it is. */

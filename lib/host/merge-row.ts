@@ -1,7 +1,9 @@
 // Last writer wins, as pure functions: the next state of a row when a write arrives, in any order of arrival. Hosts may use
 // them; the module itself does not.
 
-import type { PrimaryKey, Timestamp, Write } from './host.ts'
+import type { PrimaryKey, StoredRow, Timestamp, VoidedRange, Write } from './host.ts'
+
+export type { StoredRow } from './host.ts'
 
 export type Attributes = Record<string, unknown>
 
@@ -11,16 +13,6 @@ export type RowChange =
   | { operation: 'update'; timestamp: Timestamp; record: Attributes }
   | { operation: 'delete'; timestamp: Timestamp }
 
-/** A row as a host stores it. Without `record` it is a tombstone. */
-export type StoredRow = {
-  /** Timestamp of the newest put or delete; '' if only updates have arrived. */
-  timestamp: Timestamp
-  /** The visible record. */
-  record?: Attributes
-  /** Attributes set by updates newer than `timestamp`, each with the timestamp of its update. */
-  updated?: Record<string, Timestamp>
-}
-
 /**
  * The row after `change`. The result does not depend on the order of arrival: it is the record that the same writes
  * produce in the order of their timestamps, which is the newest put or delete, and every newer update on top of it, attribute by
@@ -28,10 +20,26 @@ export type StoredRow = {
  *
  * Writes with equal timestamps belong to one transaction and arrive in order: the later call wins. This also makes it
  * harmless to apply a transaction twice. Returns `row` itself if `change` has no effect.
+ *
+ * `voids` comes from the transaction: stored timestamps in that range are lower than any other.
  */
-export function mergeRow(row: StoredRow | undefined, change: RowChange): StoredRow {
+export function mergeRow(stored: StoredRow | undefined, change: RowChange, voids?: VoidedRange): StoredRow {
+  const row = stored && voids ? lowerRow(stored, (timestamp) => isVoided(voids, timestamp)) : stored
   if (row && change.timestamp < row.timestamp) return row
   return change.operation === 'update' ? applyUpdate(row ?? { timestamp: '' }, change) : applyWholeRow(row, change)
+}
+
+/** The row with every voided timestamp as low as possible; `row` itself if it has none. */
+export function lowerRow(row: StoredRow, isVoid: (timestamp: Timestamp) => boolean): StoredRow {
+  const updated = Object.entries(row.updated ?? {})
+  const kept = updated.filter(([, timestamp]) => !isVoid(timestamp))
+  const isRowVoid = row.timestamp !== '' && isVoid(row.timestamp)
+  if (!isRowVoid && kept.length === updated.length) return row
+  return {
+    timestamp: isRowVoid ? '' : row.timestamp,
+    ...(row.record && { record: row.record }),
+    ...(kept.length > 0 && { updated: Object.fromEntries(kept) }),
+  }
 }
 
 function applyWholeRow(row: StoredRow | undefined, change: Exclude<RowChange, { operation: 'update' }>): StoredRow {
@@ -71,3 +79,13 @@ export function rowChanges(
     change: { operation, timestamp, record },
   }))
 }
+
+/** Length of `019a1b2c3d4e-000000-`, which the node's name follows. */
+const NODE_OFFSET = 20
+
+/** True for a timestamp that this node issued. */
+export const isIssuedBy = (node: string, timestamp: Timestamp): boolean => timestamp.slice(NODE_OFFSET) === node
+
+/** True for a timestamp that `range.node` withdrew. */
+export const isVoided = (range: VoidedRange, timestamp: Timestamp): boolean =>
+  timestamp >= range.from && timestamp <= range.to && isIssuedBy(range.node, timestamp)

@@ -27,6 +27,7 @@ const tableLane = ({ database, table }: { database: string; table: string }): La
 const positionsLane: Lane = { key: 'positions', maxOverdue: 1 }
 /** Only one iteration is open at a time. */
 const outboxLane: Lane = { key: 'outbox', maxOverdue: 1 }
+const restampLane: Lane = { key: 'restamp', maxOverdue: 1 }
 const laneOf = (method: HostCall['method']): Lane => ({ key: method, maxOverdue: MAX_OVERDUE_CALLS })
 
 /** Calls reject as the host does, and with host_timeout, aborted (by the caller's signal) and closed. */
@@ -78,6 +79,9 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
       ofTable('deleteCheckpoint', source, (each) => host.deleteCheckpoint(source, each), caller),
     beginClose: () => calls.beginClose(),
   }
+  if (host.restamp)
+    watched.restamp = (restamp, caller) =>
+      calls.run({ method: 'restamp' }, restampLane, (each) => host.restamp!(restamp, each), caller?.signal)
   return Object.assign(watched, watchedOutbox(host, calls))
 }
 

@@ -43,6 +43,8 @@ export type NegotiationOptions = {
   agreements: Agreements
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
+  /** Throws clock_ahead. */
+  checkClock(): void
   /** Starts a comparison, which brings the remote node what it missed. */
   compare(node: string): Promise<void>
   progress(node: string, step: 'streams' | 'agreement'): Progress
@@ -60,7 +62,7 @@ export class Negotiation {
 
   /**
    * Describes the tables, creates streams, requests the mirror image, stores the starts, commits. Rejects node_not_listening,
-   * node_timeout, peer_rejected, mesh_unavailable; nothing has changed on this side then. Commits nothing when all are skipped.
+   * node_timeout, peer_rejected, mesh_unavailable, clock_ahead; nothing has changed on this side then. Commits nothing when all are skipped.
    */
   async subscribe(
     node: string,
@@ -92,8 +94,9 @@ export class Negotiation {
     return { agreed, skipped }
   }
 
-  /** Rejects before the remote node receives a request, when the configuration file is invalid. */
+  /** Rejects before the remote node receives a request, when the configuration file is invalid or the clock is ahead. */
   async #checkWritable(): Promise<void> {
+    this.#options.checkClock()
     await this.#options.store.commit((current) => current, 'api')
   }
 

@@ -31,6 +31,8 @@ export type NegotiatorOptions = {
   store: Pick<ManifestStore, 'manifest' | 'commit'>
   registers: Registers
   clock: Pick<HybridClock, 'timestamp' | 'merge'>
+  /** Throws clock_ahead while the revisions that this node issues are too far in the future. */
+  checkClock(): void
   /** Why a node, database or table of that name cannot take part in the cluster. */
   nameFault: NameCheck
   logger: Logger
@@ -124,7 +126,11 @@ export class Negotiator {
     if (fault) throw new Error(`'node_name' invalid, ${fault}`)
     if (node === self) throw clusterError('peer_rejected', self, 'there are two nodes of this name')
     if (!this.#takeover.observe(revision))
-      throw new Error('the revision of the request lies too far in the future: compare the clocks of both nodes')
+      throw new Error(
+        `the revision of the request lies too far in the future: correct the clock of the node that is wrong; if it was '${node}', call cluster.restamp() there`,
+      )
+    // Its own revisions of the future would win over the request.
+    if (operation !== 'compare_node') this.#options.checkClock()
     // HarperDB's own texts.
     switch (operation) {
       case 'compare_node':

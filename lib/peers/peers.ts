@@ -47,6 +47,8 @@ export interface PeerListener {
   /** The other process with the local name is still there, and older: this one must stop. */
   superseded(): void
   streams(node: string, positions: TablePosition[]): void
+  /** `time`: wall time of the node, in ms since 1970. */
+  time(node: string, time: number): void
 }
 
 export type PeersOptions = {
@@ -271,7 +273,8 @@ export class Peers {
         ({ database, table, epoch, sequence }) =>
           [database, table, epoch, sequence] as [string, string, string, number],
       )
-      mesh.announce(encode({ node, instance: this.instance, started: this.#started, session: mesh.session, streams }))
+      const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
+      mesh.announce(encode({ node, instance, started, time, session: mesh.session, streams }))
     } catch (error) {
       logger.debug({ reason: reasonOf(error) }, 'heartbeat not sent')
     }
@@ -289,7 +292,7 @@ export class Peers {
   #onHeartbeat(data: Uint8Array): void {
     const heartbeat = decodeHeartbeat(data)
     if (!heartbeat) return
-    const { node, instance, session, started = 0, relayed = false, streams } = heartbeat
+    const { node, instance, session, started = 0, time, relayed = false, streams } = heartbeat
     const { listener } = this.#options
     if (node === this.#options.node) return this.#onDuplicateHeartbeat(heartbeat)
     if (relayed) return
@@ -317,6 +320,7 @@ export class Peers {
     }
     const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
     listener.streams(node, positions)
+    if (time !== undefined) listener.time(node, time)
   }
 
   /** At a bounded rate, because everyone who has the credentials can name a new session in each heartbeat. */

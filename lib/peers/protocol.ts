@@ -90,6 +90,8 @@ const HeartbeatType = Type.Object({
   instance: NameType,
   /** When the process started, in ms since 1970. */
   started: Type.Optional(Type.Number()),
+  /** Wall time of the node, in ms since 1970. */
+  time: Type.Optional(Type.Number({ minimum: 0 })),
   /** Relayed by a third node to a process with the same name that does not receive the original. */
   relayed: Type.Optional(Type.Boolean()),
   /** Session of the server that holds the node's streams. */

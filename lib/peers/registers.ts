@@ -7,6 +7,7 @@ import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../errors.ts'
 import type { Timestamp } from '../host/host.ts'
+import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import {
@@ -23,8 +24,8 @@ import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 
-/** Each timestamp is higher than every revision merged before. */
-type RevisionClock = { timestamp(): Timestamp; merge(revision: Timestamp): void }
+/** Each timestamp is higher than every revision resumed before. */
+type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void }
 
 /**
  * `removed`: the subscription was removed at that revision. The revision '' is lower than any other. `publishSince` and
@@ -155,8 +156,8 @@ export class Registers {
   ): Promise<Registers> {
     const registers = new Registers(path, manifest.nodeName, clock, logger, timeNow)
     const wasRead = await registers.#read()
-    // Peers whose clocks are ahead may have set some revisions: local changes must get higher ones.
-    for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.merge(revision)
+    // A wrong clock may have set some revisions: local changes must get higher ones.
+    for (const node of registers.nodes()) for (const { revision } of registers.forNode(node)) clock.resume(revision)
     const now = clock.timestamp()
     const changed = registers.#sync(manifest, () => (wasRead ? now : ''))
     if (wasRead) registers.#changedWhileDown = changed
@@ -235,6 +236,17 @@ export class Registers {
     if (register.removed || !register.subscribe)
       this.begun.delete({ node, database: register.database, table: register.table })
     this.#save()
+  }
+
+  /** Gives revisions later than `limit`, in ms since 1970, a new one. Returns the nodes with changed registers, each as often as it has some. */
+  restamp(limit: number): string[] {
+    const later = this.nodes().flatMap((node) =>
+      this.forNode(node)
+        .filter(({ revision }) => wallTimeOf(revision) > limit)
+        .map((register) => ({ node, register })),
+    )
+    for (const { node, register } of later) this.set(node, { ...register, revision: this.#clock.timestamp() })
+    return later.map(({ node }) => node)
   }
 
   /** Records the subscriptions that differ from the last synced manifest. Returns those that changed. */

@@ -58,6 +58,7 @@ const MAX_RELAYS = 64
 const oneLine = (maxLength: number) => `^[^\\r\\n]{1,${maxLength}}$`
 const NodeType = Type.String({ pattern: '^[^\\s,]{1,255}$' })
 const RelayedByType = Type.Array(NodeType, { maxItems: MAX_RELAYS })
+const TimestampType = Type.String({ pattern: '^[0-9a-f]{12}-[0-9a-f]{6}-[^\\s]{0,255}$' })
 const EnvelopeType = Type.Object({
   __origin: Type.Object({
     timestamp: Type.Number(),
@@ -70,6 +71,7 @@ const EnvelopeType = Type.Object({
   id: Type.Optional(Type.String({ pattern: oneLine(MAX_ID_LENGTH) })),
   timestamp: Type.Optional(Type.String()),
   more: Type.Optional(Type.Array(Type.Object({}))),
+  voids: Type.Optional(Type.Object({ node: NodeType, from: TimestampType, to: TimestampType })),
 })
 const writeValidator = Compile(WriteType)
 const envelopeValidator = Compile(EnvelopeType)
@@ -99,7 +101,7 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
 
 /** Encodes one table's part of a transaction. `node`: the local node, which is the origin unless the transaction has one. */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
-  const { id, timestamp, user = null, origin } = transaction
+  const { id, timestamp, user = null, origin, voids } = transaction
   const runs = joinRuns(writes)
   const message: Record<string, unknown> = toWire(runs[0]!)
   if (runs.length > 1) message.next = runs.slice(1, 1 + MAX_CHAIN).reduceRight<WireWrite | undefined>(chain, undefined)
@@ -116,6 +118,7 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
     : { timestamp: time, user, node_name: node }
   message.id = id
   message.timestamp = timestamp
+  if (voids) message.voids = voids
   if (runs.length > 1 + MAX_CHAIN) message.more = runs.slice(1 + MAX_CHAIN).map(toWire)
   return packr.pack(message)
 }
@@ -187,6 +190,9 @@ export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
     sequence: entry.sequence,
   }
   if (user) transaction.user = user
+  const { voids } = message
+  // A node voids its own timestamps only.
+  if (voids && voids.node === node_name) transaction.voids = { node: voids.node, from: voids.from, to: voids.to }
   const trace = entry.headers.traceparent === undefined ? undefined : traceContext(entry.headers)
   if (trace) transaction.trace = trace
   return transaction

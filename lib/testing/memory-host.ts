@@ -9,6 +9,7 @@ import type {
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
+  Restamp,
   TableDescription,
   Timestamp,
   Transaction,
@@ -32,6 +33,12 @@ export type ClusterHandle = {
 
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+
+/** The primary key in a key of `rows`. */
+function toKey(text: string): PrimaryKey {
+  const [key] = JSON.parse(text) as [string | number]
+  return typeof key === 'string' && /^-?\d+n$/.test(key) ? BigInt(key.slice(0, -1)) : key
+}
 
 /**
  * It outlives its manager: attached to the next manager it is the same database after a restart. It copies the values that it receives
@@ -109,7 +116,7 @@ export class MemoryHost implements Host {
   /** Commits locally without publishing, with the caller's id and timestamp. */
   commitAs(transaction: Transaction): void {
     for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
-    for (const write of transaction.writes) this.#write(transaction.timestamp, write)
+    for (const write of transaction.writes) this.#write(transaction, write)
     if (this.#hasOutbox) this.outbox.push(transaction)
   }
 
@@ -149,9 +156,9 @@ export class MemoryHost implements Host {
     const { source, transactions, checkpoint, relay = [] } = batch
     // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
-    for (const { id, timestamp, writes } of transactions) {
-      this.applied.push(id)
-      for (const write of writes) this.#write(timestamp, write)
+    for (const transaction of transactions) {
+      this.applied.push(transaction.id)
+      for (const write of transaction.writes) this.#write(transaction, write)
     }
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
     if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
@@ -183,6 +190,17 @@ export class MemoryHost implements Host {
     return this.publishedPositions.get(keyOf(database, table))
   }
 
+  async restamp(restamp: Restamp): Promise<void> {
+    const pass = restamp.begin()
+    for (const { database, table, primaryKey } of this.tables.values())
+      for (const [name, row] of this.rows.get(keyOf(database, table)) ?? [])
+        pass.add({ database, table, primaryKey, key: (row.record?.[primaryKey] as PrimaryKey) ?? toKey(name), row })
+    const { rows, transactions, lastTimestamp } = pass.finish()
+    for (const { database, table, key, row } of rows) this.rows.get(keyOf(database, table))!.set(keyOf(key), row)
+    if (this.#hasOutbox) this.outbox.push(...structuredClone(transactions))
+    this.#highest = lastTimestamp
+  }
+
   /** Throws when the table does not exist. */
   #tableOf({ database, table }: Write): TableDescription {
     const found = this.tables.get(keyOf(database, table))
@@ -190,7 +208,7 @@ export class MemoryHost implements Host {
     return found
   }
 
-  #write(timestamp: Timestamp, write: Write): void {
+  #write({ timestamp, voids }: Transaction, write: Write): void {
     const { database, table, primaryKey, attributes } = this.#tableOf(write)
     if (timestamp > this.#highest) this.#highest = timestamp
     const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, StoredRow>()
@@ -198,7 +216,7 @@ export class MemoryHost implements Host {
     for (const record of write.operation === 'delete' ? [] : write.records)
       for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
     for (const { key, change } of rowChanges(write, timestamp, primaryKey))
-      rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change))
+      rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change, voids))
   }
 }
 

@@ -168,7 +168,7 @@ export async function startCluster<H extends Host = MemoryHost>(
       ...managerOptions(name),
       configFile,
       host,
-      ...(network ? { mesh: network.mesh() } : {}),
+      ...(network ? { mesh: network.mesh(name) } : {}),
     })
   const started: ClusterNode<H>[] = []
   const cluster = new TestingCluster(started, directory)

@@ -8,6 +8,7 @@ import type {
   PublishedPosition,
   RemoteTable,
   RemoteTransaction,
+  Restamp,
   TableDescription,
   Timestamp,
   Transaction,
@@ -90,6 +91,18 @@ export class Database {
       }
       for (const transaction of relay) this.outbox.add(transaction)
       this.#storage.state.put(checkpointKey(source), checkpoint)
+    })
+  }
+
+  /** Rewrites timestamps of the future after a wrong clock: rows, outbox and highest timestamp, all or nothing. */
+  restamp(restamp: Restamp): Promise<void> {
+    return this.#storage.transaction(() => {
+      const pass = restamp.begin()
+      for (const table of this.#tables.list()) for (const row of this.#rows.stored(table)) pass.add(row)
+      const { rows, transactions, lastTimestamp } = pass.finish()
+      for (const row of rows) this.#rows.replace(row)
+      for (const transaction of transactions) this.outbox.add(transaction)
+      this.#storage.state.put('timestamp', lastTimestamp)
     })
   }
 
@@ -186,11 +199,12 @@ export class Database {
       if (key[0] === 'checkpoint' && key[2] === database && key[3] === table) this.#storage.state.remove(key)
   }
 
-  #applyWrites({ timestamp, writes }: RemoteTransaction): void {
+  #applyWrites({ timestamp, writes, voids }: RemoteTransaction): void {
     for (const write of writes) {
       const editor = this.#rows.editor(write.database, write.table)
       // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
-      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) editor.merge(key, change)
+      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey))
+        editor.merge(key, change, voids)
       editor.finish()
     }
   }

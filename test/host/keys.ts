@@ -1,5 +1,6 @@
 // Row keys: database, table and primary key as one LMDB key, in the order of the primary keys.
 
+import type { PrimaryKey } from '../../lib/host/host.ts'
 import { badRequest } from './errors.ts'
 
 /** LMDB's limit for keys with pages of 4 KiB. */
@@ -26,6 +27,17 @@ export function rowKey(database: string, table: string, key: unknown): Buffer {
     )
   }
   return bytes
+}
+
+/** The primary key in the bytes of `rowKey`, after a prefix of this length. */
+export function keyFromRow(bytes: Buffer, prefixLength: number): PrimaryKey {
+  const type = bytes[prefixLength]
+  const rest = Buffer.from(bytes.subarray(prefixLength + 1))
+  if (type === STRING) return rest.toString()
+  if (rest.length > 8) return BigInt(rest.subarray(8).toString())
+  if (rest[0]! & 0x80) rest[0]! &= 0x7f
+  else for (let i = 0; i < 8; i++) rest[i] = ~rest[i]!
+  return rest.readDoubleBE()
 }
 
 function keyBytes(key: unknown): Buffer {

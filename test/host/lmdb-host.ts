@@ -7,6 +7,7 @@ import type {
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
+  Restamp,
   TableDescription,
   Timestamp,
   Transaction,
@@ -47,6 +48,10 @@ export class LmdbHost implements Host {
 
   apply(batch: Batch): Promise<void> {
     return this.#database.apply(batch)
+  }
+
+  restamp(restamp: Restamp): Promise<void> {
+    return this.#database.restamp(restamp)
   }
 
   async loadCheckpoint(source: RemoteTable): Promise<Checkpoint | undefined> {

@@ -1,10 +1,11 @@
 // Read access to the rows of all tables.
 
+import type { TableRow } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
-import { rowKey, tableRange } from './keys.ts'
+import { keyFromRow, rowKey, tableRange } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { TableEditor } from './table-editor.ts'
-import type { Tables } from './tables.ts'
+import type { Table, Tables } from './tables.ts'
 
 export class Rows {
   readonly #storage: Storage
@@ -23,6 +24,18 @@ export class Rows {
   *scan(database: string, table: string): Generator<Attributes> {
     for (const { value } of this.#storage.rows.getRange(tableRange(database, table)))
       if (value.record) yield value.record
+  }
+
+  /** All rows with their timestamps, tombstones included. */
+  *stored({ database, table, primaryKey }: Table): Generator<TableRow> {
+    const range = tableRange(database, table)
+    for (const { key: stored, value: row } of this.#storage.rows.getRange(range))
+      yield { database, table, primaryKey, key: keyFromRow(stored, range.start.length), row }
+  }
+
+  /** Replaces a stored row by one with the same record. Must run inside a storage transaction. */
+  replace({ database, table, key, row }: TableRow): void {
+    this.#storage.rows.put(rowKey(database, table, key), row)
   }
 
   /** To change rows of one table inside a storage transaction. `finish` stores the table's new count and attributes. */

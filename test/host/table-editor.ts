@@ -1,5 +1,6 @@
 // Changes rows of one table inside a write transaction: merges changes, and updates the table's count and attributes.
 
+import type { VoidedRange } from '../../lib/host/host.ts'
 import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
 import { rowKey } from './keys.ts'
 import type { Storage } from './storage.ts'
@@ -22,11 +23,11 @@ export class TableEditor {
     return this.#read(this.#key(key))?.record !== undefined
   }
 
-  merge(key: unknown, change: RowChange): void {
+  merge(key: unknown, change: RowChange, voids?: VoidedRange): void {
     const storedKey = this.#key(key)
     if (change.operation !== 'delete') this.#addAttributes(change.record)
     const before = this.#read(storedKey)
-    const after = mergeRow(before, change)
+    const after = mergeRow(before, change, voids)
     if (after === before) return
     this.#storage.rows.put(storedKey, after)
     this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)

@@ -46,8 +46,8 @@ class SceneNetwork extends MemoryNetwork {
   next: Mesh | undefined
   last!: Mesh
 
-  override mesh(): MemoryMesh {
-    this.last = this.next ?? super.mesh()
+  override mesh(node?: string): MemoryMesh {
+    this.last = this.next ?? super.mesh(node)
     this.next = undefined
     return this.last as MemoryMesh
   }

@@ -120,6 +120,27 @@ describe('a table that was dropped', { concurrency: true, timeout: 60_000 }, () 
     await assertReadAgain(scene, node1, node2)
   })
 
+  it('and created again while a batch fails after its commit loses nothing', async (test) => {
+    const { scene, node1, node2 } = await pair(test)
+    let fail = () => {}
+    const { apply } = node2.host
+    node2.host.apply = async (batch) => {
+      if (batch.transactions.length === 0) return apply.call(node2.host, batch)
+      await new Promise<void>((resolve) => {
+        fail = resolve
+      })
+      await apply.call(node2.host, batch)
+      throw new Error('the connection broke')
+    }
+    await node1.write(['c'])
+    await eventually('the batch is read', () => node2.of(node1).lastSequence === 3)
+    node2.host.dropTable('dev', 'dog')
+    await node2.host.createTable(description)
+    node2.host.apply = apply
+    fail()
+    await assertReadAgain(scene, node1, node2)
+  })
+
   it('ends its stall with its subscription', async (test) => {
     const { node1, node2 } = await pair(test)
     node2.host.dropTable('dev', 'dog')

@@ -179,6 +179,24 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     network.crash('node1')
     return node1.write(['late'])
   },
+  async restamping(test) {
+    const { cluster, host } = await alone(test)
+    host.restamp = () => never
+    cluster.restamp().catch(() => {})
+    return host.write('meanwhile', insert('dog', { id: 1 }))
+  },
+  async restamp_unsupported(test) {
+    const host = Object.assign(new MemoryHost([['dev', 'dog']]), { restamp: undefined }) as never
+    const { cluster } = await alone(test, { host })
+    return cluster.restamp()
+  },
+  async clock_ahead(test) {
+    const { network, node1 } = await pair(test)
+    network.skew('node1', 86_400_000)
+    node1.cluster.timestamp()
+    network.skew('node1', 0)
+    return node1.cluster.addNode(withNode2)
+  },
   async not_in_outbox(test) {
     const { cluster } = await alone(test)
     return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })

@@ -153,7 +153,7 @@ describe('the note that a subscription has begun', () => {
     const [directory, remove] = await temporaryDirectory()
     test.after(remove)
     const file = join(directory, 'revisions.json')
-    const clock = { timestamp: () => '9', merge: () => {} }
+    const clock = { timestamp: () => '9', resume: () => {} }
     const dog = { database: 'dev', table: 'dog', publish: false, subscribe: true, removed: false, revision: '1' }
     const open = () => Registers.open(file, emptyManifest, clock, silentLogger)
     let registers = await open()

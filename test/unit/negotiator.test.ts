@@ -48,6 +48,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,
     clock: { timestamp: () => '1', merge: () => true },
+    checkClock: () => {},
     store: {
       get manifest() {
         return manifest

@@ -48,6 +48,7 @@ describe('the view', () => {
     assert.equal(view.state, 'open')
     assert.equal(view.manifest, one.cluster.manifest)
     assert.deepEqual(Object.keys(view).sort(), [
+      'clock',
       'events',
       'manifest',
       'meshState',

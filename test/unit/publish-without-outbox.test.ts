@@ -61,7 +61,7 @@ const turns = async () => {
 
 describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, () => {
   it('refuses at once what is beyond the limits, and sends what it accepted when the leaf is back', async (test) => {
-    const { leaf, publisher } = await start(test)
+    const { leaf, publisher } = await start(test, { timeout: 2_000 })
     leaf.network.crash(node)
     const accepted = ['a', 'b', 'c'].map((id) => publisher.publish(transaction(id)))
     const refused = ['d', 'e'].map((id) => publisher.publish(transaction(id)))
@@ -77,7 +77,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('is bounded in bytes', async (test) => {
-    const { leaf, publisher } = await start(test, { maxInFlight: 1_000, maxInFlightBytes: 2_500 })
+    const { leaf, publisher } = await start(test, { maxInFlight: 1_000, maxInFlightBytes: 2_500, timeout: 10_000 })
     leaf.held = true
     const text = 'x'.repeat(1_000)
     const all = Array.from({ length: 100 }, (_, index) => publisher.publish(transaction(`${index}`, { text })))
@@ -96,7 +96,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('of a transaction that timed out sends it once, before and after it was stored', async (test) => {
-    const { leaf, publisher } = await start(test)
+    const { leaf, publisher } = await start(test, { timeout: 2_000 })
     leaf.held = true
     const again = transaction('again')
     assert.deepEqual(await outcomes([publisher.publish(again)]), ['publish_timeout, mayStillBeSent: true'])
@@ -110,7 +110,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('keeps the order of the calls, and those of relayed transactions', async (test) => {
-    const { leaf, publisher } = await start(test, { maxInFlight: 100 })
+    const { leaf, publisher } = await start(test, { maxInFlight: 100, timeout: 10_000 })
     const all = [publisher.publish(transaction('a'))]
     publisher.relay([transaction('relayed'), transaction('relayed too')])
     all.push(publisher.publish(transaction('b')))
@@ -119,7 +119,7 @@ describe('publish without an outbox', { concurrency: true, timeout: 30_000 }, ()
   })
 
   it('rejects a transaction that can never be sent each time, and keeps nothing of it', async (test) => {
-    const { publisher } = await start(test)
+    const { publisher } = await start(test, { timeout: 10_000 })
     const bad = transaction('line\nbreak')
     await assert.rejects(publisher.publish(bad), { code: 'invalid_request' })
     await eventually('nothing is in flight', () => publisher.metrics().inFlight === 0)
@@ -153,15 +153,31 @@ describe('publish with an outbox', { concurrency: true, timeout: 30_000 }, () =>
     assert.deepEqual(await outcomes(all.map((each) => publisher.publish(each))), Array(3).fill('stored'))
   })
 
+  it('publishes what is in the outbox, even if its id is that of a confirmed transaction', async (test) => {
+    const { leaf, host, publisher } = await startWithOutbox(test)
+    const cat = { database: 'dev', table: 'cat' }
+    for (const [id, table] of [
+      ['again', 'dog'],
+      ['other', 'dog'],
+      ['again', 'cat'],
+    ] as const) {
+      const each = { ...transaction(id), writes: [insert(table, { id })] }
+      host.outbox.push(each)
+      await publisher.publish(each)
+      await eventually('it is confirmed', () => host.outbox.length === 0)
+    }
+    assert.deepEqual([await leaf.ids(dog), await leaf.ids(cat)], [['again', 'other'], ['again']])
+  })
+
   it('remembers a bounded number of confirmed transactions, and then says that it does not know', async (test) => {
     const { host, publisher } = await startWithOutbox(test, { maxInFlight: 2 })
     const all = Array.from({ length: 40 }, (_, index) => transaction(`${index}`))
     host.outbox.push(...all)
     await publisher.publish(all.at(-1)!)
     await eventually('all are confirmed', () => host.outbox.length === 0)
-    const results = await outcomes(all.map((each) => publisher.publish(each)))
-    assert.deepEqual(results.slice(-10), Array(10).fill('stored'))
-    assert.deepEqual(results.slice(0, 20), Array(20).fill('not_in_outbox, mayStillBeSent: undefined'))
+    const publishAgain = (some: Transaction[]) => outcomes(some.map((each) => publisher.publish(each)))
+    assert.deepEqual(await publishAgain(all.slice(-10)), Array(10).fill('stored'))
+    assert.deepEqual(await publishAgain(all.slice(0, 20)), Array(20).fill('not_in_outbox, mayStillBeSent: undefined'))
   })
 
   it('says in a timeout that the outbox keeps the transaction', async (test) => {

@@ -7,7 +7,7 @@ import { silentLogger } from '../../lib/observe/logger.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 
 test('reserve deletes only removed registers, the oldest first', async () => {
-  const clock = { timestamp: () => '9', merge: () => {} }
+  const clock = { timestamp: () => '9', resume: () => {} }
   const registers = await Registers.open(undefined, emptyManifest, clock, silentLogger)
   const put = (node: string, table: string, revision: string, removed: boolean) =>
     registers.set(node, { database: 'dev', table, publish: true, subscribe: true, removed, revision })

@@ -445,7 +445,7 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
     host.refusal = new Error('not now')
     await assert.rejects(subscriber.replay(), /not now/)
     assert.equal(quarantine.size, 1)
-    assert.deepEqual(await subscriber.replay(), { applied: [2], kept: [] })
+    assert.deepEqual(await subscriber.replay(), { applied: [2], voided: [], kept: [] })
     assert.equal(quarantine.size, 0)
     assert.deepEqual(host.applied, ['t3', 't2'])
   })

@@ -130,6 +130,7 @@ test('a pause of the process takes no node down', async (t) => {
       duplicate: () => {},
       superseded: () => {},
       streams: () => {},
+      time: () => {},
     },
   })
   t.after(() => peers.close())

@@ -29,6 +29,7 @@ function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTes
     read: (database, table, key) => host.get(database, table, key),
     commit: (writes, timestamp) => host.commitAs({ id: randomUUID(), timestamp, writes }),
     reopen: () => host,
+    dropTable: (database, table) => host.dropTable(database, table),
   }
 }
 
@@ -56,6 +57,7 @@ describe('the host contract', () => {
               else transaction[write.operation](write.database, write.table, write.records)
           })
         },
+        dropTable: (name, table) => database.dropTable(name, table),
         reopen: async () => {
           await database.close()
           database = await Database.open(directory)

@@ -29,6 +29,7 @@ import { requireStream } from './stream.ts'
 export class MemoryMesh implements Mesh {
   readonly maxPayload = MAX_PAYLOAD
   readonly #fabric: Fabric
+  readonly #skewOf: (node: string) => number
   readonly timers: Timers
   readonly #pendingCalls: PendingCalls
   readonly #readers = new Set<MemoryReader>()
@@ -42,9 +43,18 @@ export class MemoryMesh implements Mesh {
   #appender: Appender | undefined
   #limits: StreamLimits = {}
 
-  constructor(fabric: Fabric) {
+  /** `skewOf`: ms by which the wall time of a node is ahead. `node`: its name before `open`. */
+  constructor(fabric: Fabric, skewOf: (node: string) => number, node = '') {
     this.#fabric = fabric
-    this.timers = fabric.timers
+    this.#skewOf = skewOf
+    this.#node = node
+    const { timers } = fabric
+    this.timers = {
+      now: () => timers.now() + skewOf(this.#node),
+      elapsed: () => timers.elapsed(),
+      after: (ms, work) => timers.after(ms, work),
+      every: (ms, work) => timers.every(ms, work),
+    }
     this.#pendingCalls = new PendingCalls(fabric.timers)
   }
 
@@ -81,7 +91,7 @@ export class MemoryMesh implements Mesh {
   }
 
   observer(): Mesh {
-    return new MemoryMesh(this.#fabric)
+    return new MemoryMesh(this.#fabric, this.#skewOf)
   }
 
   async setRoutes(routes: Routes): Promise<void> {

@@ -31,6 +31,8 @@ export type FaultOptions = {
 export class MemoryNetwork {
   readonly #wires: Wires
   readonly #fabric: Fabric
+  /** ms by which the wall time of a node is ahead. */
+  readonly #skews = new Map<string, number>()
   #closed = false
 
   constructor({ seed, clock = systemTimers }: MemoryNetworkOptions = {}) {
@@ -38,10 +40,16 @@ export class MemoryNetwork {
     this.#fabric = new Fabric(this.#wires, clock)
   }
 
-  /** The mesh of one node. It gets the streams of the previous mesh of the same node. */
-  mesh(): Mesh {
+  /** The mesh of one node. It gets the streams of the previous mesh of the same node. With `node`, `skew` takes effect before it is open. */
+  mesh(node?: string): Mesh {
     if (this.#closed) throw new Error('the network is closed')
-    return new MemoryMesh(this.#fabric)
+    return new MemoryMesh(this.#fabric, (name) => this.#skews.get(name) ?? 0, node)
+  }
+
+  /** From now on the wall time of a node is `ms` ahead of the clock of the network; behind it, if `ms` is negative. Timers are not affected. */
+  skew(node: string, ms: number): void {
+    if (!Number.isFinite(ms)) throw new TypeError(`'ms' must be a finite number, received ${ms}`)
+    this.#skews.set(node, ms)
   }
 
   /** Cuts the link between two nodes, or between one node and all others, in both directions. Messages in flight and readers are lost. */

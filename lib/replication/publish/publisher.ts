@@ -126,10 +126,12 @@ export class Publisher implements PartListener {
     const rejected = this.#rejected.get(id)
     if (rejected) return Promise.reject(rejected)
     const pending = this.#pending.get(id)
-    if (pending ? pending.unstoredParts === 0 : this.#confirmed.has(id)) return Promise.resolve()
+    if (pending?.unstoredParts === 0) return Promise.resolve()
+    const isQueuedHere = !pending && !this.#outbox.isDurable
+    // With an outbox, the outbox decides: a host may use an id again, although it must not.
+    if (isQueuedHere && this.#confirmed.has(id)) return Promise.resolve()
     const known = pending ? pending.call : this.#calls.findUnread(id)
     if (known) return known.promise
-    const isQueuedHere = !pending && !this.#outbox.isDurable
     if (isQueuedHere && this.#isFull)
       return Promise.reject(this.#calls.timeoutError(`${this.#pending.size} transactions are in flight`, false))
     const call = this.#calls.create(this.#reader.passNumber + 1)

@@ -15,11 +15,12 @@ import {
   withoutSequence,
   withSequence,
 } from '../applied-ranges.ts'
+import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
 import { partId } from '../wire.ts'
 import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
 
 /** The part of a checkpoint that a subscriber moves. */
-export type Position = Omit<Checkpoint, 'applied' | 'quarantined' | 'gaps'>
+export type Position = Omit<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided'>
 
 export type ApplierOptions = {
   host: Host
@@ -70,8 +71,10 @@ export class Applier {
 
   /** The local table was dropped: forgets the checkpoints of all sources. They are deleted when they are loaded again. */
   onTableDropped(nodes: Iterable<string>): void {
-    for (const node of [...nodes, ...this.#checkpoints.keys()]) this.#dropped.add(node)
-    this.#checkpoints.clear()
+    for (const node of [...nodes, ...this.#checkpoints.keys()]) {
+      this.#dropped.add(node)
+      this.dropCheckpoint(node)
+    }
   }
 
   /** The checkpoint that was last read or stored. */
@@ -165,7 +168,7 @@ export class Applier {
       if (!isCheckpoint(checkpoint) || !inRanges(rangesOf(before, at.epoch), at.sequence)) return undefined
       const quarantined = withoutSequence(before, at.epoch, at.sequence)
       const released = { ...checkpoint, ...(quarantined && { quarantined }) }
-      if (!transaction) return { transactions: [], checkpoint: released }
+      if (!transaction || this.isVoided(transaction)) return { transactions: [], checkpoint: released }
       const { node, epoch, sequence } = transaction.origin
       const builder = new AppliedRangesBuilder(released.applied)
       if (!wasReadable && node !== source.node && this.#isKnown(source, builder, undefined, transaction))
@@ -176,7 +179,14 @@ export class Applier {
     })
   }
 
-  /** True when the transaction was applied already, by whatever path, or is from the local node. */
+  /** True when its origin withdrew the transaction: it must not be applied. */
+  isVoided(transaction: DatedTransaction): boolean {
+    for (const { voided } of this.#checkpoints.values())
+      if (voided && isVoidedTransaction(voided, transaction)) return true
+    return false
+  }
+
+  /** True when the transaction was applied already, by whatever path, or is from the local node, or is voided. */
   isApplied(source: RemoteTable, transaction: RemoteTransaction): boolean {
     const current = this.#checkpoints.get(source.node)
     return this.#isKnown(source, new AppliedRangesBuilder(current?.applied), current?.replayUntil, transaction)
@@ -216,7 +226,7 @@ export class Applier {
         () => host.apply(batch),
       )
     } catch (error) {
-      this.#unsettled.add(step)
+      if (!this.#dropped.has(source.node)) this.#unsettled.add(step)
       throw error
     }
     if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
@@ -258,12 +268,16 @@ export class Applier {
     current: Checkpoint | undefined,
   ): ApplyStep {
     const builder = new AppliedRangesBuilder(current?.applied)
-    const newTransactions = transactions.filter((transaction) => {
-      const known = this.#isKnown(source, builder, position.replayUntil, transaction)
+    let voided = current?.voided
+    const newTransactions: RemoteTransaction[] = []
+    for (const transaction of transactions) {
+      const isNew = !this.#isKnown(source, builder, position.replayUntil, transaction)
       const { node, epoch, sequence } = transaction.origin
       if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
-      return !known
-    })
+      if (!isNew) continue
+      newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
+      voided = withVoids(voided, transaction, current?.applied)
+    }
     // The stream of the source is one range, whatever the origins of its transactions are.
     const from = (current?.sequence ?? position.sequence) + 1
     if (position.epoch !== '' && from <= position.sequence)
@@ -271,20 +285,22 @@ export class Applier {
     const applied = builder.result()
     return {
       transactions: newTransactions,
-      checkpoint: { ...keptFields(current), ...position, ...(applied && { applied }) },
+      checkpoint: { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) },
       duplicates: transactions.length - newTransactions.length,
     }
   }
 
-  /** From the local node, or applied from this source, or from another source of the table. */
+  /** Voided, from the local node, or applied from this source, or from another source of the table. */
   #isKnown(
     source: RemoteTable,
     builder: AppliedRangesBuilder,
     replayUntil = 0,
-    { origin, sequence: at }: RemoteTransaction,
+    transaction: RemoteTransaction,
   ): boolean {
+    const { origin, sequence: at } = transaction
     const { node, epoch, sequence, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
+    if (this.isVoided(transaction)) return true
     if (epoch === undefined || sequence === undefined || at <= replayUntil) return false
     if (builder.has(node, epoch, sequence)) return true
     for (const [other, { applied }] of this.#checkpoints)
@@ -313,8 +329,13 @@ const keptFields = ({
   applied,
   quarantined,
   gaps,
-}: Partial<Checkpoint> = {}): Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps'> => ({
+  voided,
+}: Partial<Checkpoint> = {}): Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided'> => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
   ...(gaps && { gaps }),
+  ...(voided && { voided }),
 })
+
+/** For a transaction that is read again: by now its origin may have issued valid timestamps in the range. */
+const withoutVoids = ({ voids: _, ...transaction }: RemoteTransaction): RemoteTransaction => transaction

@@ -52,7 +52,8 @@ export class BatchApplier {
   async quarantine(message: ReadMessage, fault: string): Promise<void> {
     const { entry, transaction } = message
     await this.#retry.run({ sequence: entry.sequence, id: transaction?.id }, async () => {
-      await this.#setAside(message, fault)
+      // A readable message is quarantined for its timestamp.
+      await this.#setAside(message, fault, transaction)
     })
   }
 
@@ -98,9 +99,10 @@ export class BatchApplier {
   async #setAside(
     { entry, position, transaction }: ReadMessage,
     reason: string,
+    early?: RemoteTransaction,
   ): Promise<QuarantinedMessage | undefined> {
     const { quarantine, applier, onProgress, onQuarantined } = this.#options
-    const message = await quarantine.put(this.#source, position.epoch, entry, reason, transaction?.id)
+    const message = await quarantine.put(this.#source, position.epoch, entry, reason, transaction?.id, early)
     const isQuarantined = await applier.quarantine(this.#source, position, transaction)
     if (isQuarantined) onQuarantined(entry.sequence, reason)
     else await quarantine.remove(message)

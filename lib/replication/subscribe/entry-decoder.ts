@@ -7,7 +7,7 @@ import type { Entry } from '../../mesh/mesh.ts'
 import { decode } from '../wire.ts'
 import type { Applier } from './applier.ts'
 
-/** With `fault`, the message goes to quarantine; the transaction is there when the message is readable. */
+/** With `fault`, the message goes to quarantine; the transaction is there when only its timestamp is the fault. */
 export type DecodedEntry =
   | { transaction: RemoteTransaction; fault?: undefined }
   | { transaction?: RemoteTransaction; fault: string }

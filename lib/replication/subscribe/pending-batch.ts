@@ -15,7 +15,7 @@ export class PendingBatch {
   readonly position: Position
   readonly #entries: { entry: Entry; epoch: string }[] = []
 
-  constructor({ applied: _, quarantined: __, gaps: ___, ...position }: Checkpoint) {
+  constructor({ applied: _, quarantined: __, gaps: ___, voided: ____, ...position }: Checkpoint) {
     this.position = position
   }
 

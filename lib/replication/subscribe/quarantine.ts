@@ -8,11 +8,13 @@ import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { clusterError, reasonOf } from '../../errors.ts'
-import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../../host/host.ts'
 import type { Entry } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
+
+export type QuarantineCause = 'timestamp' | 'content'
 
 /** A message in quarantine. */
 export type QuarantinedMessage = {
@@ -20,8 +22,14 @@ export type QuarantinedMessage = {
   epoch: string
   sequence: number
   reason: string
+  /** `timestamp`: it is applied automatically when the local clock reaches its timestamp, unless its origin voids it. `content`: all others. */
+  cause: QuarantineCause
   /** Id of the transaction; absent when the message is unreadable. */
   id?: string
+  /** Only with the cause `timestamp`. */
+  timestamp?: Timestamp
+  /** Only with the cause `timestamp`: which node committed it, and its position in the stream of that node. */
+  origin?: { node: string; epoch?: string; sequence?: number }
   /** ms since 1970: when the source stored it, and when it was quarantined. */
   storedAt: number
   quarantinedAt: number
@@ -42,7 +50,16 @@ const FileType = Type.Object({
   epoch: Type.String(),
   sequence: Type.Integer(),
   reason: Type.String(),
+  cause: Type.Union([Type.Literal('timestamp'), Type.Literal('content')]),
   id: Type.Optional(Type.String()),
+  timestamp: Type.Optional(Type.String()),
+  origin: Type.Optional(
+    Type.Object({
+      node: Type.String(),
+      epoch: Type.Optional(Type.String()),
+      sequence: Type.Optional(Type.Integer()),
+    }),
+  ),
   storedAt: Type.Number(),
   quarantinedAt: Type.Number(),
   headers: Type.Record(Type.String(), Type.String()),
@@ -55,6 +72,15 @@ type FileContent = Type.Static<typeof FileType>
 type MessageRef = { source: RemoteTable; epoch: string; sequence: number }
 const keyOf = ({ source: { node, database, table }, epoch, sequence }: MessageRef) =>
   JSON.stringify([node, database, table, epoch, sequence])
+/** A transaction that is valid except for its timestamp. */
+type EarlyTransaction = Pick<RemoteTransaction, 'timestamp' | 'origin'>
+
+const originOf = ({ origin: { node, epoch, sequence } }: EarlyTransaction) => ({
+  node,
+  ...(epoch !== undefined && { epoch }),
+  ...(sequence !== undefined && { sequence }),
+})
+
 const sameSource = (a: RemoteTable, b: RemoteTable) =>
   a.node === b.node && a.database === b.database && a.table === b.table
 
@@ -98,13 +124,14 @@ export class Quarantine {
       .sort((a, b) => a.sequence - b.sequence)
   }
 
-  /** Idempotent. Rejects quarantine_full, and as the disk does. */
+  /** Idempotent. `early`: only the timestamp is the fault. Rejects quarantine_full, and as the disk does. */
   async put(
     source: RemoteTable,
     epoch: string,
     entry: Entry,
     reason: string,
     id?: string,
+    early?: EarlyTransaction,
   ): Promise<QuarantinedMessage> {
     const { directory, maxMessages, maxBytes } = this.#options
     const { sequence } = entry
@@ -115,7 +142,9 @@ export class Quarantine {
       epoch,
       sequence,
       reason,
+      cause: early ? 'timestamp' : 'content',
       ...(id === undefined ? {} : { id }),
+      ...(early && { timestamp: early.timestamp, origin: originOf(early) }),
       storedAt: entry.time,
       quarantinedAt: Date.now(),
       headers: { ...entry.headers },
@@ -156,9 +185,19 @@ export class Quarantine {
       if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
   }
 
-  #add({ data, headers: _, id, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
-    const bytes = Buffer.byteLength(data, 'base64')
-    const message: QuarantinedMessage = { ...content, ...(id === undefined ? {} : { id }), bytes }
+  /** The remote tables with messages whose only fault is their timestamp and for which `isDue` returns true. */
+  dueSources(isDue: (message: QuarantinedMessage) => boolean): RemoteTable[] {
+    const sources = new Map<string, RemoteTable>()
+    for (const { message } of this.#messages.values()) {
+      const { node, database, table } = message.source
+      const key = JSON.stringify([node, database, table])
+      if (!sources.has(key) && isDue(message)) sources.set(key, message.source)
+    }
+    return [...sources.values()]
+  }
+
+  #add({ data, headers: _, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
+    const message = { ...content, bytes: Buffer.byteLength(data, 'base64') } as QuarantinedMessage
     this.#messages.set(keyOf(message), { message, file, size })
     this.#bytes += size
     return message

@@ -1,39 +1,23 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
-import { clusterError, reasonOf } from '../../errors.ts'
+import { clusterError } from '../../errors.ts'
 import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
-import { Backoff } from '../../util/backoff.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
 import { Applier, type ApplierOptions, type Position } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
+import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { requestedPosition } from './start-position.ts'
 import { type ReplayOutcome, Subscriber, type SubscriptionStatus } from './subscriber.ts'
-
-/** A subscription that ends. */
-type Ending = {
-  readonly source: RemoteTable
-  /** ms, by `Timers.elapsed`. */
-  readonly since: number
-  /** Why it has not ended yet. */
-  reason: string
-  error?: unknown
-  readonly backoff: Backoff
-  cancelRetry: () => void
-}
-
-/** A change of the manifest that is not in effect yet, because the database does not answer or rejects it. */
-export type PendingChange = { source: RemoteTable; reason: string }
-
-const DELETE_BACKOFF_MS = { first: 1_000, max: 30_000 }
+import { TimedRelease } from './timed-release.ts'
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
 
@@ -51,8 +35,7 @@ export class Replicator {
   readonly #appliers = new Map<string, Applier>()
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
-  /** Removed subscriptions that still run, or whose checkpoint the host has not deleted yet. */
-  readonly #ending = new Map<string, Ending>()
+  readonly #ending: EndingSubscriptions
   readonly #counters = replicationCounters()
   /** The nodes of the last reconciled manifest. */
   #reconciledNodes: Manifest['nodes'] = []
@@ -63,17 +46,33 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #returningNodes: ReturningNodes
+  readonly #timedRelease: TimedRelease
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#returningNodes = new ReturningNodes(mesh, () => this.#subscribers.values())
+    this.#ending = new EndingSubscriptions({
+      timers: mesh.timers,
+      logger: options.logger,
+      mutex: this.#mutex,
+      timeout: options.requestTimeout,
+      keyOf,
+      isRunning: (key) => this.#subscribers.has(key),
+      deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
+    })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
       status: () => this.status(),
       applied: () => this.#counters.applied,
       report: options.progress,
+    })
+    this.#timedRelease = new TimedRelease({
+      ...options,
+      timers: mesh.timers,
+      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      applier: (table) => this.#applierOf(table),
     })
   }
 
@@ -89,7 +88,7 @@ export class Replicator {
     )
     this.#reconciledNodes = nodes
     const changes: Promise<void>[] = []
-    const retries = [...this.#ending].map(([key, { source }]) => this.#retryEnd(key, source))
+    const retries = this.#ending.retryAll()
     for (const [key, source] of [...this.#desired]) {
       if (unchanged.has(source.node) || desired.has(key)) continue
       this.#desired.delete(key)
@@ -101,7 +100,7 @@ export class Replicator {
       changes.push(this.#mutex.run(key, () => this.#start(key, source)))
     }
     this.#lastReconcile = this.#waitLimited([this.#lastReconcile, ...changes])
-    await Promise.all([...changes, ...retries])
+    await Promise.all([...changes, retries])
   }
 
   /** Resolves when everything reconciled so far was tried once, or has not ended within `requestTimeout`. Never rejects. */
@@ -120,7 +119,7 @@ export class Replicator {
 
   /** Changes that are not in effect yet. */
   pending(): PendingChange[] {
-    return [...this.#ending.values()].map(({ source, reason }) => {
+    return this.#ending.list().map(({ source, reason }) => {
       const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
       return { source, reason: error ?? reason }
     })
@@ -142,13 +141,13 @@ export class Replicator {
    */
   async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
     const key = keyOf(source)
-    await this.#waitForEnd(key)
+    await this.#ending.wait(key)
     return this.#mutex.run(key, async () => {
       const { mesh, requestTimeout, begun } = this.#options
       const applier = this.#applierOf(source)
       const isUnchanged = (known: Checkpoint | undefined) =>
         startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
-      if (this.#ending.has(key) && !(await this.#deleteCheckpoint(source))) throw this.#ending.get(key)!.error
+      await this.#ending.finishBefore(key)
       const isRunning = this.#subscribers.has(key)
       if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
       const request = { timeout: requestTimeout }
@@ -174,11 +173,14 @@ export class Replicator {
     return this.#mutex.run(key, async () => {
       const applier = this.#applierOf(source)
       // A later request set another start, or deleted the checkpoint.
-      if ((await applier.loadCheckpoint(source))?.startTime !== set.startTime) return
+      if (
+        (await applier.loadCheckpoint(source, { isRunning: this.#subscribers.has(key) }))?.startTime !== set.startTime
+      )
+        return
       if (before) {
         const { applied: _, quarantined: __, gaps: ___, ...position } = before
         await this.#whileStopped(source, () => applier.move(source, position))
-      } else if (!this.#desired.has(key)) await this.#deleteCheckpoint(source)
+      } else if (!this.#desired.has(key)) await this.#ending.finish(source)
     })
   }
 
@@ -242,6 +244,8 @@ export class Replicator {
   /** After `close`: the next `reconcile` starts all subscriptions again. */
   reopen(): void {
     this.#closed = false
+    this.#timedRelease.start()
+    this.#ending.reopen()
     this.#reconciledNodes = []
   }
 
@@ -268,7 +272,8 @@ export class Replicator {
   async close(): Promise<void> {
     this.#closed = true
     this.#progress.stop()
-    for (const { cancelRetry } of this.#ending.values()) cancelRetry()
+    this.#timedRelease.close()
+    this.#ending.close()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
     )
@@ -282,8 +287,7 @@ export class Replicator {
 
   #start(key: string, source: RemoteTable): void {
     if (this.#closed || this.#subscribers.has(key)) return
-    this.#ending.get(key)?.cancelRetry()
-    this.#ending.delete(key)
+    this.#ending.cancel(key)
     const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
@@ -311,69 +315,19 @@ export class Replicator {
   }
 
   #end(key: string, source: RemoteTable): Promise<void> {
-    this.#addEnding(source, 'the subscription is ending')
+    this.#ending.begin(source, 'the subscription is ending')
     return this.#mutex.run(key, async () => {
       const subscriber = this.#subscribers.get(key)
       if (subscriber) await this.#stop(key, subscriber)
-      await this.#deleteCheckpoint(source)
+      await this.#ending.finish(source)
     })
   }
 
-  #addEnding(source: RemoteTable, reason: string): Ending {
-    const key = keyOf(source)
-    const known = this.#ending.get(key)
-    if (known) return Object.assign(known, { reason })
-    const since = this.#options.mesh.timers.elapsed()
-    const ending = { source, since, reason, backoff: new Backoff(DELETE_BACKOFF_MS), cancelRetry: () => {} }
-    this.#ending.set(key, ending)
-    return ending
-  }
-
-  /**
-   * False when the host rejects it. It is retried until it succeeds, because a later subscription would resume at a checkpoint that
-   * remains.
-   */
-  async #deleteCheckpoint(source: RemoteTable): Promise<boolean> {
-    const { host, quarantine, mesh, logger } = this.#options
-    const key = keyOf(source)
+  async #deleteCheckpoint(source: RemoteTable): Promise<void> {
+    const { host, quarantine } = this.#options
     this.#applierOf(source).dropCheckpoint(source.node)
-    try {
-      await quarantine.reconcile(source, undefined)
-      await host.deleteCheckpoint(source)
-      this.#ending.get(key)?.cancelRetry()
-      this.#ending.delete(key)
-      return true
-    } catch (error) {
-      const reason = reasonOf(error)
-      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
-      const ending = this.#addEnding(source, reason)
-      ending.error = error
-      ending.cancelRetry()
-      if (!this.#closed)
-        ending.cancelRetry = mesh.timers.after(ending.backoff.next(), () => void this.#retryEnd(key, source))
-      return false
-    }
-  }
-
-  #retryEnd(key: string, source: RemoteTable): Promise<void> {
-    return this.#mutex.run(key, async () => {
-      if (this.#ending.has(key) && !this.#subscribers.has(key) && !this.#closed) await this.#deleteCheckpoint(source)
-    })
-  }
-
-  /** Waits a limited time for the end of an earlier subscription. */
-  async #waitForEnd(key: string): Promise<void> {
-    if (!this.#ending.has(key)) return
-    const { mesh, requestTimeout } = this.#options
-    const limit = new AbortController()
-    const cancel = mesh.timers.after(requestTimeout, () => limit.abort(this.#endError(key)))
-    await this.#mutex.run(key, () => {}, limit.signal).finally(cancel)
-  }
-
-  #endError(key: string) {
-    const { since = 0, reason } = this.#ending.get(key) ?? {}
-    const ms = this.#options.mesh.timers.elapsed() - since
-    return clusterError('host_timeout', `the end of the previous subscription (${reason})`, ms)
+    await quarantine.reconcile(source, undefined)
+    await host.deleteCheckpoint(source)
   }
 
   #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {

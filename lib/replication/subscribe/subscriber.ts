@@ -22,10 +22,12 @@ import { PendingBatch } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
+import type { SubscriptionStatus } from './subscription-status.ts'
 import { TableFaultError, TableWait } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
 
 export type { ReplayOutcome } from './quarantine-release.ts'
+export type { SubscriptionStatus } from './subscription-status.ts'
 
 export type SubscriberEvents = {
   state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
@@ -61,30 +63,6 @@ export type SubscriberOptions = {
   onTableDropped(): void
 }
 
-/** What `cluster.subscriptions()` shows of one remote table. */
-export type SubscriptionStatus = {
-  source: RemoteTable
-  state: SubscriptionState
-  /** The last applied sequence, and the last known sequence of the stream. */
-  appliedSequence: number
-  lastSequence: number
-  /** Number of transactions between the two. */
-  lag: number
-  /** Seconds for which the oldest of them has been waiting; 0 when all are applied. */
-  lagSeconds: number
-  /** Number of gaps, and of transactions in them. */
-  gaps: number
-  lost: number
-  /** Number of messages in quarantine. */
-  quarantined: number
-  /** Why the subscription makes no progress now. */
-  error?: string
-  /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
-  refused?: { sequence: number; id: string }
-  /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
-  disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
-}
-
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
 
@@ -113,7 +91,7 @@ export class Subscriber {
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, quarantine, requestTimeout, counters, events } = options
+    const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
     const gap = (from: number, to: number, reason: GapReason) => {
       counters.gaps++
@@ -127,10 +105,8 @@ export class Subscriber {
     this.#sleep = new WakeableSleep(timers)
     this.#decoder = new EntryDecoder({ source, clock, applier })
     this.#release = new QuarantineRelease({
-      source,
-      quarantine,
-      applier,
-      clock,
+      ...options,
+      timers,
       decoder: this.#decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
@@ -158,6 +134,11 @@ export class Subscriber {
 
   get source(): RemoteTable {
     return this.#options.source
+  }
+
+  /** True when everything that the source is known to have is applied. */
+  get isLive(): boolean {
+    return this.#state === 'live'
   }
 
   start(): void {
@@ -243,6 +224,11 @@ export class Subscriber {
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
   replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
     return this.#release.replay(sequences)
+  }
+
+  /** See QuarantineRelease.releaseDue. */
+  releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    return this.#release.releaseDue(isDue)
   }
 
   /** Removes quarantined messages without applying them. Resolves with their sequences. */

@@ -5,6 +5,7 @@ import { atomicityCases, dropCases } from './atomicity.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
 import { mergeCases } from './merging.ts'
 import { durableOutboxCases, outboxCases } from './outbox.ts'
+import { restampCases } from './restamp.ts'
 import { rowCases } from './rows.ts'
 import { type HostCase, HostScene, type HostUnderTest } from './scene.ts'
 
@@ -14,13 +15,15 @@ export type { HostUnderTest }
 type Condition = (subject: HostUnderTest) => string | undefined
 
 const needsOutbox: Condition = ({ host }) => (host.readOutbox ? undefined : 'the host has no outbox')
+const needsRestamp: Condition = ({ host }) => (host.restamp ? undefined : "the host has no 'restamp'")
 const needsReopen: Condition = ({ reopen }) => (reopen ? undefined : "the subject has no 'reopen'")
 const needsDrop: Condition = ({ dropTable }) => (dropTable ? undefined : "the subject has no 'dropTable'")
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of the outbox for a host without one, those with a restart without `reopen`, those that
- * drop a table without `dropTable`. A test runner that passes no context with `skip` shows them as passed.
+ * apply are skipped with the reason: those of the outbox for a host without one, those of `restamp` for a host without it, those
+ * with a restart without `reopen`, those that drop a table without `dropTable`. A test runner that passes no context with `skip`
+ * shows them as passed.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
   const group = (cases: Record<string, HostCase>, ...conditions: Condition[]): ContractCase[] =>
@@ -40,6 +43,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     }))
   return [
     ...group({ ...rowCases, ...mergeCases, ...checkpointCases, ...atomicityCases }),
+    ...group(restampCases, needsRestamp),
     ...group(durableCases, needsReopen),
     ...group(dropCases, needsDrop),
     ...group(outboxCases, needsOutbox),
