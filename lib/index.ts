@@ -118,5 +118,6 @@ export type {
   UpdateNodeResponse,
 } from './operations/index.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
-export type { ReplayOutcome, SubscriptionStatus } from './replication/subscribe/subscriber.ts'
+export type { ReplayOutcome } from './replication/subscribe/quarantine-release.ts'
+export type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
 export type { Timers } from './util/timers.ts'

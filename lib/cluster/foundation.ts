@@ -1,4 +1,4 @@
-// What a service opens before it builds the parts that use it: the mesh, and the stored state.
+// What the parts of a service are built on: the mesh, and the state that the directory `clustering` keeps.
 
 import { join } from 'node:path'
 import type { HybridClock } from '../host/hybrid-clock.ts'
@@ -21,7 +21,7 @@ export type ServiceOptions = {
 
 export type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
 
-/** Rejects config_rejected, directory_unusable, nats_server_missing. */
+/** Nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
 export async function openFoundation({ options, store, clock }: ServiceOptions): Promise<Foundation> {
   const directory = stateDirectory(options.configFile, store.settings)
   const mesh = createMesh(options, store, directory)

@@ -2,7 +2,7 @@
 
 import type { RemoteTable } from '../host/host.ts'
 import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
-import type { ReplayOutcome } from '../replication/subscribe/subscriber.ts'
+import type { ReplayOutcome } from '../replication/subscribe/quarantine-release.ts'
 
 export interface QuarantineControl {
   /** The messages of one remote table, or of all, by sequence. Empty while clustering is disabled. */

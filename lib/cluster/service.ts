@@ -20,7 +20,7 @@ import { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import type { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
-import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
@@ -55,10 +55,10 @@ export class Service {
   /** Another process uses the name of this node and was there first. */
   readonly #standingDown: StandingDown
 
-  /** Reads the stored state and builds the parts; nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
-  static async create(serviceOptions: ServiceOptions): Promise<Service> {
-    serviceOptions.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    return new Service(serviceOptions, await openFoundation(serviceOptions))
+  /** Reads the stored state and builds the parts; nothing runs yet. Rejects as `openFoundation`. */
+  static async create(options: ServiceOptions): Promise<Service> {
+    options.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
+    return new Service(options, await openFoundation(options))
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {

@@ -4,7 +4,7 @@ import type { ClusterEventSource } from '../events/event-source.ts'
 import type { Manifest } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { SubscriptionStatus } from '../replication/subscribe/subscriber.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
 
 /**

@@ -1,7 +1,7 @@
 // Reports the progress of catching up: from the first subscription that is behind until all are live.
 
 import type { Timers } from '../../util/timers.ts'
-import type { SubscriptionStatus } from './subscriber.ts'
+import type { SubscriptionStatus } from './subscription-status.ts'
 
 export type CatchUpProgressOptions = {
   timers: Timers

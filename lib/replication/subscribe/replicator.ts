@@ -13,10 +13,12 @@ import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
+import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { requestedPosition } from './start-position.ts'
-import { type ReplayOutcome, Subscriber, type SubscriptionStatus } from './subscriber.ts'
+import { Subscriber } from './subscriber.ts'
+import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
 
 const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])

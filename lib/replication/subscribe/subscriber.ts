@@ -26,9 +26,6 @@ import type { SubscriptionStatus } from './subscription-status.ts'
 import { TableFaultError, TableWait } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
 
-export type { ReplayOutcome } from './quarantine-release.ts'
-export type { SubscriptionStatus } from './subscription-status.ts'
-
 export type SubscriberEvents = {
   state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
   applied(source: RemoteTable, transactions: number, sequence: number): void

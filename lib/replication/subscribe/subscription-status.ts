@@ -1,4 +1,4 @@
-// The state of one subscription, as operators see it.
+// The public status of a subscription.
 
 import type { SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable } from '../../host/host.ts'
