@@ -55,7 +55,7 @@ describe('a refused transaction', { concurrency: true, timeout: 60_000 }, () => 
     await assert.rejects(node2.cluster.quarantine.replay(source), { code: 'internal' })
     assert.equal(node2.of(node1).quarantined, 1)
     node2.host.beforeApply = undefined
-    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [3], kept: [] })
+    assert.deepEqual(await node2.cluster.quarantine.replay(source), { applied: [3], voided: [], kept: [] })
     assert.deepEqual(node2.host.contents('dev', 'dog'), node1.host.contents('dev', 'dog'))
     assert.equal(new Set(node2.host.applied).size, node2.host.applied.length)
   })
