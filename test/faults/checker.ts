@@ -23,7 +23,7 @@ export type Verdict = {
   gaps: number
   quarantined: number
   duplicates: number
-  /** Applied again after checkpoints were lost. */
+  /** Applied again after checkpoints or messages were lost. */
   repeated: number
   disorder: number
   violations: string[]
@@ -102,7 +102,7 @@ function judgeFlow(
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
     if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, but never committed`)
-    else if (applied.has(at) && mayRepeat) verdict.repeated++
+    else if (applied.has(at) && (mayRepeat || exceptions.mayBeRepeated(entry.tx))) verdict.repeated++
     else if (applied.has(at)) {
       verdict.duplicates++
       const { epoch, sequence } = applied.get(at)!

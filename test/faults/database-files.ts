@@ -45,20 +45,29 @@ export class Backup {
     return backup
   }
 
-  /** Replaces the database of the stopped node by the copy. Resolves with the local commits that are undone by that, by table. */
-  async restore(): Promise<Map<string, Commit[]>> {
+  /**
+   * Replaces the database of the stopped node by the copy. Resolves with the local commits that are undone by that, by table, and with
+   * the ids of the transactions in the outbox of the copy.
+   */
+  async restore(): Promise<{ undone: Map<string, Commit[]>; unconfirmed: string[] }> {
     const before = await commitsOf(this.#node)
     for (const [file, copy] of this.#files) {
       await copyFiles(copy, file)
       await rm(copy, { recursive: true, force: true })
     }
     const after = await commitsOf(this.#node)
-    return new Map(
+    const undone = new Map(
       [...before].map(([table, commits]) => {
         const kept = new Set(after.get(table)!.map(({ id }) => id))
         return [table, commits.filter(({ id }) => !kept.has(id))]
       }),
     )
+    const unconfirmed = await withDatabase(this.#node, async (database) => {
+      const ids: string[] = []
+      for await (const { id } of database.outbox.read()) ids.push(id)
+      return ids
+    })
+    return { undone, unconfirmed }
   }
 }
 

@@ -5,6 +5,7 @@ import type { Commit } from './writes.ts'
 export class Exceptions {
   readonly #undone = new Map<string, Map<string, Commit[]>>()
   readonly #forgetful = new Set<string>()
+  readonly #repeated = new Set<string>()
   readonly #violation: (text: string) => void
 
   constructor(violation: (text: string) => void = () => {}) {
@@ -23,12 +24,21 @@ export class Exceptions {
     this.#forgetful.add(node)
   }
 
+  /** These transactions may be applied again by every node. */
+  repeated(transactions: Iterable<string>): void {
+    for (const id of transactions) this.#repeated.add(id)
+  }
+
   violation(text: string): void {
     this.#violation(text)
   }
 
   undoneOf(node: string, table: string): readonly Commit[] {
     return this.#undone.get(node)?.get(table) ?? []
+  }
+
+  mayBeRepeated(transaction: string): boolean {
+    return this.#repeated.has(transaction)
   }
 
   hasLostCheckpoints(node: string): boolean {

@@ -229,8 +229,8 @@ const databaseFault = (fault: DatabaseFault, longest: number): FaultKind => ({
 })
 
 /** Restores the database from a copy that was made at the start of the fault. Stream, peers and directory are of now. */
-const restore: FaultKind = {
-  name: 'restore-database',
+const restore = (name: string, hasPurge: boolean): FaultKind => ({
+  name,
   lasts: [300, 3_000],
   bound: BOUND.back,
   alone: true,
@@ -239,13 +239,16 @@ const restore: FaultKind = {
     const backup = await Backup.of(node)
     await node.start()
     await wait(lasts)
-    if (chance < 0.5) for (const table of TABLES) await node.ask({ ask: 'purge', table, keep: Math.trunc(10 * chance) })
+    if (hasPurge) for (const table of TABLES) await node.ask({ ask: 'purge', table, keep: Math.trunc(10 * chance) })
     await node.kill('host')
-    exceptions.undone(node.name, await backup.restore())
+    const { undone, unconfirmed } = await backup.restore()
+    exceptions.undone(node.name, undone)
+    // Nothing proves that they were stored: they are sent again.
+    if (hasPurge) exceptions.repeated(unconfirmed)
     await node.start()
     return Date.now()
   },
-}
+})
 
 const loseCheckpoints: FaultKind = {
   name: 'lose-checkpoints',
@@ -293,7 +296,8 @@ export const faultKinds: readonly FaultKind[] = [
   databaseFault('hang', 6_000),
   databaseFault('reject', 3_000),
   databaseFault('reject-after-commit', 3_000),
-  restore,
+  restore('restore-database', false),
+  restore('restore-and-purge', true),
   loseCheckpoints,
   secondProcess,
 ]
