@@ -7,7 +7,7 @@ import { type ChangeAuthor, type Subscription, tableKey } from '../manifest/mani
 import type { Commit, ManifestStore, StoreListener } from '../manifest/store.ts'
 import type { Mesh, MeshState } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
-import type { SubscriberEvents } from '../replication/subscribe/subscriber.ts'
+import type { SubscriberEvents } from '../replication/subscribe/subscription-status.ts'
 import type { Timers } from '../util/timers.ts'
 import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'

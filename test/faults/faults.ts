@@ -3,7 +3,10 @@
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { Backup, deleteCheckpoints } from './database-files.ts'
 import { fill, relieve } from './disks.ts'
+import type { Exceptions } from './exceptions.ts'
+import type { DatabaseFault } from './faulty-host.ts'
 import type { Network } from './network.ts'
 import type { NodeHandle, Part } from './node-handle.ts'
 import { TABLES } from './writes.ts'
@@ -20,6 +23,8 @@ export type Scene = {
   lasts: number
   /** A number from 0 to below 1, for random choices of a fault. */
   chance: number
+  /** What the check at the end must know. */
+  exceptions: Exceptions
 }
 
 export type FaultKind = {
@@ -211,6 +216,66 @@ const clockBeyond: FaultKind = {
   },
 }
 
+const databaseFault = (fault: DatabaseFault, longest: number): FaultKind => ({
+  name: `database-${fault}`,
+  lasts: [200, longest],
+  bound: BOUND.back,
+  async inflict({ node, lasts }) {
+    await node.ask({ ask: 'database', fault })
+    await wait(lasts)
+    await node.ask({ ask: 'database' })
+    return Date.now()
+  },
+})
+
+/** Restores the database from a copy that was made at the start of the fault. Stream, peers and directory are of now. */
+const restore = (name: string, hasPurge: boolean): FaultKind => ({
+  name,
+  lasts: [300, 3_000],
+  bound: BOUND.back,
+  alone: true,
+  async inflict({ node, lasts, chance, exceptions }) {
+    await node.kill('host')
+    const backup = await Backup.of(node)
+    await node.start()
+    await wait(lasts)
+    if (hasPurge) for (const table of TABLES) await node.ask({ ask: 'purge', table, keep: Math.trunc(10 * chance) })
+    await node.kill('host')
+    const { undone, unconfirmed } = await backup.restore()
+    exceptions.undone(node.name, undone)
+    // Nothing proves that they were stored: they are sent again.
+    if (hasPurge) exceptions.repeated(unconfirmed)
+    await node.start()
+    return Date.now()
+  },
+})
+
+const loseCheckpoints: FaultKind = {
+  name: 'lose-checkpoints',
+  lasts: [0, 1_000],
+  bound: BOUND.back,
+  async inflict({ node, network, lasts, exceptions }) {
+    await node.kill('host')
+    await deleteCheckpoints(node, network.places.length)
+    exceptions.checkpointsLost(node.name)
+    await wait(lasts)
+    await node.start()
+    return Date.now()
+  },
+}
+
+/** A second process opens another configuration file in the directory of a node. It must be refused. */
+const secondProcess: FaultKind = {
+  name: 'second-process',
+  lasts: [0, 0],
+  bound: BOUND.back,
+  async inflict({ node, exceptions }) {
+    const refusal = await node.openTwice()
+    if (refusal !== 'directory_in_use') exceptions.violation(`a second process of ${node.name}: ${refusal}`)
+    return Date.now()
+  },
+}
+
 export const faultKinds: readonly FaultKind[] = [
   kill('hub'),
   kill('leaf'),
@@ -228,6 +293,13 @@ export const faultKinds: readonly FaultKind[] = [
   purgeUnread,
   clockDrift,
   clockBeyond,
+  databaseFault('hang', 6_000),
+  databaseFault('reject', 3_000),
+  databaseFault('reject-after-commit', 3_000),
+  restore('restore-database', false),
+  restore('restore-and-purge', true),
+  loseCheckpoints,
+  secondProcess,
 ]
 
 /** `kill` selects all faults that begin with `kill-`. Throws for an unknown name. */

@@ -12,10 +12,10 @@ export type Incident = { after: string; source: RemoteTable } & (
   | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
 )
 
-const fileIn = (directory: string) => join(directory, 'incidents.jsonl')
+export const incidentsFile = (directory: string) => join(directory, 'incidents.jsonl')
 
 export function recordIncidents(directory: string, events: ClusterEventSource, lastEntry: () => string): void {
-  const append = (incident: Incident) => appendFileSync(fileIn(directory), `${JSON.stringify(incident)}\n`)
+  const append = (incident: Incident) => appendFileSync(incidentsFile(directory), `${JSON.stringify(incident)}\n`)
   events.on('replication:gap', (gap) => append({ ...gap, event: 'gap', after: lastEntry() }))
   for (const event of ['quarantined', 'stalled'] as const)
     events.on(`replication:${event}`, ({ source, sequence, error }) =>
@@ -24,7 +24,7 @@ export function recordIncidents(directory: string, events: ClusterEventSource, l
 }
 
 export async function readIncidents(directory: string): Promise<Incident[]> {
-  const text = await readFile(fileIn(directory), 'utf8').catch(() => '')
+  const text = await readFile(incidentsFile(directory), 'utf8').catch(() => '')
   return text
     .split('\n')
     .filter((line) => line !== '')

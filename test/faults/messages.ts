@@ -1,5 +1,7 @@
 // The messages between the run and the process of a node, over Node's IPC channel.
 
+import type { DatabaseFault } from './faulty-host.ts'
+
 /** The only argument of a node's process, as JSON. */
 export type NodeSetup = {
   name: string
@@ -16,6 +18,8 @@ export type Request =
   | { ask: 'write'; on: boolean }
   /** Sets the clock of this node ahead by this many ms. */
   | { ask: 'clock'; offset: number }
+  /** Begins a fault of the database of this node, or ends it. */
+  | { ask: 'database'; fault?: DatabaseFault | undefined }
   /** Writes once to every table. Answers with the key. */
   | { ask: 'mark' }
   /** Replays the quarantine. Answers with the number of transactions that remain in it. */

@@ -3,10 +3,19 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { eventually, isRunning, type NodeFiles, type ServerKind, serverPid, stopped } from '../support/cluster.ts'
+import { stringify } from 'yaml'
+import {
+  clusteringOf,
+  eventually,
+  isRunning,
+  type NodeFiles,
+  type ServerKind,
+  serverPid,
+  stopped,
+} from '../support/cluster.ts'
 import { programArguments } from '../support/program.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
 import type { Command } from './network.ts'
@@ -99,6 +108,21 @@ export class NodeHandle {
     })
     await Promise.race([ready, late])
     if (this.#writing) await this.write(true)
+  }
+
+  /** Opens another manager in the directory of this node. Resolves with the code of its error, or `opened`. */
+  async openTwice(): Promise<string> {
+    const { name, directory, command, ports } = this.#options
+    const configFile = join(directory, 'second.yaml')
+    await writeFile(configFile, stringify({ clustering: clusteringOf(name, ports) }))
+    const [file, ...args] = command(process.execPath, ...programArguments('faults/second-process.ts'), configFile)
+    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+    const timer = setTimeout(() => child.kill('SIGKILL'), START_TIMEOUT)
+    let text = ''
+    for await (const part of child.stdout) text += part
+    clearTimeout(timer)
+    await rm(configFile)
+    return text
   }
 
   async write(on: boolean): Promise<void> {

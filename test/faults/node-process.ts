@@ -6,6 +6,7 @@ import { ClusterError, ClusterManager, type Logger } from '../../lib/index.ts'
 import { Database } from '../host/database.ts'
 import { clusterPassword } from '../support/cluster.ts'
 import { randomNumbers } from '../support/random.ts'
+import { DatabaseFaults, faultyHost } from './faulty-host.ts'
 import { recordIncidents } from './incidents.ts'
 import { createJournal, JournalHost } from './journal.ts'
 import type { FromNode, NodeSetup, ToNode } from './messages.ts'
@@ -14,6 +15,8 @@ import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 const WRITERS = 2
 /** Maximum ms between two writes of one writer. */
 const PAUSE = 40
+/** ms. Less than a database hangs at most, so that calls end after their time limit. */
+const HOST_TIMEOUT = 2_000
 
 const setup = JSON.parse(process.argv[2]!) as NodeSetup
 const trueTime = Date.now
@@ -40,9 +43,11 @@ for (const table of TABLES) await database.createTable({ database: DATABASE, tab
 const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
   tell({ tell: 'applied', source: node, table, at, last: key }),
 )
+const databaseFaults = new DatabaseFaults()
 const cluster = await ClusterManager.open({
   configFile: setup.configFile,
-  host,
+  host: faultyHost(host, databaseFaults),
+  hostTimeout: HOST_TIMEOUT,
   logger,
   password: clusterPassword,
   maxClockDrift: setup.maxClockDrift,
@@ -89,6 +94,9 @@ async function answer(request: ToNode): Promise<unknown> {
       return
     case 'clock':
       clockOffset = request.offset
+      return
+    case 'database':
+      databaseFaults.set(request.fault)
       return
     case 'mark':
       return writeOnce(() => 1, TABLES)

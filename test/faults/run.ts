@@ -11,6 +11,7 @@ import { Database } from '../host/database.ts'
 import { clusteringOf, eventually } from '../support/cluster.ts'
 import { judge, type NodeState, type Verdict } from './checker.ts'
 import type { Disks } from './disks.ts'
+import { Exceptions } from './exceptions.ts'
 import { type FaultKind, MAX_CLOCK_DRIFT } from './faults.ts'
 import { Flows } from './flows.ts'
 import { readIncidents } from './incidents.ts'
@@ -52,11 +53,13 @@ export class Run {
   readonly #ledger = new Ledger()
   readonly #flows: Flows
   readonly #names: string[]
+  readonly #exceptions: Exceptions
 
   constructor(options: RunOptions) {
     this.#options = options
     this.#names = Array.from({ length: options.nodes }, (_, number) => `node${number + 1}`)
     this.#flows = new Flows(this.#names, TABLES)
+    this.#exceptions = new Exceptions((text) => options.report.violation(text))
   }
 
   /** Resolves when the run is complete. The report has the violations. */
@@ -68,7 +71,7 @@ export class Run {
       await this.#strike()
       await this.#calm()
       await Promise.all(this.#nodes.map((node) => node.close()))
-      verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger)
+      verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger, this.#exceptions)
       for (const violation of verdict.violations) report.violation(violation)
       if (verdict.quarantined > 0 !== report.inflicted('clock-beyond'))
         report.violation(
@@ -167,7 +170,8 @@ export class Run {
       const node = this.#nodes[number]!
       report.fault(kind.name)
       report.event(`${kind.name} ${node.name}${kind.lasts[1] > 0 ? `, ${(lasts / 1_000).toFixed(1)} s` : ''}`)
-      return kind.inflict({ node, number, other: this.#nodes[other]!, network, lasts, chance })
+      const exceptions = this.#exceptions
+      return kind.inflict({ node, number, other: this.#nodes[other]!, network, lasts, chance, exceptions })
     }
     const ends = await Promise.all(faults.map(inflict))
     const what = faults.map(({ kind }) => kind.name).join(' + ')

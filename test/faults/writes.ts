@@ -21,6 +21,8 @@ const PREFIX = 'w '
 export const keyOf = (node: string, start: number, number: number) => `${PREFIX}${node} ${start}.${number}`
 export const isOwn = (id: unknown): id is string => typeof id === 'string' && id.startsWith(PREFIX)
 export const originOf = (key: string): string => key.split(' ')[1]!
+/** Number of the start of the node that wrote it. */
+export const startOf = (key: string): number => Number.parseInt(key.split(' ')[2]!, 10)
 
 /** Resolves when it is committed, with its outbox entry. */
 export async function write(

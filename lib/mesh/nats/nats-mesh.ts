@@ -100,6 +100,7 @@ export class NatsMesh implements Mesh {
     if (this.#state !== 'stopped') throw new MeshError('rejected', 'the mesh is open')
     this.#node = node
     this.#listener = listener
+    this.#closing = undefined
     this.#hubFailure = undefined
     this.#requestSubscription = undefined
     this.#report('connecting')

@@ -8,7 +8,7 @@ import type { Logger } from '../../observe/logger.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
 import type { Quarantine } from './quarantine.ts'
-import type { SubscriberEvents } from './subscriber.ts'
+import type { SubscriberEvents } from './subscription-status.ts'
 
 export type ReplicatorOptions = {
   mesh: Mesh

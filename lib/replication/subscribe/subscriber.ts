@@ -22,17 +22,9 @@ import { PendingBatch } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
-import type { SubscriptionStatus } from './subscription-status.ts'
+import type { SubscriberEvents, SubscriptionStatus } from './subscription-status.ts'
 import { TableFaultError, TableWait } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
-
-export type SubscriberEvents = {
-  state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
-  applied(source: RemoteTable, transactions: number, sequence: number): void
-  gap(source: RemoteTable, from: number, to: number, reason: GapReason): void
-  stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
-  quarantined(source: RemoteTable, sequence: number, error: string): void
-}
 
 export type SubscriberOptions = {
   source: RemoteTable

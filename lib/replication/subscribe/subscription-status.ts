@@ -1,7 +1,16 @@
-// The public status of a subscription.
+// What a subscription shows and reports.
 
-import type { SubscriptionState } from '../../events/events.ts'
+import type { GapReason, SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable } from '../../host/host.ts'
+import type { RetriedWork } from './apply-retry.ts'
+
+export type SubscriberEvents = {
+  state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
+  applied(source: RemoteTable, transactions: number, sequence: number): void
+  gap(source: RemoteTable, from: number, to: number, reason: GapReason): void
+  stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
+  quarantined(source: RemoteTable, sequence: number, error: string): void
+}
 
 /** What `cluster.subscriptions()` shows of one remote table. */
 export type SubscriptionStatus = {

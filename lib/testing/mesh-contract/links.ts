@@ -217,6 +217,8 @@ export const closeCases: Record<string, MeshCase> = {
     } finally {
       await mesh.close()
     }
+    assert.equal(mesh.state, 'stopped')
+    await assert.rejects(append(mesh, table, message('x'), { sequence: 2 }), meshError('disconnected'))
   },
   'keeps the streams for the next mesh of the node, which has another session': async (scene) => {
     const first = await scene.open('reopened')
