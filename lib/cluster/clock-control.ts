@@ -147,10 +147,10 @@ export class ClockControl {
     this.#reported = reason
     const peers = [...this.#peers.keys()].sort()
     if (reason) {
-      logger.error({ node, aheadMs, reason: HINTS[reason], peers, maxClockDrift: clock.maxDrift }, 'clock ahead')
+      logger.error({ aheadMs, reason: HINTS[reason], peers, maxClockDrift: clock.maxDrift }, 'clock ahead')
       emit('clock:ahead', { node, aheadMs, reason, peers })
     } else {
-      logger.info({ node, peers }, 'clock no longer ahead')
+      logger.info({ peers }, 'clock no longer ahead')
       emit('clock:ok', { node })
     }
   }

@@ -50,15 +50,16 @@ export class QuarantineRelease {
   /** As `replay`, for the messages for which `isDue` returns true; in order. Logs what it released, and a failure. Never rejects. */
   async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
     const { source, logger, timers } = this.#options
+    const { node: peer, database, table } = source
     if (this.#isReleasing || timers.elapsed() < this.#notBefore) return
     this.#isReleasing = true
     try {
       const { applied, voided } = await this.#queue.run(() => this.#replay(this.#select().filter(isDue)))
       if (applied.length + voided.length > 0)
-        logger.info({ ...source, applied: applied.length, voided: voided.length }, 'quarantine released')
+        logger.info({ peer, database, table, applied: applied.length, voided: voided.length }, 'quarantine released')
     } catch (error) {
       this.#notBefore = timers.elapsed() + RETRY_INTERVAL_MS
-      logger.warn({ ...source, reason: reasonOf(error) }, 'quarantine not released, retrying')
+      logger.warn({ peer, database, table, reason: reasonOf(error) }, 'quarantine not released, retrying')
     } finally {
       this.#isReleasing = false
     }
