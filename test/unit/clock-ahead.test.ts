@@ -1,6 +1,7 @@
 // A node whose clock was days ahead: it says so, and takes part again after `restamp`; both databases end equal.
 
 import assert from 'node:assert/strict'
+import { readFile, writeFile } from 'node:fs/promises'
 import { describe, it, type TestContext } from 'node:test'
 import type { Logger } from '../../lib/observe/logger.ts'
 import {
@@ -114,6 +115,33 @@ describe('a node whose clock was two days ahead', { concurrency: true }, () => {
     await one.cluster.updateNode({ node_name: 'node2', subscriptions: both })
     await two.cluster.updateNode({ node_name: 'node1', subscriptions: both })
     assert.deepEqual(await one.cluster.restamp(), { rows: 0, transactions: 0, subscriptions: 0 })
+  })
+
+  it('renews the revisions of subscriptions that were changed meanwhile', async (test) => {
+    const { network, nodes } = await open(test)
+    const [one, two] = nodes as [ClusterNode, ClusterNode]
+    await one.stop()
+    const file = await readFile(one.configFile, 'utf8')
+    const edited = file.replace('publish: true', 'publish: false')
+    assert.notEqual(edited, file)
+    await writeFile(one.configFile, edited)
+    // The edit is found at open, and gets a revision of the future.
+    network.skew('node1', 2 * DAY_MS)
+    await one.start()
+    await one.stop()
+    network.skew('node1', 0)
+    await one.start()
+    const subscriptionsOf = (node: ClusterNode) => node.cluster.manifest.nodes[0]!.subscriptions[0]!
+    assert.equal(subscriptionsOf(one).publish, false)
+    assert.equal(one.cluster.clock.reason, 'timestamps')
+    const refused = { code: 'clock_ahead' }
+    await assert.rejects(one.cluster.updateNode({ node_name: 'node2', subscriptions: both }), refused)
+    assert.equal(subscriptionsOf(two).subscribe, true, 'node2 refuses the revision')
+    const { subscriptions } = await one.cluster.restamp()
+    assert.equal(subscriptions, 1)
+    await eventually('node2 has the change', () => !subscriptionsOf(two).subscribe)
+    await one.cluster.updateNode({ node_name: 'node2', subscriptions: both })
+    assert.equal(subscriptionsOf(two).subscribe, true)
   })
 
   it('says so at open, after a restart with the right clock', async (test) => {
