@@ -1,33 +1,32 @@
 // The entry point: a database opens one ClusterManager. This is how a transaction travels from one node to another:
 //
-// 1. The database commits the transaction together with its timestamp and an outbox entry, and calls `publish`. The publisher
-//    reads the outbox in order, splits each transaction by table, and appends each part to the stream of its table on the local
-//    leaf server. When the leaf has acknowledged every part, the entry leaves the outbox.
-// 2. Every node that subscribes to the table has a subscriber. It reads the stream on the leaf of the origin node, through the hubs
-//    of both nodes, from its checkpoint on. It passes batches to `host.apply`, which stores the rows and the new checkpoint in one
-//    transaction of the database. Messages are not acknowledged to the server: the checkpoint alone is the position.
+// 1. The database commits rows, timestamp and outbox entry together, and calls `publish`. The publisher reads the outbox in order,
+//    splits each transaction by table, and appends each part to the stream of its table on the local leaf server. When the leaf has
+//    acknowledged every part, the entry leaves the outbox.
+// 2. Each node that subscribes to the table reads that stream through the hubs, from its checkpoint on. `host.apply` stores the rows
+//    and the new checkpoint in one database transaction. The checkpoint alone is the position: the server gets no acknowledgements.
 //
-// When the network between two nodes is cut, both continue: the database commits, and the local leaf stores. On each side, the
-// subscribers of the other node wait. When the network is back, they continue after their checkpoints. Nothing is lost: the stream
-// keeps all transactions, unless limits are set; a loss by limits is reported as a gap. Nothing is applied twice, because the
-// checkpoint was stored together with the rows. While the local leaf is down, transactions stay in the outbox.
+// When the network between two nodes is cut, the databases still commit and the local leaves still store. When it is back, each
+// subscriber continues after its checkpoint. Nothing is lost, because a stream keeps all transactions; what limits or a purge remove
+// is reported as a gap. While the local leaf is down, transactions stay in the outbox.
 //
-// A new subscriber has no checkpoint. It begins at the end of the stream, or at `start_time`; existing rows are not copied.
+// A new subscriber has no checkpoint: it begins at the end of the stream, or at `start_time`. Existing rows are not copied.
 //
-// `cluster/service.ts` builds these parts. The manifest is the cluster configuration in the YAML file; when it changes,
-// `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
+// `cluster/lifecycle.ts` has the order of opening and closing, and `cluster/service.ts` builds the parts. When the manifest (the
+// cluster configuration in the YAML file) changes, `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.
 
 import type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
 import { HeldEvents } from './cluster/held-events.ts'
-import { Locks } from './cluster/locks.ts'
+import { closeParts, type OpenParts, openManager } from './cluster/lifecycle.ts'
+import type { Locks } from './cluster/locks.ts'
 import { OperationRunner } from './cluster/operation-runner.ts'
 import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
-import { type CheckedOptions, type ClusterOptions, checkOptions } from './cluster/options.ts'
-import type { QuarantineControl } from './cluster/quarantine-control.ts'
+import type { CheckedOptions, ClusterOptions } from './cluster/options.ts'
+import { createQuarantineControl, type QuarantineControl } from './cluster/quarantine-control.ts'
 import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
-import { ClusterError, clusterError, clusterErrorFrom, invalidRequest, reasonOf } from './errors.ts'
+import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
 import type { Timestamp, Transaction } from './host/host.ts'
@@ -35,36 +34,23 @@ import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
-import { ManifestStore } from './manifest/store.ts'
+import type { ManifestStore } from './manifest/store.ts'
 import type { MeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
-import type { Logger } from './observe/logger.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
 import { transactionIssues } from './replication/wire.ts'
-import { type EndStep, runSteps } from './util/run-steps.ts'
 import { systemTimers } from './util/timers.ts'
-
-/** ms for each part, after which the next one is closed. */
-const CLOSE_TIMEOUT_MS = 10_000
-
-const end = (logger: Logger, steps: readonly EndStep[]): Promise<void> =>
-  runSteps(steps, (step, error) => logger.error({ step, reason: error.message }, 'closing failed in part'))
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
   readonly view: ClusterView = viewOf(this)
-  /** Messages of remote nodes that could not be applied: unreadable, with a timestamp more than `maxClockDrift` ahead, or refused by the database. */
-  readonly quarantine: QuarantineControl = {
-    list: (source) => this.#service?.quarantine.list(source) ?? [],
-    add: (source) => this.#runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
-    replay: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.replay(source, sequences)),
-    discard: (source, sequences) => this.#runner.withService(({ replicator }) => replicator.discard(source, sequences)),
-  }
+  /** Messages of remote nodes that are invalid, that the database refused, or whose timestamp is more than `maxClockDrift` ahead. */
+  readonly quarantine: QuarantineControl
   /** `host` is the watched one. */
   readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
@@ -78,7 +64,7 @@ export class ClusterManager extends SafeEmitter {
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
 
-  private constructor(options: CheckedOptions, store: ManifestStore, locks: Locks) {
+  private constructor({ options, store, locks }: OpenParts) {
     super()
     const timers = options.mesh?.timers ?? systemTimers
     const onSlow = (call: SlowHostCall) => {
@@ -95,6 +81,7 @@ export class ClusterManager extends SafeEmitter {
       service: () => this.#service,
       state: () => this.#state,
     })
+    this.quarantine = createQuarantineControl(this.#runner, () => this.#service)
     const now = options.mesh?.timers.now.bind(options.mesh.timers)
     this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
     for (const event of eventNames) {
@@ -110,34 +97,17 @@ export class ClusterManager extends SafeEmitter {
    * streams and answers requests. Rejects invalid_option, config_rejected, config_locked, config_unwritable, node_name_missing,
    * nats_server_missing, port_taken, tls_invalid, directory_unusable, directory_in_use, host_timeout, server_failed; nothing is left running then.
    */
-  static async open(options: ClusterOptions): Promise<ClusterManager> {
-    const checked = checkOptions(options)
-    const locks = await Locks.open(checked)
-    let store: ManifestStore | undefined
-    let manager: ClusterManager | undefined
-    try {
-      store = await ManifestStore.open(checked.configFile, { logger: checked.logger })
-      checked.logger.localNode = store.manifest.nodeName
-      if (store.manifest.enabled) await locks.lockDirectories(store.settings)
-      manager = new ClusterManager(checked, store, locks)
-      const timestamp = await manager.#options.host.lastTimestamp()
-      if (timestamp) manager.#clock.resume(timestamp)
-      await manager.#start()
-      return manager
-    } catch (error) {
-      // What fails meanwhile is logged: the first error is the cause.
-      await (manager
-        ? manager.close()
-        : end(checked.logger, [
-            ['closing the file', () => store?.close(), CLOSE_TIMEOUT_MS],
-            ['releasing the locks', () => locks.release(), CLOSE_TIMEOUT_MS],
-          ])
-      ).catch(() => {})
-      throw error instanceof ClusterError ? error : clusterErrorFrom(error, 'server_failed', 'cluster', reasonOf(error))
-    }
+  static open(options: ClusterOptions): Promise<ClusterManager> {
+    return openManager(
+      options,
+      (parts) => new ClusterManager(parts),
+      (manager) => manager.#start(),
+    )
   }
 
   async #start(): Promise<void> {
+    const timestamp = await this.#options.host.lastTimestamp()
+    if (timestamp) this.#clock.resume(timestamp)
     const emit = this.emit.bind(this)
     const reports = storeReports(emit, this.#options)
     this.#store.listen(reports)
@@ -155,8 +125,8 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
-   * Idempotent. Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox.
-   * Rejects internal when a part failed or, usually for a method of the host, did not end in time; everything else is ended then too.
+   * Idempotent. Waits for transactions in flight, then ends both servers; the outbox keeps what was not acknowledged. Rejects
+   * internal when a part, usually a method of the host, failed or did not end in time; everything else is ended all the same.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close().finally(() => this.end())
@@ -169,22 +139,15 @@ export class ClusterManager extends SafeEmitter {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
-    const endHostCalls = this.#options.host.beginClose()
+    const { host, logger } = this.#options
+    const endHostCalls = host.beginClose()
+    const [store, locks, service, stopMetering] = [this.#store, this.#locks, this.#service, this.#stopMetering]
     try {
-      await end(this.#options.logger, [
-        ['ending the meter', () => this.#stopMetering?.(), CLOSE_TIMEOUT_MS],
-        ['closing the file', () => this.#store.close(), CLOSE_TIMEOUT_MS],
-        // Its own steps are limited.
-        ['closing the service', () => this.#service?.close()],
-        ['ending calls of the host', endHostCalls, CLOSE_TIMEOUT_MS],
-        ['releasing the locks', () => this.#locks.release(), CLOSE_TIMEOUT_MS],
-      ])
-    } catch (error) {
-      throw clusterErrorFrom(error, 'internal', reasonOf(error))
+      await closeParts(logger, { store, locks, service, stopMetering, endHostCalls })
     } finally {
       this.#state = 'closed'
     }
-    this.#options.logger.info({}, 'cluster manager closed')
+    logger.info({}, 'cluster manager closed')
   }
 
   // --- state --------------------------------------------------------------------------------------------------------------
@@ -237,8 +200,8 @@ export class ClusterManager extends SafeEmitter {
   // --- transactions -------------------------------------------------------------------------------------------------------
 
   /**
-   * Call it inside the database's write transaction, and store the result with the rows. Higher than every timestamp issued or applied
-   * before. Throws restamping.
+   * Call it inside the write transaction of the database, and store the result with the rows. It is higher than every timestamp
+   * issued or applied before. Throws restamping.
    */
   timestamp(): Timestamp {
     if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
@@ -247,9 +210,9 @@ export class ClusterManager extends SafeEmitter {
 
   /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
-   * clustering is disabled. Rejects publish_timeout when that takes longer than `publishTimeout` (`mayStillBeSent` says whether it will
-   * be sent; with an outbox always), not_in_outbox when the outbox does not contain the transaction, transaction_too_large,
-   * invalid_request, closed. Repeated calls for one id wait for the same transaction and send it once.
+   * clustering is disabled. Calls with the same id wait for one transaction and send it once. Rejects publish_timeout after
+   * `publishTimeout` (`mayStillBeSent`: always true with an outbox), not_in_outbox when the outbox does not contain the transaction,
+   * transaction_too_large, invalid_request, closed.
    */
   publish(transaction: Transaction): Promise<void> {
     if (this.#state !== 'open') return Promise.reject(clusterError('closed'))
@@ -263,19 +226,18 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
-   * Call it after a table was dropped, also when it was created again since. The database has deleted the checkpoints of the table
-   * together with it; this forgets them in memory. The subscriptions of the table stall until the table exists, then they begin at the
-   * first message that the stream has. Has no effect while clustering is disabled.
+   * Call it after a table was dropped, even if it exists again. The database deletes the checkpoints with the table; this call deletes
+   * those in memory. The subscriptions of the table stall until it exists, then begin at the first message of their streams.
    */
   tableDropped({ database, table }: { database: string; table: string }): void {
     this.#service?.replicator.onTableDropped({ database, table })
   }
 
   /**
-   * After the clock of this node was ahead and is correct again: rewrites timestamps more than `maxClockDrift` in the future, of rows and
-   * of subscriptions, to the present, and brings the rows to the peers, which drop what they had quarantined. Meanwhile `timestamp`
-   * throws restamping. Writes that other nodes made to these rows before now are overwritten. Rejects restamp_unsupported,
-   * restamping, clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
+   * Call it when the clock of this node was ahead and is correct again. Rewrites timestamps of rows and subscriptions more than
+   * `maxClockDrift` in the future to the present, and sends the rows to the peers, which drop what they had quarantined. Meanwhile
+   * `timestamp` throws restamping. The rows win over earlier writes of other nodes. Rejects restamp_unsupported, restamping,
+   * clock_ahead (the clock is still wrong), clustering_disabled, closed, internal (the host rejected: repeat it).
    */
   restamp(): Promise<RestampOutcome> {
     return this.#runner.withService(({ clockControl }) => clockControl.restamp())
@@ -328,9 +290,9 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
-   * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it, and
-   * transactions wait meanwhile. Resolves when it is in effect. Rejects server_failed when a server does not use it yet, and tries
-   * again until both do. Rejects invalid_option when the function fails, and nothing changes; clustering_disabled, closed.
+   * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it; transactions
+   * wait meanwhile. Rejects server_failed when a server does not use it yet, and retries until both do. Rejects invalid_option when
+   * the function fails, and nothing changes; clustering_disabled, closed.
    */
   rotatePassword(): Promise<void> {
     return this.#runner.withService(async ({ mesh }) => mesh.rotatePassword?.())

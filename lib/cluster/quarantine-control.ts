@@ -3,6 +3,8 @@
 import type { RemoteTable } from '../host/host.ts'
 import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
 import type { ReplayOutcome } from '../replication/subscribe/quarantine-release.ts'
+import type { OperationRunner } from './operation-runner.ts'
+import type { Service } from './service.ts'
 
 export interface QuarantineControl {
   /** The messages of one remote table, or of all, by sequence. Empty while clustering is disabled. */
@@ -20,4 +22,17 @@ export interface QuarantineControl {
   replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome>
   /** Deletes the messages: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */
   discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]>
+}
+
+/** `service` returns undefined while clustering is disabled. */
+export function createQuarantineControl(
+  runner: Pick<OperationRunner, 'withService'>,
+  service: () => Pick<Service, 'quarantine'> | undefined,
+): QuarantineControl {
+  return {
+    list: (source) => service()?.quarantine.list(source) ?? [],
+    add: (source) => runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
+    replay: (source, sequences) => runner.withService(({ replicator }) => replicator.replay(source, sequences)),
+    discard: (source, sequences) => runner.withService(({ replicator }) => replicator.discard(source, sequences)),
+  }
 }

@@ -167,8 +167,10 @@ export class HostCalls {
     const { timers, logger, onSlow } = this.#options
     current.isReported = true
     const slow = { ...current.call, ms: Math.round(timers.elapsed() - current.started), answered }
-    if (answered) logger.info(slow, 'the database answers again')
-    else logger.warn(slow, 'the database does not answer')
+    const { node: peer, ...rest } = slow
+    const fields = { ...(peer === undefined ? {} : { peer }), ...rest }
+    if (answered) logger.info(fields, 'the database answers again')
+    else logger.warn(fields, 'the database does not answer')
     onSlow(slow)
   }
 

@@ -74,7 +74,7 @@ async function configure(
     if (!(error instanceof ClusterError && peerErrorCodes.has(error.code))) throw error
     logger.warn(
       { peer: node, reason: reasonOf(error) },
-      'Peer failed during configure_cluster, its subscriptions are pending',
+      'peer failed during configure_cluster, its subscriptions are pending',
     )
     return undefined
   }
@@ -82,7 +82,7 @@ async function configure(
 
 async function remove({ negotiator, logger }: OperationContext, node: string, { signal, user }: HandlerOptions) {
   const { reached } = await negotiator.remove(node, { operation, signal, user })
-  if (!reached) logger.warn({ peer: node }, 'Removed node did not answer, it learns of the removal on the next contact')
+  if (!reached) logger.warn({ peer: node }, 'removed node did not answer, it learns of the removal on the next contact')
 }
 
 /** Sorts the nodes in the order of `connections`, others after them, and sets the requested subscriptions of the `pending` ones. */

@@ -289,7 +289,7 @@ export class Registers {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
       if (value.node !== undefined && value.node !== this.#node)
-        this.#logger.warn({ previous: value.node, node: this.#node }, 'the node was renamed')
+        this.#logger.warn({ previousName: value.node }, 'the node was renamed')
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       for (const [node, tables] of Object.entries(value.begun ?? {}))
         for (const [database, table] of tables) this.begun.add({ node, database, table })

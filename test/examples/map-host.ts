@@ -12,6 +12,7 @@ import {
   rowChanges,
   type StoredRow,
   type TableDescription,
+  type Transaction,
   type Write,
 } from '../../lib/index.ts'
 
@@ -31,17 +32,17 @@ class MapHost implements Host {
 
   /** A database on disk stores the rows and the checkpoint in one transaction. */
   async apply({ source, transactions, checkpoint }: Batch) {
-    for (const { timestamp, writes } of transactions) this.write(writes, timestamp)
+    for (const transaction of transactions) this.write(transaction)
     this.#checkpoints.set(nameOf(source), checkpoint)
   }
 
-  write(writes: Write[], timestamp: string) {
+  write({ timestamp, writes, voids }: Transaction) {
     for (const write of writes) {
       const table = this.#tables.get(nameOf(write.database, write.table))
       if (!table) throw new Error(`Table '${write.database}.${write.table}' does not exist`)
       for (const { key, change } of rowChanges(write, timestamp, table.primaryKey)) {
         const name = nameOf(write.database, write.table, key)
-        this.#rows.set(name, mergeRow(this.#rows.get(name), change)) // the last writer wins
+        this.#rows.set(name, mergeRow(this.#rows.get(name), change, voids)) // the last writer wins
       }
     }
   }
@@ -54,7 +55,7 @@ export async function openDatabase(options: Omit<ClusterOptions, 'host'>) {
   const cluster = await ClusterManager.open({ ...options, host })
   const commit = async (...writes: Write[]) => {
     const transaction = { id: randomUUID(), timestamp: cluster.timestamp(), writes }
-    host.write(writes, transaction.timestamp)
+    host.write(transaction)
     await cluster.publish(transaction) // resolves when the local stream has stored it
   }
   return { host, cluster, commit }

@@ -10,7 +10,8 @@ const host: Host = {
   // Rows and checkpoint in ONE transaction of yours.
   apply: (batch) =>
     database.transaction((tx) => {
-      for (const { timestamp, writes } of batch.transactions) for (const write of writes) tx.merge(write, timestamp)
+      for (const { timestamp, writes, voids } of batch.transactions)
+        for (const write of writes) tx.merge(write, timestamp, voids)
       tx.put(['checkpoint', batch.source], batch.checkpoint)
       for (const transaction of batch.relay ?? []) tx.append('outbox', transaction)
     }),

@@ -11,7 +11,7 @@ import type {
 } from '../../lib/index.ts'
 
 type Transactional = {
-  merge(write: Write, timestamp: string): void
+  merge(write: Write, timestamp: string, voids: Transaction['voids']): void
   apply(write: Write): Write
   put(key: unknown[], value: unknown): void
   append(list: string, transaction: Transaction): void

@@ -111,10 +111,10 @@ export class HubRoutes {
       const unreachable = await links.waitUntilStable(alreadyUnreachable, expected)
       if (unreachable.length === 0 || stopped()) return
       if (attempt === MAX_ATTEMPTS || added.length === 0) {
-        logger.warn({ nodes: unreachable }, 'restarting the hub server: linked nodes do not answer')
+        logger.warn({ peers: unreachable }, 'restarting the hub server: linked nodes do not answer')
         return hub.restart(configuration(desired))
       }
-      logger.info({ nodes: unreachable, attempt }, 'one-way link on a new route, reconnecting')
+      logger.info({ peers: unreachable, attempt }, 'one-way link on a new route, reconnecting')
       await this.#reload(desired.filter((route) => known.has(address(route))))
     }
   }

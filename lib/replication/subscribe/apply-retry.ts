@@ -130,7 +130,8 @@ export class ApplyRetry {
       if (error instanceof MeshError) throw error
       delete refusal.request
       request?.reject(error)
-      logger.warn({ ...source, reason: reasonOf(error) }, 'cannot quarantine a refused transaction')
+      const { node: peer, database, table } = source
+      logger.warn({ peer, database, table, reason: reasonOf(error) }, 'cannot quarantine a refused transaction')
       return false
     }
   }

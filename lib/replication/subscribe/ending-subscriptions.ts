@@ -69,7 +69,10 @@ export class EndingSubscriptions {
       this.cancel(key)
     } catch (error) {
       const reason = reasonOf(error)
-      logger.warn({ ...source, reason }, 'cannot delete the checkpoint, retrying later')
+      logger.warn(
+        { peer: source.node, database: source.database, table: source.table, reason },
+        'cannot delete the checkpoint, retrying later',
+      )
       const ending = this.#add(source, reason)
       ending.error = error
       ending.cancelRetry()

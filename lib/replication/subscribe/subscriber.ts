@@ -183,11 +183,13 @@ export class Subscriber {
     const { sequence } = this.#cursor.checkpoint
     const { allowed, isRepeated } = this.#stallDetector.requestRestart(sequence, this.#lag.isBehind(sequence))
     if (!allowed) return
-    if (isRepeated)
+    if (isRepeated) {
+      const { node: peer, database, table } = this.source
       this.#options.logger.warn(
-        { ...this.source, sequence, lastSequence: this.#lag.lastSequence },
+        { peer, database, table, sequence, lastSequence: this.#lag.lastSequence },
         'no messages although the stream has newer ones; recreating the consumer',
       )
+    }
     this.restart()
   }
 
