@@ -20,6 +20,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import { clusterErrorFrom, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
+import { isSyncDenied, syncFile } from '../util/atomic-file.ts'
 import { decodeBytes } from './config-bytes.ts'
 import { errorCode, linkTarget } from './file-links.ts'
 
@@ -59,7 +60,7 @@ async function writeNew(path: string, text: string, previous: Stats | undefined)
   try {
     if (previous) await keepAccess(path, handle, previous)
     await handle.writeFile(text)
-    await handle.sync()
+    await syncFile(handle)
   } finally {
     await handle.close()
   }
@@ -96,7 +97,11 @@ function writeWhole(file: number, text: string): void {
   let written = 0
   while (written < bytes.length) written += writeSync(file, bytes, written, bytes.length - written, written)
   ftruncateSync(file, bytes.length)
-  fsyncSync(file)
+  try {
+    fsyncSync(file)
+  } catch (error) {
+    if (!isSyncDenied(error)) throw error
+  }
 }
 
 async function syncDirectory(directory: string): Promise<void> {

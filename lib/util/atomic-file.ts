@@ -1,6 +1,6 @@
 // Atomic, durable writes: a temporary file in the same directory, synced, then renamed.
 
-import { constants, open, rename } from 'node:fs/promises'
+import { constants, type FileHandle, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW = 0 } = constants
@@ -12,7 +12,7 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
   const file = await open(`${path}.new`, REPLACE_FLAGS, 0o600)
   try {
     await file.writeFile(data)
-    await file.sync()
+    await syncFile(file)
   } finally {
     await file.close()
   }
@@ -21,4 +21,14 @@ export async function writeFileAtomic(path: string, data: string | Uint8Array): 
   // Some file systems cannot sync a directory; the rename has happened anyway.
   await directory?.sync().catch(() => {})
   await directory?.close()
+}
+
+/** From Node 26 on the permission model denies fsync: a write is then as durable as the file system makes it. */
+export const isSyncDenied = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED'
+
+/** Resolves when the contents are on disk. Rejects as the file system does. */
+export async function syncFile(file: FileHandle): Promise<void> {
+  await file.sync().catch((error) => {
+    if (!isSyncDenied(error)) throw error
+  })
 }

@@ -36,11 +36,11 @@ describe('lines', () => {
   })
 })
 
-it('100 MB without a newline take no memory', { skip: process.platform === 'win32' }, async (t) => {
+it('400 MB without a newline take no memory', { skip: process.platform === 'win32' }, async (t) => {
   const [directory, remove] = await temporaryDirectory()
   t.after(remove)
   const path = join(directory, 'server')
-  await writeFile(path, '#!/bin/sh\nhead -c 100000000 /dev/zero >&2\necho >&2\necho "[1] a b [INF] the end" >&2\n')
+  await writeFile(path, '#!/bin/sh\nhead -c 400000000 /dev/zero >&2\necho >&2\necho "[1] a b [INF] the end" >&2\n')
   await chmod(path, 0o755)
   const lines: { level: string; length: number; text: string }[] = []
   const peak = { bytes: 0 }
@@ -67,7 +67,8 @@ it('100 MB without a newline take no memory', { skip: process.platform === 'win3
       ['INF', 7],
     ],
   )
-  assert.ok(peak.bytes - before < 50_000_000, `${peak.bytes - before} bytes more`)
+  // Buffers that were read are garbage until the next collection.
+  assert.ok(peak.bytes - before < 130_000_000, `${peak.bytes - before} bytes more`)
 })
 
 function watch(t: TestContext) {
