@@ -1,5 +1,7 @@
 // One case of a contract suite: any test runner can run it, or a plain program.
 
+import { setTimeout as delay } from 'node:timers/promises'
+
 /** What a test runner passes to its tests: node:test and Vitest have `skip`. */
 export type CaseContext = { skip?: (reason?: string) => void }
 
@@ -8,6 +10,23 @@ export type CaseContext = { skip?: (reason?: string) => void }
  * `skip` of the context with the reason when the case does not apply.
  */
 export type ContractCase = { name: string; run(context?: CaseContext): Promise<void> }
+
+/** More than any case takes. A case that hangs otherwise ends without its name, when the time of the whole run is over. */
+const CASE_TIMEOUT_MS = 60_000
+
+/** `work`, bounded: rejects with an Error when it does not end within 60 s. */
+export async function bounded(work: () => Promise<void>): Promise<void> {
+  const timer = new AbortController()
+  const timeout = async () => {
+    await delay(CASE_TIMEOUT_MS, undefined, { signal: timer.signal })
+    throw new Error(`the case did not end within ${CASE_TIMEOUT_MS} ms`)
+  }
+  try {
+    await Promise.race([work(), timeout()])
+  } finally {
+    timer.abort()
+  }
+}
 
 export type SkippedCase = { name: string; reason: string }
 

@@ -1,6 +1,6 @@
 // What every implementation of the Mesh port must do, as cases for any test runner or a plain program.
 
-import { type ContractCase, runCases } from '../contract-case.ts'
+import { bounded, type ContractCase, runCases } from '../contract-case.ts'
 import { limitCases } from './limits.ts'
 import { closeCases, duplicateCases, memberCases, openCases, relinkCases, restartCases } from './links.ts'
 import { readCases, sequenceAtCases } from './readers.ts'
@@ -48,7 +48,7 @@ export function meshContract(create: () => NetworkUnderTest | Promise<NetworkUnd
   const cases = Object.entries(groups).flatMap(([group, members]) =>
     Object.entries(members).map(([name, work]) => ({
       name: `${group}: ${name}`,
-      run: async () => work(await scene()),
+      run: () => bounded(async () => work(await scene())),
     })),
   )
   const close = async () => {

@@ -37,6 +37,7 @@ export type OpenMesh = {
   readonly node: string
   readonly mesh: Mesh
   readonly states: MeshState[]
+  /** `peer: reason` each. */
   readonly rejectedPeers: string[]
   /** How often the links were created again. */
   readonly links: () => number
@@ -161,7 +162,7 @@ async function openOn(network: NetworkUnderTest, node: string): Promise<OpenMesh
   let links = 0
   const mesh = await network.open(node, {
     state: (state) => void states.push(state),
-    rejected: (peer) => void rejectedPeers.push(peer),
+    rejected: (peer, reason) => void rejectedPeers.push(`${peer}: ${reason}`),
     linked: () => void links++,
   })
   return { node, mesh, states, rejectedPeers, links: () => links }
