@@ -11,7 +11,7 @@ import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
-import { type Progress, ProgressReport } from '../observe/progress.ts'
+import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
@@ -163,7 +163,9 @@ export class Service {
     const disagreement = this.#negotiator.disagreement(source.node, source)
     if (disagreement) return { ...disagreement }
     const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
-    return error !== undefined && (state === 'stalled' || state === 'pending') ? { state, reason: error } : undefined
+    return error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying')
+      ? { state, reason: error }
+      : undefined
   }
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
@@ -208,7 +210,10 @@ export class Service {
       maxInFlightBytes,
       timeout: publishTimeout,
       requestTimeout,
-      diverged: (divergence) => this.#emit('replication:diverged', divergence),
+      diverged: (divergence) => {
+        this.#emit('replication:diverged', divergence)
+        this.replicator.onDatabaseRestored(divergence)
+      },
     })
   }
 
@@ -231,7 +236,8 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair } =
+      this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -245,6 +251,7 @@ export class Service {
       maxBatchBytes,
       maxApplyAttempts,
       begun: this.#registers.begun,
+      repair,
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
@@ -254,7 +261,9 @@ export class Service {
         create: (source) => this.#negotiator.sourceTables.createFor(source),
       },
       subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
-      events: subscriptionReports(this.#emit, logger, this.mesh.timers),
+      events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
+        this.#progress({ task: 'copy', ...source }),
+      ),
     })
   }
 
@@ -291,14 +300,17 @@ export class Service {
       checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
-      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      tableCreated: ({ database, table }, node) => {
+        replicator.onTableCreated({ database, table })
+        this.#emit('table:created', { database, table, node })
+      },
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
 
-  #progress(task: Pick<Progress, 'task' | 'step' | 'node'>): (done: number, total: number) => void {
+  #progress(task: ProgressTask): (done: number, total?: number) => void {
     const report = new ProgressReport(this.mesh.timers, (progress) => this.#emit('progress', progress), task)
     return (done, total) => report.update(done, total)
   }

@@ -119,7 +119,7 @@ describe('the start after a lost checkpoint', () => {
     const begun = new Begun()
     begun.add(source)
     const reported: unknown[][] = []
-    const gap = (...all: unknown[]) => void reported.push(all)
+    const gap = (from: number, to: number, reason: string) => void reported.push([from, to, reason])
     const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
     await cursor.resume(new AbortController().signal)
     return { reported, stored: await host.loadCheckpoint(source) }
