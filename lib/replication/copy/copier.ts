@@ -52,8 +52,10 @@ export class Copier {
   /** A copy to begin with the next step. */
   #requested: CopyReason | undefined
   #reason: string | undefined
-  /** Rows to apply at once: 1 after the database refused several, to find the one that it refuses. */
+  /** Rows to apply at once: 1 after the database has refused several twice, to find the one that it refuses. */
   #maxRows = Number.POSITIVE_INFINITY
+  /** Behind this key the database refused rows last. */
+  #refusedAfter: string | undefined
   /** Rows copied since this object was created; rows of the present copy and ms (`Timers.elapsed`) when that was begun or resumed. */
   #copied = 0
   #resumed: { rows: number; at: number } | undefined
@@ -209,7 +211,6 @@ export class Copier {
       if (position.after === undefined) events.copyBegan(source, position.reason)
       position = await this.#applyPage(rows, position)
       if (!position) return
-      this.#backoff.reset()
     }
   }
 
@@ -252,12 +253,14 @@ export class Copier {
       if (!(await applier.copy(source, transactions, { from, to, ...options }))) return false
     } catch (error) {
       if (error instanceof MeshError || error instanceof ClusterError || this.#stopping.signal.aborted) throw error
-      // The rows are refused one by one then, so that the ones before the bad row are applied.
-      this.#maxRows = 1
+      // One by one, the rows before the bad one are applied. A rejected step may have been committed: then the position is another.
+      if (this.#refusedAfter === (from.after ?? '')) this.#maxRows = 1
+      this.#refusedAfter = from.after ?? ''
       if (count > 1) throw error
       throw new Error(`the database refuses the row '${to.after!.slice(1)}': ${reasonOf(error)}`, { cause: error })
     }
     this.#maxRows *= 2
+    this.#backoff.reset()
     this.#copied += count
     this.#updateProgress?.(to.rows)
     // A host that never waits would keep the process from reading its connections.
