@@ -27,6 +27,7 @@ import { type Foundation, openFoundation, type ServiceOptions } from './foundati
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
+import { RowExchange } from './row-exchange.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
@@ -41,6 +42,7 @@ export class Service {
   readonly peers: Peers
   readonly quarantine: Quarantine
   readonly clockControl: ClockControl
+  readonly rows: RowExchange
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -73,6 +75,13 @@ export class Service {
     this.#registers = foundation.registers
     this.publisher = this.#createPublisher()
     this.clockControl = this.#createClockControl()
+    this.rows = new RowExchange({
+      host: options.host,
+      store,
+      timers: this.mesh.timers,
+      peers: () => this.peers,
+      tables: () => this.#negotiator.sourceTables,
+    })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -279,6 +288,7 @@ export class Service {
       clusteringPort: settings.ports.cluster,
       operationsApiPort: settings.operationsApiPort,
       negotiate: (request) => this.#negotiator.handleRequest(request),
+      answerRows: (node, request) => this.rows.answer(node, request),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })

@@ -1,0 +1,62 @@
+// Requests for rows and their answers, as they travel between nodes.
+
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+import type { TableName, Timestamp } from '../../host/host.ts'
+
+/**
+ * `read_rows`: either the next rows after the key `after` (from the first one on without it), at most `limit` rows and `maxBytes` bytes;
+ * or the rows with these `keys`. A row that does not fit comes in pieces: `piece` is the offset of the next piece of the only key, and
+ * `version` that of the row whose pieces came before. Keys are those of row-page.ts.
+ */
+export type RowsRequest = TableName & {
+  after?: Uint8Array
+  keys?: Uint8Array
+  limit?: number
+  maxBytes?: number
+  piece?: number
+  version?: string
+}
+
+/** The source has too much to do: ask again after this time. */
+export type BusyAnswer = { busy: number }
+/** `done`: number of the keys that this page covers; the rest is to be asked for again. */
+export type PageAnswer = { page: Uint8Array; done?: number | undefined }
+/** A part of one encoded row of `of` bytes, from the offset `at` on. Another `version`: the row has changed, `at` is 0. */
+export type PieceAnswer = {
+  piece: Uint8Array
+  key: Uint8Array
+  at: number
+  of: number
+  version: string
+  horizon?: Timestamp | undefined
+  done?: number | undefined
+}
+export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
+
+const MAX_BUSY_MS = 60_000
+const BytesType = Type.Unsafe<Uint8Array>(
+  Type.Refine(
+    Type.Unknown(),
+    (value) => value instanceof Uint8Array,
+    () => 'must be bytes',
+  ),
+)
+const CountType = Type.Integer({ minimum: 0 })
+const BusyType = Type.Object({ busy: Type.Number({ minimum: 0, maximum: MAX_BUSY_MS }) })
+const PageType = Type.Object({ page: BytesType, done: Type.Optional(CountType) })
+const PieceType = Type.Object({
+  piece: BytesType,
+  key: BytesType,
+  at: CountType,
+  of: CountType,
+  version: Type.String({ maxLength: 64 }),
+  horizon: Type.Optional(Type.String({ maxLength: 512 })),
+  done: Type.Optional(CountType),
+})
+
+const busyValidator = Compile(BusyType)
+const rowsValidator = Compile(Type.Union([PageType, PieceType]))
+
+export const isBusy = (answer: unknown): answer is BusyAnswer => busyValidator.Check(answer)
+export const isRowsAnswer = (answer: unknown): answer is PageAnswer | PieceAnswer => rowsValidator.Check(answer)

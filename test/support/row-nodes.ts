@@ -1,0 +1,78 @@
+// Nodes that exchange rows on a network in memory, without subscriptions that run.
+
+import type { TestContext } from 'node:test'
+import { RowExchange } from '../../lib/cluster/row-exchange.ts'
+import type { Host, RowSelection, TableName } from '../../lib/host/host.ts'
+import { makeManifest } from '../../lib/manifest/manifest.ts'
+import type { Subscription } from '../../lib/manifest/subscription.ts'
+import type { Mesh } from '../../lib/mesh/mesh.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
+import { Peers } from '../../lib/peers/peers.ts'
+import type { MemoryNetwork } from '../../lib/testing.ts'
+
+export type RowNode = { name: string; host: Host; mesh: Mesh; peers: Peers; rows: RowExchange }
+
+const noRoutes = { hub: [], leaf: [] }
+const noListener = { state() {}, rejected() {}, linked() {} }
+const peerListener = { up() {}, down() {}, returned() {}, duplicate() {}, superseded() {}, streams() {}, time() {} }
+
+/** A node whose manifest holds these subscriptions with other nodes. It ends with the test. */
+export async function startRowNode(
+  test: Pick<TestContext, 'after'>,
+  network: MemoryNetwork,
+  name: string,
+  { host, subscriptions = {} }: { host: Host; subscriptions?: Record<string, readonly Subscription[]> },
+): Promise<RowNode> {
+  const mesh = network.mesh(name)
+  await mesh.open(name, noRoutes, noListener)
+  const nodes = Object.entries(subscriptions).map(([node, tables]) => ({ name: node, subscriptions: tables }))
+  const manifest = makeManifest({ nodeName: name, enabled: true, nodes })
+  const described = new Map<string, boolean>()
+  const rows = new RowExchange({
+    host,
+    store: { manifest },
+    timers: mesh.timers,
+    peers: () => peers,
+    tables: () => ({
+      servesRows: (node) => described.get(node),
+      refresh: async (node) => {
+        const [table] = await peers.describeTables(node, { operation: 'describe_all' })
+        if (table) described.set(node, table.servesRows)
+      },
+    }),
+  })
+  const peers: Peers = new Peers({
+    mesh,
+    host,
+    node: name,
+    clusteringPort: 0,
+    operationsApiPort: undefined,
+    logger: silentLogger,
+    requestTimeout: 5_000,
+    negotiate: async () => undefined,
+    answerRows: (node, request) => rows.answer(node, request),
+    positions: () => [],
+    listener: peerListener,
+  })
+  peers.start()
+  test.after(async () => {
+    peers.close()
+    await mesh.close()
+  })
+  return { name, host, mesh, peers, rows }
+}
+
+/** The host, with `work` in place of its `readRows`. */
+export function withReadRows(
+  host: Host,
+  work: (
+    table: TableName,
+    selection: RowSelection,
+    original: NonNullable<Host['readRows']>,
+  ) => ReturnType<NonNullable<Host['readRows']>>,
+): Host {
+  const original = host.readRows!.bind(host)
+  return Object.assign(Object.create(host) as Host, {
+    readRows: (table: TableName, selection: RowSelection) => work(table, selection, original),
+  })
+}
