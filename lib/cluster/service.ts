@@ -16,13 +16,14 @@ import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
-import { Publisher } from '../replication/publish/publisher.ts'
+import type { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import type { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
+import { createPublisher } from './create-publisher.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
@@ -73,7 +74,14 @@ export class Service {
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
-    this.publisher = this.#createPublisher()
+    this.publisher = createPublisher(options, {
+      mesh: this.mesh,
+      node: store.manifest.nodeName,
+      diverged: (divergence) => {
+        emit('replication:diverged', divergence)
+        this.replicator.onDatabaseRestored(divergence)
+      },
+    })
     this.clockControl = this.#createClockControl()
     this.rows = new RowExchange({
       host: options.host,
@@ -207,25 +215,6 @@ export class Service {
 
   // --- the parts --------------------------------------------------------------------------------------------------------
 
-  #createPublisher(): Publisher {
-    const { host, logger, requestTimeout, publishWindow, publishTimeout, maxInFlight, maxInFlightBytes } = this.#options
-    return new Publisher({
-      mesh: this.mesh,
-      host,
-      node: this.#store.manifest.nodeName,
-      logger,
-      window: publishWindow,
-      maxInFlight,
-      maxInFlightBytes,
-      timeout: publishTimeout,
-      requestTimeout,
-      diverged: (divergence) => {
-        this.#emit('replication:diverged', divergence)
-        this.replicator.onDatabaseRestored(divergence)
-      },
-    })
-  }
-
   #createClockControl(): ClockControl {
     const { host, logger } = this.#options
     return new ClockControl({
@@ -261,6 +250,7 @@ export class Service {
       maxApplyAttempts,
       begun: this.#registers.begun,
       repair,
+      rows: this.rows.peers,
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
