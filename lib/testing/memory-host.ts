@@ -26,6 +26,8 @@ import { RowOrder } from './row-order.ts'
 export type MemoryHostOptions = {
   /** Tables that exist from the start. Default primary key: `id`. */
   tables?: readonly { database: string; table: string; primaryKey?: string; attributes?: string[] }[]
+  /** Default true. Without `readRows`, a host serves no copies: gaps stay. */
+  readRows?: boolean
   /** Default true. A host without an outbox loses transactions that the local leaf has not acknowledged when its process dies. */
   outbox?: boolean
 }
@@ -51,7 +53,7 @@ function toKey(text: string): PrimaryKey {
  * and returns, so callers may change theirs.
  */
 export class MemoryHost implements Host {
-  /** Ids of the remote transactions in the order in which they were applied. */
+  /** Ids of the remote transactions in the order in which they were applied, without copied rows. */
   readonly applied: string[] = []
   /** Local transactions that are not confirmed yet, oldest first. */
   outbox: Transaction[] = []
@@ -69,10 +71,11 @@ export class MemoryHost implements Host {
   #highest: Timestamp = ''
   #cluster: ClusterHandle | undefined
 
-  constructor({ tables = [], outbox = true }: MemoryHostOptions = {}) {
+  constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
+    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined })
     if (!outbox)
       Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
   }
@@ -181,7 +184,7 @@ export class MemoryHost implements Host {
     // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
     for (const transaction of transactions) {
-      this.applied.push(transaction.id)
+      if (!batch.isCopy) this.applied.push(transaction.id)
       for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, result)
     }
     if (horizon !== undefined) this.#raiseHorizon(keyOf(source.database, source.table), horizon)

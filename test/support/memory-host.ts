@@ -28,7 +28,10 @@ export class MemoryHost extends Base {
   publish: ((transaction: Transaction) => Promise<void>) | undefined
   timestamp: (() => Timestamp) | undefined
 
-  constructor(tables: [database: string, table: string][] = [], options: { outbox?: boolean } = {}) {
+  constructor(
+    tables: [database: string, table: string][] = [],
+    options: { outbox?: boolean; readRows?: boolean } = {},
+  ) {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
   }
 
@@ -51,8 +54,8 @@ export class MemoryHost extends Base {
     this.refusal = undefined
     if (refusal) throw refusal
     const outcome = await super.apply(batch)
-    const { source, transactions } = batch
-    for (const transaction of transactions) this.received.push({ source, transaction })
+    const { source, transactions, isCopy } = batch
+    for (const transaction of isCopy ? [] : transactions) this.received.push({ source, transaction })
     return outcome
   }
 

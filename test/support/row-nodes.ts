@@ -30,7 +30,7 @@ export async function startRowNode(
   const described = new Map<string, boolean>()
   const rows = new RowExchange({
     host,
-    store: { manifest },
+    store: { manifest, listen() {} },
     timers: mesh.timers,
     peers: () => peers,
     tables: () => ({

@@ -136,8 +136,7 @@ describe('a new subscription', { concurrency: true, timeout: 60_000 }, () => {
   })
 
   it('of a host without readRows copies only into a table that was created here', async (test) => {
-    const host = new MemoryHost([['dev', 'dog']])
-    Object.assign(host, { readRows: undefined, horizon: undefined })
+    const host = new MemoryHost([['dev', 'dog']], { readRows: false })
     const pair = await CopyPair.open(test, { host })
     pair.source.commitOnly(put('a'))
     await pair.subscribe()
@@ -445,7 +444,7 @@ describe('copied rows', { concurrency: true, timeout: 60_000 }, () => {
     await pair.copies(1)
     const horizon = await source.host.horizon(dog)
     assert.ok(horizon)
-    assert.equal(await pair.host.horizon(dog), horizon, 'the horizon is handed on')
+    assert.equal(await pair.host.horizon(dog), horizon, 'the horizon of the source comes with the copy')
     assert.deepEqual(pair.host.contents('dev', 'dog'), [{ id: 'b', value: 0 }], 'b is older than the horizon')
     // A stale source has the row that was deleted.
     source.host.horizons.clear()

@@ -106,7 +106,9 @@ describe('a begun subscription without a checkpoint', { concurrency: true, timeo
     await eventually('it is live', () => node2.of(node1).state === 'live')
     await node1.write(['b'])
     await scene.quiet()
-    assert.deepEqual([node2.gaps(), node2.host.contents('dev', 'dog')], [[], [{ id: 'b' }]])
+    // It has no gap, and an empty table: all rows are copied.
+    assert.deepEqual([node2.gaps(), node2.from(node1)], [[], ['b']])
+    assert.deepEqual(node2.host.contents('dev', 'dog'), [{ id: 'a' }, { id: 'b' }])
   })
 })
 

@@ -2,8 +2,10 @@
 
 import { createHash } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Host, KeyedRow, PrimaryKey, TableName } from '../../host/host.ts'
+import type { Host, KeyedRow, PrimaryKey, TableDescription, TableName } from '../../host/host.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
+import { SharedCall } from '../../util/shared-call.ts'
+import { systemTimers, type Timers } from '../../util/timers.ts'
 import { keyIdentity } from './key-identity.ts'
 import { type LargeRow, PageBuilder } from './page-builder.ts'
 import type { BusyAnswer, PageAnswer, PieceAnswer, ReadRowsAnswer, RowsRequest } from './row-messages.ts'
@@ -12,6 +14,8 @@ import { decodeKey, decodeKeys, encodeKey, encodePage, MAX_ROW_BYTES } from './r
 export type RowSourceOptions = {
   host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
   manifest(): Manifest
+  /** Default: the system's. */
+  timers?: Timers
 }
 
 const MAX_ROWS = 1_000
@@ -25,6 +29,7 @@ const FIRST_CHUNK_ROWS = 32
 /** Pages that are read at once, for all nodes and tables. */
 const MAX_READS = 4
 const BUSY_MS = 100
+const MAX_DESCRIPTION_AGE_MS = 1_000
 
 /** Undefined: any direction. */
 type Direction = 'publish' | 'subscribe' | undefined
@@ -35,8 +40,18 @@ export class RowSource {
   /** Average bytes of a row in the last page of each table. */
   readonly #rowBytes = new Map<string, number>()
 
+  /** All empty tables of a moment share one description of the database. */
+  readonly #describe: SharedCall<TableDescription[]>
+
   constructor(options: RowSourceOptions) {
     this.#options = options
+    const { host, timers = systemTimers } = options
+    this.#describe = new SharedCall(() => host.describe(), { timers, maxAge: MAX_DESCRIPTION_AGE_MS })
+  }
+
+  isPublished(node: string, { database, table }: TableName): boolean {
+    const subscriptions = findNode(this.#options.manifest(), node)?.subscriptions ?? []
+    return subscriptions.some((each) => each.publish && each.database === database && each.table === table)
   }
 
   /**
@@ -130,8 +145,9 @@ export class RowSource {
 
   /** A table without rows exists; one that was dropped has no end that a copy could reach. */
   async #requireTable({ database, table }: TableName): Promise<void> {
-    const tables = await this.#options.host.describe()
-    if (!tables.some((each) => each.database === database && each.table === table))
+    const isThere = (tables: readonly TableDescription[]) =>
+      tables.some((each) => each.database === database && each.table === table)
+    if (!isThere(await this.#describe.get()) && !isThere(await this.#describe.fresh()))
       throw new Error(`table '${database}.${table}' does not exist`)
   }
 }
