@@ -24,11 +24,12 @@ import type { SubscriptionStatus } from '../replication/subscribe/subscription-s
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
+import { createRowExchange } from './create-row-exchange.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
-import { RowExchange } from './row-exchange.ts'
+import type { RowExchange } from './row-exchange.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
@@ -83,13 +84,8 @@ export class Service {
       },
     })
     this.clockControl = this.#createClockControl()
-    this.rows = new RowExchange({
-      host: options.host,
-      store,
-      timers: this.mesh.timers,
-      peers: () => this.peers,
-      tables: () => this.#negotiator.sourceTables,
-    })
+    const tables = () => this.#negotiator.sourceTables
+    this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -157,14 +153,15 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams'> {
+  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
     const { mesh, peers, publisher, replicator } = this
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
       problem: (source: RemoteTable) => this.#problemOf(source),
     }
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
+    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
   }
 
   /** One entry per remote table. */

@@ -6,6 +6,7 @@ import { keyIdentity } from './key-identity.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
 import type { RowsRequest, SumsAnswer, TableStatus, VersionsAnswer } from './row-messages.ts'
 import { decodeKey, decodeKeys, encodeKey, RowPageError } from './row-page.ts'
+import type { RowRequests } from './row-requests.ts'
 import type { RowSource } from './row-source.ts'
 import { encodeVersions, type RowVersion } from './row-versions.ts'
 import { describeTable, type RowsHost, scanTable } from './table-scan.ts'
@@ -14,8 +15,10 @@ export type HashSourceOptions = {
   host: RowsHost
   source: RowSource
   status(table: TableName): Promise<TableStatus>
-  /** Reads these rows from the source and applies them. Rejects as the host and the source do. */
-  repair(source: RemoteTable, keys: readonly PrimaryKey[]): Promise<void>
+  /** Rows of remote nodes. */
+  rows: RowRequests
+  /** Applies copied rows of a source that is subscribed. Rejects as the host does. */
+  applyRows(source: RemoteTable, rows: readonly KeyedRow[]): Promise<void>
 }
 
 /** ms for the answer to one request. */
@@ -23,6 +26,8 @@ const ANSWER_MS = 50
 const MAX_ROWS = 50_000
 const MAX_VERSIONS = 20_000
 const MAX_KEYS = 500
+/** ms for reading the rows of one request; the sender does not wait longer. */
+const REPAIR_TIMEOUT_MS = 30_000
 
 export class HashSource {
   readonly #options: HashSourceOptions
@@ -33,7 +38,7 @@ export class HashSource {
 
   /** Rejects with the reason of a refusal, and as the host does. */
   async answer(node: string, operation: string, request: RowsRequest): Promise<unknown> {
-    const { source, status, repair } = this.#options
+    const { source, status } = this.#options
     const { database, table, keys } = request
     source.requireSubscription(node, request, operation === 'repair_rows' ? 'subscribe' : undefined)
     switch (operation) {
@@ -45,10 +50,7 @@ export class HashSource {
         return source.limited(() => (keys ? this.#findKeys(request, decodeKeys(keys)) : this.#find(request)))
       case 'repair_rows':
         if (!keys) throw new Error("'keys' is required")
-        return source.limited(async () => {
-          await repair({ node, database, table }, limitedKeys(decodeKeys(keys)))
-          return {}
-        })
+        return source.limited(() => this.#repair({ node, database, table }, limitedKeys(decodeKeys(keys))))
       default:
         throw new Error(`Operation '${operation}' not found`)
     }
@@ -83,6 +85,12 @@ export class HashSource {
     const { database, table } = request
     const rows = await host.readRows!({ database, table }, { keys: limitedKeys(keys) })
     return { versions: encodeVersions(versionsOf(rows, rules)), rows: rows.length }
+  }
+
+  async #repair(source: RemoteTable, keys: readonly PrimaryKey[]): Promise<object> {
+    const { rows, applyRows } = this.#options
+    await applyRows(source, await rows.rows(source, keys, { signal: AbortSignal.timeout(REPAIR_TIMEOUT_MS) }))
+    return {}
   }
 
   /** Calls `add` for the next rows until the time is over or it returns false. */

@@ -38,3 +38,7 @@ function hasReached(
 /** A subscription of the table is not live on one of the nodes: rows may be on their way for a long time. */
 export const isLagging = ({ here, there }: BothStatus): boolean =>
   [...here.sources, ...there.sources].some(({ state }) => state !== 'live')
+
+/** A subscription of the table applies nothing for now: waiting for it would take long. */
+export const isBlocked = ({ here, there }: BothStatus): boolean =>
+  [...here.sources, ...there.sources].some(({ state }) => state === 'stalled' || state === 'pending')

@@ -8,7 +8,7 @@ import { keyIdentity } from './key-identity.ts'
 import { MAX_KEYS, type PeerHashes } from './peer-hashes.ts'
 import type { HashRules, RowDigest } from './row-hash.ts'
 import type { TableStatus } from './row-messages.ts'
-import { type BothStatus, isLagging, missingAt } from './settling.ts'
+import { type BothStatus, isBlocked, isLagging, missingAt } from './settling.ts'
 import type { RowsHost } from './table-scan.ts'
 
 /** A row and its digests on both nodes; undefined: the node does not have it. */
@@ -109,8 +109,8 @@ export class Suspects {
       await this.#pause(wait)
       const now = await this.#status()
       const missing = missingAt(then, now, { here: local, there: source.node })
-      if (!missing) return !isLagging(now)
-      if (isLagging(now) || timers.elapsed() >= end) return false
+      if (!missing && !isLagging(now)) return true
+      if (isBlocked(now) || timers.elapsed() >= end) return false
     }
   }
 

@@ -2,6 +2,7 @@
 // equal.
 
 import { clusterError, clusterErrorFrom } from '../../errors.ts'
+import type { VerifyResult } from '../../events/events.ts'
 import type { KeyedRow, RemoteTable } from '../../host/host.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
@@ -19,21 +20,6 @@ export type VerifyOptions = {
   /** Copies the rows that differ: from the other node if the table is subscribed from there, and to it if it subscribes from here. */
   repair?: boolean
   signal?: AbortSignal | undefined
-}
-
-/** Rows are counted with their tombstones. */
-export type VerifyResult = {
-  /** Number of local rows. */
-  rows: number
-  /** Rows that only the other node has, and rows that only this node has. */
-  missingHere: number
-  missingThere: number
-  /** Rows that both have, with different timestamps. */
-  different: number
-  /** Rows that differed and may be on their way: they kept changing, or a subscription of the table is not live. */
-  inFlight: number
-  /** Number of the rows above that were copied and are equal now. */
-  repaired: number
 }
 
 export type VerifierOptions = {
@@ -63,6 +49,8 @@ type Run = {
 
 /** Rows of differing buckets that are compared at once: bounds the memory. */
 const MAX_GROUP_ROWS = 100_000
+/** Rows that are copied at once. */
+const MAX_REPAIR_ROWS = 100
 
 export class Verifier {
   readonly #options: VerifierOptions
@@ -92,20 +80,15 @@ export class Verifier {
     const run = await this.#begin(source, signal)
     const { result } = run
     const progress = this.#options.progress(source)
-    try {
-      const { local, buckets } = await this.#hashLocal(run, progress)
-      const remote = new BucketSums(buckets)
-      const { cut } = run.rules
-      const rows = await this.#options.peers.addSums(source, remote, {
-        cut,
-        signal,
-        progress: (done) => progress(result.rows + done, 2 * result.rows),
-      })
-      progress(result.rows + rows, result.rows + rows)
-      for (const group of groupsOf(local, remote)) await this.#compare(run, buckets, group, repair)
-    } finally {
-      progress(1, 1)
-    }
+    const { local, buckets } = await this.#hashLocal(run, progress)
+    const remote = new BucketSums(buckets)
+    const rows = await this.#options.peers.addSums(source, remote, {
+      cut: run.rules.cut,
+      signal,
+      progress: (done) => progress(result.rows + done, Math.max(2 * result.rows, result.rows + done + 1)),
+    })
+    for (const group of groupsOf(local, remote)) await this.#compare(run, buckets, group, repair)
+    progress(result.rows + rows, result.rows + rows)
     this.#options.verified(source, result)
     return result
   }
@@ -180,8 +163,6 @@ export class Verifier {
     if (subscription.publish) await peers.repair(source, keysOf('here'), { signal })
   }
 }
-
-const MAX_REPAIR_ROWS = 500
 
 /** The buckets that differ, in groups of a bounded number of rows. */
 function groupsOf(local: BucketSums, remote: BucketSums): number[][] {
