@@ -29,7 +29,6 @@ const FIRST_CHUNK_ROWS = 32
 /** Pages that are read at once, for all nodes and tables. */
 const MAX_READS = 4
 const BUSY_MS = 100
-const MAX_DESCRIPTION_AGE_MS = 1_000
 
 /** Undefined: any direction. */
 type Direction = 'publish' | 'subscribe' | undefined
@@ -40,13 +39,13 @@ export class RowSource {
   /** Average bytes of a row in the last page of each table. */
   readonly #rowBytes = new Map<string, number>()
 
-  /** All empty tables of a moment share one description of the database. */
+  /** Requests of one moment share a description of the database. */
   readonly #describe: SharedCall<TableDescription[]>
 
   constructor(options: RowSourceOptions) {
     this.#options = options
     const { host, timers = systemTimers } = options
-    this.#describe = new SharedCall(() => host.describe(), { timers, maxAge: MAX_DESCRIPTION_AGE_MS })
+    this.#describe = new SharedCall(() => host.describe(), { timers, maxAge: 0 })
   }
 
   isPublished(node: string, { database, table }: TableName): boolean {
@@ -145,9 +144,9 @@ export class RowSource {
 
   /** A table without rows exists; one that was dropped has no end that a copy could reach. */
   async #requireTable({ database, table }: TableName): Promise<void> {
-    const isThere = (tables: readonly TableDescription[]) =>
-      tables.some((each) => each.database === database && each.table === table)
-    if (!isThere(await this.#describe.get()) && !isThere(await this.#describe.fresh()))
+    // Not an older one: the table may have been dropped just now.
+    const tables = await this.#describe.fresh()
+    if (!tables.some((each) => each.database === database && each.table === table))
       throw new Error(`table '${database}.${table}' does not exist`)
   }
 }
