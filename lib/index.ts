@@ -19,10 +19,15 @@ export type {
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
+  ApplyOutcome,
+  ApplyResult,
   Batch,
   Checkpoint,
+  CopyPosition,
+  CopyReason,
   Host,
   HostCallOptions,
+  KeyedRow,
   Origin,
   PrimaryKey,
   PublishConfirmation,
@@ -32,6 +37,7 @@ export type {
   Restamp,
   RestampedRows,
   RestampPass,
+  RowSelection,
   SequenceRange,
   StoredRow,
   TableDescription,
@@ -44,7 +50,7 @@ export type {
 } from './host/host.ts'
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps } from './host/hybrid-clock.ts'
-export { type Attributes, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
+export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { Problem } from './manifest/config-file.ts'
 export type {

@@ -100,6 +100,24 @@ export type Checkpoint = {
   gaps?: { count: number; lost: number }
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]
+  /** A copy of the source's rows that is under way, or is to begin. */
+  copy?: CopyPosition
+}
+
+/**
+ * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
+ * checkpoint. `table_created`: the table was dropped here and created again. `requested`: by the operator. `source_changed`: the source
+ * got rows that it does not relay.
+ */
+export type CopyReason = 'initial' | 'gap' | 'checkpoint_lost' | 'table_created' | 'requested' | 'source_changed'
+
+/** How far the rows of a source have been copied, in the order of its `readRows`. */
+export type CopyPosition = {
+  reason: CopyReason
+  /** The key of the last copied row, encoded as text. Absent: from the first row. */
+  after?: string
+  /** Number of rows copied so far. */
+  rows: number
 }
 
 /**
@@ -116,7 +134,23 @@ export type Batch = {
   checkpoint: Checkpoint
   /** To be appended to the outbox by the same database transaction, in this order. A host without an outbox ignores it. */
   relay?: Transaction[]
+  /** The transactions are copied rows: old writes at their own timestamps. For information: they are applied like all others. */
+  isCopy?: boolean
+  /** Writes at or below the table's horizon to absent rows are applied as well: `mergeRow` gets no horizon. See `Host.horizon`. */
+  acceptOld?: boolean
+  /** The table's horizon is at least this from now on. Stored in the same transaction, after the writes. */
+  horizon?: Timestamp
 }
+
+/** What `Host.apply` may resolve with. */
+export type ApplyResult = {
+  /** Number of rows that are different now. Absent: unknown. */
+  changedRows?: number
+  /** Number of writes to absent rows that were ignored because of the horizon. */
+  ignoredWrites?: number
+}
+// biome-ignore lint/suspicious/noConfusingVoidType: a host that returns nothing is `async apply() {}`.
+export type ApplyOutcome = ApplyResult | void
 
 /** A position in the local stream of a table: the stream contains all transactions of the table up to and including `id`. */
 export type PublishedPosition = { database: string; table: string; epoch: string; sequence: number; id: string }
@@ -127,6 +161,9 @@ export type PublishConfirmation = {
   upTo?: { id: string; timestamp: Timestamp } | undefined
   keep?: string[] | undefined
 }
+
+/** A table of the local database. */
+export type TableName = { database: string; table: string }
 
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
 
@@ -139,6 +176,14 @@ export type StoredRow = {
   /** Attributes set by updates newer than `timestamp`, each with the timestamp of its update. */
   updated?: Record<string, Timestamp>
 }
+
+/** A stored row with its primary key, as `Host.readRows` returns it. */
+export type KeyedRow = { key: PrimaryKey; row: StoredRow }
+
+/** Rows that `Host.readRows` reads: at most `limit` after this key in the host's order, from the first row on without one; or these keys. */
+export type RowSelection =
+  | { after?: PrimaryKey | undefined; limit: number; keys?: undefined }
+  | { keys: readonly PrimaryKey[] }
 
 /** A row of the database, tombstones included. */
 export type TableRow = { database: string; table: string; primaryKey: string; key: PrimaryKey; row: StoredRow }
@@ -210,13 +255,35 @@ export interface Host {
   /**
    * Commits rows, checkpoint and `relay` of the batch in one transaction of the database: all of it, or nothing. Rejects a write to a
    * table that does not exist. The same transactions may be passed again after a rejection or a crash: applying them twice changes
-   * nothing.
+   * nothing. May resolve with what changed.
    */
-  apply(batch: Batch, options?: HostCallOptions): Promise<void>
+  apply(batch: Batch, options?: HostCallOptions): Promise<ApplyOutcome>
   /** The checkpoint that `apply` stored last for this source. */
   loadCheckpoint(source: RemoteTable, options?: HostCallOptions): Promise<Checkpoint | undefined>
   /** Drops the checkpoint of a removed subscription. Idempotent. */
   deleteCheckpoint(source: RemoteTable, options?: HostCallOptions): Promise<void>
+
+  /**
+   * Stored rows of a table, tombstones included. With `limit`: the next ones in an order that never changes (any order of keys will
+   * do), fewer than `limit` if the host likes; none at the end only. `after` may name a row that is gone. With `keys`: those of them that
+   * exist. Every call sees what is committed when it is called; two calls need not see the same state. Without this method the node
+   * serves no copies of its rows, and cannot compare them.
+   *
+   * A row that was stored without a timestamp has the one of `setBaseTimestamp`, here and in `apply`.
+   */
+  readRows?(table: TableName, selection: RowSelection, options?: HostCallOptions): Promise<KeyedRow[]>
+  /**
+   * The timestamp of rows that the database stored before clustering, without a timestamp. Lower than every other, and different on
+   * every node, so that two nodes with different rows of one key end equal. Called each time the manager opens with clustering enabled,
+   * before the methods that read or write rows, always with the same value. Not needed by a host whose rows all have timestamps.
+   */
+  setBaseTimestamp?(timestamp: Timestamp): void
+  /**
+   * The table's horizon: the highest timestamp of a tombstone that was dropped, so that an old write cannot bring the row back. Undefined
+   * while none was dropped. A host that drops tombstones stores it in the same transaction of the database, drops only those
+   * below `cluster.tombstoneLimit()`, passes it to `mergeRow`, and deletes it with the table.
+   */
+  horizon?(table: TableName, options?: HostCallOptions): Promise<Timestamp | undefined>
 
   /**
    * The outbox, oldest first, in commit order. With `after`, only the transactions after that one; a host that

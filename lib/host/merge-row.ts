@@ -1,6 +1,7 @@
 // Last writer wins, as pure functions: the next state of a row when a write arrives, in any order of arrival. Hosts may use
 // them; the module itself does not.
 
+import { isDeepStrictEqual } from 'node:util'
 import type { PrimaryKey, StoredRow, Timestamp, VoidedRange, Write } from './host.ts'
 
 export type { StoredRow } from './host.ts'
@@ -13,21 +14,47 @@ export type RowChange =
   | { operation: 'update'; timestamp: Timestamp; record: Attributes }
   | { operation: 'delete'; timestamp: Timestamp }
 
+export type MergeOptions = {
+  /** From the transaction: stored timestamps in that range are lower than any other. */
+  voids?: VoidedRange | undefined
+  /** Of the table (`Host.horizon`), unless the batch has `acceptOld`: a write at or below it does not bring an absent row back. */
+  horizon?: Timestamp | undefined
+}
+
 /**
  * The row after `change`. The result does not depend on the order of arrival: it is the record that the same writes
  * produce in the order of their timestamps, which is the newest put or delete, and every newer update on top of it, attribute by
  * attribute. A delete that arrives late removes older values and keeps those that newer updates set.
  *
  * Writes with equal timestamps belong to one transaction and arrive in order: the later call wins. This also makes it
- * harmless to apply a transaction twice. Returns `row` itself if `change` has no effect.
- *
- * `voids` comes from the transaction: stored timestamps in that range are lower than any other.
+ * harmless to apply a transaction twice. Returns `stored` itself if `change` has no effect; undefined only with a horizon.
  */
-export function mergeRow(stored: StoredRow | undefined, change: RowChange, voids?: VoidedRange): StoredRow {
+export function mergeRow(
+  stored: StoredRow | undefined,
+  change: RowChange,
+  options?: MergeOptions & { horizon?: undefined },
+): StoredRow
+export function mergeRow(
+  stored: StoredRow | undefined,
+  change: RowChange,
+  options?: MergeOptions,
+): StoredRow | undefined
+export function mergeRow(
+  stored: StoredRow | undefined,
+  change: RowChange,
+  { voids, horizon }: MergeOptions = {},
+): StoredRow | undefined {
+  if (!stored && horizon !== undefined && change.timestamp <= horizon) return undefined
   const row = stored && voids ? lowerRow(stored, (timestamp) => isVoided(voids, timestamp)) : stored
   if (row && change.timestamp < row.timestamp) return row
-  return change.operation === 'update' ? applyUpdate(row ?? { timestamp: '' }, change) : applyWholeRow(row, change)
+  const merged =
+    change.operation === 'update' ? applyUpdate(row ?? { timestamp: '' }, change) : applyWholeRow(row, change)
+  // Only a change that was applied before has the timestamp of a stored one.
+  return row && hasTimestamp(row, change.timestamp) && isDeepStrictEqual(merged, row) ? row : merged
 }
+
+const hasTimestamp = ({ timestamp, updated }: StoredRow, expected: Timestamp): boolean =>
+  timestamp === expected || (updated !== undefined && Object.values(updated).includes(expected))
 
 /** The row with every voided timestamp as low as possible; `row` itself if it has none. */
 export function lowerRow(row: StoredRow, isVoid: (timestamp: Timestamp) => boolean): StoredRow {

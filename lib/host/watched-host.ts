@@ -82,7 +82,30 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
   if (host.restamp)
     watched.restamp = (restamp, caller) =>
       calls.run({ method: 'restamp' }, restampLane, (each) => host.restamp!(restamp, each), caller?.signal)
-  return Object.assign(watched, watchedOutbox(host, calls))
+  return Object.assign(watched, watchedRows(host, calls), watchedOutbox(host, calls))
+}
+
+/** The methods for rows that the host has. */
+function watchedRows(host: Host, calls: HostCalls): Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> {
+  const watched: Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> = {}
+  if (host.setBaseTimestamp) watched.setBaseTimestamp = (timestamp) => host.setBaseTimestamp!(timestamp)
+  if (host.readRows)
+    watched.readRows = (table, selection, caller) =>
+      calls.run(
+        { method: 'readRows', database: table.database, table: table.table },
+        laneOf('readRows'),
+        (options) => host.readRows!(table, selection, options),
+        caller?.signal,
+      )
+  if (host.horizon)
+    watched.horizon = (table, caller) =>
+      calls.run(
+        { method: 'horizon', database: table.database, table: table.table },
+        laneOf('horizon'),
+        (options) => host.horizon!(table, options),
+        caller?.signal,
+      )
+  return watched
 }
 
 /** The outbox methods that the host has. */

@@ -1,14 +1,13 @@
 // The port to the network between nodes: requests, announcements, and one append-only stream per table on each node.
 // Its names are nodes and tables; subjects, domains and servers belong to the implementation.
 
-import type { RemoteTable } from '../host/host.ts'
+import type { RemoteTable, TableName } from '../host/host.ts'
 import type { Route, Routes } from '../manifest/manifest.ts'
 import type { NameCheck } from '../manifest/names.ts'
 import type { Timers } from '../util/timers.ts'
 import type { ReadBudget } from './read-budget.ts'
 
-export type { NameCheck, RemoteTable, Route, Routes }
-export type TableName = { database: string; table: string }
+export type { NameCheck, RemoteTable, Route, Routes, TableName }
 
 /**
  * `connecting`: opening; `connected`: local streams are writable and remote nodes can be asked; `disconnected`: neither, recovering;

@@ -2,20 +2,26 @@
 
 import { randomUUID } from 'node:crypto'
 import type {
+  ApplyOutcome,
+  ApplyResult,
   Batch,
   Checkpoint,
   Host,
+  KeyedRow,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   Restamp,
+  RowSelection,
   TableDescription,
+  TableName,
   Timestamp,
   Transaction,
   Write,
 } from '../host/host.ts'
 import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
+import { RowOrder } from './row-order.ts'
 
 export type MemoryHostOptions = {
   /** Tables that exist from the start. Default primary key: `id`. */
@@ -56,6 +62,9 @@ export class MemoryHost implements Host {
   readonly rows = new Map<string, Map<string, StoredRow>>()
   readonly checkpoints = new Map<string, Checkpoint>()
   readonly publishedPositions = new Map<string, PublishedPosition>()
+  /** The highest timestamp of a dropped tombstone, of each table. */
+  readonly horizons = new Map<string, Timestamp>()
+  readonly #orders = new Map<string, RowOrder>()
   readonly #hasOutbox: boolean
   #highest: Timestamp = ''
   #cluster: ClusterHandle | undefined
@@ -125,11 +134,25 @@ export class MemoryHost implements Host {
    * nothing when the table does not exist.
    */
   dropTable(database: string, table: string): void {
-    if (!this.tables.delete(keyOf(database, table))) return
-    this.rows.delete(keyOf(database, table))
+    const name = keyOf(database, table)
+    if (!this.tables.delete(name)) return
+    for (const map of [this.rows, this.horizons, this.#orders]) map.delete(name)
     for (const key of [...this.checkpoints.keys()])
       if (keyOf(...JSON.parse(key).slice(1)) === keyOf(database, table)) this.checkpoints.delete(key)
     this.#cluster?.tableDropped?.({ database, table })
+  }
+
+  /** Drops tombstones with lower timestamps. Resolves with their number. `limit`: from `cluster.tombstoneLimit()`. */
+  dropTombstones(database: string, table: string, limit: Timestamp): number {
+    const name = keyOf(database, table)
+    let dropped = 0
+    for (const [key, { timestamp, record }] of this.rows.get(name) ?? []) {
+      if (record || timestamp >= limit) continue
+      this.rows.get(name)!.delete(key)
+      this.#raiseHorizon(name, timestamp)
+      dropped++
+    }
+    return dropped
   }
 
   // --- Host -------------------------------------------------------------------------------------------------------------
@@ -151,17 +174,36 @@ export class MemoryHost implements Host {
     if (!this.tables.has(key)) this.tables.set(key, structuredClone(table))
   }
 
-  async apply(batch: Batch): Promise<void> {
+  async apply(batch: Batch): Promise<ApplyOutcome> {
     await this.beforeApply?.(batch)
-    const { source, transactions, checkpoint, relay = [] } = batch
+    const { source, transactions, checkpoint, relay = [], horizon } = batch
+    const result = { changedRows: 0, ignoredWrites: 0 }
     // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
     for (const transaction of transactions) {
       this.applied.push(transaction.id)
-      for (const write of transaction.writes) this.#write(transaction, write)
+      for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, result)
     }
+    if (horizon !== undefined) this.#raiseHorizon(keyOf(source.database, source.table), horizon)
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
     if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
+    return result
+  }
+
+  async readRows({ database, table }: TableName, selection: RowSelection): Promise<KeyedRow[]> {
+    const name = keyOf(database, table)
+    const rows = this.rows.get(name)
+    if (!rows) return []
+    const order = this.#orders.get(name) ?? new RowOrder()
+    this.#orders.set(name, order)
+    const keys = selection.keys
+      ? selection.keys.map((key) => keyOf(key)).filter((key) => rows.has(key))
+      : order.next(rows, selection.after === undefined ? undefined : keyOf(selection.after), selection.limit)
+    return keys.map((key) => ({ key: toKey(key), row: structuredClone(rows.get(key)!) }))
+  }
+
+  async horizon({ database, table }: TableName): Promise<Timestamp | undefined> {
+    return this.horizons.get(keyOf(database, table))
   }
 
   async loadCheckpoint({ node, database, table }: RemoteTable): Promise<Checkpoint | undefined> {
@@ -208,15 +250,28 @@ export class MemoryHost implements Host {
     return found
   }
 
-  #write({ timestamp, voids }: Transaction, write: Write): void {
+  #raiseHorizon(name: string, timestamp: Timestamp): void {
+    if (timestamp > (this.horizons.get(name) ?? '')) this.horizons.set(name, timestamp)
+  }
+
+  #write({ timestamp, voids }: Transaction, write: Write, acceptOld = false, result?: Required<ApplyResult>): void {
     const { database, table, primaryKey, attributes } = this.#tableOf(write)
     if (timestamp > this.#highest) this.#highest = timestamp
-    const rows = this.rows.get(keyOf(database, table)) ?? new Map<string, StoredRow>()
-    this.rows.set(keyOf(database, table), rows)
+    const name = keyOf(database, table)
+    const rows = this.rows.get(name) ?? new Map<string, StoredRow>()
+    this.rows.set(name, rows)
     for (const record of write.operation === 'delete' ? [] : write.records)
       for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
-    for (const { key, change } of rowChanges(write, timestamp, primaryKey))
-      rows.set(keyOf(key), mergeRow(rows.get(keyOf(key)), change, voids))
+    const horizon = acceptOld ? undefined : this.horizons.get(name)
+    for (const { key, change } of rowChanges(write, timestamp, primaryKey)) {
+      const before = rows.get(keyOf(key))
+      const after = mergeRow(before, change, { voids, horizon })
+      if (after && after !== before) rows.set(keyOf(key), after)
+      if (after && !before) this.#orders.get(name)?.add(keyOf(key))
+      if (!result) continue
+      if (after !== before) result.changedRows++
+      if (!after) result.ignoredWrites++
+    }
   }
 }
 

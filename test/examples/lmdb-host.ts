@@ -59,7 +59,7 @@ export class LmdbHost implements Host {
       if (!description) throw new Error(`Table '${database}.${table}' does not exist`)
       for (const { key, change } of rowChanges(write, timestamp, description.primaryKey)) {
         const at = [database, table, key as string | number]
-        this.#rows.put(at, mergeRow(this.#rows.get(at), change, voids)) // the last writer wins
+        this.#rows.put(at, mergeRow(this.#rows.get(at), change, { voids })) // the last writer wins
       }
     }
     if (timestamp > ((this.#state.get('timestamp') as string) ?? '')) this.#state.put('timestamp', timestamp)

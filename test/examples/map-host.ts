@@ -42,7 +42,7 @@ class MapHost implements Host {
       if (!table) throw new Error(`Table '${write.database}.${write.table}' does not exist`)
       for (const { key, change } of rowChanges(write, timestamp, table.primaryKey)) {
         const name = nameOf(write.database, write.table, key)
-        this.#rows.set(name, mergeRow(this.#rows.get(name), change, voids)) // the last writer wins
+        this.#rows.set(name, mergeRow(this.#rows.get(name), change, { voids })) // the last writer wins
       }
     }
   }

@@ -27,7 +27,7 @@ export class TableEditor {
     const storedKey = this.#key(key)
     if (change.operation !== 'delete') this.#addAttributes(change.record)
     const before = this.#read(storedKey)
-    const after = mergeRow(before, change, voids)
+    const after = mergeRow(before, change, { voids })
     if (after === before) return
     this.#storage.rows.put(storedKey, after)
     this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { describe, it } from 'node:test'
-import type { Batch } from '../../lib/index.ts'
+import type { ApplyOutcome, Batch } from '../../lib/index.ts'
 import { checkHost, type HostUnderTest, hostContract, MemoryHost } from '../../lib/testing.ts'
 
 function dropTable(host: MemoryHost, database: string, table: string): void {
@@ -36,7 +36,7 @@ const turn = () => new Promise((resolve) => setImmediate(resolve))
 /** Changes how a batch is applied. */
 function onApply(
   host: MemoryHost,
-  work: (apply: (batch: Batch) => Promise<void>, batch: Batch) => Promise<void>,
+  work: (apply: (batch: Batch) => Promise<ApplyOutcome>, batch: Batch) => Promise<ApplyOutcome>,
 ): void {
   const apply = host.apply.bind(host)
   host.apply = (batch) => work(apply, batch)

@@ -114,7 +114,7 @@ test('a peer that accepted any part of the history ends with the same row', () =
         let peer = apply(changes.filter((_, index) => index < past.length || accepted[index]))
         for (const { timestamp, writes, voids } of transactions)
           for (const write of writes)
-            for (const each of rowChanges(write, timestamp, 'id')) peer = mergeRow(peer, each.change, voids)
+            for (const each of rowChanges(write, timestamp, 'id')) peer = mergeRow(peer, each.change, { voids })
         const expected = rows[0]?.row ?? local
         assert.deepEqual(peer?.record, expected.record)
         assert.equal(peer?.timestamp ?? '', expected.timestamp)

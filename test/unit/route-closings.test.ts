@@ -33,6 +33,14 @@ it('reports no hub whose connections last, are duplicates, or come from it', () 
   }
 })
 
+it('reports no hub that is restarted from time to time', () => {
+  const closings = new RouteClosings()
+  for (let id = 0; id < 20; id++) {
+    assert.equal(closings.line(created(id), 6_000 * id), undefined)
+    assert.equal(closings.line(closed(id, 'Client Closed'), 6_000 * id + 1), undefined)
+  }
+})
+
 it('reaches the listener of the mesh once', () => {
   const rejected: string[] = []
   const watch = new LogWatch({

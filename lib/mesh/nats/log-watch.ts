@@ -96,7 +96,8 @@ export class LogWatch {
 }
 
 const REJECTIONS: [pattern: RegExp, reason: string][] = [
-  [/authorization violation|authentication (?:error|failure|timeout)/i, 'the user or password of the cluster differs'],
+  [/authorization violation|authentication (?:error|failure)/i, 'the user or password of the cluster differs'],
+  [/authentication timeout/i, 'it did not log in within the time limit'],
   [/duplicate (?:remote )?(?:server )?name|has a duplicate name/i, 'two nodes have the same name'],
   [/cluster name .*does not match|different cluster name|wrong cluster/i, 'the cluster name differs'],
   [/unknown authority/i, 'its certificate is signed by an unknown authority'],

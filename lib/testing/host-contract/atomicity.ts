@@ -15,7 +15,7 @@ const LOOKS_IN_TURN = 200
  * synchronous. Rejects as `work` and `check` do.
  */
 async function whenVisible(
-  work: () => Promise<void>,
+  work: () => Promise<unknown>,
   isVisible: () => boolean | Promise<boolean>,
   check: () => Promise<void>,
 ): Promise<void> {

@@ -82,8 +82,8 @@ export class HostScene {
   }
 
   /** Applies a batch of one transaction. */
-  apply(timestamp: Timestamp, ...writes: Write[]): Promise<void> {
-    return this.host.apply(this.batch([this.transaction(timestamp, ...writes)]))
+  async apply(timestamp: Timestamp, ...writes: Write[]): Promise<void> {
+    await this.host.apply(this.batch([this.transaction(timestamp, ...writes)]))
   }
 
   async has(expected: object | undefined, key: PrimaryKey = 1, table = dog): Promise<void> {
