@@ -46,6 +46,7 @@ describe('the host contract', () => {
           })
         },
         dropTable: (name, table) => database.dropTable(name, table),
+        dropTombstones: (name, table, limit) => database.dropTombstones(name, table, limit),
         reopen: async () => {
           await database.close()
           database = await Database.open(directory)
