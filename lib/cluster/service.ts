@@ -6,7 +6,7 @@
 
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
-import type { HybridClock } from '../host/hybrid-clock.ts'
+import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
@@ -59,7 +59,9 @@ export class Service {
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects as `openFoundation`. */
   static async create(options: ServiceOptions): Promise<Service> {
     options.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    return new Service(options, await openFoundation(options))
+    const foundation = await openFoundation(options)
+    options.options.host.setBaseTimestamp?.(makeTimestamp(0, 0, foundation.registers.firstNode))
+    return new Service(options, foundation)
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
