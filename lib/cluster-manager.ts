@@ -31,7 +31,7 @@ import { type ClusterEventSource, createEventSource } from './events/event-sourc
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter, type VerifyResult } from './events/events.ts'
 import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
-import { HybridClock } from './host/hybrid-clock.ts'
+import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import type { ManifestStore } from './manifest/store.ts'
@@ -43,7 +43,10 @@ import type { Caller, OperationName, OperationOptions, ResponseOf } from './oper
 import type { VerifyOptions } from './replication/copy/verifier.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
 import { transactionIssues } from './replication/wire.ts'
-import { systemTimers } from './util/timers.ts'
+import { systemTimers, type Timers } from './util/timers.ts'
+
+/** In timestamps of a node that has no name, because clustering was never enabled. */
+const LOCAL = 'local'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -56,6 +59,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
+  readonly #timers: Timers
   readonly #locks: Locks
   readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
@@ -67,7 +71,8 @@ export class ClusterManager extends SafeEmitter {
 
   private constructor({ options, store, locks }: OpenParts) {
     super()
-    const timers = options.mesh?.timers ?? systemTimers
+    this.#timers = options.mesh?.timers ?? systemTimers
+    const timers = this.#timers
     const onSlow = (call: SlowHostCall) => {
       this.emit('host:slow', call)
       this.#service?.onHostSlow(call)
@@ -83,8 +88,7 @@ export class ClusterManager extends SafeEmitter {
       state: () => this.#state,
     })
     this.quarantine = createQuarantineControl(this.#runner, () => this.#service)
-    const now = options.mesh?.timers.now.bind(options.mesh.timers)
-    this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
+    this.#clock = new HybridClock(store.manifest.nodeName || LOCAL, options.maxClockDrift, () => timers.now())
     for (const event of eventNames) {
       const listener = options.listeners?.[event]
       if (listener) this.on(event, listener as () => void)
@@ -207,6 +211,17 @@ export class ClusterManager extends SafeEmitter {
   timestamp(): Timestamp {
     if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
     return this.#clock.timestamp()
+  }
+
+  /**
+   * The database may drop tombstones with lower timestamps, if it stores the highest of them as the horizon of their table
+   * (`Host.horizon`): the lowest wall time of this node and its peers, less `tombstoneAge`. Undefined while timestamps of this node
+   * are too far in the future (`clock:ahead`): no tombstone may be dropped.
+   */
+  tombstoneLimit(): Timestamp | undefined {
+    const time = this.#service ? this.#service.clockControl.lowestTime() : this.#timers.now()
+    if (time === undefined) return undefined
+    return makeTimestamp(Math.max(0, Math.floor(time - this.#options.tombstoneAge)), 0, this.manifest.nodeName || LOCAL)
   }
 
   /**

@@ -50,7 +50,7 @@ export type {
   Write,
 } from './host/host.ts'
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
-export { compareTimestamps } from './host/hybrid-clock.ts'
+export { compareTimestamps, LOWEST_TIMESTAMP } from './host/hybrid-clock.ts'
 export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { Problem } from './manifest/config-file.ts'

@@ -6,7 +6,7 @@
 
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
-import type { HybridClock } from '../host/hybrid-clock.ts'
+import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
@@ -31,6 +31,7 @@ import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
+import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -62,7 +63,9 @@ export class Service {
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects as `openFoundation`. */
   static async create(options: ServiceOptions): Promise<Service> {
     options.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    return new Service(options, await openFoundation(options))
+    const foundation = await openFoundation(options)
+    options.options.host.setBaseTimestamp?.(makeTimestamp(0, 0, foundation.registers.firstNode))
+    return new Service(options, foundation)
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
@@ -110,7 +113,8 @@ export class Service {
     const { settings, manifest } = this.#store
     this.clockControl.start()
     step('servers', 1)
-    await mesh.setLimits(settings.streams)
+    const servesRows = this.#options.host.readRows !== undefined
+    await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()
@@ -124,6 +128,7 @@ export class Service {
       replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
+      servesRows,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
     })
     // The file may have been edited while the servers started.
