@@ -102,7 +102,7 @@ export class RowSource {
     for (let after = first; page.isOpen; ) {
       const rows = await this.#readChunk(table, page, (limit) => ({ after, limit }))
       if (rows.length === 0) {
-        if (page.encoded.length === 0) await this.#requireTable(table)
+        if (page.encoded.length === 0) await this.#requireTable(table, after !== undefined)
         return
       }
       if (!rows.every((row) => page.add(row))) return
@@ -112,7 +112,7 @@ export class RowSource {
 
   /** Resolves with the number of keys whose rows are in the page, or do not exist. */
   async #readKeys(table: TableName, keys: readonly PrimaryKey[], page: PageBuilder): Promise<number> {
-    await this.#requireTable(table)
+    await this.#requireTable(table, true)
     let done = 0
     while (done < keys.length && page.isOpen) {
       let asked: PrimaryKey[] = []
@@ -143,12 +143,15 @@ export class RowSource {
     return this.#options.host.readRows!(tableOf(table), select(limit))
   }
 
-  /** A table without rows exists; one that was dropped has no end that a copy could reach. */
-  async #requireTable({ database, table }: TableName): Promise<void> {
+  /**
+   * A table without rows exists; one that was dropped has no end that a copy could reach. `wasThere`: rows of it were read before. Then
+   * a description from before is not enough.
+   */
+  async #requireTable({ database, table }: TableName, wasThere: boolean): Promise<void> {
     const isThere = (tables: readonly TableDescription[]) =>
       tables.some((each) => each.database === database && each.table === table)
-    if (!isThere(await this.#describe.get()) && !isThere(await this.#describe.fresh()))
-      throw new Error(`table '${database}.${table}' does not exist`)
+    if (!wasThere && isThere(await this.#describe.get())) return
+    if (!isThere(await this.#describe.fresh())) throw new Error(`table '${database}.${table}' does not exist`)
   }
 }
 
