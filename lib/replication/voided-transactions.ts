@@ -4,19 +4,21 @@ import type { Checkpoint, Origin, RemoteTransaction, Timestamp, VoidedTransactio
 import { isVoided } from '../host/merge-row.ts'
 
 /** A transaction, or what the quarantine knows of it. */
-export type DatedTransaction = { timestamp: Timestamp; origin: Pick<Origin, 'node' | 'epoch' | 'sequence'> }
+export type DatedTransaction = { timestamp: Timestamp; origin: Pick<Origin, 'epoch' | 'sequence'> }
 
 /** Ranges kept for each source; the oldest are dropped. */
 const MAX_VOIDED = 32
 
-/** A transaction after the one that voids the range is valid, although its timestamp may lie in the range once that time has come. */
+/**
+ * A transaction after the one that voids the range is valid, although its timestamp may lie in the range once that time has come. Epochs
+ * are random, so they alone tell the stream: the origin may have been renamed between the two.
+ */
 export const isVoidedTransaction = (
   voided: readonly VoidedTransactions[],
-  { timestamp, origin: { node, epoch, sequence } }: DatedTransaction,
+  { timestamp, origin: { epoch, sequence } }: DatedTransaction,
 ): boolean =>
   voided.some(
     (each) =>
-      each.node === node &&
       isVoided(each, timestamp) &&
       (epoch === each.epoch
         ? sequence !== undefined && sequence < each.first

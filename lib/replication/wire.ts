@@ -87,7 +87,10 @@ export function splitByTable({ writes }: Transaction): { table: TableName; write
   return [...parts.values()]
 }
 
-/** Encodes one table's part of a transaction. `node`: the local node, which is the origin unless the transaction has one. */
+/**
+ * Encodes one table's part of a transaction. `node`: the local node, which is the origin unless the transaction has one. A restamp
+ * keeps the name that its node had, because it voids timestamps with that name.
+ */
 export function encode(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, timestamp, user = null, origin, voids } = transaction
   const runs = joinRuns(writes)
@@ -103,7 +106,7 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
         sequence: origin.sequence,
         relayedBy: origin.relayedBy,
       }
-    : { timestamp: time, user, node_name: node }
+    : { timestamp: time, user, node_name: voids?.node ?? node }
   message.id = id
   message.timestamp = timestamp
   if (voids) message.voids = voids
@@ -186,14 +189,18 @@ export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
   return transaction
 }
 
-/** For a transaction that the source committed itself, epoch and sequence are those of the stream. */
+/**
+ * For a transaction that the source committed itself, epoch and sequence are those of the stream. Its message names the source as the
+ * node was called when it was stored.
+ */
 function originOf(source: RemoteTable, entry: Entry, { __origin: from }: Envelope): Origin {
   const { node_name: node, epoch, sequence } = from
   const header = entry.headers[HEADER.relayedBy]
   const relayedBy = from.relayedBy ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
   if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy))
     throw new WireError('invalid list of relaying nodes')
-  if (node === source.node) return { node, relayedBy, epoch: messageEpoch(entry), sequence: entry.sequence }
+  const isOwn = node === source.node || (epoch === undefined && relayedBy.length === 0)
+  if (isOwn) return { node, relayedBy, epoch: messageEpoch(entry), sequence: entry.sequence }
   return epoch !== undefined && sequence !== undefined ? { node, relayedBy, epoch, sequence } : { node, relayedBy }
 }
 

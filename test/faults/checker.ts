@@ -5,10 +5,11 @@ import type { Attributes } from '../../lib/host/merge-row.ts'
 import { Exceptions } from './exceptions.ts'
 import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
-import { type Commit, isOwn, originOf, startOf, tableAfter } from './writes.ts'
+import { type Commit, inCommitOrder, isOwn, type Local, originOf, tableAfter } from './writes.ts'
 
 /** The data on a node's disk after all nodes have ended. */
 export type NodeState = {
+  /** The first name of the node. */
   name: string
   /** Rows by table and id. */
   tables: Map<string, Map<string, Attributes>>
@@ -58,51 +59,102 @@ export function judge(
         verdict.violations.push(`'${key}' was acknowledged, but is missing in ${table} of its node`)
   for (const node of nodes)
     for (const [table, rows] of node.tables) {
-      const held = committedAt(node, table)
+      const own = committedAt(node, table, exceptions)
+      const voided = voidedOf(own)
+      const held = own.filter((commit) => !voided.has(commit))
       for (const source of nodes) if (source !== node) held.push(...judgeFlow(node, source, table, verdict, exceptions))
       compare(node.name, table, rows, tableAfter(held), verdict)
     }
   return verdict
 }
 
-/** The local transactions of a node on a table, in commit order. */
-const committedAt = ({ name, tables }: NodeState, table: string): Commit[] =>
-  [...(tables.get(table)! as Map<string, unknown> as Map<string, Commit>).values()]
-    .filter(({ id }) => isOwn(id) && originOf(id) === name)
-    .sort(inCommitOrder)
+/** The local transactions of a node on a table, in commit order, restamps included. */
+const committedAt = ({ name, tables }: NodeState, table: string, exceptions: Exceptions): Local[] =>
+  [
+    ...[...(tables.get(table)! as Map<string, unknown> as Map<string, Commit>).values()].filter(
+      ({ id }) => isOwn(id) && originOf(id) === name,
+    ),
+    ...exceptions.rewritesOf(name, table),
+  ].sort(inCommitOrder)
 
-/** Timestamps increase within one start of a node, and over its starts unless its database is restored. */
-const inCommitOrder = (a: Commit, b: Commit) => startOf(a.id) - startOf(b.id) || (a.timestamp < b.timestamp ? -1 : 1)
+/**
+ * The commits that a later restamp of their node voids: their rows came again with it. Only commits of a clock that is days ahead are
+ * voided, and no other clock of a run is nearly as far ahead, so no peer may apply them.
+ */
+function voidedOf(commits: readonly Local[]): Set<Local> {
+  const voided = new Set<Local>()
+  for (const [at, later] of commits.entries())
+    if ('voids' in later)
+      for (const commit of commits.slice(0, at))
+        if (commit.timestamp >= later.voids.from && commit.timestamp <= later.voids.to) voided.add(commit)
+  return voided
+}
 
-/** Returns the commits of `source` that `node` has. */
+/** What one node has of the transactions of another one on a table. */
+type Flow = {
+  /** All transactions of the source, in commit order. */
+  commits: readonly Local[]
+  /** Undone or voided: these may be missing without a gap, or be part of one. */
+  mayBeMissing: ReadonlySet<Local>
+  /** Keyed by position among the commits. */
+  applied: Map<number, Entry>
+  /** Applied in order, with their positions. Transactions from quarantine may be late. */
+  inOrder: { entry: Entry; at: number }[]
+  gaps: readonly Gap[]
+  quarantined: ReadonlySet<number>
+  fault(text: string): void
+}
+
+/** Returns the transactions of `source` that `node` has. */
 function judgeFlow(
   node: NodeState,
   source: NodeState,
   table: string,
   verdict: Verdict,
   exceptions: Exceptions,
-): Commit[] {
-  const fault = (text: string) => verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`)
-  const ofFlow = <T extends Incident>(incident: T) =>
-    incident.source.node === source.name && incident.source.table === table
-  const incidents = node.incidents.filter(ofFlow)
-  const quarantined = new Set(incidents.flatMap((each) => (each.event === 'quarantined' ? [each.sequence] : [])))
-  const gaps = incidents.filter((each): each is Gap => each.event === 'gap')
-  const undone = new Set(exceptions.undoneOf(source.name, table))
+): Local[] {
+  const incidents = node.incidents.filter(
+    (incident) => incident.source.node === source.name && incident.source.table === table,
+  )
+  const undone = exceptions.undoneOf(source.name, table)
+  const commits = [...committedAt(source, table, exceptions), ...undone].sort(inCommitOrder)
+  const voided = voidedOf(commits)
+  const flow: Flow = {
+    commits,
+    mayBeMissing: new Set([...undone, ...voided]),
+    applied: new Map(),
+    inOrder: [],
+    gaps: incidents.filter((each): each is Gap => each.event === 'gap'),
+    quarantined: new Set(incidents.flatMap((each) => (each.event === 'quarantined' ? [each.sequence] : []))),
+    fault: (text) => void verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`),
+  }
   const mayRepeat = exceptions.hasLostCheckpoints(node.name)
-  const commits = [...committedAt(source, table), ...undone].sort(inCommitOrder)
+  const entries = node.journal.filter((entry) => entry.node === source.name && entry.table === table)
+  judgeEntries(flow, entries, verdict, (tx) => mayRepeat || exceptions.mayBeRepeated(tx), mayRepeat)
+  for (const [at, { key }] of flow.applied)
+    if (voided.has(commits[at]!)) flow.fault(`'${key}' was applied, although a restamp of its node voids it`)
+  verdict.quarantined += flow.quarantined.size
+  verdict.gaps += flow.gaps.length
+  if (mayRepeat) judgeTotal(flow, verdict)
+  else judgeGaps(flow, verdict)
+  return [...flow.applied.keys()].map((at) => commits[at]!)
+}
+
+/** Each is applied once and in order. */
+function judgeEntries(
+  { commits, applied, inOrder, quarantined, fault }: Flow,
+  entries: readonly Entry[],
+  verdict: Verdict,
+  mayBeRepeated: (tx: string) => boolean,
+  anyOrder: boolean,
+): void {
   const index = new Map(commits.map(({ tx }, at) => [tx, at]))
-  /** Keyed by position among the commits. */
-  const applied = new Map<number, Entry>()
-  /** Applied in order, with their positions. Transactions from quarantine may be late. */
-  const inOrder: { entry: Entry; at: number }[] = []
-  for (const entry of node.journal) {
-    if (entry.node !== source.name || entry.table !== table) continue
-    verdict.applied++
+  verdict.applied += entries.length
+  for (const entry of entries) {
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
     if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, but never committed`)
-    else if (applied.has(at) && (mayRepeat || exceptions.mayBeRepeated(entry.tx))) verdict.repeated++
+    else if (applied.has(at) && mayBeRepeated(entry.tx)) verdict.repeated++
     else if (applied.has(at)) {
       verdict.duplicates++
       const { epoch, sequence } = applied.get(at)!
@@ -110,27 +162,32 @@ function judgeFlow(
     } else {
       applied.set(at, entry)
       if (before === undefined || at > before.at) inOrder.push({ entry, at })
-      else if (!quarantined.has(entry.sequence) && !mayRepeat) {
+      else if (!quarantined.has(entry.sequence) && !anyOrder) {
         verdict.disorder++
         fault(`'${entry.key}' was applied after '${before.entry.key}', which was committed later`)
       }
     }
   }
-  verdict.quarantined += quarantined.size
-  verdict.gaps += gaps.length
-  if (mayRepeat) {
-    const missing = commits.filter((commit, at) => !applied.has(at) && !undone.has(commit)).length
-    const reported = gaps.reduce((sum, gap) => sum + sizeOf(gap), 0)
-    verdict.lost += missing
-    if (missing > reported) fault(`${missing} are missing, ${reported} are reported`)
-    return [...applied.keys()].map((at) => commits[at]!)
-  }
-  // The missing transactions between two consecutive applied ones must equal the reported gaps.
+}
+
+/** Where checkpoints were lost, positions of gaps mean nothing: no more are missing than are reported. */
+function judgeTotal({ commits, mayBeMissing, applied, gaps, fault }: Flow, verdict: Verdict): void {
+  const missing = commits.filter((commit, at) => !applied.has(at) && !mayBeMissing.has(commit)).length
+  const reported = gaps.reduce((sum, gap) => sum + sizeOf(gap), 0)
+  verdict.lost += missing
+  if (missing > reported) fault(`${missing} are missing, ${reported} are reported`)
+}
+
+/** The missing transactions between two consecutive applied ones must equal the reported gaps. */
+function judgeGaps(
+  { commits, mayBeMissing, applied, inOrder, gaps, quarantined, fault }: Flow,
+  verdict: Verdict,
+): void {
   for (let i = -1; i < inOrder.length; i++) {
     const [before, next] = [inOrder[i], inOrder[i + 1]]
     const from = (before?.at ?? -1) + 1
     const notApplied = commits.slice(from, next?.at ?? commits.length).filter((_, at) => !applied.has(from + at))
-    const missing = notApplied.filter((commit) => !undone.has(commit))
+    const missing = notApplied.filter((commit) => !mayBeMissing.has(commit))
     const reported = gaps.filter(
       ({ after }) => (!before || after >= before.entry.id) && (!next || after < next.entry.id),
     )
@@ -139,14 +196,12 @@ function judgeFlow(
     if (missing.length === 0 && count === 0) continue
     const place = before ? `after ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
     const summary = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'none'
-    // A commit that was undone may be part of a gap, or in no stream at all.
     const mayDiffer = notApplied.length - missing.length
     const wrongStart =
       before && quarantined.size === 0 && mayDiffer === 0 && reported[0]?.from !== before.entry.sequence + 1
     if (count < missing.length || count > missing.length + mayDiffer || wrongStart)
       fault(`${missing.length} are missing ${place}, beginning with '${missing[0]?.id}'; reported gaps: ${summary}`)
   }
-  return [...applied.keys()].map((at) => commits[at]!)
 }
 
 const sizeOf = ({ from, to }: Gap) => to - from + 1

@@ -80,9 +80,9 @@ async function copyFiles(from: string, to: string): Promise<void> {
 }
 
 /** Deletes every checkpoint of a node that does not run. */
-export const deleteCheckpoints = (node: NodeHandle, nodes: number): Promise<void> =>
+export const deleteCheckpoints = (node: NodeHandle, peers: readonly NodeHandle[]): Promise<void> =>
   withDatabase(node, async (database) => {
     for (const table of TABLES)
-      for (let number = 1; number <= nodes; number++)
-        await database.deleteCheckpoint({ node: `node${number}`, database: DATABASE, table })
+      for (const { clusterName } of peers)
+        await database.deleteCheckpoint({ node: clusterName, database: DATABASE, table })
   })

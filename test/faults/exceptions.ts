@@ -1,9 +1,11 @@
-// What the faults of a run did to databases, which the check at the end must know: commits that were undone, checkpoints that were lost.
+// What the faults of a run did to databases, which the check at the end must know: commits that were undone or restamped, checkpoints that
+// were lost.
 
-import type { Commit } from './writes.ts'
+import { type Commit, type Restamped, type Rewrite, rewritesOf } from './writes.ts'
 
 export class Exceptions {
   readonly #undone = new Map<string, Map<string, Commit[]>>()
+  readonly #restamped = new Map<string, Restamped[]>()
   readonly #forgetful = new Set<string>()
   readonly #repeated = new Set<string>()
   readonly #violation: (text: string) => void
@@ -17,6 +19,11 @@ export class Exceptions {
     const tables = this.#undone.get(node) ?? new Map<string, Commit[]>()
     for (const [table, more] of commits) tables.set(table, [...(tables.get(table) ?? []), ...more])
     this.#undone.set(node, tables)
+  }
+
+  /** This node replaced the commits of a wrong clock. */
+  restamped(node: string, restamped: Restamped): void {
+    this.#restamped.set(node, [...(this.#restamped.get(node) ?? []), restamped])
   }
 
   /** Transactions may be applied again by this node. */
@@ -35,6 +42,10 @@ export class Exceptions {
 
   undoneOf(node: string, table: string): readonly Commit[] {
     return this.#undone.get(node)?.get(table) ?? []
+  }
+
+  rewritesOf(node: string, table: string): readonly Rewrite[] {
+    return (this.#restamped.get(node) ?? []).flatMap((restamped) => rewritesOf(restamped, table))
   }
 
   mayBeRepeated(transaction: string): boolean {

@@ -3,13 +3,15 @@
 import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { SubscriptionStatus } from '../../lib/index.ts'
+import { eventually } from '../support/cluster.ts'
 import { Backup, deleteCheckpoints } from './database-files.ts'
 import { fill, relieve } from './disks.ts'
 import type { Exceptions } from './exceptions.ts'
 import type { DatabaseFault } from './faulty-host.ts'
 import type { Network } from './network.ts'
 import type { NodeHandle, Part } from './node-handle.ts'
-import { TABLES } from './writes.ts'
+import { type Restamped, TABLES } from './writes.ts'
 
 /** The context of one fault. */
 export type Scene = {
@@ -18,6 +20,8 @@ export type Scene = {
   number: number
   /** A second node. */
   other: NodeHandle
+  /** All nodes but `node`. */
+  peers: readonly NodeHandle[]
   network: Network
   /** ms */
   lasts: number
@@ -35,7 +39,7 @@ export type FaultKind = {
   bound: number
   /** A requirement that some machines lack. Runs on those skip the fault. */
   needs?: 'cable' | 'links' | 'disks'
-  /** Affects two nodes: no other fault runs at the same time. */
+  /** Affects several nodes: no other fault runs at the same time. */
   alone?: true
   /** Resolves with the time at which everything was back. */
   inflict(scene: Scene): Promise<number>
@@ -46,6 +50,7 @@ export const MAX_CLOCK_DRIFT = 4_000
 /** Clocks of two nodes may be wrong one after the other, in opposite directions, and timestamps keep the highest. */
 const DRIFT = 0.45 * MAX_CLOCK_DRIFT
 const BEYOND = MAX_CLOCK_DRIFT + 3_000
+const DAY = 86_400_000
 
 /** Bounds in ms: after a server or a host is back; after a healed network; for a hanging server, which must be detected first. */
 const BOUND = { back: 3_000, healed: 10_000, foundOut: 10_000 }
@@ -216,6 +221,30 @@ const clockBeyond: FaultKind = {
   },
 }
 
+/**
+ * The documented way back after it, with or without a new start of the process. Afterwards no peer has a commit of that time, and all have
+ * the rows of all of them.
+ */
+const clockDays: FaultKind = {
+  name: 'clock-days',
+  lasts: [300, 3_000],
+  bound: BOUND.back,
+  alone: true,
+  async inflict({ node, lasts, chance, exceptions }) {
+    // With its clock ahead it would accept what other nodes have voided, if it had yet to read that again after it lost its checkpoints.
+    await eventually(`${node.name} has read everything`, () => hasRead(node))
+    await node.ask({ ask: 'clock', offset: Math.round((1 + 9 * chance) * DAY) })
+    await wait(lasts)
+    if (chance < 0.5) await node.ask({ ask: 'clock', offset: 0 })
+    else {
+      await node.kill('host')
+      await node.start()
+    }
+    exceptions.restamped(node.name, await node.ask<Restamped>({ ask: 'restamp' }))
+    return Date.now()
+  },
+}
+
 const databaseFault = (fault: DatabaseFault, longest: number): FaultKind => ({
   name: `database-${fault}`,
   lasts: [200, longest],
@@ -254,15 +283,55 @@ const loseCheckpoints: FaultKind = {
   name: 'lose-checkpoints',
   lasts: [0, 1_000],
   bound: BOUND.back,
-  async inflict({ node, network, lasts, exceptions }) {
+  async inflict({ node, peers, lasts, exceptions }) {
     await node.kill('host')
-    await deleteCheckpoints(node, network.places.length)
+    await deleteCheckpoints(node, peers)
     exceptions.checkpointsLost(node.name)
     await wait(lasts)
     await node.start()
     return Date.now()
   },
 }
+
+/**
+ * Closes a node and opens it with another name. In half of the cases a peer is down meanwhile, and reads what was unread under the new
+ * name. The last documented step removes the old name.
+ */
+const rename: FaultKind = {
+  name: 'rename',
+  lasts: [0, 3_000],
+  bound: BOUND.back,
+  alone: true,
+  async inflict({ node, other, peers, lasts, chance }) {
+    const before = node.clusterName
+    const isUnread = chance < 0.5
+    if (isUnread) {
+      await other.kill('host')
+      await wait(lasts)
+    }
+    await node.close()
+    await node.rename()
+    await Promise.all([node.start(), isUnread && other.start()])
+    for (const peer of peers)
+      await eventually(`${peer.name} reads from ${node.clusterName}`, () => isReading(peer, node))
+    for (const peer of peers) {
+      // The quarantine of the old name ends with it.
+      await peer.ask({ ask: 'replay' })
+      await peer.ask({ ask: 'remove', node: before })
+    }
+    return Date.now()
+  },
+}
+
+const subscriptionsOf = (node: NodeHandle) => node.ask<SubscriptionStatus[]>({ ask: 'subscriptions' })
+
+async function isReading(peer: NodeHandle, { clusterName }: NodeHandle): Promise<boolean> {
+  const all = await subscriptionsOf(peer)
+  return all.filter(({ source, state }) => source.node === clusterName && state === 'live').length === TABLES.length
+}
+
+const hasRead = async (node: NodeHandle): Promise<boolean> =>
+  (await subscriptionsOf(node)).every(({ state, quarantined }) => state === 'live' && quarantined === 0)
 
 /** A second process opens another configuration file in the directory of a node. It must be refused. */
 const secondProcess: FaultKind = {
@@ -293,6 +362,7 @@ export const faultKinds: readonly FaultKind[] = [
   purgeUnread,
   clockDrift,
   clockBeyond,
+  clockDays,
   databaseFault('hang', 6_000),
   databaseFault('reject', 3_000),
   databaseFault('reject-after-commit', 3_000),
@@ -300,6 +370,7 @@ export const faultKinds: readonly FaultKind[] = [
   restore('restore-and-purge', true),
   loseCheckpoints,
   secondProcess,
+  rename,
 ]
 
 /** `kill` selects all faults that begin with `kill-`. Throws for an unknown name. */

@@ -5,8 +5,9 @@ import { appendFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClusterEventSource, GapReason, RemoteTable } from '../../lib/index.ts'
+import { firstName } from './names.ts'
 
-/** `after`: id of the last journal entry at that time. */
+/** `after`: id of the last journal entry at that time. `source` has the first name of the node. */
 export type Incident = { after: string; source: RemoteTable } & (
   | { event: 'gap'; from: number; to: number; reason: GapReason }
   | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
@@ -15,7 +16,10 @@ export type Incident = { after: string; source: RemoteTable } & (
 export const incidentsFile = (directory: string) => join(directory, 'incidents.jsonl')
 
 export function recordIncidents(directory: string, events: ClusterEventSource, lastEntry: () => string): void {
-  const append = (incident: Incident) => appendFileSync(incidentsFile(directory), `${JSON.stringify(incident)}\n`)
+  const append = (incident: Incident) => {
+    const source = { ...incident.source, node: firstName(incident.source.node) }
+    appendFileSync(incidentsFile(directory), `${JSON.stringify({ ...incident, source })}\n`)
+  }
   events.on('replication:gap', (gap) => append({ ...gap, event: 'gap', after: lastEntry() }))
   for (const event of ['quarantined', 'stalled'] as const)
     events.on(`replication:${event}`, ({ source, sequence, error }) =>

@@ -1,11 +1,12 @@
 // The reference host with a journal: it records every applied transaction in the same LMDB transaction. The journal shows that each was
 // applied once and in order, which the rows alone do not.
 
-import type { Batch, RemoteTransaction, TableDescription, Write } from '../../lib/host/host.ts'
+import type { Batch, RemoteTransaction, Restamp, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { recordsOf } from '../support/writes.ts'
-import { isOwn } from './writes.ts'
+import { firstName } from './names.ts'
+import { isOwn, type Restamped } from './writes.ts'
 
 /** An ordinary table that is not replicated. */
 const JOURNAL: TableDescription = { database: 'journal', table: 'applied', primaryKey: 'id', attributes: [] }
@@ -14,6 +15,7 @@ const JOURNAL: TableDescription = { database: 'journal', table: 'applied', prima
 export type Entry = {
   /** Sorts in the order of application. */
   id: string
+  /** First name of the source. */
   node: string
   table: string
   epoch: string
@@ -33,18 +35,32 @@ export const readJournal = (database: Database): Entry[] => [
   ...(database.scan(JOURNAL.database, JOURNAL.table) as Iterable<Entry>),
 ]
 
+export type JournalOptions = {
+  /** Number of this start of the node. */
+  start: number
+  /** The system's time. */
+  now(): number
+  /** Called after each commit that applied transactions. */
+  applied(last: Entry): void
+  /** The key of a transaction that begins now. */
+  nextKey(): string
+}
+
 export class JournalHost extends LmdbHost {
   readonly #start: number
   readonly #now: () => number
   readonly #applied: (last: Entry) => void
+  readonly #nextKey: () => string
   #count = 0
+  /** The last restamp. */
+  restamped: Restamped | undefined
 
-  /** `now` is the system's time. `applied` is called after each commit that applied transactions. */
-  constructor(database: Database, start: number, now: () => number, applied: (last: Entry) => void) {
+  constructor(database: Database, { start, now, applied, nextKey }: JournalOptions) {
     super(database, '1.0.0')
     this.#start = start
     this.#now = now
     this.#applied = applied
+    this.#nextKey = nextKey
   }
 
   /** Id of the last entry, which may not be committed yet. */
@@ -73,11 +89,28 @@ export class JournalHost extends LmdbHost {
     this.#applied(last)
   }
 
+  override async restamp(restamp: Restamp): Promise<void> {
+    const restamped: Restamped = { key: this.#nextKey(), transactions: [] }
+    await super.restamp({
+      limit: restamp.limit,
+      begin() {
+        const pass = restamp.begin()
+        const finish = () => {
+          const result = pass.finish()
+          restamped.transactions = result.transactions
+          return result
+        }
+        return { add: (row) => pass.add(row), finish }
+      },
+    })
+    this.restamped = restamped
+  }
+
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {
     const key = writes.flatMap((write) => recordsOf(write).map((record) => record.id)).find(isOwn)
     return {
       id: this.#next(),
-      node: source.node,
+      node: firstName(source.node),
       table: source.table,
       epoch: origin.epoch ?? checkpoint.epoch,
       sequence,

@@ -4,6 +4,7 @@ import type { DatabaseFault } from './faulty-host.ts'
 
 /** The only argument of a node's process, as JSON. */
 export type NodeSetup = {
+  /** The first name of the node; its file may have another one. */
   name: string
   /** Number of this start of the node; it is part of all keys and journal ids. */
   start: number
@@ -18,6 +19,8 @@ export type Request =
   | { ask: 'write'; on: boolean }
   /** Sets the clock of this node ahead by this many ms. */
   | { ask: 'clock'; offset: number }
+  /** Gives timestamps of the future new values. Answers with its `Restamped`. */
+  | { ask: 'restamp' }
   /** Begins a fault of the database of this node, or ends it. */
   | { ask: 'database'; fault?: DatabaseFault | undefined }
   /** Writes once to every table. Answers with the key. */
@@ -26,6 +29,8 @@ export type Request =
   | { ask: 'replay' }
   /** Answers with `cluster.subscriptions()`. */
   | { ask: 'subscriptions' }
+  /** Ends the subscriptions of another node. */
+  | { ask: 'remove'; node: string }
   /** Removes all but the last `keep` transactions of the local stream of a table. */
   | { ask: 'purge'; table: string; keep: number }
 
@@ -35,7 +40,7 @@ export type FromNode =
   | { tell: 'ready' }
   /** A write was committed, with its outbox entry. */
   | { tell: 'acknowledged'; key: string; tables: string[] }
-  /** A remote batch was committed. `last`: key of its last write; `at`: the system's time. */
+  /** A remote batch was committed. `source`: first name of the node; `last`: key of its last write; `at`: the system's time. */
   | { tell: 'applied'; source: string; table: string; at: number; last: string }
   | { tell: 'answer'; number: number; value?: unknown; error?: string }
   /** A broken invariant. */

@@ -18,6 +18,7 @@ import {
 } from '../support/cluster.ts'
 import { programArguments } from '../support/program.ts'
 import type { FromNode, NodeSetup, Request, ToNode } from './messages.ts'
+import { nameAfter } from './names.ts'
 import type { Command } from './network.ts'
 
 const START_TIMEOUT = 30_000
@@ -42,6 +43,7 @@ export class NodeHandle {
   readonly #answers = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
   #child: ChildProcess | undefined
   #starts = 0
+  #renames = 0
   #asked = 0
   /** The run ends the process on purpose. */
   #ending = false
@@ -52,8 +54,14 @@ export class NodeHandle {
     this.#options = options
   }
 
+  /** The first name. */
   get name(): string {
     return this.#options.name
+  }
+
+  /** The present name in the cluster. */
+  get clusterName(): string {
+    return nameAfter(this.name, this.#renames)
   }
 
   get directory(): string {
@@ -110,11 +118,19 @@ export class NodeHandle {
     if (this.#writing) await this.write(true)
   }
 
+  /** Gives a node that does not run a new name in its configuration file. */
+  async rename(): Promise<void> {
+    const { configFile } = this.#options
+    const text = await readFile(configFile, 'utf8')
+    this.#renames++
+    await writeFile(configFile, text.replace(/nodeName: .*/, `nodeName: ${this.clusterName}`))
+  }
+
   /** Opens another manager in the directory of this node. Resolves with the code of its error, or `opened`. */
   async openTwice(): Promise<string> {
-    const { name, directory, command, ports } = this.#options
+    const { directory, command, ports } = this.#options
     const configFile = join(directory, 'second.yaml')
-    await writeFile(configFile, stringify({ clustering: clusteringOf(name, ports) }))
+    await writeFile(configFile, stringify({ clustering: clusteringOf(this.clusterName, ports) }))
     const [file, ...args] = command(process.execPath, ...programArguments('faults/second-process.ts'), configFile)
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
     const timer = setTimeout(() => child.kill('SIGKILL'), START_TIMEOUT)

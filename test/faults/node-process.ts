@@ -40,9 +40,14 @@ const logger: Logger = { debug: line('debug'), info: line('info'), warn: line('w
 const database = await Database.open(join(setup.directory, 'database'))
 await createJournal(database)
 for (const table of TABLES) await database.createTable({ database: DATABASE, table, primaryKey: 'id', attributes: [] })
-const host = new JournalHost(database, setup.start, trueTime, ({ node, table, at, key }) =>
-  tell({ tell: 'applied', source: node, table, at, last: key }),
-)
+let written = 0
+const nextKey = () => keyOf(setup.name, setup.start, ++written)
+const host = new JournalHost(database, {
+  start: setup.start,
+  now: trueTime,
+  applied: ({ node, table, at, key }) => tell({ tell: 'applied', source: node, table, at, last: key }),
+  nextKey,
+})
 const databaseFaults = new DatabaseFaults()
 const cluster = await ClusterManager.open({
   configFile: setup.configFile,
@@ -68,11 +73,17 @@ database.publish = async (transaction) => {
 }
 
 let writing = false
-let written = 0
 
+/** Repeats a write that a restamp refuses. */
 async function writeOnce(random: () => number, tables: readonly string[]): Promise<string> {
-  const key = keyOf(setup.name, setup.start, ++written)
-  await write(database, key, random, tables)
+  const key = nextKey()
+  try {
+    await write(database, key, random, tables)
+  } catch (error) {
+    if (!(error instanceof ClusterError && error.code === 'restamping')) throw error
+    await delay(PAUSE)
+    return writeOnce(random, tables)
+  }
   tell({ tell: 'acknowledged', key, tables: [...tables] })
   return key
 }
@@ -95,6 +106,9 @@ async function answer(request: ToNode): Promise<unknown> {
     case 'clock':
       clockOffset = request.offset
       return
+    case 'restamp':
+      await cluster.restamp()
+      return host.restamped
     case 'database':
       databaseFaults.set(request.fault)
       return
@@ -105,6 +119,9 @@ async function answer(request: ToNode): Promise<unknown> {
       return cluster.quarantine.list().length
     case 'subscriptions':
       return cluster.subscriptions()
+    case 'remove':
+      await cluster.removeNode({ node_name: request.node })
+      return
     case 'purge':
       await cluster.purgeStream({ database: DATABASE, table: request.table, options: { keep: request.keep } })
       return

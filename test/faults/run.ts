@@ -73,7 +73,7 @@ export class Run {
       await Promise.all(this.#nodes.map((node) => node.close()))
       verdict = judge(await Promise.all(this.#nodes.map(stateOf)), this.#ledger, this.#exceptions)
       for (const violation of verdict.violations) report.violation(violation)
-      if (verdict.quarantined > 0 !== report.inflicted('clock-beyond'))
+      if (verdict.quarantined > 0 !== (report.inflicted('clock-beyond') || report.inflicted('clock-days')))
         report.violation(
           `${verdict.quarantined} transactions were in quarantine without a clock fault, or although it was over`,
         )
@@ -171,7 +171,8 @@ export class Run {
       report.fault(kind.name)
       report.event(`${kind.name} ${node.name}${kind.lasts[1] > 0 ? `, ${(lasts / 1_000).toFixed(1)} s` : ''}`)
       const exceptions = this.#exceptions
-      return kind.inflict({ node, number, other: this.#nodes[other]!, network, lasts, chance, exceptions })
+      const peers = this.#nodes.filter((each) => each !== node)
+      return kind.inflict({ node, number, other: this.#nodes[other]!, peers, network, lasts, chance, exceptions })
     }
     const ends = await Promise.all(faults.map(inflict))
     const what = faults.map(({ kind }) => kind.name).join(' + ')

@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { judge, type NodeState } from '../faults/checker.ts'
+import { Exceptions } from '../faults/exceptions.ts'
 import type { Entry } from '../faults/journal.ts'
-import { type Commit, keyOf, tableAfter } from '../faults/writes.ts'
+import { firstName, nameAfter } from '../faults/names.ts'
+import { type Commit, keyOf, type Local, rewritesOf, tableAfter } from '../faults/writes.ts'
 
 const TABLE = 'dog'
 const COUNT = 10
@@ -111,3 +113,77 @@ for (const [name, states, violation] of bad)
       violations.join('\n') || 'no violation was found',
     )
   })
+
+// node1 committed 1 to 4, with its clock ahead 5 and 6, restamped them, and went on with 8.
+const wrong = [5, 6].map((number) => ({ ...commitOf(number), timestamp: `timestamp 9${number}0` }))
+const restamp = {
+  key: keyOf('node1', 1, 7),
+  transactions: [
+    {
+      id: 'restamp',
+      timestamp: 'timestamp 004.5',
+      writes: [
+        {
+          operation: 'upsert' as const,
+          database: 'dev',
+          table: TABLE,
+          records: [...wrong, { ...tableAfter([...commits.slice(0, 4), ...wrong]).get('shared')! }],
+        },
+      ],
+      voids: { node: 'node1', from: 'timestamp 900', to: 'timestamp 999' },
+    },
+  ],
+}
+const [rewrite] = rewritesOf(restamp, TABLE)
+const before = commits.slice(0, 4)
+const after = commitOf(8)
+
+/** Node2 applied these transactions in this order. */
+function restamped(applied: readonly Local[]): ReturnType<typeof judge> {
+  const exceptions = new Exceptions()
+  exceptions.restamped('node1', restamp)
+  const state = (name: string, held: readonly Local[], journal: Entry[] = []): NodeState => ({
+    name,
+    tables: new Map([[TABLE, tableAfter(held)]]),
+    journal,
+    incidents: [],
+  })
+  const journal = applied.map((each, index) => ({
+    ...entryOf(commits[0]!, index + 1),
+    sequence: index + 1,
+    tx: each.tx,
+    timestamp: each.timestamp,
+    key: each.id,
+  }))
+  const states = [state('node1', [...before, rewrite!, after]), state('node2', applied, journal)]
+  return judge(
+    states,
+    [...before, ...wrong, after].map(({ id }) => [id, [TABLE]] as const),
+    exceptions,
+  )
+}
+
+test('accepts: a restamp instead of the commits that it voids', () => {
+  const { violations, applied, lost } = restamped([...before, rewrite!, after])
+  assert.deepEqual([violations, applied, lost], [[], 6, 0])
+})
+
+for (const [name, applied, violation] of [
+  ['a voided transaction is applied', [...before, wrong[0]!, rewrite!, after], /a restamp of its node voids it/],
+  ['a restamp is missing', [...before, after], /1 are missing after e\/4/],
+  ['a restamp is applied late', [...before, after, rewrite!], /was committed later/],
+] as const)
+  test(`finds: ${name}`, () => {
+    const { violations } = restamped(applied)
+    assert.ok(
+      violations.some((text) => violation.test(text)),
+      violations.join('\n') || 'no violation was found',
+    )
+  })
+
+test('the entries and incidents of a renamed node are those of its first name', () => {
+  assert.deepEqual(
+    ['node2', nameAfter('node2', 0), nameAfter('node2', 1), nameAfter('node2', 12)].map(firstName),
+    Array.from({ length: 4 }, () => 'node2'),
+  )
+})

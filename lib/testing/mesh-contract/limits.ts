@@ -54,7 +54,8 @@ export const limitCases: Record<string, MeshCase> = {
       await open.mesh.setLimits({ maxAge: 1 })
       await delay(700)
       await append(open.mesh, table, message('young'), { sequence: 3 })
-      await eventually('the old messages expire', async () => (await extent(open, table))[0] === 4)
+      // A server may check once a second: then the young message can expire with the old ones.
+      await eventually('the old messages expire', async () => (await extent(open, table))[0]! >= 4)
       await eventually('all messages expire', async () => (await extent(open, table))[1] === 0)
       assert.deepEqual(await extent(open, table), [5, 0])
       assert.equal(await append(open.mesh, table, message('next'), { sequence: 4 }), 5)

@@ -241,11 +241,15 @@ export const closeCases: Record<string, MeshCase> = {
 }
 
 export const duplicateCases: Record<string, MeshCase> = {
-  'both nodes of one name are notified, and no other node': (scene) =>
-    scene.withNode('duplicate', (first) =>
+  'both nodes of one name are notified, and no other node': (scene) => {
+    const others = () => [scene.node1, scene.node2].map(({ rejectedPeers }) => rejectedPeers.join('\n'))
+    // Earlier cases restart nodes several times within a second, which looks like a rejection.
+    const before = others()
+    return scene.withNode('duplicate', (first) =>
       scene.withNode('duplicate', async (second) => {
         await eventually('both are notified', () => first.rejectedPeers.length > 0 && second.rejectedPeers.length > 0)
-        assert.deepEqual([scene.node1.rejectedPeers, scene.node2.rejectedPeers], [[], []])
+        assert.deepEqual(others(), before)
       }),
-    ),
+    )
+  },
 }
