@@ -146,7 +146,8 @@ describe('rows of a remote node', { concurrency: true, timeout: 60_000 }, () => 
   it('are refused to a node that the table is not published to, and without the table', async (test) => {
     const host = new MemoryHost({ tables: [dog] })
     const refused = await pair(test, { host, publish: false })
-    const page = (rows: PeerRows, table = dog) => rows.page({ node: 'node1', ...table }, undefined, { signal })
+    const page = (rows: PeerRows, table = dog, after?: number) =>
+      rows.page({ node: 'node1', ...table }, after, { signal })
     await assert.rejects(page(refused.node2.rows.peers), {
       ...isPlain,
       message: /'dev.dog' is not published to node 'node2'/,
@@ -155,7 +156,7 @@ describe('rows of a remote node', { concurrency: true, timeout: 60_000 }, () => 
     await assert.rejects(page(node2.rows.peers, { ...dog, table: 'cat' }), { message: /'dev.cat' is not published/ })
     assert.deepEqual((await page(node2.rows.peers)).rows, [])
     host.dropTable('dev', 'dog')
-    await assert.rejects(page(node2.rows.peers), { ...isPlain, message: /table 'dev.dog' does not exist/ })
+    await assert.rejects(page(node2.rows.peers, dog, 1), { ...isPlain, message: /table 'dev.dog' does not exist/ })
     await assert.rejects(node2.rows.peers.rows(source, [1], { signal }), { message: /table 'dev.dog' does not exist/ })
     for (const rows of [undefined, {}, { ...dog, after: 'text' }, { ...dog, after: Buffer.from([0xc1]) }])
       await assert.rejects(

@@ -29,6 +29,7 @@ const FIRST_CHUNK_ROWS = 32
 /** Pages that are read at once, for all nodes and tables. */
 const MAX_READS = 4
 const BUSY_MS = 100
+const MAX_DESCRIPTION_AGE_MS = 1_000
 
 /** Undefined: any direction. */
 type Direction = 'publish' | 'subscribe' | undefined
@@ -39,13 +40,13 @@ export class RowSource {
   /** Average bytes of a row in the last page of each table. */
   readonly #rowBytes = new Map<string, number>()
 
-  /** Requests of one moment share a description of the database. */
+  /** All empty tables of a moment share one description of the database. */
   readonly #describe: SharedCall<TableDescription[]>
 
   constructor(options: RowSourceOptions) {
     this.#options = options
     const { host, timers = systemTimers } = options
-    this.#describe = new SharedCall(() => host.describe(), { timers, maxAge: 0 })
+    this.#describe = new SharedCall(() => host.describe(), { timers, maxAge: MAX_DESCRIPTION_AGE_MS })
   }
 
   isPublished(node: string, { database, table }: TableName): boolean {
@@ -101,7 +102,7 @@ export class RowSource {
     for (let after = first; page.isOpen; ) {
       const rows = await this.#readChunk(table, page, (limit) => ({ after, limit }))
       if (rows.length === 0) {
-        if (page.encoded.length === 0) await this.#requireTable(table)
+        if (page.encoded.length === 0) await this.#requireTable(table, after !== undefined)
         return
       }
       if (!rows.every((row) => page.add(row))) return
@@ -111,7 +112,7 @@ export class RowSource {
 
   /** Resolves with the number of keys whose rows are in the page, or do not exist. */
   async #readKeys(table: TableName, keys: readonly PrimaryKey[], page: PageBuilder): Promise<number> {
-    await this.#requireTable(table)
+    await this.#requireTable(table, true)
     let done = 0
     while (done < keys.length && page.isOpen) {
       let asked: PrimaryKey[] = []
@@ -142,12 +143,15 @@ export class RowSource {
     return this.#options.host.readRows!(tableOf(table), select(limit))
   }
 
-  /** A table without rows exists; one that was dropped has no end that a copy could reach. */
-  async #requireTable({ database, table }: TableName): Promise<void> {
-    // Not an older one: the table may have been dropped just now.
-    const tables = await this.#describe.fresh()
-    if (!tables.some((each) => each.database === database && each.table === table))
-      throw new Error(`table '${database}.${table}' does not exist`)
+  /**
+   * A table without rows exists; one that was dropped has no end that a copy could reach. `wasThere`: rows of it were read before. Then
+   * a description from before is not enough.
+   */
+  async #requireTable({ database, table }: TableName, wasThere: boolean): Promise<void> {
+    const isThere = (tables: readonly TableDescription[]) =>
+      tables.some((each) => each.database === database && each.table === table)
+    if (!wasThere && isThere(await this.#describe.get())) return
+    if (!isThere(await this.#describe.fresh())) throw new Error(`table '${database}.${table}' does not exist`)
   }
 }
 
