@@ -28,6 +28,7 @@ import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
+import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -99,7 +100,8 @@ export class Service {
     const { settings, manifest } = this.#store
     this.clockControl.start()
     step('servers', 1)
-    await mesh.setLimits(settings.streams)
+    const servesRows = this.#options.host.readRows !== undefined
+    await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()
@@ -113,6 +115,7 @@ export class Service {
       replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
+      servesRows,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
     })
     // The file may have been edited while the servers started.
