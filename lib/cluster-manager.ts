@@ -28,8 +28,8 @@ import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
-import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
-import type { Timestamp, Transaction } from './host/host.ts'
+import { type ClusterEvents, type EventName, eventNames, SafeEmitter, type VerifyResult } from './events/events.ts'
+import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
@@ -40,6 +40,7 @@ import { publishToChannel, traced } from './observe/diagnostics.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
+import type { VerifyOptions } from './replication/copy/verifier.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
 import { transactionIssues } from './replication/wire.ts'
 import { systemTimers, type Timers } from './util/timers.ts'
@@ -258,6 +259,16 @@ export class ClusterManager extends SafeEmitter {
     return this.#runner.withService(({ clockControl }) => clockControl.restamp())
   }
 
+  /**
+   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, while both are written to.
+   * Resolves with what differs; with `repair` those rows are copied. One comparison at a time for each table. Rejects
+   * subscription_not_found, rows_not_served, table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected,
+   * mesh_unavailable, clustering_disabled, closed, internal.
+   */
+  verify(source: RemoteTable, options: VerifyOptions = {}): Promise<VerifyResult> {
+    return this.#runner.withService(({ rows }) => rows.verify(source, options))
+  }
+
   // --- operations ---------------------------------------------------------------------------------------------------------
 
   /** `cluster_set_routes`: adds the routes that are in neither list, of the hub or of the leaf. */
@@ -282,6 +293,9 @@ export class ClusterManager extends SafeEmitter {
   network = this.#operation('cluster_network')
   /** `purge_stream`: removes transactions from the stream of one local table. */
   purgeStream = this.#operation('purge_stream')
+
+  /** `verify_table`: `verify` with a JSON body and answer. */
+  verifyTable = this.#operation('verify_table')
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
     const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>

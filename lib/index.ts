@@ -16,6 +16,7 @@ export type {
   GapReason,
   Payload,
   SubscriptionState,
+  VerifyResult,
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
@@ -123,6 +124,7 @@ export type {
   UpdateNodeRequest,
   UpdateNodeResponse,
 } from './operations/index.ts'
+export type { VerifyOptions } from './replication/copy/verifier.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome } from './replication/subscribe/quarantine-release.ts'
 export type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'

@@ -26,8 +26,10 @@ export class CatchUpLog {
     const fields = { peer, database, table }
     const key = JSON.stringify([peer, database, table])
     if (state === 'live' || state === 'ended') return this.#end(key, fields, state)
-    if (state === 'pending' || this.#running.has(key)) {
-      const running = this.#running.get(key)
+    const running = this.#running.get(key)
+    // A copy has log lines of its own.
+    if (state === 'copying' && running && !running.logged) return this.#end(key, fields, 'ended')
+    if (state === 'pending' || state === 'copying' || running) {
       // Its report was a line of its own.
       if (running && state === 'stalled') running.logged = true
       return

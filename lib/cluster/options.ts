@@ -28,6 +28,11 @@ export type ClusterOptions = {
   listeners?: { readonly [Name in EventName]?: (...args: ClusterEvents[Name]) => void }
   /** An OpenTelemetry meter, or an object with its methods, that collects the metrics. Default: none. */
   meter?: Meter | undefined
+  /**
+   * Gaps, lost checkpoints and tables that were created again are repaired: all rows are copied from the source. Default true. With false
+   * they are only reported, and stay. No effect when the source serves no rows.
+   */
+  repair?: boolean | undefined
   /** ms for a remote node to answer, 100 to 600,000, default 5,000. An operation waits this long at most for each request. */
   requestTimeout?: number
   /** ms that `publish` waits for the local leaf, 100 to 600,000, default 10,000. Then it rejects publish_timeout; the transaction may still be sent. */
@@ -120,8 +125,8 @@ export const bounds = {
 type NumberName = keyof typeof bounds
 const numberNames = Object.keys(bounds) as NumberName[]
 
-export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger'> &
-  Record<NumberName, number> & { logger: NodeLogger }
+export type CheckedOptions = Omit<ClusterOptions, NumberName | 'logger' | 'repair'> &
+  Record<NumberName, number> & { logger: NodeLogger; repair: boolean }
 
 const HOST_METHODS = [
   'info',
@@ -142,6 +147,7 @@ const OPTION_NAMES: readonly string[] = [
   'logger',
   'listeners',
   'meter',
+  'repair',
   ...numberNames,
 ]
 const LOGGER_METHODS = ['debug', 'info', 'warn', 'error'] as const
@@ -205,17 +211,18 @@ export function checkOptions(options: ClusterOptions = {} as ClusterOptions): Ch
   const unknown = Object.keys(options).find((name) => !OPTION_NAMES.includes(name))
   if (unknown !== undefined)
     throw clusterError('invalid_option', `Unknown option '${unknown}'.${suggestion(unknown, OPTION_NAMES)}`)
-  const { configFile, host, password, logger, meter } = options
+  const { configFile, host, password, logger, meter, repair = true } = options
   if (logger) checkMethods('logger', logger, LOGGER_METHODS)
   if (typeof configFile !== 'string' || configFile === '') throw invalidOption('configFile', 'a path', configFile)
   checkHost(host)
   if (password !== undefined && typeof password !== 'string' && typeof password !== 'function')
     throw invalidOption('password', 'a string or a function', typeof password)
+  if (typeof repair !== 'boolean') throw invalidOption('repair', 'a boolean', repair)
   checkServerEnvironment(options.serverEnvironment ?? {})
   checkListeners(options.listeners ?? {})
   if (meter) checkMethods('meter', meter, METER_METHODS)
   const numbers = Object.fromEntries(
     numberNames.map((name) => [name, checkNumber(name, options[name] ?? bounds[name].default)]),
   ) as Record<NumberName, number>
-  return { ...options, ...numbers, logger: new NodeLogger(logger ? safeLogger(logger) : silentLogger) }
+  return { ...options, ...numbers, repair, logger: new NodeLogger(logger ? safeLogger(logger) : silentLogger) }
 }

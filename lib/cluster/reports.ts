@@ -1,7 +1,7 @@
 // The events and log lines that report what happens to the configuration, and what subscriptions do.
 
 import type { ClusterEvents, EventName } from '../events/events.ts'
-import type { RemoteTable } from '../host/host.ts'
+import type { CopyReason, RemoteTable } from '../host/host.ts'
 import { type Problem, problemText } from '../manifest/config-text.ts'
 import { type ChangeAuthor, type Subscription, tableKey } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore, StoreListener } from '../manifest/store.ts'
@@ -132,7 +132,15 @@ export const peerReports = (emit: Emit, logger: Logger) => ({
   },
 })
 
-export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers): SubscriberEvents {
+/** These copies repair no loss. */
+const PLANNED_COPIES: readonly CopyReason[] = ['initial', 'requested', 'source_changed']
+
+export function subscriptionReports(
+  emit: Emit,
+  logger: Logger,
+  timers: Timers,
+  copyProgress: SubscriberEvents['copyProgress'],
+): SubscriberEvents {
   const catchUpLog = new CatchUpLog(logger, timers)
   const fieldsOf = ({ node: peer, database, table }: RemoteTable) => ({ peer, database, table })
   return {
@@ -141,13 +149,26 @@ export function subscriptionReports(emit: Emit, logger: Logger, timers: Timers):
       emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) })
     },
     applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
-    gap: (source, from, to, reason) => {
+    gap: (source, from, to, reason, repair) => {
       const message =
         reason === 'checkpoint_lost'
           ? 'checkpoint lost: reading the stream from its first message'
           : 'replication gap: transactions lost before they were read'
-      logger.warn({ ...fieldsOf(source), from, to, reason }, message)
-      emit('replication:gap', { source, from, to, reason })
+      logger.warn({ ...fieldsOf(source), from, to, reason, repair }, message)
+      emit('replication:gap', { source, from, to, reason, repair })
+    },
+    copyBegan: (source, reason) => logger.info({ ...fieldsOf(source), reason }, 'copying rows'),
+    copied: (source, { rows, reason, ms }) => {
+      const isRepair = !PLANNED_COPIES.includes(reason)
+      // An empty table is no news.
+      if (rows > 0 || isRepair) logger.info({ ...fieldsOf(source), rows, reason, seconds: ms / 1_000 }, 'rows copied')
+      emit('replication:copied', { ...source, rows, reason, ms })
+      if (isRepair) emit('replication:repaired', { ...source, rows, reason })
+    },
+    copyProgress,
+    refusedOld: (source, writes) => {
+      logger.warn({ ...fieldsOf(source), writes }, 'old writes refused: they are older than dropped tombstones')
+      emit('replication:refused-old', { ...source, writes })
     },
     stalled: (source, { sequence, id }, error, attempts) => {
       const at = { sequence, ...(id === undefined ? {} : { id }) }

@@ -11,22 +11,25 @@ import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
-import { type Progress, ProgressReport } from '../observe/progress.ts'
+import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
-import { Publisher } from '../replication/publish/publisher.ts'
+import type { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import type { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
+import { createPublisher } from './create-publisher.ts'
+import { createRowExchange } from './create-row-exchange.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
+import type { RowExchange } from './row-exchange.ts'
 import { isNameInUse, StandingDown } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 
@@ -42,6 +45,7 @@ export class Service {
   readonly peers: Peers
   readonly quarantine: Quarantine
   readonly clockControl: ClockControl
+  readonly rows: RowExchange
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -74,8 +78,17 @@ export class Service {
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
-    this.publisher = this.#createPublisher()
+    this.publisher = createPublisher(options, {
+      mesh: this.mesh,
+      node: store.manifest.nodeName,
+      diverged: (divergence) => {
+        emit('replication:diverged', divergence)
+        this.replicator.onDatabaseRestored(divergence)
+      },
+    })
     this.clockControl = this.#createClockControl()
+    const tables = () => this.#negotiator.sourceTables
+    this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -145,14 +158,15 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams'> {
+  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
     const { mesh, peers, publisher, replicator } = this
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
       problem: (source: RemoteTable) => this.#problemOf(source),
     }
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
+    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
   }
 
   /** One entry per remote table. */
@@ -168,7 +182,9 @@ export class Service {
     const disagreement = this.#negotiator.disagreement(source.node, source)
     if (disagreement) return { ...disagreement }
     const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
-    return error !== undefined && (state === 'stalled' || state === 'pending') ? { state, reason: error } : undefined
+    return error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying')
+      ? { state, reason: error }
+      : undefined
   }
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
@@ -201,22 +217,6 @@ export class Service {
 
   // --- the parts --------------------------------------------------------------------------------------------------------
 
-  #createPublisher(): Publisher {
-    const { host, logger, requestTimeout, publishWindow, publishTimeout, maxInFlight, maxInFlightBytes } = this.#options
-    return new Publisher({
-      mesh: this.mesh,
-      host,
-      node: this.#store.manifest.nodeName,
-      logger,
-      window: publishWindow,
-      maxInFlight,
-      maxInFlightBytes,
-      timeout: publishTimeout,
-      requestTimeout,
-      diverged: (divergence) => this.#emit('replication:diverged', divergence),
-    })
-  }
-
   #createClockControl(): ClockControl {
     const { host, logger } = this.#options
     return new ClockControl({
@@ -236,7 +236,8 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes } = this.#options
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair } =
+      this.#options
     return new Replicator({
       mesh: this.mesh,
       host,
@@ -250,6 +251,8 @@ export class Service {
       maxBatchBytes,
       maxApplyAttempts,
       begun: this.#registers.begun,
+      repair,
+      rows: this.rows.peers,
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
@@ -259,7 +262,9 @@ export class Service {
         create: (source) => this.#negotiator.sourceTables.createFor(source),
       },
       subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
-      events: subscriptionReports(this.#emit, logger, this.mesh.timers),
+      events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
+        this.#progress({ task: 'copy', ...source }),
+      ),
     })
   }
 
@@ -275,6 +280,7 @@ export class Service {
       clusteringPort: settings.ports.cluster,
       operationsApiPort: settings.operationsApiPort,
       negotiate: (request) => this.#negotiator.handleRequest(request),
+      answerRows: (node, request) => this.rows.answer(node, request),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })
@@ -296,14 +302,17 @@ export class Service {
       checkClock: () => this.clockControl.check(),
       nameFault: this.#nameFault,
       timers: this.mesh.timers,
-      tableCreated: ({ database, table }, node) => this.#emit('table:created', { database, table, node }),
+      tableCreated: ({ database, table }, node) => {
+        replicator.onTableCreated({ database, table })
+        this.#emit('table:created', { database, table, node })
+      },
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
     })
   }
 
-  #progress(task: Pick<Progress, 'task' | 'step' | 'node'>): (done: number, total: number) => void {
+  #progress(task: ProgressTask): (done: number, total?: number) => void {
     const report = new ProgressReport(this.mesh.timers, (progress) => this.#emit('progress', progress), task)
     return (done, total) => report.update(done, total)
   }

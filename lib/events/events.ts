@@ -1,18 +1,33 @@
 // The event map, and an emitter that isolates its listeners from each other and from the code that emits.
 
 import { EventEmitter } from 'eventemitter3'
-import type { RemoteTable } from '../host/host.ts'
+import type { CopyReason, RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import type { Problem } from '../manifest/config-file.ts'
 import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
-export type SubscriptionState = 'pending' | 'catching-up' | 'live' | 'stalled' | 'ended'
+export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
 
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
 export type ClockReason = 'wall-clock' | 'timestamps'
+
+/** What the comparison of a table with that of another node found. Rows are counted with their tombstones. */
+export type VerifyResult = {
+  /** Number of local rows. */
+  rows: number
+  /** Rows that only the other node has, and rows that only this node has. */
+  missingHere: number
+  missingThere: number
+  /** Rows that both have, with different timestamps. */
+  different: number
+  /** Rows that differed and may be on their way: they kept changing, or a subscription of the table is not live. */
+  inFlight: number
+  /** Number of the rows above that were copied and are equal now. */
+  repaired: number
+}
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
@@ -49,9 +64,18 @@ export type ClusterEvents = {
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /**
    * The messages `from` to `to` were gone from the stream before they were read, or before they could be read again. With
-   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown.
+   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown. `repair`: a
+   * copy of the source's rows follows, and `replication:repaired` when it has ended.
    */
-  'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason }]
+  'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason; repair: boolean }]
+  /** All rows of the table were copied from `node`; `ms` since the copy began, or was resumed by this process. */
+  'replication:copied': [RemoteTable & { rows: number; reason: CopyReason; ms: number }]
+  /** As `replication:copied`, which comes first: a loss is repaired. Not for the copies of new subscriptions and of operators. */
+  'replication:repaired': [RemoteTable & { rows: number; reason: CopyReason }]
+  /** The table was compared with that of `node`. As `ClusterManager.verify` resolves. */
+  'replication:verified': [RemoteTable & VerifyResult]
+  /** Writes of a batch to rows that do not exist here are older than tombstones that were dropped: they were ignored. */
+  'replication:refused-old': [RemoteTable & { writes: number }]
   /**
    * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
    * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
@@ -97,6 +121,10 @@ const eventNameSet: Record<EventName, true> = {
   'subscription:state': true,
   'replication:applied': true,
   'replication:gap': true,
+  'replication:copied': true,
+  'replication:repaired': true,
+  'replication:verified': true,
+  'replication:refused-old': true,
   'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,

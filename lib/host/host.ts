@@ -106,10 +106,18 @@ export type Checkpoint = {
 
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
- * checkpoint. `table_created`: the table was dropped here and created again. `requested`: by the operator. `source_changed`: the source
- * got rows that it does not relay.
+ * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
+ * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source got rows
+ * that it does not relay.
  */
-export type CopyReason = 'initial' | 'gap' | 'checkpoint_lost' | 'table_created' | 'requested' | 'source_changed'
+export type CopyReason =
+  | 'initial'
+  | 'gap'
+  | 'checkpoint_lost'
+  | 'table_created'
+  | 'database_restored'
+  | 'requested'
+  | 'source_changed'
 
 /** How far the rows of a source have been copied, in the order of its `readRows`. */
 export type CopyPosition = {
@@ -118,6 +126,10 @@ export type CopyPosition = {
   after?: string
   /** Number of rows copied so far. */
   rows: number
+  /** The table was empty when the copy began, or the operator asked for it: rows at or below the table's horizon are copied too. */
+  acceptOld?: boolean
+  /** ms since 1970: rows with timestamps of the future were left out, and the copy is to run again then. */
+  retryAt?: number
 }
 
 /**

@@ -16,6 +16,10 @@ export type ReplicationCounters = {
   /** Gaps, and transactions in them. */
   gaps: number
   lost: number
+  /** Rows copied from remote nodes. */
+  copied: number
+  /** Writes to absent rows that were ignored because they are older than a tombstone that was dropped. */
+  refusedOld: number
 }
 
 export type PublishCounters = {
@@ -40,7 +44,7 @@ export type Metrics = {
   }
   apply: ReplicationCounters & {
     /** Subscriptions by state. */
-    subscriptions: Record<'pending' | 'catching-up' | 'live' | 'stalled', number>
+    subscriptions: Record<'pending' | 'copying' | 'catching-up' | 'live' | 'stalled', number>
     /** Known transactions of all sources that are not applied yet, and seconds for which the oldest of them has been waiting. */
     lag: number
     lagSeconds: number
@@ -58,6 +62,8 @@ export const replicationCounters = (): ReplicationCounters => ({
   consumerRestarts: 0,
   gaps: 0,
   lost: 0,
+  copied: 0,
+  refusedOld: 0,
 })
 
 type SubscriptionGauges = Pick<Metrics['apply'], 'subscriptions' | 'lag' | 'lagSeconds'>
@@ -65,7 +71,11 @@ type SubscriptionGauges = Pick<Metrics['apply'], 'subscriptions' | 'lag' | 'lagS
 export function subscriptionGauges(
   statuses: readonly { state: keyof SubscriptionGauges['subscriptions'] | 'ended'; lag: number; lagSeconds: number }[],
 ): SubscriptionGauges {
-  const gauges = { subscriptions: { pending: 0, 'catching-up': 0, live: 0, stalled: 0 }, lag: 0, lagSeconds: 0 }
+  const gauges = {
+    subscriptions: { pending: 0, copying: 0, 'catching-up': 0, live: 0, stalled: 0 },
+    lag: 0,
+    lagSeconds: 0,
+  }
   for (const { state, lag, lagSeconds } of statuses) {
     if (state !== 'ended') gauges.subscriptions[state]++
     gauges.lag += lag
@@ -198,6 +208,14 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     (m) => m.apply.gaps,
   ),
   defineMetric('counter', 'apply.lost', '{transaction}', 'Transactions in those gaps.', (m) => m.apply.lost),
+  defineMetric('counter', 'apply.copied', '{row}', 'Rows copied from remote nodes.', (m) => m.apply.copied),
+  defineMetric(
+    'counter',
+    'apply.refused_old',
+    '{write}',
+    'Writes to absent rows that are older than a tombstone that was dropped, and were ignored.',
+    (m) => m.apply.refusedOld,
+  ),
   defineMetric(
     'gauge',
     'apply.lag',
@@ -216,7 +234,7 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'gauge',
     'apply.subscriptions',
     '{subscription}',
-    'Subscriptions by enmesh.state: pending, catching-up, live, stalled.',
+    'Subscriptions by enmesh.state: pending, copying, catching-up, live, stalled.',
     (m) => m.apply.subscriptions,
   ),
   defineMetric('gauge', 'apply.quarantined', '{message}', 'Messages in quarantine.', (m) => m.apply.quarantined),

@@ -81,7 +81,7 @@ export class Negotiator {
   }
 
   /** What subscriptions need to know of remote tables. */
-  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor'> {
+  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor' | 'servesRows'> {
     return this.#tables
   }
 

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
-import type { Host, TableDescription } from '../host/host.ts'
+import type { Host } from '../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { formatUptime } from '../util/format-uptime.ts'
@@ -15,11 +15,16 @@ import {
   type Heartbeat,
   type PeerRequest,
   type PeerResponse,
+  type RemoteDescription,
+  type RowsPeerRequest,
   readStatus,
   readTables,
+  rowsRequestOf,
   type SystemInfo,
+  toRemoteDescriptions,
   toTablesMessage,
 } from './protocol.ts'
+import { toClusterError } from './request-error.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
 export type PeerStatus = {
@@ -62,6 +67,8 @@ export type PeersOptions = {
   requestTimeout: number
   /** Answers add_node, update_node, remove_node and compare_node. Rejects with the reason of the refusal. */
   negotiate(request: PeerRequest): Promise<unknown>
+  /** Answers requests about the rows of a table. Rejects with the reason of the refusal. */
+  answerRows(node: string, request: RowsPeerRequest): Promise<unknown>
   /** Local streams that grew recently. */
   positions(): TablePosition[]
   listener: PeerListener
@@ -151,17 +158,10 @@ export class Peers {
   // --- requests ---------------------------------------------------------------------------------------------------------
 
   /** The tables of the remote node. Rejects as `request`. */
-  async describeTables(node: string, options: PeerRequestOptions): Promise<TableDescription[]> {
+  async describeTables(node: string, options: PeerRequestOptions): Promise<RemoteDescription[]> {
     const tables = readTables(await this.request(node, { operation: 'describe_all' }, options))
     if (!tables) throw clusterError('peer_rejected', node, 'its table description is unreadable')
-    return Object.entries(tables).flatMap(([database, ofDatabase]) =>
-      Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [] }]) => ({
-        database,
-        table,
-        primaryKey: hash_attribute,
-        attributes: attributes.map(({ attribute }) => attribute),
-      })),
-    )
+    return toRemoteDescriptions(tables)
   }
 
   /**
@@ -248,12 +248,18 @@ export class Peers {
           system_info: this.#systemInfo(),
         }
       case 'describe_all':
-        return toTablesMessage(await host.describe())
+        return toTablesMessage(await host.describe(), host.readRows !== undefined)
       case 'add_node':
       case 'update_node':
       case 'remove_node':
       case 'compare_node':
         return negotiate(request)
+      case 'read_rows':
+      case 'hash_rows':
+      case 'find_rows':
+      case 'repair_rows':
+      case 'table_status':
+        return this.#options.answerRows(...rowsRequestOf(request))
       default:
         throw new Error(`Operation '${request.operation}' not found`)
     }
@@ -388,12 +394,3 @@ const isEarlier = (
   a: { instance: string; started?: number | undefined },
   b: { instance: string; started: number },
 ): boolean => (a.started === b.started ? a.instance < b.instance : (a.started ?? 0) < b.started)
-
-/** Converts an error of a request to `node`. */
-export function toClusterError(error: unknown, operation: string, node: string): ClusterError {
-  const code = error instanceof MeshError ? error.code : undefined
-  if (code === 'no_responders') return clusterErrorFrom(error, 'node_not_listening', operation, node)
-  if (code === 'timeout') return clusterErrorFrom(error, 'node_timeout', operation, node)
-  if (code === 'aborted') return clusterErrorFrom(error, 'aborted', operation)
-  return clusterErrorFrom(error, 'mesh_unavailable', reasonOf(error))
-}

@@ -45,6 +45,29 @@ const RegisterEntryType = Type.Intersect([
   }),
 ])
 
+const BytesType = Type.Unsafe<Uint8Array>(
+  Type.Refine(
+    Type.Unknown(),
+    (value) => value instanceof Uint8Array,
+    () => 'must be bytes',
+  ),
+)
+
+/** Not in HarperDB: a request about the rows of a table. Keys are encoded; replication/copy/row-messages.ts has the meaning. */
+const RowsType = Type.Object({
+  database: NameType,
+  table: NameType,
+  after: Type.Optional(BytesType),
+  keys: Type.Optional(BytesType),
+  limit: Type.Optional(Type.Integer({ minimum: 1 })),
+  maxBytes: Type.Optional(Type.Integer({ minimum: 1 })),
+  piece: Type.Optional(Type.Integer({ minimum: 0 })),
+  version: Type.Optional(Type.String({ maxLength: 64 })),
+  buckets: Type.Optional(Type.Integer({ minimum: 1 })),
+  selected: Type.Optional(BytesType),
+  cut: Type.Optional(Type.String({ maxLength: 512 })),
+})
+
 const RequestType = Type.Object({
   operation: Type.String(),
   node_name: Type.Optional(NameType),
@@ -57,6 +80,7 @@ const RequestType = Type.Object({
   range: Type.Optional(Type.Object({ from: Type.String(), to: Type.Optional(Type.String()) })),
   /** Not in HarperDB: the request names all subscriptions; others are removed. */
   replace: Type.Optional(Type.Boolean()),
+  rows: Type.Optional(RowsType),
 })
 
 const ResponseType = Type.Object({
@@ -80,6 +104,8 @@ const TablesType = Type.Record(
     Type.Object({
       hash_attribute: Type.String(),
       attributes: Type.Optional(Type.Array(Type.Object({ attribute: Type.String() }))),
+      /** Not in HarperDB: the node answers requests about the rows of its tables. */
+      serves_rows: Type.Optional(Type.Boolean()),
     }),
   ),
 )
@@ -105,6 +131,7 @@ const HeartbeatType = Type.Object({
 export type WireSubscription = Type.Static<typeof SubscriptionType>
 export type RegisterEntry = Type.Static<typeof RegisterEntryType>
 export type PeerRequest = Type.Static<typeof RequestType>
+export type RowsPeerRequest = Type.Static<typeof RowsType> & { operation: string }
 export type PeerResponse = Type.Static<typeof ResponseType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
@@ -141,8 +168,15 @@ export const readStatus = createReader<StatusMessage>(Compile(StatusType))
 export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
 export const readTables = createReader<TablesMessage>(Compile(TablesType))
 
+/** The sender of a request about rows, and the request. Throws when one of them is missing. */
+export function rowsRequestOf({ operation, node_name: node, rows }: PeerRequest): [string, RowsPeerRequest] {
+  if (!node) throw new Error("'node_name' is required")
+  if (!rows) throw new Error("'rows' is required")
+  return [node, { operation, ...rows }]
+}
+
 /** HarperDB's answer to describe_all: database, table, description. */
-export function toTablesMessage(tables: TableDescription[]): TablesMessage {
+export function toTablesMessage(tables: TableDescription[], servesRows: boolean): TablesMessage {
   const databases: TablesMessage = Object.create(null)
   for (const { database, table, primaryKey, attributes } of tables) {
     databases[database] ??= Object.create(null) as TablesMessage[string]
@@ -151,7 +185,23 @@ export function toTablesMessage(tables: TableDescription[]): TablesMessage {
       name: table,
       hash_attribute: primaryKey,
       attributes: attributes.map((attribute) => ({ attribute })),
+      ...(servesRows ? { serves_rows: true } : {}),
     } as TablesMessage[string][string]
   }
   return databases
+}
+
+/** A table of a remote node. `servesRows`: the node answers requests about its rows. */
+export type RemoteDescription = TableDescription & { servesRows: boolean }
+
+export function toRemoteDescriptions(tables: TablesMessage): RemoteDescription[] {
+  return Object.entries(tables).flatMap(([database, ofDatabase]) =>
+    Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [], serves_rows = false }]) => ({
+      database,
+      table,
+      primaryKey: hash_attribute,
+      attributes: attributes.map(({ attribute }) => attribute),
+      servesRows: serves_rows,
+    })),
+  )
 }

@@ -57,6 +57,8 @@ export class Tables {
   /** The primary keys of remote tables with a subscription: by node, then by `tableKey`. */
   readonly #sourceKeys = new Map<string, Map<string, string>>()
   readonly #remotes = new Map<string, SharedCall<TablesByKey>>()
+  /** By node, as it was last described: a node serves the rows of all its tables, or of none. */
+  readonly #servesRows = new Map<string, boolean>()
 
   constructor(options: TablesOptions) {
     this.#options = options
@@ -89,10 +91,12 @@ export class Tables {
 
   /** The tables of a remote node. Rejects as requests do. */
   async remote(node: string, options: { operation: string; signal?: AbortSignal | undefined }): Promise<TablesByKey> {
-    const tables = byKey(await this.#options.peers.describeTables(node, options))
+    const described = await this.#options.peers.describeTables(node, options)
+    if (described.length > 0) this.#servesRows.set(node, described[0]!.servesRows)
+    const tables = byKey(described)
     const keys = this.#options.registers.forNode(node).flatMap((register): [string, string][] => {
-      const described = tables.get(tableKey(register))
-      return described ? [[tableKey(register), described.primaryKey]] : []
+      const table = tables.get(tableKey(register))
+      return table ? [[tableKey(register), table.primaryKey]] : []
     })
     this.#sourceKeys.set(node, new Map(keys))
     this.#options.sourceKeysKnown(node)
@@ -102,6 +106,11 @@ export class Tables {
   /** See SourceTables. */
   primaryKeyOf({ node, ...table }: RemoteTable): string | undefined {
     return this.#sourceKeys.get(node)?.get(tableKey(table))
+  }
+
+  /** Whether the node answers requests for its rows; undefined while that is unknown. */
+  servesRows(node: string): boolean | undefined {
+    return this.#servesRows.get(node)
   }
 
   /** See SourceTables. */

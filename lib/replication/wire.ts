@@ -1,7 +1,6 @@
 // Encodes and decodes transactions as messages: the MessagePack map and headers of HarperDB 4.x, with additional keys.
 
 import { createHash } from 'node:crypto'
-import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { type Issue, reasonOf } from '../errors.ts'
@@ -21,6 +20,7 @@ import { tableKey } from '../manifest/manifest.ts'
 import { isToken } from '../manifest/names.ts'
 import type { Entry, Headers, TableName } from '../mesh/mesh.ts'
 import { checkDecodeLimits } from '../util/decode-limits.ts'
+import { packr } from './packr.ts'
 
 /** The message is not a valid transaction of its table. */
 export class WireError extends Error {
@@ -30,18 +30,6 @@ export class WireError extends Error {
 const HEADER = { id: 'Nats-Msg-Id', origin: 'origin', relayedBy: 'transacted_nodes', epoch: 'epoch' } as const
 /** Writes beyond this depth of `next` go into the list `more`: a chain of thousands overflows the stack of the encoder. */
 const MAX_CHAIN = 32
-
-const packr = new Packr({
-  useRecords: false,
-  mapsAsObjects: true,
-  // Remote messages may contain circular references.
-  structuredClone: false,
-  useBigIntExtension: true,
-  copyBuffers: true,
-  encodeUndefinedAsNil: false,
-  // Without it msgpackr encodes a typed array of wider elements with one byte for each element, and then unrelated memory.
-  moreTypes: true,
-})
 
 const KeyType = Type.Union([Type.String(), Type.Number(), Type.BigInt()])
 const WriteType = Type.Object({

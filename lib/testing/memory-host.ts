@@ -21,11 +21,14 @@ import type {
 } from '../host/host.ts'
 import { LOWEST_TIMESTAMP } from '../host/hybrid-clock.ts'
 import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
+import { cloneRow } from './clone-row.ts'
 import { RowOrder } from './row-order.ts'
 
 export type MemoryHostOptions = {
   /** Tables that exist from the start. Default primary key: `id`. */
   tables?: readonly { database: string; table: string; primaryKey?: string; attributes?: string[] }[]
+  /** Default true. Without `readRows`, a host serves no copies: gaps stay. */
+  readRows?: boolean
   /** Default true. A host without an outbox loses transactions that the local leaf has not acknowledged when its process dies. */
   outbox?: boolean
 }
@@ -51,7 +54,7 @@ function toKey(text: string): PrimaryKey {
  * and returns, so callers may change theirs.
  */
 export class MemoryHost implements Host {
-  /** Ids of the remote transactions in the order in which they were applied. */
+  /** Ids of the remote transactions in the order in which they were applied, without copied rows. */
   readonly applied: string[] = []
   /** Local transactions that are not confirmed yet, oldest first. */
   outbox: Transaction[] = []
@@ -71,10 +74,11 @@ export class MemoryHost implements Host {
   #base: Timestamp = LOWEST_TIMESTAMP
   #cluster: ClusterHandle | undefined
 
-  constructor({ tables = [], outbox = true }: MemoryHostOptions = {}) {
+  constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
+    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined })
     if (!outbox)
       Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
   }
@@ -197,7 +201,7 @@ export class MemoryHost implements Host {
     // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
     for (const transaction of transactions) {
-      this.applied.push(transaction.id)
+      if (!batch.isCopy) this.applied.push(transaction.id)
       for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, effect)
     }
     if (horizon !== undefined) this.#raiseHorizon(keyOf(source.database, source.table), horizon)
@@ -215,7 +219,7 @@ export class MemoryHost implements Host {
     const keys = selection.keys
       ? selection.keys.map((key) => keyOf(key)).filter((key) => rows.has(key))
       : order.next(rows, selection.after === undefined ? undefined : keyOf(selection.after), selection.limit)
-    return keys.map((key) => ({ key: toKey(key), row: structuredClone(this.#get(name, key)!) }))
+    return keys.map((key) => ({ key: toKey(key), row: cloneRow(this.#get(name, key)!) }))
   }
 
   setBaseTimestamp(timestamp: Timestamp): void {

@@ -24,7 +24,7 @@ export class Story {
   }
 
   /** A progress line that the next output replaces. Only on a terminal. */
-  draw(nodeName: string, { task, step, node, done, total, rate, remaining }: Progress): void {
+  draw(nodeName: string, { task, step, node, done, total = 0, rate, remaining }: Progress): void {
     if (!process.stdout.isTTY) return
     const filled = total > 0 ? Math.round((BAR_WIDTH * done) / total) : BAR_WIDTH
     const bar = `${'#'.repeat(filled)}${'.'.repeat(BAR_WIDTH - filled)}`

@@ -1,6 +1,14 @@
 // The database in memory for tests of enmesh itself: it records the applied transactions, and commits with ids that the test chooses.
 
-import type { Batch, RemoteTable, RemoteTransaction, Timestamp, Transaction, Write } from '../../lib/index.ts'
+import type {
+  ApplyOutcome,
+  Batch,
+  RemoteTable,
+  RemoteTransaction,
+  Timestamp,
+  Transaction,
+  Write,
+} from '../../lib/index.ts'
 import type { ClusterHandle } from '../../lib/testing/memory-host.ts'
 import { MemoryHost as Base } from '../../lib/testing.ts'
 
@@ -20,7 +28,10 @@ export class MemoryHost extends Base {
   publish: ((transaction: Transaction) => Promise<void>) | undefined
   timestamp: (() => Timestamp) | undefined
 
-  constructor(tables: [database: string, table: string][] = [], options: { outbox?: boolean } = {}) {
+  constructor(
+    tables: [database: string, table: string][] = [],
+    options: { outbox?: boolean; readRows?: boolean } = {},
+  ) {
     super({ tables: tables.map(([database, table]) => ({ database, table })), ...options })
   }
 
@@ -38,13 +49,14 @@ export class MemoryHost extends Base {
     return undefined
   }
 
-  override async apply(batch: Batch): Promise<void> {
+  override async apply(batch: Batch): Promise<ApplyOutcome> {
     const { refusal } = this
     this.refusal = undefined
     if (refusal) throw refusal
-    await super.apply(batch)
-    const { source, transactions } = batch
-    for (const transaction of transactions) this.received.push({ source, transaction })
+    const outcome = await super.apply(batch)
+    const { source, transactions, isCopy } = batch
+    for (const transaction of isCopy ? [] : transactions) this.received.push({ source, transaction })
+    return outcome
   }
 
   /** Commits locally. Resolves when the local leaf has stored the transaction. */

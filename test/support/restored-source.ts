@@ -3,7 +3,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import type { GapReason } from '../../lib/events/events.ts'
-import type { Batch, PublishConfirmation, RemoteTable, Transaction } from '../../lib/host/host.ts'
+import type { ApplyOutcome, Batch, PublishConfirmation, RemoteTable, Transaction } from '../../lib/host/host.ts'
 import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { makeManifest } from '../../lib/manifest/manifest.ts'
 import { type Mesh, MeshError } from '../../lib/mesh/mesh.ts'
@@ -18,6 +18,7 @@ import { eventually } from './cluster.ts'
 import { insert, MemoryHost } from './memory-host.ts'
 import { copyDatabase } from './memory-host-copy.ts'
 import { overriding } from './overriding.ts'
+import { subscriberEvents } from './subscriber-events.ts'
 
 export const tables = ['dog', 'cat'] as const
 export type Table = (typeof tables)[number]
@@ -51,7 +52,7 @@ class SourceHost extends MemoryHost {
 class SubscriberHost extends MemoryHost {
   readonly lastStep = new Map<string, [before: string, after: string]>()
 
-  override async apply(batch: Batch): Promise<void> {
+  override async apply(batch: Batch): Promise<ApplyOutcome> {
     const before = (await this.loadCheckpoint(batch.source))?.epoch ?? ''
     this.lastStep.set(batch.source.table, [before, batch.checkpoint.epoch])
     return super.apply(batch)
@@ -94,7 +95,7 @@ export class RestoredSource {
       node: 'node2',
       clock: new HybridClock('node2', 300_000),
       quarantine: this.#quarantine,
-      events: { state() {}, applied() {}, gap, stalled() {}, quarantined() {} },
+      events: subscriberEvents({ gap }),
       logger: silentLogger,
       relayEnabled: false,
       relay() {},

@@ -289,7 +289,7 @@ describe('progress', () => {
       .catch(() => reported.at(-1)!)
     const [first] = reported
     assert.equal(first?.task, 'catch-up')
-    assert.ok(first.done > 0 && first.done < first.total, JSON.stringify(first))
+    assert.ok(first.done > 0 && first.done < first.total!, JSON.stringify(first))
     assert.ok(first.rate! > 0 && first.remaining! > 0, JSON.stringify(first))
     assert.equal(ended.done, ended.total)
     assert.ok(reported.every((each, index) => index === 0 || each.done >= reported[index - 1]!.done))

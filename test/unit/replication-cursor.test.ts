@@ -21,7 +21,7 @@ async function cursorAt(checkpoint?: Checkpoint) {
   const counters = replicationCounters()
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
   const begun = new Begun()
-  const gap = (...all: unknown[]) => void reported.push(all)
+  const gap = (from: number, to: number, reason: string) => void reported.push([from, to, reason])
   const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
   const stored = async () => (await host.loadCheckpoint(source))!
   return { stream, host, reported, applier, begun, cursor, stored }

@@ -12,6 +12,7 @@ import { sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
+import { subscriberEvents } from '../support/subscriber-events.ts'
 
 const { node, database, table } = source
 const subscribed = makeManifest({
@@ -44,7 +45,7 @@ async function start(test: TestContext) {
     node: 'node2',
     clock: new HybridClock('node2', 300_000),
     quarantine,
-    events: { state() {}, applied() {}, gap() {}, stalled() {}, quarantined() {} },
+    events: subscriberEvents(),
     logger: silentLogger,
     relayEnabled: false,
     relay() {},

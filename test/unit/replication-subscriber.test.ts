@@ -8,16 +8,19 @@ import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
+import { Copies } from '../../lib/replication/copy/copies.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
-import { Subscriber, type SubscriberOptions } from '../../lib/replication/subscribe/subscriber.ts'
+import { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
+import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { Begun, sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
+import { subscriberEvents } from '../support/subscriber-events.ts'
 
 async function subscribe(test: TestContext, options: Partial<SubscriberOptions> = {}) {
   const [directory, remove] = await temporaryDirectory()
@@ -52,14 +55,13 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     tables,
     sourceTables,
     onTableDropped() {},
-    events: {
-      state() {},
-      applied() {},
+    copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
+    events: subscriberEvents({
       gap: (_, from, to, reason) => void reported.push(`gap ${from}..${to} ${reason}`),
       stalled: (_, { sequence }, error, attempts) =>
         void reported.push(`stalled at ${sequence}: ${error}, ${attempts}`),
       quarantined: (_, sequence) => void reported.push(`quarantined ${sequence}`),
-    },
+    }),
     ...options,
   })
   test.after(async () => {

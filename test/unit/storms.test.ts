@@ -121,6 +121,7 @@ test('a pause of the process takes no node down', async (t) => {
     operationsApiPort: undefined,
     logger: { debug() {}, info() {}, warn() {}, error() {} },
     requestTimeout: 1_000,
+    answerRows: async () => undefined,
     negotiate: async () => undefined,
     positions: () => [],
     listener: {

@@ -2,7 +2,17 @@
 // arrives. The only owner of the checkpoints of the table's sources.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { Checkpoint, Host, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
+import type {
+  ApplyResult,
+  Batch,
+  Checkpoint,
+  CopyPosition,
+  CopyReason,
+  Host,
+  RemoteTable,
+  RemoteTransaction,
+  Transaction,
+} from '../../host/host.ts'
 import { MeshError, type TableName } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
@@ -15,12 +25,11 @@ import {
   withoutSequence,
   withSequence,
 } from '../applied-ranges.ts'
+import { beginCopy } from '../copy/copy-position.ts'
 import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
-import { partId } from '../wire.ts'
+import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
+import { toRelayed } from './relayed-transaction.ts'
 import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
-
-/** The part of a checkpoint that a subscriber moves. */
-export type Position = Omit<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided'>
 
 export type ApplierOptions = {
   host: Host
@@ -30,14 +39,24 @@ export type ApplierOptions = {
   relay(transactions: Transaction[]): void
   /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** A batch was committed. `result` is what the host says about it, if it does. */
+  onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** Throws when a transaction does not fit the local table. */
   validate(table: TableName, transactions: readonly RemoteTransaction[]): void
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */
-type ApplyStep = Pick<Step, 'checkpoint' | 'transactions'> & { duplicates?: number }
+type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & { duplicates?: number }
 /** Undefined: nothing to change. */
 type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
+
+/** One step of a copy: rows, and the copy position behind them. */
+export type CopyStep = Pick<Batch, 'acceptOld' | 'horizon'> & {
+  /** The position before, as `checkpointOf` returns it. */
+  from: CopyPosition | undefined
+  /** Undefined: the copy has ended. */
+  to: CopyPosition | undefined
+}
 
 export class Applier {
   readonly #options: ApplierOptions
@@ -46,6 +65,8 @@ export class Applier {
   readonly #unsettled = new UnsettledSteps()
   /** Nodes whose checkpoints went with the dropped table: nothing is applied before they are loaded again. */
   readonly #dropped = new Set<string>()
+  /** Nodes whose checkpoints were dropped with the table, until the next ones are stored. */
+  readonly #recreated = new Set<string>()
   readonly #queue = new SerialQueue()
 
   constructor(options: ApplierOptions) {
@@ -73,8 +94,14 @@ export class Applier {
   onTableDropped(nodes: Iterable<string>): void {
     for (const node of [...nodes, ...this.#checkpoints.keys()]) {
       this.#dropped.add(node)
+      this.#recreated.add(node)
       this.dropCheckpoint(node)
     }
+  }
+
+  /** The checkpoint is missing because the table was dropped. */
+  wasDropped({ node }: RemoteTable): boolean {
+    return this.#recreated.has(node)
   }
 
   /** The checkpoint that was last read or stored. */
@@ -105,6 +132,7 @@ export class Applier {
   /**
    * Moves the checkpoint without reading. `lost`: number of transactions in new gaps. `newGaps`: their number, by default 1 if
    * transactions are lost. `replayed`: number of transactions before the new position that were applied in another epoch.
+   * `copy`: a copy that begins with this step.
    */
   async move(
     source: RemoteTable,
@@ -113,7 +141,8 @@ export class Applier {
       lost = 0,
       newGaps = Math.min(lost, 1),
       replayed = 0,
-    }: { lost?: number; newGaps?: number; replayed?: number } = {},
+      copy,
+    }: { lost?: number; newGaps?: number; replayed?: number; copy?: CopyPosition | undefined } = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
@@ -123,8 +152,40 @@ export class Applier {
       const applied = builder.result()
       return {
         transactions: [],
-        checkpoint: { ...keptFields(current), ...position, ...gaps, ...(applied && { applied }) },
+        checkpoint: {
+          ...keptFields(current),
+          ...position,
+          ...gaps,
+          ...(applied && { applied }),
+          ...(copy && { copy }),
+        },
       }
+    })
+  }
+
+  /**
+   * Applies copied rows and moves the copy position; the live position stays. Copied rows are not new transactions: they are neither
+   * deduplicated nor relayed. Resolves with false, without a change, when `from` is no longer the object that `checkpointOf` has:
+   * the copy began again, or the checkpoint was read again. Rejects as the host does; whether it had committed shows the next position.
+   */
+  async copy(
+    source: RemoteTable,
+    transactions: RemoteTransaction[],
+    { from, to, ...options }: CopyStep,
+  ): Promise<boolean> {
+    let isCurrent = false
+    await this.#step(source, 'copy', (current) => {
+      isCurrent = current !== undefined && current.copy === from
+      return isCurrent ? { transactions, checkpoint: withCopy(current!, to), copy: options } : undefined
+    })
+    return isCurrent
+  }
+
+  /** A copy is to begin, also one that is under way. No effect without a checkpoint: the subscription has not begun. */
+  async requestCopy(source: RemoteTable, reason: CopyReason): Promise<void> {
+    await this.#step(source, 'copy', (current) => {
+      const copy = beginCopy(current?.copy, reason, reason === 'requested')
+      return current && { transactions: [], checkpoint: withCopy(current, copy), copy: {} }
     })
   }
 
@@ -206,10 +267,11 @@ export class Applier {
       const before = this.#checkpoints.get(source.node)
       const planned = plan(before)
       if (!planned) return 0
-      const { transactions, checkpoint, duplicates = 0 } = planned
+      const { transactions, duplicates = 0 } = planned
       this.#options.validate(source, transactions)
-      const relayed = this.#options.relayEnabled ? transactions.map((each) => this.#toRelayed(source, each)) : []
-      const step = { source, kind, before, checkpoint, transactions, relayed, duplicates }
+      const isRelayed = this.#options.relayEnabled && kind !== 'copy'
+      const relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : []
+      const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)
       return transactions.length
     })
@@ -217,28 +279,45 @@ export class Applier {
 
   async #commit(step: Step): Promise<void> {
     const { host, node } = this.#options
-    const { source, transactions, checkpoint, relayed } = step
-    const batch = { source, transactions, checkpoint, ...(relayed.length > 0 && { relay: relayed }) }
+    const { source, transactions, checkpoint, relayed, copy } = step
+    const batch: Batch = {
+      source,
+      transactions,
+      checkpoint,
+      ...(relayed.length > 0 && { relay: relayed }),
+      ...(copy && { isCopy: true, ...copy }),
+    }
+    let result: ApplyResult | undefined
     try {
-      await traced(
+      const outcome = await traced(
         'apply',
         () => ({ node, batch }),
         () => host.apply(batch),
       )
+      result = outcome ?? undefined
     } catch (error) {
       if (!this.#dropped.has(source.node)) this.#unsettled.add(step)
       throw error
     }
-    if (!this.#dropped.has(source.node)) this.#checkpoints.set(source.node, checkpoint)
-    this.#onCommitted(step)
+    if (!this.#dropped.has(source.node)) {
+      this.#checkpoints.set(source.node, checkpoint)
+      this.#recreated.delete(source.node)
+    }
+    this.#onCommitted(step, result)
   }
 
-  #onCommitted({ transactions, relayed, duplicates }: Step): void {
-    const { relay, counters } = this.#options
+  #onCommitted(
+    { source, kind, before, checkpoint, transactions, relayed, duplicates }: Step,
+    result: ApplyResult = {},
+  ): void {
+    const { relay, counters, onCommitted } = this.#options
     if (relayed.length > 0) relay(relayed)
     if (transactions.length > 0) counters.batches++
-    counters.applied += transactions.length
+    if (kind !== 'copy') counters.applied += transactions.length
+    else counters.copied += Math.max(0, (checkpoint.copy?.rows ?? 0) - (before?.copy?.rows ?? 0))
     counters.duplicates += duplicates
+    counters.refusedOld += result.ignoredWrites ?? 0
+    if (transactions.length > 0) onCommitted?.(source, kind, result)
   }
 
   /** Of all sources: a transaction that arrives by two paths must be known to be applied by one of them. */
@@ -307,35 +386,7 @@ export class Applier {
       if (other !== source.node && wasApplied(applied, node, epoch, sequence)) return true
     return false
   }
-
-  /**
-   * The parts of one transaction arrive in the streams of several tables, and each is relayed separately: the first relaying node
-   * gives each part a separate id.
-   */
-  #toRelayed(source: RemoteTable, { sequence: _, origin, id, ...transaction }: RemoteTransaction): Transaction {
-    const relayedId = origin.relayedBy.length === 0 ? partId(id, source) : id
-    return {
-      ...transaction,
-      id: relayedId,
-      origin: { ...origin, relayedBy: [...origin.relayedBy, this.#options.node] },
-    }
-  }
 }
-
-const isCheckpoint = (value: Partial<Checkpoint>): value is Checkpoint => value.sequence !== undefined
-
-/** The fields of a checkpoint that stay when its position changes. */
-const keptFields = ({
-  applied,
-  quarantined,
-  gaps,
-  voided,
-}: Partial<Checkpoint> = {}): Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided'> => ({
-  ...(applied && { applied }),
-  ...(quarantined && { quarantined }),
-  ...(gaps && { gaps }),
-  ...(voided && { voided }),
-})
 
 /** For a transaction that is read again: by now its origin may have issued valid timestamps in the range. */
 const withoutVoids = ({ voids: _, ...transaction }: RemoteTransaction): RemoteTransaction => transaction

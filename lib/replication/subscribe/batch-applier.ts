@@ -2,8 +2,9 @@
 // before it are applied, and the bad one can be quarantined.
 
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
-import type { Applier, Position } from './applier.ts'
+import type { Applier } from './applier.ts'
 import { ApplyRetry, type ApplyRetryOptions } from './apply-retry.ts'
+import type { Position } from './checkpoint-parts.ts'
 import type { PendingBatch, ReadMessage } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 

@@ -4,6 +4,7 @@
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import { MeshError, type StreamState } from '../../mesh/mesh.ts'
+import { type CopyStarts, noCopies } from '../copy/copies.ts'
 import {
   classifyGap,
   type EpochRange,
@@ -11,7 +12,8 @@ import {
   readStreamMetadata,
   type StreamMetadata,
 } from '../stream-metadata.ts'
-import type { Applier, Position } from './applier.ts'
+import type { Applier } from './applier.ts'
+import type { Position } from './checkpoint-parts.ts'
 import { beginning, type StartRequests, startPosition } from './start-position.ts'
 
 /** The subscriptions that have stored a checkpoint: without one, they have lost it. */
@@ -28,19 +30,22 @@ export type CursorOptions = {
   requestTimeout: number
   /** When the subscription was made, in ms since 1970; undefined if that is not known. */
   since?: (() => number | undefined) | undefined
-  gap(from: number, to: number, reason: GapReason): void
+  /** Default: nothing is copied. */
+  copies?: CopyStarts
+  /** `isRepaired`: a copy of all rows begins. */
+  gap(from: number, to: number, reason: GapReason, isRepaired: boolean): void
 }
 
 const emptyCheckpoint: Checkpoint = { epoch: '', sequence: 0 }
 
 export class Cursor {
-  readonly #options: CursorOptions
+  readonly #options: CursorOptions & { copies: CopyStarts }
   /** The stream ends before the checkpoint, in the same epoch; and its writer has confirmed that. */
   #streamBehind = false
   #streamBehindConfirmed = false
 
   constructor(options: CursorOptions) {
-    this.#options = options
+    this.#options = { copies: noCopies, ...options }
   }
 
   get checkpoint(): Checkpoint {
@@ -54,7 +59,7 @@ export class Cursor {
     const state = await this.#state(signal)
     const metadata = readStreamMetadata(state.description)
     if (!known && begun.has(source)) await this.#startOver(metadata, state)
-    else if (!known) await applier.move(source, await this.#startPosition(state, signal))
+    else if (!known) await this.#start(await this.#startPosition(state, signal))
     begun.add(source)
     await this.#advanceEpochs(metadata, state.firstSequence, signal, (next) => this.checkpoint.sequence < next.from - 1)
     const { sequence } = this.checkpoint
@@ -107,11 +112,17 @@ export class Cursor {
     return startPosition({ source, mesh, applier, since: since?.(), request }, state)
   }
 
+  /** The first position. Whether the rows are copied is decided with it, once. */
+  async #start(position: Position): Promise<void> {
+    const { source, applier, copies } = this.#options
+    await applier.move(source, position, { copy: await copies.initial(source) })
+  }
+
   async #state(signal: AbortSignal): Promise<StreamState> {
     const { source, mesh, requestTimeout, applier, begun } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
     // The stream will be new: none of its messages may be skipped. A lost checkpoint waits for the stream, to report what is gone.
-    if (!state && !applier.checkpointOf(source) && !begun.has(source)) await applier.move(source, beginning)
+    if (!state && !applier.checkpointOf(source) && !begun.has(source)) await this.#start(beginning)
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
   }
@@ -121,7 +132,7 @@ export class Cursor {
    * before it as a gap. Earlier streams, which are gone, are gaps of their own.
    */
   async #startOver({ epochs }: StreamMetadata, { firstSequence, lastSequence }: StreamState): Promise<void> {
-    const { source, applier, gap } = this.#options
+    const { source, applier, gap, copies } = this.#options
     // An empty stream may have the first sequence 0.
     const sequence = Math.min(Math.max(firstSequence - 1, 0), lastSequence)
     // An epoch from 0 has no messages: its stream is gone.
@@ -129,8 +140,9 @@ export class Cursor {
     ends.push(sequence)
     const position = { epoch: epochAfter({ epochs, purged: [] }, sequence), sequence }
     const lost = ends.reduce((sum, end) => sum + end, 0)
-    await applier.move(source, position, { lost, newGaps: ends.length })
-    for (const end of ends) gap(1, end, 'checkpoint_lost')
+    const copy = copies.afterLoss(source, undefined, applier.wasDropped(source) ? 'table_created' : 'checkpoint_lost')
+    await applier.move(source, position, { lost, newGaps: ends.length, copy })
+    for (const end of ends) gap(1, end, 'checkpoint_lost', copy !== undefined)
   }
 
   /**
@@ -203,11 +215,12 @@ export class Cursor {
 
   /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */
   async #moveTo(position: Position, from: number, to: number, reason: GapReason, replayed = 0): Promise<void> {
-    const { source, applier, gap } = this.#options
-    const { epoch, startTime, replayUntil } = this.checkpoint
+    const { source, applier, gap, copies } = this.#options
+    const { epoch, startTime, replayUntil, copy: current } = this.checkpoint
     const lost = Math.max(0, to - from + 1)
     const kept = { ...(startTime && { startTime }), ...(replayUntil && epoch === position.epoch && { replayUntil }) }
-    await applier.move(source, { ...kept, ...position }, { lost, replayed })
-    if (lost > 0) gap(from, to, reason)
+    const copy = lost > 0 ? copies.afterLoss(source, current, 'gap') : undefined
+    await applier.move(source, { ...kept, ...position }, { lost, replayed, copy })
+    if (lost > 0) gap(from, to, reason, copy !== undefined)
   }
 }

@@ -61,6 +61,11 @@ export class LocalTables {
     return this.#faultIn(await this.#describe.get(), source)
   }
 
+  /** Of the local table; undefined when it does not exist. Rejects as the host does. */
+  async primaryKeyOf(table: TableName): Promise<string | undefined> {
+    return (await this.#describe.get()).get(tableKey(table))?.primaryKey
+  }
+
   /** A table was dropped: the database is described again before the next check. */
   invalidate(): void {
     this.#describe.invalidate()

@@ -3,7 +3,7 @@
 import type { Checkpoint, RemoteTransaction } from '../../host/host.ts'
 import type { Entry } from '../../mesh/mesh.ts'
 import { messageId } from '../wire.ts'
-import type { Position } from './applier.ts'
+import { type Position, positionOf } from './checkpoint-parts.ts'
 
 /** A message that was read, and the position after it. `transaction` is absent when the message is unreadable. */
 export type ReadMessage = { entry: Entry; position: Position; transaction?: RemoteTransaction | undefined }
@@ -15,8 +15,8 @@ export class PendingBatch {
   readonly position: Position
   readonly #entries: { entry: Entry; epoch: string }[] = []
 
-  constructor({ applied: _, quarantined: __, gaps: ___, voided: ____, ...position }: Checkpoint) {
-    this.position = position
+  constructor(checkpoint: Checkpoint) {
+    this.position = positionOf(checkpoint)
   }
 
   get length(): number {

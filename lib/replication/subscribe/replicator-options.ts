@@ -5,6 +5,7 @@ import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
+import type { RowRequests } from '../copy/row-requests.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
 import type { Quarantine } from './quarantine.ts'
@@ -23,6 +24,10 @@ export type ReplicatorOptions = {
   relay(transactions: Transaction[]): void
   begun: BegunSubscriptions
   sourceTables: SourceTables
+  /** The rows of remote nodes. Without it nothing is copied. */
+  rows?: RowRequests
+  /** Gaps and lost checkpoints are repaired by a copy of all rows. Default: true. */
+  repair?: boolean
   /** When a subscription was made, in ms since 1970; undefined if that is not known. */
   subscribedSince?(source: RemoteTable): number | undefined
   /** Starts a progress report of catching up; the returned function updates it. */

@@ -7,9 +7,11 @@ import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { Copies } from '../copy/copies.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { Applier, type ApplierOptions, type Position } from './applier.ts'
+import { Applier, type ApplierOptions } from './applier.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
+import { type Position, positionOf } from './checkpoint-parts.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
@@ -47,6 +49,9 @@ export class Replicator {
   #closed = false
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
+  readonly #copies: Copies
+  /** Tables whose local rows are older than their sources know: the nodes from which they are copied already. */
+  readonly #restored = new Map<string, Set<string>>()
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
 
@@ -54,6 +59,12 @@ export class Replicator {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
+    this.#copies = new Copies({
+      host,
+      rows: options.rows,
+      repair: options.repair ?? true,
+      hasOtherSource: (source) => this.#hasOtherSource(source),
+    })
     this.#returningNodes = new ReturningNodes(mesh, () => this.#subscribers.values())
     this.#ending = new EndingSubscriptions({
       timers: mesh.timers,
@@ -159,7 +170,8 @@ export class Replicator {
         // The running subscriber may have stored a checkpoint meanwhile.
         const before = await applier.loadCheckpoint(source)
         if (isUnchanged(before)) return
-        await applier.move(source, position)
+        const copy = before || startTime !== undefined ? undefined : await this.#copies.initial(source)
+        await applier.move(source, position, { copy })
         replaced = { before }
       })
       return async () => {
@@ -179,10 +191,8 @@ export class Replicator {
         (await applier.loadCheckpoint(source, { isRunning: this.#subscribers.has(key) }))?.startTime !== set.startTime
       )
         return
-      if (before) {
-        const { applied: _, quarantined: __, gaps: ___, ...position } = before
-        await this.#whileStopped(source, () => applier.move(source, position))
-      } else if (!this.#desired.has(key)) await this.#ending.finish(source)
+      if (before) await this.#whileStopped(source, () => applier.move(source, positionOf(before)))
+      else if (!this.#desired.has(key)) await this.#ending.finish(source)
     })
   }
 
@@ -235,12 +245,12 @@ export class Replicator {
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
   replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome> {
-    return this.#requireSubscriber(source).replay(sequences)
+    return this.requireSubscriber(source).replay(sequences)
   }
 
   /** Rejects as `replay`. */
   discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]> {
-    return this.#requireSubscriber(source).discard(sequences)
+    return this.requireSubscriber(source).discard(sequences)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
@@ -253,13 +263,40 @@ export class Replicator {
 
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
   async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
-    return this.#requireSubscriber(source).quarantineRefused()
+    return this.requireSubscriber(source).quarantineRefused()
+  }
+
+  /** Copies all rows of a source again. Rejects subscription_not_found. */
+  async requestCopy(source: RemoteTable): Promise<void> {
+    this.requireSubscriber(source).requestCopy('requested')
+  }
+
+  /** The local database is an older copy: it gets back from every source what it has lost. */
+  onDatabaseRestored(table: TableName): void {
+    if (!(this.#options.repair ?? true)) return
+    this.#restored.set(tableKey(table), new Set())
+    for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
+  }
+
+  /** Once for each source, also for one whose subscription starts later. */
+  #copyIfRestored(subscriber: Subscriber): void {
+    const { source } = subscriber
+    const copied = this.#restored.get(tableKey(source))
+    if (!copied || copied.has(source.node)) return
+    copied.add(source.node)
+    subscriber.requestCopy('database_restored')
+  }
+
+  /** A negotiation created a local table. */
+  onTableCreated(table: TableName): void {
+    this.#copies.onTableCreated(table)
   }
 
   /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
   onTableDropped(table: TableName): void {
     const ofTable = this.#subscribersOf(table)
     this.#tables.invalidate()
+    this.#copies.onTableDropped(table)
     this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
     for (const { subscriber } of ofTable) subscriber.restart()
   }
@@ -281,7 +318,7 @@ export class Replicator {
     )
   }
 
-  #requireSubscriber(source: RemoteTable): Subscriber {
+  requireSubscriber(source: RemoteTable): Subscriber {
     const subscriber = this.#subscribers.get(keyOf(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
     return subscriber
@@ -305,10 +342,12 @@ export class Replicator {
       applier: this.#applierOf(source),
       counters: this.#counters,
       tables: this.#tables,
+      copies: this.#copies,
       onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
     subscriber.start()
+    this.#copyIfRestored(subscriber)
   }
 
   async #stop(key: string, subscriber: Subscriber): Promise<void> {
@@ -340,7 +379,16 @@ export class Replicator {
   #createApplier(): Applier {
     const onRecovered = this.#options.events.applied
     const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
-    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, validate })
+    const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
+      if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
+    }
+    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, onCommitted, validate })
+  }
+
+  /** By the manifest, or by a start that is to be committed. */
+  #hasOtherSource({ node, ...table }: RemoteTable): boolean {
+    if (this.#applierOf(table).checkpointsOfOthers(node).length > 0) return true
+    return this.#reconciledNodes.some(({ name }) => name !== node && this.#desired.has(keyOf({ ...table, node: name })))
   }
 
   #applierOf(table: TableName): Applier {

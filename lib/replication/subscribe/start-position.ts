@@ -3,7 +3,8 @@
 import type { RemoteTable } from '../../host/host.ts'
 import { type Mesh, MeshError, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
 import { epochAfter, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
-import type { Applier, Position } from './applier.ts'
+import type { Applier } from './applier.ts'
+import type { Position } from './checkpoint-parts.ts'
 
 /** The beginning of a stream that does not exist yet, or of one without epochs. */
 export const beginning: Position = { epoch: '', sequence: 0 }

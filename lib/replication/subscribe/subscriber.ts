@@ -2,55 +2,24 @@
 
 import { ClusterError, reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
-import type { RemoteTable } from '../../host/host.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
 import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
-import type { ReadBudget } from '../../mesh/read-budget.ts'
-import type { Logger } from '../../observe/logger.ts'
-import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { Copier } from '../copy/copier.ts'
 import { messageEpoch, messageId } from '../wire.ts'
-import type { Applier } from './applier.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
-import { type BegunSubscriptions, Cursor } from './cursor.ts'
+import { Cursor } from './cursor.ts'
 import { EntryDecoder } from './entry-decoder.ts'
 import { Lag } from './lag.ts'
-import type { LocalTables, SourceTables } from './local-tables.ts'
-import type { RemoteStreams } from './node-gates.ts'
 import { PendingBatch } from './pending-batch.ts'
-import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
-import type { SubscriberEvents, SubscriptionStatus } from './subscription-status.ts'
+import type { SubscriberOptions } from './subscriber-options.ts'
+import type { SubscriptionStatus } from './subscription-status.ts'
 import { TableFaultError, TableWait } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
-
-export type SubscriberOptions = {
-  source: RemoteTable
-  mesh: RemoteStreams
-  applier: Applier
-  clock: HybridClock
-  quarantine: Quarantine
-  counters: ReplicationCounters
-  events: SubscriberEvents
-  logger: Logger
-  /** ms for each request to the source. */
-  requestTimeout: number
-  /** Maximum number of transactions, and of bytes of their messages, in one transaction of the database. */
-  maxBatch: number
-  maxBatchBytes: number
-  /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
-  maxApplyAttempts: number
-  budget?: ReadBudget
-  begun: BegunSubscriptions
-  tables: LocalTables
-  sourceTables: SourceTables
-  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
-  subscribedSince?(source: RemoteTable): number | undefined
-  /** The local table was dropped: the checkpoints of all its sources are void. */
-  onTableDropped(): void
-}
 
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
@@ -63,6 +32,7 @@ export class Subscriber {
   readonly #tableWait: TableWait
   readonly #batchApplier: BatchApplier
   readonly #sleep: WakeableSleep
+  readonly #copier: Copier
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
   readonly #stopping = new AbortController()
@@ -82,13 +52,16 @@ export class Subscriber {
     this.#options = options
     const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
-    const gap = (from: number, to: number, reason: GapReason) => {
+    const gap = (from: number, to: number, reason: GapReason, isRepaired: boolean) => {
       counters.gaps++
       counters.lost += to - from + 1
-      events.gap(source, from, to, reason)
+      events.gap(source, from, to, reason, isRepaired)
     }
     const since = () => options.subscribedSince?.(source)
-    this.#cursor = new Cursor({ source, mesh, applier, begun: options.begun, requestTimeout, since, gap })
+    const { begun, copies } = options
+    this.#cursor = new Cursor({ source, mesh, applier, begun, copies, requestTimeout, since, gap })
+    const isReading = () => this.isReading
+    this.#copier = new Copier({ ...options, timers, isReading, onChange: () => this.#onCopyChange() })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
@@ -125,20 +98,31 @@ export class Subscriber {
     return this.#options.source
   }
 
-  /** True when everything that the source is known to have is applied. */
+  /** True when everything that the stream of the source is known to have is applied. */
   get isLive(): boolean {
-    return this.#state === 'live'
+    const isBehind = this.#lag.isBehind(this.#cursor.checkpoint.sequence)
+    return this.#state === 'live' || (this.#state === 'copying' && !isBehind)
+  }
+
+  /** See Copier.merge. */
+  merge(rows: readonly KeyedRow[]): Promise<void> {
+    return this.#copier.merge(rows)
   }
 
   start(): void {
     this.#running ??= this.#run()
   }
 
-  /** Resolves when reading and applying have ended, or the database has not answered in time. */
+  /** Copies all rows of the source as soon as it can. */
+  requestCopy(reason: CopyReason): void {
+    this.#copier.request(reason)
+  }
+
+  /** Resolves when reading, copying and applying have ended, or the database has not answered in time. */
   async stop(): Promise<void> {
     this.#stopping.abort()
     this.restart()
-    await this.#running
+    await Promise.all([this.#running, this.#copier.stop()])
     this.#setState('ended')
   }
 
@@ -146,6 +130,7 @@ export class Subscriber {
     const { source, quarantine } = this.#options
     const { sequence: appliedSequence, gaps } = this.#cursor.checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
+    const error = this.#error ?? this.#copier.reason
     return {
       source,
       state: this.#state,
@@ -156,7 +141,8 @@ export class Subscriber {
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       quarantined: quarantine.list(source).length,
-      ...(this.#error ? { error: this.#error } : {}),
+      ...this.#copier.status(),
+      ...(error ? { error } : {}),
       ...(this.#refused ? { refused: this.#refused } : {}),
     }
   }
@@ -171,6 +157,7 @@ export class Subscriber {
     this.#attempt.abort()
     this.#reader?.close()
     this.#sleep.wake()
+    this.#copier.restart()
   }
 
   /** Ends the wait between two attempts. */
@@ -209,7 +196,11 @@ export class Subscriber {
     if (this.#stopped) return
     if (reason !== undefined) {
       if (!this.#batchApplier.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
-    } else if (isOwn && this.#state === 'stalled' && !this.#applying) this.#setState('pending')
+    } else if (isOwn && this.#state === 'stalled' && !this.#applying) {
+      // The call may have been one for the copy.
+      if (this.isReading) this.#updateState()
+      else this.#setState('pending')
+    }
   }
 
   /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
@@ -360,7 +351,14 @@ export class Subscriber {
   #updateState(): void {
     const { sequence } = this.#cursor.checkpoint
     this.#lag.onApplied(sequence)
-    this.#setState(this.#lag.isBehind(sequence) ? 'catching-up' : 'live')
+    this.#copier.check()
+    const state = this.#lag.isBehind(sequence) ? 'catching-up' : 'live'
+    this.#setState(this.#copier.isCopying ? 'copying' : state)
+  }
+
+  /** `stalled` and `pending` take precedence. */
+  #onCopyChange(): void {
+    if (!this.#stopped && this.isReading && this.#state !== 'stalled' && this.#state !== 'pending') this.#updateState()
   }
 
   #setState(state: SubscriptionState, error?: string): void {

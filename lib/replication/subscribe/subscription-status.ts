@@ -1,15 +1,35 @@
 // What a subscription shows and reports.
 
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
-import type { RemoteTable } from '../../host/host.ts'
+import type { CopyReason, RemoteTable } from '../../host/host.ts'
 import type { RetriedWork } from './apply-retry.ts'
 
-export type SubscriberEvents = {
+export type CopyEvents = {
+  /** From the first row on. */
+  copyBegan(source: RemoteTable, reason: CopyReason): void
+  /** `ms`: since it began, or was resumed by this process. */
+  copied(source: RemoteTable, copy: { reason: CopyReason; rows: number; ms: number }): void
+  /** Starts a report of the rows copied; `total` only at the end. */
+  copyProgress(source: RemoteTable): (done: number, total?: number) => void
+}
+
+export type SubscriberEvents = CopyEvents & {
   state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
   applied(source: RemoteTable, transactions: number, sequence: number): void
-  gap(source: RemoteTable, from: number, to: number, reason: GapReason): void
+  /** `isRepaired`: a copy of all rows begins. */
+  gap(source: RemoteTable, from: number, to: number, reason: GapReason, isRepaired: boolean): void
+  /** Writes to absent rows that are older than the table's horizon were ignored. */
+  refusedOld(source: RemoteTable, writes: number): void
   stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
   quarantined(source: RemoteTable, sequence: number, error: string): void
+}
+
+/** A copy of the source's rows that is under way. */
+export type CopyStatus = {
+  reason: CopyReason
+  /** Rows copied so far; per second, since this process began or resumed the copy. */
+  rows: number
+  rate?: number
 }
 
 /** What `cluster.subscriptions()` shows of one remote table. */
@@ -28,6 +48,10 @@ export type SubscriptionStatus = {
   lost: number
   /** Number of messages in quarantine. */
   quarantined: number
+  /** Rows copied since the subscription was started by this process. */
+  copied: number
+  /** While rows are copied. */
+  copy?: CopyStatus
   /** Why the subscription makes no progress now. */
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */

@@ -1,10 +1,13 @@
 // Steps that the host rejected or did not answer: they may have been committed all the same. The stored checkpoint decides.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
+import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
 
-/** `position`: moves the position of the subscription. `release`: changes only what is in quarantine. */
-export type StepKind = 'position' | 'release'
+/**
+ * `position`: moves the position of the subscription. `release`: changes only what is in quarantine. `copy`: changes only the position
+ * of a copy.
+ */
+export type StepKind = 'position' | 'release' | 'copy'
 
 export type Step = {
   source: RemoteTable
@@ -16,6 +19,8 @@ export type Step = {
   relayed: Transaction[]
   /** Number of transactions that are not applied because they were applied before. */
   duplicates: number
+  /** Of a step of kind `copy`. */
+  copy?: Pick<Batch, 'acceptOld' | 'horizon'>
 }
 
 type StepOutcome = 'committed' | 'not committed' | 'other'
@@ -23,6 +28,7 @@ type StepOutcome = 'committed' | 'not committed' | 'other'
 /** The part of a checkpoint that steps of this kind change. Another part may have changed meanwhile. */
 function changedPart(kind: StepKind, checkpoint: Checkpoint | undefined): unknown {
   if (!checkpoint || kind === 'release') return checkpoint?.quarantined
+  if (kind === 'copy') return checkpoint.copy
   const { epoch, sequence, lastMessageId, startTime, replayUntil, gaps } = checkpoint
   return { epoch, sequence, lastMessageId, startTime, replayUntil, gaps }
 }
@@ -63,7 +69,8 @@ export class UnsettledSteps {
     if (!step) return undefined
     this.#unknown.delete(node)
     const isCommitted = outcomeOf(step, stored) === 'committed'
-    if (isCommitted) this.#uncollected.set(keyOf(step.source, step.kind), step)
+    // A copy reads its position again after a rejection: it does not repeat the step.
+    if (isCommitted && step.kind !== 'copy') this.#uncollected.set(keyOf(step.source, step.kind), step)
     if (!isSame('position', stored, isCommitted ? step.checkpoint : step.before)) this.#moved.add(node)
     return isCommitted ? step : undefined
   }

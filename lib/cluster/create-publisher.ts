@@ -1,0 +1,21 @@
+// The publisher as the options of the manager want it.
+
+import { Publisher, type PublisherOptions } from '../replication/publish/publisher.ts'
+import type { CheckedOptions } from './options.ts'
+
+export function createPublisher(
+  options: CheckedOptions,
+  parts: Pick<PublisherOptions, 'mesh' | 'node' | 'diverged'>,
+): Publisher {
+  const { host, logger, requestTimeout, publishWindow, publishTimeout, maxInFlight, maxInFlightBytes } = options
+  return new Publisher({
+    ...parts,
+    host,
+    logger,
+    window: publishWindow,
+    maxInFlight,
+    maxInFlightBytes,
+    timeout: publishTimeout,
+    requestTimeout,
+  })
+}

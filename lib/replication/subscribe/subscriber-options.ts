@@ -1,0 +1,41 @@
+// What a subscriber needs of the other parts.
+
+import type { RemoteTable } from '../../host/host.ts'
+import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { ReadBudget } from '../../mesh/read-budget.ts'
+import type { Logger } from '../../observe/logger.ts'
+import type { ReplicationCounters } from '../../observe/metrics.ts'
+import type { Copies } from '../copy/copies.ts'
+import type { Applier } from './applier.ts'
+import type { BegunSubscriptions } from './cursor.ts'
+import type { LocalTables, SourceTables } from './local-tables.ts'
+import type { RemoteStreams } from './node-gates.ts'
+import type { Quarantine } from './quarantine.ts'
+import type { SubscriberEvents } from './subscription-status.ts'
+
+export type SubscriberOptions = {
+  source: RemoteTable
+  mesh: RemoteStreams
+  applier: Applier
+  clock: HybridClock
+  quarantine: Quarantine
+  counters: ReplicationCounters
+  events: SubscriberEvents
+  logger: Logger
+  /** ms for each request to the source. */
+  requestTimeout: number
+  /** Maximum number of transactions, and of bytes of their messages, in one transaction of the database. */
+  maxBatch: number
+  maxBatchBytes: number
+  /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
+  maxApplyAttempts: number
+  budget?: ReadBudget
+  begun: BegunSubscriptions
+  tables: LocalTables
+  sourceTables: SourceTables
+  copies: Copies
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
+  /** The local table was dropped: the checkpoints of all its sources are void. */
+  onTableDropped(): void
+}
