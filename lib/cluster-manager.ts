@@ -28,10 +28,10 @@ import { Service } from './cluster/service.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
-import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
-import type { Timestamp, Transaction } from './host/host.ts'
+import { type ClusterEvents, type EventName, eventNames, SafeEmitter, type VerifyResult } from './events/events.ts'
+import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
-import { HybridClock } from './host/hybrid-clock.ts'
+import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import type { ManifestStore } from './manifest/store.ts'
@@ -40,9 +40,13 @@ import { publishToChannel, traced } from './observe/diagnostics.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
+import type { VerifyOptions } from './replication/copy/verifier.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
 import { transactionIssues } from './replication/wire.ts'
-import { systemTimers } from './util/timers.ts'
+import { systemTimers, type Timers } from './util/timers.ts'
+
+/** In timestamps of a node that has no name, because clustering was never enabled. */
+const LOCAL = 'local'
 
 export class ClusterManager extends SafeEmitter {
   /** The same events without `emit`, for plugins. */
@@ -55,6 +59,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #options: CheckedOptions & { host: WatchedHost }
   readonly #store: ManifestStore
   readonly #clock: HybridClock
+  readonly #timers: Timers
   readonly #locks: Locks
   readonly #runner: OperationRunner
   /** Undefined while clustering is disabled. */
@@ -66,7 +71,8 @@ export class ClusterManager extends SafeEmitter {
 
   private constructor({ options, store, locks }: OpenParts) {
     super()
-    const timers = options.mesh?.timers ?? systemTimers
+    this.#timers = options.mesh?.timers ?? systemTimers
+    const timers = this.#timers
     const onSlow = (call: SlowHostCall) => {
       this.emit('host:slow', call)
       this.#service?.onHostSlow(call)
@@ -82,8 +88,7 @@ export class ClusterManager extends SafeEmitter {
       state: () => this.#state,
     })
     this.quarantine = createQuarantineControl(this.#runner, () => this.#service)
-    const now = options.mesh?.timers.now.bind(options.mesh.timers)
-    this.#clock = new HybridClock(store.manifest.nodeName || 'local', options.maxClockDrift, now)
+    this.#clock = new HybridClock(store.manifest.nodeName || LOCAL, options.maxClockDrift, () => timers.now())
     for (const event of eventNames) {
       const listener = options.listeners?.[event]
       if (listener) this.on(event, listener as () => void)
@@ -209,6 +214,17 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
+   * The database may drop tombstones with lower timestamps, if it stores the highest of them as the horizon of their table
+   * (`Host.horizon`): the lowest wall time of this node and its peers, less `tombstoneAge`. Undefined while timestamps of this node
+   * are too far in the future (`clock:ahead`): no tombstone may be dropped.
+   */
+  tombstoneLimit(): Timestamp | undefined {
+    const time = this.#service ? this.#service.clockControl.lowestTime() : this.#timers.now()
+    if (time === undefined) return undefined
+    return makeTimestamp(Math.max(0, Math.floor(time - this.#options.tombstoneAge)), 0, this.manifest.nodeName || LOCAL)
+  }
+
+  /**
    * Call it after every commit, in the order of commit. Resolves when the local leaf has acknowledged every part; at once while
    * clustering is disabled. Calls with the same id wait for one transaction and send it once. Rejects publish_timeout after
    * `publishTimeout` (`mayStillBeSent`: always true with an outbox), not_in_outbox when the outbox does not contain the transaction,
@@ -243,6 +259,16 @@ export class ClusterManager extends SafeEmitter {
     return this.#runner.withService(({ clockControl }) => clockControl.restamp())
   }
 
+  /**
+   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, while both are written to.
+   * Resolves with what differs; with `repair` those rows are copied. One comparison at a time for each table. Rejects
+   * subscription_not_found, rows_not_served, table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected,
+   * mesh_unavailable, clustering_disabled, closed, internal.
+   */
+  verify(source: RemoteTable, options: VerifyOptions = {}): Promise<VerifyResult> {
+    return this.#runner.withService(({ rows }) => rows.verify(source, options))
+  }
+
   // --- operations ---------------------------------------------------------------------------------------------------------
 
   /** `cluster_set_routes`: adds the routes that are in neither list, of the hub or of the leaf. */
@@ -267,6 +293,9 @@ export class ClusterManager extends SafeEmitter {
   network = this.#operation('cluster_network')
   /** `purge_stream`: removes transactions from the stream of one local table. */
   purgeStream = this.#operation('purge_stream')
+
+  /** `verify_table`: `verify` with a JSON body and answer. */
+  verifyTable = this.#operation('verify_table')
 
   #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
     const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>

@@ -85,6 +85,12 @@ export const errors = {
     false,
     'cluster.subscriptions() lists the subscriptions.',
   ),
+  rows_not_served: defineError(
+    501,
+    (node: string) => `Node '${node}' serves no rows: its database cannot read them for other nodes`,
+    false,
+    'Implement Host.readRows on that node, or update its version of enmesh.',
+  ),
   subscription_not_stalled: defineError(
     409,
     (node: string, table: string) => `The database refuses no transaction of table '${table}' of node '${node}' now.`,

@@ -16,6 +16,7 @@ export type {
   GapReason,
   Payload,
   SubscriptionState,
+  VerifyResult,
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
@@ -49,7 +50,7 @@ export type {
   Write,
 } from './host/host.ts'
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
-export { compareTimestamps } from './host/hybrid-clock.ts'
+export { compareTimestamps, LOWEST_TIMESTAMP } from './host/hybrid-clock.ts'
 export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { Problem } from './manifest/config-file.ts'
@@ -123,6 +124,7 @@ export type {
   UpdateNodeRequest,
   UpdateNodeResponse,
 } from './operations/index.ts'
+export type { VerifyOptions } from './replication/copy/verifier.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome } from './replication/subscribe/quarantine-release.ts'
 export type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'

@@ -92,6 +92,15 @@ export class ClockControl {
     if (reason) throw clusterError('clock_ahead', this.#options.node, aheadMs, HINTS[reason])
   }
 
+  /** The lowest wall time of this node and its peers, in ms since 1970; undefined while this node is ahead. */
+  lowestTime(): number | undefined {
+    if (this.status.reason) return undefined
+    const { timers } = this.#options
+    let ahead = 0
+    for (const node of this.#peers.keys()) ahead = Math.max(ahead, this.#aheadOf(node))
+    return timers.now() - ahead
+  }
+
   /** See `ClusterManager.restamp`. */
   async restamp(): Promise<RestampOutcome> {
     const { node, clock, timers, host, logger, publish, restampRevisions } = this.#options

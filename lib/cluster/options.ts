@@ -44,6 +44,11 @@ export type ClusterOptions = {
   hostTimeout?: number
   /** ms that the clock of a remote node may be ahead of the local one, 0 to 86,400,000, default 300,000. Transactions with a later timestamp are quarantined. */
   maxClockDrift?: number
+  /**
+   * ms for which the database keeps tombstones at least, 60,000 to 315,360,000,000 (ten years), default 30 days: see `ClusterManager.tombstoneLimit`.
+   * A node that was away for longer may hold deleted rows: writes below the horizon of a table are ignored there, and reported.
+   */
+  tombstoneAge?: number
   /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
   publishWindow?: number
   /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox; without an outbox, `publish` rejects. */
@@ -68,6 +73,7 @@ export type ClusterOptions = {
 }
 
 const MEGABYTE_BYTES = 1024 * 1024
+const DAY_MS = 86_400_000
 /** A test compares this table with the documentation. */
 export const bounds = {
   requestTimeout: { min: 100, max: 600_000, default: 5_000, what: 'ms for a remote node to answer a request' },
@@ -79,6 +85,12 @@ export const bounds = {
     what: 'ms for the database to answer a call of a host method',
   },
   maxClockDrift: { min: 0, max: 86_400_000, default: 300_000, what: 'ms that the clock of a remote node may be ahead' },
+  tombstoneAge: {
+    min: 60_000,
+    max: 3_650 * DAY_MS,
+    default: 30 * DAY_MS,
+    what: 'ms for which the database keeps tombstones at least: `cluster.tombstoneLimit()`',
+  },
   publishWindow: {
     min: 1,
     max: 65_536,

@@ -8,11 +8,14 @@ import type { Logger } from '../observe/logger.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
 import { Backoff } from '../util/backoff.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
+import { effectiveLimits } from './stream-limits.ts'
 
 export type ReconcilerOptions = {
   mesh: Pick<Mesh, 'setRoutes' | 'setLimits' | 'timers'>
   replicator: Pick<Replicator, 'reconcile'>
   store: Pick<ManifestStore, 'manifest' | 'settings'>
+  /** The host has `readRows`. */
+  servesRows: boolean
   logger: Logger
   /** The values that mesh and replicator were started with. */
   inEffect: Record<StepName, unknown>
@@ -41,7 +44,7 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options
-    const { mesh, replicator, store, inEffect } = options
+    const { mesh, replicator, store, servesRows, inEffect } = options
     const step = (name: StepName, wanted: () => unknown, apply: () => Promise<void>): Step => ({
       name,
       wanted,
@@ -56,7 +59,7 @@ export class Reconciler {
     this.#steps = [
       step('routes', routes, () => mesh.setRoutes(routes())),
       step('nodes', nodes, () => replicator.reconcile(store.manifest)),
-      step('limits', limits, () => mesh.setLimits(limits())),
+      step('limits', limits, () => mesh.setLimits(effectiveLimits(limits(), servesRows))),
     ]
   }
 

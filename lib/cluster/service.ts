@@ -6,7 +6,7 @@
 
 import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
-import type { HybridClock } from '../host/hybrid-clock.ts'
+import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
@@ -24,12 +24,14 @@ import type { SubscriptionStatus } from '../replication/subscribe/subscription-s
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
+import { createRowExchange } from './create-row-exchange.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
-import { RowExchange } from './row-exchange.ts'
-import { isNameInUse, StandingDown } from './standing-down.ts'
+import type { RowExchange } from './row-exchange.ts'
+import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
+import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -61,7 +63,9 @@ export class Service {
   /** Reads the stored state and builds the parts; nothing runs yet. Rejects as `openFoundation`. */
   static async create(options: ServiceOptions): Promise<Service> {
     options.emit('progress', { task: 'open', step: 'state', done: 0, total: OPEN_STEPS })
-    return new Service(options, await openFoundation(options))
+    const foundation = await openFoundation(options)
+    options.options.host.setBaseTimestamp?.(makeTimestamp(0, 0, foundation.registers.firstNode))
+    return new Service(options, foundation)
   }
 
   private constructor({ options, store, clock, emit }: ServiceOptions, foundation: Foundation) {
@@ -83,13 +87,8 @@ export class Service {
       },
     })
     this.clockControl = this.#createClockControl()
-    this.rows = new RowExchange({
-      host: options.host,
-      store,
-      timers: this.mesh.timers,
-      peers: () => this.peers,
-      tables: () => this.#negotiator.sourceTables,
-    })
+    const tables = () => this.#negotiator.sourceTables
+    this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
@@ -114,7 +113,8 @@ export class Service {
     const { settings, manifest } = this.#store
     this.clockControl.start()
     step('servers', 1)
-    await mesh.setLimits(settings.streams)
+    const servesRows = this.#options.host.readRows !== undefined
+    await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()
@@ -128,6 +128,7 @@ export class Service {
       replicator: { reconcile: async (manifest) => void replicator.reconcile(manifest) },
       store: this.#store,
       logger: this.#options.logger,
+      servesRows,
       inEffect: { routes: manifest.routes, nodes: started.nodes, limits: settings.streams },
     })
     // The file may have been edited while the servers started.
@@ -157,14 +158,15 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams'> {
+  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
     const { mesh, peers, publisher, replicator } = this
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
       problem: (source: RemoteTable) => this.#problemOf(source),
     }
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams }
+    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
+    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
   }
 
   /** One entry per remote table. */
@@ -396,5 +398,3 @@ export class Service {
     })
   }
 }
-
-const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

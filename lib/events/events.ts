@@ -14,6 +14,21 @@ export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkp
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
 export type ClockReason = 'wall-clock' | 'timestamps'
 
+/** What the comparison of a table with that of another node found. Rows are counted with their tombstones. */
+export type VerifyResult = {
+  /** Number of local rows. */
+  rows: number
+  /** Rows that only the other node has, and rows that only this node has. */
+  missingHere: number
+  missingThere: number
+  /** Rows that both have, with different timestamps. */
+  different: number
+  /** Rows that differed and may be on their way: they kept changing, or a subscription of the table is not live. */
+  inFlight: number
+  /** Number of the rows above that were copied and are equal now. */
+  repaired: number
+}
+
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {
   /** One for each commit, before the events of its changes. */
@@ -57,6 +72,8 @@ export type ClusterEvents = {
   'replication:copied': [RemoteTable & { rows: number; reason: CopyReason; ms: number }]
   /** As `replication:copied`, which comes first: a loss is repaired. Not for the copies of new subscriptions and of operators. */
   'replication:repaired': [RemoteTable & { rows: number; reason: CopyReason }]
+  /** The table was compared with that of `node`. As `ClusterManager.verify` resolves. */
+  'replication:verified': [RemoteTable & VerifyResult]
   /** Writes of a batch to rows that do not exist here are older than tombstones that were dropped: they were ignored. */
   'replication:refused-old': [RemoteTable & { writes: number }]
   /**
@@ -106,6 +123,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:gap': true,
   'replication:copied': true,
   'replication:repaired': true,
+  'replication:verified': true,
   'replication:refused-old': true,
   'replication:diverged': true,
   'replication:stalled': true,

@@ -287,7 +287,9 @@ export interface Host {
   /**
    * The timestamp of rows that the database stored before clustering, without a timestamp. Lower than every other, and different on
    * every node, so that two nodes with different rows of one key end equal. Called each time the manager opens with clustering enabled,
-   * before the methods that read or write rows, always with the same value. Not needed by a host whose rows all have timestamps.
+   * before the methods that read or write rows, always with the same value. Until then (clustering is disabled) such a row stays
+   * without a timestamp, also when an attribute of it is updated: store `LOWEST_TIMESTAMP`, for example, and replace it on reading. Not
+   * needed by a host whose rows all have timestamps.
    */
   setBaseTimestamp?(timestamp: Timestamp): void
   /**

@@ -55,6 +55,8 @@ export const kinds = {
     'an integer, 1 or more, or null',
     toNumber,
   ),
+  /** Seconds. */
+  age: kind(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), 'an integer, 0 or more, or null', toNumber),
   /** The syntax of nats-server. */
   syncInterval: nameKind(
     "'always' or a duration such as '10s', '500ms' or '1m30s'",

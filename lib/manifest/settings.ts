@@ -119,7 +119,7 @@ export function readSettings(root: ConfigNode): Settings {
     operationsApiPort: hostSections.at(settingPaths.operationsApiPort).read(kinds.port),
     streams: Object.freeze(
       defined({
-        maxAge: at('streams.maxAge').read(kinds.count),
+        maxAge: at('streams.maxAge').read(kinds.age),
         maxBytes: at('streams.maxBytes').read(kinds.count),
         maxMsgs: at('streams.maxMsgs').read(kinds.count),
         path: at('streams.path').read(kinds.text),

@@ -3,16 +3,16 @@
 import type { Timers } from '../util/timers.ts'
 
 export type Progress = {
-  /** `open`: opening the manager, in steps; `configure`: subscriptions with a remote node, in tables; `catch-up`: all subscriptions, in transactions; `copy`: the rows of a remote table. */
-  task: 'open' | 'configure' | 'catch-up' | 'copy'
+  /** `open`: opening the manager, in steps; `configure`: subscriptions with a remote node, in tables; `catch-up`: all subscriptions, in transactions; `copy`: the rows of a remote table; `verify`: the rows of both nodes. */
+  task: 'open' | 'configure' | 'catch-up' | 'copy' | 'verify'
   /** Current step of `open`: `state`, `servers` or `subscriptions`; of `configure`: `streams`, `agreement` or `start`. */
   step?: string
-  /** The remote node, for `configure` and `copy`, and the table for `copy`. */
+  /** The remote node, for `configure`, `copy` and `verify`, and the table for the last two. */
   node?: string
   database?: string
   table?: string
   done: number
-  /** Absent while it is unknown: before the end of a `copy`. */
+  /** Absent while it is unknown: before the end of a `copy`, and while the local rows are read by a `verify`. */
   total?: number
   /** Average per second since the start; and seconds that the rest takes at that rate. */
   rate?: number

@@ -38,6 +38,18 @@ export interface OperationContext {
     /** The state of one connection, bounded by the request time-out. Rejects only with aborted. */
     status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
   }
+  /** See `ClusterManager.verify`. */
+  verify(
+    source: RemoteTable,
+    options: { repair: boolean; signal?: AbortSignal | undefined },
+  ): Promise<{
+    rows: number
+    missingHere: number
+    missingThere: number
+    different: number
+    inFlight: number
+    repaired: number
+  }>
   readonly streams: {
     /** Removes all but the last `keep` messages, or all before sequence `before`, or all. Rejects with mesh_unavailable. */
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>

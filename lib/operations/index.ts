@@ -1,4 +1,4 @@
-// The registry of the eleven operations, and their dispatch. Order of checks: caller, operation, enabled, body, names, handler.
+// The registry of the operations, and their dispatch. Order of checks: caller, operation, enabled, body, names, handler.
 
 import { inspect } from 'node:util'
 import { clusterError, clusterErrorFrom } from '../errors.ts'
@@ -12,6 +12,7 @@ import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
 import { purgeStream } from './purge.ts'
 import { deleteRoutes, getRoutes, setRoutes } from './routes.ts'
 import { clusterStatus } from './status.ts'
+import { verifyTable } from './verify.ts'
 
 export type { ConfigureClusterRequest, ConfigureClusterResponse, ConfiguredConnection } from './configure-cluster.ts'
 export type { Operation, OperationContext, OperationOptions, PeerStatus } from './context.ts'
@@ -37,6 +38,7 @@ export type {
   SetRoutesResponse,
 } from './routes.ts'
 export type { ClusterStatusRequest, ClusterStatusResponse, ConnectionStatus } from './status.ts'
+export type { VerifyTableRequest, VerifyTableResponse } from './verify.ts'
 
 export const operations = {
   cluster_set_routes: setRoutes,
@@ -50,6 +52,7 @@ export const operations = {
   cluster_status: clusterStatus,
   cluster_network: clusterNetwork,
   purge_stream: purgeStream,
+  verify_table: verifyTable,
 } as const
 
 export type OperationName = keyof typeof operations

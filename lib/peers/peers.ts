@@ -255,6 +255,10 @@ export class Peers {
       case 'compare_node':
         return negotiate(request)
       case 'read_rows':
+      case 'hash_rows':
+      case 'find_rows':
+      case 'repair_rows':
+      case 'table_status':
         return this.#options.answerRows(...rowsRequestOf(request))
       default:
         throw new Error(`Operation '${request.operation}' not found`)

@@ -63,6 +63,9 @@ const RowsType = Type.Object({
   maxBytes: Type.Optional(Type.Integer({ minimum: 1 })),
   piece: Type.Optional(Type.Integer({ minimum: 0 })),
   version: Type.Optional(Type.String({ maxLength: 64 })),
+  buckets: Type.Optional(Type.Integer({ minimum: 1 })),
+  selected: Type.Optional(BytesType),
+  cut: Type.Optional(Type.String({ maxLength: 512 })),
 })
 
 const RequestType = Type.Object({

@@ -49,10 +49,11 @@ const columns = [
   'publishSince',
   'subscribeSince',
 ] as const
-/** `node`: the name of the local node. */
+/** `node`: the name of the local node. `firstNode`: its first name, which stays. */
 const fileSchema = Compile(
   Type.Object({
     node: Type.Optional(Type.String()),
+    firstNode: Type.Optional(Type.String()),
     nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
     begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
   }),
@@ -124,6 +125,8 @@ export class Registers {
   readonly #now: () => number
   /** Name of the local node. */
   readonly #node: string
+  /** As in the file; undefined if it has none. */
+  #firstNode: string | undefined
   /** Subscriptions that were edited while the node was down. */
   #changedWhileDown: ChangedTables = new Map()
   readonly #nodes = new Map<string, Map<string, Register>>()
@@ -161,6 +164,7 @@ export class Registers {
     const now = clock.timestamp()
     const changed = registers.#sync(manifest, () => (wasRead ? now : ''))
     if (wasRead) registers.#changedWhileDown = changed
+    await registers.#keepFirstNode()
     return registers
   }
 
@@ -183,6 +187,19 @@ export class Registers {
   /** Subscriptions, by node, that were edited while the local node was down: no remote node knows of that. */
   get changedWhileDown(): ChangedTables {
     return this.#changedWhileDown
+  }
+
+  /** Name of the local node when clustering was first enabled with this state. */
+  get firstNode(): string {
+    return this.#firstNode ?? this.#node
+  }
+
+  /** On disk before the database uses it for its rows. */
+  async #keepFirstNode(): Promise<void> {
+    if (this.#firstNode !== undefined) return
+    this.#firstNode = this.#node
+    this.#save()
+    await this.#writing
   }
 
   /** Every node with registers, including removed ones. */
@@ -290,6 +307,7 @@ export class Registers {
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
       if (value.node !== undefined && value.node !== this.#node)
         this.#logger.warn({ previousName: value.node }, 'the node was renamed')
+      this.#firstNode = value.firstNode ?? value.node
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       for (const [node, tables] of Object.entries(value.begun ?? {}))
         for (const [database, table] of tables) this.begun.add({ node, database, table })
@@ -331,7 +349,10 @@ export class Registers {
       )
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
-        await writeFileAtomic(this.#path, JSON.stringify({ node: this.#node, nodes, begun: this.begun }))
+        await writeFileAtomic(
+          this.#path,
+          JSON.stringify({ node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
+        )
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }

@@ -3,7 +3,6 @@
 import { randomUUID } from 'node:crypto'
 import type {
   ApplyOutcome,
-  ApplyResult,
   Batch,
   Checkpoint,
   Host,
@@ -20,7 +19,9 @@ import type {
   Transaction,
   Write,
 } from '../host/host.ts'
+import { LOWEST_TIMESTAMP } from '../host/hybrid-clock.ts'
 import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
+import { cloneRow } from './clone-row.ts'
 import { RowOrder } from './row-order.ts'
 
 export type MemoryHostOptions = {
@@ -40,12 +41,12 @@ export type ClusterHandle = {
 }
 
 const keyOf = (...parts: unknown[]) =>
-  JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? `${value}n` : value))
+  JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? { bigint: String(value) } : value))
 
 /** The primary key in a key of `rows`. */
 function toKey(text: string): PrimaryKey {
-  const [key] = JSON.parse(text) as [string | number]
-  return typeof key === 'string' && /^-?\d+n$/.test(key) ? BigInt(key.slice(0, -1)) : key
+  const [key] = JSON.parse(text) as [string | number | { bigint: string }]
+  return typeof key === 'object' ? BigInt(key.bigint) : key
 }
 
 /**
@@ -69,6 +70,8 @@ export class MemoryHost implements Host {
   readonly #orders = new Map<string, RowOrder>()
   readonly #hasOutbox: boolean
   #highest: Timestamp = ''
+  /** Of rows without a timestamp, which are stored with the lowest one. */
+  #base: Timestamp = LOWEST_TIMESTAMP
   #cluster: ClusterHandle | undefined
 
   constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
@@ -145,7 +148,21 @@ export class MemoryHost implements Host {
     this.#cluster?.tableDropped?.({ database, table })
   }
 
-  /** Drops tombstones with lower timestamps. Resolves with their number. `limit`: from `cluster.tombstoneLimit()`. */
+  /** Stores records without timestamps, as a database holds them that had no cluster: they are not in the outbox. */
+  storeExisting(database: string, table: string, ...records: Record<string, unknown>[]): void {
+    const name = keyOf(database, table)
+    const description = this.#tableOf({ database, table })
+    checkWrite({ operation: 'insert', database, table, records }, description)
+    for (const record of records) {
+      addAttributes(description, record)
+      this.#set(name, keyOf(record[description.primaryKey]), {
+        timestamp: LOWEST_TIMESTAMP,
+        record: structuredClone(record),
+      })
+    }
+  }
+
+  /** Drops tombstones with lower timestamps. Returns their number. `limit`: from `cluster.tombstoneLimit()`. */
   dropTombstones(database: string, table: string, limit: Timestamp): number {
     const name = keyOf(database, table)
     let dropped = 0
@@ -180,17 +197,17 @@ export class MemoryHost implements Host {
   async apply(batch: Batch): Promise<ApplyOutcome> {
     await this.beforeApply?.(batch)
     const { source, transactions, checkpoint, relay = [], horizon } = batch
-    const result = { changedRows: 0, ignoredWrites: 0 }
+    const effect: Effect = { changed: new Set(), ignoredWrites: 0 }
     // Atomic: check everything before the first write.
     for (const { writes } of transactions) for (const write of writes) checkWrite(write, this.#tableOf(write))
     for (const transaction of transactions) {
       if (!batch.isCopy) this.applied.push(transaction.id)
-      for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, result)
+      for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, effect)
     }
     if (horizon !== undefined) this.#raiseHorizon(keyOf(source.database, source.table), horizon)
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
     if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
-    return result
+    return { changedRows: effect.changed.size, ignoredWrites: effect.ignoredWrites }
   }
 
   async readRows({ database, table }: TableName, selection: RowSelection): Promise<KeyedRow[]> {
@@ -202,7 +219,11 @@ export class MemoryHost implements Host {
     const keys = selection.keys
       ? selection.keys.map((key) => keyOf(key)).filter((key) => rows.has(key))
       : order.next(rows, selection.after === undefined ? undefined : keyOf(selection.after), selection.limit)
-    return keys.map((key) => ({ key: toKey(key), row: structuredClone(rows.get(key)!) }))
+    return keys.map((key) => ({ key: toKey(key), row: cloneRow(this.#get(name, key)!) }))
+  }
+
+  setBaseTimestamp(timestamp: Timestamp): void {
+    this.#base = timestamp
   }
 
   async horizon({ database, table }: TableName): Promise<Timestamp | undefined> {
@@ -247,35 +268,50 @@ export class MemoryHost implements Host {
   }
 
   /** Throws when the table does not exist. */
-  #tableOf({ database, table }: Write): TableDescription {
+  #tableOf({ database, table }: TableName): TableDescription {
     const found = this.tables.get(keyOf(database, table))
     if (!found) throw new Error(`Table '${database}.${table}' does not exist`)
     return found
+  }
+
+  #get(name: string, key: string): StoredRow | undefined {
+    const row = this.rows.get(name)?.get(key)
+    return row?.timestamp === LOWEST_TIMESTAMP ? { ...row, timestamp: this.#base } : row
+  }
+
+  #set(name: string, key: string, row: StoredRow): void {
+    const rows = this.rows.get(name) ?? new Map<string, StoredRow>()
+    this.rows.set(name, rows)
+    if (!rows.has(key)) this.#orders.get(name)?.add(key)
+    rows.set(key, row)
   }
 
   #raiseHorizon(name: string, timestamp: Timestamp): void {
     if (timestamp > (this.horizons.get(name) ?? '')) this.horizons.set(name, timestamp)
   }
 
-  #write({ timestamp, voids }: Transaction, write: Write, acceptOld = false, result?: Required<ApplyResult>): void {
-    const { database, table, primaryKey, attributes } = this.#tableOf(write)
+  #write({ timestamp, voids }: Transaction, write: Write, acceptOld = false, effect?: Effect): void {
+    const description = this.#tableOf(write)
     if (timestamp > this.#highest) this.#highest = timestamp
-    const name = keyOf(database, table)
-    const rows = this.rows.get(name) ?? new Map<string, StoredRow>()
-    this.rows.set(name, rows)
-    for (const record of write.operation === 'delete' ? [] : write.records)
-      for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
+    const name = keyOf(write.database, write.table)
+    for (const record of write.operation === 'delete' ? [] : write.records) addAttributes(description, record)
     const horizon = acceptOld ? undefined : this.horizons.get(name)
-    for (const { key, change } of rowChanges(write, timestamp, primaryKey)) {
-      const before = rows.get(keyOf(key))
+    for (const { key, change } of rowChanges(write, timestamp, description.primaryKey)) {
+      const before = this.#get(name, keyOf(key))
       const after = mergeRow(before, change, { voids, horizon })
-      if (after && after !== before) rows.set(keyOf(key), after)
-      if (after && !before) this.#orders.get(name)?.add(keyOf(key))
-      if (!result) continue
-      if (after !== before) result.changedRows++
-      if (!after) result.ignoredWrites++
+      if (after && after !== before) this.#set(name, keyOf(key), after)
+      if (!effect) continue
+      if (after !== before) effect.changed.add(keyOf(name, key))
+      if (!after) effect.ignoredWrites++
     }
   }
+}
+
+/** Of one batch. `changed`: keys of rows. */
+type Effect = { changed: Set<string>; ignoredWrites: number }
+
+function addAttributes({ attributes }: TableDescription, record: Record<string, unknown>): void {
+  for (const name of Object.keys(record)) if (!attributes.includes(name)) attributes.push(name)
 }
 
 /** Throws a TypeError. */

@@ -1,7 +1,7 @@
 // The reference host on a new database, with a count of applied transactions.
 
 import { join } from 'node:path'
-import type { Batch, ClusterManager, Transaction } from '../../lib/index.ts'
+import type { ApplyResult, Batch, ClusterManager, Transaction } from '../../lib/index.ts'
 import { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
@@ -31,9 +31,10 @@ export class CountingLmdbHost extends LmdbHost {
     return new CountingLmdbHost(database)
   }
 
-  override async apply(batch: Batch): Promise<void> {
-    await super.apply(batch)
+  override async apply(batch: Batch): Promise<ApplyResult> {
+    const result = await super.apply(batch)
     this.applied.add(batch.transactions.length)
+    return result
   }
 
   /** Sets the manager that gives commits their timestamps and publishes them. */

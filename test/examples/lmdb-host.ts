@@ -1,43 +1,48 @@
 // The host of the README: a complete database on LMDB with rows, checkpoints and an outbox. Tests compile it and run the contract of hosts on it.
 
 import { randomUUID } from 'node:crypto'
-import { open } from 'lmdb'
+import { type Key, open } from 'lmdb'
 import {
   type Batch,
   type Checkpoint,
   type ClusterManager,
   type Host,
+  type KeyedRow,
   mergeRow,
+  type PrimaryKey,
   type PublishConfirmation,
   type PublishedPosition,
   type RemoteTable,
+  type RowSelection,
   rowChanges,
   type StoredRow,
   type TableDescription,
+  type TableName,
+  type Timestamp,
   type Transaction,
   type Write,
 } from '../../lib/index.ts'
 
 export class LmdbHost implements Host {
   /** Set after `ClusterManager.open`: local commits take their timestamps from it. */
-  cluster: Pick<ClusterManager, 'timestamp' | 'publish'> | undefined
+  cluster: Pick<ClusterManager, 'timestamp' | 'publish' | 'tombstoneLimit'> | undefined
   readonly #root
   readonly #tables // [database, table]: TableDescription
   readonly #rows // [database, table, key]: StoredRow, tombstones included
   readonly #outbox // 1, 2, 3...: Transaction
-  readonly #state // ['checkpoint' or 'published', ...]: unchanged; 'timestamp': the highest
+  readonly #state // ['checkpoint' or 'published', ...]: unchanged; ['horizon', ...] and 'timestamp': the highest
   readonly #positions = new Map<string, number>() // in the outbox, by id of a transaction that was read
 
   constructor(path: string) {
     this.#root = open({ path })
     this.#tables = this.#root.openDB<TableDescription, string[]>('tables', {})
-    this.#rows = this.#root.openDB<StoredRow, (string | number)[]>('rows', {})
+    this.#rows = this.#root.openDB<StoredRow, Key[]>('rows', {})
     this.#outbox = this.#root.openDB<Transaction, number>('outbox', {})
     this.#state = this.#root.openDB<unknown, string | string[]>('state', {})
   }
 
   get(database: string, table: string, key: unknown) {
-    return this.#rows.get([database, table, key as string | number])?.record
+    return this.#rows.get([database, table, key as Key])?.record
   }
 
   /** A local commit: rows and outbox entry in one transaction, then `publish`. */
@@ -52,17 +57,42 @@ export class LmdbHost implements Host {
     return transaction
   }
 
-  #write({ timestamp, writes, voids }: Transaction): void {
+  /** Drops old tombstones of a table; its horizon keeps the deletes from coming undone. Call it from time to time. */
+  async dropTombstones(database: string, table: string, limit = this.cluster?.tombstoneLimit()) {
+    await this.#root.childTransaction(() => {
+      for (const { key, value } of this.#rows.getRange(rangeOf(database, table))) {
+        if (value.record || limit === undefined || value.timestamp >= limit) continue
+        this.#rows.remove(key)
+        this.#raise(['horizon', database, table], value.timestamp)
+      }
+    })
+  }
+
+  /** Returns the number of writes that the horizon excludes. */
+  #write({ timestamp, writes, voids }: Transaction, acceptOld = false): number {
+    let ignored = 0
     for (const write of writes) {
       const { database, table } = write
       const description = this.#tables.get([database, table])
       if (!description) throw new Error(`Table '${database}.${table}' does not exist`)
+      const horizon = acceptOld ? undefined : this.#horizonOf(write)
       for (const { key, change } of rowChanges(write, timestamp, description.primaryKey)) {
-        const at = [database, table, key as string | number]
-        this.#rows.put(at, mergeRow(this.#rows.get(at), change, { voids })) // the last writer wins
+        const at = [database, table, key as Key]
+        const row = mergeRow(this.#rows.get(at), change, { voids, horizon }) // the last writer wins
+        if (row) this.#rows.put(at, row)
+        else ignored++
       }
     }
-    if (timestamp > ((this.#state.get('timestamp') as string) ?? '')) this.#state.put('timestamp', timestamp)
+    this.#raise('timestamp', timestamp)
+    return ignored
+  }
+
+  #horizonOf({ database, table }: TableName) {
+    return this.#state.get(['horizon', database, table]) as Timestamp | undefined
+  }
+
+  #raise(name: string | string[], timestamp: Timestamp): void {
+    if (timestamp > ((this.#state.get(name) as string) ?? '')) this.#state.put(name, timestamp)
   }
 
   #append(transaction: Transaction): void {
@@ -73,10 +103,11 @@ export class LmdbHost implements Host {
   // --- Host ---------------------------------------------------------------------------------------------------------------
 
   info = () => ({ version: '1.0.0' })
-
-  async lastTimestamp() {
-    return this.#state.get('timestamp') as string | undefined
-  }
+  lastTimestamp = async () => this.#state.get('timestamp') as Timestamp | undefined
+  horizon = async (table: TableName) => this.#horizonOf(table)
+  loadCheckpoint = async (source: RemoteTable) => this.#state.get(checkpointKey(source)) as Checkpoint | undefined
+  publishedPosition = async (database: string, table: string) =>
+    this.#state.get(['published', database, table]) as PublishedPosition | undefined
 
   async describe() {
     return [...this.#tables.getRange()].map(({ value }) => value)
@@ -88,16 +119,26 @@ export class LmdbHost implements Host {
   }
 
   /** Rows, checkpoint and relayed transactions in one transaction; an error rolls back all of it. */
-  async apply({ source, transactions, checkpoint, relay = [] }: Batch) {
-    await this.#root.childTransaction(() => {
-      for (const transaction of transactions) this.#write(transaction)
+  apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon = '' }: Batch) {
+    return this.#root.childTransaction(() => {
+      let ignoredWrites = 0
+      for (const transaction of transactions) ignoredWrites += this.#write(transaction, acceptOld)
+      this.#raise(['horizon', source.database, source.table], horizon)
       this.#state.put(checkpointKey(source), checkpoint)
       for (const transaction of relay) this.#append(transaction)
+      return { ignoredWrites }
     })
   }
 
-  async loadCheckpoint(source: RemoteTable) {
-    return this.#state.get(checkpointKey(source)) as Checkpoint | undefined
+  /** In the order of the keys. */
+  async readRows({ database, table }: TableName, selection: RowSelection): Promise<KeyedRow[]> {
+    if (selection.keys) {
+      const rows = selection.keys.map((key) => ({ key, row: this.#rows.get([database, table, key as Key])! }))
+      return rows.filter(({ row }) => row)
+    }
+    const { after, limit } = selection
+    const range = { ...rangeOf(database, table, after), exclusiveStart: true, limit }
+    return [...this.#rows.getRange(range)].map(({ key, value }) => ({ key: key[2] as PrimaryKey, row: value }))
   }
 
   async deleteCheckpoint(source: RemoteTable) {
@@ -123,13 +164,11 @@ export class LmdbHost implements Host {
     })
   }
 
-  async publishedPosition(database: string, table: string) {
-    return this.#state.get(['published', database, table]) as PublishedPosition | undefined
-  }
-
-  close() {
-    return this.#root.close()
-  }
+  close = () => this.#root.close()
 }
 
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
+const rangeOf = (database: string, table: string, after?: PrimaryKey) => ({
+  start: [database, table, ...(after === undefined ? [] : [after as Key])],
+  end: [database, table, Buffer.of(0xff)], // after every key
+})

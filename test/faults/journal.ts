@@ -1,7 +1,7 @@
 // The reference host with a journal: it records every applied transaction in the same LMDB transaction. The journal shows that each was
 // applied once and in order, which the rows alone do not.
 
-import type { Batch, RemoteTransaction, Restamp, TableDescription, Write } from '../../lib/host/host.ts'
+import type { ApplyResult, Batch, RemoteTransaction, Restamp, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { recordsOf } from '../support/writes.ts'
@@ -77,16 +77,17 @@ export class JournalHost extends LmdbHost {
     return (await super.describe()).filter(({ database }) => database !== JOURNAL.database)
   }
 
-  override async apply(batch: Batch): Promise<void> {
+  override async apply(batch: Batch): Promise<ApplyResult> {
     const records = batch.transactions.map((each) => this.#entry(batch, each))
     const last = records.at(-1)
     if (!last) return super.apply(batch)
     const note: Write = { operation: 'insert', database: JOURNAL.database, table: JOURNAL.table, records }
-    await super.apply({
+    const { changedRows = 0, ...result } = await super.apply({
       ...batch,
       transactions: [...batch.transactions, { ...batch.transactions.at(-1)!, writes: [note] }],
     })
     this.#applied(last)
+    return { ...result, changedRows: changedRows - records.length }
   }
 
   override async restamp(restamp: Restamp): Promise<void> {

@@ -1,21 +1,26 @@
 // The database: local transactions go out to the cluster, batches of the cluster come in. Rows, outbox and checkpoint are always one commit.
 
 import type {
+  ApplyResult,
   Batch,
   Checkpoint,
+  KeyedRow,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   RemoteTransaction,
   Restamp,
+  RowSelection,
   TableDescription,
+  TableName,
   Timestamp,
   Transaction,
 } from '../../lib/host/host.ts'
 import { type Attributes, rowChanges } from '../../lib/host/merge-row.ts'
 import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
 import { HostError } from './errors.ts'
+import { rowKey } from './keys.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import { Outbox } from './outbox.ts'
 import { Rows } from './rows.ts'
@@ -82,15 +87,37 @@ export class Database {
     return result
   }
 
-  /** Commits a batch of a remote node: rows, checkpoint and relayed transactions, all or nothing. */
-  apply({ source, transactions, checkpoint, relay = [] }: Batch): Promise<void> {
+  /** Commits a batch of a remote node: rows, checkpoint, horizon and relayed transactions, all or nothing. */
+  apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon }: Batch): Promise<ApplyResult> {
     return this.#storage.transaction(() => {
+      const changed = new Set<string>()
+      let ignoredWrites = 0
       for (const transaction of transactions) {
-        this.#applyWrites(transaction)
+        ignoredWrites += this.#applyWrites(transaction, acceptOld, changed)
         this.#raiseTimestamp(transaction.timestamp)
       }
       for (const transaction of relay) this.outbox.add(transaction)
+      if (horizon !== undefined) this.#raiseHorizon(source, horizon)
       this.#storage.state.put(checkpointKey(source), checkpoint)
+      return { changedRows: changed.size, ignoredWrites }
+    })
+  }
+
+  /** Rows with their timestamps, tombstones included. No rows if the table does not exist. */
+  readRows({ database, table }: TableName, selection: RowSelection): KeyedRow[] {
+    return this.#rows.read(database, table, selection)
+  }
+
+  /** The highest timestamp of a tombstone that was dropped. */
+  horizon({ database, table }: TableName): Timestamp | undefined {
+    return this.#storage.state.get(horizonKey(database, table)) as Timestamp | undefined
+  }
+
+  /** Drops the tombstones of a table with lower timestamps. `limit`: from `cluster.tombstoneLimit()`. */
+  dropTombstones(database: string, table: string, limit: Timestamp): Promise<void> {
+    return this.#storage.transaction(() => {
+      const highest = this.#rows.dropTombstones(database, table, limit)
+      if (highest !== undefined) this.#raiseHorizon({ database, table }, highest)
     })
   }
 
@@ -178,7 +205,7 @@ export class Database {
   async dropTable(database: string, table: string): Promise<void> {
     await this.#storage.transaction(() => {
       this.#tables.drop(database, table)
-      this.#removeCheckpoints(database, table)
+      this.#removeState(database, table)
     })
     this.tableDropped({ database, table })
   }
@@ -187,26 +214,39 @@ export class Database {
     const tables = await this.#storage.transaction(() => {
       const tables = this.#tables.list(database)
       this.#tables.dropDatabase(database)
-      for (const { table } of tables) this.#removeCheckpoints(database, table)
+      for (const { table } of tables) this.#removeState(database, table)
       return tables
     })
     for (const { table } of tables) this.tableDropped({ database, table })
   }
 
-  /** The rows that they stand for are gone. The published position stays, because the stream stays. */
-  #removeCheckpoints(database: string, table: string): void {
+  /** The checkpoints and the horizon: the rows that they stand for are gone. The published position stays, because the stream stays. */
+  #removeState(database: string, table: string): void {
+    this.#storage.state.remove(horizonKey(database, table))
     for (const key of [...this.#storage.state.getKeys({ start: ['checkpoint'] })] as string[][])
       if (key[0] === 'checkpoint' && key[2] === database && key[3] === table) this.#storage.state.remove(key)
   }
 
-  #applyWrites({ timestamp, writes, voids }: RemoteTransaction): void {
+  /** Adds the keys of changed rows. Returns the number of writes that were ignored because of the horizon. */
+  #applyWrites({ timestamp, writes, voids }: RemoteTransaction, acceptOld = false, changed: Set<string>): number {
+    let ignored = 0
     for (const write of writes) {
       const editor = this.#rows.editor(write.database, write.table)
+      const horizon = acceptOld ? undefined : this.horizon(write)
       // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
-      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey))
-        editor.merge(key, change, voids)
+      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) {
+        const isChanged = editor.merge(key, change, { voids, horizon })
+        if (isChanged === undefined) ignored++
+        if (isChanged) changed.add(rowKey(write.database, write.table, key).toString('latin1'))
+      }
       editor.finish()
     }
+    return ignored
+  }
+
+  #raiseHorizon({ database, table }: TableName, timestamp: Timestamp): void {
+    if (timestamp > (this.horizon({ database, table }) ?? ''))
+      this.#storage.state.put(horizonKey(database, table), timestamp)
   }
 
   #raiseTimestamp(timestamp: Timestamp): void {
@@ -227,3 +267,4 @@ export class Database {
 
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
 const publishedKey = (database: string, table: string) => ['published', database, table]
+const horizonKey = (database: string, table: string) => ['horizon', database, table]

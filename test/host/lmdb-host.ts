@@ -1,14 +1,18 @@
 // The Host port on this database: only translation. Start here to write a host of another database.
 
 import type {
+  ApplyResult,
   Batch,
   Checkpoint,
   Host,
+  KeyedRow,
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
   Restamp,
+  RowSelection,
   TableDescription,
+  TableName,
   Timestamp,
   Transaction,
 } from '../../lib/host/host.ts'
@@ -46,8 +50,16 @@ export class LmdbHost implements Host {
     return this.#database.createTable(table)
   }
 
-  apply(batch: Batch): Promise<void> {
+  apply(batch: Batch): Promise<ApplyResult> {
     return this.#database.apply(batch)
+  }
+
+  async readRows(table: TableName, selection: RowSelection): Promise<KeyedRow[]> {
+    return this.#database.readRows(table, selection)
+  }
+
+  async horizon(table: TableName): Promise<Timestamp | undefined> {
+    return this.#database.horizon(table)
   }
 
   restamp(restamp: Restamp): Promise<void> {

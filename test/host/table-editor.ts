@@ -1,7 +1,12 @@
 // Changes rows of one table inside a write transaction: merges changes, and updates the table's count and attributes.
 
-import type { VoidedRange } from '../../lib/host/host.ts'
-import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
+import {
+  type Attributes,
+  type MergeOptions,
+  mergeRow,
+  type RowChange,
+  type StoredRow,
+} from '../../lib/host/merge-row.ts'
 import { rowKey } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { checkAttribute, type Table, type Tables } from './tables.ts'
@@ -23,14 +28,17 @@ export class TableEditor {
     return this.#read(this.#key(key))?.record !== undefined
   }
 
-  merge(key: unknown, change: RowChange, voids?: VoidedRange): void {
+  /** True if the row is different now; undefined if the write was ignored because of the horizon. */
+  merge(key: unknown, change: RowChange, options: MergeOptions = {}): boolean | undefined {
     const storedKey = this.#key(key)
     if (change.operation !== 'delete') this.#addAttributes(change.record)
     const before = this.#read(storedKey)
-    const after = mergeRow(before, change, { voids })
-    if (after === before) return
+    const after = mergeRow(before, change, options)
+    if (!after) return undefined
+    if (after === before) return false
     this.#storage.rows.put(storedKey, after)
     this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)
+    return true
   }
 
   finish(): void {

@@ -2,15 +2,43 @@
 
 import type { TestContext } from 'node:test'
 import { RowExchange } from '../../lib/cluster/row-exchange.ts'
-import type { Host, RowSelection, TableName } from '../../lib/host/host.ts'
+import { writesOfRow } from '../../lib/host/copied-row.ts'
+import type { Host, KeyedRow, RemoteTable, RowSelection, TableName } from '../../lib/host/host.ts'
 import { makeManifest } from '../../lib/manifest/manifest.ts'
 import type { Subscription } from '../../lib/manifest/subscription.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Peers } from '../../lib/peers/peers.ts'
+import type { TableStatus } from '../../lib/replication/copy/row-messages.ts'
 import type { MemoryNetwork } from '../../lib/testing.ts'
 
 export type RowNode = { name: string; host: Host; mesh: Mesh; peers: Peers; rows: RowExchange }
+
+export type RowNodeOptions = {
+  host: Host
+  /** By node. */
+  subscriptions?: Record<string, readonly Subscription[]>
+  /** Default: nothing was published, and nothing is subscribed. */
+  status?: (table: TableName) => TableStatus | Promise<TableStatus>
+}
+
+const nothingPublished: TableStatus = { epoch: 'e', sequence: 0, isPublished: true, sources: [] }
+
+/** As a subscription does it, without one. */
+async function applyRows(host: Host, source: RemoteTable, rows: readonly KeyedRow[]): Promise<void> {
+  const { primaryKey } = (await host.describe()).find(({ table }) => table === source.table)!
+  const origin = { node: source.node, relayedBy: [] }
+  const transactions = rows.flatMap((row) =>
+    writesOfRow({ ...source, primaryKey }, row).map(({ timestamp, write }) => ({
+      id: `${timestamp} ${String(row.key)}`,
+      timestamp,
+      writes: [write],
+      origin,
+      sequence: 1,
+    })),
+  )
+  await host.apply({ source, transactions, checkpoint: { epoch: '', sequence: 0 }, isCopy: true })
+}
 
 const noRoutes = { hub: [], leaf: [] }
 const noListener = { state() {}, rejected() {}, linked() {} }
@@ -21,7 +49,7 @@ export async function startRowNode(
   test: Pick<TestContext, 'after'>,
   network: MemoryNetwork,
   name: string,
-  { host, subscriptions = {} }: { host: Host; subscriptions?: Record<string, readonly Subscription[]> },
+  { host, subscriptions = {}, status = () => nothingPublished }: RowNodeOptions,
 ): Promise<RowNode> {
   const mesh = network.mesh(name)
   await mesh.open(name, noRoutes, noListener)
@@ -31,6 +59,10 @@ export async function startRowNode(
   const rows = new RowExchange({
     host,
     store: { manifest, listen() {} },
+    status: async (table) => ({ ...(await status(table)), horizon: await host.horizon?.(table) }),
+    applyRows: (source, found) => applyRows(host, source, found),
+    progress: () => () => {},
+    verified: () => {},
     timers: mesh.timers,
     peers: () => peers,
     tables: () => ({

@@ -10,13 +10,17 @@ const host: Host = {
   // Rows and checkpoint in ONE transaction of yours.
   apply: (batch) =>
     database.transaction((tx) => {
+      const horizon = batch.acceptOld ? undefined : tx.horizonOf(batch.source)
       for (const { timestamp, writes, voids } of batch.transactions)
-        for (const write of writes) tx.merge(write, timestamp, voids)
+        for (const write of writes) tx.merge(write, timestamp, { voids, horizon })
+      if (batch.horizon) tx.raiseHorizon(batch.source, batch.horizon)
       tx.put(['checkpoint', batch.source], batch.checkpoint)
       for (const transaction of batch.relay ?? []) tx.append('outbox', transaction)
     }),
   loadCheckpoint: async (source) => database.get(['checkpoint', source]),
   deleteCheckpoint: (source) => database.remove(['checkpoint', source]),
+  readRows: async (table, selection) => database.storedRows(table, selection), // with their timestamps
+  horizon: async (table) => database.horizonOf(table), // the highest timestamp of a dropped tombstone
   readOutbox: (after) => database.outboxBehind(after), // the outbox, oldest first
   confirmPublished: (confirmation) => database.confirm(confirmation),
   publishedPosition: async (db, table) => database.get(['published', db, table]),

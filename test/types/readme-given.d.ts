@@ -3,15 +3,21 @@
 import type {
   ClusterManager,
   Host,
+  KeyedRow,
+  MergeOptions,
   PublishConfirmation,
   RemoteTable,
+  RowSelection,
   TableDescription,
+  TableName,
   Transaction,
   Write,
 } from '../../lib/index.ts'
 
 type Transactional = {
-  merge(write: Write, timestamp: string, voids: Transaction['voids']): void
+  merge(write: Write, timestamp: string, options: MergeOptions): void
+  horizonOf(table: TableName): string | undefined
+  raiseHorizon(table: TableName, timestamp: string): void
   apply(write: Write): Write
   put(key: unknown[], value: unknown): void
   append(list: string, transaction: Transaction): void
@@ -25,6 +31,8 @@ declare global {
     transaction<T>(work: (tx: Transactional) => T): Promise<T>
     get<T>(key: unknown[]): T
     remove(key: unknown[]): Promise<void>
+    storedRows(table: TableName, selection: RowSelection): KeyedRow[]
+    horizonOf(table: TableName): string | undefined
     outboxBehind(after: { id: string; timestamp: string } | undefined): AsyncIterable<Transaction>
     confirm(confirmation: PublishConfirmation): Promise<void>
   }

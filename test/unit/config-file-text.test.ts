@@ -187,7 +187,7 @@ clustering:
         '11:19 clustering.leafServer.network.routes[0].host must be a host name or an IP address, not "two words"',
         '11:38 clustering.leafServer.network.routes[0].port must be a port, an integer from 1 to 65535, not 70000',
         '12:11 clustering.leafServer.network.routes[1].port is missing, it must be a port, an integer from 1 to 65535',
-        '13:24 clustering.leafServer.streams.maxAge must be an integer, 1 or more, or null, not -1',
+        '13:24 clustering.leafServer.streams.maxAge must be an integer, 0 or more, or null, not -1',
         '17:45 clustering.nodes[0].subscriptions[0].publish must be true or false, not 1',
         `18:33 clustering.nodes[0].subscriptions[1].table must be ${token}, not "a b"`,
         "20:11 clustering.nodes[0].subscriptions[3] repeats the table 'e.t'",

@@ -105,6 +105,14 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const { node1 } = await linkedPair(test)
     return node1.cluster.quarantine.add({ node: 'node2', ...dog })
   },
+  async rows_not_served(test) {
+    const scene = new Scene(test)
+    const host = new MemoryHost([['dev', 'dog']], { readRows: false })
+    const { cluster } = await scene.start('node1', { host })
+    await scene.start('node2')
+    await cluster.addNode(withNode2)
+    return cluster.verify({ node: 'node2', ...dog })
+  },
   async quarantine_full(test) {
     const { node1, node2 } = await linkedPair(test, { maxQuarantined: 0 })
     node1.host.beforeApply = ({ transactions }) => {

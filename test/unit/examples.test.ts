@@ -30,6 +30,7 @@ describe('the host on LMDB', () => {
       host,
       read: (database, table, key) => host.get(database, table, key),
       commit: (writes, timestamp) => host.commit(writes, () => timestamp),
+      dropTombstones: (database, table, limit) => host.dropTombstones(database, table, limit),
       reopen: async () => {
         await host.close()
         host = new LmdbHost(directory)

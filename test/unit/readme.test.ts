@@ -87,11 +87,13 @@ test('each compiled example is in exactly one README, and each example in a READ
 const linesOf = (example: string) =>
   example.split('\n').filter((line) => line.trim() !== '' && !/^\s*(\/[/*]|\*)/.test(line)).length
 
-test('the smallest host has about 40 lines and the LMDB host fewer than 100', () => {
+test('the smallest host has about 40 lines, the LMDB host fewer than 130 and the host on SQL fewer than 200', () => {
   const small = linesOf(findOnce(/^```ts\n((?:(?!^```).)*?class MapHost .*?)^```/gms, 'the smallest host'))
   assert.ok(small <= 48, `the smallest host has ${small} lines`)
   const lmdb = linesOf(findOnce(/^```ts\n((?:(?!^```).)*?class LmdbHost .*?)^```/gms, 'the LMDB host'))
-  assert.ok(lmdb > 50 && lmdb < 100, `the LMDB host has ${lmdb} lines`)
+  assert.ok(lmdb > 50 && lmdb < 130, `the LMDB host has ${lmdb} lines`)
+  const sql = linesOf(findOnce(/^```ts\n((?:(?!^```).)*?class SqliteHost .*?)^```/gms, 'the host on SQL'))
+  assert.ok(sql > 50 && sql < 200, `the host on SQL has ${sql} lines`)
 })
 
 test('the top README is short', () => {

@@ -28,6 +28,7 @@ function scene() {
     },
     replicator: { reconcile: ({ nodes }) => apply(nodes.map(({ name }) => name)) },
     store: store as never,
+    servesRows: false,
     logger: { debug() {}, info() {}, warn() {}, error: (fields) => void errors.push(fields as never) },
     inEffect: { routes: empty.routes, nodes: empty.nodes, limits: store.settings.streams },
   })

@@ -1,7 +1,6 @@
 // The testing kit: the host contract, clusters on a network in memory, and the test clock.
 
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
 import { describe, it, type TestContext } from 'node:test'
 import { ClusterError } from '../../lib/index.ts'
 import {
@@ -18,28 +17,17 @@ import {
 import { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
+import { memorySubject } from '../support/contract-subject.ts'
 
 const dogs = [{ database: 'dev', table: 'dog' }]
 
-/** A restart of a database in memory keeps the same object. */
-function inMemory(make: () => MemoryHost = () => new MemoryHost()): HostUnderTest {
-  const host = make()
-  return {
-    host,
-    read: (database, table, key) => host.get(database, table, key),
-    commit: (writes, timestamp) => host.commitAs({ id: randomUUID(), timestamp, writes }),
-    reopen: () => host,
-    dropTable: (database, table) => host.dropTable(database, table),
-  }
-}
-
 describe('the host contract', () => {
   describe('passes for the host in memory', () => {
-    for (const { name, run } of hostContract(inMemory)) it(name, run)
+    for (const { name, run } of hostContract(() => memorySubject())) it(name, run)
   })
 
   it('passes for a host without an outbox', async () => {
-    await checkHost(() => inMemory(() => new MemoryHost({ outbox: false })))
+    await checkHost(() => memorySubject(new MemoryHost({ outbox: false })))
   })
 
   describe('passes for the reference host', () => {
@@ -58,6 +46,7 @@ describe('the host contract', () => {
           })
         },
         dropTable: (name, table) => database.dropTable(name, table),
+        dropTombstones: (name, table, limit) => database.dropTombstones(name, table, limit),
         reopen: async () => {
           await database.close()
           database = await Database.open(directory)
@@ -140,12 +129,11 @@ describe('the host contract', () => {
   }
   for (const [name, breakHost] of Object.entries(mistakes))
     it(`fails for a host that ${name}`, async () => {
-      const create = () =>
-        inMemory(() => {
-          const host = new MemoryHost()
-          breakHost(host)
-          return host
-        })
+      const create = () => {
+        const host = new MemoryHost()
+        breakHost(host)
+        return memorySubject(host)
+      }
       await assert.rejects(checkHost(create), (error: AggregateError) => error.errors.length > 0)
     })
 })

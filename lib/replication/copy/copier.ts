@@ -1,7 +1,7 @@
 // Copies the rows of one source beside live replication, as long as the checkpoint of the subscription has a copy position: page by
 // page in the order of the source, resumed where it stopped. Every row is merged, so it may be applied at any time.
 
-import { ClusterError, reasonOf } from '../../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { CopyPosition, CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { MeshError } from '../../mesh/mesh.ts'
@@ -109,6 +109,22 @@ export class Copier {
       this.check()
     })
     this.#options.onChange()
+  }
+
+  /** Applies rows of the source beside a copy, whose position stays. Rejects as the host does. */
+  async merge(rows: readonly KeyedRow[]): Promise<void> {
+    const { source, tables, applier, clock } = this.#options
+    const primaryKey = await tables.primaryKeyOf(source)
+    if (primaryKey === undefined) throw clusterError('table_not_found', source.table)
+    for (let isApplied = false; !isApplied; ) {
+      const current = applier.checkpointOf(source)
+      if (!current) throw new Error('the subscription has not begun')
+      const { copy, sequence } = current
+      const transactions = rows.flatMap(
+        (row) => transactionsOfRow({ source, primaryKey, clock, sequence }, row).transactions,
+      )
+      isApplied = await applier.copy(source, transactions, { from: copy, to: copy })
+    }
   }
 
   /** The link or the server of the source restarted: aborts the requests in progress, and tries again without a delay. */

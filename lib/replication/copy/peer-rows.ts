@@ -170,7 +170,7 @@ export const invalid = ({ node, database, table }: RemoteTable, fault: string) =
   clusterError('peer_rejected', node, `its answer about the rows of '${database}.${table}' ${fault}`)
 
 /** Rejects peer_rejected for bytes that are not valid. */
-function decoded<T>(source: RemoteTable, decode: () => T): T {
+export function decoded<T>(source: RemoteTable, decode: () => T): T {
   try {
     return decode()
   } catch (error) {

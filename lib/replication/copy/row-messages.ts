@@ -8,6 +8,9 @@ import type { TableName, Timestamp } from '../../host/host.ts'
  * `read_rows`: either the next rows after the key `after` (from the first one on without it), at most `limit` rows and `maxBytes` bytes;
  * or the rows with these `keys`. A row that does not fit comes in pieces: `piece` is the offset of the next piece of the only key, and
  * `version` that of the row whose pieces came before. Keys are those of row-page.ts.
+ *
+ * `hash_rows` and `find_rows`: the rows after the key `after` in `buckets`, left out up to `cut` as row-hash.ts says. `repair_rows`: the
+ * receiver is to read the rows with these `keys` from the sender. `table_status` has no other fields.
  */
 export type RowsRequest = TableName & {
   after?: Uint8Array
@@ -16,6 +19,9 @@ export type RowsRequest = TableName & {
   maxBytes?: number
   piece?: number
   version?: string
+  buckets?: number
+  selected?: Uint8Array
+  cut?: Timestamp
 }
 
 /** The source has too much to do: ask again after this time. */
@@ -32,6 +38,23 @@ export type PieceAnswer = {
   horizon?: Timestamp | undefined
   done?: number | undefined
 }
+/** `hash_rows`: sums of the rows up to the key `next`; without it, of all rows up to the end. `rows`: their number. */
+export type SumsAnswer = { sums: Uint8Array; rows: number; next?: Uint8Array }
+/** `find_rows`: the rows in the `selected` buckets, or those with the `keys`, with their digests. */
+export type VersionsAnswer = { versions: Uint8Array; rows: number; next?: Uint8Array }
+
+/** `table_status`: what a node has of a table. */
+export type TableStatus = {
+  horizon?: Timestamp | undefined
+  /** The last position of the node's own stream; it holds everything that the node had committed, if `isPublished`. */
+  epoch: string
+  sequence: number
+  isPublished: boolean
+  /** The node's subscriptions of the table, with the stored position. */
+  sources: readonly TableSource[]
+}
+export type TableSource = { node: string; state: string; epoch: string; sequence: number }
+
 export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
 
 const MAX_BUSY_MS = 60_000
@@ -55,8 +78,28 @@ const PieceType = Type.Object({
   done: Type.Optional(CountType),
 })
 
+const SumsType = Type.Object({ sums: BytesType, rows: CountType, next: Type.Optional(BytesType) })
+const VersionsType = Type.Object({ versions: BytesType, rows: CountType, next: Type.Optional(BytesType) })
+const TextType = Type.String({ maxLength: 1_000 })
+const StatusType = Type.Object({
+  horizon: Type.Optional(Type.Union([TextType, Type.Null()])),
+  epoch: TextType,
+  sequence: CountType,
+  isPublished: Type.Boolean(),
+  sources: Type.Array(Type.Object({ node: TextType, state: TextType, epoch: TextType, sequence: CountType }), {
+    maxItems: 10_000,
+  }),
+})
+
 const busyValidator = Compile(BusyType)
 const rowsValidator = Compile(Type.Union([PageType, PieceType]))
 
 export const isBusy = (answer: unknown): answer is BusyAnswer => busyValidator.Check(answer)
 export const isRowsAnswer = (answer: unknown): answer is PageAnswer | PieceAnswer => rowsValidator.Check(answer)
+
+const sumsValidator = Compile(SumsType)
+const versionsValidator = Compile(VersionsType)
+const statusValidator = Compile(StatusType)
+export const isSumsAnswer = (answer: unknown): answer is SumsAnswer => sumsValidator.Check(answer)
+export const isVersionsAnswer = (answer: unknown): answer is VersionsAnswer => versionsValidator.Check(answer)
+export const isTableStatus = (answer: unknown): answer is TableStatus => statusValidator.Check(answer)

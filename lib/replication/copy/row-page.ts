@@ -26,7 +26,8 @@ const keyValidator = Compile(Type.Union([Type.String(), Type.Number(), Type.BigI
 export const isTimestamp = (value: unknown): value is Timestamp =>
   typeof value === 'string' && timestampPattern.test(value)
 
-function unpack(data: Uint8Array, what: string): unknown {
+/** Throws RowPageError; `what` names the bytes in it. */
+export function unpack(data: Uint8Array, what: string): unknown {
   const fault = checkDecodeLimits(data)
   if (fault) throw new RowPageError(`${what} ${fault}`)
   try {
@@ -38,7 +39,8 @@ function unpack(data: Uint8Array, what: string): unknown {
 
 // --- keys -----------------------------------------------------------------------------------------------------------------
 
-function checkKey(value: unknown): PrimaryKey {
+/** Throws RowPageError. */
+export function checkKey(value: unknown): PrimaryKey {
   if (!keyValidator.Check(value) || Number.isNaN(value)) throw new RowPageError('contains an invalid primary key')
   return value as PrimaryKey
 }

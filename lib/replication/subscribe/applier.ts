@@ -53,7 +53,7 @@ type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 /** One step of a copy: rows, and the copy position behind them. */
 export type CopyStep = Pick<Batch, 'acceptOld' | 'horizon'> & {
   /** The position before, as `checkpointOf` returns it. */
-  from: CopyPosition
+  from: CopyPosition | undefined
   /** Undefined: the copy has ended. */
   to: CopyPosition | undefined
 }
@@ -175,7 +175,7 @@ export class Applier {
   ): Promise<boolean> {
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
-      isCurrent = current?.copy === from
+      isCurrent = current !== undefined && current.copy === from
       return isCurrent ? { transactions, checkpoint: withCopy(current!, to), copy: options } : undefined
     })
     return isCurrent

@@ -245,12 +245,12 @@ export class Replicator {
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
   replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome> {
-    return this.#requireSubscriber(source).replay(sequences)
+    return this.requireSubscriber(source).replay(sequences)
   }
 
   /** Rejects as `replay`. */
   discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]> {
-    return this.#requireSubscriber(source).discard(sequences)
+    return this.requireSubscriber(source).discard(sequences)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
@@ -263,12 +263,12 @@ export class Replicator {
 
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
   async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
-    return this.#requireSubscriber(source).quarantineRefused()
+    return this.requireSubscriber(source).quarantineRefused()
   }
 
   /** Copies all rows of a source again. Rejects subscription_not_found. */
   async requestCopy(source: RemoteTable): Promise<void> {
-    this.#requireSubscriber(source).requestCopy('requested')
+    this.requireSubscriber(source).requestCopy('requested')
   }
 
   /** The local database is an older copy: it gets back from every source what it has lost. */
@@ -318,7 +318,7 @@ export class Replicator {
     )
   }
 
-  #requireSubscriber(source: RemoteTable): Subscriber {
+  requireSubscriber(source: RemoteTable): Subscriber {
     const subscriber = this.#subscribers.get(keyOf(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
     return subscriber

@@ -2,7 +2,7 @@
 
 import { ClusterError, reasonOf } from '../../errors.ts'
 import type { GapReason, SubscriptionState } from '../../events/events.ts'
-import type { CopyReason, RemoteTable } from '../../host/host.ts'
+import type { CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
 import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { Copier } from '../copy/copier.ts'
@@ -102,6 +102,11 @@ export class Subscriber {
   get isLive(): boolean {
     const isBehind = this.#lag.isBehind(this.#cursor.checkpoint.sequence)
     return this.#state === 'live' || (this.#state === 'copying' && !isBehind)
+  }
+
+  /** See Copier.merge. */
+  merge(rows: readonly KeyedRow[]): Promise<void> {
+    return this.#copier.merge(rows)
   }
 
   start(): void {

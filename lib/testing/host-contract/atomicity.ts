@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { at, cat, dog, type HostCase, type HostScene, insert, remoteTable } from './scene.ts'
 
 /** Each case is repeated: a window between two transactions of the database may be short. */
-const REPETITIONS = 5
+export const REPETITIONS = 5
 const ROWS_IN_BATCH = 50
 /** Looks in one turn of the event loop, between the microtasks of the database. */
 const LOOKS_IN_TURN = 200
@@ -14,7 +14,7 @@ const LOOKS_IN_TURN = 200
  * Starts `work`, and calls `isVisible` until it returns true. Then calls `check`, at once: in the same microtask, if `isVisible` is
  * synchronous. Rejects as `work` and `check` do.
  */
-async function whenVisible(
+export async function whenVisible(
   work: () => Promise<unknown>,
   isVisible: () => boolean | Promise<boolean>,
   check: () => Promise<void>,
@@ -36,11 +36,11 @@ async function whenVisible(
   await working
 }
 
-/** A batch of many rows, the checkpoint behind it, and the keys of its first and last row. */
-function manyRows(scene: HostScene, round: number) {
+/** A batch of many rows, the checkpoint behind it, and the keys of its rows. */
+export function manyRows(scene: HostScene, round: number) {
   const keys = Array.from({ length: ROWS_IN_BATCH }, (_, index) => round * ROWS_IN_BATCH + index)
   const batch = scene.batch(keys.map((id) => scene.transaction(at(id), insert({ id, name: 'Rex' }))))
-  return { batch: { ...batch, checkpoint: { epoch: 'e', sequence: round } }, first: keys[0]!, last: keys.at(-1)! }
+  return { batch: { ...batch, checkpoint: { epoch: 'e', sequence: round } }, keys, first: keys[0]!, last: keys.at(-1)! }
 }
 
 const exists = (scene: HostScene, key: number): boolean | Promise<boolean> => {
@@ -48,7 +48,8 @@ const exists = (scene: HostScene, key: number): boolean | Promise<boolean> => {
   return found instanceof Promise ? found.then((record) => record !== undefined) : found !== undefined
 }
 
-const storedSequence = async (scene: HostScene) => (await scene.host.loadCheckpoint(remoteTable('node2')))?.sequence
+export const storedSequence = async (scene: HostScene) =>
+  (await scene.host.loadCheckpoint(remoteTable('node2')))?.sequence
 
 export const atomicityCases: Record<string, HostCase> = {
   'rows are never visible without their checkpoint': async (scene) => {

@@ -20,6 +20,7 @@ const checkpoint: Checkpoint = {
   replayUntil: 9,
   quarantined: { e1: [[3, 3]] },
   gaps: { count: 2, lost: 40 },
+  copy: { reason: 'gap', after: 's"key"', rows: 12 },
 }
 
 export const checkpointCases: Record<string, HostCase> = {

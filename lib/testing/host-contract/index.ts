@@ -3,10 +3,13 @@
 import { type CaseContext, type ContractCase, runCases, type SkippedCase } from '../contract-case.ts'
 import { atomicityCases, dropCases } from './atomicity.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
+import { existingCases } from './existing-rows.ts'
+import { droppedHorizonCases, horizonCases, tombstoneCases } from './horizon.ts'
 import { mergeCases } from './merging.ts'
 import { durableOutboxCases, outboxCases } from './outbox.ts'
 import { restampCases } from './restamp.ts'
 import { rowCases } from './rows.ts'
+import { droppedReadCases, durableReadCases, goneRowCases, readCases } from './rows-read.ts'
 import { type HostCase, HostScene, type HostUnderTest } from './scene.ts'
 
 export type { HostUnderTest }
@@ -18,12 +21,19 @@ const needsOutbox: Condition = ({ host }) => (host.readOutbox ? undefined : 'the
 const needsRestamp: Condition = ({ host }) => (host.restamp ? undefined : "the host has no 'restamp'")
 const needsReopen: Condition = ({ reopen }) => (reopen ? undefined : "the subject has no 'reopen'")
 const needsDrop: Condition = ({ dropTable }) => (dropTable ? undefined : "the subject has no 'dropTable'")
+const needsReadRows: Condition = ({ host }) => (host.readRows ? undefined : "the host has no 'readRows'")
+const needsHorizon: Condition = ({ host }) => (host.horizon ? undefined : "the host has no 'horizon'")
+const needsTombstones: Condition = ({ dropTombstones }) =>
+  dropTombstones ? undefined : "the subject has no 'dropTombstones'"
+const needsBase: Condition = ({ host }) => (host.setBaseTimestamp ? undefined : "the host has no 'setBaseTimestamp'")
+const needsExisting: Condition = ({ storeExisting }) =>
+  storeExisting ? undefined : "the subject has no 'storeExisting'"
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of the outbox for a host without one, those of `restamp` for a host without it, those
- * with a restart without `reopen`, those that drop a table without `dropTable`. A test runner that passes no context with `skip`
- * shows them as passed.
+ * apply are skipped with the reason: those of an optional method (the outbox, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`) for a
+ * host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones` and `storeExisting`. A
+ * test runner that passes no context with `skip` shows them as passed.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
   const group = (cases: Record<string, HostCase>, ...conditions: Condition[]): ContractCase[] =>
@@ -31,13 +41,13 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
       name,
       // A default, so that the function has no required parameter: Jest would take that for a callback.
       run: async (context: CaseContext = {}) => {
-        const subject = await create()
+        const scene = new HostScene(await create(), create)
         try {
-          const reason = conditions.map((condition) => condition(subject)).find((each) => each !== undefined)
-          if (reason === undefined) await work(new HostScene(subject))
+          const reason = conditions.map((condition) => condition(scene.subject)).find((each) => each !== undefined)
+          if (reason === undefined) await work(scene)
           else context.skip?.(reason)
         } finally {
-          await subject.close?.()
+          await scene.close()
         }
       },
     }))
@@ -46,6 +56,14 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     ...group(restampCases, needsRestamp),
     ...group(durableCases, needsReopen),
     ...group(dropCases, needsDrop),
+    ...group(readCases, needsReadRows),
+    ...group(durableReadCases, needsReadRows, needsReopen),
+    ...group(droppedReadCases, needsReadRows, needsDrop),
+    ...group(goneRowCases, needsReadRows, needsTombstones),
+    ...group(horizonCases, needsHorizon),
+    ...group(tombstoneCases, needsHorizon, needsReadRows, needsTombstones),
+    ...group(droppedHorizonCases, needsHorizon, needsDrop),
+    ...group(existingCases, needsReadRows, needsBase, needsExisting),
     ...group(outboxCases, needsOutbox),
     ...group(durableOutboxCases, needsOutbox, needsReopen),
   ]

@@ -44,6 +44,21 @@ export const rowCases: Record<string, HostCase> = {
     await scene.apply(at(1), insert({ id: 1, name: 'Rex' }), remove(1), insert({ id: 1, name: 'Max' }))
     await scene.has({ id: 1, name: 'Max' })
   },
+  'apply counts the rows that are different now, if it counts them': async (scene) => {
+    await scene.tables(dog)
+    const first = scene.batch([
+      scene.transaction(at(2), insert({ id: 1, name: 'Rex' }), insert({ id: 2 })),
+      scene.transaction(at(3), update({ id: 1, age: 4 }), remove(3)),
+    ])
+    const second = scene.batch([scene.transaction(at(1), upsert({ id: 1, name: 'older' }), upsert({ id: 4 }))])
+    const counts: number[] = []
+    for (const batch of [first, first, second]) {
+      const { changedRows, ignoredWrites = 0 } = (await scene.host.apply(batch)) ?? {}
+      assert.equal(ignoredWrites, 0, 'no write is ignored without a horizon')
+      if (changedRows !== undefined) counts.push(changedRows)
+    }
+    if (counts.length > 0) assert.deepEqual(counts, [3, 0, 1], 'changed rows of two batches and a repeated one')
+  },
   'numbers and strings are different keys': async (scene) => {
     await scene.tables(dog)
     await scene.apply(at(1), insert({ id: 1, name: 'number' }), insert({ id: '1', name: 'text' }))

@@ -2,13 +2,16 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { writesOfRow } from '../../host/copied-row.ts'
 import type {
   Batch,
   Host,
+  KeyedRow,
   PrimaryKey,
   RecordWrite,
   RemoteTable,
   RemoteTransaction,
+  StoredRow,
   Timestamp,
   Transaction,
   Write,
@@ -30,6 +33,13 @@ export type HostUnderTest = {
   reopen?(): Host | Promise<Host>
   /** Drops a table, as a user of the database does. Missing: the cases of dropped tables are skipped. */
   dropTable?(database: string, table: string): void | Promise<void>
+  /** Drops tombstones with lower timestamps, as the database does to save space. Missing: the cases of dropped tombstones are skipped. */
+  dropTombstones?(database: string, table: string, limit: Timestamp): unknown
+  /**
+   * Stores a record as a database holds it that had no cluster: without a timestamp, not in the outbox. Missing: the cases of such rows
+   * are skipped.
+   */
+  storeExisting?(database: string, table: string, record: Record<string, unknown>): unknown
   /** Called after the case, also after a failure. */
   close?(): void | Promise<void>
 }
@@ -51,15 +61,43 @@ export const update = (record: object): Write => ({ ...insert(record), operation
 export const upsert = (record: object): Write => ({ ...insert(record), operation: 'upsert' })
 export const remove = (id: PrimaryKey): Write => ({ operation: 'delete', ...dog, ids: [id] })
 
+/** Timestamps of a row. Whether an update sets one for the primary key, which it does not change, is up to the host. */
+export const timestampsOf = ({ timestamp, updated }: StoredRow) => {
+  const { id: _, ...others } = updated ?? {}
+  return { timestamp, updated: others }
+}
+
+/** More than any case has: `readRows` may not begin again. */
+const MAX_PAGES = 1_000
+
 export class HostScene {
   readonly subject: HostUnderTest
   host: Host
   #sequence = 0
   readonly #names = new Map<string, string>()
+  readonly #create: () => HostUnderTest | Promise<HostUnderTest>
+  readonly #others: HostScene[] = []
 
-  constructor(subject: HostUnderTest) {
+  constructor(subject: HostUnderTest, create: () => HostUnderTest | Promise<HostUnderTest>) {
     this.subject = subject
     this.host = subject.host
+    this.#create = create
+  }
+
+  /** Another new database, for rows that are copied. */
+  async another(): Promise<HostScene> {
+    const scene = new HostScene(await this.#create(), this.#create)
+    this.#others.push(scene)
+    return scene
+  }
+
+  /** Closes all databases of the case, also after one that does not close. */
+  async close(): Promise<void> {
+    try {
+      for (const each of this.#others) await each.close()
+    } finally {
+      await this.subject.close?.()
+    }
   }
 
   async tables(...tables: { database: string; table: string }[]): Promise<void> {
@@ -96,6 +134,31 @@ export class HostScene {
   async lacks(attribute: string, key: PrimaryKey = 1): Promise<void> {
     const record = await this.subject.read(dog.database, dog.table, key)
     assert.ok(record?.[attribute] === undefined || record[attribute] === null, `attribute ${attribute} is removed`)
+  }
+
+  /** All rows of a table, read in pages of at most `limit`. */
+  async rows(table = dog, limit = 7, after?: PrimaryKey): Promise<KeyedRow[]> {
+    const found: KeyedRow[] = []
+    for (let pages = 0; pages < MAX_PAGES; pages++) {
+      const page = await this.host.readRows!(table, { after, limit })
+      assert.ok(page.length <= limit, `a page of at most ${limit} rows has ${page.length}`)
+      if (page.length === 0) return found
+      found.push(...page)
+      after = page.at(-1)!.key
+    }
+    return assert.fail(`the rows do not end after ${MAX_PAGES} pages`)
+  }
+
+  async row(key: PrimaryKey, table = dog): Promise<StoredRow | undefined> {
+    return (await this.host.readRows!(table, { keys: [key] }))[0]?.row
+  }
+
+  /** The batch that copies these rows of another database to this one, at their own timestamps. */
+  copy(rows: readonly KeyedRow[], more: Partial<Batch> = {}): Batch {
+    const description = { ...dog, primaryKey: 'id' }
+    const writes = rows.flatMap((row) => writesOfRow(description, row))
+    const transactions = writes.map(({ timestamp, write }) => this.transaction(timestamp, write))
+    return this.batch(transactions, { isCopy: true, acceptOld: true, ...more })
   }
 
   async outbox(after?: { id: string; timestamp: Timestamp }): Promise<Transaction[]> {

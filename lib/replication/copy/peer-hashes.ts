@@ -1,0 +1,103 @@
+// Asks a remote node for what it has of a table: sums of rows in buckets, versions of rows, positions.
+
+import type { PrimaryKey, RemoteTable } from '../../host/host.ts'
+import type { BucketSet, BucketSums } from './buckets.ts'
+import { askPatiently, decoded, invalid, type RowTransport } from './peer-rows.ts'
+import { isSumsAnswer, isTableStatus, isVersionsAnswer, type RowsRequest, type TableStatus } from './row-messages.ts'
+import { decodeKey, encodeKey, encodeKeys, isTimestamp } from './row-page.ts'
+import { decodeVersions, type RowVersion } from './row-versions.ts'
+
+type RequestOptions = { signal: AbortSignal }
+type Fields = Omit<RowsRequest, 'database' | 'table'>
+
+/** Keys of one request. */
+export const MAX_KEYS = 500
+/** Of one request to read rows from this node: it has to be done within the time limit of a request. */
+const MAX_REPAIR_KEYS = 100
+
+/** All methods reject as Peers.request, peer_rejected for an invalid answer, and with the reason of the signal. */
+export class PeerHashes {
+  readonly #transport: RowTransport
+
+  constructor(transport: RowTransport) {
+    this.#transport = transport
+  }
+
+  async status(source: RemoteTable, options: RequestOptions): Promise<TableStatus> {
+    const answer = await this.#ask(source, 'table_status', {}, options)
+    if (!isTableStatus(answer)) throw invalid(source, 'is unreadable')
+    const { horizon } = answer
+    if (horizon && !isTimestamp(horizon)) throw invalid(source, 'contains an invalid timestamp')
+    return answer
+  }
+
+  /** Adds all rows of the source to the sums. `progress`: their number so far. Resolves with their number. */
+  async addSums(
+    source: RemoteTable,
+    sums: BucketSums,
+    { cut, progress, ...options }: RequestOptions & { cut: string; progress(rows: number): void },
+  ): Promise<number> {
+    let total = 0
+    await this.#askAll(source, 'hash_rows', { buckets: sums.buckets, cut }, options, (answer) => {
+      if (!isSumsAnswer(answer)) throw invalid(source, 'is unreadable')
+      decoded(source, () => sums.addEncoded(answer.sums))
+      total += answer.rows
+      progress(total)
+      return answer
+    })
+    return total
+  }
+
+  /** Calls `each` for every row of the source in the selected buckets. */
+  async find(
+    source: RemoteTable,
+    { buckets, selected, cut }: { buckets: number; selected: BucketSet; cut: string },
+    each: (version: RowVersion) => void,
+    options: RequestOptions,
+  ): Promise<void> {
+    const fields = { buckets, selected: selected.bytes, cut }
+    await this.#askAll(source, 'find_rows', fields, options, (answer) => {
+      if (!isVersionsAnswer(answer)) throw invalid(source, 'is unreadable')
+      for (const version of decoded(source, () => decodeVersions(answer.versions))) each(version)
+      return answer
+    })
+  }
+
+  /** Those of the rows with these keys that the source has; at most `MAX_KEYS` keys. */
+  async versions(
+    source: RemoteTable,
+    keys: readonly PrimaryKey[],
+    { cut, ...options }: RequestOptions & { cut: string },
+  ): Promise<RowVersion[]> {
+    const answer = await this.#ask(source, 'find_rows', { keys: encodeKeys(keys), cut }, options)
+    if (!isVersionsAnswer(answer)) throw invalid(source, 'is unreadable')
+    return decoded(source, () => decodeVersions(answer.versions))
+  }
+
+  /** The remote node reads these rows from the local one. */
+  async repair(source: RemoteTable, keys: readonly PrimaryKey[], options: RequestOptions): Promise<void> {
+    for (let at = 0; at < keys.length; at += MAX_REPAIR_KEYS)
+      await this.#ask(source, 'repair_rows', { keys: encodeKeys(keys.slice(at, at + MAX_REPAIR_KEYS)) }, options)
+  }
+
+  /** Repeats the request from the key on that the answer names. */
+  async #askAll(
+    source: RemoteTable,
+    operation: string,
+    fields: Fields,
+    options: RequestOptions,
+    take: (answer: unknown) => { next?: Uint8Array; rows: number },
+  ): Promise<void> {
+    for (let after: Uint8Array | undefined; ; ) {
+      const answer = await this.#ask(source, operation, { ...fields, ...(after && { after }) }, options)
+      const { next, rows } = take(answer)
+      if (next === undefined) return
+      if (rows === 0) throw invalid(source, 'does not advance')
+      after = encodeKey(decoded(source, () => decodeKey(next)))
+    }
+  }
+
+  #ask(source: RemoteTable, operation: string, fields: Fields, options: RequestOptions): Promise<unknown> {
+    return askPatiently(this.#transport, source, operation, fields, options)
+  }
+}
