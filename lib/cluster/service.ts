@@ -30,7 +30,7 @@ import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
-import { isNameInUse, StandingDown } from './standing-down.ts'
+import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
@@ -398,5 +398,3 @@ export class Service {
     })
   }
 }
-
-const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'

@@ -78,8 +78,8 @@ export type ClusterEvents = {
   'replication:refused-old': [RemoteTable & { writes: number }]
   /**
    * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
-   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`; the rows
-   * that only the stream or the peers have are to be copied back by means of the database.
+   * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`. The
+   * table is copied from every node that it is subscribed from, unless the option `repair` is false.
    */
   'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
   /** `id`: the transaction that is refused; absent when the reason is not one transaction. */

@@ -290,6 +290,34 @@ describe('a copy that is interrupted', { concurrency: true, timeout: 60_000 }, (
     assert.equal(pair.copied.length, 1)
   })
 
+  it('ends with its subscription although a request for a page is not answered', async (test) => {
+    const pair = await CopyPair.open(test)
+    pair.source.commitOnly(put('a'))
+    const release = holdPages(pair, 0)
+    await pair.subscribe()
+    await eventually('a page is requested', () => pair.rows.requested.length > 0)
+    await pair.unsubscribe()
+    assert.equal(await pair.checkpoint(), undefined)
+    release()
+  })
+
+  it('may be followed by another one at once', async (test) => {
+    const pair = await CopyPair.open(test)
+    pair.source.commitOnly(put('a'))
+    const { push } = pair.copied
+    pair.copied.push = (...all) => {
+      if (pair.copied.length === 0) void pair.replicator.requestCopy(pair.source.source)
+      return push.apply(pair.copied, all)
+    }
+    await pair.subscribe()
+    await pair.copies(2)
+    await pair.live()
+    assert.deepEqual(
+      pair.copied.map(({ reason }) => reason),
+      ['initial', 'requested'],
+    )
+  })
+
   it('leaves no checkpoint when its node is removed', async (test) => {
     const pair = await CopyPair.open(test)
     for (const key of range(1_000)) pair.source.commitOnly(put(key))

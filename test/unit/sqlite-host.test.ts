@@ -1,5 +1,5 @@
-// The example of a host on SQL keeps the contract of hosts, and replicates rows that a table had before clustering. Node 22.13 and later
-// has `node:sqlite`.
+// The example of a host on SQL keeps the contract of hosts, and replicates rows that a table had before clustering. Node 24 and later
+// has a `node:sqlite` for that.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -10,8 +10,13 @@ import { temporaryDirectory } from '../support/cluster.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
-const sqlite = await import('node:sqlite').catch(() => undefined)
-const skip = sqlite ? false : `Node ${process.versions.node} has no node:sqlite`
+/** Earlier ones have no `node:sqlite`, or one that cuts texts at null characters. */
+const MIN_NODE = 24
+const isSupported = Number.parseInt(process.versions.node, 10) >= MIN_NODE
+const sqlite = isSupported ? await import('node:sqlite') : undefined
+const skip = isSupported
+  ? false
+  : `node:sqlite of Node ${process.versions.node} is missing, or cuts texts at null characters`
 
 async function create(): Promise<HostUnderTest & { host: SqliteHost; path: string }> {
   const { SqliteHost } = await import('../examples/sqlite-host.ts')

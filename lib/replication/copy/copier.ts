@@ -6,6 +6,7 @@ import type { CopyPosition, CopyReason, KeyedRow, RemoteTable } from '../../host
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { MeshError } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { withAbort } from '../../util/abort.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Applier } from '../subscribe/applier.ts'
@@ -104,6 +105,8 @@ export class Copier {
     this.#backoff.reset()
     this.#running = this.#run().finally(() => {
       this.#running = undefined
+      // Another copy may have begun meanwhile.
+      this.check()
     })
     this.#options.onChange()
   }
@@ -155,8 +158,8 @@ export class Copier {
         else await this.#copy(this.#attempt.signal)
       } catch (error) {
         if (this.#stopping.signal.aborted) return
-        const isInterrupted = error instanceof MeshError && (error.code === 'aborted' || error.code === 'reader_lost')
-        if (!isInterrupted) this.#setReason(reasonOf(error))
+        const isOutdated = error instanceof MeshError && error.code === 'reader_lost'
+        if (!isOutdated && !this.#attempt.signal.aborted) this.#setReason(reasonOf(error))
         await this.#sleep.sleep(this.#backoff.next())
       }
     }
@@ -219,8 +222,7 @@ export class Copier {
     }
     let next = request()
     for (;;) {
-      const { rows, horizon } = await next
-      if (signal.aborted) throw new MeshError('aborted')
+      const { rows, horizon } = await withAbort(next, signal)
       this.#setReason(undefined)
       if (rows.length === 0) return this.#end(position, horizon)
       next = request(keyText(rows.at(-1)!.key))
