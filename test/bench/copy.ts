@@ -20,6 +20,7 @@ const MEGABYTE = 2 ** 20
 const LOOK = 20
 /** ms. */
 const TIMEOUT = 600_000
+const OPERATION_TIMEOUT = 60_000
 /** ms between two lone transactions. */
 const PAUSE = 5
 
@@ -33,19 +34,28 @@ async function copied(one: TestNode, two: TestNode, target: RowsHost, during = (
     during()
   }
   const end = two.cluster.events.once('replication:copied', { signal: AbortSignal.timeout(TIMEOUT) })
+  // It may fail before it is awaited.
+  end.catch(() => {})
   const request = { node_name: one.name, subscriptions: subscriptionsOf({ [dog.table]: 'subscribe' }) }
-  await eventually(`${two.name} agrees with ${one.name}`, () =>
-    two.cluster.updateNode(request).catch((error: unknown) => {
-      if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
-      throw error
-    }),
-  )
+  await repeated(`${two.name} agrees with ${one.name}`, () => two.cluster.updateNode(request))
   return end
 }
 
+/** Repeats an operation while the nodes do not reach each other: a large heap stops this process for seconds. */
+const repeated = <T>(what: string, operation: () => Promise<T>): Promise<T> =>
+  eventually(
+    what,
+    () =>
+      operation().catch((error: unknown) => {
+        if (error instanceof ClusterError && error.retryable) return undefined
+        throw error
+      }),
+    OPERATION_TIMEOUT,
+  )
+
 /** Ends the subscription and removes the copied rows, so that the next copy begins with the first row. */
 async function forget(one: TestNode, two: TestNode, target: RowsHost): Promise<void> {
-  await two.cluster.removeNode({ node_name: one.name })
+  await repeated(`${two.name} removes ${one.name}`, () => two.cluster.removeNode({ node_name: one.name }))
   target.clear()
   const source = { node: one.name, ...dog }
   await eventually('the subscription has ended', async () => (await target.loadCheckpoint(source)) === undefined)
