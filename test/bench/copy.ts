@@ -8,7 +8,7 @@ import { bytesInUse } from './measure.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { applyingPages, movingPages, rawApplies, rawMoves } from './raw-pages.ts'
 import type { Part, PartOptions, Row } from './report.ts'
-import { dog, FilledHost, GeneratedHost, type RowsHost } from './rows-host.ts'
+import { databases, dog, type RowsHost } from './rows-host.ts'
 import { nextId } from './transactions.ts'
 
 /** Bytes of a row. */
@@ -33,12 +33,19 @@ async function copied(one: TestNode, two: TestNode, target: RowsHost, during = (
     target.onApplied = undefined
     during()
   }
-  const end = two.cluster.events.once('replication:copied', { signal: AbortSignal.timeout(TIMEOUT) })
+  // Not AbortSignal.timeout, which would keep the manager and its database in memory until then.
+  const timeout = new AbortController()
+  const timer = setTimeout(() => timeout.abort(new Error(`not copied within ${TIMEOUT} ms`)), TIMEOUT)
+  const end = two.cluster.events.once('replication:copied', { signal: timeout.signal })
   // It may fail before it is awaited.
   end.catch(() => {})
   const request = { node_name: one.name, subscriptions: subscriptionsOf({ [dog.table]: 'subscribe' }) }
-  await repeated(`${two.name} agrees with ${one.name}`, () => two.cluster.updateNode(request))
-  return end
+  try {
+    await repeated(`${two.name} agrees with ${one.name}`, () => two.cluster.updateNode(request))
+    return await end
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 /** Repeats an operation while the nodes do not reach each other: a large heap stops this process for seconds. */
@@ -179,7 +186,7 @@ export const copy: Part = {
   ],
   columns: ['what', 'on', 'limit is', 'rows'],
   async *run(options) {
-    yield* playing((scene) => rowsOf(scene, options, 'MemoryHost', (rows) => new FilledHost(rows, text)))
-    yield* playing((scene) => rowsOf(scene, options, 'no database', (rows) => new GeneratedHost(rows, text)))
+    for (const { on, create } of databases(options))
+      yield* playing((scene) => rowsOf(scene, options, on, (rows) => create(rows, text)))
   },
 }

@@ -4,6 +4,7 @@ import type { Batch, Host, KeyedRow, Timestamp } from '../../lib/index.ts'
 import { encodePage, encodeRow } from '../../lib/replication/copy/row-page.ts'
 import { MemoryHost } from '../../lib/testing.ts'
 import { NullHost } from './null-host.ts'
+import type { PartOptions } from './report.ts'
 
 export const dog = { database: 'dev', table: 'dog' } as const
 /** Rows of a page, as enmesh asks for them if they are small. */
@@ -20,6 +21,11 @@ export type RowsHost = Host & {
   /** Removes the copied table. */
   clear(): void
 }
+
+type Database = { on: string; create(rows: number, text: string): RowsHost }
+
+/** The databases whose name holds the text of the option `on`. */
+export const databases = ({ on }: PartOptions): Database[] => all.filter((each) => each.on.includes(on))
 
 /** MemoryHost with rows that were written one by one. */
 export class FilledHost extends MemoryHost implements RowsHost {
@@ -76,6 +82,11 @@ export class GeneratedHost extends NullHost implements RowsHost {
     return { key: id, row: { timestamp: timestampOf(id), record: { id, text: this.#text } } }
   }
 }
+
+const all: readonly Database[] = [
+  { on: 'MemoryHost', create: (rows, text) => new FilledHost(rows, text) },
+  { on: 'no database', create: (rows, text) => new GeneratedHost(rows, text) },
+]
 
 /** The page after this key, encoded as enmesh does; undefined at the end. */
 export async function pageAfter(host: RowsHost, after: number | undefined): Promise<Uint8Array | undefined> {

@@ -1,5 +1,5 @@
 // Measures parts of the module by name, all of them by default. `--json` prints JSON alone; `--on there` measures of the
-// control plane only where the column `on` holds that text. What the other options mean is in `report.ts`.
+// control plane, of copies and of comparisons only where the column `on` holds that text. What the other options mean is in `report.ts`.
 
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'

@@ -5,7 +5,7 @@ import { atLeast } from './compare.ts'
 import { measure } from './measure.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import type { Part, PartOptions, Row } from './report.ts'
-import { dog, FilledHost, GeneratedHost, type RowsHost } from './rows-host.ts'
+import { databases, dog, type RowsHost } from './rows-host.ts'
 
 /** Bytes of a row. */
 const SIZE = 200
@@ -41,7 +41,7 @@ export const verify: Part = {
   ],
   columns: ['what', 'on', 'of', 'rows'],
   async *run(options) {
-    yield* playing((scene) => rowsOf(scene, options, 'MemoryHost', (rows) => new FilledHost(rows, text)))
-    yield* playing((scene) => rowsOf(scene, options, 'no database', (rows) => new GeneratedHost(rows, text)))
+    for (const { on, create } of databases(options))
+      yield* playing((scene) => rowsOf(scene, options, on, (rows) => create(rows, text)))
   },
 }
