@@ -119,6 +119,8 @@ async function answer(request: ToNode): Promise<unknown> {
       return cluster.quarantine.list().length
     case 'subscriptions':
       return cluster.subscriptions()
+    case 'verify':
+      return cluster.verify({ node: request.node, database: DATABASE, table: request.table })
     case 'remove':
       await cluster.removeNode({ node_name: request.node })
       return
