@@ -19,7 +19,7 @@ export type NodeState = {
 
 export type Verdict = {
   applied: number
-  /** Transactions that are missing on a subscriber and were reported as gaps. */
+  /** Transactions that a subscriber did not apply and reported as gaps. Copies bring their rows. */
   lost: number
   gaps: number
   quarantined: number
@@ -57,15 +57,24 @@ export function judge(
     for (const table of tables)
       if (!undone.has(key) && !byName.get(originOf(key))?.tables.get(table)?.has(key))
         verdict.violations.push(`'${key}' was acknowledged, but is missing in ${table} of its node`)
-  for (const node of nodes)
-    for (const [table, rows] of node.tables) {
-      const own = committedAt(node, table, exceptions)
-      const voided = voidedOf(own)
-      const held = own.filter((commit) => !voided.has(commit))
-      for (const source of nodes) if (source !== node) held.push(...judgeFlow(node, source, table, verdict, exceptions))
-      compare(node.name, table, rows, tableAfter(held), verdict)
+  for (const table of new Set(nodes.flatMap(({ tables }) => [...tables.keys()]))) {
+    const expected = tableAfter(nodes.flatMap((node) => validAt(node, table, exceptions)))
+    for (const node of nodes) {
+      for (const source of nodes) if (source !== node) judgeFlow(node, source, table, verdict, exceptions)
+      compare(node.name, table, node.tables.get(table)!, expected, verdict)
     }
+  }
   return verdict
+}
+
+/**
+ * The local transactions of a node that every node must have in the end, since copies repair what gaps leave out. The undone ones are
+ * among them when a peer had applied them: the copies after a restored database bring them back to their node.
+ */
+function validAt(node: NodeState, table: string, exceptions: Exceptions): Local[] {
+  const own = committedAt(node, table, exceptions)
+  const voided = voidedOf(own)
+  return own.filter((commit) => !voided.has(commit))
 }
 
 /** The local transactions of a node on a table, in commit order, restamps included. */
@@ -105,23 +114,19 @@ type Flow = {
   fault(text: string): void
 }
 
-/** Returns the transactions of `source` that `node` has. */
-function judgeFlow(
-  node: NodeState,
-  source: NodeState,
-  table: string,
-  verdict: Verdict,
-  exceptions: Exceptions,
-): Local[] {
+/** Checks what `node` applied of the transactions of `source`. */
+function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: Verdict, exceptions: Exceptions): void {
   const incidents = node.incidents.filter(
     (incident) => incident.source.node === source.name && incident.source.table === table,
   )
-  const undone = exceptions.undoneOf(source.name, table)
-  const commits = [...committedAt(source, table, exceptions), ...undone].sort(inCommitOrder)
+  const undone = new Map(exceptions.undoneOf(source.name, table).map((commit) => [commit.tx, commit]))
+  // Copies may have brought undone ones back.
+  const kept = committedAt(source, table, exceptions).filter(({ tx }) => !undone.has(tx))
+  const commits = [...kept, ...undone.values()].sort(inCommitOrder)
   const voided = voidedOf(commits)
   const flow: Flow = {
     commits,
-    mayBeMissing: new Set([...undone, ...voided]),
+    mayBeMissing: new Set([...undone.values(), ...voided]),
     applied: new Map(),
     inOrder: [],
     gaps: incidents.filter((each): each is Gap => each.event === 'gap'),
@@ -137,7 +142,6 @@ function judgeFlow(
   verdict.gaps += flow.gaps.length
   if (mayRepeat) judgeTotal(flow, verdict)
   else judgeGaps(flow, verdict)
-  return [...flow.applied.keys()].map((at) => commits[at]!)
 }
 
 /** Each is applied once and in order. */

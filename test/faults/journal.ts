@@ -1,5 +1,5 @@
 // The reference host with a journal: it records every applied transaction in the same LMDB transaction. The journal shows that each was
-// applied once and in order, which the rows alone do not.
+// applied once and in order, which the rows alone do not. Copied rows are no transactions: a copy says nothing about order or number.
 
 import type { ApplyResult, Batch, RemoteTransaction, Restamp, TableDescription, Write } from '../../lib/host/host.ts'
 import type { Database } from '../host/database.ts'
@@ -78,6 +78,7 @@ export class JournalHost extends LmdbHost {
   }
 
   override async apply(batch: Batch): Promise<ApplyResult> {
+    if (batch.isCopy) return super.apply(batch)
     const records = batch.transactions.map((each) => this.#entry(batch, each))
     const last = records.at(-1)
     if (!last) return super.apply(batch)
@@ -104,7 +105,9 @@ export class JournalHost extends LmdbHost {
         return { add: (row) => pass.add(row), finish }
       },
     })
-    this.restamped = restamped
+    // A repeated restamp finds nothing to do.
+    if (restamped.transactions.length > 0) this.restamped = restamped
+    this.restamped ??= restamped
   }
 
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {

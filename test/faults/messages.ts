@@ -29,6 +29,8 @@ export type Request =
   | { ask: 'replay' }
   /** Answers with `cluster.subscriptions()`. */
   | { ask: 'subscriptions' }
+  /** Compares a table with that of another node, without a repair. Answers with the `VerifyResult`. */
+  | { ask: 'verify'; node: string; table: string }
   /** Ends the subscriptions of another node. */
   | { ask: 'remove'; node: string }
   /** Removes all but the last `keep` transactions of the local stream of a table. */

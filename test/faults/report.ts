@@ -9,6 +9,8 @@ export class Report {
   readonly #faults = new Map<string, number>()
   readonly #longest = new Map<string, number>()
   #unjudged = 0
+  #comparisons = 0
+  #comparedRows = 0
   readonly violations: string[] = []
 
   say(text: string): void {
@@ -30,6 +32,12 @@ export class Report {
   unjudged(text: string): void {
     this.#unjudged++
     this.event(`NOT JUDGED ${text}`)
+  }
+
+  /** A table was compared between two nodes. */
+  compared(rows: number): void {
+    this.#comparisons++
+    this.#comparedRows += rows
   }
 
   fault(kind: string): void {
@@ -58,6 +66,7 @@ export class Report {
       row('disorder', verdict.disorder)
       row('quarantined', verdict.quarantined)
     }
+    row('compared', `${this.#comparedRows} rows in ${this.#comparisons} comparisons of two nodes`)
     table('longest stall', new Map([...this.#longest].map(([kind, ms]) => [kind, `${(ms / 1_000).toFixed(1)} s`])))
     if (this.#unjudged > 0) row('not judged', `${this.#unjudged} stalls while the machine was overloaded`)
     row('violations', this.violations.length)

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import type { Attributes } from '../../lib/host/merge-row.ts'
-import type { SubscriptionStatus } from '../../lib/index.ts'
+import type { SubscriptionStatus, VerifyResult } from '../../lib/index.ts'
 import { Database } from '../host/database.ts'
 import { clusteringOf, eventually } from '../support/cluster.ts'
 import { judge, type NodeState, type Verdict } from './checker.ts'
@@ -42,6 +42,8 @@ export type RunOptions = {
 const MEETING = 30_000
 const PATIENCE = 30_000
 const CALM = 60_000
+/** ms for a comparison of two tables, which waits for rows that are on their way. */
+const COMPARISON = 60_000
 /** Load per processor above which a slow response is attributed to the machine. */
 const BUSY = 3
 /** Megabytes of a leaf's small disk. A leaf with less than 64 free megabytes counts as full. */
@@ -210,7 +212,40 @@ export class Run {
       const kept = await node.ask<number>({ ask: 'replay' })
       if (kept > 0) this.#options.report.violation(`${kept} transactions remain in the quarantine of ${node.name}`)
     }
+    let busy: string[] = []
+    await eventually(
+      () => `no copy is under way: ${busy.join(', ')}`,
+      async () => {
+        busy = (await Promise.all(this.#nodes.map(unsettledOf))).flat()
+        return busy.length === 0
+      },
+      CALM,
+    )
+    await this.#compare()
   }
+
+  /** Each node compares each table with that of each other one: nothing differs any more, also where gaps were. */
+  async #compare(): Promise<void> {
+    for (const node of this.#nodes)
+      for (const peer of this.#nodes)
+        for (const table of peer === node ? [] : TABLES) {
+          const request = { ask: 'verify', node: peer.clusterName, table } as const
+          const { rows, repaired: _, ...counts } = await node.ask<VerifyResult>(request, COMPARISON)
+          this.#options.report.compared(rows)
+          if (Object.values(counts).some((count) => count > 0))
+            this.#options.report.violation(
+              `${table} of ${node.name} differs from that of ${peer.name}: ${JSON.stringify(counts)}`,
+            )
+        }
+  }
+}
+
+/** The subscriptions of a node that are not live, with the reasons. */
+async function unsettledOf(node: NodeHandle): Promise<string[]> {
+  const all = await node.ask<SubscriptionStatus[]>({ ask: 'subscriptions' })
+  return all
+    .filter(({ state }) => state !== 'live')
+    .map(({ source, state, error }) => `${source.table} from ${source.node} to ${node.name} is ${state} (${error})`)
 }
 
 /** The data on the disk of a stopped node. */

@@ -32,8 +32,8 @@ const entryOf = (commit: Commit, position: number, more: Partial<Entry> = {}): E
   ...more,
 })
 
-/** node1 committed everything; node2 applied these transactions in this order and has the resulting rows. */
-function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = []): NodeState[] {
+/** node1 committed everything; node2 applied these transactions in this order, and copies brought it the rows of all that it `holds`. */
+function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = [], held = commits): NodeState[] {
   const state = (name: string, held: readonly Commit[], more: Partial<NodeState> = {}): NodeState => ({
     name,
     tables: new Map([[TABLE, tableAfter(held)]]),
@@ -42,7 +42,7 @@ function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = [
     ...more,
   })
   const journal = applied.map((commit, index) => entryOf(commit, index + 1))
-  return [state('node1', commits), state('node2', [...new Set(applied)], { journal, incidents })]
+  return [state('node1', commits), state('node2', held, { journal, incidents })]
 }
 
 const acknowledged = commits.map(({ id }) => [id, [TABLE]] as const)
@@ -101,7 +101,8 @@ const bad: [string, () => NodeState[], RegExp][] = [
   ['a gap at the wrong time', () => nodes(without(4, 5), [gap(6, 4, 5)]), /2 are missing.*none/],
   ['a transaction is applied twice', () => nodes([...commits, commits[2]!]), /applied twice/],
   ['two transactions are applied in the wrong order', () => nodes(swapped()), /was committed later/],
-  ['the rows differ from the applied transactions', changed, /dog of node2: 'shared' is/],
+  ['a gap that was not repaired', () => nodes(without(4), [gap(3, 4, 4)], without(4)), /'w node1 1.4' is undefined/],
+  ['the rows differ from the committed transactions', changed, /dog of node2: 'shared' is/],
   ['an acknowledged transaction is missing on its node', unacknowledged, /was acknowledged/],
   ['a transaction is applied that was never committed', unknown, /never committed/],
 ]
@@ -180,6 +181,22 @@ for (const [name, applied, violation] of [
       violations.join('\n') || 'no violation was found',
     )
   })
+
+// The database of node1 was restored to its state after 8; node2 had applied 9, and 10 reached nobody.
+const beforeTheCopy = without(10)
+function restored(held: readonly Commit[]): ReturnType<typeof judge> {
+  const exceptions = new Exceptions()
+  exceptions.undone('node1', new Map([[TABLE, commits.slice(8)]]))
+  const states = nodes(beforeTheCopy, [], beforeTheCopy)
+  states[0]!.tables.set(TABLE, tableAfter(held))
+  return judge(states, acknowledged, exceptions)
+}
+
+test('accepts: a copy brought back what a restored database lacked and a peer had applied', () =>
+  assert.deepEqual(restored(beforeTheCopy).violations, []))
+
+test('finds: a peer has what the restored database lacks', () =>
+  assert.match(restored(without(9, 10)).violations.join(), /dog of node2: 'w node1 1.9' is/))
 
 test('the entries and incidents of a renamed node are those of its first name', () => {
   assert.deepEqual(
