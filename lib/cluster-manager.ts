@@ -7,10 +7,11 @@
 //    and the new checkpoint in one database transaction. The checkpoint alone is the position: the server gets no acknowledgements.
 //
 // When the network between two nodes is cut, the databases still commit and the local leaves still store. When it is back, each
-// subscriber continues after its checkpoint. Nothing is lost, because a stream keeps all transactions; what limits or a purge remove
-// is reported as a gap. While the local leaf is down, transactions stay in the outbox.
+// subscriber continues after its checkpoint. What limits or a purge removed from the stream meanwhile is reported as a gap, and the
+// rows are copied from the source (`replication/copy`). While the local leaf is down, transactions stay in the outbox.
 //
-// A new subscriber has no checkpoint: it begins at the end of the stream, or at `start_time`. Existing rows are not copied.
+// A new subscriber has no checkpoint: it begins at the end of the stream, or at `start_time`. If its table is empty, it also copies the
+// rows of the source, while it reads the stream: each row is an old write with its own timestamp.
 //
 // `cluster/lifecycle.ts` has the order of opening and closing, and `cluster/service.ts` builds the parts. When the manifest (the
 // cluster configuration in the YAML file) changes, `cluster/reconcile.ts` adapts routes, subscriptions and stream limits.

@@ -2,6 +2,7 @@
 
 import { subscribe } from '../support/cluster.ts'
 import { atMax, type Contender, compare, type Figures } from './compare.ts'
+import { type Arrival, lone, percentile } from './lone.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import { emptyStream, meshClient, RawPublisher, RawReader, storeClient } from './raw-client.ts'
@@ -9,31 +10,13 @@ import type { Part, PartOptions, Row } from './report.ts'
 import { messageOf, transactionsOf } from './transactions.ts'
 
 const SIZE = 200
-const TIMEOUT = 10_000
 const table = 'dog'
 const rawName = 'raw publish, raw pull'
 const coreName = 'core publish'
 
-/** Calls back when the next transaction arrives at the remote node. */
-type Arrival = { arrived: () => void }
-
-/** `send` resolves when the next transaction may be sent; that time is not measured. */
-async function lone(samples: number, arrival: Arrival, send: () => Promise<unknown>): Promise<Figures> {
-  const times: number[] = []
-  while (times.length < samples) {
-    let timer: NodeJS.Timeout | undefined
-    const there = new Promise<number>((resolve, reject) => {
-      arrival.arrived = () => resolve(performance.now())
-      timer = setTimeout(() => reject(new Error(`nothing arrived within ${TIMEOUT} ms`)), TIMEOUT)
-    })
-    const started = performance.now()
-    const [end] = await Promise.all([there, send()])
-    clearTimeout(timer)
-    times.push(end - started)
-  }
-  times.sort((a, b) => a - b)
-  const at = (share: number) => times[Math.min(times.length - 1, Math.floor(share * times.length))]!
-  return { p50: at(0.5), p99: at(0.99) }
+async function figuresOf(samples: number, arrival: Arrival, send: () => Promise<unknown>): Promise<Figures> {
+  const times = await lone({ arrival, send, isEnough: (count) => count >= samples })
+  return { p50: percentile(times, 0.5), p99: percentile(times, 0.99) }
 }
 
 class ArrivalHost extends NullHost {
@@ -63,13 +46,13 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   await there.flush()
 
   const contenders: Contender[] = [
-    { name: 'enmesh', run: () => lone(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
+    { name: 'enmesh', run: () => figuresOf(samples, hosts[1].arrival, () => one.cluster.publish(next())) },
     {
       name: rawName,
       run: () =>
-        lone(samples, raw, () => new Promise<void>((settled, failed) => publisher.send(message, settled, failed))),
+        figuresOf(samples, raw, () => new Promise<void>((settled, failed) => publisher.send(message, settled, failed))),
     },
-    { name: coreName, run: () => lone(samples, core, async () => here.publish('bench.core', message)) },
+    { name: coreName, run: () => figuresOf(samples, core, async () => here.publish('bench.core', message)) },
   ]
   const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'enmesh', limit })
   const comparisons = [

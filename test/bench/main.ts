@@ -1,11 +1,12 @@
 // `npm run bench`: compiles everything as for publication and measures that, because tsx produces slower code.
 
 import { spawn } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { temporaryDirectory } from '../support/cluster.ts'
 import { compileAll } from '../support/program.ts'
 
-const [directory, remove] = await temporaryDirectory()
+const directory = await mkdtemp(join(tmpdir(), 'enmesh-bench-'))
 try {
   await compileAll(directory)
   const child = spawn(process.execPath, [join(directory, 'test', 'bench', 'run.js'), ...process.argv.slice(2)], {
@@ -16,5 +17,5 @@ try {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal))
   process.exitCode = await new Promise<number>((resolve) => child.once('exit', (code) => resolve(code ?? 1)))
 } finally {
-  await remove()
+  await rm(directory, { recursive: true, force: true })
 }

@@ -39,6 +39,8 @@ export type PartOptions = {
   readonly samples: number
   /** Transactions that lie in a stream before it is caught up with. */
   readonly backlog: number
+  /** Rows of a table that is copied or compared. */
+  readonly rows: number
   /** Tables that are subscribed to and idle. */
   readonly subscriptions: number
 }
@@ -52,7 +54,7 @@ const figureText = (figure: Figure): string =>
 const cells = (identity: readonly string[], figures: readonly string[]) =>
   [
     ...identity.map((text, column) => text.padEnd([38, 18, 25][column] ?? 0)),
-    ...figures.map((text) => text.padStart(13)),
+    ...figures.map((text) => text.padStart(15)),
   ]
     .join('')
     .trimEnd()

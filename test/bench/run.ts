@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { catchUp } from './catch-up.ts'
 import { reasonOf } from './compare.ts'
 import { control } from './control.ts'
+import { copy } from './copy.ts'
 import { endToEnd } from './end-to-end.ts'
 import { fanOut } from './fan-out.ts'
 import { idle } from './idle.ts'
@@ -15,8 +16,21 @@ import { publish } from './publish.ts'
 import { type Part, type Row, tableWriter, toJson } from './report.ts'
 import { startUp } from './start-up.ts'
 import { status } from './status.ts'
+import { verify } from './verify.ts'
 
-const parts: readonly Part[] = [control, publish, endToEnd, latency, catchUp, fanOut, idle, startUp, status]
+const parts: readonly Part[] = [
+  control,
+  publish,
+  endToEnd,
+  latency,
+  catchUp,
+  copy,
+  verify,
+  fanOut,
+  idle,
+  startUp,
+  status,
+]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -29,6 +43,7 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string', default: '1' },
     samples: { type: 'string', default: '500' },
     backlog: { type: 'string', default: '1000000' },
+    rows: { type: 'string', default: '100000' },
     subscriptions: { type: 'string', default: '1000' },
   },
 })
@@ -60,6 +75,7 @@ const options = {
   seconds: positive('seconds', values.seconds),
   samples: whole('samples', values.samples, 1),
   backlog: whole('backlog', values.backlog, 1_000),
+  rows: whole('rows', values.rows, 1_000),
   subscriptions: whole('subscriptions', values.subscriptions, 1),
 }
 

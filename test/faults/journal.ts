@@ -105,7 +105,9 @@ export class JournalHost extends LmdbHost {
         return { add: (row) => pass.add(row), finish }
       },
     })
-    this.restamped = restamped
+    // A repeated restamp finds nothing to do.
+    if (restamped.transactions.length > 0) this.restamped = restamped
+    this.restamped ??= restamped
   }
 
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {

@@ -26,7 +26,8 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   const [directory, remove] = await temporaryDirectory()
   const stream = new RemoteStream()
   const host = new MemoryHost([['dev', 'dog']])
-  const clock = new HybridClock('node2', 300_000)
+  const time = { ahead: 0 }
+  const clock = new HybridClock('node2', 300_000, () => Date.now() + time.ahead)
   const counters = replicationCounters()
   const reported: string[] = []
   const quarantine = await Quarantine.open({
@@ -76,7 +77,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   await checkpointAt(0)
   const applied = (...ids: string[]) =>
     eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { stream, host, clock, reported, quarantine, applier, subscriber, checkpointAt, applied }
+  return { stream, host, clock, time, reported, quarantine, applier, subscriber, checkpointAt, applied }
 }
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
@@ -429,12 +430,12 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
   })
 
   it('is on disk until the checkpoint has released it', async (test) => {
-    const { stream, host, quarantine, subscriber, applied } = await subscribe(test)
+    const { stream, host, quarantine, subscriber, applied, time } = await subscribe(test)
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(
       { ...stream.entry(1), data: Buffer.from('garbage') },
-      stream.entry(2, { timestamp: makeTimestamp(Date.now() + 300_500, 0, 'node1') }),
+      stream.entry(2, { timestamp: makeTimestamp(Date.now() + 360_000, 0, 'node1') }),
       ...stream.entries(3, 3),
     )
     await applied('t3')
@@ -443,7 +444,7 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
     await assert.rejects(subscriber.discard([1]), /not now/)
     assert.equal(quarantine.size, 2)
     assert.deepEqual(await subscriber.discard([1]), [1])
-    await delay(600)
+    time.ahead = 60_000
     host.refusal = new Error('not now')
     await assert.rejects(subscriber.replay(), /not now/)
     assert.equal(quarantine.size, 1)
