@@ -222,19 +222,25 @@ const clockBeyond: FaultKind = {
 }
 
 /**
- * The documented way back after it, with or without a new start of the process. Afterwards no peer has a commit of that time, and all have
+ * The documented way back after it, with or without a new start of the process, and in half of the cases while a peer copies rows of
+ * that time. Afterwards no peer has a commit of that time, and all have
  * the rows of all of them.
  */
 const clockDays: FaultKind = {
   name: 'clock-days',
   lasts: [300, 3_000],
-  bound: BOUND.back,
+  // The peer reads the whole stream again, and puts the transactions of that time into quarantine one by one.
+  bound: BOUND.healed,
   alone: true,
-  async inflict({ node, lasts, chance, exceptions }) {
+  async inflict({ node, other, peers, lasts, chance, exceptions }) {
     // With its clock ahead it would accept what other nodes have voided, if it had yet to read that again after it lost its checkpoints.
     await eventually(`${node.name} has read everything`, () => hasRead(node))
     await node.ask({ ask: 'clock', offset: Math.round((1 + 9 * chance) * DAY) })
     await wait(lasts)
+    if (chance >= 0.25 && chance < 0.75) {
+      await forget(other, [...peers.filter((each) => each !== other), node], exceptions)
+      await eventually(`${other.name} has left out rows of ${node.name}`, () => leavesOut(other, node))
+    }
     if (chance < 0.5) await node.ask({ ask: 'clock', offset: 0 })
     else {
       await node.kill('host')
@@ -279,16 +285,21 @@ const restore = (name: string, hasPurge: boolean): FaultKind => ({
   },
 })
 
+/** The process is down for at least `ms`. */
+async function forget(node: NodeHandle, peers: readonly NodeHandle[], exceptions: Exceptions, ms = 0): Promise<void> {
+  await node.kill('host')
+  await deleteCheckpoints(node, peers)
+  exceptions.checkpointsLost(node.name)
+  await wait(ms)
+  await node.start()
+}
+
 const loseCheckpoints: FaultKind = {
   name: 'lose-checkpoints',
   lasts: [0, 1_000],
   bound: BOUND.back,
   async inflict({ node, peers, lasts, exceptions }) {
-    await node.kill('host')
-    await deleteCheckpoints(node, peers)
-    exceptions.checkpointsLost(node.name)
-    await wait(lasts)
-    await node.start()
+    await forget(node, peers, exceptions, lasts)
     return Date.now()
   },
 }
@@ -332,6 +343,12 @@ async function isReading(peer: NodeHandle, { clusterName }: NodeHandle): Promise
 
 const hasRead = async (node: NodeHandle): Promise<boolean> =>
   (await subscriptionsOf(node)).every(({ state, quarantined }) => state === 'live' && quarantined === 0)
+
+/** A copy waits for the time of rows whose timestamps are wrong. */
+const leavesOut = async (node: NodeHandle, { clusterName }: NodeHandle): Promise<boolean> =>
+  (await subscriptionsOf(node)).some(
+    ({ source, error }) => source.node === clusterName && error?.includes('timestamps of the future'),
+  )
 
 /** A second process opens another configuration file in the directory of a node. It must be refused. */
 const secondProcess: FaultKind = {

@@ -3,7 +3,15 @@
 
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
-import type { CopyReason, KeyedRow, PrimaryKey, RemoteTable, Write } from '../../lib/host/host.ts'
+import type {
+  CopyReason,
+  KeyedRow,
+  PrimaryKey,
+  RemoteTable,
+  Timestamp,
+  VoidedRange,
+  Write,
+} from '../../lib/host/host.ts'
 import { HybridClock } from '../../lib/host/hybrid-clock.ts'
 import { emptyManifest, type Manifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
@@ -77,9 +85,18 @@ export class CopySource {
   }
 
   commit(...writes: Write[]): void {
-    const timestamp = this.commitOnly(...writes)
-    const sequence = ++this.stream.last
-    this.#entries.push(this.stream.entry(sequence, { id: `${this.name}:${timestamp}`, timestamp, writes }))
+    this.#send(this.commitOnly(...writes), writes)
+  }
+
+  /** Commits the row again, whose timestamp was wrong. */
+  restamp(id: string, wrong: Timestamp, write: Write): void {
+    this.host.rows.get(JSON.stringify(['dev', 'dog']))!.delete(JSON.stringify([id]))
+    this.#send(this.commitOnly(write), [write], { node: this.name, from: wrong, to: wrong })
+  }
+
+  #send(timestamp: Timestamp, writes: Write[], voids?: VoidedRange): void {
+    const transaction = { id: `${this.name}:${timestamp}`, timestamp, writes, ...(voids && { voids }) }
+    this.#entries.push(this.stream.entry(++this.stream.last, transaction))
     this.deliver()
   }
 

@@ -99,7 +99,7 @@ export class Copier {
   check(): void {
     if (!this.isCopying || this.#stopping.signal.aborted) return
     if (this.#running) {
-      if (this.#isWaiting && this.#options.isReading()) this.#sleep.wake()
+      if (this.#isWaitOver) this.#sleep.wake()
       return
     }
     this.#backoff.reset()
@@ -144,8 +144,13 @@ export class Copier {
     return this.#options.applier.checkpointOf(this.#options.source)?.copy
   }
 
-  /** The source is not reachable. */
-  #isWaiting = false
+  /** Until the source is reachable, or until the local clock reaches rows that were left out. */
+  #waitsFor: 'source' | 'clock' | undefined
+
+  get #isWaitOver(): boolean {
+    if (this.#waitsFor === 'source') return this.#options.isReading()
+    return this.#waitsFor === 'clock' && this.#position?.retryAt === undefined
+  }
 
   async #run(): Promise<void> {
     // After the step that began the copy.
@@ -153,8 +158,8 @@ export class Copier {
     while (this.isCopying && !this.#stopping.signal.aborted) {
       try {
         this.#attempt = new AbortController()
-        this.#isWaiting = !this.#options.isReading()
-        if (this.#isWaiting) await this.#sleep.sleep(MAX_WAIT_MS)
+        this.#waitsFor = this.#options.isReading() ? undefined : 'source'
+        if (this.#waitsFor) await this.#sleep.sleep(MAX_WAIT_MS)
         else await this.#copy(this.#attempt.signal)
       } catch (error) {
         if (this.#stopping.signal.aborted) return
@@ -204,6 +209,7 @@ export class Copier {
     const wait = retryAt - this.#options.timers.now()
     if (wait <= 0) return false
     this.#setReason(`rows with timestamps of the future are missing until ${new Date(retryAt).toISOString()}`)
+    this.#waitsFor = 'clock'
     await this.#sleep.sleep(Math.min(wait, MAX_WAIT_MS))
     return true
   }

@@ -11,3 +11,9 @@ export const beginCopy = (current: CopyPosition | undefined, reason: CopyReason,
   rows: 0,
   ...((acceptOld || current?.acceptOld) && { acceptOld: true }),
 })
+
+/**
+ * After a restamp of the source, which brings the rows that were left out because of its clock: the copy does not wait for their wrong
+ * time. As a new object, so that pages which were requested before are not applied.
+ */
+export const afterRestamp = ({ retryAt: _, ...position }: CopyPosition): CopyPosition => position

@@ -25,7 +25,7 @@ import {
   withoutSequence,
   withSequence,
 } from '../applied-ranges.ts'
-import { beginCopy } from '../copy/copy-position.ts'
+import { afterRestamp, beginCopy } from '../copy/copy-position.ts'
 import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 import { toRelayed } from './relayed-transaction.ts'
@@ -362,9 +362,11 @@ export class Applier {
     if (position.epoch !== '' && from <= position.sequence)
       builder.add(source.node, position.epoch, from, position.sequence)
     const applied = builder.result()
+    const isRestamped = current?.copy && transactions.some(({ voids }) => voids)
+    const kept = isRestamped ? withCopy(current, afterRestamp(current.copy!)) : current
     return {
       transactions: newTransactions,
-      checkpoint: { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) },
+      checkpoint: { ...keptFields(kept), ...position, ...(applied && { applied }), ...(voided && { voided }) },
       duplicates: transactions.length - newTransactions.length,
     }
   }
