@@ -32,7 +32,7 @@ export const makeTimestamp = (time: number, counter: number, node: string): Time
   `${formatTime(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
 
 /** Lower than every timestamp that a node issues. A host may store it for a row without a timestamp: see `Host.setBaseTimestamp`. */
-export const LOWEST_TIMESTAMP: Timestamp = makeTimestamp(0, 0, '')
+export const LOWEST_TIMESTAMP: Timestamp = '000000000000-000000-'
 
 export class HybridClock {
   readonly #node: string

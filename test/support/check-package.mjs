@@ -10,9 +10,9 @@ import { fileURLToPath } from 'node:url'
 
 // About 1.5 times the size when this was written, 2 times for the bundle. Raise a bound only for intended growth.
 const bounds = {
-  'packed bytes': 1_000_000,
-  'unpacked bytes': 4_200_000,
-  files: 1_250,
+  'packed bytes': 1_200_000,
+  'unpacked bytes': 5_000_000,
+  files: 1_500,
   dependencies: 9,
   'packages installed': 27,
   // msgpackr-extract is optional: msgpackr works without it.

@@ -2,9 +2,14 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
+import { HybridClock, LOWEST_TIMESTAMP, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 
 describe('the clock', () => {
+  it('issues nothing as low as the lowest timestamp', () => {
+    assert.equal(LOWEST_TIMESTAMP, makeTimestamp(0, 0, ''))
+    assert.ok(LOWEST_TIMESTAMP < makeTimestamp(0, 0, 'a'))
+  })
+
   it('does not go back within a millisecond when it merges an older timestamp', () => {
     const clock = new HybridClock('node1', 5_000, () => 1_000)
     const timestamps = Array.from({ length: 4 }, () => clock.timestamp())
