@@ -35,8 +35,8 @@ const below = (directory: string) =>
 const SEPARATE = /\/(?:control|host)-/
 const GROUPS = 4
 
-/** Integration tests measure recovery in seconds, and their servers use the processors. */
-const INTEGRATION_CONCURRENCY = 2
+/** Integration tests mostly wait for servers that start, hang or recover. */
+const INTEGRATION_CONCURRENCY = 3
 /** Unit tests mostly wait: two at a time leave two thirds of two cores idle. */
 const UNIT_CONCURRENCY = 4
 
