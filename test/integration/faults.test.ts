@@ -28,7 +28,7 @@ function run(t: TestContext, ...options: string[]) {
 }
 
 /** A whole run has time for every kind of fault. */
-const MINUTES = isLong ? '1' : '0.4'
+const MINUTES = isLong ? '1' : '0.3'
 
 test('a run with faults: no transaction is lost or applied twice, and recovery is fast', {
   timeout: 240_000,
