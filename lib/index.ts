@@ -16,7 +16,6 @@ export type {
   GapReason,
   Payload,
   SubscriptionState,
-  VerifyResult,
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
@@ -53,6 +52,7 @@ export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps, LOWEST_TIMESTAMP } from './host/hybrid-clock.ts'
 export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
+export type { VerifyResult } from './host/verify-result.ts'
 export type { Problem } from './manifest/config-file.ts'
 export type {
   ChangeCause,

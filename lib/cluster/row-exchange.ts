@@ -1,7 +1,7 @@
 // Rows of tables between nodes: serves those of the local node, and asks for those of remote nodes.
 
-import type { VerifyResult } from '../events/events.ts'
 import type { Host, KeyedRow, RemoteTable, TableName } from '../host/host.ts'
+import type { VerifyResult } from '../host/verify-result.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Peers } from '../peers/peers.ts'
 import type { RowsPeerRequest } from '../peers/protocol.ts'

@@ -3,6 +3,7 @@
 import { EventEmitter } from 'eventemitter3'
 import type { CopyReason, RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
+import type { VerifyResult } from '../host/verify-result.ts'
 import type { Problem } from '../manifest/config-file.ts'
 import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
@@ -13,21 +14,6 @@ export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkp
 
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
 export type ClockReason = 'wall-clock' | 'timestamps'
-
-/** What the comparison of a table with that of another node found. Rows are counted with their tombstones. */
-export type VerifyResult = {
-  /** Number of local rows. */
-  rows: number
-  /** Rows that only the other node has, and rows that only this node has. */
-  missingHere: number
-  missingThere: number
-  /** Rows that both have, with different timestamps. */
-  different: number
-  /** Rows that differed and may be on their way: they kept changing, or a subscription of the table is not live. */
-  inFlight: number
-  /** Number of the rows above that were copied and are equal now. */
-  repaired: number
-}
 
 /** Every event has one payload object, frozen. An event is emitted after the state has changed. */
 export type ClusterEvents = {

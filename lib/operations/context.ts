@@ -2,6 +2,7 @@
 
 import type { TSchema } from 'typebox'
 import type { Host, RemoteTable } from '../host/host.ts'
+import type { VerifyResult } from '../host/verify-result.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh, NameCheck } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
@@ -39,17 +40,7 @@ export interface OperationContext {
     status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
   }
   /** See `ClusterManager.verify`. */
-  verify(
-    source: RemoteTable,
-    options: { repair: boolean; signal?: AbortSignal | undefined },
-  ): Promise<{
-    rows: number
-    missingHere: number
-    missingThere: number
-    different: number
-    inFlight: number
-    repaired: number
-  }>
+  verify(source: RemoteTable, options: { repair: boolean; signal?: AbortSignal | undefined }): Promise<VerifyResult>
   readonly streams: {
     /** Removes all but the last `keep` messages, or all before sequence `before`, or all. Rejects with mesh_unavailable. */
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>

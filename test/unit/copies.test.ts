@@ -329,13 +329,19 @@ describe('a copy that is interrupted', { concurrency: true, timeout: 60_000 }, (
       new Promise((resolve) => {
         apply = resolve
       })
+    const applying: unknown[] = []
+    const original = pair.host.apply.bind(pair.host)
+    pair.host.apply = (batch) => {
+      const applied = original(batch)
+      applying.push(applied)
+      return applied
+    }
     release()
-    await eventually('a page is being applied', () => pair.rows.requested.length > 4)
+    await eventually('a page is being applied', () => pair.rows.requested.length > 4 && applying.length > 0)
     const ended = pair.unsubscribe()
     pair.host.beforeApply = undefined
     apply()
-    await ended
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await Promise.all([ended, ...applying])
     assert.deepEqual([await pair.checkpoint(), [...pair.host.checkpoints]], [undefined, []])
   })
 })

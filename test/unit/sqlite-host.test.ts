@@ -1,5 +1,5 @@
-// The example of a host on SQL keeps the contract of hosts, and replicates rows that a table had before clustering. Node 24 and later
-// has a `node:sqlite` for that.
+// The example of a host on SQL keeps the contract of hosts, and reads and updates rows that a table had before clustering. Node 24 and
+// later has a `node:sqlite` for that.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

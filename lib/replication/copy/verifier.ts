@@ -2,8 +2,8 @@
 // equal.
 
 import { clusterError, clusterErrorFrom } from '../../errors.ts'
-import type { VerifyResult } from '../../events/events.ts'
 import type { KeyedRow, RemoteTable } from '../../host/host.ts'
+import type { VerifyResult } from '../../host/verify-result.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { Timers } from '../../util/timers.ts'
