@@ -35,6 +35,7 @@ async function applyRows(host: Host, source: RemoteTable, rows: readonly KeyedRo
       writes: [write],
       origin,
       sequence: 1,
+      index: 1,
     })),
   )
   await host.apply({ source, transactions, checkpoint: { epoch: '', sequence: 0 }, isCopy: true })

@@ -20,8 +20,9 @@ const transaction = (
     id: where.id ?? `${node}-${place}`,
     timestamp: makeTimestamp(sequence, 0, node),
     writes: [],
-    origin: { node, epoch, sequence: place, relayedBy },
+    origin: { node, epoch, index: place, relayedBy },
     sequence,
+    index: sequence,
   }
 }
 

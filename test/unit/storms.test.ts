@@ -180,6 +180,7 @@ test('the gate of a node', async (t) => {
         timers: clock,
         streamState: () => answer('streams', state),
         sequenceAt: () => answer('readers', 1),
+        messageAt: () => answer('streams', undefined),
         read: () => answer('readers', {} as never),
       },
       (node) => reachable.push(node),

@@ -29,7 +29,7 @@ export type QuarantinedMessage = {
   /** Only with the cause `timestamp`. */
   timestamp?: Timestamp
   /** Only with the cause `timestamp`: which node committed it, and its position in the stream of that node. */
-  origin?: { node: string; epoch?: string; sequence?: number }
+  origin?: { node: string; epoch?: string; index?: number }
   /** ms since 1970: when the source stored it, and when it was quarantined. */
   storedAt: number
   quarantinedAt: number
@@ -57,7 +57,7 @@ const FileType = Type.Object({
     Type.Object({
       node: Type.String(),
       epoch: Type.Optional(Type.String()),
-      sequence: Type.Optional(Type.Integer()),
+      index: Type.Optional(Type.Integer()),
     }),
   ),
   storedAt: Type.Number(),
@@ -75,10 +75,10 @@ const keyOf = ({ source: { node, database, table }, epoch, sequence }: MessageRe
 /** A transaction that is valid except for its timestamp. */
 type EarlyTransaction = Pick<RemoteTransaction, 'timestamp' | 'origin'>
 
-const originOf = ({ origin: { node, epoch, sequence } }: EarlyTransaction) => ({
+const originOf = ({ origin: { node, epoch, index } }: EarlyTransaction) => ({
   node,
   ...(epoch !== undefined && { epoch }),
-  ...(sequence !== undefined && { sequence }),
+  ...(index !== undefined && { index }),
 })
 
 const sameSource = (a: RemoteTable, b: RemoteTable) =>
