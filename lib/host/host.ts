@@ -77,7 +77,7 @@ export type RemoteTable = { node: string; database: string; table: string }
  */
 export type RemoteTransaction = Transaction & { origin: Origin; sequence: number; index: number }
 
-/** Inclusive range of sequences. */
+/** Inclusive range of sequences, or of running numbers. */
 export type SequenceRange = [from: number, to: number]
 
 /**
@@ -87,10 +87,14 @@ export type SequenceRange = [from: number, to: number]
 export type Checkpoint = {
   /** Epoch of the remote stream; '' if the peer has no epochs, or before the first message. */
   epoch: string
-  /** The last sequence of the remote stream that was applied or skipped. */
+  /** The last message of the remote stream all of whose transactions were applied or skipped. */
   sequence: number
-  /** Id of the message at `sequence`, if that message was read last. A different id there means that the stream was rewound. */
-  lastMessageId?: string
+  /** The last transaction that was applied or skipped, by its running number in the epoch. Absent before the first message was seen. */
+  index?: number
+  /** `index` lies in the message after `sequence`. */
+  partial?: true
+  /** Id of the transaction at `index`, if that was read last. A different id there means that the stream was rewound. */
+  lastId?: string
   /** What arrived through this source, by origin: `[origin node][epoch]` to ranges. Used for deduplication. */
   applied?: Record<string, Record<string, SequenceRange[]>>
   /** `start_time` that this subscription started with, ISO 8601. */
@@ -167,8 +171,20 @@ export type ApplyResult = {
 // biome-ignore lint/suspicious/noConfusingVoidType: a host that returns nothing is `async apply() {}`.
 export type ApplyOutcome = ApplyResult | void
 
-/** A position in the local stream of a table: the stream contains all transactions of the table up to and including `id`. */
-export type PublishedPosition = { database: string; table: string; epoch: string; sequence: number; id: string }
+/**
+ * A position in the local stream of a table: the stream contains all transactions of the table up to and including `id`, whose running
+ * number in the epoch is `index`. `sequence`: the last message all of whose transactions are at or before it. `partial`: `index` lies in
+ * the message after that.
+ */
+export type PublishedPosition = {
+  database: string
+  table: string
+  epoch: string
+  sequence: number
+  index: number
+  partial?: true
+  id: string
+}
 
 /** The argument of `Host.confirmPublished`. */
 export type PublishConfirmation = {

@@ -37,7 +37,7 @@ export type PeerStatus = {
 }
 
 /** The last position of one of a node's streams. */
-export type TablePosition = TableName & { epoch: string; sequence: number }
+export type TablePosition = TableName & { epoch: string; sequence: number; index: number }
 
 export interface PeerListener {
   up(node: string): void
@@ -276,8 +276,8 @@ export class Peers {
     const { mesh, node, positions, logger } = this.#options
     try {
       const streams = positions().map(
-        ({ database, table, epoch, sequence }) =>
-          [database, table, epoch, sequence] as [string, string, string, number],
+        ({ database, table, epoch, sequence, index }) =>
+          [database, table, epoch, sequence, index] as [string, string, string, number, number],
       )
       const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
       mesh.announce(encode({ node, instance, started, time, session: mesh.session, streams }))
@@ -324,8 +324,14 @@ export class Peers {
       this.#up.add(node)
       listener.up(node)
     }
-    const positions = streams.map(([database, table, epoch, sequence]) => ({ database, table, epoch, sequence }))
-    listener.streams(node, positions)
+    const toPosition = ([database, table, epoch, sequence, index]: (typeof streams)[number]) => ({
+      database,
+      table,
+      epoch,
+      sequence,
+      index,
+    })
+    listener.streams(node, streams.map(toPosition))
     if (time !== undefined) listener.time(node, time)
   }
 

@@ -122,10 +122,17 @@ const HeartbeatType = Type.Object({
   relayed: Type.Optional(Type.Boolean()),
   /** Session of the server that holds the node's streams. */
   session: Type.String({ maxLength: 1_000 }),
-  /** Database, table, epoch and last sequence of each stream that grew recently. */
-  streams: Type.Array(Type.Tuple([Type.String(), Type.String(), Type.String(), Type.Integer({ minimum: 0 })]), {
-    maxItems: MAX_STREAMS,
-  }),
+  /** Database, table, epoch, last sequence and last index of each stream that grew recently. */
+  streams: Type.Array(
+    Type.Tuple([
+      Type.String(),
+      Type.String(),
+      Type.String(),
+      Type.Integer({ minimum: 0 }),
+      Type.Integer({ minimum: 0 }),
+    ]),
+    { maxItems: MAX_STREAMS },
+  ),
 })
 
 export type WireSubscription = Type.Static<typeof SubscriptionType>

@@ -2,15 +2,32 @@
 // a subscriber computes which messages are gone, and why.
 
 import type { GapReason } from '../events/events.ts'
-import type { SequenceRange } from '../host/host.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
-import { addRange } from './applied-ranges.ts'
 
-/** An epoch of a stream begins at sequence `from`. `last` is the highest acknowledged sequence of an epoch that has ended. */
-export type EpochRange = { epoch: string; from: number; last?: number }
+/**
+ * Version of stream descriptions, in the word `v=`. A node reads this one and the one before.
+ *
+ * 1: `<database>.<table> v=1`, then an entry `epoch=<id>@<from>` for each epoch, which once it is over has
+ *    `..<last>` or `..<last>/<lastIndex>`, and an entry `purged=<from>..<to>` or
+ *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged.
+ * Without a version: a stream of HarperDB, which has no epochs.
+ */
+export const METADATA_VERSION = 1
 
-/** `epochs`: oldest first, the last one is current. `purged`: ranges that `purge_stream` removed. */
-export type StreamMetadata = { epochs: EpochRange[]; purged: SequenceRange[] }
+/**
+ * An epoch of a stream begins at sequence `from`, and its indexes at 1. `last`: the highest acknowledged sequence of an epoch that has
+ * ended. `lastIndex`: the highest acknowledged index; absent if it is not known. It may lie in the message after `last`.
+ */
+export type EpochRange = { epoch: string; from: number; last?: number; lastIndex?: number }
+
+/** Messages `from` to `to` of one epoch that `purge_stream` removed, and the indexes of their transactions if they are known. */
+export type PurgedRange = { from: number; to: number; firstIndex?: number; lastIndex?: number }
+
+/** `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. */
+export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[] }
+
+/** The end of a stream, or the last message that counts: never inside a message. */
+export type StreamPosition = { epoch: string; sequence: number; index: number }
 
 /** Limits, because a description has at most 4 KB. */
 const MAX_EPOCHS = 8
@@ -19,21 +36,55 @@ const MAX_PURGED = 16
 export const formatStreamMetadata = ({ database, table }: TableName, { epochs, purged }: StreamMetadata): string =>
   [
     `${database}.${table}`,
-    ...epochs
-      .slice(-MAX_EPOCHS)
-      .map(({ epoch, from, last }) => `epoch=${epoch}@${from}${last === undefined ? '' : `..${last}`}`),
-    ...purged.slice(-MAX_PURGED).map(([from, to]) => `purged=${from}..${to}`),
+    `v=${METADATA_VERSION}`,
+    ...epochs.slice(-MAX_EPOCHS).map(formatEpoch),
+    ...purged.slice(-MAX_PURGED).map(formatPurged),
   ].join(' ')
 
-/** Both lists are empty when HarperDB writes the stream. */
-export const parseStreamMetadata = (description: string): StreamMetadata => ({
-  epochs: [...description.matchAll(/\bepoch=(\w+)@(\d+)(?:\.\.(\d+))?/g)].map(([, epoch = '', from, last]) => ({
-    epoch,
-    from: Number(from),
-    ...(last === undefined ? {} : { last: Number(last) }),
-  })),
-  purged: [...description.matchAll(/\bpurged=(\d+)\.\.(\d+)/g)].map(([, from, to]) => [Number(from), Number(to)]),
-})
+const formatEpoch = ({ epoch, from, last, lastIndex }: EpochRange): string => {
+  const end = last === undefined ? '' : `..${last}`
+  return `epoch=${epoch}@${from}${end}${end === '' || lastIndex === undefined ? '' : `/${lastIndex}`}`
+}
+
+const formatPurged = ({ from, to, firstIndex, lastIndex }: PurgedRange): string => {
+  const indexes = firstIndex === undefined || lastIndex === undefined ? '' : `/${firstIndex}..${lastIndex}`
+  return `purged=${from}..${to}${indexes}`
+}
+
+/** Both lists are empty when HarperDB writes the stream. Throws a MeshError for a version that this node does not read. */
+export function parseStreamMetadata(description: string): StreamMetadata {
+  const words = description.split(' ').slice(1)
+  const version = words.find((word) => word.startsWith('v='))?.slice(2)
+  const metadata: StreamMetadata = { epochs: [], purged: [] }
+  if (version === undefined) return metadata
+  if (version !== `${METADATA_VERSION}`)
+    throw new MeshError(
+      'rejected',
+      `the description of the stream has version '${version}', this node reads version ${METADATA_VERSION}`,
+    )
+  for (const word of words) {
+    const epoch = /^epoch=(\w+)@(\d+)(?:\.\.(\d+)(?:\/(\d+))?)?$/.exec(word)
+    if (epoch)
+      metadata.epochs.push({ epoch: epoch[1]!, from: Number(epoch[2]), ...numbers(epoch, 3, 'last', 'lastIndex') })
+    const purged = /^purged=(\d+)\.\.(\d+)(?:\/(\d+)\.\.(\d+))?$/.exec(word)
+    if (purged)
+      metadata.purged.push({
+        from: Number(purged[1]),
+        to: Number(purged[2]),
+        ...numbers(purged, 3, 'firstIndex', 'lastIndex'),
+      })
+  }
+  return metadata
+}
+
+/** The groups from `first` on, with these names; without those that did not match. */
+const numbers = (match: RegExpExecArray, first: number, ...names: string[]): Record<string, number> =>
+  Object.fromEntries(
+    names.flatMap((name, offset) => {
+      const text = match[first + offset]
+      return text === undefined ? [] : [[name, Number(text)]]
+    }),
+  )
 
 /** nats-server stores 4 KB. Other implementations of the mesh may store more. */
 const MAX_DESCRIPTION_LENGTH = 16_384
@@ -53,11 +104,14 @@ export function readStreamMetadata(description: string): StreamMetadata {
     if (names.has(epoch)) throw reject(`it repeats epoch '${epoch}'`)
     names.add(epoch)
   }
-  const numbers = [...epochs.flatMap(({ from, last = 0 }) => [from, last]), ...purged.flat()]
-  const unsafe = numbers.find((each) => !Number.isSafeInteger(each))
+  const positions = [
+    ...epochs.flatMap(({ from, last = 0, lastIndex = 0 }) => [from, last, lastIndex]),
+    ...purged.flatMap(({ from, to, firstIndex = 0, lastIndex = 0 }) => [from, to, firstIndex, lastIndex]),
+  ]
+  const unsafe = positions.find((each) => !Number.isSafeInteger(each))
   if (unsafe !== undefined) throw reject(`${unsafe} is not a sequence`)
-  const reversed = purged.find(([from, to]) => from > to)
-  if (reversed) throw reject(`it has a purged range from ${reversed[0]} to ${reversed[1]}`)
+  const reversed = purged.find(({ from, to, firstIndex = 0, lastIndex = 0 }) => from > to || firstIndex > lastIndex)
+  if (reversed) throw reject(`it has a purged range from ${reversed.from} to ${reversed.to}`)
   return metadata
 }
 
@@ -66,26 +120,47 @@ export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string
   epochs.findLast(({ from }) => from <= sequence + 1)?.epoch ?? epochs[0]?.epoch ?? ''
 
 /**
- * Ends every epoch of a stream whose last sequence is `last`. `known`, the writer's position, is included even when its stream is gone.
- * An epoch that has ended keeps its end: the position of a restored database is an older one.
+ * Ends every epoch of a stream whose last message is `last`; its index is absent if it cannot be read. `known`, the writer's confirmed
+ * position, is included even when its stream is gone. An epoch that has ended keeps its end: the position of a restored database
+ * is an older one.
  */
 export function endEpochs(
   epochs: EpochRange[],
-  known: { epoch: string; sequence: number } | undefined,
-  last: number,
+  known: StreamPosition | undefined,
+  last: { epoch?: string; sequence: number; index?: number },
 ): EpochRange[] {
-  const ended = epochs.map((each) =>
-    each.epoch === known?.epoch
-      ? { ...each, last: Math.max(each.last ?? 0, known.sequence) }
-      : { ...each, last: each.last ?? last },
-  )
+  const ended = epochs.map((each) => {
+    if (each.epoch === known?.epoch && (each.last === undefined || each.last <= known.sequence))
+      return endAt(each, known.sequence, Math.max(each.lastIndex ?? 0, known.index))
+    if (each.last !== undefined) return each
+    return endAt(each, last.sequence, last.epoch === each.epoch ? last.index : undefined)
+  })
   if (!known || ended.some(({ epoch }) => epoch === known.epoch)) return ended
-  return [{ epoch: known.epoch, from: 0, last: known.sequence }, ...ended]
+  return [{ epoch: known.epoch, from: 0, last: known.sequence, lastIndex: known.index }, ...ended]
 }
 
-/** With the range `from` to `to` added to the purged ranges. */
-export const withPurge = (metadata: StreamMetadata, from: number, to: number): StreamMetadata =>
-  to < from ? metadata : { ...metadata, purged: addRange(metadata.purged, from, to) }
+const endAt = ({ epoch, from }: EpochRange, last: number, lastIndex: number | undefined): EpochRange => ({
+  epoch,
+  from,
+  last,
+  ...(lastIndex === undefined ? {} : { lastIndex }),
+})
+
+/** With a range added to the purged ranges; joined with the one before it when sequences and indexes both continue. */
+export function withPurge(metadata: StreamMetadata, added: PurgedRange): StreamMetadata {
+  const { from, to } = added
+  if (to < from) return metadata
+  // The store may have lost its messages and kept the description: then the sequences of the older ranges occur again.
+  const before = metadata.purged.filter((range) => range.to < from)
+  const after = metadata.purged.filter((range) => range.from > to)
+  const last = before.at(-1)
+  const isContinued =
+    last !== undefined &&
+    last.to + 1 === from &&
+    (last.lastIndex === undefined ? added.firstIndex === undefined : last.lastIndex + 1 === added.firstIndex)
+  const joined = isContinued ? { ...last, to, ...(added.lastIndex && { lastIndex: added.lastIndex }) } : added
+  return { ...metadata, purged: [...(isContinued ? before.slice(0, -1) : before), joined, ...after] }
+}
 
 /**
  * Why the messages `from` to `to` are gone, as ranges without holes: purged on purpose, or expired. Retention removes only the
@@ -106,7 +181,7 @@ export function classifyGap(
     else parts.push({ from, to, reason })
   }
   let next = from
-  for (const [start, end] of purged) {
+  for (const { from: start, to: end } of purged) {
     if (end < next || start > to) continue
     add(next, start - 1, defaultReason)
     add(Math.max(start, next), Math.min(end, to), 'purged')

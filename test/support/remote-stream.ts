@@ -3,7 +3,7 @@
 import type { Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../lib/mesh/mesh.ts'
-import { type EpochRange, formatStreamMetadata } from '../../lib/replication/stream-metadata.ts'
+import { type EpochRange, formatStreamMetadata, type PurgedRange } from '../../lib/replication/stream-metadata.ts'
 import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
 import { eventually } from './cluster.ts'
@@ -60,7 +60,7 @@ export class RemoteStream {
   epochs: EpochRange[] = [{ epoch: 'e1', from: 1 }]
   first = 1
   last = 0
-  purged: [number, number][] = []
+  purged: PurgedRange[] = []
   readonly readers: ScriptedReader[] = []
   /** Number of requests for the state so far. */
   stateRequests = 0

@@ -2,12 +2,8 @@
 
 import type { TestContext } from 'node:test'
 import type { PublishedPosition } from '../../lib/host/host.ts'
-import {
-  type Divergence,
-  type StreamPosition,
-  StreamWriter,
-  type StreamWriterOptions,
-} from '../../lib/replication/publish/stream-writer.ts'
+import { type Divergence, StreamWriter, type StreamWriterOptions } from '../../lib/replication/publish/stream-writer.ts'
+import type { StreamPosition } from '../../lib/replication/stream-metadata.ts'
 import { eventually } from './cluster.ts'
 import { MemoryLeaf, node } from './memory-leaf.ts'
 

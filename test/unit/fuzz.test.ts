@@ -158,7 +158,7 @@ describe('a message of a remote node', { timeout: 900_000 }, () => {
       range: { from: '' },
     },
     { status: 'success', message: { dev: { dog: { hash_attribute: 'id', attributes: [{ attribute: 'id' }] } } } },
-    { node: 'node1', instance: 'i', started: 1, session: 's', streams: [['dev', 'dog', 'e1', 7]] },
+    { node: 'node1', instance: 'i', started: 1, session: 's', streams: [['dev', 'dog', 'e1', 7, 9]] },
   ]
 
   it('is a valid request, answer or heartbeat, or undefined: no decoder throws', () => {

@@ -164,7 +164,7 @@ test('the outbox is read after `after`, and confirmPublished removes up to `upTo
   const all = await outbox(host)
   assert.deepEqual(await outbox(host, all[2]), all.slice(3))
 
-  const position = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 3, id: all[2]!.id }
+  const position = { database: 'dev', table: 'dog', epoch: 'e1', sequence: 2, index: 3, id: all[2]!.id }
   assert.equal(await host.publishedPosition('dev', 'dog'), undefined)
   await host.confirmPublished({ positions: [position] })
   assert.equal((await outbox(host)).length, 5)

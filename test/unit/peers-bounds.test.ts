@@ -68,7 +68,7 @@ it('reports at most a hundred processes that share the local or another name', (
 
 it('does not unpack a message larger than 16 MB', () => {
   const heartbeat = (bytes: number) =>
-    encode({ node: 'node2', instance: 'i', started: 1, session: 's', streams: [['dev', 'x'.repeat(bytes), 'e', 1]] })
+    encode({ node: 'node2', instance: 'i', started: 1, session: 's', streams: [['dev', 'x'.repeat(bytes), 'e', 1, 1]] })
   assert.ok(decodeHeartbeat(heartbeat(15 * 1024 * 1024)))
   assert.equal(decodeHeartbeat(heartbeat(16 * 1024 * 1024)), undefined)
 })

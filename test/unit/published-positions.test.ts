@@ -25,11 +25,17 @@ function start() {
 }
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
-const at = (table: typeof dog, epoch: string, sequence: number) => ({ ...table, epoch, sequence, id: `${sequence}` })
+const at = (table: typeof dog, epoch: string, sequence: number) => ({
+  ...table,
+  epoch,
+  sequence,
+  index: sequence,
+  id: `${sequence}`,
+})
 
 it('a confirmation of an epoch that is over removes transactions and stores no position', async () => {
   const { positions, calls, finish, stored } = start()
-  const begun = positions.begin(dog, { epoch: 'new', sequence: 10 })
+  const begun = positions.begin(dog, { epoch: 'new', sequence: 10, index: 0 })
   await turn()
   finish[0]!()
   await begun
@@ -43,7 +49,7 @@ it('an epoch that begins waits for the confirmation before it, and a confirmatio
   const { positions, finish, stored } = start()
   const confirmed = positions.confirm({ positions: [at(dog, 'old', 9)] })
   await turn()
-  const begun = positions.begin(dog, { epoch: 'new', sequence: 10 })
+  const begun = positions.begin(dog, { epoch: 'new', sequence: 10, index: 0 })
   const late = positions.confirm({ positions: [at(dog, 'old', 10)] })
   await turn()
   assert.deepEqual(stored(), ['dog:old@9'], 'one call at a time')
@@ -68,7 +74,7 @@ it('a position is dropped even if the host refused to store the beginning of the
     },
   } as unknown as Outbox
   const positions = new PublishedPositions(outbox)
-  await assert.rejects(positions.begin(dog, { epoch: 'new', sequence: 10 }), /connection/)
+  await assert.rejects(positions.begin(dog, { epoch: 'new', sequence: 10, index: 0 }), /connection/)
   await positions.confirm({ positions: [at(dog, 'old', 9)] })
   await positions.confirm({ positions: [at(dog, 'new', 11)] })
   assert.deepEqual(stored, ['new', '', 'new'])

@@ -66,11 +66,14 @@ describe('the description of a stream', () => {
       epoch: `${1e15 + index}`,
       from: far - 100 + index,
       last: far,
+      lastIndex: far,
     }))
-    const purged = Array.from({ length: 100 }, (_, index): [number, number] => [
-      far - 300 + 2 * index,
-      far - 300 + 2 * index,
-    ])
+    const purged = Array.from({ length: 100 }, (_, index) => ({
+      from: far - 300 + 2 * index,
+      to: far - 300 + 2 * index,
+      firstIndex: far - 300 + 2 * index,
+      lastIndex: far,
+    }))
     const names = { database: 'd'.repeat(250), table: 't'.repeat(250) }
     const text = formatStreamMetadata(names, { epochs, purged })
     assert.ok(Buffer.byteLength(text) <= 4_096, `${Buffer.byteLength(text)} bytes`)

@@ -150,7 +150,13 @@ describe('the outbox', { concurrency: true, timeout: 30_000 }, () => {
     await publisher.close()
     assert.deepEqual(await openPublisher(test, leaf, host).publisher.ensure(dog), position)
     // With another epoch in the host, the writer begins a new one.
-    host.publishedPositions.set(JSON.stringify(['dev', 'dog']), { ...dog, epoch: 'another', sequence: 0, id: '' })
+    host.publishedPositions.set(JSON.stringify(['dev', 'dog']), {
+      ...dog,
+      epoch: 'another',
+      sequence: 0,
+      index: 0,
+      id: '',
+    })
     assert.notEqual((await openPublisher(test, leaf, host).publisher.ensure(dog)).epoch, position.epoch)
   })
 

@@ -8,13 +8,6 @@ import type { Transaction, Write } from '../../lib/index.ts'
 import type { Entry } from '../../lib/mesh/mesh.ts'
 import { AppliedRangesBuilder, addRange, inRanges } from '../../lib/replication/applied-ranges.ts'
 import {
-  classifyGap,
-  epochAfter,
-  formatStreamMetadata,
-  parseStreamMetadata,
-  withPurge,
-} from '../../lib/replication/stream-metadata.ts'
-import {
   decode,
   encode,
   encodeHeaders,
@@ -252,42 +245,5 @@ describe('the wire format', () => {
     for (const table of ['two words', 'a.b', '*', '>', '', 'tab\t', 'nul\u0000'])
       assert.equal(isReplicable({ database: 'dev', table }), false, table)
     assert.ok(isReplicable({ database: 'dev', table: 'Größe_1-$' }))
-  })
-})
-
-describe('the description of a stream', () => {
-  const epochs = [
-    { epoch: 'a1', from: 1, last: 100 },
-    { epoch: 'b2', from: 81 },
-  ]
-
-  it('contains the epochs and the purged ranges', () => {
-    const metadata = { epochs, purged: [[1, 5] as [number, number], [90, 95] as [number, number]] }
-    assert.deepEqual(parseStreamMetadata(formatStreamMetadata(dog, metadata)), metadata)
-    assert.deepEqual(parseStreamMetadata('some other stream'), { epochs: [], purged: [] })
-    const purged = Array.from({ length: 40 }, (_, index): [number, number] => [10 * index + 1, 10 * index + 5])
-    assert.ok(formatStreamMetadata(dog, { epochs, purged }).length < 1000, 'its length is limited')
-  })
-
-  it('shows the epoch of a sequence', () => {
-    const metadata = parseStreamMetadata('dev.dog epoch=a1@1..100 epoch=b2@81')
-    assert.deepEqual(
-      [0, 79, 80, 200].map((sequence) => epochAfter(metadata, sequence)),
-      ['a1', 'a1', 'b2', 'b2'],
-    )
-    assert.equal(epochAfter(parseStreamMetadata(''), 5), '')
-  })
-
-  it('shows why messages are gone', () => {
-    const metadata = withPurge(withPurge(withPurge({ epochs, purged: [] }, 11, 20), 21, 30), 41, 50)
-    const texts = (from: number, to: number, first = 1000) =>
-      classifyGap(metadata, from, to, first)
-        .map((gap) => `${gap.from}-${gap.to} ${gap.reason}`)
-        .join(', ')
-    assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')
-    assert.equal(texts(15, 25), '15-25 purged')
-    assert.equal(texts(30, 31), '30-30 purged, 31-31 expired')
-    assert.equal(texts(51, 60, 1), '51-60 purged', 'retention removes only the oldest messages')
-    assert.deepEqual(classifyGap(parseStreamMetadata(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
   })
 })

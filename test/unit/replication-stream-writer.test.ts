@@ -201,7 +201,7 @@ describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
 
   it('begins a new epoch when stream and host are in different epochs', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position = { epoch: 'another', sequence: 3 }
+    memory.position = { epoch: 'another', sequence: 3, index: 3 }
     await assertNewEpoch(leaf, memory, 3, 3)
   })
 

@@ -138,7 +138,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
 
   it('reads from the beginning when the message at its checkpoint has another id', async (test) => {
     const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
-    await checkpointAt(3, { lastMessageId: 't3' })
+    await checkpointAt(3, { lastId: 't3' })
     subscriber.start()
     const first = await stream.reader(0)
     assert.equal(first.from, 3)
@@ -152,7 +152,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
 
   it('continues when the message at its checkpoint has the same id', async (test) => {
     const { stream, host, reported, subscriber, checkpointAt, applied } = await subscribe(test)
-    await checkpointAt(3, { lastMessageId: 't3' })
+    await checkpointAt(3, { lastId: 't3' })
     subscriber.start()
     const reader = await stream.reader(0)
     reader.give(...stream.entries(3, 4))

@@ -58,13 +58,23 @@ async function cursorAt(sequence: number) {
 describe('the description of a stream', { timeout: 600_000 }, () => {
   const sequence = fc.oneof(fc.nat(40), fc.constantFrom(2 ** 53, Number.MAX_SAFE_INTEGER))
   const epoch = fc
-    .tuple(fc.constantFrom('e1', 'e2', 'e3', 'e4', 'constructor', '__proto__'), sequence, fc.option(sequence))
-    .map(([name, from, last]) => `epoch=${name}@${from}${last === null ? '' : `..${last}`}`)
-  const purged = fc.tuple(sequence, sequence).map(([from, to]) => `purged=${from}..${to}`)
+    .tuple(
+      fc.constantFrom('e1', 'e2', 'e3', 'e4', 'constructor', '__proto__'),
+      sequence,
+      fc.option(sequence),
+      fc.option(sequence),
+    )
+    .map(([name, from, last, lastIndex]) => {
+      const end = last === null ? '' : `..${last}${lastIndex === null ? '' : `/${lastIndex}`}`
+      return `epoch=${name}@${from}${end}`
+    })
+  const purged = fc
+    .tuple(sequence, sequence, fc.option(fc.tuple(sequence, sequence)))
+    .map(([from, to, indexes]) => `purged=${from}..${to}${indexes ? `/${indexes.join('..')}` : ''}`)
   const description = fc.oneof(
     {
       weight: 9,
-      arbitrary: fc.array(fc.oneof(epoch, purged), { maxLength: 60 }).map((all) => `dev.dog ${all.join(' ')}`),
+      arbitrary: fc.array(fc.oneof(epoch, purged), { maxLength: 60 }).map((all) => `dev.dog v=1 ${all.join(' ')}`),
     },
     { weight: 1, arbitrary: fc.string({ maxLength: 200 }) },
   )
@@ -103,7 +113,7 @@ describe('the description of a stream', { timeout: 600_000 }, () => {
     ]
     for (const [text, reason] of refused)
       assert.throws(
-        () => readStreamMetadata(`dev.dog ${text}`),
+        () => readStreamMetadata(`dev.dog v=1 ${text}`),
         (error) => {
           assert.ok(error instanceof MeshError && error.code === 'rejected')
           assert.match(error.message, reason)
@@ -111,13 +121,18 @@ describe('the description of a stream', { timeout: 600_000 }, () => {
         },
       )
     // A store that kept the description and lost its messages begins again at 1.
-    for (const text of ['', 'x', 'epoch=a@1..5 epoch=b@6..20 epoch=c@1', 'epoch=a@0..7 epoch=b@1 purged=3..3'])
+    for (const text of [
+      '',
+      'x',
+      'x v=1 epoch=a@1..5 epoch=b@6..20 epoch=c@1',
+      'x v=1 epoch=a@0..7/0 epoch=b@1 purged=3..3',
+    ])
       assert.doesNotThrow(() => readStreamMetadata(text))
   })
 
   it('stops the cursor when the subscription ends meanwhile', async () => {
     const { cursor, describe } = await cursorAt(0)
-    describe('dev.dog epoch=e1@1..1 epoch=e2@2..2 epoch=e3@3', { first: 9, last: 9 })
+    describe('dev.dog v=1 epoch=e1@1..1 epoch=e2@2..2 epoch=e3@3', { first: 9, last: 9 })
     const stopping = new AbortController()
     stopping.abort()
     await assert.rejects(cursor.resume(stopping.signal), { code: 'aborted' })
@@ -140,7 +155,7 @@ describe('the description of a stream', { timeout: 600_000 }, () => {
       'streamState',
       async function (this: MemoryMesh, ...args: Parameters<typeof streamState>) {
         const state = await streamState.apply(this, args)
-        const description = `dev.dog epoch=${epoch}@1 epoch=bbbb@1 epoch=${epoch}@1 epoch=cccc@1`
+        const description = `dev.dog v=1 epoch=${epoch}@1 epoch=bbbb@1 epoch=${epoch}@1 epoch=cccc@1`
         return state && args[0].node === 'node1' ? { ...state, description } : state
       },
     )
@@ -185,7 +200,7 @@ describe('heartbeats', { timeout: 600_000 }, () => {
     return { clock, receive: (data: Uint8Array) => receive(data), returned: () => returned }
   }
   const heartbeat = (session: string, node = 'node2') =>
-    encode({ node, instance: node, started: 1, session, streams: [['dev', 'dog', 'e1', 3]] })
+    encode({ node, instance: node, started: 1, session, streams: [['dev', 'dog', 'e1', 3, 3]] })
 
   it('of any content are handled without an error', (test) => {
     const { receive } = open(test)

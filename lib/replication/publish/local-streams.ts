@@ -7,7 +7,8 @@ import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
-import { type Divergence, type StreamPart, type StreamPosition, StreamWriter } from './stream-writer.ts'
+import type { StreamPosition } from '../stream-metadata.ts'
+import { type Divergence, type StreamPart, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh

@@ -3,9 +3,10 @@
 import type { Origin, PublishedPosition, Transaction } from '../../host/host.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import type { Headers, TableName } from '../../mesh/mesh.ts'
+import type { StreamPosition } from '../stream-metadata.ts'
 import { encodeHeaders } from '../wire.ts'
 import type { PublishCall } from './publish-calls.ts'
-import type { StreamPart, StreamPosition } from './stream-writer.ts'
+import type { StreamPart } from './stream-writer.ts'
 
 /** Notified of each stored part, and of each transaction whose parts are all stored. */
 export interface PartListener {

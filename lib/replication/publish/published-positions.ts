@@ -5,7 +5,7 @@ import type { Outbox } from '../../host/outbox.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import type { StreamPosition } from './stream-writer.ts'
+import type { StreamPosition } from '../stream-metadata.ts'
 
 export class PublishedPositions {
   readonly #outbox: Outbox

@@ -8,6 +8,7 @@ import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
+import type { StreamPosition } from '../stream-metadata.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
@@ -15,7 +16,7 @@ import { PartEncoder } from './part-encoder.ts'
 import { type OutgoingPart, type PartListener, PendingTransaction } from './pending-transaction.ts'
 import { PublishCalls } from './publish-calls.ts'
 import { PublishedPositions } from './published-positions.ts'
-import type { Divergence, StreamPosition } from './stream-writer.ts'
+import type { Divergence } from './stream-writer.ts'
 
 export type PublisherOptions = {
   mesh: Mesh

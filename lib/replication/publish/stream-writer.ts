@@ -5,7 +5,14 @@ import type { PublishedPosition } from '../../host/host.ts'
 import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
 import { Fifo } from '../../util/fifo.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { type EpochRange, endEpochs, formatStreamMetadata, parseStreamMetadata, withPurge } from '../stream-metadata.ts'
+import {
+  type EpochRange,
+  endEpochs,
+  formatStreamMetadata,
+  parseStreamMetadata,
+  type StreamPosition,
+  withPurge,
+} from '../stream-metadata.ts'
 import { type StoredMessage, StoredTail } from './stored-tail.ts'
 
 /** One table's part of a transaction. */
@@ -16,7 +23,6 @@ export type StreamPart = {
   /** Called once, when the stream has stored it. */
   stored(position: StreamPosition): void
 }
-export type StreamPosition = { epoch: string; sequence: number }
 
 /**
  * The stream has, or had, the messages `from` to `to` of its epoch, and the outbox does not prove that they are its own: the database
@@ -93,7 +99,7 @@ export class StreamWriter {
 
   /** The end of the stream; epoch '' before the first resync. */
   get position(): StreamPosition {
-    return { epoch: this.#epoch, sequence: this.#last }
+    return { epoch: this.#epoch, sequence: this.#last, index: this.#last }
   }
 
   push(part: StreamPart): void {
@@ -121,9 +127,11 @@ export class StreamWriter {
   async #resync(): Promise<void> {
     const { mesh, table } = this.#options
     const known =
-      this.#epoch === '' ? await this.#options.loadPosition() : { epoch: this.#epoch, sequence: this.#stored }
+      this.#epoch === ''
+        ? await this.#options.loadPosition()
+        : { epoch: this.#epoch, sequence: this.#stored, index: this.#stored }
     // The description of a new stream names no current epoch: a store that lost a description may create the stream over old messages.
-    const ended = { epochs: endEpochs([], known, 0), purged: [] }
+    const ended = { epochs: endEpochs([], known, { sequence: 0 }), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
     if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
     const { epochs, purged } = parseStreamMetadata(state.description)
@@ -134,7 +142,7 @@ export class StreamWriter {
     } else if (current && !known) await this.#startEpoch(current.epoch, last)
     else {
       const epoch = newEpoch()
-      const all = [...endEpochs(epochs, known, last), { epoch, from: last + 1 }]
+      const all = [...endEpochs(epochs, known, { sequence: last }), { epoch, from: last + 1 }]
       await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
       await this.#startEpoch(epoch, last)
       this.#reportDivergence(epochs, known, last)
@@ -216,7 +224,7 @@ export class StreamWriter {
    * appended in it: after a crash in between, no message counts as stored that is not.
    */
   async #startEpoch(epoch: string, sequence: number): Promise<void> {
-    await this.#options.savePosition({ epoch, sequence })
+    await this.#options.savePosition({ epoch, sequence, index: sequence })
     this.#resume(epoch, sequence, sequence)
   }
 
@@ -238,7 +246,7 @@ export class StreamWriter {
       const { firstSequence, lastSequence } = state
       const end = options.before === undefined ? lastSequence - (options.keep ?? 0) : options.before - 1
       const metadata = parseStreamMetadata(state.description)
-      const purged = withPurge(metadata, firstSequence, Math.min(end, lastSequence))
+      const purged = withPurge(metadata, { from: firstSequence, to: Math.min(end, lastSequence) })
       if (purged === metadata) return
       await mesh.describeStream(table, formatStreamMetadata(table, purged))
       await mesh.purgeStream(table, options)
@@ -307,7 +315,7 @@ export class StreamWriter {
   #reportStored(): void {
     const part = this.#queue.shift()!
     this.#stored++
-    part.stored({ epoch: this.#epoch, sequence: this.#stored })
+    part.stored({ epoch: this.#epoch, sequence: this.#stored, index: this.#stored })
     this.#options.onGrowth?.()
   }
 

@@ -157,7 +157,7 @@ export class Cursor {
   ): Promise<void> {
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
       if (signal.aborted) throw new MeshError('aborted')
-      const { epoch, sequence, lastMessageId } = this.checkpoint
+      const { epoch, sequence, lastId } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
       const index = epochs.findIndex((each) => each.epoch === epoch)
       // An epoch from 0 has no messages: its stream is gone.
@@ -170,7 +170,7 @@ export class Cursor {
       // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
       // Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
       const unconfirmed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
-      const isVerifiable = lastMessageId !== undefined && next.from - 1 + unconfirmed >= firstSequence
+      const isVerifiable = lastId !== undefined && next.from - 1 + unconfirmed >= firstSequence
       const replayed = isVerifiable ? unconfirmed : 0
       // An epoch that begins after older messages continues a stream that was restored from a backup.
       await this.#startEpoch(
@@ -200,8 +200,8 @@ export class Cursor {
    * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint.
    */
   #startEpoch(epoch: string, sequence: number, lastLost: number, reason: GapReason, replayed = 0): Promise<void> {
-    const { lastMessageId } = this.checkpoint
-    const position = { epoch, sequence, ...(replayed > 0 && lastMessageId !== undefined && { lastMessageId }) }
+    const { lastId } = this.checkpoint
+    const position = { epoch, sequence, ...(replayed > 0 && lastId !== undefined && { lastId }) }
     return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, replayed)
   }
 

@@ -46,7 +46,7 @@ function advance(position: Position, entry: Entry, epoch: string): Position {
   const id = messageId(entry)
   position.epoch = epoch
   position.sequence = entry.sequence
-  if (id === '') delete position.lastMessageId
-  else position.lastMessageId = id
+  if (id === '') delete position.lastId
+  else position.lastId = id
   return position
 }

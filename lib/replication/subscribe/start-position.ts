@@ -59,12 +59,12 @@ async function positionUnderOldName(
   { source, mesh, applier, request }: StartOptions,
   { epochs }: StreamMetadata,
 ): Promise<Position | undefined> {
-  for (const [node, { epoch, sequence, lastMessageId }] of applier.checkpointsOfOthers(source.node)) {
+  for (const [node, { epoch, sequence, lastId }] of applier.checkpointsOfOthers(source.node)) {
     const shared = epoch === '' ? undefined : epochs.find((each) => each.epoch === epoch)
     if (!shared || (await hasStream({ ...source, node }, mesh, request))) continue
     // An ended epoch has nothing beyond its end; a copy of the node may have read further than this node had written.
     if (shared.last !== undefined && shared.last < sequence) return { epoch, sequence: shared.last }
-    return { epoch, sequence, ...(lastMessageId === undefined ? {} : { lastMessageId }) }
+    return { epoch, sequence, ...(lastId === undefined ? {} : { lastId }) }
   }
   return undefined
 }

@@ -254,9 +254,9 @@ export class Subscriber {
   async #readUntilLost(state: StreamState): Promise<void> {
     const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
     const options = { timeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch, budget }
-    const { sequence, lastMessageId } = this.#cursor.checkpoint
+    const { sequence, lastId } = this.#cursor.checkpoint
     // Reads the message at the checkpoint again, to check that its id is still the same.
-    const overlaps = lastMessageId !== undefined && sequence >= state.firstSequence
+    const overlaps = lastId !== undefined && sequence >= state.firstSequence
     this.#reader = await mesh.read(source, overlaps ? sequence : sequence + 1, options)
     this.#delivery = 0
     this.#error = undefined
@@ -294,9 +294,9 @@ export class Subscriber {
       const epoch = messageEpoch(entry) || this.#batch.position.epoch
       if (this.#batch.position.epoch !== '' && epoch !== this.#batch.position.epoch)
         await this.#enterEpoch(epoch, entry.sequence, last)
-      const { sequence, lastMessageId } = this.#batch.position
+      const { sequence, lastId } = this.#batch.position
       if (entry.sequence <= sequence) {
-        if (entry.sequence < sequence || lastMessageId === undefined || messageId(entry) === lastMessageId) continue
+        if (entry.sequence < sequence || lastId === undefined || messageId(entry) === lastId) continue
         await this.#moveCheckpoint(() => this.#cursor.rewind(state))
         throw new MeshError('reader_lost', 'the stream was rewound')
       }

@@ -7,7 +7,7 @@ import { at, cat, dog, type HostCase, insert, remoteTable, remove, update, upser
 const checkpoint: Checkpoint = {
   epoch: 'e1',
   sequence: 7,
-  lastMessageId: 'tx-7',
+  lastId: 'tx-7',
   applied: {
     node3: {
       'epoch of node3': [

@@ -48,6 +48,8 @@ export const outboxCases: Record<string, HostCase> = {
       ...table,
       epoch: 'e',
       sequence,
+      index: 2 * sequence,
+      partial: true,
       id,
     })
     assert.equal(await scene.host.publishedPosition!('dev', 'dog'), undefined)
@@ -121,7 +123,7 @@ export const durableOutboxCases: Record<string, HostCase> = {
     await scene.tables(dog)
     const one = await scene.commit('one', insert({ id: 1 }))
     await scene.commit('two', insert({ id: 2 }))
-    const progress: PublishedPosition = { ...dog, epoch: 'e', sequence: 1, id: 'one' }
+    const progress: PublishedPosition = { ...dog, epoch: 'e', sequence: 1, index: 1, id: 'one' }
     await scene.host.confirmPublished!({ positions: [progress], upTo: one })
     await scene.reopen()
     assert.deepEqual(scene.named(await scene.outbox()), ['two'])
