@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host } from '../host/host.ts'
-import { type Mesh, MeshError, type TableName } from '../mesh/mesh.ts'
+import { type Mesh, MeshError } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { formatUptime } from '../util/format-uptime.ts'
 import type { Timers } from '../util/timers.ts'
@@ -25,6 +25,7 @@ import {
   toTablesMessage,
 } from './protocol.ts'
 import { toClusterError } from './request-error.ts'
+import { fromWirePosition, type TablePosition, toWirePosition } from './table-position.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
 export type PeerStatus = {
@@ -35,9 +36,6 @@ export type PeerStatus = {
   ports?: { clustering?: number; operations_api?: number }
   systemInfo?: { hdb_version?: string; node_version?: string; platform?: string }
 }
-
-/** The last position of one of a node's streams. */
-export type TablePosition = TableName & { epoch: string; sequence: number; index: number }
 
 export interface PeerListener {
   up(node: string): void
@@ -275,10 +273,7 @@ export class Peers {
   sendHeartbeat(): void {
     const { mesh, node, positions, logger } = this.#options
     try {
-      const streams = positions().map(
-        ({ database, table, epoch, sequence, index }) =>
-          [database, table, epoch, sequence, index] as [string, string, string, number, number],
-      )
+      const streams = positions().map(toWirePosition)
       const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
       mesh.announce(encode({ node, instance, started, time, session: mesh.session, streams }))
     } catch (error) {
@@ -324,14 +319,7 @@ export class Peers {
       this.#up.add(node)
       listener.up(node)
     }
-    const toPosition = ([database, table, epoch, sequence, index]: (typeof streams)[number]) => ({
-      database,
-      table,
-      epoch,
-      sequence,
-      index,
-    })
-    listener.streams(node, streams.map(toPosition))
+    listener.streams(node, streams.map(fromWirePosition))
     if (time !== undefined) listener.time(node, time)
   }
 
