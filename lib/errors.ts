@@ -255,6 +255,13 @@ export const errors = {
     true,
     'Close the other cluster manager, or give each node a directory: set `rootPath`, and `clustering.leafServer.streams.path` if it is set. A killed process leaves no lock.',
   ),
+  version_unsupported: defineError(
+    500,
+    (what: string, version: string | number, supported: string | number) =>
+      `${what} has version ${version}, this node reads version ${supported}`,
+    false,
+    'A later version of enmesh wrote it: update enmesh on this node.',
+  ),
   server_failed: defineError(
     500,
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,

@@ -208,7 +208,8 @@ function judgeGaps(
   }
 }
 
-const sizeOf = ({ from, to }: Gap) => to - from + 1
+/** At least one where it is not known. */
+const sizeOf = ({ lost = 1 }: Gap) => lost
 
 function compare(
   node: string,

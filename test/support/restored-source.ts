@@ -10,6 +10,7 @@ import { type Mesh, MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Publisher } from '../../lib/replication/publish/publisher.ts'
 import { parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
+import type { Gap as SubscriberGap } from '../../lib/replication/subscribe/cursor.ts'
 import type { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
@@ -85,7 +86,7 @@ export class RestoredSource {
     await this.#openSource()
     const mesh = this.network.mesh()
     await mesh.open('node2', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
-    const gap = ({ table }: RemoteTable, from: number, to: number, reason: GapReason) => {
+    const gap = ({ table }: RemoteTable, { from = NaN, to = NaN, reason }: SubscriberGap) => {
       const [epoch = '', next = ''] = this.subscriberHost.lastStep.get(table) ?? []
       this.gaps.push({ table, epoch, next, seen: this.places.length, from, to, reason })
     }

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext, test } from 'node:test'
@@ -269,6 +269,14 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     return TestCluster.for(test).start('node1', { clustering: { tls } })
   },
   // The node binary reports a version that is new enough, but does not run with a server configuration.
+  async version_unsupported(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1')
+    const quarantine = join(files.directory, 'clustering', 'quarantine')
+    await mkdir(quarantine, { recursive: true, mode: 0o700 })
+    await writeFile(join(quarantine, 'later.json'), JSON.stringify({ version: 2 }))
+    return cluster.open(files)
+  },
   server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
   async port_taken(test) {
     const cluster = TestCluster.for(test)

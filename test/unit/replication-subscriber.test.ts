@@ -14,6 +14,7 @@ import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
 import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
+import { Frame } from '../../lib/replication/wire/frame.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { Begun, sourceTables } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
@@ -58,10 +59,10 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     onTableDropped() {},
     copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
     events: subscriberEvents({
-      gap: (_, from, to, reason) => void reported.push(`gap ${from}..${to} ${reason}`),
+      gap: (_, { from, to, reason }) => void reported.push(`gap ${from}..${to} ${reason}`),
       stalled: (_, { sequence }, error, attempts) =>
         void reported.push(`stalled at ${sequence}: ${error}, ${attempts}`),
-      quarantined: (_, sequence) => void reported.push(`quarantined ${sequence}`),
+      quarantined: ({ index }) => void reported.push(`quarantined ${index}`),
     }),
     ...options,
   })
@@ -72,7 +73,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   /** Stores a checkpoint at this sequence. */
   const checkpointAt = (sequence: number, more: object = {}) => {
     stream.last = Math.max(stream.last, sequence)
-    return host.apply({ source, transactions: [], checkpoint: { epoch: 'e1', sequence, ...more } })
+    return host.apply({ source, transactions: [], checkpoint: { epoch: 'e1', sequence, index: sequence, ...more } })
   }
   await checkpointAt(0)
   const applied = (...ids: string[]) =>
@@ -98,7 +99,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('applies batches of a bounded size; a larger transaction ends its batch', async (test) => {
-    const sizeOf = new RemoteStream().entry(1).data.byteLength
+    const sizeOf = Frame.read({ ...new RemoteStream().entry(1), delivery: 1 }).part(0).data.byteLength
     const { stream, host, subscriber, applied } = await subscribe(test, { maxBatchBytes: 2 * sizeOf })
     const sizes: number[] = []
     host.beforeApply = ({ transactions }) => void sizes.push(transactions.length)
@@ -166,12 +167,12 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     subscriber.start()
     const reader = await stream.reader(0)
     stream.epochs = [
-      { epoch: 'e1', from: 1, last: 7 },
+      { epoch: 'e1', from: 1, last: 7, lastIndex: 7 },
       { epoch: 'e2', from: 5 },
     ]
-    reader.give(...stream.entries(4, 4), ...stream.entries(5, 6, 'e2'))
-    await applied('t6')
-    assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ids(4, 6)])
+    reader.give(...stream.entries(4, 4), ...stream.entries(5, 6, 'e2', 1))
+    await applied('t2')
+    assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ['t4', 't1', 't2']])
   })
 
   it('reads an epoch from its beginning when that is before the checkpoint', async (test) => {
@@ -180,7 +181,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     subscriber.start()
     const first = await stream.reader(0)
     stream.epochs = [
-      { epoch: 'e1', from: 0, last: 4 },
+      { epoch: 'e1', from: 0, last: 4, lastIndex: 4 },
       { epoch: 'e2', from: 1 },
     ]
     first.give(...stream.entries(4, 5, 'e2'))
@@ -204,7 +205,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     // Without the peer's position the next delay is at least 1.2 s.
     stream.obstacle = undefined
     const { stateRequests } = stream
-    subscriber.onPeerPosition('e1', 1)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 1, index: 1 })
     await eventually('another request', () => stream.stateRequests > stateRequests, 1_000)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
@@ -235,16 +236,16 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     subscriber.start()
     const first = await stream.reader(0)
     stream.last = 3
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     first.give(...stream.entries(1, 1))
     await applied('t1')
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     assert.equal(stream.readers.length, 1, 'there was progress')
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     assert.equal(first.lost, false, 'it arrives at the same time')
     await delay(550)
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await stream.reader(1)
   })
 
@@ -254,7 +255,7 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     await applied('t3')
-    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     assert.equal(stream.readers.length, 1)
   })
@@ -270,7 +271,7 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     await eventually('the batch is read', () => subscriber.status().lastSequence === 3)
-    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     host.beforeApply = undefined
     release()
@@ -283,9 +284,9 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     await checkpointAt(3)
     subscriber.start()
     await stream.reader(0)
-    subscriber.onPeerPosition('e2', 1)
+    subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
     await delay(550)
-    subscriber.onPeerPosition('e2', 1)
+    subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
     await stream.reader(1)
   })
 })
@@ -315,7 +316,7 @@ describe('a restart on suspicion', { timeout: 30_000 }, () => {
     subscriber.start()
     await reading(stream, 0)
     stream.last = 9
-    subscriber.onPeerPosition('e1', 9)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 9, index: 9 })
     assert.ok(await restarts(stream, subscriber, pass, 0), 'the first restart is immediate')
     for (const timeoutMs of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
       assert.ok(!(await restarts(stream, subscriber, pass, timeoutMs - 1)), `${timeoutMs - 1} ms later`)
@@ -359,7 +360,7 @@ describe('a batch that the database rejects', { concurrency: true, timeout: 30_0
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     // A reported position ends the delay before the next attempt.
-    const reporting = setInterval(() => subscriber.onPeerPosition('e1', 3), 1)
+    const reporting = setInterval(() => subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 }), 1)
     test.after(() => clearInterval(reporting))
     await applied('t3')
     assert.deepEqual(host.applied, ids(1, 3))

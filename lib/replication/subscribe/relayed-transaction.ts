@@ -1,7 +1,7 @@
 // A transaction of another node as it is appended to the local stream.
 
 import type { RemoteTable, RemoteTransaction, Transaction } from '../../host/host.ts'
-import { partId } from '../wire.ts'
+import { partId } from '../wire/names.ts'
 
 /**
  * The parts of one transaction arrive in the streams of several tables, and each is relayed separately: the first relaying node

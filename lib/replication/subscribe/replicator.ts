@@ -210,8 +210,8 @@ export class Replicator {
 
   /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
-    for (const { database, table, epoch, sequence } of streams)
-      this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
+    for (const { database, table, ...position } of streams)
+      this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(position)
   }
 
   /** See ReturningNodes.restart. */
@@ -244,13 +244,13 @@ export class Replicator {
   }
 
   /** Rejects subscription_not_found, and as the host and the disk do. */
-  replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome> {
-    return this.requireSubscriber(source).replay(sequences)
+  replay(source: RemoteTable, indexes?: readonly number[]): Promise<ReplayOutcome> {
+    return this.requireSubscriber(source).replay(indexes)
   }
 
   /** Rejects as `replay`. */
-  discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]> {
-    return this.requireSubscriber(source).discard(sequences)
+  discard(source: RemoteTable, indexes?: readonly number[]): Promise<number[]> {
+    return this.requireSubscriber(source).discard(indexes)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */

@@ -29,8 +29,8 @@ type StepOutcome = 'committed' | 'not committed' | 'other'
 function changedPart(kind: StepKind, checkpoint: Checkpoint | undefined): unknown {
   if (!checkpoint || kind === 'release') return checkpoint?.quarantined
   if (kind === 'copy') return checkpoint.copy
-  const { epoch, sequence, lastId, startTime, replayUntil, gaps } = checkpoint
-  return { epoch, sequence, lastId, startTime, replayUntil, gaps }
+  const { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps } = checkpoint
+  return { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps }
 }
 
 const isSame = (kind: StepKind, one: Checkpoint | undefined, other: Checkpoint | undefined): boolean =>
