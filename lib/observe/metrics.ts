@@ -23,7 +23,7 @@ export type ReplicationCounters = {
 }
 
 export type PublishCounters = {
-  /** Transactions whose parts the local leaf has all acknowledged; messages, one for each table, and their bytes. */
+  /** Transactions whose parts the local leaf has all acknowledged; messages in local streams; bytes of transactions. */
   transactions: number
   messages: number
   bytes: number
@@ -124,10 +124,10 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'counter',
     'publish.messages',
     '{message}',
-    'Messages that the local leaf has acknowledged, one for each table of a transaction.',
+    'Messages in local streams, each with one or more transactions of one table.',
     (m) => m.publish.messages,
   ),
-  defineMetric('counter', 'publish.bytes', 'By', 'Bytes of those messages, without headers.', (m) => m.publish.bytes),
+  defineMetric('counter', 'publish.bytes', 'By', 'Bytes of the transactions in them.', (m) => m.publish.bytes),
   defineMetric(
     'counter',
     'publish.retries',

@@ -3,6 +3,7 @@
 import type { TestContext } from 'node:test'
 import type { Entry, ExpectedLast, Mesh, MeshError, Message, StreamState, TableName } from '../../lib/mesh/mesh.ts'
 import { parseStreamMetadata, type StreamMetadata } from '../../lib/replication/stream-metadata.ts'
+import { Frame } from '../../lib/replication/wire/frame.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually } from './cluster.ts'
 import { overriding } from './overriding.ts'
@@ -10,10 +11,19 @@ import { overriding } from './overriding.ts'
 export const node = 'node1'
 const TIMEOUT = { timeout: 10_000 }
 
+/** The ids of a message's transactions. */
+export function idsOf(message: Message): string[] {
+  const frame = Frame.read({ ...message, sequence: 1, delivery: 0, time: 0 })
+  return Array.from({ length: frame.count }, (_, offset) => frame.idAt(offset))
+}
+
 /** An append to a stream. */
 export type Append = {
   table: TableName
+  /** Ids of the transactions, joined with a space. */
   id: string
+  /** Id of the message. */
+  frameId: string
   epoch: string
   expected: ExpectedLast
   /** Stores or rejects the message and answers. Resolves when it is answered. */
@@ -91,7 +101,7 @@ export class MemoryLeaf {
     return parseStreamMetadata((await this.state(table)).description)
   }
 
-  /** The ids of all messages, in order. */
+  /** The ids of all transactions, in order. */
   async ids(table: TableName): Promise<string[]> {
     const { firstSequence, lastSequence } = await this.state(table)
     const entries: Entry[] = []
@@ -100,7 +110,7 @@ export class MemoryLeaf {
       while (entries.at(-1)?.sequence !== lastSequence) entries.push(...(await reader.next()))
       reader.close()
     }
-    return entries.map(({ headers }) => headers['Nats-Msg-Id'] ?? '')
+    return entries.flatMap(idsOf)
   }
 
   #append(table: TableName, message: Message, expected: ExpectedLast, done: Parameters<Mesh['append']>[3]): void {
@@ -111,10 +121,11 @@ export class MemoryLeaf {
       done(error, sequence)
     }
     const forward = (then: Parameters<Mesh['append']>[3]) => this.#real.append(table, message, expected, then)
-    const { 'Nats-Msg-Id': id = '', epoch = '' } = message.headers
+    const { 'Nats-Msg-Id': frameId = '', epoch = '' } = message.headers
     const append: Append = {
       table,
-      id,
+      id: idsOf(message).join(' '),
+      frameId,
       epoch,
       expected,
       answer,

@@ -2,22 +2,39 @@
 
 import type { TestContext } from 'node:test'
 import type { PublishedPosition } from '../../lib/host/host.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
+import type { FrameLimits } from '../../lib/replication/publish/frame-queue.ts'
+import { positionIn } from '../../lib/replication/publish/stored-frame.ts'
 import { type Divergence, StreamWriter, type StreamWriterOptions } from '../../lib/replication/publish/stream-writer.ts'
-import type { StreamPosition } from '../../lib/replication/stream-metadata.ts'
+import { encodePart } from '../../lib/replication/wire/part.ts'
 import { eventually } from './cluster.ts'
+import { insert } from './memory-host.ts'
 import { MemoryLeaf, node } from './memory-leaf.ts'
 
 export const dog = { database: 'dev', table: 'dog' }
 
+/** One transaction a message. */
+export const singly: FrameLimits = { transactions: 1, bytes: 1e6, partial: 100, inFlight: 100 }
+
 /** The position that the host stores for one table. */
 export class StoredPosition {
-  position: StreamPosition | undefined
+  position: Omit<PublishedPosition, 'database' | 'table'> | undefined
+  /** `id@sequence` of the message that has it. */
   readonly stored: string[] = []
 
+  /** Only the first messages, of one transaction each, are confirmed. */
+  confirm(sequence: number): void {
+    this.position = { epoch: this.position!.epoch, sequence, index: sequence, id: '' }
+  }
+
   get published(): PublishedPosition | undefined {
-    return this.position && { ...dog, ...this.position, id: '' }
+    return this.position && { ...dog, ...this.position }
   }
 }
+
+/** A transaction of one row, encoded. */
+export const partOf = (id: string): Uint8Array =>
+  encodePart({ id, timestamp: makeTimestamp(1, 0, node), writes: [] }, [insert('dog', { id })], node)
 
 export class Writer {
   readonly leaf: MemoryLeaf
@@ -33,12 +50,12 @@ export class Writer {
       table: dog,
       node,
       mesh: leaf.mesh,
-      window: 100,
+      frames: singly,
       requestTimeout: 10_000,
       loadPosition: async () => memory.published,
       savePosition: async (position) => {
         leaf.calls.push('savePosition')
-        memory.position = position
+        memory.position = { ...position, id: '' }
       },
       interrupted: () => {
         this.interruptions++
@@ -54,11 +71,10 @@ export class Writer {
     for (const id of ids)
       this.stream.push({
         id,
-        data: Buffer.from(id),
-        headers: (epoch) => ({ 'Nats-Msg-Id': id, epoch }),
-        stored: (position) => {
-          this.memory.stored.push(`${id}@${position.sequence}`)
-          this.memory.position = position
+        data: partOf(id),
+        stored: (frame, index) => {
+          this.memory.stored.push(`${id}@${frame.sequence}`)
+          this.memory.position = { ...positionIn(frame, index), id }
         },
       })
   }

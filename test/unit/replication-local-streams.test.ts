@@ -10,6 +10,7 @@ import { attemptsWithin } from '../support/backoff.ts'
 import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
 import { MemoryLeaf, node } from '../support/memory-leaf.ts'
+import { partOf, singly } from '../support/writer.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
@@ -20,7 +21,7 @@ async function start(test: TestContext, requestTimeout = 10_000) {
     mesh: leaf.mesh,
     node,
     logger: silentLogger,
-    window: 100,
+    frames: singly,
     requestTimeout,
     loadPosition: async () => undefined,
     savePosition: async () => {},
@@ -31,8 +32,7 @@ async function start(test: TestContext, requestTimeout = 10_000) {
   const push = (id: string) =>
     streams.push(dog, {
       id,
-      data: new Uint8Array(),
-      headers: (epoch) => ({ 'Nats-Msg-Id': id, epoch }),
+      data: partOf(id),
       stored: () => stored.push(id),
     })
   const isStored = (id: string) => eventually(`${id} is stored`, () => stored.includes(id))
@@ -135,7 +135,7 @@ describe('recent positions', () => {
     push('one')
     await isStored('one')
     const { epoch } = await streams.ensure(dog)
-    assert.deepEqual(streams.recentPositions(), [{ ...dog, epoch, sequence: 1 }])
+    assert.deepEqual(streams.recentPositions(), [{ ...dog, epoch, sequence: 1, index: 1 }])
     const pass = standingTime(test)
     pass(29_000)
     assert.equal(streams.recentPositions().length, 1)
@@ -143,6 +143,6 @@ describe('recent positions', () => {
     assert.deepEqual(streams.recentPositions(), [])
     push('two')
     await isStored('two')
-    assert.deepEqual(streams.recentPositions(), [{ ...dog, epoch, sequence: 2 }])
+    assert.deepEqual(streams.recentPositions(), [{ ...dog, epoch, sequence: 2, index: 2 }])
   })
 })

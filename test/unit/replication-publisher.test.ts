@@ -58,6 +58,7 @@ function openPublisher(test: TestContext, leaf: MemoryLeaf, host: MemoryHost, op
     node,
     logger: silentLogger,
     window: 100,
+    frames: { transactions: 1 },
     maxInFlight: 1_000,
     maxInFlightBytes: 1e9,
     timeout: 10_000,

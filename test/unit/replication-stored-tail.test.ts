@@ -14,7 +14,7 @@ const ids = (count: number, prefix = 'm') => Array.from({ length: count }, (_, i
 /** A stream with `count` messages `m1`, `m2`..., whose host has confirmed `confirmed` of them. */
 async function start(test: TestContext, { count, confirmed }: { count: number; confirmed: number }) {
   const { leaf, memory } = await startWriter(test, ...ids(count))
-  memory.position!.sequence = confirmed
+  memory.confirm(confirmed)
   const outbox = { isRead: false, isFull: false }
   /** A writer of the next process. */
   const restart = async (options: Partial<StreamWriterOptions> = {}) => {
@@ -90,7 +90,7 @@ describe('messages without a confirmation', { concurrency: true, timeout: 30_000
         },
       }
     }
-    const writer = await restart({ window: 10 })
+    const writer = await restart()
     writer.push('m1', 'm2', 'other')
     await assertNewEpoch(leaf, memory, 500, 'other')
     assert.ok(delivered <= 20, `${delivered} messages were read`)
@@ -142,7 +142,8 @@ describe('a hole behind the confirmed position', { concurrency: true, timeout: 3
     assert.deepEqual(memory.stored, [], 'nothing proves it yet')
     writer.push('m5', 'm6', 'm7')
     await writer.stored('m7')
-    assert.deepEqual(memory.stored, ['m2@2', 'm3@3', 'm4@4', 'm5@5', 'm6@6', 'm7@7'])
+    // The message that had the transactions in the hole is not known.
+    assert.deepEqual(memory.stored, ['m2@5', 'm3@5', 'm4@5', 'm5@5', 'm6@6', 'm7@7'])
     assert.deepEqual([writer.divergences, leaf.appends.map(({ id }) => id)], [[], ['m7']])
   })
 

@@ -5,19 +5,20 @@ import { describe, it } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { eventually } from '../support/cluster.ts'
 import { type MemoryLeaf, node } from '../support/memory-leaf.ts'
-import { dog, type StoredPosition, startWriter, Writer } from '../support/writer.ts'
+import { dog, type StoredPosition, singly, startWriter, Writer } from '../support/writer.ts'
 
 describe('an append', { concurrency: true, timeout: 30_000 }, () => {
   it('expects the previous sequence, and the id of the message in flight ahead of it', async (test) => {
     const { leaf, writer } = await startWriter(test, 'before')
     writer.push('a', 'b', 'c')
     await writer.stored('c')
+    const { epoch } = writer.stream.position
     assert.deepEqual(
-      leaf.appends.map(({ id, expected }) => [id, expected]),
+      leaf.appends.map(({ id, frameId, expected }) => [id, frameId, expected]),
       [
-        ['a', { sequence: 1 }],
-        ['b', { sequence: 2, id: 'a' }],
-        ['c', { sequence: 3, id: 'b' }],
+        ['a', `${epoch}:2:1`, { sequence: 1 }],
+        ['b', `${epoch}:3:1`, { sequence: 2, id: `${epoch}:2:1` }],
+        ['c', `${epoch}:4:1`, { sequence: 3, id: `${epoch}:3:1` }],
       ],
     )
   })
@@ -42,7 +43,7 @@ describe('an append', { concurrency: true, timeout: 30_000 }, () => {
 
   it('waits while the window is full', async (test) => {
     const { leaf, memory } = await startWriter(test)
-    const writer = new Writer(leaf, memory, { window: 2 })
+    const writer = new Writer(leaf, memory, { frames: { ...singly, inFlight: 2 } })
     await writer.stream.resync()
     leaf.held = true
     writer.push('a', 'b', 'c', 'd', 'e')
@@ -119,7 +120,7 @@ describe('after a rejected append or a lost acknowledgement', { concurrency: tru
     const { leaf, memory, writer } = await startWriter(test)
     writer.push('a')
     await writer.stored('a')
-    memory.position!.sequence = 0
+    memory.confirm(0)
     memory.stored.length = 0
     let lose = () => {}
     leaf.overrides.read = async () => {
@@ -140,11 +141,11 @@ describe('after a rejected append or a lost acknowledgement', { concurrency: tru
 describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
   it('reports messages that were stored without confirmation, and does not append them again', async (test) => {
     const { leaf, memory } = await startWriter(test, 'confirmed', 'a', 'b')
-    memory.position!.sequence = 1
+    memory.confirm(1)
     const { epoch } = memory.position!
     const writer = new Writer(leaf, memory)
     await writer.stream.resync()
-    assert.deepEqual(writer.stream.position, { epoch, sequence: 3 })
+    assert.deepEqual(writer.stream.position, { epoch, sequence: 3, index: 3 })
     writer.push('a', 'b', 'c')
     await writer.stored('c')
     assert.deepEqual(memory.stored, ['a@2', 'b@3', 'c@4'])
@@ -161,8 +162,8 @@ describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
     memory.position = undefined
     const writer = new Writer(leaf, memory)
     await writer.stream.resync()
-    assert.deepEqual(writer.stream.position, position)
-    assert.deepEqual(memory.position, position)
+    assert.deepEqual(memory.position, { ...position, id: '' })
+    assert.deepEqual({ ...writer.stream.position, id: '' }, memory.position)
   })
 
   /** Asserts that a new epoch begins behind `last` and that the description names the end of the old one. */
@@ -189,7 +190,7 @@ describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
 
   it('begins a new epoch when the stream ends before the acknowledged position', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position!.sequence = 5
+    memory.confirm(5)
     await assertNewEpoch(leaf, memory, 3, 5)
   })
 
@@ -201,13 +202,13 @@ describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
 
   it('begins a new epoch when stream and host are in different epochs', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position = { epoch: 'another', sequence: 3, index: 3 }
+    memory.position = { epoch: 'another', sequence: 3, index: 3, id: '' }
     await assertNewEpoch(leaf, memory, 3, 3)
   })
 
   it('begins a new epoch when the unconfirmed messages of the stream are not the next ones of the outbox', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position!.sequence = 1
+    memory.confirm(1)
     await assertNewEpoch(leaf, memory, 3, 1)
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c', 'new'])
   })
@@ -223,7 +224,7 @@ describe('a restarted writer', { concurrency: true, timeout: 30_000 }, () => {
 describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
   it('is stored in the description, then by the host, then used for messages', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position!.sequence = 5
+    memory.confirm(5)
     let finishSave = () => {}
     const writer = new Writer(leaf, memory, {
       savePosition: async () => {
@@ -246,7 +247,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
 
   it('does not begin when the host cannot store it', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-    memory.position!.sequence = 5
+    memory.confirm(5)
     const writer = new Writer(leaf, memory, { savePosition: () => Promise.reject(new Error('the disk is full')) })
     await assert.rejects(writer.stream.resync(), /the disk is full/)
     writer.push('new')
@@ -264,7 +265,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
       return describeStream!(...args)
     }
     await new Writer(leaf, memory).stream.resync()
-    const old = { epoch, from: 0, last: 3 }
+    const old = { epoch, from: 0, last: 3, lastIndex: 3 }
     assert.deepEqual(before, [{ epochs: [old], purged: [] }])
     assert.deepEqual((await leaf.metadata(dog)).epochs, [old, { epoch: memory.position!.epoch, from: 1 }])
   })
@@ -294,7 +295,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     }
     await writer.stream.resync()
     assert.deepEqual((await leaf.metadata(dog)).epochs, [
-      { epoch, from: 0, last: 3 },
+      { epoch, from: 0, last: 3, lastIndex: 3 },
       { epoch: memory.position!.epoch, from: 4 },
     ])
   })
@@ -302,7 +303,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
   it('that failed to begin leaves the end of the old one in the description', async (test) => {
     const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
     const { epoch } = memory.position!
-    memory.position!.sequence = 5
+    memory.confirm(5)
     const { describeStream } = leaf.overrides
     leaf.overrides.describeStream = async () => {
       throw new MeshError('timeout')
@@ -312,7 +313,7 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
     const writer = new Writer(leaf, memory)
     await writer.stream.resync()
     const { epochs } = await leaf.metadata(dog)
-    assert.deepEqual(epochs[0], { epoch, from: 1, last: 5 })
+    assert.deepEqual(epochs[0], { epoch, from: 1, last: 5, lastIndex: 5 })
   })
 })
 
@@ -323,6 +324,7 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
     writer.push('a', 'b')
     await leaf.sent(1)
     const purged = writer.stream.purge({})
+    await new Promise((resolve) => setImmediate(resolve))
     writer.push('c')
     for (let turns = 0; turns < 10; turns++) await new Promise((resolve) => setImmediate(resolve))
     assert.deepEqual(leaf.calls, ['append', 'append'])
@@ -339,7 +341,7 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
       throw new MeshError('timeout')
     }
     await assert.rejects(writer.stream.purge({ keep: 1 }), { code: 'timeout' })
-    assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 2]])
+    assert.deepEqual((await leaf.metadata(dog)).purged, [{ from: 1, to: 2, firstIndex: 1, lastIndex: 2 }])
     assert.deepEqual(await leaf.ids(dog), ['a', 'b', 'c'])
   })
 
@@ -351,21 +353,25 @@ describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
       writer.stream.purge({ keep: 1 }),
     ])
     assert.deepEqual(leaf.calls, ['describe', 'purge', 'describe', 'purge', 'describe', 'purge'])
-    assert.deepEqual((await leaf.metadata(dog)).purged, [[1, 3]])
+    assert.deepEqual((await leaf.metadata(dog)).purged, [{ from: 1, to: 3, firstIndex: 1, lastIndex: 3 }])
     assert.deepEqual(await leaf.ids(dog), ['d'])
   })
 
   it('and a resync keep the changes of each other in the description', async (test) => {
     for (const first of ['resync', 'purge']) {
       const { leaf, memory } = await startWriter(test, 'a', 'b', 'c')
-      memory.position!.sequence = 5
+      memory.confirm(5)
       const writer = new Writer(leaf, memory)
       const steps = [() => writer.stream.resync(), () => writer.stream.purge({ keep: 1 })]
       await Promise.all((first === 'resync' ? steps : steps.reverse()).map((step) => step()))
       writer.push('new')
       await writer.stored('new')
       const { epochs, purged } = await leaf.metadata(dog)
-      assert.deepEqual([epochs.at(-1)?.epoch, purged], [memory.position!.epoch, [[1, 2]]], `${first} first`)
+      assert.deepEqual(
+        [epochs.at(-1)?.epoch, purged],
+        [memory.position!.epoch, [{ from: 1, to: 2, firstIndex: 1, lastIndex: 2 }]],
+        `${first} first`,
+      )
     }
   })
 

@@ -8,20 +8,24 @@ import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import { type Divergence, type StreamPart, StreamWriter } from './stream-writer.ts'
+import type { FrameLimits, StreamPart } from './frame-queue.ts'
+import type { PurgeOptions } from './purge-plan.ts'
+import { type Divergence, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
   node: string
   logger: Logger
-  /** Maximum number of messages in flight for one table. */
-  window: number
+  /** For one table. */
+  frames: FrameLimits
   /** ms for each request to the local leaf. */
   requestTimeout: number
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
   /** See `StreamWriterOptions`. Call `onOutboxRead` when the answer may have changed. */
   mayShowMore(queued: number): boolean
+  /** A stream has one more message. */
+  messageStored?(): void
   /** Appending to a stream was interrupted, and the stream is checked again. */
   interrupted(): void
   diverged?(divergence: TableName & Divergence): void
@@ -82,7 +86,7 @@ export class LocalStreams {
   }
 
   /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */
-  async purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
+  async purge(table: TableName, options: PurgeOptions): Promise<void> {
     try {
       await this.#streamOf(table).writer.purge(options)
     } catch (error) {
@@ -108,7 +112,7 @@ export class LocalStreams {
   }
 
   readonly #createStream = (table: TableName): LocalStream => {
-    const { mesh, node, window, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
+    const { mesh, node, frames, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
@@ -119,7 +123,7 @@ export class LocalStreams {
         table,
         node,
         mesh,
-        window,
+        frames,
         requestTimeout,
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
@@ -128,6 +132,7 @@ export class LocalStreams {
         diverged: (divergence) => this.#onDiverged(table, divergence),
         onGrowth: () => {
           stream.grownAt = mesh.timers.elapsed()
+          this.#options.messageStored?.()
         },
       }),
     }

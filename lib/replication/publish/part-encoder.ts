@@ -1,15 +1,19 @@
-// Encodes a transaction as messages, one for each table, and rejects what a peer cannot decode.
+// Encodes a transaction, one part for each table, and rejects what a peer cannot decode.
 
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Transaction, Write } from '../../host/host.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
-import { encode, isReplicable, isValidTransactionId, splitByTable } from '../wire.ts'
+import { isReplicable, isValidTransactionId } from '../wire/names.ts'
+import { encodePart } from '../wire/part.ts'
+import { splitByTable } from '../wire/writes.ts'
 import { OutgoingPart, type PartListener, type PendingTransaction } from './pending-transaction.ts'
 
-/** Bytes of the largest message that are reserved for headers and the server's protocol. */
+/** Bytes of the largest message that are reserved for headers, the lengths of the parts and the server's protocol. */
 const HEADER_RESERVE_BYTES = 64 * 1024
+/** Bytes of transactions that fit into a message. */
+export const maxDataBytes = (mesh: Mesh): number => mesh.maxPayload - HEADER_RESERVE_BYTES
 /** How much a relaying node may add to a transaction: bytes, and decoded values. */
 const MAX_RELAY_GROWTH = { bytes: 64 * 1024, values: 1_024 }
 
@@ -24,15 +28,17 @@ export class PartEncoder {
     this.#listener = listener
   }
 
-  /** The messages of a transaction, or why it cannot be replicated. */
+  /** The parts of a transaction, or why it cannot be replicated. */
   encode(pending: PendingTransaction, transaction: Transaction): OutgoingPart[] | ClusterError {
     const growth = transaction.origin ? { bytes: 0, values: 0 } : MAX_RELAY_GROWTH
-    const maxBytes = this.#mesh.maxPayload - HEADER_RESERVE_BYTES - growth.bytes
+    const maxBytes = maxDataBytes(this.#mesh) - growth.bytes
     const maxValues = MAX_DECODED_VALUES - growth.values
     const toParts = ({ table, writes }: { table: TableName; writes: readonly Write[] }): OutgoingPart[] => {
       const replicated = this.#tables.get(table, toReplicable)
       if (!replicated) return []
-      return [new OutgoingPart(this.#listener, pending, replicated, encode(transaction, writes, this.#listener.node))]
+      return [
+        new OutgoingPart(this.#listener, pending, replicated, encodePart(transaction, writes, this.#listener.node)),
+      ]
     }
     try {
       if (!isValidTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')

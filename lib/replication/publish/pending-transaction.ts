@@ -1,12 +1,10 @@
 // A transaction on its way from the outbox to the streams: one part for each table, and a count of the parts not yet stored.
 
-import type { Origin, PublishedPosition, Transaction } from '../../host/host.ts'
-import { type TraceContext, traceContext } from '../../host/trace-context.ts'
-import type { Headers, TableName } from '../../mesh/mesh.ts'
-import type { StreamPosition } from '../stream-metadata.ts'
-import { encodeHeaders } from '../wire.ts'
+import type { PublishedPosition, Transaction } from '../../host/host.ts'
+import type { TableName } from '../../mesh/mesh.ts'
+import type { StreamPart } from './frame-queue.ts'
 import type { PublishCall } from './publish-calls.ts'
-import type { StreamPart } from './stream-writer.ts'
+import { positionIn, type StoredFrame } from './stored-frame.ts'
 
 /** Notified of each stored part, and of each transaction whose parts are all stored. */
 export interface PartListener {
@@ -18,8 +16,6 @@ export interface PartListener {
 export class PendingTransaction {
   readonly id: string
   readonly timestamp: string
-  readonly origin: Origin | undefined
-  readonly trace: TraceContext | undefined
   /** The call of `publish` that waits for this transaction. */
   call: PublishCall | undefined
   parts: readonly OutgoingPart[] = []
@@ -29,11 +25,9 @@ export class PendingTransaction {
   isRejected = false
 
   /** Does not keep the transaction itself: thousands may be in flight, and the garbage collector copies each twice. */
-  constructor({ id, timestamp, origin, trace }: Transaction, call?: PublishCall) {
+  constructor({ id, timestamp }: Transaction, call?: PublishCall) {
     this.id = id
     this.timestamp = timestamp
-    this.origin = origin
-    this.trace = trace && traceContext(trace)
     this.call = call
   }
 
@@ -50,7 +44,8 @@ export class OutgoingPart implements StreamPart {
   readonly table: TableName
   readonly #listener: PartListener
   readonly #transaction: PendingTransaction
-  #position: StreamPosition | undefined
+  #frame: StoredFrame | undefined
+  #index = 0
 
   constructor(listener: PartListener, transaction: PendingTransaction, table: TableName, data: Uint8Array) {
     this.#listener = listener
@@ -63,18 +58,15 @@ export class OutgoingPart implements StreamPart {
     return this.#transaction.id
   }
 
-  headers(epoch: string): Headers {
-    return encodeHeaders(this.#transaction, this.#listener.node, epoch)
-  }
-
-  stored(position: StreamPosition): void {
-    this.#position = position
+  stored(frame: StoredFrame, index: number): void {
+    this.#frame = frame
+    this.#index = index
     this.#listener.partStored(this)
     if (--this.#transaction.unstoredParts === 0) this.#listener.transactionStored(this.#transaction)
   }
 
   /** Only once it is stored. */
   get publishedPosition(): PublishedPosition {
-    return { ...this.table, ...this.#position!, id: this.id }
+    return { ...this.table, ...positionIn(this.#frame!, this.#index), id: this.id }
   }
 }

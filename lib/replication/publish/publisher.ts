@@ -9,13 +9,15 @@ import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
+import { FRAME_LIMITS, type FrameLimits } from './frame-queue.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
-import { PartEncoder } from './part-encoder.ts'
+import { maxDataBytes, PartEncoder } from './part-encoder.ts'
 import { type OutgoingPart, type PartListener, PendingTransaction } from './pending-transaction.ts'
 import { PublishCalls } from './publish-calls.ts'
 import { PublishedPositions } from './published-positions.ts'
+import type { PurgeOptions } from './purge-plan.ts'
 import type { Divergence } from './stream-writer.ts'
 
 export type PublisherOptions = {
@@ -25,6 +27,8 @@ export type PublisherOptions = {
   logger: Logger
   /** Maximum number of messages in flight for one table. */
   window: number
+  /** How transactions are put together to messages; for tests. */
+  frames?: Partial<FrameLimits>
   /** Maximum number of transactions, and of their bytes, in memory; the rest stays in the outbox. */
   maxInFlight: number
   maxInFlightBytes: number
@@ -74,6 +78,15 @@ export class Publisher implements PartListener {
     this.#encoder = new PartEncoder(mesh, this)
     this.#streams = new LocalStreams({
       ...options,
+      frames: {
+        ...FRAME_LIMITS,
+        bytes: Math.min(FRAME_LIMITS.bytes, maxDataBytes(mesh)),
+        inFlight: options.window,
+        ...options.frames,
+      },
+      messageStored: () => {
+        this.#counters.messages++
+      },
       loadPosition: (table) => positions.load(table),
       savePosition: (table, position) => positions.begin(table, position),
       mayShowMore: (queued) => !this.#reader.hasReadAll && !(queued > 0 && this.#reader.isWaiting),
@@ -168,7 +181,7 @@ export class Publisher implements PartListener {
   }
 
   /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */
-  purge(table: TableName, options: { keep?: number; before?: number }): Promise<void> {
+  purge(table: TableName, options: PurgeOptions): Promise<void> {
     return this.#streams.purge(table, options)
   }
 
@@ -198,7 +211,6 @@ export class Publisher implements PartListener {
   }
 
   partStored({ data }: OutgoingPart): void {
-    this.#counters.messages++
     this.#counters.bytes += data.byteLength
   }
 

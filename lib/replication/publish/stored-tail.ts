@@ -1,7 +1,7 @@
 // Reads the end of the local stream that lies beyond the confirmed position, so that the writer can compare it with the outbox.
 
 import type { Mesh, Reader, TableName } from '../../mesh/mesh.ts'
-import { messageEpoch, messageId } from '../wire.ts'
+import { Frame } from '../wire/frame.ts'
 
 export type StoredTailOptions = {
   table: TableName
@@ -10,8 +10,6 @@ export type StoredTailOptions = {
   mesh: Mesh
   /** ms without any progress after which the reading fails. The whole may take any time. */
   requestTimeout: number
-  /** Maximum number of messages in memory. */
-  window: number
 }
 
 export type StoredTailRange = {
@@ -19,19 +17,18 @@ export type StoredTailRange = {
   from: number
   /** The last sequence when the reading begins. */
   to: number
-  epoch: string
   /** The stream has fewer messages than sequences from its first to its last one. */
   hasHoles: boolean
 }
 
-/** The id of a message. A message of another epoch has a text that equals no id: other tables have parts of the same transactions. */
-export type StoredMessage = { sequence: number; id: string }
+/** Messages in memory; each may have some hundred kilobytes. */
+const MAX_MESSAGES = 10
 
 export class StoredTail {
   readonly #options: StoredTailOptions
   readonly #range: StoredTailRange
   #reader: Reader | undefined
-  #batch: StoredMessage[] = []
+  #batch: Frame[] = []
   /** Index in the batch. */
   #next = 0
   /** The last sequence that was read. */
@@ -43,8 +40,8 @@ export class StoredTail {
     this.#sequence = range.from - 1
   }
 
-  /** The next message; undefined beyond the last one. Opens the reader when it is needed first. Rejects as the mesh does. */
-  async next(): Promise<StoredMessage | undefined> {
+  /** The next message; undefined beyond the last one. Opens the reader when it is needed first. Rejects as the mesh does, and MessageVersionError. */
+  async next(): Promise<Frame | undefined> {
     if (this.#sequence >= this.#range.to) return undefined
     if (this.#next === this.#batch.length) {
       this.#batch = await this.#readBatch()
@@ -61,10 +58,10 @@ export class StoredTail {
   }
 
   /** Empty when the last messages were deleted one by one: the reader would wait for them forever. */
-  async #readBatch(): Promise<StoredMessage[]> {
-    const { mesh, table, node, requestTimeout: timeout, window: maxMessages } = this.#options
-    const { epoch, hasHoles } = this.#range
-    this.#reader ??= await mesh.read({ node, ...table }, this.#sequence + 1, { timeout, maxMessages })
+  async #readBatch(): Promise<Frame[]> {
+    const { mesh, table, node, requestTimeout: timeout } = this.#options
+    const { hasHoles } = this.#range
+    this.#reader ??= await mesh.read({ node, ...table }, this.#sequence + 1, { timeout, maxMessages: MAX_MESSAGES })
     const reader = this.#reader
     let isExpired = false
     const timer = setTimeout(() => {
@@ -72,11 +69,7 @@ export class StoredTail {
       reader.close()
     }, timeout)
     try {
-      return (await reader.next()).map((entry) => {
-        const entryEpoch = messageEpoch(entry)
-        const id = entryEpoch === epoch ? messageId(entry) : `a message of epoch '${entryEpoch}'`
-        return { sequence: entry.sequence, id }
-      })
+      return (await reader.next()).map((entry) => Frame.read(entry))
     } catch (error) {
       if (isExpired && hasHoles) return []
       throw error

@@ -1,9 +1,9 @@
 // The only writer of one local stream: its queue, the messages in flight, the stored position and the epoch.
 
 import { randomUUID } from 'node:crypto'
+import { reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
-import { type Headers, type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
-import { Fifo } from '../../util/fifo.ts'
+import { type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import {
   type EpochRange,
@@ -13,16 +13,12 @@ import {
   type StreamPosition,
   withPurge,
 } from '../stream-metadata.ts'
-import { type StoredMessage, StoredTail } from './stored-tail.ts'
-
-/** One table's part of a transaction. */
-export type StreamPart = {
-  id: string
-  data: Uint8Array
-  headers(epoch: string): Headers
-  /** Called once, when the stream has stored it. */
-  stored(position: StreamPosition): void
-}
+import { encodeFrame, frameId } from '../wire/frame.ts'
+import { type FrameLimits, FrameQueue, type StreamPart } from './frame-queue.ts'
+import { type PurgeOptions, planPurge } from './purge-plan.ts'
+import { positionIn, readFrame, type StoredFrame, type StoredPosition } from './stored-frame.ts'
+import { StoredTail } from './stored-tail.ts'
+import { TailComparison } from './tail-comparison.ts'
 
 /**
  * The stream has, or had, the messages `from` to `to` of its epoch, and the outbox does not prove that they are its own: the database
@@ -37,8 +33,7 @@ export type StreamWriterOptions = {
   mesh: Mesh
   /** ms for each request. */
   requestTimeout: number
-  /** Maximum number of messages in flight. */
-  window: number
+  frames: FrameLimits
   /** The position that the host stored for this table; undefined when it stored none. */
   loadPosition(): Promise<PublishedPosition | undefined>
   /** Stores where an epoch begins, before any message is appended in it. */
@@ -52,40 +47,44 @@ export type StreamWriterOptions = {
   interrupted(error: MeshError): void
   /** A new epoch began because the stream does not match the database. */
   diverged?(divergence: Divergence): void
-  /** The stream has stored more of the queue. */
+  /** The stream has one more message than was known. */
   onGrowth?(): void
 }
 
+const start: StoredPosition = { epoch: '', sequence: 0, index: 0 }
+
 /**
- * The stream has neither holes nor repeats: each append names the expected last sequence and the id of the message ahead of it,
- * and the server rejects a message that does not follow. After any failure `resync` reads the stream's position, and appending
+ * The stream has neither holes nor repeats: each append names the expected last sequence and the id of the frame ahead of it,
+ * and the server rejects a frame that does not follow. After any failure `resync` reads the stream's position, and appending
  * continues after it.
  */
 export class StreamWriter {
   readonly #options: StreamWriterOptions
-  /** Not known to be stored. The entry at index `i` gets the sequence `#stored + 1 + i`. */
-  readonly #queue = new Fifo<StreamPart>()
-  /** Number of entries in flight, from the head of the queue. */
-  #sent = 0
-  /** The last sequence whose part was reported as stored. */
-  #stored = 0
-  /** The stream's last sequence. Greater than `#stored` while the messages in between are compared with the outbox. */
-  #last = 0
-  #epoch = ''
+  /** Not known to be stored. The entry at offset `i` gets the index `#stored.index + 1 + i`. */
+  readonly #queue: FrameQueue
+  /** Where the parts begin that were not reported as stored. Epoch '' before the first resync. */
+  #stored: StoredPosition = start
+  /** Id of the transaction there; '' if it is not known. */
+  #storedId = ''
+  /** The end of the stream. Beyond `#stored` while the messages in between are compared with the outbox. */
+  #end: StreamPosition = start
+  /** Id of the last frame that was sent. */
+  #sentId = ''
   #ready = false
   /** Acknowledgements of appends before the last interruption are ignored. */
   #generation = 0
   #onAcknowledgement = this.#createAcknowledgementHandler()
   #onDrained: (() => void) | undefined
   #paused = false
-  #scheduled = false
+  readonly #scheduled = { microtask: false, turn: false }
   readonly #exclusive = new SerialQueue()
-  #onQueued: (() => void) | undefined
+  #comparison: TailComparison | undefined
   /** Why the stream does not match the outbox: it continues in a new epoch. */
   #divergence: string | undefined
 
   constructor(options: StreamWriterOptions) {
     this.#options = options
+    this.#queue = new FrameQueue(options.frames)
   }
 
   /** In step with the stream, able to send. */
@@ -99,19 +98,19 @@ export class StreamWriter {
 
   /** The end of the stream; epoch '' before the first resync. */
   get position(): StreamPosition {
-    return { epoch: this.#epoch, sequence: this.#last, index: this.#last }
+    return this.#end
   }
 
   push(part: StreamPart): void {
     this.#queue.push(part)
-    if (this.#onQueued) this.#wakeComparison()
-    else if (this.#sent === 0) this.#sendQueued()
-    else this.#scheduleSend()
+    if (this.#comparison) this.#comparison.wake()
+    else if (this.#queue.hasFullFrame) this.#sendQueued()
+    else if (this.#queue.mayCutPartial) this.#scheduleSend()
   }
 
   /** `mayShowMore` may have changed. */
   onOutboxRead(): void {
-    this.#wakeComparison()
+    this.#comparison?.wake()
   }
 
   /**
@@ -126,35 +125,59 @@ export class StreamWriter {
 
   async #resync(): Promise<void> {
     const { mesh, table } = this.#options
-    const known =
-      this.#epoch === ''
-        ? await this.#options.loadPosition()
-        : { epoch: this.#epoch, sequence: this.#stored, index: this.#stored }
+    const known = await this.#knownPosition()
     // The description of a new stream names no current epoch: a store that lost a description may create the stream over old messages.
     const ended = { epochs: endEpochs([], known, { sequence: 0 }), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
     if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
     const { epochs, purged } = parseStreamMetadata(state.description)
     const current = epochs.findLast((each) => each.last === undefined)
-    const last = state.lastSequence
-    if (known && current?.epoch === known.epoch && last >= known.sequence && this.#divergence === undefined) {
-      this.#resume(known.epoch, known.sequence, last)
-    } else if (current && !known) await this.#startEpoch(current.epoch, last)
-    else {
+    const { index, ...end } = await this.#readEnd(state, current, known)
+    const isContinued = known !== undefined && current?.epoch === known.epoch && isWithin(known, state)
+    if (isContinued && this.#divergence === undefined) {
+      this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index: index ?? known.index })
+    } else if (current && !known && current.epoch === end.epoch && index !== undefined) {
+      await this.#startEpoch({ epoch: current.epoch, sequence: end.sequence, index })
+    } else {
       const epoch = newEpoch()
-      const all = [...endEpochs(epochs, known, { sequence: last }), { epoch, from: last + 1 }]
+      const from = end.sequence + 1
+      const all = [...endEpochs(epochs, known, { ...end, ...(index !== undefined && { index }) }), { epoch, from }]
       await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
-      await this.#startEpoch(epoch, last)
-      this.#reportDivergence(epochs, known, last)
+      await this.#startEpoch({ epoch, sequence: end.sequence, index: 0 })
+      this.#reportDivergence(epochs, known, end.sequence)
     }
     this.#divergence = undefined
     this.#ready = true
-    if (this.#stored < last) void this.#compare(state)
+    if (this.#isBehind) void this.#compare(state)
   }
 
-  #reportDivergence(epochs: EpochRange[], known: StreamPosition | undefined, to: number): void {
+  async #knownPosition(): Promise<StoredPosition | undefined> {
+    if (this.#stored.epoch !== '') return this.#stored
+    const loaded = await this.#options.loadPosition()
+    if (!loaded) return undefined
+    const { epoch, sequence, index, partial } = loaded
+    this.#storedId = loaded.id
+    return { epoch, sequence, index, ...(partial && { partial }) }
+  }
+
+  /** The last message of the stream: its epoch, and the index of its last transaction; without them if it cannot be read. */
+  async #readEnd(
+    { firstSequence, lastSequence: sequence }: StreamState,
+    current: EpochRange | undefined,
+    known: StoredPosition | undefined,
+  ): Promise<{ sequence: number; epoch: string; index?: number }> {
+    const { mesh, table, node, requestTimeout } = this.#options
+    if (known && known.epoch === current?.epoch && known.sequence === sequence && !known.partial) return known
+    if (current && sequence === current.from - 1) return { epoch: current.epoch, sequence, index: 0 }
+    if (sequence < firstSequence) return { epoch: '', sequence }
+    const frame = await readFrame(mesh, { node, ...table }, sequence, requestTimeout)
+    if (frame?.last === undefined || frame.fault !== undefined) return { epoch: '', sequence }
+    return { epoch: frame.epoch, sequence, index: frame.last }
+  }
+
+  #reportDivergence(epochs: EpochRange[], known: StoredPosition | undefined, to: number): void {
     const { diverged } = this.#options
-    const epoch = this.#epoch
+    const { epoch } = this.#stored
     if (this.#divergence !== undefined)
       return diverged?.({ epoch, from: known!.sequence + 1, to, reason: this.#divergence })
     // An epoch without messages may have begun right before a crash. An epoch that the description does not name: the stream is the older one.
@@ -165,93 +188,72 @@ export class StreamWriter {
   }
 
   /**
-   * Compares the messages beyond the confirmed position with the queue, in order, and reports those as stored whose id is at its
-   * place. Sequences have no holes when they are written, so a match also proves the deleted messages before it. Anything else begins
+   * Compares the messages beyond the confirmed position with the queue, and reports those as stored that match. Anything else begins
    * a new epoch: appending a transaction again is harmless, losing one is not.
    */
   async #compare({ firstSequence, lastSequence: to, messages }: StreamState): Promise<void> {
     const generation = this.#generation
-    const from = Math.max(this.#stored + 1, firstSequence)
+    const from = Math.max(this.#stored.sequence + 1, firstSequence)
     const hasHoles = messages < to - firstSequence + 1
-    const tail = new StoredTail(this.#options, { from, to, epoch: this.#epoch, hasHoles })
+    const comparison = new TailComparison({
+      tail: new StoredTail(this.#options, { from, to, hasHoles }),
+      queue: this.#queue,
+      to,
+      id: this.#storedId,
+      mayShowMore: this.#options.mayShowMore,
+      position: () => this.#stored,
+      reportStored: (frame, index) => this.#reportStored(frame, index),
+    })
+    this.#comparison = comparison
     try {
-      for (let next = from; this.#stored < to; next = this.#stored + 1) {
-        // An older database has no part for this message: then nothing needs to be read.
-        const isExpected = next <= to && (await this.#isQueued(next))
-        const message = isExpected && generation === this.#generation ? await tail.next() : undefined
-        const isQueued = message && (await this.#isQueued(message.sequence))
-        if (generation !== this.#generation) return
-        const reason = isQueued
-          ? this.#mismatch(message)
-          : `the outbox does not have the messages ${this.#stored + 1} to ${to}`
-        if (reason !== undefined) {
-          this.#divergence = reason
-          return this.#fail(new MeshError('wrong_sequence', reason))
-        }
-        while (this.#stored < message!.sequence) this.#reportStored()
-      }
-      this.#sendQueued()
+      const reason = await comparison.run()
+      if (generation !== this.#generation) return
+      this.#comparison = undefined
+      this.#divergence = reason
+      if (reason === undefined) this.#sendQueued()
+      else this.#fail(new MeshError('wrong_sequence', reason))
     } catch (error) {
-      if (generation === this.#generation) this.#fail(error as MeshError)
-    } finally {
-      tail.close()
+      if (generation !== this.#generation) return
+      this.#fail(error instanceof MeshError ? error : new MeshError('rejected', reasonOf(error)))
     }
   }
 
-  #mismatch({ sequence, id }: StoredMessage): string | undefined {
-    const expected = this.#queue.at(sequence - this.#stored - 1)!.id
-    return id === expected ? undefined : `the stream has ${id} at ${sequence} where ${expected} was expected`
-  }
-
-  /** Waits for the part that belongs at this sequence. False when the outbox does not show it, and after an interruption. */
-  async #isQueued(sequence: number): Promise<boolean> {
-    const generation = this.#generation
-    const isMissing = () => generation === this.#generation && this.queued < sequence - this.#stored
-    while (isMissing() && this.#options.mayShowMore(this.queued))
-      await new Promise<void>((resolve) => {
-        this.#onQueued = resolve
-      })
-    return generation === this.#generation && !isMissing()
-  }
-
-  #wakeComparison(): void {
-    this.#onQueued?.()
-    this.#onQueued = undefined
+  get #isBehind(): boolean {
+    return this.#stored.sequence < this.#end.sequence
   }
 
   /**
    * Continues in an epoch that the stream's description already names. The host stores its position before any message is
    * appended in it: after a crash in between, no message counts as stored that is not.
    */
-  async #startEpoch(epoch: string, sequence: number): Promise<void> {
-    await this.#options.savePosition({ epoch, sequence, index: sequence })
-    this.#resume(epoch, sequence, sequence)
+  async #startEpoch(position: StreamPosition): Promise<void> {
+    await this.#options.savePosition(position)
+    this.#storedId = ''
+    this.#resume(position, position)
   }
 
-  #resume(epoch: string, stored: number, last: number): void {
-    this.#epoch = epoch
+  #resume(stored: StoredPosition, end: StreamPosition): void {
     this.#stored = stored
-    this.#last = last
+    this.#end = end
   }
 
   /**
    * Purges between two messages. The description names the purged range before the purge: otherwise a subscriber would report
    * those messages as expired.
    */
-  purge(options: { keep?: number; before?: number }): Promise<void> {
+  purge(options: PurgeOptions): Promise<void> {
     return this.#runExclusive(async () => {
-      const { mesh, table, node, requestTimeout: timeout } = this.#options
-      const state = await mesh.streamState({ node, ...table }, { timeout })
+      const { mesh, table, node, requestTimeout } = this.#options
+      const source = { node, ...table }
+      const state = await mesh.streamState(source, { timeout: requestTimeout })
       if (!state) return
-      const { firstSequence, lastSequence } = state
-      const end = options.before === undefined ? lastSequence - (options.keep ?? 0) : options.before - 1
       const metadata = parseStreamMetadata(state.description)
-      const purged = withPurge(metadata, { from: firstSequence, to: Math.min(end, lastSequence) })
-      if (purged === metadata) return
-      await mesh.describeStream(table, formatStreamMetadata(table, purged))
-      await mesh.purgeStream(table, options)
+      const { before, ranges } = await planPurge({ mesh, source, requestTimeout }, state, metadata.epochs, options)
+      if (ranges.length === 0) return
+      await mesh.describeStream(table, formatStreamMetadata(table, ranges.reduce(withPurge, metadata)))
+      await mesh.purgeStream(table, { before })
       // The comparison may wait for a message that was purged.
-      if (this.#stored < this.#last) this.#fail(new MeshError('reader_lost', 'the stream was purged'))
+      if (this.#isBehind) this.#fail(new MeshError('reader_lost', 'the stream was purged'))
     })
   }
 
@@ -260,7 +262,7 @@ export class StreamWriter {
     return this.#exclusive.run(async () => {
       this.#paused = true
       try {
-        if (this.#sent > 0)
+        if (this.#queue.framesInFlight > 0)
           await new Promise<void>((resolve) => {
             this.#onDrained = resolve
           })
@@ -272,28 +274,37 @@ export class StreamWriter {
     })
   }
 
-  /** The client writes to its socket once in each turn of the event loop, so everything pushed in one turn is sent together. */
+  /**
+   * A lone transaction leaves at once. What is pushed in the same turn of the event loop leaves together with it, or behind it if a frame
+   * is in flight already.
+   */
   #scheduleSend(): void {
-    if (this.#scheduled) return
-    this.#scheduled = true
-    setImmediate(() => {
-      this.#scheduled = false
+    const isIdle = this.#queue.framesInFlight === 0
+    const kind = isIdle ? 'microtask' : 'turn'
+    if (this.#scheduled[kind]) return
+    this.#scheduled[kind] = true
+    const send = () => {
+      this.#scheduled[kind] = false
       this.#sendQueued()
-    })
+    }
+    if (isIdle) queueMicrotask(send)
+    else setImmediate(send)
   }
 
   #sendQueued(): void {
-    const { mesh, table, window } = this.#options
+    const { mesh, table, node } = this.#options
     // While messages are compared, it is not known which part is next.
-    if (this.#stored < this.#last) return
-    while (this.#ready && !this.#paused && this.#sent < Math.min(window, this.queued)) {
-      const part = this.#queue.at(this.#sent)!
-      const sequence = this.#stored + this.#sent
-      // Without the id, a foreign message at that sequence would pass for the one in flight.
-      const ahead = this.#sent > 0 ? this.#queue.at(this.#sent - 1) : undefined
-      const expected = ahead ? { sequence, id: ahead.id } : { sequence }
-      this.#sent++
-      mesh.append(table, { data: part.data, headers: part.headers(this.#epoch) }, expected, this.#onAcknowledgement)
+    if (!this.#ready || this.#paused || this.#isBehind) return
+    const { epoch, sequence, index } = this.#stored
+    for (;;) {
+      const ahead = this.#queue.framesInFlight
+      const first = index + this.#queue.partsInFlight + 1
+      const parts = this.#queue.cut()
+      if (!parts) return
+      // Without the id, a foreign message at that sequence would pass for the frame in flight.
+      const expected = ahead > 0 ? { sequence: sequence + ahead, id: this.#sentId } : { sequence }
+      this.#sentId = frameId(epoch, first, parts.length)
+      mesh.append(table, encodeFrame({ node, epoch, first }, parts), expected, this.#onAcknowledgement)
     }
   }
 
@@ -302,21 +313,26 @@ export class StreamWriter {
     const generation = this.#generation
     return (error, sequence) => {
       if (generation !== this.#generation) return
-      if (error || sequence !== this.#stored + 1) return this.#fail(error)
-      this.#last = sequence
-      this.#sent--
-      this.#reportStored()
-      if (this.#sent === 0) this.#notifyDrained()
+      const { epoch, index } = this.#stored
+      if (error || sequence !== this.#stored.sequence + 1) return this.#fail(error)
+      const last = index + this.#queue.acknowledge()
+      this.#end = { epoch, sequence, index: last }
+      this.#reportStored({ epoch, sequence, last }, last)
+      if (this.#queue.framesInFlight === 0) this.#notifyDrained()
       this.#sendQueued()
     }
   }
 
-  /** The stream has stored the first part of the queue. */
-  #reportStored(): void {
-    const part = this.#queue.shift()!
-    this.#stored++
-    part.stored({ epoch: this.#epoch, sequence: this.#stored, index: this.#stored })
-    this.#options.onGrowth?.()
+  /** The stream has the parts of the queue up to `index`, which lies in this frame. */
+  #reportStored(frame: StoredFrame, index: number): void {
+    const { index: before } = this.#stored
+    this.#stored = positionIn(frame, index)
+    for (let next = before + 1; next <= index; next++) {
+      const part = this.#queue.shift()
+      if (next === index) this.#storedId = part.id
+      part.stored(frame, next)
+    }
+    if (index === frame.last) this.#options.onGrowth?.()
   }
 
   #fail(error: MeshError | undefined): void {
@@ -328,8 +344,9 @@ export class StreamWriter {
     this.#ready = false
     this.#generation++
     this.#onAcknowledgement = this.#createAcknowledgementHandler()
-    this.#sent = 0
-    this.#wakeComparison()
+    this.#queue.reset()
+    this.#comparison?.cancel()
+    this.#comparison = undefined
     this.#notifyDrained()
   }
 
@@ -344,3 +361,7 @@ const newEpoch = () => randomUUID().replaceAll('-', '').slice(0, 16)
 /** After store errors nats-server 2.10 reports more messages than its sequences allow. */
 const isInconsistent = ({ messages, firstSequence, lastSequence }: StreamState) =>
   messages > Math.max(0, lastSequence - firstSequence + 1)
+
+/** The stream has the message of this position; whether its transactions are the same ones is not known. */
+const isWithin = ({ sequence, partial }: StoredPosition, { lastSequence }: StreamState) =>
+  lastSequence >= sequence + (partial ? 1 : 0)
