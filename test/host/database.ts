@@ -5,6 +5,7 @@ import type {
   Batch,
   Checkpoint,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -200,6 +201,11 @@ export class Database {
       }
       this.#tables.create(description)
     })
+  }
+
+  /** Idempotent. Rejects with HostError 404 if the table does not exist. */
+  addAttributes({ database, table, attributes }: NewAttributes): Promise<void> {
+    return this.#storage.transaction(() => this.#tables.create({ ...this.#tables.get(database, table), attributes }))
   }
 
   async dropTable(database: string, table: string): Promise<void> {
