@@ -182,6 +182,9 @@ export type TableName = { database: string; table: string }
 
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
 
+/** Attributes that a table lacks. */
+export type NewAttributes = TableName & { attributes: string[] }
+
 /** A row as `mergeRow` computes it and a host stores it. Without `record` it is a tombstone. */
 export type StoredRow = {
   /** Timestamp of the newest put or delete; '' if only updates have arrived. */
@@ -267,6 +270,12 @@ export interface Host {
   describe(options?: HostCallOptions): Promise<TableDescription[]>
   /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
   createTable(table: TableDescription, options?: HostCallOptions): Promise<void>
+  /**
+   * Adds these attributes to a table. Idempotent: some may exist already. Called before rows with new attributes are applied, and when
+   * nodes meet whose descriptions differ. A rejection is logged and the call repeated; rows are applied meanwhile, and `apply` may
+   * reject those that do not fit. Not needed by a host that adds attributes in `apply`.
+   */
+  alterTable?(table: NewAttributes, options?: HostCallOptions): Promise<void>
   /**
    * Commits rows, checkpoint and `relay` of the batch in one transaction of the database: all of it, or nothing. Rejects a write to a
    * table that does not exist. The same transactions may be passed again after a rejection or a crash: applying them twice changes

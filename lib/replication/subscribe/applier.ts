@@ -13,7 +13,7 @@ import type {
   RemoteTransaction,
   Transaction,
 } from '../../host/host.ts'
-import { MeshError, type TableName } from '../../mesh/mesh.ts'
+import { MeshError } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
@@ -41,8 +41,8 @@ export type ApplierOptions = {
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
   /** A batch was committed. `result` is what the host says about it, if it does. */
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
-  /** Throws when a transaction does not fit the local table. */
-  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
+  /** Throws, or rejects, when a transaction does not fit the local table. */
+  validate(source: RemoteTable, transactions: readonly RemoteTransaction[]): unknown
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */
@@ -268,7 +268,7 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, duplicates = 0 } = planned
-      this.#options.validate(source, transactions)
+      await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
       const relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : []
       const step = { ...planned, source, kind, before, relayed, duplicates }
