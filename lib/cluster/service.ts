@@ -253,7 +253,7 @@ export class Service {
       maxApplyAttempts,
       begun: this.#registers.begun,
       repair,
-      rows: this.rows.peers,
+      ...this.rows.requests,
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),

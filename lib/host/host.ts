@@ -105,13 +105,15 @@ export type Checkpoint = {
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */
   copy?: CopyPosition
+  /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
+  unannounced?: true
 }
 
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
  * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
- * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source got rows
- * that it does not relay.
+ * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source copied rows,
+ * which its stream does not have.
  */
 export type CopyReason =
   | 'initial'
