@@ -125,6 +125,13 @@ export const errors = {
     false,
     'The remote node rejected the request: fix the cause there.',
   ),
+  version_unsupported: defineError(
+    500,
+    (what: string, version: number, readable: string) =>
+      `${what} has version ${version}, this version of enmesh reads version ${readable}`,
+    false,
+    'A later version of enmesh wrote it: run that version or a later one.',
+  ),
   config_rejected: defineError(
     409,
     (file: string, problems: string) => `Configuration file ${file} is not valid: ${problems}`,
@@ -254,13 +261,6 @@ export const errors = {
     (directory: string, holder: string) => `Directory ${directory} is in use by another cluster manager: ${holder}`,
     true,
     'Close the other cluster manager, or give each node a directory: set `rootPath`, and `clustering.leafServer.streams.path` if it is set. A killed process leaves no lock.',
-  ),
-  version_unsupported: defineError(
-    500,
-    (what: string, version: string | number, supported: string | number) =>
-      `${what} has version ${version}, this node reads version ${supported}`,
-    false,
-    'A later version of enmesh wrote it: update enmesh on this node.',
   ),
   server_failed: defineError(
     500,

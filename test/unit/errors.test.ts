@@ -268,15 +268,15 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const tls = { certificate, certificateAuthority, privateKey }
     return TestCluster.for(test).start('node1', { clustering: { tls } })
   },
-  // The node binary reports a version that is new enough, but does not run with a server configuration.
   async version_unsupported(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')
-    const quarantine = join(files.directory, 'clustering', 'quarantine')
-    await mkdir(quarantine, { recursive: true, mode: 0o700 })
-    await writeFile(join(quarantine, 'later.json'), JSON.stringify({ version: 2 }))
+    const directory = join(files.directory, 'clustering')
+    await mkdir(directory, { mode: 0o700 })
+    await writeFile(join(directory, 'revisions.json'), '{"v":2}')
     return cluster.open(files)
   },
+  // The node binary reports a version that is new enough, but does not run with a server configuration.
   server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
   async port_taken(test) {
     const cluster = TestCluster.for(test)

@@ -5,7 +5,8 @@ import { describe, it } from 'node:test'
 import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
-import { Applier, type ApplierOptions } from '../../lib/replication/subscribe/applier.ts'
+import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import type { ApplierOptions } from '../../lib/replication/subscribe/applier-options.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })

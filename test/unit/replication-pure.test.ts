@@ -159,6 +159,7 @@ describe('the wire format', () => {
       writes,
       origin: { node: 'node1', relayedBy: [], epoch: 'epoch1', index: 7 },
       sequence: 7,
+      index: 7,
     })
   })
 

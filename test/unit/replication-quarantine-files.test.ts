@@ -107,7 +107,7 @@ describe('the quarantine', () => {
     await quarantine.put(source, part(1), 'bad')
     const [name] = await readdir(directory)
     const content = JSON.parse(await readFile(join(directory, name!), 'utf8'))
-    await writeFile(join(directory, name!), JSON.stringify({ version: content.version + 1, other: true }))
+    await writeFile(join(directory, name!), JSON.stringify({ v: content.v + 1, other: true }))
     await assert.rejects(Quarantine.open(options), { code: 'version_unsupported', message: /version 2.*version 1/ })
     assert.equal((await readdir(directory)).length, 1, 'the file stays')
   })

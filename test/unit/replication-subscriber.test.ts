@@ -43,6 +43,8 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
   const subscriber = new Subscriber({
     source,
+    host,
+    relayEnabled: false,
     mesh: stream.mesh,
     applier,
     clock,

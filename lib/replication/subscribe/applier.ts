@@ -8,52 +8,21 @@ import type {
   Checkpoint,
   CopyPosition,
   CopyReason,
-  Host,
   RemoteTable,
   RemoteTransaction,
-  Transaction,
 } from '../../host/host.ts'
-import { MeshError, type TableName } from '../../mesh/mesh.ts'
+import { MeshError } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
-import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
+import { changeMarker } from '../copy/change-marker.ts'
 import { beginCopy } from '../copy/copy-position.ts'
 import type { DatedTransaction } from '../voided-transactions.ts'
+import type { ApplierOptions, CopyStep, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 import { Deduplication } from './deduplication.ts'
 import { toRelayed } from './relayed-transaction.ts'
 import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
-
-export type ApplierOptions = {
-  host: Host
-  node: string
-  relayEnabled: boolean
-  counters: ReplicationCounters
-  relay(transactions: Transaction[]): void
-  /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
-  onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
-  /** A batch was committed. `result` is what the host says about it, if it does. */
-  onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
-  /** Throws when a transaction does not fit the local table. */
-  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
-}
-
-/** Transactions in quarantine: `count` of them from `index` on. */
-export type QuarantinedRange = { epoch: string; index: number; count: number }
-
-/** The transactions to apply, and the checkpoint to store with them. */
-type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & { duplicates?: number }
-/** Undefined: nothing to change. */
-type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
-
-/** One step of a copy: rows, and the copy position behind them. */
-export type CopyStep = Pick<Batch, 'acceptOld' | 'horizon'> & {
-  /** The position before, as `checkpointOf` returns it. */
-  from: CopyPosition | undefined
-  /** Undefined: the copy has ended. */
-  to: CopyPosition | undefined
-}
 
 export class Applier {
   readonly #options: ApplierOptions
@@ -69,7 +38,7 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options
-    this.#deduplication = new Deduplication(options.node, this.#checkpoints)
+    this.#deduplication = new Deduplication(options, this.#checkpoints)
   }
 
   /** Reads the checkpoint of this source from the database. With `isRunning`, its subscriber goes on from the position that it knows. */
@@ -171,14 +140,26 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, ...options }: CopyStep,
+    { from, to, changes = false, ...options }: CopyStep,
   ): Promise<boolean> {
+    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
-      return isCurrent ? { transactions, checkpoint: withCopy(current!, to), copy: options } : undefined
+      if (!isCurrent) return undefined
+      const checkpoint = { ...withCopy(current!, to), ...(isUnannounced && { unannounced: true as const }) }
+      return { transactions, checkpoint, copy: options }
     })
     return isCurrent
+  }
+
+  /** Tells the subscribers of the local table that rows of this source were copied, by a transaction in the local stream. */
+  async announceChanges(source: RemoteTable): Promise<void> {
+    await this.#step(source, 'copy', (current) => {
+      if (!current?.unannounced) return undefined
+      const { unannounced: _, ...checkpoint } = current
+      return { transactions: [], checkpoint, copy: {}, relayed: [changeMarker(this.#options.node, source)] }
+    })
   }
 
   /** A copy is to begin, also one that is under way. No effect without a checkpoint: the subscription has not begun. */
@@ -271,9 +252,10 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, duplicates = 0 } = planned
-      this.#options.validate(source, transactions)
+      await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
-      const relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : []
+      const { relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : [] } =
+        planned
       const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)
       return transactions.length

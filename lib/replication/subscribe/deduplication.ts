@@ -2,19 +2,22 @@
 
 import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import { AppliedRangesBuilder, wasApplied } from '../applied-ranges.ts'
+import { isChangeMarker } from '../copy/change-marker.ts'
 import { afterRestamp } from '../copy/copy-position.ts'
 import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
+import type { ApplierOptions } from './applier-options.ts'
 import { keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 
+export type DeduplicationOptions = Pick<ApplierOptions, 'node' | 'onSourceChanged'>
 export type Selection = { transactions: RemoteTransaction[]; checkpoint: Checkpoint; duplicates: number }
 
 export class Deduplication {
-  readonly #node: string
+  readonly #options: DeduplicationOptions
   readonly #checkpoints: ReadonlyMap<string, Checkpoint>
 
-  /** `node`: the local one. `checkpoints`: those of all sources of the table, by node. Together they contain all applied ranges. */
-  constructor(node: string, checkpoints: ReadonlyMap<string, Checkpoint>) {
-    this.#node = node
+  /** `checkpoints`: those of all sources of the table, by node. Together they contain all applied ranges. */
+  constructor(options: DeduplicationOptions, checkpoints: ReadonlyMap<string, Checkpoint>) {
+    this.#options = options
     this.#checkpoints = checkpoints
   }
 
@@ -31,11 +34,16 @@ export class Deduplication {
     const builder = new AppliedRangesBuilder(current?.applied)
     let voided = current?.voided
     const newTransactions: RemoteTransaction[] = []
+    let markers = 0
+    let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
       const { node, epoch, index } = transaction.origin
       if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
-      if (!isNew) continue
+      const isMarker = isChangeMarker(transaction)
+      if (isMarker) markers++
+      if (isMarker && isNew) hasSourceChanged = true
+      if (isMarker || !isNew) continue
       newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
       voided = withVoids(voided, transaction, current?.applied)
     }
@@ -43,12 +51,14 @@ export class Deduplication {
     const [first, last] = [transactions[0], transactions.at(-1)]
     if (position.epoch !== '' && first && last) builder.add(source.node, position.epoch, first.index, last.index)
     const applied = builder.result()
-    const isRestamped = current?.copy && transactions.some(({ voids }) => voids)
-    const kept = isRestamped ? withCopy(current, afterRestamp(current.copy!)) : current
+    let copy = current?.copy
+    if (copy && transactions.some(({ voids }) => voids)) copy = afterRestamp(copy)
+    if (hasSourceChanged && this.#options.onSourceChanged) copy = this.#options.onSourceChanged(source, copy)
+    const moved = { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) }
     return {
       transactions: newTransactions,
-      checkpoint: { ...keptFields(kept), ...position, ...(applied && { applied }), ...(voided && { voided }) },
-      duplicates: transactions.length - newTransactions.length,
+      checkpoint: withCopy(moved, copy),
+      duplicates: transactions.length - newTransactions.length - markers,
     }
   }
 
@@ -61,7 +71,7 @@ export class Deduplication {
   ): boolean {
     const { origin, sequence: at } = transaction
     const { node, epoch, index, relayedBy } = origin
-    if (node === this.#node || relayedBy.includes(this.#node)) return true
+    if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
     if (epoch === undefined || index === undefined || at <= replayUntil) return false
     if (builder.has(node, epoch, index)) return true

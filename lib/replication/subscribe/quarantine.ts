@@ -11,6 +11,7 @@ import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../../host/host.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
+import { isLater, readableVersions, versionText } from '../../util/format-version.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 import type { StoredPart } from '../wire/frame.ts'
 
@@ -56,15 +57,15 @@ export type QuarantineOptions = {
 }
 
 /**
- * Version of the files.
+ * Version of a quarantine file, in its field `v`.
  *
- * 1: JSON with the fields of `FileType`.
+ * 1: the fields below.
  */
-const FILE_VERSION = 1
+export const QUARANTINE_VERSION = 1
+const READABLE = readableVersions(QUARANTINE_VERSION)
 
-const VersionType = Type.Object({ version: Type.Integer({ minimum: 1 }) })
 const FileType = Type.Object({
-  version: Type.Literal(FILE_VERSION),
+  v: Type.Integer(),
   source: Type.Object({ node: Type.String(), database: Type.String(), table: Type.String() }),
   epoch: Type.String(),
   index: Type.Integer(),
@@ -91,7 +92,6 @@ const FileType = Type.Object({
   data: Type.String(),
 })
 const fileSchema = Compile(FileType)
-const versionSchema = Compile(VersionType)
 type FileContent = Type.Static<typeof FileType>
 
 type MessageRef = { source: RemoteTable; epoch: string; index: number }
@@ -119,7 +119,7 @@ export class Quarantine {
     this.#options = options
   }
 
-  /** Reads the directory. An unreadable file is logged and stays where it is. Rejects version_unsupported. */
+  /** Reads the directory. An unreadable file is logged and stays where it is. Rejects version_unsupported for a file of a later version. */
   static async open(options: QuarantineOptions): Promise<Quarantine> {
     const quarantine = new Quarantine(options)
     const { directory, logger } = options
@@ -162,7 +162,7 @@ export class Quarantine {
     const known = this.#messages.get(keyOf({ source, epoch, index }))
     if (known) return known.message
     const content: FileContent = {
-      version: FILE_VERSION,
+      v: QUARANTINE_VERSION,
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
       index,
@@ -226,7 +226,7 @@ export class Quarantine {
   }
 
   #add(
-    { data, headers: _, version: __, format: ___, node: ____, ...content }: FileContent,
+    { v: _, data, headers: __, format: ___, node: ____, ...content }: FileContent,
     file: string,
     size: number,
   ): QuarantinedMessage {
@@ -239,9 +239,8 @@ export class Quarantine {
 
 async function read(file: string): Promise<FileContent> {
   const content: unknown = JSON.parse(await readFile(file, 'utf8'))
-  const { version = 0 } = versionSchema.Check(content) ? (content as { version: number }) : {}
-  if (version > FILE_VERSION)
-    throw clusterError('version_unsupported', `quarantine file ${file}`, version, FILE_VERSION)
+  const version = (content as { v?: unknown } | null)?.v
+  if (isLater(version, READABLE)) throw clusterError('version_unsupported', file, version, versionText(READABLE))
   if (!fileSchema.Check(content)) throw new Error('invalid content')
   return content
 }
