@@ -209,7 +209,7 @@ function judgeGaps(
 }
 
 /** At least one where it is not known. */
-const sizeOf = ({ lost = 1 }: Gap) => lost
+const sizeOf = ({ from, to }: Gap) => (from === undefined || to === undefined ? 1 : to - from + 1)
 
 function compare(
   node: string,

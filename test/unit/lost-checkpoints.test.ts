@@ -53,7 +53,7 @@ describe('a begun subscription without a checkpoint', { concurrency: true, timeo
   it('reports what the stream no longer has', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
-    await node1.write(numbered('t', 5))
+    await node1.writeEach(numbered('t', 5))
     await scene.quiet()
     await node1.cluster.purgeStream({ database: 'dev', table: 'dog', options: { keep: 2 } })
     await node2.cluster.close()

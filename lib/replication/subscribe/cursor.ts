@@ -315,7 +315,7 @@ export class Cursor {
   async #moveTo(position: Position, loss: Loss, replayed = 0): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { sequence, startTime, replayUntil, copy: current } = this.checkpoint
-    // Sequences that begin anew do not compare.
+    // The sequences of a stream that begins again do not compare.
     const isReplayed = replayUntil !== undefined && position.sequence >= sequence
     const kept = { ...(startTime && { startTime }), ...(isReplayed && { replayUntil }) }
     const lost = lengthOf(loss)

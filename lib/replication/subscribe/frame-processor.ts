@@ -153,7 +153,7 @@ export class FrameProcessor {
     if (epoch === '' || position.epoch === '') {
       // The message at the position was read in another epoch.
       if (sequence <= position.sequence) await this.#rewind()
-      // Each writer without epochs, and each epoch, has its own running numbers. Before the first message there is none.
+      // Each writer without epochs, and each epoch, has its own running numbers. Before the first message it is 0.
       return this.#renumber(epoch, position.index === 0 && position.sequence === 0 ? 0 : undefined)
     }
     await this.#moveCheckpoint(() => cursor.enterEpoch(epoch, sequence, this.#reading.signal))
