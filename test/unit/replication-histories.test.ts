@@ -79,10 +79,7 @@ async function take(source: RestoredSource, step: Step): Promise<void> {
 }
 
 /** The places that a gap names. */
-function placesIn(
-  { places }: RestoredSource,
-  { table, epoch, next, seen, from = 1, to }: RestoredSource['gaps'][0],
-) {
+function placesIn({ places }: RestoredSource, { table, epoch, next, seen, from = 1, to }: RestoredSource['gaps'][0]) {
   // A stream that was lost twice no longer describes the epoch of the subscription: the end of such a gap is not known.
   return places.filter((each, index) => {
     if (each.table !== table) return false
