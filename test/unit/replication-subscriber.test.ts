@@ -1,87 +1,17 @@
 // A subscriber: when it reads again, in which batches it applies, and what it does when the database rejects a batch.
 
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
-import { silentLogger } from '../../lib/observe/logger.ts'
-import { replicationCounters } from '../../lib/observe/metrics.ts'
-import { Copies } from '../../lib/replication/copy/copies.ts'
-import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
-import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
-import { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
-import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
+import type { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
 import { Frame } from '../../lib/replication/wire/frame.ts'
 import { attemptsWithin } from '../support/backoff.ts'
-import { Begun, sourceTables } from '../support/begun.ts'
-import { eventually, temporaryDirectory } from '../support/cluster.ts'
+import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
-import { MemoryHost } from '../support/memory-host.ts'
-import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
-import { subscriberEvents } from '../support/subscriber-events.ts'
-
-async function subscribe(test: TestContext, options: Partial<SubscriberOptions> = {}) {
-  const [directory, remove] = await temporaryDirectory()
-  const stream = new RemoteStream()
-  const host = new MemoryHost([['dev', 'dog']])
-  const time = { ahead: 0 }
-  const clock = new HybridClock('node2', 300_000, () => Date.now() + time.ahead)
-  const counters = replicationCounters()
-  const reported: string[] = []
-  const quarantine = await Quarantine.open({
-    directory: join(directory, 'q'),
-    maxMessages: 10,
-    maxBytes: 1e6,
-    logger: silentLogger,
-  })
-  const begun = new Begun()
-  const tables = new LocalTables({ host, timers: stream.mesh.timers, begun, sources: sourceTables })
-  const validate: LocalTables['validate'] = (table, transactions) => tables.validate(table, transactions)
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
-  const subscriber = new Subscriber({
-    source,
-    host,
-    relayEnabled: false,
-    mesh: stream.mesh,
-    applier,
-    clock,
-    quarantine,
-    counters,
-    logger: silentLogger,
-    requestTimeout: 10_000,
-    maxBatch: 10,
-    maxBatchBytes: 1e6,
-    maxApplyAttempts: 0,
-    begun,
-    tables,
-    sourceTables,
-    onTableDropped() {},
-    copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
-    events: subscriberEvents({
-      gap: (_, { from, to, reason }) => void reported.push(`gap ${from}..${to} ${reason}`),
-      stalled: (_, { sequence }, error, attempts) =>
-        void reported.push(`stalled at ${sequence}: ${error}, ${attempts}`),
-      quarantined: ({ index }) => void reported.push(`quarantined ${index}`),
-    }),
-    ...options,
-  })
-  test.after(async () => {
-    await subscriber.stop()
-    await remove()
-  })
-  /** Stores a checkpoint at this sequence. */
-  const checkpointAt = (sequence: number, more: object = {}) => {
-    stream.last = Math.max(stream.last, sequence)
-    return host.apply({ source, transactions: [], checkpoint: { epoch: 'e1', sequence, index: sequence, ...more } })
-  }
-  await checkpointAt(0)
-  const applied = (...ids: string[]) =>
-    eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { stream, host, clock, time, reported, quarantine, applier, subscriber, checkpointAt, applied }
-}
+import { RemoteStream, type ScriptedReader } from '../support/remote-stream.ts'
+import { subscribe } from '../support/scripted-subscription.ts'
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
 
