@@ -44,7 +44,7 @@ import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { VerifyOptions } from './replication/copy/verifier.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
-import { transactionIssues } from './replication/wire.ts'
+import { transactionIssues } from './replication/wire/names.ts'
 import { systemTimers, type Timers } from './util/timers.ts'
 
 /** In timestamps of a node that has no name, because clustering was never enabled. */

@@ -7,7 +7,7 @@ import type { OperationRunner } from './operation-runner.ts'
 import type { Service } from './service.ts'
 
 export interface QuarantineControl {
-  /** The messages of one remote table, or of all, by sequence. Empty while clustering is disabled. */
+  /** Those of one remote table, or of all, in the order of the streams. Empty while clustering is disabled. */
   list(source?: RemoteTable): QuarantinedMessage[]
   /**
    * Quarantines the transaction that the database refuses now (`refused` in `cluster.subscriptions()`), so that the table moves on.
@@ -16,12 +16,12 @@ export interface QuarantineControl {
    */
   add(source: RemoteTable): Promise<QuarantinedMessage>
   /**
-   * Applies the messages with these sequences, or all; keeps those that still fail. Rejects subscription_not_found,
-   * clustering_disabled, closed, internal (the host rejected a message: it stays; all others were tried).
+   * Applies the transactions with these indexes, or all; keeps those that still fail. Rejects subscription_not_found,
+   * clustering_disabled, closed, internal (the host rejected one: it stays; all others were tried).
    */
-  replay(source: RemoteTable, sequences?: readonly number[]): Promise<ReplayOutcome>
-  /** Deletes the messages: they are lost for this node. Resolves with their sequences. Rejects as `replay`. */
-  discard(source: RemoteTable, sequences?: readonly number[]): Promise<number[]>
+  replay(source: RemoteTable, indexes?: readonly number[]): Promise<ReplayOutcome>
+  /** Deletes them: they are lost for this node. Resolves with their indexes. Rejects as `replay`. */
+  discard(source: RemoteTable, indexes?: readonly number[]): Promise<number[]>
 }
 
 /** `service` returns undefined while clustering is disabled. */
@@ -32,7 +32,7 @@ export function createQuarantineControl(
   return {
     list: (source) => service()?.quarantine.list(source) ?? [],
     add: (source) => runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
-    replay: (source, sequences) => runner.withService(({ replicator }) => replicator.replay(source, sequences)),
-    discard: (source, sequences) => runner.withService(({ replicator }) => replicator.discard(source, sequences)),
+    replay: (source, indexes) => runner.withService(({ replicator }) => replicator.replay(source, indexes)),
+    discard: (source, indexes) => runner.withService(({ replicator }) => replicator.discard(source, indexes)),
   }
 }

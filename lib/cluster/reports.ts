@@ -149,13 +149,14 @@ export function subscriptionReports(
       emit('subscription:state', { source, state, previous, ...(error ? { error } : {}) })
     },
     applied: (source, transactions, sequence) => emit('replication:applied', { source, transactions, sequence }),
-    gap: (source, from, to, reason, repair) => {
+    gap: (source, { isRepaired: repair, reason, ...range }) => {
+      const known = Object.fromEntries(Object.entries(range).filter(([, value]) => value !== undefined))
       const message =
         reason === 'checkpoint_lost'
           ? 'checkpoint lost: reading the stream from its first message'
           : 'replication gap: transactions lost before they were read'
-      logger.warn({ ...fieldsOf(source), from, to, reason, repair }, message)
-      emit('replication:gap', { source, from, to, reason, repair })
+      logger.warn({ ...fieldsOf(source), ...known, reason, repair }, message)
+      emit('replication:gap', { source, ...known, reason, repair })
     },
     copyBegan: (source, reason) => logger.info({ ...fieldsOf(source), reason }, 'copying rows'),
     copied: (source, { rows, reason, ms }) => {
@@ -170,14 +171,15 @@ export function subscriptionReports(
       logger.warn({ ...fieldsOf(source), writes }, 'old writes refused: they are older than dropped tombstones')
       emit('replication:refused-old', { ...source, writes })
     },
-    stalled: (source, { sequence, id }, error, attempts) => {
-      const at = { sequence, ...(id === undefined ? {} : { id }) }
+    stalled: (source, { sequence, index, id }, error, attempts) => {
+      const at = { sequence, ...(index !== undefined && { index }), ...(id !== undefined && { id }) }
       logger.warn({ ...fieldsOf(source), ...at, reason: error, attempts }, 'subscription stalled, retrying')
       emit('replication:stalled', { source, error, attempts, ...at })
     },
-    quarantined: (source, sequence, error) => {
-      logger.error({ ...fieldsOf(source), sequence, reason: error }, 'transaction quarantined')
-      emit('replication:quarantined', { source, sequence, error })
+    quarantined: ({ source, epoch, index, count, sequence, reason: error }) => {
+      const at = { epoch, index, count, sequence }
+      logger.error({ ...fieldsOf(source), ...at, reason: error }, 'transaction quarantined')
+      emit('replication:quarantined', { source, ...at, error })
     },
   }
 }

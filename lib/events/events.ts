@@ -46,14 +46,17 @@ export type ClusterEvents = {
   /** The remote node cannot accept a subscription now; once for each change of the reason. It is asked again until it accepts. */
   'subscription:refused': [{ node: string; database: string; table: string; reason: string }]
   'subscription:state': [{ source: RemoteTable; state: SubscriptionState; previous: SubscriptionState; error?: string }]
-  /** A batch was applied and committed; `sequence` is its last. */
+  /** A batch was applied and committed; `sequence` is that of its last message. */
   'replication:applied': [{ source: RemoteTable; transactions: number; sequence: number }]
   /**
-   * The messages `from` to `to` were gone from the stream before they were read, or before they could be read again. With
-   * `checkpoint_lost`, `to` is 0 when the stream still has its first message: what is lost beside the stream is unknown. `repair`: a
-   * copy of the source's rows follows, and `replication:repaired` when it has ended.
+   * The transactions `from` to `to`, by their running numbers in the epoch, were gone from the stream before they were read, or before
+   * they could be read again: `lost` of them. What is not known is absent. With `checkpoint_lost`, `to` is 0 when the stream still
+   * has its first message: what is lost beside the stream is unknown. `repair`: a copy of the source's rows follows, and
+   * `replication:repaired` when it has ended.
    */
-  'replication:gap': [{ source: RemoteTable; from: number; to: number; reason: GapReason; repair: boolean }]
+  'replication:gap': [
+    { source: RemoteTable; from?: number; to?: number; lost?: number; reason: GapReason; repair: boolean },
+  ]
   /** All rows of the table were copied from `node`; `ms` since the copy began, or was resumed by this process. */
   'replication:copied': [RemoteTable & { rows: number; reason: CopyReason; ms: number }]
   /** As `replication:copied`, which comes first: a loss is repaired. Not for the copies of new subscriptions and of operators. */
@@ -68,11 +71,21 @@ export type ClusterEvents = {
    * table is copied from every node that it is subscribed from, unless the option `repair` is false.
    */
   'replication:diverged': [{ database: string; table: string; epoch: string; from: number; to: number; reason: string }]
-  /** `id`: the transaction that is refused; absent when the reason is not one transaction. */
-  'replication:stalled': [{ source: RemoteTable; sequence: number; error: string; attempts: number; id?: string }]
-  'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
+  /** `index`, `id`: the transaction that is refused; absent when the reason is not one transaction. */
+  'replication:stalled': [
+    { source: RemoteTable; sequence: number; error: string; attempts: number; index?: number; id?: string },
+  ]
+  /** `count` transactions from `index` on: more than one if a whole message is unreadable. */
+  'replication:quarantined': [
+    { source: RemoteTable; epoch: string; index: number; count: number; sequence: number; error: string },
+  ]
   /** A negotiation created a local table, as `node` describes it. */
   'table:created': [{ database: string; table: string; node: string }]
+  /**
+   * The table of `node` has attributes that the local one lacked. A host with `alterTable` has added them; otherwise they may come with
+   * the next rows.
+   */
+  'table:attributes': [{ node: string; database: string; table: string; attributes: readonly string[] }]
   /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
   'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
   /** The clock is no longer ahead. */
@@ -115,6 +128,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:stalled': true,
   'replication:quarantined': true,
   'table:created': true,
+  'table:attributes': true,
   'clock:ahead': true,
   'clock:ok': true,
   'host:slow': true,

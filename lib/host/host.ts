@@ -109,13 +109,15 @@ export type Checkpoint = {
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */
   copy?: CopyPosition
+  /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
+  unannounced?: true
 }
 
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
  * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
- * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source got rows
- * that it does not relay.
+ * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source copied rows,
+ * which its stream does not have.
  */
 export type CopyReason =
   | 'initial'
@@ -197,6 +199,9 @@ export type PublishConfirmation = {
 export type TableName = { database: string; table: string }
 
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
+
+/** Attributes that a table lacks. */
+export type NewAttributes = TableName & { attributes: string[] }
 
 /** A row as `mergeRow` computes it and a host stores it. Without `record` it is a tombstone. */
 export type StoredRow = {
@@ -283,6 +288,12 @@ export interface Host {
   describe(options?: HostCallOptions): Promise<TableDescription[]>
   /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
   createTable(table: TableDescription, options?: HostCallOptions): Promise<void>
+  /**
+   * Adds these attributes to a table. Idempotent: some may exist already. Called before rows with new attributes are applied, and when
+   * nodes meet whose descriptions differ. A rejection is logged and the call repeated; rows are applied meanwhile, and `apply` may
+   * reject those that do not fit. Not needed by a host that adds attributes in `apply`.
+   */
+  alterTable?(table: NewAttributes, options?: HostCallOptions): Promise<void>
   /**
    * Commits rows, checkpoint and `relay` of the batch in one transaction of the database: all of it, or nothing. Rejects a write to a
    * table that does not exist. The same transactions may be passed again after a rejection or a crash: applying them twice changes

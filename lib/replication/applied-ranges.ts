@@ -1,4 +1,4 @@
-// The applied transactions of each origin, as ranges of sequences, so that a transaction that arrives twice is applied once.
+// The applied transactions of each origin, as ranges of running numbers, so that a transaction that arrives twice is applied once.
 
 import type { Checkpoint, SequenceRange } from '../host/host.ts'
 
@@ -26,7 +26,7 @@ function withLast<T>(record: Readonly<Record<string, T>> | undefined, key: strin
 /** A sorted copy with `from..to` added; adjacent and overlapping ranges are joined. */
 export function addRange(ranges: readonly SequenceRange[], from: number, to: number): SequenceRange[] {
   const last = ranges.at(-1)
-  // The usual case: the next sequence.
+  // The usual case: the next number.
   if (last && from >= last[0] && from <= last[1] + 1) return [...ranges.slice(0, -1), [last[0], Math.max(last[1], to)]]
   const joined: SequenceRange = [from, to]
   const before = ranges.filter((range) => range[1] < from - 1)
@@ -38,12 +38,12 @@ export function addRange(ranges: readonly SequenceRange[], from: number, to: num
   return [...before, joined, ...after]
 }
 
-const removeSequence = (ranges: readonly SequenceRange[], sequence: number): SequenceRange[] =>
+const removeRange = (ranges: readonly SequenceRange[], first: number, last: number): SequenceRange[] =>
   ranges.flatMap(([from, to]): SequenceRange[] => {
-    if (sequence < from || sequence > to) return [[from, to]]
+    if (last < from || first > to) return [[from, to]]
     const left: SequenceRange[] = [
-      [from, sequence - 1],
-      [sequence + 1, to],
+      [from, first - 1],
+      [last + 1, to],
     ]
     return left.filter(([start, end]) => start <= end)
   })
@@ -53,32 +53,33 @@ type RangesByEpoch = NonNullable<Checkpoint['quarantined']>
 export const rangesOf = (ranges: RangesByEpoch | undefined, epoch: string): readonly SequenceRange[] =>
   ownProperty(ranges, epoch) ?? []
 
-export const withSequence = (ranges: RangesByEpoch = {}, epoch: string, sequence: number): RangesByEpoch => ({
+export const withRange = (ranges: RangesByEpoch = {}, epoch: string, from: number, to: number): RangesByEpoch => ({
   ...ranges,
-  [epoch]: addRange(rangesOf(ranges, epoch), sequence, sequence),
+  [epoch]: addRange(rangesOf(ranges, epoch), from, to),
 })
 
 /** Undefined when no range is left. */
-export function withoutSequence(
+export function withoutRange(
   ranges: RangesByEpoch = {},
   epoch: string,
-  sequence: number,
+  from: number,
+  to: number,
 ): RangesByEpoch | undefined {
   const { [epoch]: _, ...others } = ranges
-  const left = removeSequence(rangesOf(ranges, epoch), sequence)
+  const left = removeRange(rangesOf(ranges, epoch), from, to)
   const result = left.length > 0 ? { ...others, [epoch]: left } : others
   return Object.keys(result).length > 0 ? result : undefined
 }
 
 /** Binary search: ranges are sorted. */
-export function inRanges(ranges: readonly SequenceRange[], sequence: number): boolean {
+export function inRanges(ranges: readonly SequenceRange[], number: number): boolean {
   let low = 0
   let high = ranges.length - 1
   while (low <= high) {
     const middle = (low + high) >> 1
     const [from, to] = ranges[middle]!
-    if (sequence < from) high = middle - 1
-    else if (sequence > to) low = middle + 1
+    if (number < from) high = middle - 1
+    else if (number > to) low = middle + 1
     else return true
   }
   return false
@@ -88,10 +89,10 @@ export const wasApplied = (
   applied: AppliedRanges | undefined,
   origin: string,
   epoch: string,
-  sequence: number,
-): boolean => inRanges(rangesOf(ownProperty(applied, origin), epoch), sequence)
+  number: number,
+): boolean => inRanges(rangesOf(ownProperty(applied, origin), epoch), number)
 
-/** Adds the transactions of a batch to `applied`. Consecutive sequences are joined to a run first, which saves a copy for each. */
+/** Adds the transactions of a batch to `applied`. Consecutive numbers are joined to a run first, which saves a copy for each. */
 export class AppliedRangesBuilder {
   #applied: AppliedRanges | undefined
   /** The current run, and the ranges of its origin and epoch before it. */
@@ -110,11 +111,11 @@ export class AppliedRangesBuilder {
     }
   }
 
-  has(origin: string, epoch: string, sequence: number): boolean {
+  has(origin: string, epoch: string, number: number): boolean {
     const run = this.#run
     const isOfRun = run !== undefined && run.origin === origin && run.epoch === epoch
-    if (isOfRun && sequence >= run.from && sequence <= run.to) return true
-    return inRanges(isOfRun ? run.ranges : rangesOf(ownProperty(this.#applied, origin), epoch), sequence)
+    if (isOfRun && number >= run.from && number <= run.to) return true
+    return inRanges(isOfRun ? run.ranges : rangesOf(ownProperty(this.#applied, origin), epoch), number)
   }
 
   /** A new value that shares its unchanged parts with the original. */

@@ -29,6 +29,13 @@ export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[] }
 /** The end of a stream, or the last message that counts: never inside a message. */
 export type StreamPosition = { epoch: string; sequence: number; index: number }
 
+/** A later version of enmesh wrote the description. */
+export class MetadataVersionError extends MeshError {
+  constructor(message: string) {
+    super('rejected', message)
+  }
+}
+
 /** Limits, because a description has at most 4 KB. */
 const MAX_EPOCHS = 8
 const MAX_PURGED = 16
@@ -51,15 +58,14 @@ const formatPurged = ({ from, to, firstIndex, lastIndex }: PurgedRange): string 
   return `purged=${from}..${to}${indexes}`
 }
 
-/** Both lists are empty when HarperDB writes the stream. Throws a MeshError for a version that this node does not read. */
+/** Both lists are empty when HarperDB writes the stream. Throws MetadataVersionError. */
 export function parseStreamMetadata(description: string): StreamMetadata {
   const words = description.split(' ').slice(1)
   const version = words.find((word) => word.startsWith('v='))?.slice(2)
   const metadata: StreamMetadata = { epochs: [], purged: [] }
   if (version === undefined) return metadata
   if (version !== `${METADATA_VERSION}`)
-    throw new MeshError(
-      'rejected',
+    throw new MetadataVersionError(
       `the description of the stream has version '${version}', this node reads version ${METADATA_VERSION}`,
     )
   for (const word of words) {
@@ -92,7 +98,7 @@ const MAX_DESCRIPTION_LENGTH = 16_384
 /**
  * The description of a remote node's stream. Rejects one that no writer produces: a subscriber moves from epoch to epoch, so a
  * repeated epoch would never end. Epochs need not be sorted by `from`: a store that kept a description but lost its messages
- * begins the next epoch at 1 again. Throws a MeshError.
+ * begins the next epoch at 1 again. Throws a MeshError, of which MetadataVersionError is one.
  */
 export function readStreamMetadata(description: string): StreamMetadata {
   const reject = (reason: string) => new MeshError('rejected', `the description of the stream is invalid: ${reason}`)
@@ -118,6 +124,18 @@ export function readStreamMetadata(description: string): StreamMetadata {
 /** The epoch of the message that follows `sequence`; '' when there are no epochs. */
 export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string =>
   epochs.findLast(({ from }) => from <= sequence + 1)?.epoch ?? epochs[0]?.epoch ?? ''
+
+/** The position after message `sequence`. Without `index` if only the next message can tell it. */
+export function positionAfter(
+  metadata: StreamMetadata,
+  sequence: number,
+): { epoch: string; sequence: number; index?: number } {
+  const epoch = epochAfter(metadata, sequence)
+  // Without epochs, the sequence of a message is its index.
+  if (epoch === '') return { epoch, sequence, index: sequence }
+  const range = metadata.epochs.find((each) => each.epoch === epoch)!
+  return range.from > sequence ? { epoch, sequence, index: 0 } : { epoch, sequence }
+}
 
 /**
  * Ends every epoch of a stream whose last message is `last`; its index is absent if it cannot be read. `known`, the writer's confirmed
@@ -162,31 +180,52 @@ export function withPurge(metadata: StreamMetadata, added: PurgedRange): StreamM
   return { ...metadata, purged: [...(isContinued ? before.slice(0, -1) : before), joined, ...after] }
 }
 
+/** A message, and a transaction in it if that is known: the first or the last one of a gap. */
+export type GapBound = { sequence: number; index?: number | undefined }
+export type ClassifiedGap = { from: GapBound; to: GapBound; reason: GapReason }
+
 /**
- * Why the messages `from` to `to` are gone, as ranges without holes: purged on purpose, or expired. Retention removes only the
- * oldest messages.
+ * Why what lies between `from` and `to`, both inclusive, is gone, as ranges without holes: purged on purpose, or expired. Retention
+ * removes only the oldest messages.
  */
 export function classifyGap(
   { epochs, purged }: StreamMetadata,
-  from: number,
-  to: number,
+  from: GapBound,
+  to: GapBound,
   firstSequence: number,
-): { from: number; to: number; reason: GapReason }[] {
-  const defaultReason = epochs.length > 0 && to < firstSequence ? 'expired' : 'purged'
-  const parts: { from: number; to: number; reason: GapReason }[] = []
-  const add = (from: number, to: number, reason: GapReason) => {
+): ClassifiedGap[] {
+  const defaultReason = epochs.length > 0 && to.sequence < firstSequence ? 'expired' : 'purged'
+  const parts: ClassifiedGap[] = []
+  const add = (start: GapBound, end: GapBound, reason: GapReason) => {
     const last = parts.at(-1)
-    if (from > to) return
-    if (last?.reason === reason) last.to = to
-    else parts.push({ from, to, reason })
+    if (start.sequence > end.sequence) return
+    if (last?.reason === reason) last.to = end
+    else parts.push({ from: start, to: end, reason })
   }
+  // The range may be of an earlier stream.
+  const within = (index: number | undefined) =>
+    index !== undefined && index >= (from.index ?? 1) - 1 && index <= (to.index ?? index) + 1 ? index : undefined
   let next = from
-  for (const { from: start, to: end } of purged) {
-    if (end < next || start > to) continue
-    add(next, start - 1, defaultReason)
-    add(Math.max(start, next), Math.min(end, to), 'purged')
-    next = end + 1
+  for (const range of purged) {
+    if (range.to < next.sequence || range.from > to.sequence) continue
+    const firstIndex = within(range.firstIndex)
+    const start = range.from > next.sequence ? { sequence: range.from, index: firstIndex } : next
+    if (range.from > next.sequence) add(next, before(start), defaultReason)
+    const lastIndex = within(range.lastIndex)
+    const end = { sequence: range.to, index: lastIndex }
+    const isLast = range.to >= to.sequence
+    add(
+      start,
+      isLast ? { ...to, index: to.index ?? (range.to === to.sequence ? lastIndex : undefined) } : end,
+      'purged',
+    )
+    next = { sequence: end.sequence + 1, index: end.index === undefined ? undefined : end.index + 1 }
   }
   add(next, to, defaultReason)
   return parts
 }
+
+const before = ({ sequence, index }: GapBound): GapBound => ({
+  sequence: sequence - 1,
+  index: index === undefined ? undefined : index - 1,
+})

@@ -7,6 +7,7 @@ import type {
   Checkpoint,
   Host,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -77,7 +78,7 @@ export class MemoryHost implements Host {
   constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
-      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
+      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes: [...attributes] })
     if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined })
     if (!outbox)
       Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
@@ -192,6 +193,11 @@ export class MemoryHost implements Host {
   async createTable(table: TableDescription): Promise<void> {
     const key = keyOf(table.database, table.table)
     if (!this.tables.has(key)) this.tables.set(key, structuredClone(table))
+  }
+
+  async alterTable({ attributes, ...table }: NewAttributes): Promise<void> {
+    const description = this.#tableOf(table)
+    for (const name of attributes) if (!description.attributes.includes(name)) description.attributes.push(name)
   }
 
   async apply(batch: Batch): Promise<ApplyOutcome> {

@@ -1,7 +1,7 @@
 // Transactions of one row, and the messages that enmesh sends for them, for the raw client.
 
 import type { ClusterManager, Transaction } from '../../lib/index.ts'
-import { encode } from '../../lib/replication/wire.ts'
+import { encodePart } from '../../lib/replication/wire/part.ts'
 import type { Send } from './flow.ts'
 
 /** Bytes of a row. */
@@ -45,5 +45,5 @@ export const CALLS = 2_048
 /** Bytes of one message. */
 export function messageOf(cluster: ClusterManager, table: string, size: number): Uint8Array {
   const transaction = transactionsOf(cluster, table, size)()
-  return encode(transaction, transaction.writes, cluster.manifest.nodeName)
+  return encodePart(transaction, transaction.writes, cluster.manifest.nodeName)
 }

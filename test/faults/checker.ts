@@ -208,7 +208,8 @@ function judgeGaps(
   }
 }
 
-const sizeOf = ({ from, to }: Gap) => to - from + 1
+/** At least one where it is not known. */
+const sizeOf = ({ from, to }: Gap) => (from === undefined || to === undefined ? 1 : to - from + 1)
 
 function compare(
   node: string,

@@ -9,7 +9,7 @@ import { firstName } from './names.ts'
 
 /** `after`: id of the last journal entry at that time. `source` has the first name of the node. */
 export type Incident = { after: string; source: RemoteTable } & (
-  | { event: 'gap'; from: number; to: number; reason: GapReason }
+  | { event: 'gap'; from?: number; to?: number; lost?: number; reason: GapReason }
   | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
 )
 

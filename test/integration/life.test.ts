@@ -287,12 +287,12 @@ describe('a store with files corrupted while closed', () => {
     await quiet([node1, node2])
 
     const gaps = node2.seen('replication:gap')
-    const lost = new Set(gaps.flatMap(({ from, to }) => ids.slice(from - 1, to)))
+    const lost = new Set(gaps.flatMap(({ from, to }) => ids.slice(from! - 1, to!)))
     t.diagnostic(
       `${received(node2, node1).length} received, gaps ${JSON.stringify(gaps.map(({ from, to, reason }) => [from, to, reason]))}`,
     )
     assert.deepEqual(received(node2, node1), [...ids.filter((id) => !lost.has(id)), ...later])
-    for (const { to } of gaps) assert.ok(to <= COUNT, `${to}`)
+    for (const { to } of gaps) assert.ok(to! <= COUNT, `${to}`)
   }
 
   // 2.9.10 appends after such a byte, and the appended messages are never readable. From 2.10 on a server without an index truncates

@@ -19,6 +19,11 @@ const createTable = (table: string, ...nodes: TestNode[]) =>
   )
 
 /** Commits one row for each id, each in a separate transaction. */
+/** One after the other, so that each transaction has its own message. */
+const writeEach = async (node: TestNode, table: string, ids: readonly string[]) => {
+  for (const id of ids) await write(node, table, [id])
+}
+
 const write = (node: TestNode, table: string, ids: readonly string[]) =>
   Promise.all(ids.map((id) => node.host.write(id, insert(table, { id }))))
 
@@ -389,7 +394,7 @@ describe('two nodes', () => {
           await node1.cluster.purgeStream({ database: 'dev', table: 'purged', ...(options ? { options } : {}) }),
           { message: "Successfully purged table 'dev.purged'" },
         )
-      await write(node1, 'purged', numbered('p', 10))
+      await writeEach(node1, 'purged', numbered('p', 10))
       await quiet([node1, node2])
       await purge({ keep: 5 })
       assert.deepEqual(await bounds(), [5, 6, 10])
@@ -435,7 +440,7 @@ describe('two nodes', () => {
       const reported = node2
         .seen('replication:gap')
         .filter(({ source }) => source.table === 'busy')
-        .reduce((sum, { from, to }) => sum + to - from + 1, 0)
+        .reduce((sum, { lost }) => sum + lost!, 0)
       assert.equal(reported, lost)
     })
 
@@ -471,11 +476,11 @@ test('a purge while the subscriber is closed is reported as a gap with its bound
     ],
   })) as [TestNode, TestNode]
   await subscribe(node1, node2, { dog: 'publish', cat: 'publish' })
-  await write(node1, 'dog', numbered('a', 3))
+  await writeEach(node1, 'dog', numbered('a', 3))
   await write(node1, 'cat', numbered('c', 2))
   await quiet([node1, node2])
   await node2.cluster.close()
-  await write(node1, 'dog', numbered('b', 10))
+  await writeEach(node1, 'dog', numbered('b', 10))
   await write(node1, 'cat', numbered('d', 4))
   await node1.cluster.purgeStream({ database: 'dev', table: 'dog', options: { seq: 11 } })
   await node1.cluster.purgeStream({ database: 'dev', table: 'cat' })

@@ -204,7 +204,7 @@ export class CopyPair {
       quarantine: this.#quarantine,
       events: subscriberEvents({
         state: (_, state) => void this.states.push(state),
-        gap: ({ node }, _, __, reason, repair) => void this.gaps.push([node, reason, repair]),
+        gap: ({ node }, { reason, isRepaired }) => void this.gaps.push([node, reason, isRepaired]),
         copied: ({ node }, { reason, rows }) => void this.copied.push({ node, reason, rows }),
         refusedOld: (_, writes) => void this.refused.push(writes),
         copyProgress: () => (done, total) => void this.progress.push([done, total]),

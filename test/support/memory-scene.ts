@@ -107,6 +107,11 @@ export class MemoryNode {
     await Promise.all(ids.map((id) => this.host.write(id, insert(table, { id }))))
   }
 
+  /** As `write`, one after the other, so that each transaction has its own message. */
+  async writeEach(ids: readonly string[], table = 'dog'): Promise<void> {
+    for (const id of ids) await this.write([id], table)
+  }
+
   /** Ids of the transactions from a remote node, in order. */
   from({ name }: MemoryNode, table = 'dog'): string[] {
     return this.host.from(name, table).map(({ id }) => id)

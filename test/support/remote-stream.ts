@@ -4,7 +4,8 @@ import type { Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type Entry, type Mesh, MeshError, type Reader, type StreamState } from '../../lib/mesh/mesh.ts'
 import { type EpochRange, formatStreamMetadata, type PurgedRange } from '../../lib/replication/stream-metadata.ts'
-import { encode, encodeHeaders } from '../../lib/replication/wire.ts'
+import { encodeFrame } from '../../lib/replication/wire/frame.ts'
+import { encodePart } from '../../lib/replication/wire/part.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
 import { eventually } from './cluster.ts'
 import { insert } from './memory-host.ts'
@@ -61,6 +62,8 @@ export class RemoteStream {
   first = 1
   last = 0
   purged: PurgedRange[] = []
+  /** The messages made so far, by sequence. */
+  readonly stored = new Map<number, Stored>()
   readonly readers: ScriptedReader[] = []
   /** Number of requests for the state so far. */
   stateRequests = 0
@@ -81,6 +84,10 @@ export class RemoteStream {
       return reader
     },
     sequenceAt: async () => this.first,
+    messageAt: async (_: unknown, sequence: number) => {
+      const stored = this.stored.get(sequence)
+      return stored && sequence >= this.first && sequence <= this.last ? { ...stored, delivery: 0 } : undefined
+    },
   } as unknown as Mesh
 
   get state(): StreamState {
@@ -94,28 +101,58 @@ export class RemoteStream {
     return eventually(`reader ${index}`, () => this.readers[index])
   }
 
-  /** A transaction of the source at this sequence. */
+  /** A message with one transaction, whose index is `index`: by default, the sequence. */
   entry(
     sequence: number,
-    { epoch = 'e1', id = `t${sequence}`, ...more }: Partial<Transaction> & { epoch?: string } = {},
+    {
+      epoch = 'e1',
+      index = sequence,
+      id = `t${index}`,
+      ...more
+    }: Partial<Transaction> & { epoch?: string; index?: number } = {},
   ): Stored {
-    const transaction: Transaction = {
-      id,
-      timestamp: makeTimestamp(sequence, 0, 'node1'),
-      writes: [insert('dog', { id })],
-      ...more,
-    }
-    return {
-      data: encode(transaction, transaction.writes, 'node1'),
-      headers: encodeHeaders(transaction, 'node1', epoch),
-      sequence,
-      time: Date.now(),
-    }
+    return this.frame(sequence, index, [{ id, ...more }], epoch)
   }
 
-  /** The entries `from` to `to`; extends the stream if necessary. */
-  entries(from: number, to: number, epoch = 'e1'): Stored[] {
-    this.last = Math.max(this.last, to)
-    return Array.from({ length: to - from + 1 }, (_, index) => this.entry(from + index, { epoch }))
+  /** A message with these transactions, the first of which has the index `first`: by default each `t<index>`. */
+  frame(sequence: number, first: number, transactions: number | Partial<Transaction>[], epoch = 'e1'): Stored {
+    const list: Partial<Transaction>[] =
+      typeof transactions === 'number' ? Array.from({ length: transactions }, () => ({})) : transactions
+    const parts = list.map((each, offset) => encodePart(...transactionAt(first + offset, each), 'node1'))
+    const stored = { ...encodeFrame({ node: 'node1', epoch, first }, parts), sequence, time: Date.now() }
+    this.stored.set(sequence, stored)
+    return stored
   }
+
+  /** The messages `from` to `to`, with one transaction each; extends the stream if necessary. */
+  entries(from: number, to: number, epoch = 'e1', firstIndex = from): Stored[] {
+    this.last = Math.max(this.last, to)
+    return Array.from({ length: to - from + 1 }, (_, offset) =>
+      this.entry(from + offset, { epoch, index: firstIndex + offset }),
+    )
+  }
+
+  /** Messages of these sizes from `sequence` on, whose transactions have the indexes from `first` on; extends the stream if necessary. */
+  frames(sizes: readonly number[], { sequence = 1, first = 1, epoch = 'e1' } = {}): Stored[] {
+    this.last = Math.max(this.last, sequence + sizes.length - 1)
+    let next = first
+    return sizes.map((size, offset) => {
+      const stored = this.frame(sequence + offset, next, size, epoch)
+      next += size
+      return stored
+    })
+  }
+}
+
+function transactionAt(
+  index: number,
+  { id = `t${index}`, ...more }: Partial<Transaction>,
+): [Transaction, Transaction['writes']] {
+  const transaction: Transaction = {
+    id,
+    timestamp: makeTimestamp(index, 0, 'node1'),
+    writes: [insert('dog', { id })],
+    ...more,
+  }
+  return [transaction, transaction.writes]
 }

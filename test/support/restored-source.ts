@@ -2,7 +2,6 @@
 // In memory, without managers, so that a test can run many histories.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import type { GapReason } from '../../lib/events/events.ts'
 import type { ApplyOutcome, Batch, PublishConfirmation, RemoteTable, Transaction } from '../../lib/host/host.ts'
 import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { makeManifest } from '../../lib/manifest/manifest.ts'
@@ -10,8 +9,10 @@ import { type Mesh, MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Publisher } from '../../lib/replication/publish/publisher.ts'
 import { parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
+import type { Gap as SubscriberGap } from '../../lib/replication/subscribe/cursor.ts'
 import type { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
+import { Frame } from '../../lib/replication/wire/frame.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { Begun, sourceTables } from './begun.ts'
 import { eventually } from './cluster.ts'
@@ -22,10 +23,10 @@ import { subscriberEvents } from './subscriber-events.ts'
 
 export const tables = ['dog', 'cat'] as const
 export type Table = (typeof tables)[number]
-/** Where a message was sent to; it is nowhere else if it was stored. */
-type Place = { id: string; table: string; epoch: string; sequence: number }
+/** Where a transaction was sent to; it is nowhere else if it was stored. */
+type Place = { id: string; table: string; epoch: string; index: number }
 /** `epoch`, and `next` after it. `seen`: the number of places when it was reported. */
-type Gap = { table: string; epoch: string; next: string; seen: number; from: number; to: number; reason: GapReason }
+type Gap = { table: string; epoch: string; next: string; seen: number } & SubscriberGap
 
 const LIMITS = { maxInFlight: 20, maxInFlightBytes: 1e6, window: 5 }
 const TIMEOUT = { timeout: 2_000 }
@@ -85,9 +86,9 @@ export class RestoredSource {
     await this.#openSource()
     const mesh = this.network.mesh()
     await mesh.open('node2', { hub: [], leaf: [] }, { state() {}, rejected() {}, linked() {} })
-    const gap = ({ table }: RemoteTable, from: number, to: number, reason: GapReason) => {
+    const gap = ({ table }: RemoteTable, gap: SubscriberGap) => {
       const [epoch = '', next = ''] = this.subscriberHost.lastStep.get(table) ?? []
-      this.gaps.push({ table, epoch, next, seen: this.places.length, from, to, reason })
+      this.gaps.push({ table, epoch, next, seen: this.places.length, ...gap })
     }
     this.#replicator = new Replicator({
       mesh,
@@ -210,8 +211,11 @@ export class RestoredSource {
   async #openSource(): Promise<void> {
     const real = this.network.mesh()
     const append: Mesh['append'] = (table, message, expected, done) => {
-      const { 'Nats-Msg-Id': id = '', epoch = '' } = message.headers
-      this.places.push({ id, table: table.table, epoch, sequence: expected.sequence + 1 })
+      const frame = Frame.read({ ...message, sequence: expected.sequence + 1, time: 0, delivery: 0 })
+      for (let offset = 0; offset < frame.count; offset++) {
+        const index = frame.first! + offset
+        this.places.push({ id: frame.idAt(offset), table: table.table, epoch: frame.epoch, index })
+      }
       const isLost = this.#lostAcknowledgements > 0 && this.#lostAcknowledgements-- > 0
       real.append(table, message, expected, isLost ? () => done(new MeshError('timeout'), 0) : done)
     }

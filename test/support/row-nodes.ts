@@ -43,7 +43,7 @@ async function applyRows(host: Host, source: RemoteTable, rows: readonly KeyedRo
 
 const noRoutes = { hub: [], leaf: [] }
 const noListener = { state() {}, rejected() {}, linked() {} }
-const peerListener = { up() {}, down() {}, returned() {}, duplicate() {}, superseded() {}, streams() {}, time() {} }
+const peerListener = { up() {}, down() {}, returned() {}, rejected() {}, superseded() {}, streams() {}, time() {} }
 
 /** A node whose manifest holds these subscriptions with other nodes. It ends with the test. */
 export async function startRowNode(

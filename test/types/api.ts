@@ -27,7 +27,11 @@ declare const host: Host
 export async function accepted(): Promise<void> {
   const cluster = await ClusterManager.open({ configFile: 'config.yaml', host, password: async () => 'secret' })
   cluster.on('node:updated', ({ node, previous, cause }) => [node.name, previous.subscriptions, cause satisfies string])
-  cluster.events.on('replication:gap', ({ source, from, to, reason }) => [source.node, to - from, reason])
+  cluster.events.on('replication:gap', ({ source, from, to, lost, reason }) => [
+    source.node,
+    [from, to, lost] satisfies (number | undefined)[],
+    reason,
+  ])
   const { view } = cluster
   view.events.on('peer:down', ({ node }) => node satisfies string, { signal: AbortSignal.timeout(1_000) })
   view.metrics()?.apply.lagSeconds satisfies number | undefined
@@ -110,7 +114,7 @@ export async function methods(cluster: ClusterManager): Promise<void> {
 export function messages(message: unknown): unknown[] {
   return [
     (message as EventMessage<'peer:up'>).localNode satisfies string,
-    (message as EventMessage<'replication:gap'>).from satisfies number,
+    (message as EventMessage<'replication:gap'>).from satisfies number | undefined,
     (message as OperationMessage).operation satisfies string,
     (message as PublishMessage).transaction.id satisfies string,
     (message as ApplyMessage).batch.transactions.length satisfies number,

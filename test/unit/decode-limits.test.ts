@@ -5,7 +5,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Packr } from 'msgpackr'
 import * as protocol from '../../lib/peers/protocol.ts'
-import * as wire from '../../lib/replication/wire.ts'
+import { decodeStored, Frame, storedId } from '../../lib/replication/wire/frame.ts'
 import { checkDecodeLimits } from '../../lib/util/decode-limits.ts'
 import { seedOf } from '../support/random.ts'
 
@@ -99,14 +99,22 @@ describe('the cost of a message', () => {
     circle.next = circle
     const data = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: true }).pack(circle)
     const entry = { data, headers: {}, sequence: 1, delivery: 1, time: 0 }
-    assert.throws(() => wire.decode({ node: 'node1', database: 'dev', table: 'dog' }, entry), { name: 'WireError' })
+    const source = { node: 'node1', database: 'dev', table: 'dog' }
+    assert.throws(() => decodeStored(source, Frame.read(entry).part(0)), { name: 'WireError' })
     assert.equal(protocol.decodeResponse(data), undefined)
   })
 
   it('is checked before a remote message is decoded', () => {
     const source = { node: 'node1', database: 'dev', table: 'dog' }
-    const entry = { data: bomb(30 * 1024 * 1024, 0x80), headers: {}, sequence: 1, delivery: 1, time: 0 }
-    assert.throws(() => wire.decode(source, entry), { name: 'WireError', message: /more than 4194304 values/ })
+    const data = bomb(30 * 1024 * 1024, 0x80)
+    const entry = { data, headers: {}, sequence: 1, delivery: 1, time: 0 }
+    const part = Frame.read(entry).part(0)
+    const expected = { name: 'WireError', message: /more than 4194304 values/ }
+    for (const format of ['single', 'part'] as const)
+      assert.throws(() => decodeStored(source, { ...part, format }), expected)
+    assert.equal(storedId({ ...part, format: 'part' }), '')
+    const headers = { v: '1', epoch: 'e1', first: '1', count: '1' }
+    assert.match(Frame.read({ ...entry, headers }).fault!, /more than 4194304 values/)
     assert.equal(protocol.decodeRequest(bomb(15 * 1024 * 1024, 0x80)), undefined)
   })
 })

@@ -38,10 +38,12 @@ describe('the queue', () => {
       cutAll(queue).map(({ length }) => length),
       [256, 256, 256, 256],
     )
-    assert.equal(queue.acknowledge(), 256)
-    for (let shifted = 0; shifted < 256; shifted++) queue.shift()
+    const acknowledge = () => {
+      for (let count = queue.acknowledge(); count > 0; count--) queue.shift()
+    }
+    acknowledge()
     assert.deepEqual(cutAll(queue), [], 'three are in flight, and the rest is not full')
-    while (queue.framesInFlight >= limits.partial) queue.acknowledge()
+    while (queue.framesInFlight >= limits.partial) acknowledge()
     assert.equal(cutAll(queue)[0]!.length, 1_100 - 1_024)
   })
 

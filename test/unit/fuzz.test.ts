@@ -15,7 +15,9 @@ import { diff } from '../../lib/manifest/diff.ts'
 import { addRoutes, type Manifest, setSubscriptions } from '../../lib/manifest/manifest.ts'
 import { execute } from '../../lib/operations/index.ts'
 import * as protocol from '../../lib/peers/protocol.ts'
-import * as wire from '../../lib/replication/wire.ts'
+import { decodeStored, encodeFrame, Frame } from '../../lib/replication/wire/frame.ts'
+import { WireError } from '../../lib/replication/wire/names.ts'
+import { encodePart } from '../../lib/replication/wire/part.ts'
 import { isLong } from '../support/long.ts'
 import { nearly, nearlyBytes, nearlyText } from '../support/mutate.ts'
 import { seedOf } from '../support/random.ts'
@@ -185,20 +187,27 @@ describe('a message of a remote node', { timeout: 900_000 }, () => {
       { id: 't2', timestamp, user: 'u', writes },
       { id: 't3', timestamp, writes, origin: { node: 'node3', epoch: 'e3', index: 9, relayedBy: ['node3'] } },
     ]
-    const encoded = transactions.map((each) => wire.encode(each, each.writes, 'node1'))
-    const headers = wire.encodeHeaders(transactions[0]!, 'node1', 'e1')
+    const parts = transactions.map((each) => encodePart(each, each.writes, 'node1'))
+    const { data: whole, headers } = encodeFrame({ node: 'node1', epoch: 'e1', first: 1 }, parts)
+    const place = { sequence: 1, delivery: 1, time: 0 }
+    const stored = Frame.read({ ...place, headers, data: whole }).part(0)
     const outcomes = { read: 0, rejected: 0 }
-    const property = fc.property(nearlyBytes(encoded), (data) => {
+    const check = (part: typeof stored) => {
       try {
-        const { writes, timestamp, id } = wire.decode(source, { data, headers, sequence: 1, delivery: 1, time: 0 })
+        const { writes, timestamp, id } = decodeStored(source, part)
         outcomes.read++
         assert.equal(typeof id, 'string')
         assert.equal(typeof timestamp, 'string')
         for (const each of writes) assert.deepEqual([each.database, each.table], ['dev', 'dog'])
       } catch (error) {
         outcomes.rejected++
-        assert.ok(error instanceof wire.WireError, String((error as Error)?.stack ?? error))
+        assert.ok(error instanceof WireError, String((error as Error)?.stack ?? error))
       }
+    }
+    const property = fc.property(nearlyBytes(parts), nearlyBytes([whole]), (data, body) => {
+      check({ ...stored, data })
+      const frame = Frame.read({ ...place, headers, data: body })
+      if (frame.fault === undefined) for (let offset = 0; offset < frame.count; offset++) check(frame.part(offset))
     })
     fc.assert(property, { seed, numRuns: numRuns * 5 })
     assert.ok(outcomes.read > 0 && outcomes.rejected > 0, JSON.stringify(outcomes))

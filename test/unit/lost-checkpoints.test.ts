@@ -10,7 +10,7 @@ import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { Cursor } from '../../lib/replication/subscribe/cursor.ts'
+import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
@@ -53,7 +53,7 @@ describe('a begun subscription without a checkpoint', { concurrency: true, timeo
   it('reports what the stream no longer has', async (test) => {
     const scene = new Scene(test)
     const [node1, node2] = await pair(scene)
-    await node1.write(numbered('t', 5))
+    await node1.writeEach(numbered('t', 5))
     await scene.quiet()
     await node1.cluster.purgeStream({ database: 'dev', table: 'dog', options: { keep: 2 } })
     await node2.cluster.close()
@@ -112,15 +112,21 @@ describe('a begun subscription without a checkpoint', { concurrency: true, timeo
 })
 
 describe('the start after a lost checkpoint', () => {
-  async function cursorAt(epochs: EpochRange[], first: number, last: number) {
+  async function cursorAt(
+    epochs: EpochRange[],
+    first: number,
+    last: number,
+    fill: (stream: RemoteStream) => void = () => {},
+  ) {
     const stream = Object.assign(new RemoteStream(), { epochs, first, last })
+    fill(stream)
     const host = new MemoryHost([['dev', 'dog']])
     const counters = replicationCounters()
     const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
     const begun = new Begun()
     begun.add(source)
     const reported: unknown[][] = []
-    const gap = (from: number, to: number, reason: string) => void reported.push([from, to, reason])
+    const gap = ({ from, to, reason }: Gap) => void reported.push([from, to, reason])
     const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
     await cursor.resume(new AbortController().signal)
     return { reported, stored: await host.loadCheckpoint(source) }
@@ -128,22 +134,23 @@ describe('the start after a lost checkpoint', () => {
 
   it('is in the epoch of the first message, and streams that are gone are gaps of their own', async () => {
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 0, last: 7 },
-      { epoch: 'e2', from: 1, last: 4 },
+      { epoch: 'e0', from: 0, last: 9 },
+      { epoch: 'e1', from: 0, last: 7, lastIndex: 70 },
+      { epoch: 'e2', from: 1, last: 4, lastIndex: 40 },
       { epoch: 'e3', from: 5 },
     ]
-    const { reported, stored } = await cursorAt(epochs, 3, 9)
+    const { reported, stored } = await cursorAt(epochs, 3, 9, (stream) => stream.frame(3, 21, 4, 'e2'))
     assert.deepEqual(reported, [
-      [1, 7, 'checkpoint_lost'],
-      [1, 2, 'checkpoint_lost'],
+      [1, 70, 'checkpoint_lost'],
+      [1, 20, 'checkpoint_lost'],
     ])
-    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, gaps: { count: 2, lost: 9 } })
+    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, index: 20, gaps: { count: 2, lost: 90 } })
   })
 
   it('is the end of a stream that has no messages', async () => {
     const { reported, stored } = await cursorAt([{ epoch: 'e1', from: 1 }], 6, 5)
-    assert.deepEqual(reported, [[1, 5, 'checkpoint_lost']])
-    assert.equal(stored!.sequence, 5)
+    assert.deepEqual(reported, [[1, undefined, 'checkpoint_lost']], 'the number of transactions is not known')
+    assert.deepEqual([stored!.sequence, stored!.index, stored!.gaps], [5, undefined, { count: 1, lost: 0 }])
     const empty = await cursorAt([{ epoch: 'e1', from: 1 }], 0, 0)
     assert.deepEqual([empty.reported, empty.stored!.sequence], [[[1, 0, 'checkpoint_lost']], 0])
   })

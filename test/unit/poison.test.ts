@@ -35,7 +35,7 @@ describe('a refused transaction', { concurrency: true, timeout: 60_000 }, () => 
       const status = node2.of(node1)
       return status.refused && status
     })
-    assert.deepEqual(refused, { sequence: 3, id: 'bad' })
+    assert.deepEqual(refused, { sequence: 3, index: 3, id: 'bad' })
     assert.deepEqual([state, appliedSequence], ['stalled', 2])
     assert.match(error!, /a constraint of the database/)
     const [stalled] = node2.events['replication:stalled']!

@@ -5,7 +5,8 @@ import { describe, it } from 'node:test'
 import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
-import { Applier, type ApplierOptions } from '../../lib/replication/subscribe/applier.ts'
+import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import type { ApplierOptions } from '../../lib/replication/subscribe/applier-options.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })
@@ -42,7 +43,8 @@ function start(options: Partial<ApplierOptions> = {}) {
   return { host, relayed, applier, stored }
 }
 
-const at = (sequence: number, epoch = 'e1'): Checkpoint => ({ epoch, sequence })
+const at = (sequence: number, epoch = 'e1'): Checkpoint => ({ epoch, sequence, index: sequence })
+const range = (index: number, count = 1) => ({ epoch: 'e1', index, count })
 
 describe('a transaction', () => {
   it('of the local node is not applied, by whatever path it returns', async () => {
@@ -151,25 +153,25 @@ describe('the checkpoint', () => {
       transaction(1),
       transaction(2, { node: 'node3', place: 9, relayedBy: ['node1'] }),
       transaction(3),
-      transaction(5, { node: 'node3', place: 10, relayedBy: ['node1'] }),
+      transaction(4, { node: 'node3', place: 10, relayedBy: ['node1'] }),
     ]
     await applier.apply(from('node1'), mixed.slice(0, 2), at(2))
-    await applier.apply(from('node1'), mixed.slice(2), at(6))
-    assert.deepEqual((await stored('node1')).applied, { node1: { e1: [[1, 6]] }, node3: { e1: [[9, 10]] } })
+    await applier.apply(from('node1'), mixed.slice(2), at(4))
+    assert.deepEqual((await stored('node1')).applied, { node1: { e1: [[1, 4]] }, node3: { e1: [[9, 10]] } })
   })
 
   it('keeps applied ranges, quarantine and gaps when its position changes', async () => {
     const { applier, stored } = start()
     await applier.apply(from('node1'), [transaction(1)], at(1))
-    await applier.quarantine(from('node1'), at(2), undefined)
-    await applier.move(from('node1'), at(4), { lost: 2 })
-    const kept = { applied: { node1: { e1: [[1, 2]] } }, quarantined: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
+    await applier.quarantine(from('node1'), at(2), range(2), undefined)
+    await applier.move(from('node1'), at(4), { newGaps: 1, lost: 2 })
+    const kept = { applied: { node1: { e1: [[1, 1]] } }, quarantined: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
     assert.deepEqual(await stored('node1'), { ...at(4), ...kept })
     await applier.move(from('node1'), at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
     await applier.apply(from('node1'), [], at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
-    await applier.move(from('node1'), at(5, 'e2'), { lost: 5 })
+    await applier.move(from('node1'), at(5, 'e2'), { newGaps: 1, lost: 5 })
     assert.deepEqual((await stored('node1')).gaps, { count: 2, lost: 7 })
   })
 
@@ -228,8 +230,8 @@ describe('relaying', () => {
     assert.deepEqual(
       relayed.map(({ origin }) => origin),
       [
-        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['local'] },
-        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'local'] },
+        { node: 'node1', epoch: 'e1', index: 1, relayedBy: ['local'] },
+        { node: 'node3', epoch: 'e1', index: 2, relayedBy: ['node1', 'local'] },
       ],
     )
   })
@@ -247,18 +249,18 @@ describe('relaying', () => {
 describe('a quarantined message', () => {
   it('is in the checkpoint until it is released', async () => {
     const { host, applier, stored } = start()
-    assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), true)
-    assert.equal(await applier.quarantine(from('node1'), at(2), undefined), true)
+    assert.equal(await applier.quarantine(from('node1'), at(1), range(1), transaction(1)), true)
+    assert.equal(await applier.quarantine(from('node1'), at(2), range(2), undefined), true)
     assert.deepEqual((await stored('node1')).quarantined, { e1: [[1, 2]] })
-    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 1 }, transaction(1)), 1)
+    assert.equal(await applier.releaseQuarantined(from('node1'), range(1), [transaction(1)]), 1)
     assert.deepEqual((await stored('node1')).quarantined, { e1: [[2, 2]] })
-    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 2 }), 0)
+    assert.equal(await applier.releaseQuarantined(from('node1'), range(2)), 0)
     assert.deepEqual([(await stored('node1')).quarantined, host.applied], [undefined, ['node1-1']])
   })
 
   it('counts as applied, so that another path does not apply it', async () => {
     const { host, applier } = start()
-    await applier.quarantine(from('node1'), at(1), transaction(1))
+    await applier.quarantine(from('node1'), at(1), range(1), transaction(1))
     await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
     assert.deepEqual(host.applied, [])
   })
@@ -266,16 +268,16 @@ describe('a quarantined message', () => {
   it('is not kept when it arrived by another path', async () => {
     const { applier, stored } = start()
     await applier.apply(from('node2'), [transaction(1, { relayedBy: ['node2'] })], at(1, 'f1'))
-    assert.equal(await applier.quarantine(from('node1'), at(1), transaction(1)), false)
+    assert.equal(await applier.quarantine(from('node1'), at(1), range(1), transaction(1)), false)
     assert.deepEqual([(await stored('node1')).quarantined, (await stored('node1')).sequence], [undefined, 1])
   })
 
   it('that was unreadable is not applied if its transaction arrived by another path meanwhile', async () => {
     const { host, applier } = start()
     const other = transaction(1, { node: 'node3', place: 4, relayedBy: ['node1'] })
-    await applier.quarantine(from('node1'), at(1), undefined)
+    await applier.quarantine(from('node1'), at(1), range(1), undefined)
     await applier.apply(from('node2'), [transaction(1, { node: 'node3', place: 4, relayedBy: ['node2'] })], at(1, 'f1'))
-    assert.equal(await applier.releaseQuarantined(from('node1'), { epoch: 'e1', sequence: 1 }, other, false), 0)
+    assert.equal(await applier.releaseQuarantined(from('node1'), range(1), [other], false), 0)
     assert.deepEqual(host.applied, ['node3-4'])
   })
 })

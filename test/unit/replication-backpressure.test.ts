@@ -58,7 +58,7 @@ describe('backpressure', { concurrency: true }, () => {
       sizes.push(transactions.length)
       await gate
     }
-    await node1.write(numbered('many', 500))
+    await node1.writeEach(numbered('many', 500))
     await eventually('the first batch is there', () => sizes.length === 1)
     await eventually('the lag is known', () => node2.of(node1).lastSequence === 500)
     assert.equal(node2.of(node1).lag, 500)

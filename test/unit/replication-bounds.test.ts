@@ -6,8 +6,8 @@ import {
   AppliedRangesBuilder,
   rangesOf,
   wasApplied,
-  withoutSequence,
-  withSequence,
+  withoutRange,
+  withRange,
 } from '../../lib/replication/applied-ranges.ts'
 import { formatStreamMetadata, parseStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 
@@ -38,10 +38,10 @@ describe('names from remote nodes', () => {
         assert.deepEqual([wasApplied(applied, origin, epoch, 2), wasApplied(applied, origin, epoch, 4)], [true, false])
     assert.equal(wasApplied({}, '__proto__', 'constructor', 1), false)
     for (const epoch of odd) {
-      const quarantined = withSequence(undefined, epoch, 5)
+      const quarantined = withRange(undefined, epoch, 5, 5)
       assert.deepEqual(rangesOf(quarantined, epoch), [[5, 5]])
-      assert.equal(withoutSequence(quarantined, epoch, 5), undefined)
-      assert.deepEqual(withoutSequence({ e1: [[1, 1]] }, epoch, 5), { e1: [[1, 1]] })
+      assert.equal(withoutRange(quarantined, epoch, 5, 5), undefined)
+      assert.deepEqual(withoutRange({ e1: [[1, 1]] }, epoch, 5, 5), { e1: [[1, 1]] })
     }
     assert.equal(({} as { e1?: unknown }).e1, undefined)
   })

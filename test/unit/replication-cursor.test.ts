@@ -6,7 +6,7 @@ import type { Checkpoint } from '../../lib/host/host.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { Cursor } from '../../lib/replication/subscribe/cursor.ts'
+import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
@@ -21,7 +21,7 @@ async function cursorAt(checkpoint?: Checkpoint) {
   const counters = replicationCounters()
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
   const begun = new Begun()
-  const gap = (from: number, to: number, reason: string) => void reported.push([from, to, reason])
+  const gap = ({ from, to, reason }: Gap) => void reported.push([from, to, reason])
   const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
   const stored = async () => (await host.loadCheckpoint(source))!
   return { stream, host, reported, applier, begun, cursor, stored }
@@ -42,19 +42,21 @@ describe('a subscription without a negotiated start', () => {
 
 describe('messages that the stream no longer has', () => {
   it('are reported as a gap once, after the checkpoint is stored', async () => {
-    const { stream, host, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, host, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 6, 9)
+    await cursor.resume(signal)
     host.refusal = new Error('not now')
-    await assert.rejects(cursor.resume(signal), /not now/)
+    const end = { sequence: 5, index: 50 }
+    await assert.rejects(cursor.skipHole(end, signal), /not now/)
     assert.deepEqual([reported, (await stored()).sequence], [[], 3])
-    await cursor.resume(signal)
-    await cursor.resume(signal)
-    assert.deepEqual(reported, [[4, 5, 'expired']])
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5, gaps: { count: 1, lost: 2 } })
+    await cursor.skipHole(end, signal)
+    await cursor.skipHole(end, signal)
+    assert.deepEqual(reported, [[4, 50, 'expired']])
+    assert.deepEqual(await stored(), { epoch: 'e1', ...end, gaps: { count: 1, lost: 47 } })
   })
 
   it('are no gap when they were applied', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 5 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 5, index: 5 })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 6, 9)
     await cursor.resume(signal)
     assert.deepEqual([reported, (await stored()).sequence], [[], 5])
@@ -62,10 +64,11 @@ describe('messages that the stream no longer has', () => {
 
   it('do not change the requested start or a replay in progress', async () => {
     const start = { startTime: '2026-01-01T00:00:00Z', replayUntil: 8 }
-    const { stream, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, ...start })
+    const { stream, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3, ...start })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 6, 9)
     await cursor.resume(signal)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5, ...start, gaps: { count: 1, lost: 2 } })
+    await cursor.skipHole({ sequence: 5, index: 5 }, signal)
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5, index: 5, ...start, gaps: { count: 1, lost: 2 } })
     setStream(stream, [{ epoch: 'e2', from: 1 }], 1, 9)
     await cursor.resume(signal)
     const { startTime, replayUntil } = await stored()
@@ -79,15 +82,15 @@ describe('messages that the stream no longer has', () => {
 
 describe('another epoch', () => {
   it('behind older messages is entered after the rest of the previous epoch is read', async () => {
-    const { stream, reported, applier, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, applier, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 1, last: 8 },
+      { epoch: 'e1', from: 1, last: 8, lastIndex: 8 },
       { epoch: 'e2', from: 6 },
     ]
     setStream(stream, epochs, 1, 7)
     await cursor.resume(signal)
-    assert.deepEqual([reported, await stored()], [[], { epoch: 'e1', sequence: 3 }])
-    await applier.apply(source, [], { epoch: 'e1', sequence: 5 })
+    assert.deepEqual([reported, await stored()], [[], { epoch: 'e1', sequence: 3, index: 3 }])
+    await applier.apply(source, [], { epoch: 'e1', sequence: 5, index: 5 })
     await cursor.resume(signal)
     assert.deepEqual(reported, [[6, 8, 'rewound']])
     const { epoch, sequence } = await stored()
@@ -95,9 +98,9 @@ describe('another epoch', () => {
   })
 
   it('of a recreated stream loses all messages that were acknowledged and not applied', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 0, last: 5 },
+      { epoch: 'e1', from: 0, last: 5, lastIndex: 5 },
       { epoch: 'e2', from: 1 },
     ]
     setStream(stream, epochs, 1, 9)
@@ -108,10 +111,10 @@ describe('another epoch', () => {
   })
 
   it('of a stream that was recreated twice skips the epoch between', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 1, last: 3 },
-      { epoch: 'e2', from: 0, last: 4 },
+      { epoch: 'e1', from: 1, last: 3, lastIndex: 3 },
+      { epoch: 'e2', from: 0, last: 4, lastIndex: 4 },
       { epoch: 'e3', from: 1 },
     ]
     setStream(stream, epochs, 1, 2)
@@ -122,52 +125,52 @@ describe('another epoch', () => {
   })
 
   it('of a recreated stream is waited for when the description does not contain it yet', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
-    setStream(stream, [{ epoch: 'e1', from: 0, last: 5 }], 1, 0)
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
+    setStream(stream, [{ epoch: 'e1', from: 0, last: 5, lastIndex: 5 }], 1, 0)
     await assert.rejects(cursor.resume(signal))
-    assert.deepEqual([reported, await stored()], [[], { epoch: 'e1', sequence: 3 }])
+    assert.deepEqual([reported, await stored()], [[], { epoch: 'e1', sequence: 3, index: 3 }])
     setStream(stream, [...stream.epochs, { epoch: 'e2', from: 1 }], 1, 0)
     await cursor.resume(signal)
     assert.deepEqual(reported, [[4, 5, 'recreated']])
   })
 
   it('is waited for when the description contains neither it nor the epoch of the checkpoint', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e0', sequence: 0 })
-    setStream(stream, [{ epoch: 'e1', from: 0, last: 5 }], 1, 0)
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e0', sequence: 0, index: 0 })
+    setStream(stream, [{ epoch: 'e1', from: 0, last: 5, lastIndex: 5 }], 1, 0)
     await assert.rejects(cursor.resume(signal), { code: 'rejected' })
-    assert.deepEqual([reported, await stored()], [[], { epoch: 'e0', sequence: 0 }])
+    assert.deepEqual([reported, await stored()], [[], { epoch: 'e0', sequence: 0, index: 0 }])
   })
 
   it('loses at least one message when the description no longer contains the epoch of the checkpoint', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     setStream(stream, [{ epoch: 'e9', from: 1 }], 1, 2)
     await cursor.resume(signal)
-    assert.deepEqual(reported, [[4, 4, 'recreated']])
+    assert.deepEqual(reported, [[4, undefined, 'recreated']])
     const { epoch, sequence } = await stored()
     assert.deepEqual([epoch, sequence], ['e9', 0])
   })
 
   it('of a message is entered even if the description contains later ones', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     stream.last = 3
     await cursor.resume(signal)
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 1, last: 3 },
-      { epoch: 'e2', from: 4, last: 6 },
+      { epoch: 'e1', from: 1, last: 3, lastIndex: 3 },
+      { epoch: 'e2', from: 4, last: 6, lastIndex: 6 },
       { epoch: 'e3', from: 6 },
     ]
     setStream(stream, epochs, 1, 7)
     await cursor.enterEpoch('e2', 4, signal)
-    assert.deepEqual([reported, await stored()], [[], { epoch: 'e2', sequence: 3 }])
+    assert.deepEqual([reported, await stored()], [[], { epoch: 'e2', sequence: 3, index: 0 }])
   })
 
   it('of a message loses at least one message when the description does not contain it', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     stream.last = 3
     await cursor.resume(signal)
     setStream(stream, [{ epoch: 'e1', from: 1 }], 1, 7)
     await cursor.enterEpoch('e5', 6, signal)
-    assert.deepEqual(reported, [[4, 4, 'recreated']])
+    assert.deepEqual(reported, [[4, undefined, 'recreated']])
     const { epoch, sequence } = await stored()
     assert.deepEqual([epoch, sequence], ['e5', 5])
   })
@@ -175,19 +178,19 @@ describe('another epoch', () => {
 
 describe('a stream that ends before the checkpoint', () => {
   it('is not read until its writer begins a new epoch', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 8 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 8, index: 8 })
     stream.last = 8
     await cursor.resume(signal)
     // A delayed report from before the loss.
-    cursor.onPeerPosition('e1', 5)
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 1, 5)
     for (let times = 0; times < 2; times++) await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition('e2', 5)
-    cursor.onPeerPosition('e1', 8)
+    cursor.onPeerPosition({ epoch: 'e2', sequence: 5, index: 5 })
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 8, index: 8 })
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
     assert.deepEqual([reported, (await stored()).sequence], [[], 8])
     const epochs: EpochRange[] = [
-      { epoch: 'e1', from: 1, last: 9 },
+      { epoch: 'e1', from: 1, last: 9, lastIndex: 9 },
       { epoch: 'e2', from: 6 },
     ]
     setStream(stream, epochs, 1, 6)
@@ -196,10 +199,11 @@ describe('a stream that ends before the checkpoint', () => {
   })
 
   it('is read again when its writer confirms the position: its database was restored too', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 8 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 8, index: 8 })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 2, 5)
+    stream.entry(2)
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition('e1', 5)
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
     await cursor.resume(signal)
     assert.deepEqual(reported, [[2, 8, 'rewound']])
     const { sequence, replayUntil } = await stored()
@@ -210,7 +214,7 @@ describe('a stream that ends before the checkpoint', () => {
   })
 
   it('is read again when it has no epochs', async () => {
-    const { stream, reported, cursor, stored } = await cursorAt({ epoch: '', sequence: 8 })
+    const { stream, reported, cursor, stored } = await cursorAt({ epoch: '', sequence: 8, index: 8 })
     setStream(stream, [], 1, 5)
     await cursor.resume(signal)
     assert.deepEqual([reported, (await stored()).sequence], [[[1, 8, 'rewound']], 0])

@@ -17,10 +17,10 @@ async function setLimits(node: MemoryNode, streams: object): Promise<void> {
 /** node2 applies `read`. While it is cut off, node1 writes `unread` and then runs `change`. Resolves with what node2 applies afterwards. */
 async function runWhileCut(scene: Scene, change: (node1: MemoryNode, node2: MemoryNode) => Promise<unknown>) {
   const [node1, node2] = (await scene.mesh('node1', 'node2')) as [MemoryNode, MemoryNode]
-  await node1.write(numbered('read', 5))
+  await node1.writeEach(numbered('read', 5))
   await scene.quiet()
   scene.network.cut('node1', 'node2')
-  await node1.write(numbered('unread', 5))
+  await node1.writeEach(numbered('unread', 5))
   await change(node1, node2)
   scene.network.heal()
   await scene.quiet()
@@ -63,7 +63,7 @@ const cases: {
     name: 'two purges with writes between them',
     change: async (node) => {
       await purge()(node)
-      await node.write(numbered('more', 3))
+      await node.writeEach(numbered('more', 3))
       await purge({ keep: 1 })(node)
     },
     gaps: [[6, 12, 'purged']],

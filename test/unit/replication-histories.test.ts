@@ -79,16 +79,12 @@ async function take(source: RestoredSource, step: Step): Promise<void> {
 }
 
 /** The places that a gap names. */
-function placesIn(
-  { places }: RestoredSource,
-  { table, epoch, next, seen, from, to, reason }: RestoredSource['gaps'][0],
-) {
-  // A stream that was lost twice no longer describes the epoch of the subscription: such a gap counts at least one message.
-  const isBounded = from < to || reason === 'purged' || reason === 'expired'
+function placesIn({ places }: RestoredSource, { table, epoch, next, seen, from = 1, to }: RestoredSource['gaps'][0]) {
+  // A stream that was lost twice no longer describes the epoch of the subscription: the end of such a gap is not known.
   return places.filter((each, index) => {
     if (each.table !== table) return false
-    if (each.epoch === epoch) return from <= each.sequence && (!isBounded || each.sequence <= to)
-    return !isBounded && index < seen && each.epoch !== next
+    if (each.epoch === epoch) return from <= each.index && (to === undefined || each.index <= to)
+    return to === undefined && index < seen && each.epoch !== next
   })
 }
 

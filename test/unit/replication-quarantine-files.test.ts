@@ -1,21 +1,28 @@
-// The files of the quarantine: bounded, one for each message, and validated when they are read.
+// The files of the quarantine: bounded, one for each transaction, and validated when they are read.
 
 import assert from 'node:assert/strict'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
-import type { Entry } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
-import { Quarantine, type QuarantineOptions } from '../../lib/replication/subscribe/quarantine.ts'
+import {
+  Quarantine,
+  type QuarantinedContent,
+  type QuarantineOptions,
+} from '../../lib/replication/subscribe/quarantine.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
 
 const source = { node: 'node1', database: 'dev', table: 'dog' }
-const entry = (sequence: number, bytes = 10): Entry => ({
-  data: Buffer.alloc(bytes, sequence),
-  headers: { 'Nats-Msg-Id': `t${sequence}` },
-  sequence,
-  delivery: sequence,
-  time: 1_000 + sequence,
+const part = (index: number, bytes = 10, epoch = 'e1'): QuarantinedContent => ({
+  format: 'part',
+  data: Buffer.alloc(bytes, index),
+  headers: {},
+  node: 'node1',
+  epoch,
+  index,
+  count: 1,
+  sequence: 7,
+  time: 1_000 + index,
 })
 
 async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {}) {
@@ -25,42 +32,42 @@ async function start(test: TestContext, bounds: Partial<QuarantineOptions> = {})
   return { directory, options, quarantine: await Quarantine.open(options) }
 }
 
-const sequences = (quarantine: Quarantine) => quarantine.list().map(({ sequence }) => sequence)
+const indexes = (quarantine: Quarantine) => quarantine.list().map(({ index }) => index)
 
 describe('the quarantine', () => {
-  it('holds a maximum number of messages', async (test) => {
+  it('holds a maximum number of files', async (test) => {
     const { quarantine } = await start(test)
-    for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
-    await assert.rejects(quarantine.put(source, 'e1', entry(4), 'bad'), /full \(3 messages, \d+ bytes\): bad/)
-    await quarantine.remove({ source, epoch: 'e1', sequence: 2 })
-    await quarantine.put(source, 'e1', entry(4), 'bad')
-    assert.deepEqual(sequences(quarantine), [1, 3, 4])
+    for (const index of [1, 2, 3]) await quarantine.put(source, part(index), 'bad')
+    await assert.rejects(quarantine.put(source, part(4), 'bad'), /full \(3 messages, \d+ bytes\): bad/)
+    await quarantine.remove({ source, epoch: 'e1', index: 2 })
+    await quarantine.put(source, part(4), 'bad')
+    assert.deepEqual(indexes(quarantine), [1, 3, 4])
   })
 
   it('holds a maximum number of bytes, also after a restart, and has space again after a removal', async (test) => {
     // A file is a third larger than its data.
     const { options, quarantine } = await start(test)
-    await quarantine.put(source, 'e1', entry(1, 40_000), 'bad')
-    await assert.rejects(quarantine.put(source, 'e1', entry(2, 40_000), 'bad'), /full/)
-    await quarantine.put(source, 'e1', entry(3, 30_000), 'bad')
+    await quarantine.put(source, part(1, 40_000), 'bad')
+    await assert.rejects(quarantine.put(source, part(2, 40_000), 'bad'), /full/)
+    await quarantine.put(source, part(3, 30_000), 'bad')
     const again = await Quarantine.open(options)
-    await assert.rejects(again.put(source, 'e1', entry(4, 10_000), 'bad'), /full/)
-    await again.remove({ source, epoch: 'e1', sequence: 1 })
-    await again.put(source, 'e1', entry(4, 40_000), 'bad')
-    assert.deepEqual(sequences(again), [3, 4])
+    await assert.rejects(again.put(source, part(4, 10_000), 'bad'), /full/)
+    await again.remove({ source, epoch: 'e1', index: 1 })
+    await again.put(source, part(4, 40_000), 'bad')
+    assert.deepEqual(indexes(again), [3, 4])
   })
 
   it('counts headers and reasons too', async (test) => {
     const { quarantine } = await start(test)
-    const large = { ...entry(1), headers: { said: 'x'.repeat(100_000) } }
-    await assert.rejects(quarantine.put(source, 'e1', large, 'bad'), /full/)
-    await assert.rejects(quarantine.put(source, 'e1', entry(1), 'bad'.repeat(40_000)), /full/)
+    const large: QuarantinedContent = { ...part(1), format: 'message', headers: { said: 'x'.repeat(100_000) } }
+    await assert.rejects(quarantine.put(source, large, 'bad'), /full/)
+    await assert.rejects(quarantine.put(source, part(1), 'bad'.repeat(40_000)), /full/)
   })
 
-  it('holds a message once, however often it is put, and returns it unchanged', async (test) => {
+  it('holds a transaction once, however often it is put, and returns it unchanged', async (test) => {
     const { directory, options, quarantine } = await start(test)
-    for (let times = 0; times < 5; times++) await quarantine.put(source, 'e1', entry(1, 30), 'bad')
-    await quarantine.put(source, 'e2', entry(1, 30), 'of another epoch')
+    for (let times = 0; times < 5; times++) await quarantine.put(source, part(1, 30), 'bad')
+    await quarantine.put(source, part(1, 30, 'e2'), 'of another epoch')
     assert.equal((await readdir(directory)).length, 2)
     const again = await Quarantine.open(options)
     assert.deepEqual(
@@ -70,28 +77,38 @@ describe('the quarantine', () => {
         .sort(),
       ['e1', 'e2'],
     )
-    assert.deepEqual(await again.entry({ source, epoch: 'e1', sequence: 1 }), { ...entry(1, 30), delivery: 0 })
+    assert.deepEqual(await again.content({ source, epoch: 'e1', index: 1 }), part(1, 30))
   })
 
   it('removes temporary files, and leaves unreadable files', async (test) => {
     const { directory, options, quarantine } = await start(test)
-    await quarantine.put(source, 'e1', entry(1), 'bad')
+    await quarantine.put(source, part(1), 'bad')
     const [name] = await readdir(directory)
     const content = JSON.parse(await readFile(join(directory, name!), 'utf8'))
     await writeFile(join(directory, 'half.json.new'), '{')
-    await writeFile(join(directory, 'other.json'), JSON.stringify({ ...content, sequence: 'one' }))
+    await writeFile(join(directory, 'other.json'), JSON.stringify({ ...content, index: 'one' }))
     await writeFile(join(directory, 'garbage.json'), '{')
     const again = await Quarantine.open(options)
-    assert.deepEqual(sequences(again), [1])
+    assert.deepEqual(indexes(again), [1])
     assert.deepEqual((await readdir(directory)).sort(), [name!, 'garbage.json', 'other.json'].sort())
   })
 
-  it('removes messages that the checkpoint does not name', async (test) => {
+  it('removes what the checkpoint does not name', async (test) => {
     const { directory, quarantine } = await start(test)
-    for (const sequence of [1, 2, 3]) await quarantine.put(source, 'e1', entry(sequence), 'bad')
+    for (const index of [1, 2, 3]) await quarantine.put(source, part(index), 'bad')
     await quarantine.reconcile({ ...source, table: 'cat' }, undefined)
     assert.equal(quarantine.size, 3)
     await quarantine.reconcile(source, { e1: [[2, 2]], e2: [[1, 3]] })
-    assert.deepEqual([sequences(quarantine), (await readdir(directory)).length], [[2], 1])
+    assert.deepEqual([indexes(quarantine), (await readdir(directory)).length], [[2], 1])
+  })
+
+  it('is not opened with a file of a later version', async (test) => {
+    const { directory, options, quarantine } = await start(test)
+    await quarantine.put(source, part(1), 'bad')
+    const [name] = await readdir(directory)
+    const content = JSON.parse(await readFile(join(directory, name!), 'utf8'))
+    await writeFile(join(directory, name!), JSON.stringify({ v: content.v + 1, other: true }))
+    await assert.rejects(Quarantine.open(options), { code: 'version_unsupported', message: /version 2.*version 1/ })
+    assert.equal((await readdir(directory)).length, 1, 'the file stays')
   })
 })

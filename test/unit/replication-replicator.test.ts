@@ -152,7 +152,7 @@ describe('the start of a subscription', concurrently, () => {
     const undoLater = await replicator.setStart(source)
     await replicator.reconcile(subscribed)
     await undoLater()
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0 })
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 0, index: 0 })
   })
 
   it('of another request stays when a request fails', async (test) => {

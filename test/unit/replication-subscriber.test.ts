@@ -1,84 +1,17 @@
 // A subscriber: when it reads again, in which batches it applies, and what it does when the database rejects a batch.
 
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
-import { silentLogger } from '../../lib/observe/logger.ts'
-import { replicationCounters } from '../../lib/observe/metrics.ts'
-import { Copies } from '../../lib/replication/copy/copies.ts'
-import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
-import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
-import { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
-import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
+import type { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
+import { Frame } from '../../lib/replication/wire/frame.ts'
 import { attemptsWithin } from '../support/backoff.ts'
-import { Begun, sourceTables } from '../support/begun.ts'
-import { eventually, temporaryDirectory } from '../support/cluster.ts'
+import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
-import { MemoryHost } from '../support/memory-host.ts'
-import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
-import { subscriberEvents } from '../support/subscriber-events.ts'
-
-async function subscribe(test: TestContext, options: Partial<SubscriberOptions> = {}) {
-  const [directory, remove] = await temporaryDirectory()
-  const stream = new RemoteStream()
-  const host = new MemoryHost([['dev', 'dog']])
-  const time = { ahead: 0 }
-  const clock = new HybridClock('node2', 300_000, () => Date.now() + time.ahead)
-  const counters = replicationCounters()
-  const reported: string[] = []
-  const quarantine = await Quarantine.open({
-    directory: join(directory, 'q'),
-    maxMessages: 10,
-    maxBytes: 1e6,
-    logger: silentLogger,
-  })
-  const begun = new Begun()
-  const tables = new LocalTables({ host, timers: stream.mesh.timers, begun, sources: sourceTables })
-  const validate: LocalTables['validate'] = (table, transactions) => tables.validate(table, transactions)
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
-  const subscriber = new Subscriber({
-    source,
-    mesh: stream.mesh,
-    applier,
-    clock,
-    quarantine,
-    counters,
-    logger: silentLogger,
-    requestTimeout: 10_000,
-    maxBatch: 10,
-    maxBatchBytes: 1e6,
-    maxApplyAttempts: 0,
-    begun,
-    tables,
-    sourceTables,
-    onTableDropped() {},
-    copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
-    events: subscriberEvents({
-      gap: (_, from, to, reason) => void reported.push(`gap ${from}..${to} ${reason}`),
-      stalled: (_, { sequence }, error, attempts) =>
-        void reported.push(`stalled at ${sequence}: ${error}, ${attempts}`),
-      quarantined: (_, sequence) => void reported.push(`quarantined ${sequence}`),
-    }),
-    ...options,
-  })
-  test.after(async () => {
-    await subscriber.stop()
-    await remove()
-  })
-  /** Stores a checkpoint at this sequence. */
-  const checkpointAt = (sequence: number, more: object = {}) => {
-    stream.last = Math.max(stream.last, sequence)
-    return host.apply({ source, transactions: [], checkpoint: { epoch: 'e1', sequence, ...more } })
-  }
-  await checkpointAt(0)
-  const applied = (...ids: string[]) =>
-    eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { stream, host, clock, time, reported, quarantine, applier, subscriber, checkpointAt, applied }
-}
+import { RemoteStream, type ScriptedReader } from '../support/remote-stream.ts'
+import { subscribe } from '../support/scripted-subscription.ts'
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)
 
@@ -98,7 +31,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('applies batches of a bounded size; a larger transaction ends its batch', async (test) => {
-    const sizeOf = new RemoteStream().entry(1).data.byteLength
+    const sizeOf = Frame.read({ ...new RemoteStream().entry(1), delivery: 1 }).part(0).data.byteLength
     const { stream, host, subscriber, applied } = await subscribe(test, { maxBatchBytes: 2 * sizeOf })
     const sizes: number[] = []
     host.beforeApply = ({ transactions }) => void sizes.push(transactions.length)
@@ -166,12 +99,12 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     subscriber.start()
     const reader = await stream.reader(0)
     stream.epochs = [
-      { epoch: 'e1', from: 1, last: 7 },
+      { epoch: 'e1', from: 1, last: 7, lastIndex: 7 },
       { epoch: 'e2', from: 5 },
     ]
-    reader.give(...stream.entries(4, 4), ...stream.entries(5, 6, 'e2'))
-    await applied('t6')
-    assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ids(4, 6)])
+    reader.give(...stream.entries(4, 4), ...stream.entries(5, 6, 'e2', 1))
+    await applied('t2')
+    assert.deepEqual([reported, host.applied], [['gap 5..7 rewound'], ['t4', 't1', 't2']])
   })
 
   it('reads an epoch from its beginning when that is before the checkpoint', async (test) => {
@@ -180,7 +113,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     subscriber.start()
     const first = await stream.reader(0)
     stream.epochs = [
-      { epoch: 'e1', from: 0, last: 4 },
+      { epoch: 'e1', from: 0, last: 4, lastIndex: 4 },
       { epoch: 'e2', from: 1 },
     ]
     first.give(...stream.entries(4, 5, 'e2'))
@@ -204,7 +137,7 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
     // Without the peer's position the next delay is at least 1.2 s.
     stream.obstacle = undefined
     const { stateRequests } = stream
-    subscriber.onPeerPosition('e1', 1)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 1, index: 1 })
     await eventually('another request', () => stream.stateRequests > stateRequests, 1_000)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
@@ -235,16 +168,16 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     subscriber.start()
     const first = await stream.reader(0)
     stream.last = 3
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     first.give(...stream.entries(1, 1))
     await applied('t1')
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     assert.equal(stream.readers.length, 1, 'there was progress')
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     assert.equal(first.lost, false, 'it arrives at the same time')
     await delay(550)
-    subscriber.onPeerPosition('e1', 3)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await stream.reader(1)
   })
 
@@ -254,7 +187,7 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     await applied('t3')
-    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     assert.equal(stream.readers.length, 1)
   })
@@ -270,7 +203,7 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     await eventually('the batch is read', () => subscriber.status().lastSequence === 3)
-    for (let times = 0; times < 4; times++) subscriber.onPeerPosition('e1', 3)
+    for (let times = 0; times < 4; times++) subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
     await delay(100)
     host.beforeApply = undefined
     release()
@@ -283,9 +216,9 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     await checkpointAt(3)
     subscriber.start()
     await stream.reader(0)
-    subscriber.onPeerPosition('e2', 1)
+    subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
     await delay(550)
-    subscriber.onPeerPosition('e2', 1)
+    subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
     await stream.reader(1)
   })
 })
@@ -315,7 +248,7 @@ describe('a restart on suspicion', { timeout: 30_000 }, () => {
     subscriber.start()
     await reading(stream, 0)
     stream.last = 9
-    subscriber.onPeerPosition('e1', 9)
+    subscriber.onPeerPosition({ epoch: 'e1', sequence: 9, index: 9 })
     assert.ok(await restarts(stream, subscriber, pass, 0), 'the first restart is immediate')
     for (const timeoutMs of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
       assert.ok(!(await restarts(stream, subscriber, pass, timeoutMs - 1)), `${timeoutMs - 1} ms later`)
@@ -359,7 +292,7 @@ describe('a batch that the database rejects', { concurrency: true, timeout: 30_0
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 3))
     // A reported position ends the delay before the next attempt.
-    const reporting = setInterval(() => subscriber.onPeerPosition('e1', 3), 1)
+    const reporting = setInterval(() => subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 }), 1)
     test.after(() => clearInterval(reporting))
     await applied('t3')
     assert.deepEqual(host.applied, ids(1, 3))

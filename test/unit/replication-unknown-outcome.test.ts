@@ -22,7 +22,8 @@ const transaction = (sequence: number): RemoteTransaction => ({
   sequence,
   index: sequence,
 })
-const at = (sequence: number) => ({ epoch: 'e1', sequence })
+const at = (sequence: number) => ({ epoch: 'e1', sequence, index: sequence })
+const range = (index: number) => ({ epoch: 'e1', index, count: 1 })
 
 /** What the host does with one call: commits it and rejects, rejects it, or commits it later than its caller waits. */
 type Fault = 'ok' | 'commit then reject' | 'reject' | 'commit late'
@@ -101,11 +102,11 @@ describe('a step that was committed although the host rejected it', () => {
       const { host, applier } = start()
       await applier.apply(source, [], at(0))
       const steps = [
-        () => applier.move(source, at(5), { lost: 5 }),
-        () => applier.quarantine(source, at(6), transaction(6)),
-        () => applier.releaseQuarantined(source, at(6), transaction(6)),
-        () => applier.quarantine(source, at(7), undefined),
-        () => applier.releaseQuarantined(source, at(7)),
+        () => applier.move(source, at(5), { newGaps: 1, lost: 5 }),
+        () => applier.quarantine(source, at(6), range(6), transaction(6)),
+        () => applier.releaseQuarantined(source, range(6), [transaction(6)]),
+        () => applier.quarantine(source, at(7), range(7), undefined),
+        () => applier.releaseQuarantined(source, range(7)),
       ]
       const results: unknown[] = []
       for (const step of steps) {
@@ -142,11 +143,11 @@ describe('a step that was committed although the host rejected it', () => {
 
   it('counts as done when a message was released in between', async () => {
     const { host, counters, applier } = start()
-    await applier.quarantine(source, at(1), transaction(1))
+    await applier.quarantine(source, at(1), range(1), transaction(1))
     host.faults = ['commit then reject']
     const apply = () => applier.apply(source, [transaction(2)], at(2))
     await assert.rejects(apply())
-    assert.equal(await applier.releaseQuarantined(source, at(1), transaction(1)), 1)
+    assert.equal(await applier.releaseQuarantined(source, range(1), [transaction(1)]), 1)
     assert.equal(await apply(), 1)
     const stored = (await host.loadCheckpoint(source))!
     assert.deepEqual([stored.sequence, stored.quarantined, counters.applied], [2, undefined, 2])
@@ -231,8 +232,9 @@ async function subscribe(scene: World, items: readonly Item[], batches: readonly
   const next = async (sequence: number) => {
     const item = items[sequence]
     if (item === 'gone') {
-      await attempt(() => applier.move(source, at(sequence + 1), { lost: 1 }))
-    } else if (item === 'unreadable') await attempt(() => applier.quarantine(source, at(sequence + 1), undefined))
+      await attempt(() => applier.move(source, at(sequence + 1), { newGaps: 1, lost: 1 }))
+    } else if (item === 'unreadable')
+      await attempt(() => applier.quarantine(source, at(sequence + 1), range(sequence + 1), undefined))
     else {
       const size = batches[round++ % batches.length]!
       let end = sequence
@@ -264,7 +266,7 @@ async function release(scene: World, isDone: () => boolean) {
   while (!isDone() || quarantined().length > 0) {
     for (const sequence of quarantined()) {
       released.add(sequence)
-      const call = scene.applier.releaseQuarantined(source, at(sequence), transaction(sequence), false)
+      const call = scene.applier.releaseQuarantined(source, range(sequence), [transaction(sequence)], false)
       const applied = await call.catch(() => 0)
       scene.reported += applied
     }

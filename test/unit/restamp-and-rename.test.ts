@@ -5,7 +5,8 @@ import { test } from 'node:test'
 import type { Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { isVoidedTransaction, withVoids } from '../../lib/replication/voided-transactions.ts'
-import { decode, encode, encodeHeaders } from '../../lib/replication/wire.ts'
+import { decodeStored, encodeFrame, Frame } from '../../lib/replication/wire/frame.ts'
+import { encodePart } from '../../lib/replication/wire/part.ts'
 
 const EPOCH = 'epoch1'
 const source = { node: 'berlin', database: 'dev', table: 'dog' }
@@ -19,14 +20,11 @@ const transactionOf = (id: string, time: number): Transaction => ({
 })
 
 /** The transaction as a peer reads it from the stream of berlin. `name`: of the node when it stored the message. */
-const read = (transaction: Transaction, sequence: number, name: string) =>
-  decode(source, {
-    sequence,
-    headers: encodeHeaders(transaction, name, EPOCH),
-    data: encode(transaction, transaction.writes, name),
-    delivery: sequence,
-    time: 0,
-  })
+const read = (transaction: Transaction, index: number, name: string) => {
+  const parts = [encodePart(transaction, transaction.writes, name)]
+  const message = encodeFrame({ node: name, epoch: EPOCH, first: index }, parts)
+  return decodeStored(source, Frame.read({ ...message, sequence: index, delivery: index, time: 0 }).part(0))
+}
 
 for (const [what, nameOfWrong, nameOfRestamp] of [
   ['both were stored before it', 'node2', 'node2'],

@@ -93,14 +93,33 @@ describe('purged ranges', () => {
   it('show why messages are gone', () => {
     const metadata = { epochs, purged: purge([11, 20], [21, 30], [41, 50]) }
     const texts = (from: number, to: number, first = 1000) =>
-      classifyGap(metadata, from, to, first)
-        .map((gap) => `${gap.from}-${gap.to} ${gap.reason}`)
+      classifyGap(metadata, { sequence: from }, { sequence: to }, first)
+        .map((gap) => `${gap.from.sequence}-${gap.to.sequence} ${gap.reason}`)
         .join(', ')
     assert.equal(texts(1, 60), '1-10 expired, 11-30 purged, 31-40 expired, 41-50 purged, 51-60 expired')
     assert.equal(texts(15, 25), '15-25 purged')
     assert.equal(texts(30, 31), '30-30 purged, 31-31 expired')
     assert.equal(texts(51, 60, 1), '51-60 purged', 'retention removes only the oldest messages')
-    assert.deepEqual(classifyGap(parseStreamMetadata(''), 1, 3, 9), [{ from: 1, to: 3, reason: 'purged' }])
+    const [from, to] = [{ sequence: 1 }, { sequence: 3 }]
+    assert.deepEqual(classifyGap(parseStreamMetadata(''), from, to, 9), [{ from, to, reason: 'purged' }])
+  })
+
+  it('tell how many transactions are gone on both sides of them', () => {
+    const metadata = { epochs, purged: purge([3, 4, 30, 49], [7, 9, 70, 99]) }
+    const texts = (from: [number, number?], to: [number, number?]) =>
+      classifyGap(metadata, { sequence: from[0], index: from[1] }, { sequence: to[0], index: to[1] }, 1000)
+        .map((gap) => `${gap.from.index}-${gap.to.index} ${gap.reason}`)
+        .join(', ')
+    assert.equal(texts([1, 1], [10, 109]), '1-29 expired, 30-49 purged, 50-69 expired, 70-99 purged, 100-109 expired')
+    assert.equal(texts([4, 45], [6, 66]), '45-49 purged, 50-66 expired', 'it begins inside a message')
+    assert.equal(texts([4, 45], [9]), '45-49 purged, 50-69 expired, 70-99 purged', 'nothing is behind it')
+    assert.equal(texts([4, 45], [8]), '45-49 purged, 50-69 expired, 70-undefined purged')
+    assert.equal(texts([1], [2]), 'undefined-undefined expired')
+    assert.equal(
+      texts([4, 200], [6, 300]),
+      '200-undefined purged, undefined-300 expired',
+      'the range is of another stream',
+    )
   })
 
   it('are joined when sequences and indexes continue', () => {

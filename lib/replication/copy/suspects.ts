@@ -1,7 +1,7 @@
 // Rows that differed between two nodes. They are compared again until it is certain which of them are differences, and not on their way.
 
 import type { PrimaryKey, RemoteTable } from '../../host/host.ts'
-import { withAbort } from '../../util/abort.ts'
+import { pause } from '../../util/pause.ts'
 import type { Timers } from '../../util/timers.ts'
 import { versionsOf } from './hash-source.ts'
 import { keyIdentity } from './key-identity.ts'
@@ -101,12 +101,12 @@ export class Suspects {
 
   /** Resolves with true when both nodes have applied what the other one has now; with false when that may take long. */
   async #settle(round: number): Promise<boolean> {
-    const { timers, source, local } = this.#options
+    const { timers, source, local, signal } = this.#options
     const then = await this.#status()
     const end = timers.elapsed() + SETTLE_TIMEOUT_MS
     // Longer in each round: a row that is written all the time is compared at different times.
     for (let wait = POLL_MS.first * 2 ** Math.min(round, 4); ; wait = Math.min(2 * wait, POLL_MS.max)) {
-      await this.#pause(wait)
+      await pause(timers, wait, signal)
       const now = await this.#status()
       const missing = missingAt(then, now, { here: local, there: source.node })
       if (!missing && !isLagging(now)) return true
@@ -119,13 +119,5 @@ export class Suspects {
     signal.throwIfAborted()
     const [here, there] = await Promise.all([status(source), peers.status(source, { signal })])
     return { here, there }
-  }
-
-  #pause(ms: number): Promise<void> {
-    let cancel = () => {}
-    const over = new Promise<void>((resolve) => {
-      cancel = this.#options.timers.after(ms, resolve)
-    })
-    return withAbort(over, this.#options.signal).finally(cancel)
   }
 }

@@ -7,7 +7,8 @@ import type { VerifyResult } from '../../host/verify-result.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { Timers } from '../../util/timers.ts'
-import { BucketSet, BucketSums, bucketOf, bucketsFor, MAX_BUCKETS } from './buckets.ts'
+import { BucketSet, type BucketSums, bucketOf } from './buckets.ts'
+import { compareTables, cutOf } from './compare-tables.ts'
 import { keyIdentity } from './key-identity.ts'
 import type { PeerHashes } from './peer-hashes.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
@@ -80,15 +81,10 @@ export class Verifier {
     const run = await this.#begin(source, signal)
     const { result } = run
     const progress = this.#options.progress(source)
-    const { local, buckets } = await this.#hashLocal(run, progress)
-    const remote = new BucketSums(buckets)
-    const rows = await this.#options.peers.addSums(source, remote, {
-      cut: run.rules.cut,
-      signal,
-      progress: (done) => progress(result.rows + done, Math.max(2 * result.rows, result.rows + done + 1)),
-    })
-    for (const group of groupsOf(local, remote)) await this.#compare(run, buckets, group, repair)
-    progress(result.rows + rows, result.rows + rows)
+    const { local, remote, rows, remoteRows } = await compareTables({ ...this.#options, ...run, progress })
+    result.rows = rows
+    for (const group of groupsOf(local, remote)) await this.#compare(run, local.buckets, group, repair)
+    progress(rows + remoteRows, rows + remoteRows)
     this.#options.verified(source, result)
     return result
   }
@@ -103,26 +99,10 @@ export class Verifier {
     if (rows.serves(source) === false) throw clusterError('rows_not_served', source.node)
     const { primaryKey } = await describeTable(host, source)
     const there = await peers.status(source, { signal })
-    const here = (await host.horizon?.({ database: source.database, table: source.table })) ?? ''
-    const cut = there.horizon && there.horizon > here ? there.horizon : here
+    const here = await host.horizon?.({ database: source.database, table: source.table })
+    const cut = cutOf(here, there.horizon)
     const result = { rows: 0, missingHere: 0, missingThere: 0, different: 0, inFlight: 0, repaired: 0 }
     return { source, subscription, rules: { primaryKey, cut }, signal, result }
-  }
-
-  /** In as many buckets as possible first, because the number of rows is not known. */
-  async #hashLocal(
-    { source, rules, signal, result }: Run,
-    progress: (done: number) => void,
-  ): Promise<{ local: BucketSums; buckets: number }> {
-    const sums = new BucketSums(MAX_BUCKETS)
-    for await (const chunk of scanTable(this.#options.host, source)) {
-      signal.throwIfAborted()
-      for (const row of chunk) sums.add(row, rules)
-      result.rows += chunk.length
-      progress(result.rows)
-    }
-    const buckets = bucketsFor(result.rows)
-    return { local: sums.fold(buckets), buckets }
   }
 
   /** Compares the rows in these buckets one by one. */

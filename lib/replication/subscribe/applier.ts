@@ -8,55 +8,21 @@ import type {
   Checkpoint,
   CopyPosition,
   CopyReason,
-  Host,
   RemoteTable,
   RemoteTransaction,
-  Transaction,
 } from '../../host/host.ts'
-import { MeshError, type TableName } from '../../mesh/mesh.ts'
+import { MeshError } from '../../mesh/mesh.ts'
 import { traced } from '../../observe/diagnostics.ts'
-import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import {
-  AppliedRangesBuilder,
-  inRanges,
-  rangesOf,
-  wasApplied,
-  withoutSequence,
-  withSequence,
-} from '../applied-ranges.ts'
-import { afterRestamp, beginCopy } from '../copy/copy-position.ts'
-import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
+import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
+import { changeMarker } from '../copy/change-marker.ts'
+import { beginCopy } from '../copy/copy-position.ts'
+import type { DatedTransaction } from '../voided-transactions.ts'
+import type { ApplierOptions, CopyStep, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
+import { Deduplication } from './deduplication.ts'
 import { toRelayed } from './relayed-transaction.ts'
 import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
-
-export type ApplierOptions = {
-  host: Host
-  node: string
-  relayEnabled: boolean
-  counters: ReplicationCounters
-  relay(transactions: Transaction[]): void
-  /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
-  onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
-  /** A batch was committed. `result` is what the host says about it, if it does. */
-  onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
-  /** Throws when a transaction does not fit the local table. */
-  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
-}
-
-/** The transactions to apply, and the checkpoint to store with them. */
-type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & { duplicates?: number }
-/** Undefined: nothing to change. */
-type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
-
-/** One step of a copy: rows, and the copy position behind them. */
-export type CopyStep = Pick<Batch, 'acceptOld' | 'horizon'> & {
-  /** The position before, as `checkpointOf` returns it. */
-  from: CopyPosition | undefined
-  /** Undefined: the copy has ended. */
-  to: CopyPosition | undefined
-}
 
 export class Applier {
   readonly #options: ApplierOptions
@@ -68,9 +34,11 @@ export class Applier {
   /** Nodes whose checkpoints were dropped with the table, until the next ones are stored. */
   readonly #recreated = new Set<string>()
   readonly #queue = new SerialQueue()
+  readonly #deduplication: Deduplication
 
   constructor(options: ApplierOptions) {
     this.#options = options
+    this.#deduplication = new Deduplication(options, this.#checkpoints)
   }
 
   /** Reads the checkpoint of this source from the database. With `isRunning`, its subscriber goes on from the position that it knows. */
@@ -120,35 +88,36 @@ export class Applier {
   }
 
   /**
-   * Applies the new ones of `transactions`, which are all transactions of the source up to `position`. Resolves with the number
+   * Applies the new ones of `transactions`, which follow each other in the stream of the source up to `position`. Resolves with the number
    * applied. Rejects as the host does, and with reader_lost when the database has another position than the caller knows: then
    * read again from the stored one. After a rejection the caller repeats the call; if the host had committed it, the
    * repetition resolves as the first call would have. So do the other methods.
    */
   apply(source: RemoteTable, transactions: RemoteTransaction[], position: Position): Promise<number> {
-    return this.#step(source, 'position', (current) => this.#deduplicate(source, transactions, position, current))
+    return this.#step(source, 'position', (current) =>
+      this.#deduplication.select(source, transactions, position, current),
+    )
   }
 
   /**
-   * Moves the checkpoint without reading. `lost`: number of transactions in new gaps. `newGaps`: their number, by default 1 if
-   * transactions are lost. `replayed`: number of transactions before the new position that were applied in another epoch.
-   * `copy`: a copy that begins with this step.
+   * Moves the checkpoint without reading. `newGaps`: number of new gaps. `lost`: known number of transactions in them. `replayed`: that
+   * many transactions before the new position were applied in another epoch. `copy`: a copy that begins with this step.
    */
   async move(
     source: RemoteTable,
     position: Position,
     {
+      newGaps = 0,
       lost = 0,
-      newGaps = Math.min(lost, 1),
       replayed = 0,
       copy,
-    }: { lost?: number; newGaps?: number; replayed?: number; copy?: CopyPosition | undefined } = {},
+    }: { newGaps?: number; lost?: number; replayed?: number; copy?: CopyPosition | undefined } = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
       const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
       const builder = new AppliedRangesBuilder(current?.applied)
-      if (replayed > 0) builder.add(source.node, position.epoch, position.sequence - replayed + 1, position.sequence)
+      if (replayed > 0) builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!)
       const applied = builder.result()
       return {
         transactions: [],
@@ -171,14 +140,26 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, ...options }: CopyStep,
+    { from, to, changes = false, ...options }: CopyStep,
   ): Promise<boolean> {
+    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
-      return isCurrent ? { transactions, checkpoint: withCopy(current!, to), copy: options } : undefined
+      if (!isCurrent) return undefined
+      const checkpoint = { ...withCopy(current!, to), ...(isUnannounced && { unannounced: true as const }) }
+      return { transactions, checkpoint, copy: options }
     })
     return isCurrent
+  }
+
+  /** Tells the subscribers of the local table that rows of this source were copied, by a transaction in the local stream. */
+  async announceChanges(source: RemoteTable): Promise<void> {
+    await this.#step(source, 'copy', (current) => {
+      if (!current?.unannounced) return undefined
+      const { unannounced: _, ...checkpoint } = current
+      return { transactions: [], checkpoint, copy: {}, relayed: [changeMarker(this.#options.node, source)] }
+    })
   }
 
   /** A copy is to begin, also one that is under way. No effect without a checkpoint: the subscription has not begun. */
@@ -190,67 +171,70 @@ export class Applier {
   }
 
   /**
-   * Moves the checkpoint past the message at `position`, which is in quarantine now. `transaction` is there if the message is
-   * readable. Resolves with false when the transaction arrived by another path meanwhile and needs no quarantine.
+   * Moves the checkpoint to `position`, past what is in quarantine now. `transaction` is there if it is one that is readable. Resolves
+   * with false when the transaction arrived by another path meanwhile and needs no quarantine.
    */
   async quarantine(
     source: RemoteTable,
     position: Position,
+    { epoch, index, count }: QuarantinedRange,
     transaction: RemoteTransaction | undefined,
   ): Promise<boolean> {
     let isQuarantined = true
     await this.#step(source, 'position', (current) => {
-      const {
-        checkpoint,
-        transactions,
-        duplicates = 0,
-      } = this.#deduplicate(source, transaction ? [transaction] : [], position, current)
+      const selected = this.#deduplication.select(source, transaction ? [transaction] : [], position, current)
+      const { checkpoint, transactions, duplicates } = selected
       isQuarantined = !transaction || transactions.length > 0
       if (!isQuarantined) return { transactions: [], checkpoint, duplicates }
-      const quarantined = withSequence(checkpoint.quarantined, position.epoch, position.sequence)
+      const quarantined = withRange(checkpoint.quarantined, epoch, index, index + count - 1)
       return { transactions: [], checkpoint: { ...checkpoint, quarantined } }
     })
     return isQuarantined
   }
 
   /**
-   * Ends the quarantine of a message: applies `transaction`, or nothing when the message is discarded. `wasReadable`: the message
-   * was readable when it was quarantined and counts as applied since then; otherwise it may have arrived by another path meanwhile.
+   * Ends the quarantine of a range: applies its transactions, or nothing when they are discarded. `wasReadable`: they were
+   * readable when they were quarantined and count as applied since then; otherwise they may have arrived by another path meanwhile.
+   * Resolves with the number applied.
    */
   releaseQuarantined(
     source: RemoteTable,
-    at: { epoch: string; sequence: number },
-    transaction?: RemoteTransaction,
+    { epoch, index, count }: QuarantinedRange,
+    transactions: readonly RemoteTransaction[] = [],
     wasReadable = true,
-  ) {
+  ): Promise<number> {
     return this.#step(source, 'release', (current) => {
       const { quarantined: before, ...checkpoint } = current ?? {}
       // An earlier call that was rejected has released it.
-      if (!isCheckpoint(checkpoint) || !inRanges(rangesOf(before, at.epoch), at.sequence)) return undefined
-      const quarantined = withoutSequence(before, at.epoch, at.sequence)
+      if (!isCheckpoint(checkpoint) || !inRanges(rangesOf(before, epoch), index)) return undefined
+      const quarantined = withoutRange(before, epoch, index, index + count - 1)
       const released = { ...checkpoint, ...(quarantined && { quarantined }) }
-      if (!transaction || this.isVoided(transaction)) return { transactions: [], checkpoint: released }
-      const { node, epoch, index } = transaction.origin
       const builder = new AppliedRangesBuilder(released.applied)
-      if (!wasReadable && node !== source.node && this.#isKnown(source, builder, undefined, transaction))
-        return { transactions: [], checkpoint: released }
-      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+      const isNew = (transaction: RemoteTransaction) =>
+        wasReadable
+          ? !this.isVoided(transaction)
+          : !this.#deduplication.isKnown(source, builder, undefined, transaction)
+      const newTransactions = transactions.filter((transaction) => {
+        if (!isNew(transaction)) return false
+        const { node, epoch, index } = transaction.origin
+        if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+        return true
+      })
       const applied = builder.result()
-      return { transactions: [transaction], checkpoint: { ...released, ...(applied && { applied }) } }
+      return { transactions: newTransactions, checkpoint: { ...released, ...(applied && { applied }) } }
     })
   }
 
   /** True when its origin withdrew the transaction: it must not be applied. */
   isVoided(transaction: DatedTransaction): boolean {
-    for (const { voided } of this.#checkpoints.values())
-      if (voided && isVoidedTransaction(voided, transaction)) return true
-    return false
+    return this.#deduplication.isVoided(transaction)
   }
 
   /** True when the transaction was applied already, by whatever path, or is from the local node, or is voided. */
   isApplied(source: RemoteTable, transaction: RemoteTransaction): boolean {
     const current = this.#checkpoints.get(source.node)
-    return this.#isKnown(source, new AppliedRangesBuilder(current?.applied), current?.replayUntil, transaction)
+    const builder = new AppliedRangesBuilder(current?.applied)
+    return this.#deduplication.isKnown(source, builder, current?.replayUntil, transaction)
   }
 
   #step(source: RemoteTable, kind: StepKind, plan: Plan): Promise<number> {
@@ -268,9 +252,10 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, duplicates = 0 } = planned
-      this.#options.validate(source, transactions)
+      await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
-      const relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : []
+      const { relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : [] } =
+        planned
       const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)
       return transactions.length
@@ -338,57 +323,4 @@ export class Applier {
   #reportRecovered({ source, transactions, checkpoint }: Step): void {
     if (transactions.length > 0) this.#options.onRecovered?.(source, transactions.length, checkpoint.sequence)
   }
-
-  /** Selects the new transactions, and adds everything up to `position` to the applied ranges. */
-  #deduplicate(
-    source: RemoteTable,
-    transactions: RemoteTransaction[],
-    position: Position,
-    current: Checkpoint | undefined,
-  ): ApplyStep {
-    const builder = new AppliedRangesBuilder(current?.applied)
-    let voided = current?.voided
-    const newTransactions: RemoteTransaction[] = []
-    for (const transaction of transactions) {
-      const isNew = !this.#isKnown(source, builder, position.replayUntil, transaction)
-      const { node, epoch, index } = transaction.origin
-      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
-      if (!isNew) continue
-      newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
-      voided = withVoids(voided, transaction, current?.applied)
-    }
-    // The stream of the source is one range, whatever the origins of its transactions are.
-    const from = (current?.sequence ?? position.sequence) + 1
-    if (position.epoch !== '' && from <= position.sequence)
-      builder.add(source.node, position.epoch, from, position.sequence)
-    const applied = builder.result()
-    const isRestamped = current?.copy && transactions.some(({ voids }) => voids)
-    const kept = isRestamped ? withCopy(current, afterRestamp(current.copy!)) : current
-    return {
-      transactions: newTransactions,
-      checkpoint: { ...keptFields(kept), ...position, ...(applied && { applied }), ...(voided && { voided }) },
-      duplicates: transactions.length - newTransactions.length,
-    }
-  }
-
-  /** Voided, from the local node, or applied from this source, or from another source of the table. */
-  #isKnown(
-    source: RemoteTable,
-    builder: AppliedRangesBuilder,
-    replayUntil = 0,
-    transaction: RemoteTransaction,
-  ): boolean {
-    const { origin, sequence: at } = transaction
-    const { node, epoch, index, relayedBy } = origin
-    if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
-    if (this.isVoided(transaction)) return true
-    if (epoch === undefined || index === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, index)) return true
-    for (const [other, { applied }] of this.#checkpoints)
-      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
-    return false
-  }
 }
-
-/** For a transaction that is read again: by now its origin may have issued valid timestamps in the range. */
-const withoutVoids = ({ voids: _, ...transaction }: RemoteTransaction): RemoteTransaction => transaction

@@ -23,8 +23,8 @@ export type ApplyRetryOptions = {
   onStalled(at: RetriedWork, reason: string, attempts: number): void
 }
 
-/** `id`: of the transaction, if the work is one transaction. */
-export type RetriedWork = { sequence: number; id?: string | undefined }
+/** `index`, `id`: of the transaction, if the work is one transaction. */
+export type RetriedWork = { sequence: number; index?: number; id?: string | undefined }
 
 /** Quarantines the transaction that is refused. Resolves with undefined when the transaction needs no quarantine. */
 type SetAside = (reason: string) => Promise<QuarantinedMessage | undefined>

@@ -5,15 +5,15 @@ import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Applier } from './applier.ts'
 import { ApplyRetry, type ApplyRetryOptions } from './apply-retry.ts'
 import type { Position } from './checkpoint-parts.ts'
-import type { PendingBatch, ReadMessage } from './pending-batch.ts'
+import type { PendingBatch, ReadPart } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 
 export type BatchApplierOptions = ApplyRetryOptions & {
   quarantine: Quarantine
   applier: Applier
-  /** The checkpoint moved: transactions were applied, or a message was quarantined. */
+  /** The checkpoint moved: transactions were applied or quarantined. */
   onProgress(applied: number, sequence: number): void
-  onQuarantined(sequence: number, reason: string): void
+  onQuarantined(message: QuarantinedMessage): void
 }
 
 export class BatchApplier {
@@ -39,26 +39,28 @@ export class BatchApplier {
 
   /** Resolves when each transaction is applied or quarantined. Rejects as `ApplyRetry.run`. */
   async apply(batch: PendingBatch): Promise<void> {
-    const { length } = batch
+    const { length, position } = batch
+    if (length === 0) await this.#retry.run({ sequence: position.sequence }, () => this.#advance([], position))
     let next = 0
     while (next < length - 1) {
       if (await this.#applyRest(batch, next)) return
       let wasRefused = false
-      while (next < length && !wasRefused) wasRefused = await this.#applyOne(batch.messageAt(next++))
+      while (next < length && !wasRefused) wasRefused = await this.#applyOne(batch.partAt(next++))
     }
-    if (next < length) await this.#applyOne(batch.messageAt(next))
+    if (next < length) await this.#applyOne(batch.partAt(next))
   }
 
-  /** Moves a message to quarantine. Waits while the quarantine is full: no message is dropped. */
-  async quarantine(message: ReadMessage, fault: string): Promise<void> {
-    const { entry, transaction } = message
-    await this.#retry.run({ sequence: entry.sequence, id: transaction?.id }, async () => {
-      // A readable message is quarantined for its timestamp.
-      await this.#setAside(message, fault, transaction)
+  /** Moves what was read to quarantine. Waits while the quarantine is full: nothing is dropped. */
+  async quarantine(part: ReadPart, fault: string): Promise<void> {
+    const { content, transaction } = part
+    const { sequence, index } = content
+    await this.#retry.run({ sequence, index, id: transaction?.id }, async () => {
+      // A readable transaction is quarantined for its timestamp.
+      await this.#setAside(part, fault, transaction)
     })
   }
 
-  /** Applies the transactions from this index on. False when they were refused. */
+  /** Applies the transactions from this offset on. False when they were refused. */
   async #applyRest(batch: PendingBatch, from: number): Promise<boolean> {
     const transactions = from === 0 ? batch.transactions : batch.transactions.slice(from)
     const { sequence } = batch.position
@@ -66,19 +68,19 @@ export class BatchApplier {
   }
 
   /** True when the transaction was refused at least once. */
-  #applyOne(message: ReadMessage): Promise<boolean> {
-    const { position } = message
-    const transaction = message.transaction!
+  #applyOne(part: ReadPart): Promise<boolean> {
+    const { position, content } = part
+    const transaction = part.transaction!
     let mayHaveFile = false
     return this.#retry.run(
-      { sequence: position.sequence, id: transaction.id },
+      { sequence: content.sequence, index: content.index, id: transaction.id },
       async () => {
         await this.#advance([transaction], position)
         if (mayHaveFile) await this.#removeLeftover()
       },
       (reason) => {
         mayHaveFile = true
-        return this.#setAside(message, reason)
+        return this.#setAside(part, reason)
       },
     )
   }
@@ -98,16 +100,16 @@ export class BatchApplier {
   }
 
   async #setAside(
-    { entry, position, transaction }: ReadMessage,
+    { content, position, transaction }: ReadPart,
     reason: string,
     early?: RemoteTransaction,
   ): Promise<QuarantinedMessage | undefined> {
     const { quarantine, applier, onProgress, onQuarantined } = this.#options
-    const message = await quarantine.put(this.#source, position.epoch, entry, reason, transaction?.id, early)
-    const isQuarantined = await applier.quarantine(this.#source, position, transaction)
-    if (isQuarantined) onQuarantined(entry.sequence, reason)
+    const message = await quarantine.put(this.#source, content, reason, transaction?.id, early)
+    const isQuarantined = await applier.quarantine(this.#source, position, content, transaction)
+    if (isQuarantined) onQuarantined(message)
     else await quarantine.remove(message)
-    onProgress(0, entry.sequence)
+    onProgress(0, content.sequence)
     return isQuarantined ? message : undefined
   }
 }

@@ -9,9 +9,13 @@ import {
   classifyGap,
   type EpochRange,
   epochAfter,
+  type GapBound,
+  positionAfter,
   readStreamMetadata,
   type StreamMetadata,
+  type StreamPosition,
 } from '../stream-metadata.ts'
+import { Frame } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 import { beginning, type StartRequests, startPosition } from './start-position.ts'
@@ -32,17 +36,42 @@ export type CursorOptions = {
   since?: (() => number | undefined) | undefined
   /** Default: nothing is copied. */
   copies?: CopyStarts
-  /** `isRepaired`: a copy of all rows begins. */
-  gap(from: number, to: number, reason: GapReason, isRepaired: boolean): void
+  gap(gap: Gap): void
 }
 
+/**
+ * Transactions that are gone: the running numbers of the first and the last one, and their number, as far as they are known.
+ * `isRepaired`: a copy of all rows begins.
+ */
+export type Gap = {
+  from?: number | undefined
+  to?: number | undefined
+  lost?: number | undefined
+  reason: GapReason
+  isRepaired: boolean
+}
+
+/** Transactions that may be gone: none if `to` is before `from`. */
+type Loss = Pick<Gap, 'from' | 'to' | 'reason'>
+
+/** Where reading begins. `isBeyond`: the transaction at the position is in a message that was not read yet. */
+export type ResumedPosition = { state: StreamState; from: number; isBeyond: boolean }
+
 const emptyCheckpoint: Checkpoint = { epoch: '', sequence: 0 }
+
+/** The last message of which something was applied. */
+const lastTouched = ({ sequence, partial }: Checkpoint): number => (partial ? sequence + 1 : sequence)
+const after = (index: number | undefined): number | undefined => (index === undefined ? undefined : index + 1)
+const lengthOf = ({ from, to }: Pick<Gap, 'from' | 'to'>): number | undefined =>
+  from === undefined || to === undefined ? undefined : Math.max(0, to - from + 1)
 
 export class Cursor {
   readonly #options: CursorOptions & { copies: CopyStarts }
   /** The stream ends before the checkpoint, in the same epoch; and its writer has confirmed that. */
   #streamBehind = false
   #streamBehindConfirmed = false
+  /** The last position that the source reported. */
+  #reported: StreamPosition | undefined
 
   constructor(options: CursorOptions) {
     this.#options = { copies: noCopies, ...options }
@@ -52,37 +81,62 @@ export class Cursor {
     return this.#options.applier.checkpointOf(this.#options.source) ?? emptyCheckpoint
   }
 
-  /** Compares the checkpoint with the state of the stream, and moves it over messages that are gone. Rejects as the mesh and the host do. */
-  async resume(signal: AbortSignal): Promise<StreamState> {
+  /**
+   * Compares the checkpoint with the state of the stream, and moves it into the epoch of the next message. Messages that are gone are
+   * skipped when the next one arrives, which tells how many transactions they had; in an empty stream at once. Rejects as the mesh and
+   * the host do.
+   */
+  async resume(signal: AbortSignal): Promise<ResumedPosition> {
     const { source, applier, begun } = this.#options
     const known = await applier.loadCheckpoint(source)
     const state = await this.#state(signal)
+    const { firstSequence, lastSequence } = state
     const metadata = readStreamMetadata(state.description)
-    if (!known && begun.has(source)) await this.#startOver(metadata, state)
+    if (!known && begun.has(source)) await this.#startOver(metadata, state, signal)
     else if (!known) await this.#start(await this.#startPosition(state, signal))
     begun.add(source)
-    await this.#advanceEpochs(metadata, state.firstSequence, signal, (next) => this.checkpoint.sequence < next.from - 1)
-    const { sequence } = this.checkpoint
-    if (sequence > state.lastSequence) await this.#handleStreamBehind(metadata, state)
+    await this.#advanceEpochs(
+      metadata,
+      firstSequence,
+      signal,
+      (next) => Math.max(this.checkpoint.sequence + 1, firstSequence) < next.from,
+    )
+    if (lastTouched(this.checkpoint) > lastSequence) await this.#handleStreamBehind(metadata, state, signal)
     else {
       this.#streamBehind = false
       this.#streamBehindConfirmed = false
-      if (state.firstSequence > sequence + 1)
-        await this.#skipTo(state.firstSequence - 1, metadata, state.firstSequence, signal)
+      if (firstSequence > lastSequence) await this.#skipTo(this.#endOf(state), metadata, firstSequence, signal)
     }
-    return state
+    return this.#resumedPosition(state)
+  }
+
+  /** If the message at the checkpoint holds the last applied transaction, it is read again, to check that this is still the same. */
+  #resumedPosition(state: StreamState): ResumedPosition {
+    const { epoch, sequence, partial, lastId } = this.checkpoint
+    const isOfOtherEpoch = epochAfter(readStreamMetadata(state.description), sequence - 1) !== epoch
+    const isBeyond = lastId !== undefined && !partial && epoch !== '' && isOfOtherEpoch
+    const isRead = lastId !== undefined && !partial && !isBeyond && sequence >= state.firstSequence
+    return { state, from: isRead ? sequence : sequence + 1, isBeyond }
   }
 
   /** The source reports the position of its stream. */
-  onPeerPosition(epoch: string, last: number): void {
-    if (this.#streamBehind && epoch === this.checkpoint.epoch && last < this.checkpoint.sequence)
+  onPeerPosition(position: StreamPosition): void {
+    this.#reported = position
+    const { epoch } = this.checkpoint
+    if (this.#streamBehind && position.epoch === epoch && position.sequence < lastTouched(this.checkpoint))
       this.#streamBehindConfirmed = true
   }
 
-  /** The next message has this sequence: the messages before it are gone. */
-  async skipHole(sequence: number, signal: AbortSignal): Promise<void> {
+  /** The messages up to `end`, which is before the next message, are gone. */
+  async skipHole(end: GapBound, signal: AbortSignal): Promise<void> {
     const state = await this.#state(signal)
-    await this.#skipTo(sequence - 1, readStreamMetadata(state.description), state.firstSequence, signal)
+    await this.#skipTo(end, readStreamMetadata(state.description), state.firstSequence, signal)
+  }
+
+  /** The next message begins behind this index, although no message is missing: the stream is not the one that was read. */
+  async skipIndexes(index: number): Promise<void> {
+    const { epoch, sequence, index: before } = this.checkpoint
+    await this.#moveTo({ epoch, sequence, index }, { from: after(before), to: index, reason: 'rewound' })
   }
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
@@ -92,18 +146,23 @@ export class Cursor {
     const { epochs } = metadata
     const known = epochs.slice(0, epochs.findIndex((each) => each.epoch === epoch) + 1)
     await this.#advanceEpochs({ ...metadata, epochs: known }, firstSequence, signal, () => false)
+    const { index } = this.checkpoint
     if (this.checkpoint.epoch !== epoch)
-      await this.#startEpoch(epoch, sequence - 1, this.checkpoint.sequence + 1, 'recreated')
+      await this.#moveTo({ epoch, sequence: sequence - 1 }, { from: after(index), to: undefined, reason: 'recreated' })
   }
 
   /**
-   * The message at the checkpoint is not the one that was applied: stream and database of the source were restored together.
-   * Applied transactions stay. The stream is read again from its beginning, and the range is reported as a gap.
+   * The transaction at the checkpoint is not the one that was applied: stream and database of the source were restored together.
+   * Applied transactions stay. The stream is read again from its beginning, and what it had of this epoch is reported as a gap.
    */
-  async rewind({ firstSequence, lastSequence }: StreamState): Promise<void> {
-    const { epoch, sequence } = this.checkpoint
-    const position = { epoch, sequence: firstSequence - 1, replayUntil: Math.max(lastSequence, sequence) }
-    await this.#moveTo(position, firstSequence, sequence, 'rewound')
+  async rewind(state: StreamState, signal: AbortSignal): Promise<void> {
+    const metadata = readStreamMetadata(state.description)
+    const { epoch, index } = this.checkpoint
+    const position = await this.#positionBeforeFirst(metadata, state, signal)
+    const from = position.epoch === epoch ? after(position.index) : 1
+    const replayUntil = Math.max(state.lastSequence, lastTouched(this.checkpoint))
+    const loss = { from, to: index, reason: 'rewound' as const }
+    await this.#moveTo({ ...position, replayUntil }, loss)
   }
 
   #startPosition(state: StreamState, signal: AbortSignal): Promise<Position> {
@@ -127,59 +186,74 @@ export class Cursor {
     return state
   }
 
+  /** The end of an empty stream. */
+  #endOf({ firstSequence }: StreamState): GapBound {
+    const { epoch } = this.checkpoint
+    const sequence = firstSequence - 1
+    if (epoch === '') return { sequence, index: sequence }
+    const isKnown = this.#reported?.epoch === epoch && this.#reported.sequence === sequence
+    return { sequence, index: isKnown ? this.#reported!.index : undefined }
+  }
+
+  /** The position before the first message that the stream has, with its index if that can be read. */
+  async #positionBeforeFirst(metadata: StreamMetadata, state: StreamState, signal: AbortSignal): Promise<Position> {
+    const { source, mesh, requestTimeout: timeout } = this.#options
+    const { firstSequence, lastSequence } = state
+    // An empty stream may have the first sequence 0.
+    const position = positionAfter(metadata, Math.min(Math.max(firstSequence - 1, 0), lastSequence))
+    if (position.index !== undefined || firstSequence > lastSequence) return position
+    const entry = await mesh.messageAt(source, firstSequence, { timeout, signal })
+    const { epoch, first, fault } = entry ? Frame.read(entry) : {}
+    return fault === undefined && epoch === position.epoch && first !== undefined
+      ? { ...position, index: first - 1 }
+      : position
+  }
+
   /**
    * The checkpoint was lost, perhaps with the rows: continues at the first message that the stream has, and reports everything
-   * before it as a gap. Earlier streams, which are gone, are gaps of their own.
+   * before it as a gap. Earlier epochs that ended, which are gone, are gaps of their own.
    */
-  async #startOver({ epochs }: StreamMetadata, { firstSequence, lastSequence }: StreamState): Promise<void> {
+  async #startOver(metadata: StreamMetadata, state: StreamState, signal: AbortSignal): Promise<void> {
     const { source, applier, gap, copies } = this.#options
-    // An empty stream may have the first sequence 0.
-    const sequence = Math.min(Math.max(firstSequence - 1, 0), lastSequence)
-    // An epoch from 0 has no messages: its stream is gone.
-    const ends = epochs.flatMap(({ from, last = 0 }) => (from === 0 && last > 0 ? [last] : []))
-    ends.push(sequence)
-    const position = { epoch: epochAfter({ epochs, purged: [] }, sequence), sequence }
-    const lost = ends.reduce((sum, end) => sum + end, 0)
+    const position = await this.#positionBeforeFirst(metadata, state, signal)
+    const { epochs } = metadata
+    const current = epochs.findIndex(({ epoch }) => epoch === position.epoch)
+    const ends: (number | undefined)[] = epochs
+      .slice(0, Math.max(current, 0))
+      .flatMap(({ lastIndex = 0 }) => (lastIndex > 0 ? [lastIndex] : []))
+    ends.push(position.index)
+    const lost = ends.reduce<number>((sum, end) => sum + (end ?? 0), 0)
     const copy = copies.afterLoss(source, undefined, applier.wasDropped(source) ? 'table_created' : 'checkpoint_lost')
     await applier.move(source, position, { lost, newGaps: ends.length, copy })
-    for (const end of ends) gap(1, end, 'checkpoint_lost', copy !== undefined)
+    for (const to of ends) gap({ from: 1, to, lost: to, reason: 'checkpoint_lost', isRepaired: copy !== undefined })
   }
 
   /**
    * Moves the checkpoint from epoch to epoch, up to the last one of `metadata`, or until `stop` returns true because the stream still
-   * has messages of the current epoch. Acknowledged messages of an ended epoch that are gone become a gap.
+   * has messages of the current epoch. Acknowledged transactions of an ended epoch that are gone become a gap.
    */
   async #advanceEpochs(
-    { epochs }: StreamMetadata,
+    metadata: StreamMetadata,
     firstSequence: number,
     signal: AbortSignal,
     stop: (next: EpochRange) => boolean,
   ): Promise<void> {
+    const { epochs } = metadata
     while (this.checkpoint.epoch !== '' && epochs.length > 0) {
       if (signal.aborted) throw new MeshError('aborted')
-      const { epoch, sequence, lastId } = this.checkpoint
+      const { epoch, sequence } = this.checkpoint
       if (epoch === epochs.at(-1)!.epoch) return
-      const index = epochs.findIndex((each) => each.epoch === epoch)
+      const at = epochs.findIndex((each) => each.epoch === epoch)
+      const ended = epochs[at]
       // An epoch from 0 has no messages: its stream is gone.
-      const next = epochs.slice(index + 1).find(({ from }) => from > 0)
+      const next = epochs.slice(at + 1).find(({ from }) => from > 0)
       if (!next)
         throw new MeshError('rejected', 'the description of the stream does not contain the epoch of its messages')
-      if (index >= 0 && stop(next)) return
-      // The description no longer contains the old epoch: at least one message is lost.
-      const lost = index >= 0 ? (epochs[index]!.last ?? sequence) : sequence + 1
-      // Messages that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
-      // Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
-      const unconfirmed = index >= 0 && next.from <= sequence ? Math.max(0, sequence - lost) : 0
-      const isVerifiable = lastId !== undefined && next.from - 1 + unconfirmed >= firstSequence
-      const replayed = isVerifiable ? unconfirmed : 0
-      // An epoch that begins after older messages continues a stream that was restored from a backup.
-      await this.#startEpoch(
-        next.epoch,
-        next.from - 1 + replayed,
-        lost,
-        next.from > 1 ? 'rewound' : 'recreated',
-        replayed,
-      )
+      if (ended && stop(next)) return
+      // The rest of the epoch lies before the next one, where other reasons than its end may have removed it.
+      if (ended?.last !== undefined && sequence < ended.last && ended.last < next.from)
+        await this.#skipTo({ sequence: ended.last, index: ended.lastIndex }, metadata, firstSequence, signal)
+      await this.#startEpoch(ended, next, firstSequence)
     }
   }
 
@@ -187,40 +261,67 @@ export class Cursor {
    * The stream has fewer messages than were applied. A writer that knows of the loss begins a new epoch; otherwise its database was
    * restored together with the stream.
    */
-  async #handleStreamBehind({ epochs }: StreamMetadata, state: StreamState): Promise<void> {
+  async #handleStreamBehind({ epochs }: StreamMetadata, state: StreamState, signal: AbortSignal): Promise<void> {
     if (epochs.length > 0 && !this.#streamBehindConfirmed) {
       this.#streamBehind = true
       throw new MeshError('not_found', 'the stream ends before the checkpoint, waiting for a new epoch')
     }
-    await this.rewind(state)
+    await this.rewind(state, signal)
   }
 
   /**
-   * Continues in `epoch` after `sequence`. `lastLost`: the last lost sequence of the previous epoch. `replayed`: number of messages
-   * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint.
+   * Continues in the epoch `next`. `ended`: the epoch of the checkpoint; undefined if the description no longer contains it, and
+   * at least one transaction is lost.
+   *
+   * Transactions that were applied but never acknowledged to the writer are still in its outbox, and come first in the next epoch.
+   * Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
    */
-  #startEpoch(epoch: string, sequence: number, lastLost: number, reason: GapReason, replayed = 0): Promise<void> {
-    const { lastId } = this.checkpoint
-    const position = { epoch, sequence, ...(replayed > 0 && lastId !== undefined && { lastId }) }
-    return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, replayed)
+  #startEpoch(ended: EpochRange | undefined, next: EpochRange, firstSequence: number): Promise<void> {
+    const { index, lastId } = this.checkpoint
+    const isOverwritten = next.from <= lastTouched(this.checkpoint)
+    const isVerifiable = lastId !== undefined && next.from >= firstSequence
+    const isCounted = isOverwritten && isVerifiable && ended?.lastIndex !== undefined && index !== undefined
+    const replayed = isCounted ? Math.max(0, index - ended.lastIndex!) : 0
+    const sequence = next.from - 1
+    const position = { epoch: next.epoch, sequence, index: replayed, ...(replayed > 0 && { lastId: lastId! }) }
+    // An epoch that begins after older messages continues a stream that was restored from a backup.
+    const reason = next.from > 1 ? 'rewound' : 'recreated'
+    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, replayed)
   }
 
-  /** Continues after `to`, in the same epoch. */
-  async #skipTo(to: number, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
-    for (const gap of classifyGap(metadata, this.checkpoint.sequence + 1, to, firstSequence)) {
+  /** What is behind the checkpoint in its epoch. */
+  #lossOf(ended: EpochRange | undefined): Pick<Gap, 'from' | 'to'> {
+    const { sequence, index } = this.checkpoint
+    const none = { from: 1, to: 0 }
+    if (!ended) return { from: after(index) }
+    const { last, lastIndex } = ended
+    if (last === undefined) return none
+    const isCounted = index !== undefined && lastIndex !== undefined
+    return isCounted || sequence < last ? { from: after(index), to: lastIndex } : none
+  }
+
+  /** Continues after `end`, in the same epoch. */
+  async #skipTo(end: GapBound, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
+    const { epoch, sequence, index } = this.checkpoint
+    const first = { sequence: sequence + 1, index: after(index) }
+    for (const { from, to, reason } of classifyGap(metadata, first, end, firstSequence)) {
       if (signal.aborted) throw new MeshError('aborted')
-      await this.#moveTo({ epoch: this.checkpoint.epoch, sequence: gap.to }, gap.from, gap.to, gap.reason)
+      const position = { epoch, sequence: to.sequence, ...(to.index !== undefined && { index: to.index }) }
+      await this.#moveTo(position, { from: from.index, to: to.index, reason })
     }
   }
 
-  /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */
-  async #moveTo(position: Position, from: number, to: number, reason: GapReason, replayed = 0): Promise<void> {
+  /** Moves the checkpoint; `loss` is lost by that. */
+  async #moveTo(position: Position, loss: Loss, replayed = 0): Promise<void> {
     const { source, applier, gap, copies } = this.#options
-    const { epoch, startTime, replayUntil, copy: current } = this.checkpoint
-    const lost = Math.max(0, to - from + 1)
-    const kept = { ...(startTime && { startTime }), ...(replayUntil && epoch === position.epoch && { replayUntil }) }
-    const copy = lost > 0 ? copies.afterLoss(source, current, 'gap') : undefined
-    await applier.move(source, { ...kept, ...position }, { lost, replayed, copy })
-    if (lost > 0) gap(from, to, reason, copy !== undefined)
+    const { sequence, startTime, replayUntil, copy: current } = this.checkpoint
+    // The sequences of a stream that begins again do not compare.
+    const isReplayed = replayUntil !== undefined && position.sequence >= sequence
+    const kept = { ...(startTime && { startTime }), ...(isReplayed && { replayUntil }) }
+    const lost = lengthOf(loss)
+    const copy = lost === 0 ? undefined : copies.afterLoss(source, current, 'gap')
+    const newGaps = lost === 0 ? 0 : 1
+    await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy })
+    if (newGaps > 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
   }
 }

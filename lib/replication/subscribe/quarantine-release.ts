@@ -1,16 +1,17 @@
 // Ends the quarantine of the messages of one source: applies them, or discards them.
 
 import { reasonOf } from '../../errors.ts'
-import type { RemoteTable } from '../../host/host.ts'
+import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import type { Timers } from '../../util/timers.ts'
+import { Frame, type StoredPart } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
-import type { EntryDecoder } from './entry-decoder.ts'
-import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
+import type { PartDecoder } from './part-decoder.ts'
+import type { Quarantine, QuarantinedContent, QuarantinedMessage } from './quarantine.ts'
 
-/** Sequences of quarantined messages: applied now, removed because their origin voided them, and still in quarantine. */
+/** Indexes of quarantined transactions, and first indexes of messages: applied now, removed because their origin voided them, and still in quarantine. */
 export type ReplayOutcome = { applied: number[]; voided: number[]; kept: number[] }
 
 export type QuarantineReleaseOptions = {
@@ -18,7 +19,7 @@ export type QuarantineReleaseOptions = {
   quarantine: Quarantine
   applier: Applier
   clock: HybridClock
-  decoder: EntryDecoder
+  decoder: PartDecoder
   logger: Logger
   timers: Timers
   onApplied(transactions: number, sequence: number): void
@@ -40,11 +41,11 @@ export class QuarantineRelease {
   }
 
   /**
-   * Applies the messages that are valid now: those with these sequences, or all. Tries all of them, then rejects with the first error
+   * Applies the messages that are valid now: those with these indexes, or all. Tries all of them, then rejects with the first error
    * of the host or the disk.
    */
-  replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
-    return this.#queue.run(() => this.#replay(this.#select(sequences)))
+  replay(indexes?: readonly number[]): Promise<ReplayOutcome> {
+    return this.#queue.run(() => this.#replay(this.#select(indexes)))
   }
 
   /** As `replay`, for the messages for which `isDue` returns true; in order. Logs what it released, and a failure. Never rejects. */
@@ -73,40 +74,64 @@ export class QuarantineRelease {
         errors.push(error)
         return 'kept'
       })
-      outcome[result].push(message.sequence)
+      outcome[result].push(message.index)
     }
     if (errors.length > 0) throw errors[0]
     return outcome
   }
 
-  /** `kept` when the message is still not valid. */
+  /** `kept` when it is still not valid as a whole. */
   async #replayOne(message: QuarantinedMessage): Promise<keyof ReplayOutcome> {
-    const { source, applier, quarantine, clock, decoder, onApplied } = this.#options
-    const entry = await quarantine.entry(message)
-    const transaction = entry && decoder.decode(entry).transaction
-    const isVoided = transaction !== undefined && applier.isVoided(transaction)
-    if (!transaction || !(isVoided || clock.accepts(transaction.timestamp))) return 'kept'
-    const applied = await applier.releaseQuarantined(source, message, transaction, message.id !== undefined)
+    const { source, applier, quarantine, clock, onApplied } = this.#options
+    const content = await quarantine.content(message)
+    const transactions = content && this.#decode(content)
+    if (!transactions) return 'kept'
+    const isVoided = (transaction: RemoteTransaction) => applier.isVoided(transaction)
+    if (!transactions.every((each) => isVoided(each) || clock.accepts(each.timestamp))) return 'kept'
+    const applied = await applier.releaseQuarantined(source, message, transactions, message.id !== undefined)
     await quarantine.remove(message)
     if (applied > 0) onApplied(applied, message.sequence)
-    return isVoided ? 'voided' : 'applied'
+    return transactions.every(isVoided) ? 'voided' : 'applied'
   }
 
-  /** Removes messages without applying them. Resolves with their sequences. */
-  discard(sequences?: readonly number[]): Promise<number[]> {
+  /** Undefined when something is still unreadable. */
+  #decode(content: QuarantinedContent): RemoteTransaction[] | undefined {
+    const transactions: RemoteTransaction[] = []
+    for (const part of partsOf(content)) {
+      const { transaction } = part ? this.#options.decoder.decode(part) : {}
+      if (!transaction) return undefined
+      transactions.push(transaction)
+    }
+    return transactions
+  }
+
+  /** Removes messages without applying them. Resolves with their indexes. */
+  discard(indexes?: readonly number[]): Promise<number[]> {
     return this.#queue.run(async () => {
       const { source, applier, quarantine } = this.#options
-      const messages = this.#select(sequences)
+      const messages = this.#select(indexes)
       for (const message of messages) {
         await applier.releaseQuarantined(source, message)
         await quarantine.remove(message)
       }
-      return messages.map(({ sequence }) => sequence)
+      return messages.map(({ index }) => index)
     })
   }
 
-  #select(sequences?: readonly number[]): QuarantinedMessage[] {
+  #select(indexes?: readonly number[]): QuarantinedMessage[] {
     const { source, quarantine } = this.#options
-    return quarantine.list(source).filter(({ sequence }) => !sequences || sequences.includes(sequence))
+    return quarantine.list(source).filter(({ index }) => !indexes || indexes.includes(index))
   }
+}
+
+/** The transactions of what is in quarantine; undefined stands for a message that is still unreadable. */
+function partsOf(content: QuarantinedContent): (StoredPart | undefined)[] {
+  const { format, index, count } = content
+  if (format !== 'message') return [{ ...content, format }]
+  const frame = Frame.read({ ...content, delivery: 0 })
+  if (frame.fault !== undefined) return [undefined]
+  const parts = Array.from({ length: frame.count }, (_, offset) => ({ ...frame.part(offset), epoch: content.epoch }))
+  // The ones before were applied when the message was still readable.
+  const inRange = parts.filter((part) => part.index >= index && part.index < index + count)
+  return inRange.length > 0 ? inRange : parts
 }

@@ -1,30 +1,35 @@
-// Messages that cannot be applied: one file each, with the reason, until they are replayed or discarded. The checkpoint names
-// the quarantined messages. A file is written before the checkpoint passes the message, and removed after the checkpoint releases
-// it, so a file that the checkpoint does not name is a leftover.
+// What cannot be applied: one file for each transaction, and for each message that is unreadable as a whole, with the reason, until it is
+// replayed or discarded. The checkpoint names the quarantined transactions. A file is written before the checkpoint passes them, and
+// removed after the checkpoint releases them, so a file that the checkpoint does not name is a leftover.
 
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { clusterError, reasonOf } from '../../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../../host/host.ts'
-import type { Entry } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
+import { isLater, readableVersions, versionText } from '../../util/format-version.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
+import type { StoredPart } from '../wire/frame.ts'
 
 export type QuarantineCause = 'timestamp' | 'content'
 
-/** A message in quarantine. */
+/** A transaction in quarantine, or a message that is unreadable as a whole. */
 export type QuarantinedMessage = {
   source: RemoteTable
   epoch: string
+  /** Running number in the epoch, and number of transactions from it on: 1 unless a whole message is unreadable. */
+  index: number
+  count: number
+  /** Of the message: several transactions may have the same. */
   sequence: number
   reason: string
   /** `timestamp`: it is applied automatically when the local clock reaches its timestamp, unless its origin voids it. `content`: all others. */
   cause: QuarantineCause
-  /** Id of the transaction; absent when the message is unreadable. */
+  /** Id of the transaction; absent when it is unreadable. */
   id?: string
   /** Only with the cause `timestamp`. */
   timestamp?: Timestamp
@@ -33,8 +38,14 @@ export type QuarantinedMessage = {
   /** ms since 1970: when the source stored it, and when it was quarantined. */
   storedAt: number
   quarantinedAt: number
-  /** Bytes of the message without its headers. */
+  /** Bytes of the transaction, or of the message without its headers. */
   bytes: number
+}
+
+/** The undecoded bytes that are quarantined, and what they are. `message`: a whole message, with its headers. */
+export type QuarantinedContent = Omit<StoredPart, 'format'> & {
+  format: StoredPart['format'] | 'message'
+  count: number
 }
 
 export type QuarantineOptions = {
@@ -45,9 +56,20 @@ export type QuarantineOptions = {
   logger: Logger
 }
 
+/**
+ * Version of a quarantine file, in its field `v`.
+ *
+ * 1: the fields below.
+ */
+export const QUARANTINE_VERSION = 1
+const READABLE = readableVersions(QUARANTINE_VERSION)
+
 const FileType = Type.Object({
+  v: Type.Integer(),
   source: Type.Object({ node: Type.String(), database: Type.String(), table: Type.String() }),
   epoch: Type.String(),
+  index: Type.Integer(),
+  count: Type.Integer({ minimum: 1 }),
   sequence: Type.Integer(),
   reason: Type.String(),
   cause: Type.Union([Type.Literal('timestamp'), Type.Literal('content')]),
@@ -62,6 +84,9 @@ const FileType = Type.Object({
   ),
   storedAt: Type.Number(),
   quarantinedAt: Type.Number(),
+  format: Type.Union([Type.Literal('part'), Type.Literal('single'), Type.Literal('message')]),
+  /** The owner of the stream when it was stored. */
+  node: Type.String(),
   headers: Type.Record(Type.String(), Type.String()),
   /** base64 */
   data: Type.String(),
@@ -69,9 +94,9 @@ const FileType = Type.Object({
 const fileSchema = Compile(FileType)
 type FileContent = Type.Static<typeof FileType>
 
-type MessageRef = { source: RemoteTable; epoch: string; sequence: number }
-const keyOf = ({ source: { node, database, table }, epoch, sequence }: MessageRef) =>
-  JSON.stringify([node, database, table, epoch, sequence])
+type MessageRef = { source: RemoteTable; epoch: string; index: number }
+const keyOf = ({ source: { node, database, table }, epoch, index }: MessageRef) =>
+  JSON.stringify([node, database, table, epoch, index])
 /** A transaction that is valid except for its timestamp. */
 type EarlyTransaction = Pick<RemoteTransaction, 'timestamp' | 'origin'>
 
@@ -94,7 +119,7 @@ export class Quarantine {
     this.#options = options
   }
 
-  /** Reads the directory. An unreadable file is logged and stays where it is. */
+  /** Reads the directory. An unreadable file is logged and stays where it is. Rejects version_unsupported for a file of a later version. */
   static async open(options: QuarantineOptions): Promise<Quarantine> {
     const quarantine = new Quarantine(options)
     const { directory, logger } = options
@@ -106,6 +131,7 @@ export class Quarantine {
         try {
           quarantine.#add(await read(file), file, (await stat(file)).size)
         } catch (error) {
+          if (error instanceof ClusterError) throw error
           logger.warn({ file, reason: reasonOf(error) }, 'unreadable quarantine file')
         }
     }
@@ -116,39 +142,42 @@ export class Quarantine {
     return this.#messages.size
   }
 
-  /** The messages of one source, or of all, by sequence. */
+  /** Those of one source, or of all, in the order of the streams. */
   list(source?: RemoteTable): QuarantinedMessage[] {
     return [...this.#messages.values()]
       .map(({ message }) => message)
       .filter((message) => !source || sameSource(message.source, source))
-      .sort((a, b) => a.sequence - b.sequence)
+      .sort((a, b) => a.sequence - b.sequence || a.index - b.index)
   }
 
   /** Idempotent. `early`: only the timestamp is the fault. Rejects quarantine_full, and as the disk does. */
   async put(
     source: RemoteTable,
-    epoch: string,
-    entry: Entry,
+    { data, headers, time, epoch, index, count, sequence, format, node }: QuarantinedContent,
     reason: string,
     id?: string,
     early?: EarlyTransaction,
   ): Promise<QuarantinedMessage> {
     const { directory, maxMessages, maxBytes } = this.#options
-    const { sequence } = entry
-    const known = this.#messages.get(keyOf({ source, epoch, sequence }))
+    const known = this.#messages.get(keyOf({ source, epoch, index }))
     if (known) return known.message
     const content: FileContent = {
+      v: QUARANTINE_VERSION,
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
+      index,
+      count,
       sequence,
       reason,
       cause: early ? 'timestamp' : 'content',
       ...(id === undefined ? {} : { id }),
       ...(early && { timestamp: early.timestamp, origin: originOf(early) }),
-      storedAt: entry.time,
+      storedAt: time,
       quarantinedAt: Date.now(),
-      headers: { ...entry.headers },
-      data: Buffer.from(entry.data).toString('base64'),
+      format,
+      node,
+      headers: { ...headers },
+      data: Buffer.from(data).toString('base64'),
     }
     // Names of nodes and tables may contain characters that a file name must not have.
     const name = createHash('sha256').update(keyOf(content)).digest('hex').slice(0, 32)
@@ -162,12 +191,12 @@ export class Quarantine {
     return this.#add(content, file, size)
   }
 
-  /** The message as it was received, except its delivery number. Undefined when it is not in quarantine. */
-  async entry(message: MessageRef): Promise<Entry | undefined> {
+  /** What was put. Undefined when it is not in quarantine. */
+  async content(message: MessageRef): Promise<QuarantinedContent | undefined> {
     const known = this.#messages.get(keyOf(message))
     if (!known) return undefined
-    const { headers, data, storedAt, sequence } = await read(known.file)
-    return { headers, data: Buffer.from(data, 'base64'), time: storedAt, sequence, delivery: 0 }
+    const { headers, data, storedAt: time, sequence, epoch, index, count, format, node } = await read(known.file)
+    return { headers, data: Buffer.from(data, 'base64'), time, sequence, epoch, index, count, format, node }
   }
 
   async remove(message: MessageRef): Promise<void> {
@@ -182,7 +211,7 @@ export class Quarantine {
   /** Removes the messages of a source that its checkpoint does not name. */
   async reconcile(source: RemoteTable, quarantined: Checkpoint['quarantined']): Promise<void> {
     for (const message of this.list(source))
-      if (!inRanges(rangesOf(quarantined, message.epoch), message.sequence)) await this.remove(message)
+      if (!inRanges(rangesOf(quarantined, message.epoch), message.index)) await this.remove(message)
   }
 
   /** The remote tables with messages whose only fault is their timestamp and for which `isDue` returns true. */
@@ -196,7 +225,11 @@ export class Quarantine {
     return [...sources.values()]
   }
 
-  #add({ data, headers: _, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
+  #add(
+    { v: _, data, headers: __, format: ___, node: ____, ...content }: FileContent,
+    file: string,
+    size: number,
+  ): QuarantinedMessage {
     const message = { ...content, bytes: Buffer.byteLength(data, 'base64') } as QuarantinedMessage
     this.#messages.set(keyOf(message), { message, file, size })
     this.#bytes += size
@@ -206,6 +239,8 @@ export class Quarantine {
 
 async function read(file: string): Promise<FileContent> {
   const content: unknown = JSON.parse(await readFile(file, 'utf8'))
+  const version = (content as { v?: unknown } | null)?.v
+  if (isLater(version, READABLE)) throw clusterError('version_unsupported', file, version, versionText(READABLE))
   if (!fileSchema.Check(content)) throw new Error('invalid content')
   return content
 }

@@ -2,15 +2,15 @@
 
 import type { RemoteTable } from '../../host/host.ts'
 import { type Mesh, MeshError, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
-import { epochAfter, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
+import { positionAfter, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
 import type { Applier } from './applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 
 /** The beginning of a stream that does not exist yet, or of one without epochs. */
-export const beginning: Position = { epoch: '', sequence: 0 }
+export const beginning: Position = { epoch: '', sequence: 0, index: 0 }
 
 /** The requests that find a position. */
-export type StartRequests = Pick<Mesh, 'streamState' | 'sequenceAt' | 'timers'>
+export type StartRequests = Pick<Mesh, 'streamState' | 'sequenceAt' | 'messageAt' | 'timers'>
 
 /** `since`: ms since 1970 when the subscription was made; undefined if that is not known. */
 export type StartOptions = {
@@ -34,8 +34,7 @@ export async function startPosition(options: StartOptions, state: StreamState): 
   const last = state.lastSequence
   const first =
     since === undefined ? last + 1 : await mesh.sequenceAt(source, Math.min(since, mesh.timers.now()), request)
-  const sequence = Math.min(first - 1, last)
-  return { epoch: epochAfter(metadata, sequence), sequence }
+  return positionAfter(metadata, Math.min(first - 1, last))
 }
 
 /** Where a requested subscription begins: at `startTime`, if there is one. Rejects as the mesh. */
@@ -46,9 +45,8 @@ export async function requestedPosition(options: StartOptions, startTime: string
   if (startTime === undefined) return startPosition(options, state)
   const last = state.lastSequence
   const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
-  const sequence = Math.min(first - 1, last)
-  const epoch = epochAfter(readStreamMetadata(state.description), sequence)
-  return { epoch, sequence, startTime, replayUntil: last }
+  const position = positionAfter(readStreamMetadata(state.description), Math.min(first - 1, last))
+  return { ...position, startTime, replayUntil: last }
 }
 
 /**
@@ -59,12 +57,15 @@ async function positionUnderOldName(
   { source, mesh, applier, request }: StartOptions,
   { epochs }: StreamMetadata,
 ): Promise<Position | undefined> {
-  for (const [node, { epoch, sequence, lastId }] of applier.checkpointsOfOthers(source.node)) {
+  for (const [node, { epoch, sequence, index, partial, lastId }] of applier.checkpointsOfOthers(source.node)) {
     const shared = epoch === '' ? undefined : epochs.find((each) => each.epoch === epoch)
     if (!shared || (await hasStream({ ...source, node }, mesh, request))) continue
     // An ended epoch has nothing beyond its end; a copy of the node may have read further than this node had written.
-    if (shared.last !== undefined && shared.last < sequence) return { epoch, sequence: shared.last }
-    return { epoch, sequence, ...(lastId === undefined ? {} : { lastId }) }
+    const { last, lastIndex } = shared
+    if (last !== undefined && last < sequence)
+      return { epoch, sequence: last, ...(lastIndex !== undefined && { index: lastIndex }) }
+    const id = { ...(partial && { partial }), ...(lastId !== undefined && { lastId }) }
+    return { epoch, sequence, ...(index !== undefined && { index }), ...id }
   }
   return undefined
 }

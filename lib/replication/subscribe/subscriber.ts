@@ -1,18 +1,19 @@
 // Replicates one remote table: reads its stream from the checkpoint on and applies it to the database in batches.
 
 import { ClusterError, reasonOf } from '../../errors.ts'
-import type { GapReason, SubscriptionState } from '../../events/events.ts'
-import type { CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
-import { type Entry, MeshError, type Reader, type StreamState } from '../../mesh/mesh.ts'
+import type { SubscriptionState } from '../../events/events.ts'
+import type { Checkpoint, CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
+import { MeshError, type Reader } from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { Copier } from '../copy/copier.ts'
-import { messageEpoch, messageId } from '../wire.ts'
+import { MetadataVersionError, type StreamPosition } from '../stream-metadata.ts'
+import { Frame, MessageVersionError } from '../wire/frame.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
-import { Cursor } from './cursor.ts'
-import { EntryDecoder } from './entry-decoder.ts'
+import { Cursor, type Gap, type ResumedPosition } from './cursor.ts'
+import { FrameProcessor } from './frame-processor.ts'
 import { Lag } from './lag.ts'
-import { PendingBatch } from './pending-batch.ts'
+import { PartDecoder } from './part-decoder.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { StallDetector } from './stall-detector.ts'
@@ -23,11 +24,17 @@ import { WakeableSleep } from './wakeable-sleep.ts'
 
 /** ms. */
 const RETRY_BACKOFF = { first: 50, max: 2_000 }
+/** A subscription that is more messages behind asks how many transactions they have. */
+const UNCOUNTED_MESSAGES = 8
+
+type VersionError = MessageVersionError | MetadataVersionError
+const isVersionError = (error: unknown): error is VersionError =>
+  error instanceof MessageVersionError || error instanceof MetadataVersionError
 
 export class Subscriber {
   readonly #options: SubscriberOptions
   readonly #cursor: Cursor
-  readonly #decoder: EntryDecoder
+  readonly #frames: FrameProcessor
   readonly #release: QuarantineRelease
   readonly #tableWait: TableWait
   readonly #batchApplier: BatchApplier
@@ -42,20 +49,19 @@ export class Subscriber {
   #error: string | undefined
   #refused: SubscriptionStatus['refused']
   #reader: Reader | undefined
-  /** Delivery number of the last entry from the reader. */
-  #delivery = 0
-  #batch!: PendingBatch
   #applying = false
+  /** The position before a message of a later version, at which the subscription stalls. */
+  #stalledAt: Pick<Checkpoint, 'epoch' | 'sequence'> | undefined
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
     this.#options = options
     const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
-    const gap = (from: number, to: number, reason: GapReason, isRepaired: boolean) => {
+    const gap = (gap: Gap) => {
       counters.gaps++
-      counters.lost += to - from + 1
-      events.gap(source, from, to, reason, isRepaired)
+      counters.lost += gap.lost ?? 0
+      events.gap(source, gap)
     }
     const since = () => options.subscribedSince?.(source)
     const { begun, copies } = options
@@ -65,11 +71,11 @@ export class Subscriber {
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
-    this.#decoder = new EntryDecoder({ source, clock, applier })
+    const decoder = new PartDecoder({ source, clock, applier })
     this.#release = new QuarantineRelease({
       ...options,
       timers,
-      decoder: this.#decoder,
+      decoder,
       onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
     })
     this.#tableWait = new TableWait({
@@ -90,8 +96,10 @@ export class Subscriber {
         this.#updateState()
         if (applied > 0) events.applied(source, applied, sequence)
       },
-      onQuarantined: (sequence, reason) => events.quarantined(source, sequence, reason),
+      onQuarantined: (message) => events.quarantined(message),
     })
+    const [cursor, batchApplier, lag] = [this.#cursor, this.#batchApplier, this.#lag]
+    this.#frames = new FrameProcessor({ ...options, cursor, decoder, batchApplier, lag })
   }
 
   get source(): RemoteTable {
@@ -100,7 +108,7 @@ export class Subscriber {
 
   /** True when everything that the stream of the source is known to have is applied. */
   get isLive(): boolean {
-    const isBehind = this.#lag.isBehind(this.#cursor.checkpoint.sequence)
+    const isBehind = this.#lag.isBehind(this.#cursor.checkpoint)
     return this.#state === 'live' || (this.#state === 'copying' && !isBehind)
   }
 
@@ -128,7 +136,8 @@ export class Subscriber {
 
   status(): SubscriptionStatus {
     const { source, quarantine } = this.#options
-    const { sequence: appliedSequence, gaps } = this.#cursor.checkpoint
+    const { checkpoint } = this.#cursor
+    const { sequence: appliedSequence, gaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
     return {
@@ -136,8 +145,8 @@ export class Subscriber {
       state: this.#state,
       appliedSequence,
       lastSequence,
-      lag: lastSequence - appliedSequence,
-      lagSeconds: this.#lag.seconds(appliedSequence),
+      lag: this.#lag.count(checkpoint),
+      lagSeconds: this.#lag.seconds(checkpoint),
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       quarantined: quarantine.list(source).length,
@@ -167,8 +176,9 @@ export class Subscriber {
 
   /** Restarts on suspicion. The interval between two restarts doubles while there is no progress. */
   restartIfStuck(): void {
-    const { sequence } = this.#cursor.checkpoint
-    const { allowed, isRepeated } = this.#stallDetector.requestRestart(sequence, this.#lag.isBehind(sequence))
+    const { checkpoint } = this.#cursor
+    const { sequence } = checkpoint
+    const { allowed, isRepeated } = this.#stallDetector.requestRestart(sequence, this.#lag.isBehind(checkpoint))
     if (!allowed) return
     if (isRepeated) {
       const { node: peer, database, table } = this.source
@@ -181,12 +191,12 @@ export class Subscriber {
   }
 
   /** The source reports the position of its stream. Without progress since its previous report, messages were lost on the way. */
-  onPeerPosition(epoch: string, last: number): void {
+  onPeerPosition(position: StreamPosition): void {
     const { checkpoint } = this.#cursor
-    this.#cursor.onPeerPosition(epoch, last)
-    const isSameEpoch = checkpoint.epoch === '' || epoch === checkpoint.epoch
-    if (isSameEpoch) this.#lag.observeLast(last, checkpoint.sequence)
-    const isBehind = !isSameEpoch || last > checkpoint.sequence
+    this.#cursor.onPeerPosition(position)
+    const isSameEpoch = checkpoint.epoch === '' || position.epoch === checkpoint.epoch
+    if (isSameEpoch) this.#lag.observeLast(position, checkpoint)
+    const isBehind = !isSameEpoch || position.sequence > checkpoint.sequence
     if (this.#stallDetector.onPeerPosition(checkpoint.sequence, isBehind, this.#applying)) this.restartIfStuck()
     else if (isBehind) this.#sleep.wake()
   }
@@ -203,9 +213,9 @@ export class Subscriber {
     }
   }
 
-  /** Applies quarantined messages that are valid now: those with these sequences, or all. Rejects as the host and the disk do. */
-  replay(sequences?: readonly number[]): Promise<ReplayOutcome> {
-    return this.#release.replay(sequences)
+  /** Applies what is in quarantine and valid now: what has these indexes, or all. Rejects as the host and the disk do. */
+  replay(indexes?: readonly number[]): Promise<ReplayOutcome> {
+    return this.#release.replay(indexes)
   }
 
   /** See QuarantineRelease.releaseDue. */
@@ -213,9 +223,9 @@ export class Subscriber {
     return this.#release.releaseDue(isDue)
   }
 
-  /** Removes quarantined messages without applying them. Resolves with their sequences. */
-  discard(sequences?: readonly number[]): Promise<number[]> {
-    return this.#release.discard(sequences)
+  /** Removes from quarantine without applying. Resolves with the indexes. */
+  discard(indexes?: readonly number[]): Promise<number[]> {
+    return this.#release.discard(indexes)
   }
 
   /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as the host and the disk do. */
@@ -233,16 +243,19 @@ export class Subscriber {
       try {
         await this.#tableWait.untilUsable(() => this.#cursor.checkpoint.sequence + 1)
         this.#attempt = new AbortController()
-        const state = await this.#cursor.resume(this.#attempt.signal)
+        const resumed = await this.#cursor.resume(this.#attempt.signal)
         await this.#options.quarantine.reconcile(this.source, this.#cursor.checkpoint.quarantined)
         backoff.reset()
-        await this.#readUntilLost(state)
+        await this.#readUntilLost(resumed)
       } catch (error) {
         if (this.#stopped) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
-        if (!isLost && !(error instanceof TableFaultError))
+        if (isVersionError(error)) this.#stallAtVersion(error)
+        else if (!isLost && !(error instanceof TableFaultError))
           this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
+        // Rows that were copied by another process may not be announced; that does not wait for the source.
+        this.#copier.check()
         await this.#sleep.sleep(backoff.next())
       } finally {
         this.#reader?.close()
@@ -251,108 +264,65 @@ export class Subscriber {
     }
   }
 
-  async #readUntilLost(state: StreamState): Promise<void> {
+  async #readUntilLost(resumed: ResumedPosition): Promise<void> {
     const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
-    const options = { timeout, signal: this.#attempt.signal, maxMessages: 2 * maxBatch, budget }
-    const { sequence, lastId } = this.#cursor.checkpoint
-    // Reads the message at the checkpoint again, to check that its id is still the same.
-    const overlaps = lastId !== undefined && sequence >= state.firstSequence
-    this.#reader = await mesh.read(source, overlaps ? sequence : sequence + 1, options)
-    this.#delivery = 0
-    this.#error = undefined
-    this.#lag.setLast(sequence)
-    this.#lag.observeLast(state.lastSequence, sequence)
-    this.#updateState()
+    const { signal } = this.#attempt
+    this.#reader = await mesh.read(source, resumed.from, { timeout, signal, maxMessages: 2 * maxBatch, budget })
+    const { checkpoint } = this.#cursor
+    this.#frames.begin({ ...resumed, signal })
+    this.#lag.setLast(checkpoint.sequence)
+    this.#lag.observeLast({ sequence: resumed.state.lastSequence }, checkpoint)
+    if (this.#lag.count(checkpoint) > UNCOUNTED_MESSAGES) void this.#countLag(resumed)
+    // A message that cannot be read yet is reached again and again: the subscription stays stalled until it is behind it.
+    if (this.#stalledAt?.epoch !== checkpoint.epoch || this.#stalledAt.sequence !== checkpoint.sequence) {
+      this.#error = undefined
+      this.#updateState()
+    }
     counters.consumerRestarts++
     while (!this.#stopped) {
       const entries = await this.#reader.next()
       this.#applying = true
       try {
-        await this.#processEntries(entries, state)
+        await this.#frames.process(entries)
       } finally {
         this.#applying = false
       }
     }
   }
 
-  /**
-   * The consumer numbers its deliveries. A jump of that number is a loss on the way: the consumer is created again. A jump of the
-   * sequence alone is a hole in the stream: those transactions are gone.
-   */
-  async #processEntries(entries: Entry[], state: StreamState): Promise<void> {
-    const { maxBatch, maxBatchBytes, counters } = this.#options
-    const last = entries.at(-1)!.sequence
-    this.#lag.observeLast(last, this.#cursor.checkpoint.sequence)
-    this.#startBatch()
-    for (const entry of entries) {
-      if (entry.delivery !== this.#delivery + 1) {
-        await this.#flush()
-        throw new MeshError('reader_lost', 'messages were lost on the way')
-      }
-      this.#delivery = entry.delivery
-      // Messages of foreign writers have no epoch.
-      const epoch = messageEpoch(entry) || this.#batch.position.epoch
-      if (this.#batch.position.epoch !== '' && epoch !== this.#batch.position.epoch)
-        await this.#enterEpoch(epoch, entry.sequence, last)
-      const { sequence, lastId } = this.#batch.position
-      if (entry.sequence <= sequence) {
-        if (entry.sequence < sequence || lastId === undefined || messageId(entry) === lastId) continue
-        await this.#moveCheckpoint(() => this.#cursor.rewind(state))
-        throw new MeshError('reader_lost', 'the stream was rewound')
-      }
-      if (entry.sequence !== sequence + 1)
-        await this.#moveCheckpoint(() => this.#cursor.skipHole(entry.sequence, this.#attempt.signal))
-      counters.bytes += entry.data.byteLength
-      const { transaction, fault } = this.#decoder.decode(entry)
-      if (fault !== undefined) {
-        await this.#moveCheckpoint(() => {
-          const message = { entry, transaction, position: this.#batch.positionBehind(entry, epoch) }
-          return this.#batchApplier.quarantine(message, fault)
-        })
-        continue
-      }
-      if (this.#batch.bytes === 0) this.#lag.setOldest(entry.time)
-      this.#batch.add(transaction, entry, epoch)
-      if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
+  /** The last message tells how many transactions the subscription is behind. */
+  async #countLag({ state: { lastSequence: sequence } }: ResumedPosition): Promise<void> {
+    const { source, mesh, requestTimeout: timeout } = this.#options
+    try {
+      const entry = await mesh.messageAt(source, sequence, { timeout, signal: this.#attempt.signal })
+      const { epoch, last: index } = entry ? Frame.read(entry) : {}
+      const { checkpoint } = this.#cursor
+      if (epoch === checkpoint.epoch) this.#lag.observeLast({ sequence, index }, checkpoint)
+    } catch {
+      // Then the lag counts messages until the source reports its position.
     }
-    await this.#flush()
-  }
-
-  async #enterEpoch(epoch: string, sequence: number, last: number): Promise<void> {
-    await this.#moveCheckpoint(() => this.#cursor.enterEpoch(epoch, sequence, this.#attempt.signal))
-    this.#lag.setLast(last)
-    // The epoch may begin before the first sequence of this reader.
-    if (sequence !== this.#batch.position.sequence + 1) throw new MeshError('reader_lost', 'another epoch began')
-  }
-
-  #startBatch(): void {
-    this.#batch = new PendingBatch(this.#cursor.checkpoint)
-  }
-
-  /** Applies the batch and starts the next one. */
-  async #flush(): Promise<void> {
-    if (this.#batch.position.sequence > this.#cursor.checkpoint.sequence) await this.#batchApplier.apply(this.#batch)
-    this.#startBatch()
-  }
-
-  /** Applies the batch, then moves the checkpoint by `move`. */
-  async #moveCheckpoint(move: () => Promise<void>): Promise<void> {
-    await this.#flush()
-    await move()
-    this.#startBatch()
   }
 
   #stall(at: RetriedWork, reason: string, attempts: number): void {
     this.#setState('stalled', reason)
-    if (at.id !== undefined) this.#refused = { sequence: at.sequence, id: at.id }
+    if (at.id !== undefined && at.index !== undefined)
+      this.#refused = { sequence: at.sequence, index: at.index, id: at.id }
     this.#options.events.stalled(this.source, at, reason, attempts)
   }
 
+  /** A later version of enmesh wrote the next message, or the description. It is reported once. */
+  #stallAtVersion(error: VersionError): void {
+    const { epoch, sequence } = this.#cursor.checkpoint
+    this.#stalledAt = error instanceof MessageVersionError ? { epoch, sequence } : undefined
+    if (this.#state === 'stalled' && this.#error === error.message) return
+    this.#stall({ sequence: sequence + 1 }, error.message, 1)
+  }
+
   #updateState(): void {
-    const { sequence } = this.#cursor.checkpoint
-    this.#lag.onApplied(sequence)
+    const { checkpoint } = this.#cursor
+    this.#lag.onApplied(checkpoint)
     this.#copier.check()
-    const state = this.#lag.isBehind(sequence) ? 'catching-up' : 'live'
+    const state = this.#lag.isBehind(checkpoint) ? 'catching-up' : 'live'
     this.#setState(this.#copier.isCopying ? 'copying' : state)
   }
 

@@ -1,8 +1,10 @@
 // What a subscription shows and reports.
 
-import type { GapReason, SubscriptionState } from '../../events/events.ts'
+import type { SubscriptionState } from '../../events/events.ts'
 import type { CopyReason, RemoteTable } from '../../host/host.ts'
 import type { RetriedWork } from './apply-retry.ts'
+import type { Gap } from './cursor.ts'
+import type { QuarantinedMessage } from './quarantine.ts'
 
 export type CopyEvents = {
   /** From the first row on. */
@@ -16,12 +18,11 @@ export type CopyEvents = {
 export type SubscriberEvents = CopyEvents & {
   state(source: RemoteTable, state: SubscriptionState, previous: SubscriptionState, error?: string): void
   applied(source: RemoteTable, transactions: number, sequence: number): void
-  /** `isRepaired`: a copy of all rows begins. */
-  gap(source: RemoteTable, from: number, to: number, reason: GapReason, isRepaired: boolean): void
+  gap(source: RemoteTable, gap: Gap): void
   /** Writes to absent rows that are older than the table's horizon were ignored. */
   refusedOld(source: RemoteTable, writes: number): void
   stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
-  quarantined(source: RemoteTable, sequence: number, error: string): void
+  quarantined(message: QuarantinedMessage): void
 }
 
 /** A copy of the source's rows that is under way. */
@@ -36,17 +37,17 @@ export type CopyStatus = {
 export type SubscriptionStatus = {
   source: RemoteTable
   state: SubscriptionState
-  /** The last applied sequence, and the last known sequence of the stream. */
+  /** The last message that is applied as a whole, and the last known one of the stream. */
   appliedSequence: number
   lastSequence: number
-  /** Number of transactions between the two. */
+  /** Number of transactions that are not applied. While the last index of the stream is not known: of messages. */
   lag: number
   /** Seconds for which the oldest of them has been waiting; 0 when all are applied. */
   lagSeconds: number
-  /** Number of gaps, and of transactions in them. */
+  /** Number of gaps, and of transactions in them as far as it is known. */
   gaps: number
   lost: number
-  /** Number of messages in quarantine. */
+  /** Number of quarantined transactions, and of messages that are unreadable as a whole. */
   quarantined: number
   /** Rows copied since the subscription was started by this process. */
   copied: number
@@ -55,7 +56,7 @@ export type SubscriptionStatus = {
   /** Why the subscription makes no progress now. */
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
-  refused?: { sequence: number; id: string }
+  refused?: { sequence: number; index: number; id: string }
   /** The source has not agreed to this subscription: it was not reached yet, or cannot accept it. */
   disagreement?: { readonly state: 'pending' | 'refused'; readonly reason: string }
 }

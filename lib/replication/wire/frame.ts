@@ -158,11 +158,15 @@ export class Frame {
 
   /** The id of the transaction at this offset; '' when it is unreadable or has none. */
   idAt(offset: number): string {
-    const data = this.#parts[offset]
-    if (data === undefined) return ''
-    if (this.#format === 'single') return idOfMessage(this.entry)
-    return checkDecodeLimits(data) === undefined ? idOfPart(data) : ''
+    return this.#parts[offset] === undefined ? '' : storedId(this.part(offset))
   }
+}
+
+/** The id of the transaction; '' when it is unreadable or has none. `transaction`: the decoded part, if it is there. */
+export function storedId(stored: StoredPart, transaction?: RemoteTransaction): string {
+  if (stored.format === 'single') return idOfMessage(stored)
+  if (transaction) return transaction.id
+  return checkDecodeLimits(stored.data) === undefined ? idOfPart(stored.data) : ''
 }
 
 /**

@@ -139,7 +139,9 @@ function unpack(data: Uint8Array): Part {
 function writesOf({ database, table }: RemoteTable, list: readonly unknown[]): Write[] {
   const writes: Write[] = []
   for (let at = 0; at < list.length; at += 2) {
-    const operation = OPERATIONS[list[at] as number]
+    const number = list[at]
+    // Other values may be names of properties of the list.
+    const operation = typeof number === 'number' ? OPERATIONS[number] : undefined
     const rows = list[at + 1]
     if (operation === 'delete' && keysValidator.Check(rows))
       writes.push({ operation, database, table, ids: rows as PrimaryKey[] })

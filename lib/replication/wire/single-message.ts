@@ -41,7 +41,7 @@ type WireWrite = Type.Static<typeof WriteType> & { next?: unknown }
 type Envelope = WireWrite & Type.Static<typeof EnvelopeType>
 
 /** The id in the headers of a single message; '' when it is missing or too long. */
-export function idOfMessage({ headers }: Entry): string {
+export function idOfMessage({ headers }: Pick<Entry, 'headers'>): string {
   const id = headers[HEADER.id]
   return id !== undefined && id.length <= MAX_ID_LENGTH ? id : ''
 }

@@ -1,0 +1,92 @@
+// Which transactions of a source are new: each is applied once, by whatever path it arrives.
+
+import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import { AppliedRangesBuilder, wasApplied } from '../applied-ranges.ts'
+import { isChangeMarker } from '../copy/change-marker.ts'
+import { afterRestamp } from '../copy/copy-position.ts'
+import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
+import type { ApplierOptions } from './applier-options.ts'
+import { keptFields, type Position, withCopy } from './checkpoint-parts.ts'
+
+export type DeduplicationOptions = Pick<ApplierOptions, 'node' | 'onSourceChanged'>
+export type Selection = { transactions: RemoteTransaction[]; checkpoint: Checkpoint; duplicates: number }
+
+export class Deduplication {
+  readonly #options: DeduplicationOptions
+  readonly #checkpoints: ReadonlyMap<string, Checkpoint>
+
+  /** `checkpoints`: those of all sources of the table, by node. Together they contain all applied ranges. */
+  constructor(options: DeduplicationOptions, checkpoints: ReadonlyMap<string, Checkpoint>) {
+    this.#options = options
+    this.#checkpoints = checkpoints
+  }
+
+  /**
+   * The new ones of `transactions`, which follow each other in the stream of the source, and the checkpoint at `position` with all of
+   * them in its applied ranges.
+   */
+  select(
+    source: RemoteTable,
+    transactions: RemoteTransaction[],
+    position: Position,
+    current: Checkpoint | undefined,
+  ): Selection {
+    const builder = new AppliedRangesBuilder(current?.applied)
+    let voided = current?.voided
+    const newTransactions: RemoteTransaction[] = []
+    let markers = 0
+    let hasSourceChanged = false
+    for (const transaction of transactions) {
+      const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
+      const { node, epoch, index } = transaction.origin
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+      const isMarker = isChangeMarker(transaction)
+      if (isMarker) markers++
+      if (isMarker && isNew) hasSourceChanged = true
+      if (isMarker || !isNew) continue
+      newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
+      voided = withVoids(voided, transaction, current?.applied)
+    }
+    // The stream of the source is one range, whatever the origins of its transactions are.
+    const [first, last] = [transactions[0], transactions.at(-1)]
+    if (position.epoch !== '' && first && last) builder.add(source.node, position.epoch, first.index, last.index)
+    const applied = builder.result()
+    let copy = current?.copy
+    if (copy && transactions.some(({ voids }) => voids)) copy = afterRestamp(copy)
+    if (hasSourceChanged && this.#options.onSourceChanged) copy = this.#options.onSourceChanged(source, copy)
+    const moved = { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) }
+    return {
+      transactions: newTransactions,
+      checkpoint: withCopy(moved, copy),
+      duplicates: transactions.length - newTransactions.length - markers,
+    }
+  }
+
+  /** Voided, from the local node, or applied from this source, or from another source of the table. */
+  isKnown(
+    source: RemoteTable,
+    builder: AppliedRangesBuilder,
+    replayUntil = 0,
+    transaction: RemoteTransaction,
+  ): boolean {
+    const { origin, sequence: at } = transaction
+    const { node, epoch, index, relayedBy } = origin
+    if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
+    if (this.isVoided(transaction)) return true
+    if (epoch === undefined || index === undefined || at <= replayUntil) return false
+    if (builder.has(node, epoch, index)) return true
+    for (const [other, { applied }] of this.#checkpoints)
+      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
+    return false
+  }
+
+  /** True when its origin withdrew the transaction: it must not be applied. */
+  isVoided(transaction: DatedTransaction): boolean {
+    for (const { voided } of this.#checkpoints.values())
+      if (voided && isVoidedTransaction(voided, transaction)) return true
+    return false
+  }
+}
+
+/** For a transaction that is read again: by now its origin may have issued valid timestamps in the range. */
+const withoutVoids = ({ voids: _, ...transaction }: RemoteTransaction): RemoteTransaction => transaction
