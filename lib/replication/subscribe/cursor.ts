@@ -250,9 +250,12 @@ export class Cursor {
       if (!next)
         throw new MeshError('rejected', 'the description of the stream does not contain the epoch of its messages')
       if (ended && stop(next)) return
-      // The rest of the epoch lies before the next one, where other reasons than its end may have removed it.
-      if (ended?.last !== undefined && sequence < ended.last && ended.last < next.from)
-        await this.#skipTo({ sequence: ended.last, index: ended.lastIndex }, metadata, firstSequence, signal)
+      // Unless it was overwritten, the rest of the epoch was before the next one, whether the source has confirmed it or not.
+      const rest = next.from - 1
+      if (ended && sequence < rest && (ended.last ?? 0) <= rest) {
+        const index = ended.last === rest ? ended.lastIndex : undefined
+        await this.#skipTo({ sequence: rest, index }, metadata, firstSequence, signal)
+      }
       await this.#startEpoch(ended, next, firstSequence)
     }
   }
