@@ -49,7 +49,7 @@ export type ClusterOptions = {
    * A node that was away for longer may hold deleted rows: writes below the horizon of a table are ignored there, and reported.
    */
   tombstoneAge?: number
-  /** Unacknowledged messages to the local leaf for each table, 1 to 65,536, default 1,024. More is faster up to a point, and costs memory. */
+  /** Unacknowledged messages to the local leaf for each table, 1 to 1,024, default 4. A message has up to 256 transactions or 256 KiB; what arrives while this many are unacknowledged waits in memory, within `maxInFlight`. */
   publishWindow?: number
   /** Transactions read from the outbox and not yet acknowledged, 1 to 1,000,000, default 10,000. The rest waits in the outbox; without an outbox, `publish` rejects. */
   maxInFlight?: number
@@ -93,8 +93,8 @@ export const bounds = {
   },
   publishWindow: {
     min: 1,
-    max: 65_536,
-    default: 1_024,
+    max: 1_024,
+    default: 4,
     what: 'unacknowledged messages to the local leaf for each table',
   },
   maxInFlight: {

@@ -29,7 +29,7 @@ export const FEATURES = {
   },
   ingestLimit: {
     since: [2, 11, 0],
-    why: '`jetstream.max_buffered_msgs` and `max_buffered_size`: the default of 2.11, 10,000 messages, is less than `publishWindow` may be, and what exceeds it is dropped',
+    why: '`jetstream.max_buffered_msgs` and `max_buffered_size`: the default of 2.11, 128 MB, is less than the messages of `publishWindow` may have, and what exceeds it is dropped',
   },
   ignoresDiscoveredServers: {
     since: [2, 14, 0],

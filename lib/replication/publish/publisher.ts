@@ -78,12 +78,7 @@ export class Publisher implements PartListener {
     this.#encoder = new PartEncoder(mesh, this)
     this.#streams = new LocalStreams({
       ...options,
-      frames: {
-        ...FRAME_LIMITS,
-        bytes: Math.min(FRAME_LIMITS.bytes, maxDataBytes(mesh)),
-        inFlight: options.window,
-        ...options.frames,
-      },
+      frames: frameLimits(options),
       messageStored: () => {
         this.#counters.messages++
       },
@@ -120,13 +115,7 @@ export class Publisher implements PartListener {
       logger,
       pending: this.#pending,
       rejected: this.#rejected,
-      onConfirmed: (stored) => {
-        for (const { id, isRejected } of stored) {
-          if (!isRejected) this.#confirmed.add(id)
-          this.#reader.onConfirmed(id)
-        }
-        this.#reader.onCapacity()
-      },
+      onConfirmed: (stored) => this.#onConfirmed(stored),
     })
   }
 
@@ -221,6 +210,14 @@ export class Publisher implements PartListener {
     this.#confirmation.schedule()
   }
 
+  #onConfirmed(stored: readonly PendingTransaction[]): void {
+    for (const { id, isRejected } of stored) {
+      if (!isRejected) this.#confirmed.add(id)
+      this.#reader.onConfirmed(id)
+    }
+    this.#reader.onCapacity()
+  }
+
   get #isFull(): boolean {
     const { maxInFlight, maxInFlightBytes } = this.#options
     return this.#pending.size >= maxInFlight || this.#inFlightBytes >= maxInFlightBytes
@@ -255,3 +252,10 @@ export class Publisher implements PartListener {
     this.#calls.finish(pending, error)
   }
 }
+
+const frameLimits = ({ mesh, window, frames }: PublisherOptions): FrameLimits => ({
+  ...FRAME_LIMITS,
+  bytes: Math.min(FRAME_LIMITS.bytes, maxDataBytes(mesh)),
+  inFlight: window,
+  ...frames,
+})
