@@ -2,14 +2,12 @@
 
 import { randomUUID } from 'node:crypto'
 import { reasonOf } from '../errors.ts'
-import type { Mesh, TableName } from '../mesh/mesh.ts'
+import type { Mesh } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
 import type { PeerVersions } from './peer-versions.ts'
 import { decodeHeartbeat, encode, type Heartbeat } from './protocol.ts'
-
-/** The last position of one of a node's streams. */
-export type TablePosition = TableName & { epoch: string; sequence: number; index: number }
+import { fromWirePosition, type TablePosition, toWirePosition } from './table-position.ts'
 
 export interface PeerListener {
   up(node: string): void
@@ -118,10 +116,7 @@ export class Heartbeats {
   send(): void {
     const { mesh, node, positions, logger } = this.#options
     try {
-      const streams = positions().map(
-        ({ database, table, epoch, sequence, index }) =>
-          [database, table, epoch, sequence, index] as [string, string, string, number, number],
-      )
+      const streams = positions().map(toWirePosition)
       const [instance, started, time] = [this.instance, this.#started, this.#timers.now()]
       const versions: [number, number] = [...this.#options.versions.local]
       mesh.announce(encode({ node, versions, instance, started, time, session: mesh.session, streams }))
@@ -172,14 +167,7 @@ export class Heartbeats {
       this.#up.add(node)
       listener.up(node)
     }
-    const toPosition = ([database, table, epoch, sequence, index]: (typeof streams)[number]) => ({
-      database,
-      table,
-      epoch,
-      sequence,
-      index,
-    })
-    listener.streams(node, streams.map(toPosition))
+    listener.streams(node, streams.map(fromWirePosition))
     if (time !== undefined) listener.time(node, time)
   }
 

@@ -7,7 +7,7 @@ import type { Logger } from '../observe/logger.ts'
 import { formatUptime } from '../util/format-uptime.ts'
 import { isReadable, readableVersions, type Versions, versionText } from '../util/format-version.ts'
 import type { Timers } from '../util/timers.ts'
-import { Heartbeats, type PeerListener, type TablePosition } from './heartbeats.ts'
+import { Heartbeats, type PeerListener } from './heartbeats.ts'
 import { PeerVersions } from './peer-versions.ts'
 import {
   decodeRequest,
@@ -26,6 +26,7 @@ import {
   toTablesMessage,
 } from './protocol.ts'
 import { toClusterError } from './request-error.ts'
+import type { TablePosition } from './table-position.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
 export type PeerStatus = {

@@ -31,7 +31,7 @@ export async function subscribe(
   const reported: string[] = []
   const quarantine = await Quarantine.open({
     directory: join(directory, 'q'),
-    maxMessages: 10,
+    maxMessages: 1_000,
     maxBytes: 1e6,
     logger: silentLogger,
   })

@@ -110,7 +110,7 @@ describe('another epoch', () => {
     assert.deepEqual([epoch, sequence], ['e2', 0])
   })
 
-  it('of a stream that was recreated twice skips the epoch between', async () => {
+  it('of a stream that was recreated twice loses what was acknowledged in the epoch between', async () => {
     const { stream, reported, cursor, stored } = await cursorAt({ epoch: 'e1', sequence: 3, index: 3 })
     const epochs: EpochRange[] = [
       { epoch: 'e1', from: 1, last: 3, lastIndex: 3 },
@@ -119,9 +119,31 @@ describe('another epoch', () => {
     ]
     setStream(stream, epochs, 1, 2)
     await cursor.resume(signal)
-    assert.deepEqual(reported, [])
+    assert.deepEqual(reported, [[1, 4, 'recreated']])
     const { epoch, sequence } = await stored()
     assert.deepEqual([epoch, sequence], ['e3', 0])
+  })
+
+  it('of a stream that was recreated twice begins with what was never acknowledged', async () => {
+    const known = { epoch: 'e1', sequence: 9, index: 9, lastId: 't9' }
+    for (const [lastIndex, gap, expected] of [
+      [4, [], { epoch: 'e3', sequence: 0, index: 2, lastId: 't9' }],
+      // What e2 began with is gone, so nothing shows that it was the same.
+      [6, [[1, 6, 'recreated']], { epoch: 'e3', sequence: 0, index: 0 }],
+      [8, [[1, 8, 'recreated']], { epoch: 'e3', sequence: 0, index: 0 }],
+    ] as const) {
+      const { stream, reported, cursor, stored } = await cursorAt(known)
+      const epochs: EpochRange[] = [
+        { epoch: 'e1', from: 0, last: 3, lastIndex: 3 },
+        { epoch: 'e2', from: 0, last: lastIndex, lastIndex },
+        { epoch: 'e3', from: 1 },
+      ]
+      setStream(stream, epochs, 1, 2)
+      await cursor.resume(signal)
+      const { epoch, sequence, index, lastId } = await stored()
+      assert.deepEqual(reported, gap)
+      assert.deepEqual({ epoch, sequence, index, ...(lastId !== undefined && { lastId }) }, expected)
+    }
   })
 
   it('of a recreated stream is waited for when the description does not contain it yet', async () => {

@@ -10,7 +10,7 @@ import { Frame } from '../../lib/replication/wire/frame.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
-import { RemoteStream, type ScriptedReader } from '../support/remote-stream.ts'
+import { RemoteStream, type ScriptedReader, source } from '../support/remote-stream.ts'
 import { subscribe } from '../support/scripted-subscription.ts'
 
 const ids = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `t${from + index}`)

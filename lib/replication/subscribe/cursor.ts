@@ -245,14 +245,18 @@ export class Cursor {
       if (epoch === epochs.at(-1)!.epoch) return
       const at = epochs.findIndex((each) => each.epoch === epoch)
       const ended = epochs[at]
+      const later = epochs.slice(at + 1)
       // An epoch from 0 has no messages: its stream is gone.
-      const next = epochs.slice(at + 1).find(({ from }) => from > 0)
-      if (!next)
+      if (!later.some(({ from }) => from > 0))
         throw new MeshError('rejected', 'the description of the stream does not contain the epoch of its messages')
+      const next = later[0]!
       if (ended && stop(next)) return
-      // The rest of the epoch lies before the next one, where other reasons than its end may have removed it.
-      if (ended?.last !== undefined && sequence < ended.last && ended.last < next.from)
-        await this.#skipTo({ sequence: ended.last, index: ended.lastIndex }, metadata, firstSequence, signal)
+      // Unless it was overwritten, the rest of the epoch was before the next one, whether the source has confirmed it or not.
+      const rest = next.from - 1
+      if (ended && sequence < rest && (ended.last ?? 0) <= rest) {
+        const index = ended.last === rest ? ended.lastIndex : undefined
+        await this.#skipTo({ sequence: rest, index }, metadata, firstSequence, signal)
+      }
       await this.#startEpoch(ended, next, firstSequence)
     }
   }
@@ -278,15 +282,21 @@ export class Cursor {
    */
   #startEpoch(ended: EpochRange | undefined, next: EpochRange, firstSequence: number): Promise<void> {
     const { index, lastId } = this.checkpoint
-    const isOverwritten = next.from <= lastTouched(this.checkpoint)
-    const isVerifiable = lastId !== undefined && next.from >= firstSequence
+    const isOverwritten = next.from <= lastTouched(this.checkpoint) || this.#isUnverified(ended)
+    const isVerifiable = lastId !== undefined && (next.from === 0 || next.from >= firstSequence)
     const isCounted = isOverwritten && isVerifiable && ended?.lastIndex !== undefined && index !== undefined
     const replayed = isCounted ? Math.max(0, index - ended.lastIndex!) : 0
-    const sequence = next.from - 1
+    const sequence = Math.max(0, next.from - 1)
     const position = { epoch: next.epoch, sequence, index: replayed, ...(replayed > 0 && { lastId: lastId! }) }
     // An epoch that begins after older messages continues a stream that was restored from a backup.
     const reason = next.from > 1 ? 'rewound' : 'recreated'
-    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, replayed)
+    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, next.from === 0 ? 0 : replayed)
+  }
+
+  /** The id at the position was not found in this epoch yet: whether it began with what was applied before is not known. */
+  #isUnverified(epoch: EpochRange | undefined): boolean {
+    const { sequence, partial, lastId } = this.checkpoint
+    return epoch !== undefined && lastId !== undefined && !partial && sequence < Math.max(1, epoch.from)
   }
 
   /** What is behind the checkpoint in its epoch. */
@@ -296,6 +306,7 @@ export class Cursor {
     if (!ended) return { from: after(index) }
     const { last, lastIndex } = ended
     if (last === undefined) return none
+    if (this.#isUnverified(ended) && index! <= (lastIndex ?? index!)) return { from: 1, to: lastIndex }
     const isCounted = index !== undefined && lastIndex !== undefined
     return isCounted || sequence < last ? { from: after(index), to: lastIndex } : none
   }
