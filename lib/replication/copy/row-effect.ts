@@ -1,4 +1,4 @@
-// What a copied row changes here. Rows that change nothing are not applied, and nobody is told of them.
+// What a copied row changes here. Rows that change nothing are neither applied nor announced.
 
 import { isDeepStrictEqual } from 'node:util'
 import { writesOfRow } from '../../host/copied-row.ts'
