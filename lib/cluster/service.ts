@@ -30,6 +30,7 @@ import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
+import { createSourceTables } from './source-tables.ts'
 import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 
@@ -255,11 +256,7 @@ export class Service {
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      sourceTables: {
-        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
-        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
-        create: (source) => this.#negotiator.sourceTables.createFor(source),
-      },
+      sourceTables: createSourceTables(() => this.#negotiator.sourceTables),
       subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
         this.#progress({ task: 'copy', ...source }),
@@ -305,6 +302,7 @@ export class Service {
         replicator.onTableCreated({ database, table })
         this.#emit('table:created', { database, table, node })
       },
+      attributesAdded: (table, node, attributes) => this.#emit('table:attributes', { node, ...table, attributes }),
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
@@ -349,7 +347,7 @@ export class Service {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
-      duplicate: (node) => this.#reports.rejected(node, 'two processes use this node name'),
+      rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }

@@ -82,7 +82,7 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
   if (host.restamp)
     watched.restamp = (restamp, caller) =>
       calls.run({ method: 'restamp' }, restampLane, (each) => host.restamp!(restamp, each), caller?.signal)
-  return Object.assign(watched, watchedRows(host, calls), watchedOutbox(host, calls))
+  return Object.assign(watched, watchedAlterTable(host, calls), watchedRows(host, calls), watchedOutbox(host, calls))
 }
 
 type RowMethod = 'readRows' | 'setBaseTimestamp' | 'horizon' | 'lastUnrecorded'
@@ -116,6 +116,20 @@ function watchedRows(host: Host, calls: HostCalls): Pick<Host, RowMethod> {
         caller?.signal,
       )
   return watched
+}
+
+/** The method for attributes, if the host has it. */
+function watchedAlterTable(host: Host, calls: HostCalls): Pick<Host, 'alterTable'> {
+  if (!host.alterTable) return {}
+  return {
+    alterTable: (table, caller) =>
+      calls.run(
+        { method: 'alterTable', database: table.database, table: table.table },
+        laneOf('alterTable'),
+        (each) => host.alterTable!(table, each),
+        caller?.signal,
+      ),
+  }
 }
 
 /** The outbox methods that the host has. */

@@ -7,6 +7,7 @@ import type {
   Checkpoint,
   Host,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -81,7 +82,7 @@ export class MemoryHost implements Host {
   constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
-      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
+      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes: [...attributes] })
     if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined, lastUnrecorded: undefined })
     if (!outbox)
       Object.assign(this, {
@@ -209,6 +210,11 @@ export class MemoryHost implements Host {
   async createTable(table: TableDescription): Promise<void> {
     const key = keyOf(table.database, table.table)
     if (!this.tables.has(key)) this.tables.set(key, structuredClone(table))
+  }
+
+  async alterTable({ attributes, ...table }: NewAttributes): Promise<void> {
+    const description = this.#tableOf(table)
+    for (const name of attributes) if (!description.attributes.includes(name)) description.attributes.push(name)
   }
 
   async apply(batch: Batch): Promise<ApplyOutcome> {

@@ -5,6 +5,7 @@ import type {
   Batch,
   Checkpoint,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -126,12 +127,23 @@ export class Database {
     return this.#storage.state.get(horizonKey(database, table)) as Timestamp | undefined
   }
 
-  /** Drops the tombstones of a table with lower timestamps. `limit`: from `cluster.tombstoneLimit()`. */
-  dropTombstones(database: string, table: string, limit: Timestamp): Promise<void> {
-    return this.#storage.transaction(() => {
-      const highest = this.#rows.dropTombstones(database, table, limit)
-      if (highest !== undefined) this.#raiseHorizon({ database, table }, highest)
-    })
+  /**
+   * Drops the tombstones of a table with lower timestamps, and stores the highest of them as its horizon in the same transaction: some
+   * rows at a time, so that other writes get their turn. Resolves with their number. `limit`: from `cluster.tombstoneLimit()`.
+   */
+  async dropTombstones(database: string, table: string, limit: Timestamp, signal?: AbortSignal): Promise<number> {
+    let dropped = 0
+    for (const keys of this.#rows.tombstones(database, table, limit)) {
+      if (signal?.aborted) break
+      await this.#storage.transaction(() => {
+        const timestamps = keys.flatMap((key) => this.#rows.dropTombstone(key, limit))
+        const highest = timestamps.sort().at(-1)
+        // Of a table that was dropped meanwhile, nothing is left.
+        if (highest !== undefined) this.#raiseHorizon({ database, table }, highest)
+        dropped += timestamps.length
+      })
+    }
+    return dropped
   }
 
   /** Rewrites timestamps of the future after a wrong clock: rows, outbox and highest timestamp, all or nothing. */
@@ -213,6 +225,11 @@ export class Database {
       }
       this.#tables.create(description)
     })
+  }
+
+  /** Idempotent. Rejects with HostError 404 if the table does not exist. */
+  addAttributes({ database, table, attributes }: NewAttributes): Promise<void> {
+    return this.#storage.transaction(() => this.#tables.create({ ...this.#tables.get(database, table), attributes }))
   }
 
   async dropTable(database: string, table: string): Promise<void> {

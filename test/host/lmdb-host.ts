@@ -6,6 +6,7 @@ import type {
   Checkpoint,
   Host,
   KeyedRow,
+  NewAttributes,
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
@@ -48,6 +49,10 @@ export class LmdbHost implements Host {
 
   createTable(table: TableDescription): Promise<void> {
     return this.#database.createTable(table)
+  }
+
+  alterTable(table: NewAttributes): Promise<void> {
+    return this.#database.addAttributes(table)
   }
 
   apply(batch: Batch): Promise<ApplyResult> {

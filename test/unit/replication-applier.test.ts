@@ -21,8 +21,9 @@ const transaction = (
     id: where.id ?? `${node}-${place}`,
     timestamp: makeTimestamp(sequence, 0, node),
     writes: [],
-    origin: { node, epoch, sequence: place, relayedBy },
+    origin: { node, epoch, index: place, relayedBy },
     sequence,
+    index: sequence,
   }
 }
 
@@ -228,8 +229,8 @@ describe('relaying', () => {
     assert.deepEqual(
       relayed.map(({ origin }) => origin),
       [
-        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['local'] },
-        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'local'] },
+        { node: 'node1', epoch: 'e1', index: 1, relayedBy: ['local'] },
+        { node: 'node3', epoch: 'e1', index: 2, relayedBy: ['node1', 'local'] },
       ],
     )
   })

@@ -36,6 +36,7 @@ export function transactionsOfRow(
     writes: [write],
     origin: { node, relayedBy: [] },
     sequence,
+    index: 0,
   }))
   return { transactions }
 }

@@ -10,7 +10,6 @@ import type {
   RemoteTransaction,
   Transaction,
 } from '../../host/host.ts'
-import type { TableName } from '../../mesh/mesh.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import type { Step, StepKind } from './unsettled-steps.ts'
 
@@ -26,8 +25,8 @@ export type ApplierOptions = {
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */
   onSourceChanged?(source: RemoteTable, current: CopyPosition | undefined): CopyPosition | undefined
-  /** Throws when a transaction does not fit the local table. */
-  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
+  /** Throws, or rejects, when a transaction does not fit the local table. */
+  validate(source: RemoteTable, transactions: readonly RemoteTransaction[]): unknown
 }
 
 /** The transactions to apply, and the checkpoint to store with them. */

@@ -214,11 +214,11 @@ export class Applier {
       const quarantined = withoutSequence(before, at.epoch, at.sequence)
       const released = { ...checkpoint, ...(quarantined && { quarantined }) }
       if (!transaction || this.isVoided(transaction)) return { transactions: [], checkpoint: released }
-      const { node, epoch, sequence } = transaction.origin
+      const { node, epoch, index } = transaction.origin
       const builder = new AppliedRangesBuilder(released.applied)
       if (!wasReadable && node !== source.node && this.#isKnown(source, builder, undefined, transaction))
         return { transactions: [], checkpoint: released }
-      if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
       const applied = builder.result()
       return { transactions: [transaction], checkpoint: { ...released, ...(applied && { applied }) } }
     })
@@ -252,7 +252,7 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, duplicates = 0 } = planned
-      this.#options.validate(source, transactions)
+      await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
       const { relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : [] } =
         planned
@@ -338,8 +338,8 @@ export class Applier {
     let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.#isKnown(source, builder, position.replayUntil, transaction)
-      const { node, epoch, sequence } = transaction.origin
-      if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
+      const { node, epoch, index } = transaction.origin
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
       const isMarker = isChangeMarker(transaction)
       if (isMarker) markers++
       if (isMarker && isNew) hasSourceChanged = true
@@ -371,13 +371,13 @@ export class Applier {
     transaction: RemoteTransaction,
   ): boolean {
     const { origin, sequence: at } = transaction
-    const { node, epoch, sequence, relayedBy } = origin
+    const { node, epoch, index, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
-    if (epoch === undefined || sequence === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, sequence)) return true
+    if (epoch === undefined || index === undefined || at <= replayUntil) return false
+    if (builder.has(node, epoch, index)) return true
     for (const [other, { applied }] of this.#checkpoints)
-      if (other !== source.node && wasApplied(applied, node, epoch, sequence)) return true
+      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
     return false
   }
 }

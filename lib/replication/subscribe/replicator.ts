@@ -373,7 +373,7 @@ export class Replicator {
 
   #createApplier(): Applier {
     const onRecovered = this.#options.events.applied
-    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
     const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
       if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
     }

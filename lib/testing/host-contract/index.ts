@@ -1,6 +1,7 @@
 // What every Host must do, as cases for any test runner or a plain program.
 
 import { type CaseContext, type ContractCase, runCases, type SkippedCase } from '../contract-case.ts'
+import { alterCases } from './alter-table.ts'
 import { atomicityCases, dropCases } from './atomicity.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
 import { existingCases } from './existing-rows.ts'
@@ -21,6 +22,7 @@ const needsOutbox: Condition = ({ host }) => (host.readOutbox ? undefined : 'the
 const needsRestamp: Condition = ({ host }) => (host.restamp ? undefined : "the host has no 'restamp'")
 const needsReopen: Condition = ({ reopen }) => (reopen ? undefined : "the subject has no 'reopen'")
 const needsDrop: Condition = ({ dropTable }) => (dropTable ? undefined : "the subject has no 'dropTable'")
+const needsAlter: Condition = ({ host }) => (host.alterTable ? undefined : "the host has no 'alterTable'")
 const needsReadRows: Condition = ({ host }) => (host.readRows ? undefined : "the host has no 'readRows'")
 const needsHorizon: Condition = ({ host }) => (host.horizon ? undefined : "the host has no 'horizon'")
 const needsTombstones: Condition = ({ dropTombstones }) =>
@@ -31,7 +33,7 @@ const needsExisting: Condition = ({ storeExisting }) =>
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of an optional method (the outbox, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`) for a
+ * apply are skipped with the reason: those of an optional method (the outbox, `alterTable`, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`) for a
  * host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones` and `storeExisting`. A
  * test runner that passes no context with `skip` shows them as passed.
  */
@@ -53,6 +55,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     }))
   return [
     ...group({ ...rowCases, ...mergeCases, ...checkpointCases, ...atomicityCases }),
+    ...group(alterCases, needsAlter),
     ...group(restampCases, needsRestamp),
     ...group(durableCases, needsReopen),
     ...group(dropCases, needsDrop),
