@@ -178,6 +178,25 @@ describe('a host without an outbox', { concurrency: true, timeout: 60_000 }, () 
     assert.equal(two.host.get('dev', 'dog', 'lost')?.id, 'lost')
   })
 
+  it('that dies, and then ends in order without a connection to its streams, begins new epochs later', async (test) => {
+    const { network, one, events, isEqual } = await open(test, { outbox: false })
+    await one.host.insert('dev', 'dog', { id: 1 })
+    await eventually('it arrives', isEqual)
+    await one.stop()
+    await rm(recorded(one))
+    one.host.commitAs({
+      id: 'lost',
+      timestamp: one.host.rows.get(JSON.stringify(['dev', 'dog']))!.get('[1]')!.timestamp,
+      writes: [{ operation: 'insert', ...dog, records: [{ id: 'lost' }] }],
+    })
+    network.crash('node1')
+    await one.start()
+    await one.stop()
+    network.restart('node1')
+    await one.start()
+    await eventually('it is repaired', () => isEqual() && events.some(([event]) => event === 'repaired'))
+  })
+
   it('that committed while clustering was disabled begins new epochs', async (test) => {
     const { one, events, isEqual, whileDisabled } = await open(test, { outbox: false })
     await one.host.insert('dev', 'dog', { id: 1 })

@@ -67,7 +67,9 @@ export class Publisher implements PartListener {
   readonly #unrecorded: UnrecordedCommits
   /** Without an outbox: transactions were not accepted. */
   #isIncomplete = false
+  /** Every stream whose table may have unrecorded transactions is in its new epoch. */
   #hasChecked = false
+  #isChecking = false
   #inFlightBytes = 0
   #closed = false
 
@@ -172,23 +174,26 @@ export class Publisher implements PartListener {
   resume(): void {
     this.#streams.resume()
     this.wake()
-    if (!this.#hasChecked) void this.#checkUnrecorded()
+    void this.#checkUnrecorded()
   }
 
   /** A stream whose table has unrecorded transactions begins its new epoch now, not with the next transaction. */
   async #checkUnrecorded(): Promise<void> {
-    const { host, logger } = this.#options
-    this.#hasChecked = true
+    const { host, logger, mesh } = this.#options
+    if (this.#hasChecked || this.#isChecking || this.#closed) return
+    this.#isChecking = true
     try {
       for (const { database, table } of await host.describe())
         if (isReplicable({ database, table }) && (await this.#unrecorded.isCheckDue({ database, table })))
-          await this.#streams.ensure({ database, table }).catch(() => {})
+          await this.#streams.ensure({ database, table })
+      this.#hasChecked = true
     } catch (error) {
-      this.#hasChecked = false
+      // Otherwise `resume` is called when the mesh is connected again.
+      if (mesh.state !== 'connected' || this.#closed) return
       logger.warn({ reason: reasonOf(error) }, 'cannot check for transactions that were not recorded, retrying')
-      this.#options.mesh.timers.after(RETRY_CHECK_MS, () => {
-        if (!this.#closed && !this.#hasChecked) void this.#checkUnrecorded()
-      })
+      mesh.timers.after(RETRY_CHECK_MS, () => void this.#checkUnrecorded())
+    } finally {
+      this.#isChecking = false
     }
   }
 
@@ -225,7 +230,7 @@ export class Publisher implements PartListener {
       await delay(CLOSE_POLL_MS)
     await this.#confirmation.idle()
     this.#calls.close()
-    await this.#unrecorded.onClosed(!this.#isIncomplete && this.#pending.size === 0)
+    await this.#unrecorded.onClosed(this.#hasChecked && !this.#isIncomplete && this.#pending.size === 0)
   }
 
   partStored({ data }: OutgoingPart): void {

@@ -8,7 +8,7 @@ export interface UnrecordedCommits {
   markOf(table: TableName): Promise<string | undefined>
   /** True when the mark may be a new one since this process started, so that the stream of the table is checked at once. */
   isCheckDue(table: TableName): Promise<boolean>
-  /** The publisher was closed. `isComplete`: it has published everything that it was given. */
+  /** The publisher was closed. `isComplete`: it has published everything that it was given, and checked all streams. */
   onClosed(isComplete: boolean): Promise<void>
 }
 
