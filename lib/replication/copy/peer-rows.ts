@@ -158,7 +158,8 @@ export async function askPatiently(
   }
 }
 
-function pause(timers: Timers, ms: number, signal: AbortSignal): Promise<void> {
+/** Rejects with the reason of the signal. */
+export function pause(timers: Timers, ms: number, signal: AbortSignal): Promise<void> {
   let cancel = () => {}
   const over = new Promise<void>((resolve) => {
     cancel = timers.after(ms, resolve)
