@@ -84,19 +84,13 @@ export class Verifier {
 
   async #verify({ node, database, table }: RemoteTable, options: CheckedOptions): Promise<VerifyResult> {
     const source = { node, database, table }
-    const { repair, signal } = options
+    const { repair } = options
     const run = await this.#begin(source, options)
     const { result } = run
     const progress = this.#options.progress(source)
-    const { local, buckets } = await this.#hashLocal(run, progress)
-    const remote = new BucketSums(buckets)
-    const rows = await this.#options.peers.addSums(source, remote, {
-      rules: run.rules,
-      signal,
-      progress: (done) => progress(result.rows + done, Math.max(2 * result.rows, result.rows + done + 1)),
-    })
-    for (const group of groupsOf(local, remote)) await this.#compare(run, buckets, group, repair)
-    progress(result.rows + rows, result.rows + rows)
+    const { local, remote, rows } = await this.#hashBoth(run, progress)
+    for (const group of groupsOf(local, remote)) await this.#compare(run, local.buckets, group, repair)
+    progress(rows, rows)
     this.#options.verified(source, result)
     return result
   }
@@ -117,20 +111,46 @@ export class Verifier {
     return { source, subscription, rules: { primaryKey, cut, values }, signal, result }
   }
 
-  /** In as many buckets as possible first, because the number of rows is not known. */
-  async #hashLocal(
+  /** Both nodes at the same time, in as many buckets as possible first, because the number of rows is not known. */
+  async #hashBoth(
     { source, rules, signal, result }: Run,
     progress: (done: number) => void,
-  ): Promise<{ local: BucketSums; buckets: number }> {
-    const sums = new BucketSums(MAX_BUCKETS)
+  ): Promise<{ local: BucketSums; remote: BucketSums; rows: number }> {
+    const [local, remote] = [new BucketSums(MAX_BUCKETS), new BucketSums(MAX_BUCKETS)]
+    const failed = new AbortController()
+    const either = AbortSignal.any([signal, failed.signal])
+    let rowsThere = 0
+    const reportThere = (rows: number) => {
+      rowsThere = rows
+      progress(result.rows + rows)
+    }
+    const reportHere = (rows: number) => {
+      result.rows = rows
+      progress(rows + rowsThere)
+    }
+    const failBoth = (error: unknown) => {
+      failed.abort(error)
+      throw error
+    }
+    const there = this.#options.peers.addSums(source, remote, { rules, signal: either, progress: reportThere })
+    const here = this.#hashLocal(source, local, { rules, signal: either, progress: reportHere })
+    await Promise.all([here.catch(failBoth), there.catch(failBoth)])
+    const buckets = bucketsFor(result.rows)
+    return { local: local.fold(buckets), remote: remote.fold(buckets), rows: result.rows + rowsThere }
+  }
+
+  async #hashLocal(
+    source: RemoteTable,
+    sums: BucketSums,
+    { rules, signal, progress }: { rules: HashRules; signal: AbortSignal; progress(rows: number): void },
+  ): Promise<void> {
+    let rows = 0
     for await (const chunk of scanTable(this.#options.host, source)) {
       signal.throwIfAborted()
       for (const row of chunk) sums.add(row, rules)
-      result.rows += chunk.length
-      progress(result.rows)
+      rows += chunk.length
+      progress(rows)
     }
-    const buckets = bucketsFor(result.rows)
-    return { local: sums.fold(buckets), buckets }
   }
 
   /** Compares the rows in these buckets one by one. */
