@@ -34,6 +34,8 @@ const MAX_WAITING = 1_000
 export class RowExchange {
   /** Rows of remote nodes. */
   readonly peers: PeerRows
+  /** Compares tables with those of remote nodes. */
+  readonly #peerHashes: PeerHashes
   readonly #source: RowSource
   readonly #hashes: HashSource
   readonly #verifier: Verifier
@@ -61,15 +63,21 @@ export class RowExchange {
       refresh: (node) => tables().refresh(node),
     })
     const rows = this.peers
+    this.#peerHashes = new PeerHashes(transport)
     this.#hashes = new HashSource({ host, source: this.#source, status, rows, applyRows })
     const manifest = () => store.manifest
     this.#verifier = new Verifier({
       ...options,
       node: store.manifest.nodeName,
       manifest,
-      peers: new PeerHashes(transport),
+      peers: this.#peerHashes,
       rows,
     })
+  }
+
+  /** What a replicator needs to copy rows. */
+  get requests(): { rows: PeerRows; hashes: PeerHashes } {
+    return { rows: this.peers, hashes: this.#peerHashes }
   }
 
   /** See Verifier.verify. */

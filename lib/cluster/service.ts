@@ -253,7 +253,7 @@ export class Service {
       maxApplyAttempts,
       begun: this.#registers.begun,
       repair,
-      rows: this.rows.peers,
+      ...this.rows.requests,
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
@@ -348,7 +348,7 @@ export class Service {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
-      duplicate: (node) => this.#reports.rejected(node, 'two processes use this node name'),
+      rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }

@@ -37,9 +37,9 @@ export type DeleteWrite = { operation: 'delete'; database: string; table: string
 /** The node that committed a transaction first, and the nodes that relayed it. */
 export type Origin = {
   node: string
-  /** Epoch of the origin's stream, and the position in that stream. Absent if the origin has no epochs. */
+  /** Epoch of the origin's stream, and the running number of the transaction in that epoch, from 1. Absent if the origin has no epochs. */
   epoch?: string
-  sequence?: number
+  index?: number
   /** Names of the nodes that relayed the transaction, in order. */
   relayedBy: string[]
 }
@@ -71,8 +71,11 @@ export type VoidedRange = { node: string; from: Timestamp; to: Timestamp }
 /** A remote stream: the transactions of one table that one remote node committed. */
 export type RemoteTable = { node: string; database: string; table: string }
 
-/** A transaction received from a remote node: `origin` committed it first, `sequence` is its position in the stream that it was read from. */
-export type RemoteTransaction = Transaction & { origin: Origin; sequence: number }
+/**
+ * A transaction received from a remote node: `origin` committed it first. `sequence` is that of its message in the stream that it was
+ * read from, `index` its running number in the epoch of that stream.
+ */
+export type RemoteTransaction = Transaction & { origin: Origin; sequence: number; index: number }
 
 /** Inclusive range of sequences. */
 export type SequenceRange = [from: number, to: number]
@@ -102,13 +105,15 @@ export type Checkpoint = {
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */
   copy?: CopyPosition
+  /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
+  unannounced?: true
 }
 
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
  * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
- * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source got rows
- * that it does not relay.
+ * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source copied rows,
+ * which its stream does not have.
  */
 export type CopyReason =
   | 'initial'

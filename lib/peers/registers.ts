@@ -5,7 +5,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { Timestamp } from '../host/host.ts'
 import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
@@ -22,6 +22,7 @@ import {
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { isLater, readableVersions, versionText } from '../util/format-version.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 
 /** Each timestamp is higher than every revision resumed before. */
@@ -37,6 +38,15 @@ export type Register = Subscription & {
   readonly publishSince?: number | undefined
   readonly subscribeSince?: number | undefined
 }
+
+/**
+ * Version of the revision file, in its field `v`. It stands for all state that the node stores, the checkpoints in the database included: a
+ * later version is noticed here, before anything is read or changed.
+ *
+ * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, by node).
+ */
+export const STATE_VERSION = 1
+const READABLE = readableVersions(STATE_VERSION)
 
 /** A row of the revision file: the values of a register in the order of `columns`. */
 const columns = [
@@ -148,7 +158,7 @@ export class Registers {
   /**
    * Reads the revision file. A difference between it and the manifest is an edit made while the node was down: it gets a new
    * revision. Without a readable file all subscriptions of the manifest get the revision '', so that the peers' revisions win.
-   * Without a path nothing is stored.
+   * Without a path nothing is stored. Rejects version_unsupported.
    */
   static async open(
     path: string | undefined,
@@ -304,6 +314,9 @@ export class Registers {
     if (this.#path === undefined) return false
     try {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
+      const version = (value as { v?: unknown } | null)?.v
+      if (isLater(version, READABLE))
+        throw clusterError('version_unsupported', this.#path, version, versionText(READABLE))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
       if (value.node !== undefined && value.node !== this.#node)
         this.#logger.warn({ previousName: value.node }, 'the node was renamed')
@@ -313,6 +326,7 @@ export class Registers {
         for (const [database, table] of tables) this.begun.add({ node, database, table })
       return true
     } catch (error) {
+      if (error instanceof ClusterError) throw error
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         this.#logger.warn(
           { file: this.#path, reason: reasonOf(error) },
@@ -351,7 +365,7 @@ export class Registers {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
         await writeFileAtomic(
           this.#path,
-          JSON.stringify({ node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
+          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
         )
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')

@@ -31,6 +31,7 @@ async function databaseOf(t: TestContext, count: number): Promise<Database> {
     id: `tx${id}`,
     timestamp: at(id),
     sequence: id + 1,
+    index: id + 1,
     origin: { node: 'node2', relayedBy: [] },
     writes: [
       id % 2 === 0
@@ -112,7 +113,7 @@ clustering: { enabled: false, nodeName: node1, user: admin }
   await node.close()
   node = await startNode(file, silentLogger, options)
   const writes = [{ operation: 'insert' as const, ...dog, records: [{ id: 1, name: 'late' }] }]
-  const late = { id: 'late', timestamp: old, sequence: 1, origin: { node: 'node2', relayedBy: [] }, writes }
+  const late = { id: 'late', timestamp: old, sequence: 1, index: 0, origin: { node: 'node2', relayedBy: [] }, writes }
   const checkpoint = { epoch: 'e', sequence: 1 }
   const { ignoredWrites } = await node.database.apply({ source, transactions: [late], checkpoint })
   assert.equal(ignoredWrites, 1)

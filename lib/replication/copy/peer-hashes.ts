@@ -3,8 +3,9 @@
 import { ClusterError } from '../../errors.ts'
 import type { PrimaryKey, RemoteTable } from '../../host/host.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { pause } from '../../util/pause.ts'
 import type { BucketSet, BucketSums } from './buckets.ts'
-import { askPatiently, decoded, invalid, pause, type RowTransport } from './peer-rows.ts'
+import { askPatiently, decoded, invalid, type RowTransport } from './peer-rows.ts'
 import type { HashRules } from './row-hash.ts'
 import { isSumsAnswer, isTableStatus, isVersionsAnswer, type RowsRequest, type TableStatus } from './row-messages.ts'
 import { decodeKey, encodeKey, encodeKeys, isTimestamp } from './row-page.ts'
@@ -71,6 +72,26 @@ export class PeerHashes {
       for (const version of decoded(source, () => decodeVersions(answer.versions))) each(version)
       return answer
     })
+  }
+
+  /**
+   * The rows of the source in the selected buckets, after this key: some of the next ones in its order, perhaps none, and the key to
+   * continue after; without `next` there are no more.
+   */
+  async findAfter(
+    source: RemoteTable,
+    { buckets, selected, cut, after }: { buckets: number; selected: BucketSet; cut: string; after?: PrimaryKey },
+    options: RequestOptions,
+  ): Promise<{ versions: RowVersion[]; next?: PrimaryKey }> {
+    const fields = { buckets, selected: selected.bytes, cut, ...(after !== undefined && { after: encodeKey(after) }) }
+    const answer = await this.#ask(source, 'find_rows', fields, options)
+    if (!isVersionsAnswer(answer)) throw invalid(source, 'is unreadable')
+    const { versions, next, rows } = answer
+    if (next !== undefined && rows === 0) throw invalid(source, 'does not advance')
+    return decoded(source, () => ({
+      versions: decodeVersions(versions),
+      ...(next !== undefined && { next: decodeKey(next) }),
+    }))
   }
 
   /** Those of the rows with these keys that the source has; at most `MAX_KEYS` keys. */

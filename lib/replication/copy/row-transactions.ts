@@ -37,6 +37,7 @@ export function transactionsOfRow(
     writes: [write],
     origin: { node, relayedBy: [] },
     sequence,
+    index: 0,
   }))
   return { transactions }
 }

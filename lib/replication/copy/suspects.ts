@@ -1,11 +1,11 @@
 // Rows that differed between two nodes. They are compared again until it is certain which of them are differences, and not on their way.
 
 import type { PrimaryKey, RemoteTable } from '../../host/host.ts'
+import { pause } from '../../util/pause.ts'
 import type { Timers } from '../../util/timers.ts'
 import { versionsOf } from './hash-source.ts'
 import { keyIdentity } from './key-identity.ts'
 import { MAX_KEYS, type PeerHashes } from './peer-hashes.ts'
-import { pause } from './peer-rows.ts'
 import type { HashRules, RowDigest } from './row-hash.ts'
 import type { TableStatus } from './row-messages.ts'
 import { type BothStatus, isBlocked, isLagging, missingAt } from './settling.ts'
@@ -106,12 +106,12 @@ export class Suspects {
 
   /** Resolves with true when both nodes have applied what the other one has now; with false when that may take long. */
   async #settle(round: number): Promise<boolean> {
-    const { timers, source, local } = this.#options
+    const { timers, source, local, signal } = this.#options
     const then = await this.#status()
     const end = timers.elapsed() + SETTLE_TIMEOUT_MS
     // Longer in each round: a row that is written all the time is compared at different times.
     for (let wait = POLL_MS.first * 2 ** Math.min(round, 4); ; wait = Math.min(2 * wait, POLL_MS.max)) {
-      await pause(timers, wait, this.#options.signal)
+      await pause(timers, wait, signal)
       const now = await this.#status()
       const missing = missingAt(then, now, { here: local, there: source.node })
       if (!missing && !isLagging(now)) return true

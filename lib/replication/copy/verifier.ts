@@ -7,7 +7,8 @@ import type { VerifyResult } from '../../host/verify-result.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { Timers } from '../../util/timers.ts'
-import { BucketSet, BucketSums, bucketOf, bucketsFor, MAX_BUCKETS } from './buckets.ts'
+import { BucketSet, type BucketSums, bucketOf } from './buckets.ts'
+import { compareTables, cutOf } from './compare-tables.ts'
 import { keyIdentity } from './key-identity.ts'
 import type { PeerHashes } from './peer-hashes.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
@@ -88,9 +89,10 @@ export class Verifier {
     const run = await this.#begin(source, options)
     const { result } = run
     const progress = this.#options.progress(source)
-    const { local, remote, rows } = await this.#hashBoth(run, progress)
+    const { local, remote, rows, remoteRows } = await compareTables({ ...this.#options, ...run, progress })
+    result.rows = rows
     for (const group of groupsOf(local, remote)) await this.#compare(run, local.buckets, group, repair)
-    progress(rows, rows)
+    progress(rows + remoteRows, rows + remoteRows)
     this.#options.verified(source, result)
     return result
   }
@@ -105,52 +107,10 @@ export class Verifier {
     if (rows.serves(source) === false) throw clusterError('rows_not_served', source.node)
     const { primaryKey } = await describeTable(host, source)
     const there = await peers.status(source, { signal })
-    const here = (await host.horizon?.({ database: source.database, table: source.table })) ?? ''
-    const cut = there.horizon && there.horizon > here ? there.horizon : here
+    const here = await host.horizon?.({ database: source.database, table: source.table })
+    const cut = cutOf(here, there.horizon)
     const result = { rows: 0, missingHere: 0, missingThere: 0, different: 0, inFlight: 0, repaired: 0 }
     return { source, subscription, rules: { primaryKey, cut, values }, signal, result }
-  }
-
-  /** Both nodes at the same time, in as many buckets as possible first, because the number of rows is not known. */
-  async #hashBoth(
-    { source, rules, signal, result }: Run,
-    progress: (done: number) => void,
-  ): Promise<{ local: BucketSums; remote: BucketSums; rows: number }> {
-    const [local, remote] = [new BucketSums(MAX_BUCKETS), new BucketSums(MAX_BUCKETS)]
-    const failed = new AbortController()
-    const either = AbortSignal.any([signal, failed.signal])
-    let rowsThere = 0
-    const reportThere = (rows: number) => {
-      rowsThere = rows
-      progress(result.rows + rows)
-    }
-    const reportHere = (rows: number) => {
-      result.rows = rows
-      progress(rows + rowsThere)
-    }
-    const failBoth = (error: unknown) => {
-      failed.abort(error)
-      throw error
-    }
-    const there = this.#options.peers.addSums(source, remote, { rules, signal: either, progress: reportThere })
-    const here = this.#hashLocal(source, local, { rules, signal: either, progress: reportHere })
-    await Promise.all([here.catch(failBoth), there.catch(failBoth)])
-    const buckets = bucketsFor(result.rows)
-    return { local: local.fold(buckets), remote: remote.fold(buckets), rows: result.rows + rowsThere }
-  }
-
-  async #hashLocal(
-    source: RemoteTable,
-    sums: BucketSums,
-    { rules, signal, progress }: { rules: HashRules; signal: AbortSignal; progress(rows: number): void },
-  ): Promise<void> {
-    let rows = 0
-    for await (const chunk of scanTable(this.#options.host, source)) {
-      signal.throwIfAborted()
-      for (const row of chunk) sums.add(row, rules)
-      rows += chunk.length
-      progress(rows)
-    }
   }
 
   /** Compares the rows in these buckets one by one. */

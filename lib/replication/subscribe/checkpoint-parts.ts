@@ -2,7 +2,7 @@
 
 import type { Checkpoint } from '../../host/host.ts'
 
-type Kept = Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy'>
+type Kept = Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced'>
 
 /** The part of a checkpoint that a subscriber moves. */
 export type Position = Omit<Checkpoint, keyof Kept>
@@ -13,18 +13,27 @@ export function positionOf({
   gaps: ___,
   voided: ____,
   copy: _____,
+  unannounced: ______,
   ...position
 }: Checkpoint): Position {
   return position
 }
 
 /** The fields that stay when the live position changes. */
-export const keptFields = ({ applied, quarantined, gaps, voided, copy }: Partial<Checkpoint> = {}): Kept => ({
+export const keptFields = ({
+  applied,
+  quarantined,
+  gaps,
+  voided,
+  copy,
+  unannounced,
+}: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
   ...(gaps && { gaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),
+  ...(unannounced && { unannounced }),
 })
 
 /** The checkpoint with another copy position; undefined: without one. */

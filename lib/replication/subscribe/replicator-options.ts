@@ -5,6 +5,7 @@ import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
+import type { PeerHashes } from '../copy/peer-hashes.ts'
 import type { RowRequests } from '../copy/row-requests.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
@@ -26,6 +27,8 @@ export type ReplicatorOptions = {
   sourceTables: SourceTables
   /** The rows of remote nodes. Without it nothing is copied. */
   rows?: RowRequests
+  /** Compares tables with those of remote nodes. Without it a copy transfers all rows. */
+  hashes?: PeerHashes
   /** Gaps and lost checkpoints are repaired by a copy of all rows. Default: true. */
   repair?: boolean
   /** When a subscription was made, in ms since 1970; undefined if that is not known. */

@@ -9,7 +9,8 @@ import { type Metrics, replicationCounters, subscriptionGauges } from '../../obs
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { Applier, type ApplierOptions } from './applier.ts'
+import { Applier } from './applier.ts'
+import type { ApplierOptions } from './applier-options.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { type Position, positionOf } from './checkpoint-parts.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
@@ -18,20 +19,11 @@ import type { QuarantinedMessage } from './quarantine.ts'
 import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
+import { sourceKey, sourcesOf } from './sources.ts'
 import { requestedPosition } from './start-position.ts'
 import { Subscriber } from './subscriber.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
-
-const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
-
-/** The remote tables of these nodes to which the local node subscribes. */
-const sourcesOf = (nodes: Manifest['nodes']): RemoteTable[] =>
-  nodes.flatMap(({ name, subscriptions }) =>
-    subscriptions
-      .filter(({ subscribe }) => subscribe)
-      .map(({ database, table }) => Object.freeze({ node: name, database, table })),
-  )
 
 export class Replicator {
   readonly #options: ReplicatorOptions
@@ -62,6 +54,7 @@ export class Replicator {
     this.#copies = new Copies({
       host,
       rows: options.rows,
+      hashes: options.hashes,
       repair: options.repair ?? true,
       hasOtherSource: (source) => this.#hasOtherSource(source),
     })
@@ -71,7 +64,7 @@ export class Replicator {
       logger: options.logger,
       mutex: this.#mutex,
       timeout: options.requestTimeout,
-      keyOf,
+      keyOf: sourceKey,
       isRunning: (key) => this.#subscribers.has(key),
       deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
     })
@@ -84,7 +77,7 @@ export class Replicator {
     this.#timedRelease = new TimedRelease({
       ...options,
       timers: mesh.timers,
-      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      subscriber: (source) => this.#subscribers.get(sourceKey(source)),
       applier: (table) => this.#applierOf(table),
     })
   }
@@ -97,7 +90,7 @@ export class Replicator {
     const before = new Set(this.#reconciledNodes)
     const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
     const desired = new Map(
-      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
+      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [sourceKey(source), source]),
     )
     this.#reconciledNodes = nodes
     const changes: Promise<void>[] = []
@@ -133,7 +126,7 @@ export class Replicator {
   /** Changes that are not in effect yet. */
   pending(): PendingChange[] {
     return this.#ending.list().map(({ source, reason }) => {
-      const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+      const { error } = this.#subscribers.get(sourceKey(source))?.status() ?? {}
       return { source, reason: error ?? reason }
     })
   }
@@ -153,7 +146,7 @@ export class Replicator {
    * end. A running subscription that lost its checkpoint finds its own start.
    */
   async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
-    const key = keyOf(source)
+    const key = sourceKey(source)
     await this.#ending.wait(key)
     return this.#mutex.run(key, async () => {
       const { mesh, requestTimeout, begun } = this.#options
@@ -183,7 +176,7 @@ export class Replicator {
 
   /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
   #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
-    const key = keyOf(source)
+    const key = sourceKey(source)
     return this.#mutex.run(key, async () => {
       const applier = this.#applierOf(source)
       // A later request set another start, or deleted the checkpoint.
@@ -198,7 +191,7 @@ export class Replicator {
 
   /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
   async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
-    const key = keyOf(source)
+    const key = sourceKey(source)
     const running = this.#subscribers.get(key)
     if (running) await this.#stop(key, running)
     try {
@@ -211,7 +204,7 @@ export class Replicator {
   /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
     for (const { database, table, epoch, sequence } of streams)
-      this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
+      this.#subscribers.get(sourceKey({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
   /** See ReturningNodes.restart. */
@@ -236,7 +229,7 @@ export class Replicator {
 
   /** Undefined without a subscription. */
   statusOf(source: RemoteTable): SubscriptionStatus | undefined {
-    return this.#subscribers.get(keyOf(source))?.status()
+    return this.#subscribers.get(sourceKey(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -319,7 +312,7 @@ export class Replicator {
   }
 
   requireSubscriber(source: RemoteTable): Subscriber {
-    const subscriber = this.#subscribers.get(keyOf(source))
+    const subscriber = this.#subscribers.get(sourceKey(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
     return subscriber
   }
@@ -366,6 +359,8 @@ export class Replicator {
 
   async #deleteCheckpoint(source: RemoteTable): Promise<void> {
     const { host, quarantine } = this.#options
+    // A copy may have ended half-way with the subscription.
+    await this.#applierOf(source).announceChanges(source)
     this.#applierOf(source).dropCheckpoint(source.node)
     await quarantine.reconcile(source, undefined)
     await host.deleteCheckpoint(source)
@@ -382,13 +377,18 @@ export class Replicator {
     const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
       if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
     }
-    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, onCommitted, validate })
+    const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
+      this.#copies.afterSourceChange(source, copy)
+    const counters = this.#counters
+    return new Applier({ ...this.#options, counters, onRecovered, onCommitted, onSourceChanged, validate })
   }
 
   /** By the manifest, or by a start that is to be committed. */
   #hasOtherSource({ node, ...table }: RemoteTable): boolean {
     if (this.#applierOf(table).checkpointsOfOthers(node).length > 0) return true
-    return this.#reconciledNodes.some(({ name }) => name !== node && this.#desired.has(keyOf({ ...table, node: name })))
+    return this.#reconciledNodes.some(
+      ({ name }) => name !== node && this.#desired.has(sourceKey({ ...table, node: name })),
+    )
   }
 
   #applierOf(table: TableName): Applier {

@@ -1,6 +1,6 @@
 // What a subscriber needs of the other parts.
 
-import type { RemoteTable } from '../../host/host.ts'
+import type { Host, RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
@@ -15,6 +15,8 @@ import type { SubscriberEvents } from './subscription-status.ts'
 
 export type SubscriberOptions = {
   source: RemoteTable
+  host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
+  relayEnabled: boolean
   mesh: RemoteStreams
   applier: Applier
   clock: HybridClock

@@ -111,7 +111,8 @@ export class HostScene {
       timestamp,
       writes,
       sequence,
-      origin: { node: 'node2', epoch: 'e', sequence, relayedBy: [] },
+      index: sequence,
+      origin: { node: 'node2', epoch: 'e', index: sequence, relayedBy: [] },
     }
   }
 
