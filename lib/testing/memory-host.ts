@@ -38,6 +38,8 @@ export type MemoryHostOptions = {
 export type ClusterHandle = {
   timestamp(): Timestamp
   publish(transaction: Transaction): Promise<void>
+  /** While clustering is disabled, nothing is stored in the outbox. */
+  manifest?: { enabled: boolean }
   tableDropped?(table: { database: string; table: string }): void
 }
 
@@ -78,6 +80,8 @@ export class MemoryHost implements Host {
   readonly publishedPositions = new Map<string, PublishedPosition>()
   /** The highest timestamp of a dropped tombstone, of each table. */
   readonly horizons = new Map<string, Timestamp>()
+  /** The last timestamp of each table that is not in the outbox, because clustering was disabled. */
+  readonly unrecorded = new Map<string, Timestamp>()
   readonly #orders = new Map<string, RowOrder>()
   readonly #hasOutbox: boolean
   #highest: Timestamp = ''
@@ -89,9 +93,14 @@ export class MemoryHost implements Host {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
       this.tables.set(tableKeyOf(database, table), { database, table, primaryKey, attributes: [...attributes] })
-    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined })
+    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined, lastUnrecorded: undefined })
     if (!outbox)
-      Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
+      Object.assign(this, {
+        readOutbox: undefined,
+        confirmPublished: undefined,
+        publishedPosition: undefined,
+        lastUnrecorded: undefined,
+      })
   }
 
   // --- for users of the database ----------------------------------------------------------------------------------------
@@ -143,7 +152,15 @@ export class MemoryHost implements Host {
   commitAs(transaction: Transaction): void {
     for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
     for (const write of transaction.writes) this.#write(transaction, write)
-    if (this.#hasOutbox) this.outbox.push(transaction)
+    if (this.#hasOutbox && this.#isRecording) this.outbox.push(transaction)
+    else
+      for (const { database, table } of transaction.writes)
+        this.unrecorded.set(tableKeyOf(database, table), transaction.timestamp)
+  }
+
+  /** Without `lastUnrecorded` everything is recorded. */
+  get #isRecording(): boolean {
+    return this.lastUnrecorded === undefined || this.#cluster?.manifest?.enabled !== false
   }
 
   /**
@@ -269,6 +286,10 @@ export class MemoryHost implements Host {
     const end = this.outbox.findIndex(({ id }) => id === upTo.id) + 1
     const kept = this.outbox.slice(0, end).filter(({ id }) => keep.includes(id))
     this.outbox = [...kept, ...this.outbox.slice(end)]
+  }
+
+  async lastUnrecorded({ database, table }: TableName): Promise<Timestamp | undefined> {
+    return this.unrecorded.get(tableKeyOf(database, table))
   }
 
   async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {
