@@ -269,10 +269,11 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
-   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, while both are written to.
-   * Resolves with what differs; with `repair` those rows are copied. One comparison at a time for each table. Rejects
-   * subscription_not_found, rows_not_served, table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected,
-   * mesh_unavailable, clustering_disabled, closed, internal.
+   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, with `values` also by their
+   * values, while both are written to. Resolves with what differs; with `repair` those rows are copied. One comparison at a time for
+   * each table; a request that does not reach the node is repeated once. Rejects subscription_not_found, rows_not_served,
+   * table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected, mesh_unavailable, clustering_disabled,
+   * closed, internal.
    */
   verify(source: RemoteTable, options: VerifyOptions = {}): Promise<VerifyResult> {
     return this.#runner.withService(({ rows }) => rows.verify(source, options))
