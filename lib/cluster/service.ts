@@ -79,8 +79,7 @@ export class Service {
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
-    this.publisher = createPublisher(options, {
-      mesh: this.mesh,
+    this.publisher = createPublisher(options, foundation, {
       node: store.manifest.nodeName,
       diverged: (divergence) => {
         emit('replication:diverged', divergence)

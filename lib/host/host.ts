@@ -350,6 +350,13 @@ export interface Host {
    * `cluster.restamp()` rejects restamp_unsupported.
    */
   restamp?(restamp: Restamp, options?: HostCallOptions): Promise<void>
+  /**
+   * For a host that does not store its transactions in the outbox while clustering is disabled (`cluster.manifest.enabled`), so that it
+   * does not grow for nobody: the timestamp of the last transaction on this table that it committed without an entry in the outbox, stored
+   * in the same transaction of the database; undefined before the first one. When it has changed, the stream of the table begins a new
+   * epoch, and every subscriber reports a gap and copies what differs. Only for hosts with `readRows`: others cannot repair the gap.
+   */
+  lastUnrecorded?(table: TableName, options?: HostCallOptions): Promise<Timestamp | undefined>
   /** The position that `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string, options?: HostCallOptions): Promise<PublishedPosition | undefined>
 }

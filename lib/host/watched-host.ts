@@ -85,9 +85,11 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
   return Object.assign(watched, watchedAlterTable(host, calls), watchedRows(host, calls), watchedOutbox(host, calls))
 }
 
+type RowMethod = 'readRows' | 'setBaseTimestamp' | 'horizon' | 'lastUnrecorded'
+
 /** The methods for rows that the host has. */
-function watchedRows(host: Host, calls: HostCalls): Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> {
-  const watched: Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> = {}
+function watchedRows(host: Host, calls: HostCalls): Pick<Host, RowMethod> {
+  const watched: Pick<Host, RowMethod> = {}
   if (host.setBaseTimestamp) watched.setBaseTimestamp = (timestamp) => host.setBaseTimestamp!(timestamp)
   if (host.readRows)
     watched.readRows = (table, selection, caller) =>
@@ -103,6 +105,14 @@ function watchedRows(host: Host, calls: HostCalls): Pick<Host, 'readRows' | 'set
         { method: 'horizon', database: table.database, table: table.table },
         laneOf('horizon'),
         (options) => host.horizon!(table, options),
+        caller?.signal,
+      )
+  if (host.lastUnrecorded)
+    watched.lastUnrecorded = (table, caller) =>
+      calls.run(
+        { method: 'lastUnrecorded', database: table.database, table: table.table },
+        laneOf('lastUnrecorded'),
+        (options) => host.lastUnrecorded!(table, options),
         caller?.signal,
       )
   return watched

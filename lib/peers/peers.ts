@@ -4,8 +4,10 @@ import { type ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../
 import type { Host } from '../host/host.ts'
 import { type Mesh, MeshError } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import { Backoff } from '../util/backoff.ts'
 import { formatUptime } from '../util/format-uptime.ts'
 import { isReadable, readableVersions, type Versions, versionText } from '../util/format-version.ts'
+import { pause } from '../util/pause.ts'
 import type { Timers } from '../util/timers.ts'
 import { Heartbeats, type PeerListener } from './heartbeats.ts'
 import { PeerVersions } from './peer-versions.ts'
@@ -63,6 +65,9 @@ export type PeersOptions = {
 type PeerRequestOptions = { operation: string; signal?: AbortSignal | undefined }
 
 const MEMBERS_TIMEOUT_MS = 500
+/** ms between requests to a node that is joining; together at most half a second. */
+const JOIN_BACKOFF = { first: 50, max: 200 }
+const MAX_JOIN_ATTEMPTS = 4
 
 export class Peers {
   readonly #options: PeersOptions
@@ -121,14 +126,14 @@ export class Peers {
    * error texts name `options.operation`.
    */
   async request(node: string, request: PeerRequest, { operation, signal }: PeerRequestOptions): Promise<unknown> {
-    const { mesh, requestTimeout, node: self } = this.#options
+    const { node: self } = this.#options
     const incompatibility = this.#versions.incompatibility(node)
     if (incompatibility !== undefined) throw clusterError('peer_rejected', node, incompatibility)
     let data: Uint8Array
     try {
       const v = this.#versions.versionFor(node)
       const body = { ...request, v, node_name: self, system_info: this.#systemInfo() }
-      data = await mesh.request(node, encode(body), { timeout: requestTimeout, signal })
+      data = await this.#send(node, encode(body), signal)
     } catch (error) {
       const timedOut = error instanceof MeshError && error.code === 'timeout'
       // A server that reloaded its configuration may still route to a node that is gone.
@@ -144,6 +149,23 @@ export class Peers {
       throw clusterError('peer_rejected', node, this.#versionFault(v))
     if (status === 'success') return message
     throw clusterError('peer_rejected', node, typeof message === 'string' ? message : JSON.stringify(message))
+  }
+
+  /** A node that has just joined is a member some milliseconds before all servers know that it answers requests. */
+  async #send(node: string, data: Uint8Array, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    const { mesh, requestTimeout: timeout } = this.#options
+    const backoff = new Backoff(JOIN_BACKOFF)
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await mesh.request(node, data, { timeout, signal })
+      } catch (error) {
+        const isUnknown = error instanceof MeshError && error.code === 'no_responders'
+        if (!isUnknown || attempt === MAX_JOIN_ATTEMPTS || !(await this.#isMember(node))) throw error
+        await pause(this.#timers, backoff.next(), signal ?? new AbortController().signal).catch(() => {
+          throw new MeshError('aborted')
+        })
+      }
+    }
   }
 
   /** True as well when the members cannot be determined. */

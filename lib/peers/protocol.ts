@@ -79,6 +79,7 @@ const RowsType = Type.Object({
   buckets: Type.Optional(Type.Integer({ minimum: 1 })),
   selected: Type.Optional(BytesType),
   cut: Type.Optional(Type.String({ maxLength: 512 })),
+  values: Type.Optional(Type.Boolean()),
 })
 
 const RequestType = Type.Object({

@@ -9,7 +9,8 @@ import { MeshError, type TableName } from '../mesh/mesh.ts'
  *
  * 1: `<database>.<table> v=1`, then an entry `epoch=<id>@<from>` for each epoch, which once it is over has
  *    `..<last>` or `..<last>/<lastIndex>`, and an entry `purged=<from>..<to>` or
- *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged.
+ *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged. `!` behind an epoch, and `unrecorded=<mark>`: see
+ *    `EpochRange` and `StreamMetadata`.
  * Without a version: a stream of HarperDB, which has no epochs.
  */
 export const METADATA_VERSION = 1
@@ -17,14 +18,18 @@ export const METADATA_VERSION = 1
 /**
  * An epoch of a stream begins at sequence `from`, and its indexes at 1. `last`: the highest acknowledged sequence of an epoch that has
  * ended. `lastIndex`: the highest acknowledged index; absent if it is not known. It may lie in the message after `last`.
+ * `unrecorded`: before the epoch began, transactions were committed that are in no stream.
  */
-export type EpochRange = { epoch: string; from: number; last?: number; lastIndex?: number }
+export type EpochRange = { epoch: string; from: number; last?: number; lastIndex?: number; unrecorded?: true }
 
 /** Messages `from` to `to` of one epoch that `purge_stream` removed, and the indexes of their transactions if they are known. */
 export type PurgedRange = { from: number; to: number; firstIndex?: number; lastIndex?: number }
 
-/** `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. */
-export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[] }
+/**
+ * `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. `unrecorded`: the mark of the last unrecorded
+ * transactions that an epoch stands for (UnrecordedCommits.markOf).
+ */
+export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[]; unrecorded?: string | undefined }
 
 /** The end of a stream, or the last message that counts: never inside a message. */
 export type StreamPosition = { epoch: string; sequence: number; index: number }
@@ -40,17 +45,21 @@ export class MetadataVersionError extends MeshError {
 const MAX_EPOCHS = 8
 const MAX_PURGED = 16
 
-export const formatStreamMetadata = ({ database, table }: TableName, { epochs, purged }: StreamMetadata): string =>
+export const formatStreamMetadata = (
+  { database, table }: TableName,
+  { epochs, purged, unrecorded }: StreamMetadata,
+): string =>
   [
     `${database}.${table}`,
     `v=${METADATA_VERSION}`,
     ...epochs.slice(-MAX_EPOCHS).map(formatEpoch),
     ...purged.slice(-MAX_PURGED).map(formatPurged),
+    ...(unrecorded === undefined ? [] : [`unrecorded=${unrecorded}`]),
   ].join(' ')
 
-const formatEpoch = ({ epoch, from, last, lastIndex }: EpochRange): string => {
+const formatEpoch = ({ epoch, from, last, lastIndex, unrecorded }: EpochRange): string => {
   const end = last === undefined ? '' : `..${last}`
-  return `epoch=${epoch}@${from}${end}${end === '' || lastIndex === undefined ? '' : `/${lastIndex}`}`
+  return `epoch=${epoch}@${from}${end}${end === '' || lastIndex === undefined ? '' : `/${lastIndex}`}${unrecorded ? '!' : ''}`
 }
 
 const formatPurged = ({ from, to, firstIndex, lastIndex }: PurgedRange): string => {
@@ -69,9 +78,14 @@ export function parseStreamMetadata(description: string): StreamMetadata {
       `the description of the stream has version '${version}', this node reads version ${METADATA_VERSION}`,
     )
   for (const word of words) {
-    const epoch = /^epoch=(\w+)@(\d+)(?:\.\.(\d+)(?:\/(\d+))?)?$/.exec(word)
+    const epoch = /^epoch=(\w+)@(\d+)(?:\.\.(\d+)(?:\/(\d+))?)?(!?)$/.exec(word)
     if (epoch)
-      metadata.epochs.push({ epoch: epoch[1]!, from: Number(epoch[2]), ...numbers(epoch, 3, 'last', 'lastIndex') })
+      metadata.epochs.push({
+        epoch: epoch[1]!,
+        from: Number(epoch[2]),
+        ...numbers(epoch, 3, 'last', 'lastIndex'),
+        ...(epoch[5] === '!' && { unrecorded: true }),
+      })
     const purged = /^purged=(\d+)\.\.(\d+)(?:\/(\d+)\.\.(\d+))?$/.exec(word)
     if (purged)
       metadata.purged.push({
@@ -80,7 +94,8 @@ export function parseStreamMetadata(description: string): StreamMetadata {
         ...numbers(purged, 3, 'firstIndex', 'lastIndex'),
       })
   }
-  return metadata
+  const unrecorded = words.flatMap((word) => /^unrecorded=(\w+)$/.exec(word)?.[1] ?? [])[0]
+  return unrecorded === undefined ? metadata : { ...metadata, unrecorded }
 }
 
 /** The groups from `first` on, with these names; without those that did not match. */
@@ -157,9 +172,8 @@ export function endEpochs(
   return [{ epoch: known.epoch, from: 0, last: known.sequence, lastIndex: known.index }, ...ended]
 }
 
-const endAt = ({ epoch, from }: EpochRange, last: number, lastIndex: number | undefined): EpochRange => ({
-  epoch,
-  from,
+const endAt = (epoch: EpochRange, last: number, lastIndex: number | undefined): EpochRange => ({
+  ...epoch,
   last,
   ...(lastIndex === undefined ? {} : { lastIndex }),
 })

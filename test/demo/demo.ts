@@ -9,6 +9,7 @@ import { MemoryNetwork } from '../../lib/testing.ts'
 import { Authority } from '../support/authority.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { admin, NodeProcess } from '../support/node-process.ts'
+import { cachedPrograms } from '../support/program.ts'
 import { MemoryNode } from './memory-node.ts'
 import { Story } from './story.ts'
 
@@ -20,6 +21,7 @@ const { values } = parseArgs({
   },
 })
 const story = new Story()
+process.env.TEST_PROGRAMS ??= await cachedPrograms()
 if (values.mesh !== undefined && values.mesh !== 'memory' && values.mesh !== 'nats') {
   story.fail(new Error(`--mesh must be 'nats' or 'memory', received '${values.mesh}'`))
   process.exit(1)

@@ -40,6 +40,9 @@ export class Database {
   /** Called right after each commit, in commit order. A rejection is logged; the transaction remains in the outbox. */
   publish: (transaction: Transaction) => Promise<void> = async () => {}
 
+  /** Whether commits are stored in the outbox: while clustering is disabled, it would grow without end. */
+  isRecording: () => boolean = () => true
+
   /** Called after a table was dropped. */
   tableDropped: (table: { database: string; table: string }) => void = () => {}
 
@@ -79,7 +82,8 @@ export class Database {
       const result = work(transaction)
       committed = transaction.committed(user)
       if (committed) {
-        this.outbox.add(committed)
+        if (this.isRecording()) this.outbox.add(committed)
+        else this.#noteUnrecorded(committed)
         this.#raiseTimestamp(committed.timestamp)
       }
       return result
@@ -107,6 +111,15 @@ export class Database {
   /** Rows with their timestamps, tombstones included. No rows if the table does not exist. */
   readRows({ database, table }: TableName, selection: RowSelection): KeyedRow[] {
     return this.#rows.read(database, table, selection)
+  }
+
+  /** The timestamp of the last local transaction on the table that is not in the outbox. */
+  lastUnrecorded({ database, table }: TableName): Timestamp | undefined {
+    return this.#storage.state.get(unrecordedKey(database, table)) as Timestamp | undefined
+  }
+
+  #noteUnrecorded({ timestamp, writes }: Transaction): void {
+    for (const { database, table } of writes) this.#storage.state.put(unrecordedKey(database, table), timestamp)
   }
 
   /** The highest timestamp of a tombstone that was dropped. */
@@ -285,3 +298,4 @@ export class Database {
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
 const publishedKey = (database: string, table: string) => ['published', database, table]
 const horizonKey = (database: string, table: string) => ['horizon', database, table]
+const unrecordedKey = (database: string, table: string) => ['unrecorded', database, table]

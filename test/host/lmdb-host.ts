@@ -67,6 +67,10 @@ export class LmdbHost implements Host {
     return this.#database.horizon(table)
   }
 
+  async lastUnrecorded(table: TableName): Promise<Timestamp | undefined> {
+    return this.#database.lastUnrecorded(table)
+  }
+
   restamp(restamp: Restamp): Promise<void> {
     return this.#database.restamp(restamp)
   }

@@ -58,6 +58,7 @@ export async function startNode(
     })
     closers.unshift(() => cluster.close())
     database.timestamp = () => cluster.timestamp()
+    database.isRecording = () => cluster.manifest.enabled
     database.publish = (transaction) => cluster.publish(transaction)
     database.tableDropped = (table) => cluster.tableDropped(table)
 

@@ -221,13 +221,23 @@ describe('in a ring of three relaying nodes', { concurrency: true, timeout: 60_0
     let written = 0
     let isWriting = true
     const { nodes, copied, subscribe, cluster } = await open(test, hosts, { maxBatch: 20 })
+    // Transactions are on their way for a while, so that two nodes differ all the time.
+    for (const { host } of nodes)
+      host.beforeApply = async ({ isCopy }) => {
+        if (!isCopy) await new Promise((resolve) => setTimeout(resolve, 20))
+      }
     const write = async (node: ClusterNode) => {
-      for (; isWriting; written++) await node.host.update('dev', 'dog', { id: written % 50, [node.name]: written })
+      for (; isWriting; written++) {
+        await node.host.update('dev', 'dog', { id: written % 50, [node.name]: written })
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
     }
     for (const [index, node] of nodes.entries()) await subscribe(node, nodes[(index + 2) % 3]!)
     const writing = nodes.map(write)
-    const end = written + 3_000
-    await eventually('they have written', () => written >= end)
+    const hasComeAround = () => copied.some(({ to, reason }) => to === 'node1' && reason === 'source_changed')
+    await eventually('the announcement comes around', hasComeAround)
+    const end = written + 200
+    await eventually('they write on', () => written >= end)
     // While the nodes write, nothing differs but what is on its way: no node finds rows to copy.
     const during = copied.length
     isWriting = false
@@ -238,5 +248,11 @@ describe('in a ring of three relaying nodes', { concurrency: true, timeout: 60_0
       () => isEqual(nodes[0]!, nodes[1]!) && isEqual(nodes[0]!, nodes[2]!) && isQuiet(nodes),
     )
     assert.ok(during <= 6 && copied.length <= 6, JSON.stringify(copied))
+    // The 50 rows that are written are on their way: none of them is copied.
+    const changed = copied.filter(({ reason }) => reason === 'source_changed')
+    assert.ok(
+      changed.every(({ rows }) => rows === 0 || rows > 50),
+      JSON.stringify(copied),
+    )
   })
 })

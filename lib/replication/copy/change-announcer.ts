@@ -1,4 +1,4 @@
-// Tells the subscribers of a table that rows of one source were copied into it, when no more are copied for now.
+// Announces to the subscribers of a table that rows of one source were copied into it, when no more are copied for now.
 
 import { reasonOf } from '../../errors.ts'
 import type { RemoteTable } from '../../host/host.ts'

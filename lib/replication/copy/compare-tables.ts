@@ -19,17 +19,36 @@ export type ComparisonOptions = {
 /** `rows`: number of local rows; `remoteRows`: of the remote node. */
 export type Comparison = { local: BucketSums; remote: BucketSums; rows: number; remoteRows: number }
 
-/** Rejects as the host and `PeerHashes` do, and with the reason of the signal. */
-export async function compareTables({
-  source,
-  host,
-  peers,
-  rules,
-  signal,
-  progress = () => {},
-}: ComparisonOptions): Promise<Comparison> {
-  // In as many buckets as possible first, because the number of rows is not known.
-  const sums = new BucketSums(MAX_BUCKETS)
+/**
+ * Both nodes at the same time, in as many buckets as possible first, because the number of rows is not known. Rejects as the host and
+ * `PeerHashes` do, and with the reason of the signal.
+ */
+export async function compareTables({ progress = () => {}, ...options }: ComparisonOptions): Promise<Comparison> {
+  const { source, peers, rules } = options
+  const [local, remote] = [new BucketSums(MAX_BUCKETS), new BucketSums(MAX_BUCKETS)]
+  const failed = new AbortController()
+  const signal = AbortSignal.any([options.signal, failed.signal])
+  const done = { here: 0, there: 0 }
+  const report = (side: keyof typeof done) => (rows: number) => {
+    done[side] = rows
+    progress(done.here + done.there)
+  }
+  const failBoth = (error: unknown) => {
+    failed.abort(error)
+    throw error
+  }
+  const there = peers.addSums(source, remote, { rules, signal, progress: report('there') })
+  const here = addLocal({ ...options, signal, progress: report('here') }, local)
+  const [rows, remoteRows] = await Promise.all([here.catch(failBoth), there.catch(failBoth)])
+  const buckets = bucketsFor(rows)
+  return { local: local.fold(buckets), remote: remote.fold(buckets), rows, remoteRows }
+}
+
+/** Resolves with the number of rows. */
+async function addLocal(
+  { source, host, rules, signal, progress }: Required<Omit<ComparisonOptions, 'peers'>>,
+  sums: BucketSums,
+): Promise<number> {
   let rows = 0
   for await (const chunk of scanTable(host, source)) {
     signal.throwIfAborted()
@@ -37,14 +56,7 @@ export async function compareTables({
     rows += chunk.length
     progress(rows)
   }
-  const local = sums.fold(bucketsFor(rows))
-  const remote = new BucketSums(local.buckets)
-  const remoteRows = await peers.addSums(source, remote, {
-    cut: rules.cut,
-    signal,
-    progress: (done) => progress(rows + done, Math.max(2 * rows, rows + done + 1)),
-  })
-  return { local, remote, rows, remoteRows }
+  return rows
 }
 
 /** The greater of both horizons: tombstones up to it may have been dropped on one of the nodes. */

@@ -22,6 +22,7 @@ import { effectiveRows } from './row-effect.ts'
 import { AllRows, type FeedPart, type RowFeed } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
+import { SliceSize } from './slice-size.ts'
 import { untilApplied } from './until-applied.ts'
 
 export type CopierOptions = {
@@ -66,6 +67,7 @@ export class Copier {
   #reason: string | undefined
   /** Rows to apply at once: 1 after the database has refused several twice, to find the one that it refuses. */
   #maxRows = Number.POSITIVE_INFINITY
+  readonly #slice: SliceSize
   /** Behind this key the database refused rows last. */
   #refusedAfter: string | undefined
   /** Rows copied since this object was created; rows of the present copy and ms (`Timers.elapsed`) when that was begun or resumed. */
@@ -82,6 +84,7 @@ export class Copier {
   constructor(options: CopierOptions) {
     this.#options = options
     this.#rows = options.copies.rows
+    this.#slice = new SliceSize(options.maxBatch)
     this.#sleep = new WakeableSleep(options.timers)
     this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
@@ -298,7 +301,7 @@ export class Copier {
       const transactions = []
       let { retryAt } = feed
       const begin = next
-      for (; next < rows.length && next - begin < this.#maxRows; next++) {
+      for (; next < rows.length && next - begin < Math.min(this.#maxRows, this.#slice.rows); next++) {
         const row = transactionsOfRow({ source, primaryKey, clock, sequence }, rows[next]!)
         if (next > begin && transactions.length + row.transactions.length > maxBatch) break
         transactions.push(...row.transactions)
@@ -328,7 +331,8 @@ export class Copier {
     const { from, to } = step
     try {
       const options = to.acceptOld ? { acceptOld: true } : {}
-      if (!(await applier.copy(source, transactions, { ...step, ...options }))) return false
+      const apply = () => applier.copy(source, transactions, { ...step, ...options })
+      if (!(await this.#slice.run(apply))) return false
     } catch (error) {
       if (error instanceof MeshError || error instanceof ClusterError || this.#stopping.signal.aborted) throw error
       // One by one, the rows before the bad one are applied. A rejected step may have been committed: then the position is another.

@@ -78,22 +78,27 @@ export class Suspects {
     return { confirmed, inFlight: rows.length }
   }
 
-  /** Those of the rows that differ now. */
-  async different(rows: readonly Suspect[]): Promise<Suspect[]> {
+  /** Those of the rows that differ now. Default: by the rules of the comparison. */
+  async different(rows: readonly Suspect[], rules = this.#options.rules): Promise<Suspect[]> {
     const found: Suspect[] = []
     for (let at = 0; at < rows.length; at += MAX_KEYS)
-      found.push(...(await this.#compare(rows.slice(at, at + MAX_KEYS).map(({ key }) => key))))
+      found.push(
+        ...(await this.#compare(
+          rows.slice(at, at + MAX_KEYS).map(({ key }) => key),
+          rules,
+        )),
+      )
     return found
   }
 
-  async #compare(keys: readonly PrimaryKey[]): Promise<Suspect[]> {
-    const { source, host, peers, rules, signal } = this.#options
+  async #compare(keys: readonly PrimaryKey[], rules: HashRules): Promise<Suspect[]> {
+    const { source, host, peers, signal } = this.#options
     const { database, table } = source
     const byIdentity = (versions: readonly { key: PrimaryKey; digest: RowDigest }[]) =>
       new Map(versions.map(({ key, digest }) => [keyIdentity(key), digest]))
     const rows = await host.readRows!({ database, table }, { keys })
     const here = byIdentity(versionsOf(rows, rules))
-    const there = byIdentity(await peers.versions(source, keys, { cut: rules.cut, signal }))
+    const there = byIdentity(await peers.versions(source, keys, { rules, signal }))
     return keys
       .map((key) => ({ key, here: here.get(keyIdentity(key)), there: there.get(keyIdentity(key)) }))
       .filter((each) => each.here !== each.there)

@@ -1,5 +1,5 @@
-// Compares a table with that of another node, and copies the rows that differ. Values are not compared: rows with equal timestamps are
-// equal.
+// Compares a table with that of another node, and copies the rows that differ. Values are compared only on request: rows with equal
+// timestamps come from the same writes.
 
 import { clusterError, clusterErrorFrom } from '../../errors.ts'
 import type { KeyedRow, RemoteTable } from '../../host/host.ts'
@@ -20,6 +20,11 @@ import { describeTable, type RowsHost, scanTable } from './table-scan.ts'
 export type VerifyOptions = {
   /** Copies the rows that differ: from the other node if the table is subscribed from there, and to it if it subscribes from here. */
   repair?: boolean
+  /**
+   * Compares values too. A row with the same timestamps and other values was changed past the cluster, or is damaged; nobody can know on
+   * which node. `repair` takes it from the other node if the table is subscribed from there, and leaves it otherwise.
+   */
+  values?: boolean
   signal?: AbortSignal | undefined
 }
 
@@ -38,6 +43,8 @@ export type VerifierOptions = {
   verified(source: RemoteTable, result: VerifyResult): void
   timers: Timers
 }
+
+type CheckedOptions = { repair: boolean; values: boolean; signal: AbortSignal }
 
 /** A comparison that is under way. */
 type Run = {
@@ -67,18 +74,19 @@ export class Verifier {
    */
   async verify(
     source: RemoteTable,
-    { repair = false, signal = new AbortController().signal }: VerifyOptions = {},
+    { repair = false, values = false, signal = new AbortController().signal }: VerifyOptions = {},
   ): Promise<VerifyResult> {
     try {
-      return await this.#mutex.run(tableKey(source), () => this.#verify(source, repair, signal), signal)
+      return await this.#mutex.run(tableKey(source), () => this.#verify(source, { repair, values, signal }), signal)
     } catch (error) {
       throw signal.aborted ? clusterErrorFrom(error, 'aborted', 'verify_table') : error
     }
   }
 
-  async #verify({ node, database, table }: RemoteTable, repair: boolean, signal: AbortSignal): Promise<VerifyResult> {
+  async #verify({ node, database, table }: RemoteTable, options: CheckedOptions): Promise<VerifyResult> {
     const source = { node, database, table }
-    const run = await this.#begin(source, signal)
+    const { repair } = options
+    const run = await this.#begin(source, options)
     const { result } = run
     const progress = this.#options.progress(source)
     const { local, remote, rows, remoteRows } = await compareTables({ ...this.#options, ...run, progress })
@@ -89,7 +97,7 @@ export class Verifier {
     return result
   }
 
-  async #begin(source: RemoteTable, signal: AbortSignal): Promise<Run> {
+  async #begin(source: RemoteTable, { values, signal }: CheckedOptions): Promise<Run> {
     const { host, manifest, node, rows, peers } = this.#options
     const subscription = findNode(manifest(), source.node)?.subscriptions.find(
       (each) => tableKey(each) === tableKey(source),
@@ -102,7 +110,7 @@ export class Verifier {
     const here = await host.horizon?.({ database: source.database, table: source.table })
     const cut = cutOf(here, there.horizon)
     const result = { rows: 0, missingHere: 0, missingThere: 0, different: 0, inFlight: 0, repaired: 0 }
-    return { source, subscription, rules: { primaryKey, cut }, signal, result }
+    return { source, subscription, rules: { primaryKey, cut, values }, signal, result }
   }
 
   /** Compares the rows in these buckets one by one. */
@@ -116,7 +124,7 @@ export class Verifier {
       for (const row of chunk)
         if (selected.has(bucketOf(keyIdentity(row.key), buckets))) suspects.addHere(row.key, rowDigest(row, rules))
     }
-    const request = { buckets, selected, cut: rules.cut }
+    const request = { buckets, selected, rules }
     await this.#options.peers.find(source, request, ({ key, digest }) => suspects.addThere(key, digest), { signal })
     const { confirmed, inFlight } = await suspects.confirm()
     result.inFlight += inFlight
@@ -125,24 +133,36 @@ export class Verifier {
       else if (there === undefined) result.missingThere++
       else result.different++
     if (repair && confirmed.length > 0) {
-      await this.#repair(run, confirmed)
+      await this.#repair(run, confirmed, suspects)
       result.repaired += confirmed.length - (await suspects.different(confirmed)).length
     }
   }
 
-  /** A row that both have is merged on both sides: each may have the newer value of one attribute. */
-  async #repair({ source, subscription, signal }: Run, differences: readonly Suspect[]): Promise<void> {
+  /**
+   * A row that both have is merged on both sides: each may have the newer value of one attribute. Of equal timestamps the applied row
+   * wins, so this node takes the other values first, and gives them back.
+   */
+  async #repair(
+    { source, subscription, rules, signal }: Run,
+    differences: readonly Suspect[],
+    suspects: Suspects,
+  ): Promise<void> {
     const { rows, applyRows, peers } = this.#options
-    const keysOf = (side: 'here' | 'there') =>
-      differences.filter((each) => each[side] !== undefined).map(({ key }) => key)
-    const there = subscription.subscribe ? keysOf('there') : []
+    const { subscribe, publish } = subscription
+    const there = subscribe ? keysOf(differences, 'there') : []
     for (let at = 0; at < there.length; at += MAX_REPAIR_ROWS) {
       const found = await rows.rows(source, there.slice(at, at + MAX_REPAIR_ROWS), { signal })
       await applyRows(source, found)
     }
-    if (subscription.publish) await peers.repair(source, keysOf('here'), { signal })
+    if (!publish) return
+    const isOneWay = !subscribe && rules.values
+    const different = isOneWay ? await suspects.different(differences, { ...rules, values: false }) : differences
+    await peers.repair(source, keysOf(different, 'here'), { signal })
   }
 }
+
+const keysOf = (rows: readonly Suspect[], side: 'here' | 'there') =>
+  rows.filter((each) => each[side] !== undefined).map(({ key }) => key)
 
 /** The buckets that differ, in groups of a bounded number of rows. */
 function groupsOf(local: BucketSums, remote: BucketSums): number[][] {

@@ -22,6 +22,8 @@ export type LocalStreamsOptions = {
   requestTimeout: number
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
+  /** See UnrecordedCommits. */
+  unrecordedMark?(table: TableName): Promise<string | undefined>
   /** See `StreamWriterOptions`. Call `onOutboxRead` when the answer may have changed. */
   mayShowMore(queued: number): boolean
   /** A stream has one more message. */
@@ -125,6 +127,7 @@ export class LocalStreams {
         mesh,
         frames,
         requestTimeout,
+        unrecordedMark: async () => this.#options.unrecordedMark?.(table),
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
         mayShowMore,

@@ -36,6 +36,8 @@ export type StreamWriterOptions = {
   frames: FrameLimits
   /** The position that the host stored for this table; undefined when it stored none. */
   loadPosition(): Promise<PublishedPosition | undefined>
+  /** The mark of transactions that are in no stream: while it is not in the description, a new epoch begins. */
+  unrecordedMark?(): Promise<string | undefined>
   /** Stores where an epoch begins, before any message is appended in it. */
   savePosition(position: StreamPosition): Promise<void>
   /**
@@ -130,19 +132,24 @@ export class StreamWriter {
     const ended = { epochs: endEpochs([], known, { sequence: 0 }), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
     if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
-    const { epochs, purged } = parseStreamMetadata(state.description)
+    const { epochs, purged, unrecorded } = parseStreamMetadata(state.description)
+    const mark = (await this.#options.unrecordedMark?.()) ?? unrecorded
+    const isMarked = mark === unrecorded
     const current = epochs.findLast((each) => each.last === undefined)
     const { index, ...end } = await this.#readEnd(state, current, known)
-    const isContinued = known !== undefined && current?.epoch === known.epoch && isWithin(known, state)
-    if (isContinued && this.#divergence === undefined) {
+    const isInStep = isMarked && this.#divergence === undefined
+    if (isInStep && known && current?.epoch === known.epoch && isWithin(known, state)) {
       this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index: index ?? known.index })
-    } else if (current && !known && current.epoch === end.epoch && index !== undefined) {
+    } else if (isMarked && current && !known && current.epoch === end.epoch && index !== undefined) {
       await this.#startEpoch({ epoch: current.epoch, sequence: end.sequence, index })
     } else {
       const epoch = newEpoch()
-      const from = end.sequence + 1
-      const all = [...endEpochs(epochs, known, { ...end, ...(index !== undefined && { index }) }), { epoch, from }]
-      await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
+      const before = endEpochs(epochs, known, { ...end, ...(index !== undefined && { index }) })
+      // Nobody has read a stream that has no earlier epoch.
+      const isUnrecorded = !isMarked && before.length > 0
+      const next = { epoch, from: end.sequence + 1, ...(isUnrecorded && { unrecorded: true as const }) }
+      const described = { epochs: [...before, next], purged, unrecorded: mark }
+      await mesh.describeStream(table, formatStreamMetadata(table, described))
       await this.#startEpoch({ epoch, sequence: end.sequence, index: 0 })
       this.#reportDivergence(epochs, known, end.sequence)
     }

@@ -155,6 +155,7 @@ export class Applier {
 
   /** Tells the subscribers of the local table that rows of this source were copied, by a transaction in the local stream. */
   async announceChanges(source: RemoteTable): Promise<void> {
+    if (!this.checkpointOf(source)?.unannounced) return
     await this.#step(source, 'copy', (current) => {
       if (!current?.unannounced) return undefined
       const { unannounced: _, ...checkpoint } = current

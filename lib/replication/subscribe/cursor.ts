@@ -290,7 +290,8 @@ export class Cursor {
     const position = { epoch: next.epoch, sequence, index: replayed, ...(replayed > 0 && { lastId: lastId! }) }
     // An epoch that begins after older messages continues a stream that was restored from a backup.
     const reason = next.from > 1 ? 'rewound' : 'recreated'
-    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, next.from === 0 ? 0 : replayed)
+    const more = { replayed: next.from === 0 ? 0 : replayed, isUnrecorded: next.unrecorded === true }
+    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, more)
   }
 
   /** The id at the position was not found in this epoch yet: whether it began with what was applied before is not known. */
@@ -322,17 +323,19 @@ export class Cursor {
     }
   }
 
-  /** Moves the checkpoint; `loss` is lost by that. */
-  async #moveTo(position: Position, loss: Loss, replayed = 0): Promise<void> {
+  /** Moves the checkpoint; `loss` is lost by that, and with `isUnrecorded` transactions that are in no stream. */
+  async #moveTo(position: Position, loss: Loss, { replayed = 0, isUnrecorded = false } = {}): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { sequence, startTime, replayUntil, copy: current } = this.checkpoint
     // The sequences of a stream that begins again do not compare.
     const isReplayed = replayUntil !== undefined && position.sequence >= sequence
     const kept = { ...(startTime && { startTime }), ...(isReplayed && { replayUntil }) }
     const lost = lengthOf(loss)
-    const copy = lost === 0 ? undefined : copies.afterLoss(source, current, 'gap')
-    const newGaps = lost === 0 ? 0 : 1
+    const newGaps = (lost === 0 ? 0 : 1) + (isUnrecorded ? 1 : 0)
+    const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
     await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy })
-    if (newGaps > 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
+    if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
+    // Their number is not known.
+    if (isUnrecorded) gap({ reason: 'unrecorded', isRepaired: copy !== undefined })
   }
 }

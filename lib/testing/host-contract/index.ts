@@ -12,6 +12,7 @@ import { restampCases } from './restamp.ts'
 import { rowCases } from './rows.ts'
 import { droppedReadCases, durableReadCases, goneRowCases, readCases } from './rows-read.ts'
 import { type HostCase, HostScene, type HostUnderTest } from './scene.ts'
+import { unrecordedCases } from './unrecorded.ts'
 
 export type { HostUnderTest }
 
@@ -27,14 +28,21 @@ const needsReadRows: Condition = ({ host }) => (host.readRows ? undefined : "the
 const needsHorizon: Condition = ({ host }) => (host.horizon ? undefined : "the host has no 'horizon'")
 const needsTombstones: Condition = ({ dropTombstones }) =>
   dropTombstones ? undefined : "the subject has no 'dropTombstones'"
+const needsUnrecorded: Condition = ({ host, commitUnrecorded }) =>
+  !host.lastUnrecorded
+    ? "the host has no 'lastUnrecorded'"
+    : commitUnrecorded
+      ? undefined
+      : "the subject has no 'commitUnrecorded'"
 const needsBase: Condition = ({ host }) => (host.setBaseTimestamp ? undefined : "the host has no 'setBaseTimestamp'")
 const needsExisting: Condition = ({ storeExisting }) =>
   storeExisting ? undefined : "the subject has no 'storeExisting'"
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of an optional method (the outbox, `alterTable`, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`) for a
- * host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones` and `storeExisting`. A
+ * apply are skipped with the reason: those of an optional method (the outbox, `alterTable`, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`,
+ * `lastUnrecorded`) for a host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones`,
+ * `storeExisting` and `commitUnrecorded`. A
  * test runner that passes no context with `skip` shows them as passed.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
@@ -69,6 +77,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     ...group(existingCases, needsReadRows, needsBase, needsExisting),
     ...group(outboxCases, needsOutbox),
     ...group(durableOutboxCases, needsOutbox, needsReopen),
+    ...group(unrecordedCases, needsOutbox, needsUnrecorded),
   ]
 }
 

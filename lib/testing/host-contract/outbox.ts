@@ -82,6 +82,13 @@ export const outboxCases: Record<string, HostCase> = {
     assert.deepEqual(found[1]!.origin, relay[0]!.origin)
     assert.equal(found[1]!.timestamp, transaction.timestamp)
   },
+  'a transaction without records is stored in the outbox too': async (scene) => {
+    await scene.tables(dog)
+    const writes: Write[] = [{ operation: 'upsert', ...dog, records: [] }]
+    const marker = { id: 'marker', timestamp: at(0), writes }
+    await scene.host.apply(scene.batch([], { relay: [marker] }))
+    assert.deepEqual(await scene.outbox(), [marker])
+  },
   'relayed transactions keep their user, trace and writes': async (scene) => {
     await scene.tables(dog)
     const { sequence, index, ...received } = scene.transaction(at(1), insert({ id: 2, name: 'Rex' }))

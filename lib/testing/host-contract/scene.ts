@@ -40,6 +40,8 @@ export type HostUnderTest = {
    * are skipped.
    */
   storeExisting?(database: string, table: string, record: Record<string, unknown>): unknown
+  /** Commits these writes locally as while clustering is disabled, without an entry in the outbox. Missing: that case is skipped. */
+  commitUnrecorded?(writes: Write[], timestamp: Timestamp): unknown
   /** Called after the case, also after a failure. */
   close?(): void | Promise<void>
 }
