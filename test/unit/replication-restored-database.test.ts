@@ -74,11 +74,10 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
   it('begins it at once, without a commit, when its outbox is empty', async (test) => {
     const { node1 } = await restore(test)
     await eventually('the new epoch', () => node1.events['replication:diverged']!.length === 1)
-    const [{ reason, from, to }] = node1.events['replication:diverged'] as [
-      { reason: string; from: number; to: number },
+    const { reason, from, to } = node1.events['replication:diverged']![0]!reason: string; from: number; to: number ,
     ]
     assert.equal((await lastEpoch(node1)).from, to + 1)
-    assert.equal(reason, `the outbox does not have the messages ${from} to ${to}`)
+    assert.equal(reason, `the outbox does not have the messages $fromto $to`)
   })
 
   it('continues after the transactions that its outbox and the stream have in common', async (test) => {
@@ -98,7 +97,7 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
     ['purged', {}],
     ['purged up to its last messages', { keep: 2 }],
   ] as const)
-    it(`takes nothing for stored whose message was ${name}`, async (test) => {
+    it(`takes nothing for stored whose message was $name`, async (test) => {
       const meanwhile = ({ cluster }: MemoryNode) => cluster.purgeStream({ ...dog, ...options })
       const restored = await restore(test, { meanwhile })
       assert.deepEqual(await assertNewArrives(restored), [...numbered('old', 5), ...numbered('lost', 5)])
@@ -177,6 +176,6 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
     await node1.host.write('new', insert('dog', { id: 'new' }))
     await node1.write(numbered('new', 12))
     await scene.quiet()
-    for (const id of ['new', ...numbered('new', 12)]) assert.ok(node2.from(node1).includes(id), `${id} arrives`)
+    for (const id of ['new', ...numbered('new', 12)]) assert.ok(node2.from(node1).includes(id), `$idarrives`)
   })
 })
