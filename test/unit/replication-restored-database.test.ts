@@ -74,10 +74,9 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
   it('begins it at once, without a commit, when its outbox is empty', async (test) => {
     const { node1 } = await restore(test)
     await eventually('the new epoch', () => node1.events['replication:diverged']!.length === 1)
-    const { reason, from, to } = node1.events['replication:diverged']![0]!reason: string; from: number; to: number ,
-    ]
+    const { reason, from, to } = node1.events['replication:diverged']![0]!
     assert.equal((await lastEpoch(node1)).from, to + 1)
-    assert.equal(reason, `the outbox does not have the messages $fromto $to`)
+    assert.equal(reason, `the outbox does not have the messages ${from} to ${to}`)
   })
 
   it('continues after the transactions that its outbox and the stream have in common', async (test) => {
