@@ -96,7 +96,7 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
     ['purged', {}],
     ['purged up to its last messages', { keep: 2 }],
   ] as const)
-    it(`takes nothing for stored whose message was $name`, async (test) => {
+    it(`takes nothing for stored whose message was ${name}`, async (test) => {
       const meanwhile = ({ cluster }: MemoryNode) => cluster.purgeStream({ ...dog, ...options })
       const restored = await restore(test, { meanwhile })
       assert.deepEqual(await assertNewArrives(restored), [...numbered('old', 5), ...numbered('lost', 5)])
@@ -175,6 +175,6 @@ describe('a database that was restored from a copy', { concurrency: true, timeou
     await node1.host.write('new', insert('dog', { id: 'new' }))
     await node1.write(numbered('new', 12))
     await scene.quiet()
-    for (const id of ['new', ...numbered('new', 12)]) assert.ok(node2.from(node1).includes(id), `$idarrives`)
+    for (const id of ['new', ...numbered('new', 12)]) assert.ok(node2.from(node1).includes(id), `${id} arrives`)
   })
 })
