@@ -208,8 +208,11 @@ function judgeGaps(
   }
 }
 
-/** At least one where it is not known. */
-const sizeOf = ({ from, to }: Gap) => (from === undefined || to === undefined ? 1 : to - from + 1)
+/** At least one where it is not known; what is in no stream is counted nowhere. */
+const sizeOf = ({ from, to, reason }: Gap) => {
+  if (from !== undefined && to !== undefined) return to - from + 1
+  return reason === 'unrecorded' ? 0 : 1
+}
 
 function compare(
   node: string,
