@@ -11,6 +11,7 @@ import { PeerHashes } from '../replication/copy/peer-hashes.ts'
 import { PeerRows, type RowTransport } from '../replication/copy/peer-rows.ts'
 import type { TableStatus } from '../replication/copy/row-messages.ts'
 import { RowSource } from '../replication/copy/row-source.ts'
+import type { TableStatuses } from '../replication/copy/table-replacement.ts'
 import { Verifier, type VerifierOptions, type VerifyOptions } from '../replication/copy/verifier.ts'
 import type { Timers } from '../util/timers.ts'
 
@@ -37,6 +38,7 @@ export class RowExchange {
   readonly #source: RowSource
   readonly #hashes: HashSource
   readonly #verifier: Verifier
+  readonly #statuses: TableStatuses
   readonly #timers: Timers
   /** Called after each commit. */
   readonly #waiting = new Set<() => void>()
@@ -62,14 +64,21 @@ export class RowExchange {
     })
     const rows = this.peers
     this.#hashes = new HashSource({ host, source: this.#source, status, rows, applyRows })
+    const hashes = new PeerHashes(transport)
+    this.#statuses = { here: status, there: (source, asking) => hashes.status(source, asking) }
     const manifest = () => store.manifest
     this.#verifier = new Verifier({
       ...options,
       node: store.manifest.nodeName,
       manifest,
-      peers: new PeerHashes(transport),
+      peers: hashes,
       rows,
     })
+  }
+
+  /** What copies need. */
+  get copying(): { rows: PeerRows; statuses: TableStatuses } {
+    return { rows: this.peers, statuses: this.#statuses }
   }
 
   /** See Verifier.verify. */

@@ -18,8 +18,9 @@ import { beginCopy } from './copy-position.ts'
 import { keyOfText, keyText } from './key-text.ts'
 import type { RowPage, RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
+import { TableReplacement, type TableReplacementOptions } from './table-replacement.ts'
 
-export type CopierOptions = {
+export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> & {
   source: RemoteTable
   applier: Applier
   clock: HybridClock
@@ -48,6 +49,7 @@ export class Copier {
   readonly #sleep: WakeableSleep
   readonly #stopping = new AbortController()
   readonly #backoff = new Backoff(RETRY_BACKOFF)
+  readonly #replacement: TableReplacement
   #attempt = new AbortController()
   #running: Promise<void> | undefined
   /** A copy to begin with the next step. */
@@ -68,6 +70,7 @@ export class Copier {
     this.#options = options
     this.#rows = options.copies.rows
     this.#sleep = new WakeableSleep(options.timers)
+    this.#replacement = new TableReplacement(options)
   }
 
   get isCopying(): boolean {
@@ -220,6 +223,11 @@ export class Copier {
     this.#resumed = { rows: first.rows, at: timers.elapsed() }
     this.#updateProgress = events.copyProgress(source)
     let position: CopyPosition | undefined = first
+    if (first.replace && first.after === undefined) {
+      const page = () => this.#rows!.page(source, undefined, { signal })
+      position = await this.#replacement.prepare(first, async () => (await page()).horizon, signal)
+      if (!position) return
+    }
     const request = (after = position!.after): Promise<RowPage> => {
       const page = this.#rows!.page(source, after === undefined ? undefined : keyOfText(after), { signal })
       // It may be in flight when the copy ends.
@@ -294,9 +302,11 @@ export class Copier {
 
   /** All rows were read. Runs again later when some were left out. */
   async #end(position: CopyPosition, horizon: RowPage['horizon']): Promise<void> {
-    const { source, applier } = this.#options
+    const { source, applier, copies } = this.#options
     const { after, retryAt } = position
     const isComplete = after === undefined || retryAt === undefined
+    // What they had sent before, and this source does not have, was in the table.
+    if (isComplete && position.replace) await copies.copyFromOthers(source)
     const to = isComplete ? undefined : { ...beginCopy(position, position.reason), retryAt }
     this.#ending = isComplete ? position : undefined
     const options = { ...(horizon !== undefined && { horizon }), ...(position.acceptOld && { acceptOld: true }) }

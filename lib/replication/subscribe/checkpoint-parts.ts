@@ -2,34 +2,52 @@
 
 import type { Checkpoint } from '../../host/host.ts'
 
-type Kept = Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy'>
+type Kept = Pick<
+  Checkpoint,
+  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'request' | 'caughtUpAt' | 'staleSince'
+>
 
 /** The part of a checkpoint that a subscriber moves. */
 export type Position = Omit<Checkpoint, keyof Kept>
 
-export function positionOf({
-  applied: _,
-  quarantined: __,
-  gaps: ___,
-  voided: ____,
-  copy: _____,
-  ...position
-}: Checkpoint): Position {
-  return position
+export function positionOf({ epoch, sequence, lastMessageId, startTime, replayUntil }: Checkpoint): Position {
+  return {
+    epoch,
+    sequence,
+    ...(lastMessageId !== undefined && { lastMessageId }),
+    ...(startTime !== undefined && { startTime }),
+    ...(replayUntil !== undefined && { replayUntil }),
+  }
 }
 
 /** The fields that stay when the live position changes. */
-export const keptFields = ({ applied, quarantined, gaps, voided, copy }: Partial<Checkpoint> = {}): Kept => ({
+export const keptFields = ({
+  applied,
+  quarantined,
+  gaps,
+  voided,
+  copy,
+  request,
+  caughtUpAt,
+  staleSince,
+}: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
   ...(gaps && { gaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),
+  ...(request !== undefined && { request }),
+  ...(caughtUpAt !== undefined && { caughtUpAt }),
+  ...(staleSince !== undefined && { staleSince }),
 })
 
-/** The checkpoint with another copy position; undefined: without one. */
-export function withCopy({ copy: _, ...checkpoint }: Checkpoint, copy: Checkpoint['copy']): Checkpoint {
-  return { ...checkpoint, ...(copy && { copy }) }
+/** The checkpoint with another copy position; undefined: without one. `isEmptied`: the table loses what it had from before. */
+export function withCopy(
+  { copy: _, staleSince, ...checkpoint }: Checkpoint,
+  copy: Checkpoint['copy'],
+  isEmptied = false,
+): Checkpoint {
+  return { ...checkpoint, ...(staleSince !== undefined && !isEmptied && { staleSince }), ...(copy && { copy }) }
 }
 
 export const isCheckpoint = (value: Partial<Checkpoint>): value is Checkpoint => value.sequence !== undefined
