@@ -24,7 +24,7 @@ export class BegunSubscriptions {
     return this.#nodes.get(node)?.has(tableKey(table)) ?? false
   }
 
-  /** The last request that it has begun; '' if there is none. */
+  /** The last request that it has begun; '' before the first one. */
   requestOf({ node, ...table }: Source): string {
     return this.#nodes.get(node)?.get(tableKey(table))?.request ?? ''
   }

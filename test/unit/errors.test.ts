@@ -195,7 +195,9 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async replace_unsupported(test) {
     const host = Object.assign(new MemoryHost([['dev', 'dog']]), { emptyTable: undefined }) as never
-    const { node1 } = await pair(test, { host })
+    const scene = new Scene(test)
+    const node1 = await scene.start('node1', { host })
+    await scene.start('node2')
     return node1.cluster.addNode({
       node_name: 'node2',
       subscriptions: [{ ...dog, subscribe: true, publish: true, copy: true, replace: true }],

@@ -225,7 +225,8 @@ export class Copier {
     let position: CopyPosition | undefined = first
     if (first.replace && first.after === undefined) {
       const page = () => this.#rows!.page(source, undefined, { signal })
-      position = await this.#replacement.prepare(first, async () => (await page()).horizon, signal)
+      const readHorizon = async () => (await page()).horizon
+      position = await this.#replacement.prepare(first, readHorizon, signal, (reason) => this.#setReason(reason))
       if (!position) return
     }
     const request = (after = position!.after): Promise<RowPage> => {

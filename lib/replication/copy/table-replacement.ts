@@ -40,20 +40,21 @@ export class TableReplacement {
 
   /**
    * Before the first row. `readHorizon` asks the source for its first page: what does not answer must not cost the table. Resolves with
-   * the position from which to copy; with undefined when the copy began again. Rejects as the source and the host do, and while rows
+   * the position from which to copy; with undefined when the copy began again. `onWait`: it waits for the source. Rejects as the source and the host do, and while rows
    * would be lost.
    */
   async prepare(
     position: CopyPosition,
     readHorizon: () => Promise<Timestamp | undefined>,
     signal: AbortSignal,
+    onWait: (reason: string) => void,
   ): Promise<CopyPosition | undefined> {
     let current: CopyPosition | undefined = position
     if (position.replace === 'requested') {
       await this.#checkSource(signal)
       current = await this.#empty(position, await readHorizon())
     }
-    if (current?.replace === 'emptied') await this.#untilApplied(signal)
+    if (current?.replace === 'emptied') await this.#untilApplied(signal, onWait)
     return current
   }
 
@@ -76,7 +77,7 @@ export class TableReplacement {
   }
 
   /** Transactions of this node that the source has not applied are in the local stream, and in no table any more. */
-  async #untilApplied(signal: AbortSignal): Promise<void> {
+  async #untilApplied(signal: AbortSignal, onWait: (reason: string) => void): Promise<void> {
     const { source, node, statuses, timers } = this.#options
     if (!statuses) return
     this.#target ??= await statuses.here({ database: source.database, table: source.table })
@@ -84,6 +85,7 @@ export class TableReplacement {
     for (;;) {
       const missing = missingOf(source.node, await statuses.there(source, { signal }), node, this.#target)
       if (missing === undefined) return
+      onWait(missing)
       if (!this.#target.isPublished) this.#target = undefined
       if (!this.#target || timers.elapsed() >= end || signal.aborted) throw new Error(missing)
       await new Promise<void>((resolve) => timers.after(POLL_MS, resolve))
