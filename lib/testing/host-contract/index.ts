@@ -3,6 +3,7 @@
 import { type CaseContext, type ContractCase, runCases, type SkippedCase } from '../contract-case.ts'
 import { atomicityCases, dropCases } from './atomicity.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
+import { emptyingCases } from './emptying.ts'
 import { existingCases } from './existing-rows.ts'
 import { droppedHorizonCases, horizonCases, tombstoneCases } from './horizon.ts'
 import { mergeCases } from './merging.ts'
@@ -23,6 +24,7 @@ const needsReopen: Condition = ({ reopen }) => (reopen ? undefined : "the subjec
 const needsDrop: Condition = ({ dropTable }) => (dropTable ? undefined : "the subject has no 'dropTable'")
 const needsReadRows: Condition = ({ host }) => (host.readRows ? undefined : "the host has no 'readRows'")
 const needsHorizon: Condition = ({ host }) => (host.horizon ? undefined : "the host has no 'horizon'")
+const needsEmptying: Condition = ({ host }) => (host.emptyTable ? undefined : "the host has no 'emptyTable'")
 const needsTombstones: Condition = ({ dropTombstones }) =>
   dropTombstones ? undefined : "the subject has no 'dropTombstones'"
 const needsBase: Condition = ({ host }) => (host.setBaseTimestamp ? undefined : "the host has no 'setBaseTimestamp'")
@@ -31,7 +33,8 @@ const needsExisting: Condition = ({ storeExisting }) =>
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of an optional method (the outbox, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`) for a
+ * apply are skipped with the reason: those of an optional method (the outbox, `restamp`, `readRows`, `horizon`, `emptyTable`,
+ * `setBaseTimestamp`) for a
  * host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones` and `storeExisting`. A
  * test runner that passes no context with `skip` shows them as passed.
  */
@@ -63,6 +66,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     ...group(horizonCases, needsHorizon),
     ...group(tombstoneCases, needsHorizon, needsReadRows, needsTombstones),
     ...group(droppedHorizonCases, needsHorizon, needsDrop),
+    ...group(emptyingCases, needsEmptying),
     ...group(existingCases, needsReadRows, needsBase, needsExisting),
     ...group(outboxCases, needsOutbox),
     ...group(durableOutboxCases, needsOutbox, needsReopen),
