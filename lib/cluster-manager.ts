@@ -26,6 +26,7 @@ import type { CheckedOptions, ClusterOptions } from './cluster/options.ts'
 import { createQuarantineControl, type QuarantineControl } from './cluster/quarantine-control.ts'
 import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
+import { noteUnrecorded } from './cluster/unrecorded-commits.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
 import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
@@ -70,6 +71,7 @@ export class ClusterManager extends SafeEmitter {
   readonly #heldEvents = new HeldEvents()
   #closing: Promise<void> | undefined
   #stopMetering: (() => void) | undefined
+  #notingUnrecorded: Promise<void> | undefined
 
   private constructor({ options, store, locks }: OpenParts) {
     super()
@@ -239,8 +241,13 @@ export class ClusterManager extends SafeEmitter {
     return traced(
       'publish',
       () => ({ node: this.manifest.nodeName, transaction }),
-      () => this.#service?.publisher.publish(transaction) ?? Promise.resolve(),
+      () => this.#service?.publisher.publish(transaction) ?? this.#noteUnrecorded(),
     )
+  }
+
+  #noteUnrecorded(): Promise<void> {
+    this.#notingUnrecorded ??= noteUnrecorded(this.#options, this.#store.settings)
+    return this.#notingUnrecorded
   }
 
   /**
@@ -262,10 +269,11 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /**
-   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, while both are written to.
-   * Resolves with what differs; with `repair` those rows are copied. One comparison at a time for each table. Rejects
-   * subscription_not_found, rows_not_served, table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected,
-   * mesh_unavailable, clustering_disabled, closed, internal.
+   * Compares a table with that of a remote node of the manifest, by the keys and timestamps of the rows, with `values` also by their
+   * values, while both are written to. Resolves with what differs; with `repair` those rows are copied. One comparison at a time for
+   * each table; a request that does not reach the node is repeated once. Rejects subscription_not_found, rows_not_served,
+   * table_not_found, aborted (by `signal`), node_not_listening, node_timeout, peer_rejected, mesh_unavailable, clustering_disabled,
+   * closed, internal.
    */
   verify(source: RemoteTable, options: VerifyOptions = {}): Promise<VerifyResult> {
     return this.#runner.withService(({ rows }) => rows.verify(source, options))

@@ -131,6 +131,13 @@ export const errors = {
     false,
     'The remote node rejected the request: fix the cause there.',
   ),
+  version_unsupported: defineError(
+    500,
+    (what: string, version: number, readable: string) =>
+      `${what} has version ${version}, this version of enmesh reads version ${readable}`,
+    false,
+    'A later version of enmesh wrote it: run that version or a later one.',
+  ),
   config_rejected: defineError(
     409,
     (file: string, problems: string) => `Configuration file ${file} is not valid: ${problems}`,

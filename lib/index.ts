@@ -28,6 +28,7 @@ export type {
   Host,
   HostCallOptions,
   KeyedRow,
+  NewAttributes,
   Origin,
   PrimaryKey,
   PublishConfirmation,

@@ -6,11 +6,13 @@ import { tokenFault } from '../manifest/names.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh, NameCheck } from '../mesh/mesh.ts'
 import { Registers } from '../peers/registers.ts'
+import type { UnrecordedCommits } from '../replication/publish/unrecorded-commits.ts'
 import { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { createMesh } from './create-mesh.ts'
 import { stateDirectory } from './locks.ts'
 import type { CheckedOptions } from './options.ts'
 import type { Emit } from './reports.ts'
+import { openUnrecordedCommits } from './unrecorded-commits.ts'
 
 export type ServiceOptions = {
   options: CheckedOptions
@@ -19,7 +21,13 @@ export type ServiceOptions = {
   emit: Emit
 }
 
-export type Foundation = { mesh: Mesh; nameFault: NameCheck; quarantine: Quarantine; registers: Registers }
+export type Foundation = {
+  mesh: Mesh
+  nameFault: NameCheck
+  quarantine: Quarantine
+  registers: Registers
+  unrecorded: UnrecordedCommits
+}
 
 /** Nothing runs yet. Rejects config_rejected, directory_unusable, nats_server_missing. */
 export async function openFoundation({ options, store, clock }: ServiceOptions): Promise<Foundation> {
@@ -41,5 +49,6 @@ export async function openFoundation({ options, store, clock }: ServiceOptions):
     options.logger,
     mesh.timers.now.bind(mesh.timers),
   )
-  return { mesh, nameFault, quarantine, registers }
+  const unrecorded = await openUnrecordedCommits(options, store.settings)
+  return { mesh, nameFault, quarantine, registers, unrecorded }
 }

@@ -35,6 +35,8 @@ const MAX_WAITING = 1_000
 export class RowExchange {
   /** Rows of remote nodes. */
   readonly peers: PeerRows
+  /** Compares tables with those of remote nodes. */
+  readonly #peerHashes: PeerHashes
   readonly #source: RowSource
   readonly #hashes: HashSource
   readonly #verifier: Verifier
@@ -63,22 +65,22 @@ export class RowExchange {
       refresh: (node) => tables().refresh(node),
     })
     const rows = this.peers
+    this.#peerHashes = new PeerHashes(transport)
     this.#hashes = new HashSource({ host, source: this.#source, status, rows, applyRows })
-    const hashes = new PeerHashes(transport)
-    this.#statuses = { here: status, there: (source, asking) => hashes.status(source, asking) }
+    this.#statuses = { here: status, there: (source, asking) => this.#peerHashes.status(source, asking) }
     const manifest = () => store.manifest
     this.#verifier = new Verifier({
       ...options,
       node: store.manifest.nodeName,
       manifest,
-      peers: hashes,
+      peers: this.#peerHashes,
       rows,
     })
   }
 
-  /** What copies need. */
-  get copying(): { rows: PeerRows; statuses: TableStatuses } {
-    return { rows: this.peers, statuses: this.#statuses }
+  /** What a replicator needs to copy rows. */
+  get requests(): { rows: PeerRows; hashes: PeerHashes; statuses: TableStatuses } {
+    return { rows: this.peers, hashes: this.#peerHashes, statuses: this.#statuses }
   }
 
   /** See Verifier.verify. */

@@ -30,6 +30,7 @@ import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
+import { createSourceTables } from './source-tables.ts'
 import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 import { problemOf } from './subscription-problem.ts'
@@ -79,8 +80,7 @@ export class Service {
     this.quarantine = foundation.quarantine
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
-    this.publisher = createPublisher(options, {
-      mesh: this.mesh,
+    this.publisher = createPublisher(options, foundation, {
       node: store.manifest.nodeName,
       diverged: (divergence) => {
         emit('replication:diverged', divergence)
@@ -248,17 +248,13 @@ export class Service {
       maxApplyAttempts,
       begun: this.#registers.begun,
       repair,
-      ...this.rows.copying,
+      ...this.rows.requests,
       tombstoneAge: this.#options.tombstoneAge,
       requestedStart: (source) => this.#registers.openStart(source),
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),
-      sourceTables: {
-        primaryKeyOf: (source) => this.#negotiator.sourceTables.primaryKeyOf(source),
-        refresh: (node) => this.#negotiator.sourceTables.refresh(node),
-        create: (source) => this.#negotiator.sourceTables.createFor(source),
-      },
+      sourceTables: createSourceTables(() => this.#negotiator.sourceTables),
       subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
       events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
         this.#progress({ task: 'copy', ...source }),
@@ -304,6 +300,7 @@ export class Service {
         replicator.onTableCreated({ database, table })
         this.#emit('table:created', { database, table, node })
       },
+      attributesAdded: (table, node, attributes) => this.#emit('table:attributes', { node, ...table, attributes }),
       sourceKeysKnown: (node) => replicator.onSourceKeys(node),
       refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
       progress: (node, step) => this.#progress({ task: 'configure', node, step }),
@@ -348,7 +345,7 @@ export class Service {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
       },
-      duplicate: (node) => this.#reports.rejected(node, 'two processes use this node name'),
+      rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
       streams: (node, positions) => this.replicator.onPeerPositions(node, positions),
     }

@@ -120,8 +120,8 @@ export async function isNameInUse({ mesh, node, instance, routes }: NameWatch, s
   try {
     await mesh.open(`standby-${randomUUID()}`, routes, { state() {}, rejected() {}, linked() {} })
     mesh.listen((data) => {
-      const heartbeat = decodeHeartbeat(data)
-      if (heartbeat?.node === node && heartbeat.instance !== instance) seen.abort()
+      const { head, heartbeat } = decodeHeartbeat(data) ?? {}
+      if (head?.node === node && heartbeat?.instance !== instance) seen.abort()
     })
     await waitFor(mesh.timers, WATCH_MS, AbortSignal.any([signal, seen.signal]))
     return seen.signal.aborted

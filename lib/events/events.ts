@@ -10,7 +10,7 @@ import type { MeshState } from '../mesh/mesh.ts'
 import type { Progress } from '../observe/progress.ts'
 
 export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'ended'
-export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'checkpoint_lost'
+export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'unrecorded' | 'checkpoint_lost'
 
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
 export type ClockReason = 'wall-clock' | 'timestamps'
@@ -78,6 +78,11 @@ export type ClusterEvents = {
   'replication:quarantined': [{ source: RemoteTable; sequence: number; error: string }]
   /** A negotiation created a local table, as `node` describes it. */
   'table:created': [{ database: string; table: string; node: string }]
+  /**
+   * The table of `node` has attributes that the local one lacked. A host with `alterTable` has added them; otherwise they may come with
+   * the next rows.
+   */
+  'table:attributes': [{ node: string; database: string; table: string; attributes: readonly string[] }]
   /** Peers quarantine what this node commits: `aheadMs` is more than `maxClockDrift`. Once for each change of the state or its reason. */
   'clock:ahead': [{ node: string; aheadMs: number; reason: ClockReason; peers: readonly string[] }]
   /** The clock is no longer ahead. */
@@ -121,6 +126,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:stalled': true,
   'replication:quarantined': true,
   'table:created': true,
+  'table:attributes': true,
   'clock:ahead': true,
   'clock:ok': true,
   'host:slow': true,

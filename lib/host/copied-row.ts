@@ -1,6 +1,8 @@
 // A stored row as the writes that produce it, so that a host receives copied rows through `apply` and needs nothing else.
 
-import type { KeyedRow, TableDescription, Timestamp, Write } from './host.ts'
+import type { KeyedRow, TableDescription, TableName, Timestamp, Write } from './host.ts'
+
+type NamedTable = Pick<TableDescription, 'database' | 'table' | 'primaryKey'>
 
 export type DatedWrite = { timestamp: Timestamp; write: Write }
 
@@ -9,10 +11,22 @@ export type DatedWrite = { timestamp: Timestamp; write: Write }
  * update for each timestamp of such attributes. `mergeRow` of these writes into any row gives the merge of both rows. No put for a row
  * without a timestamp: only updates of it are known.
  */
-export function writesOfRow(
-  { database, table, primaryKey }: Pick<TableDescription, 'database' | 'table' | 'primaryKey'>,
-  { key, row }: KeyedRow,
-): DatedWrite[] {
+export function writesOfRow({ database, table, primaryKey }: NamedTable, { key, row }: KeyedRow): DatedWrite[] {
+  const { timestamp, record, updated } = row
+  // Most rows: the general case below gives the same, and takes several times as long.
+  if (record && !updated && timestamp !== '')
+    return [{ timestamp, write: upsert({ database, table }, { ...record, [primaryKey]: key }) }]
+  return mixedWrites({ database, table, primaryKey }, { key, row })
+}
+
+const upsert = ({ database, table }: TableName, record: Record<string, unknown>): Write => ({
+  operation: 'upsert',
+  database,
+  table,
+  records: [record],
+})
+
+function mixedWrites({ database, table, primaryKey }: NamedTable, { key, row }: KeyedRow): DatedWrite[] {
   const { timestamp, record, updated = {} } = row
   const writes: DatedWrite[] = []
   const names = Object.keys(updated)
@@ -24,7 +38,7 @@ export function writesOfRow(
     const write: Write =
       isTombstone && !(kept && names.length === 0)
         ? { operation: 'delete', database, table, ids: [key] }
-        : { operation: 'upsert', database, table, records: [Object.fromEntries([...kept!, [primaryKey, key]])] }
+        : upsert({ database, table }, Object.fromEntries([...kept!, [primaryKey, key]]))
     writes.push({ timestamp, write })
   }
   for (const each of [...new Set(Object.values(updated))].sort()) {

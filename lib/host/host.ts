@@ -37,9 +37,9 @@ export type DeleteWrite = { operation: 'delete'; database: string; table: string
 /** The node that committed a transaction first, and the nodes that relayed it. */
 export type Origin = {
   node: string
-  /** Epoch of the origin's stream, and the position in that stream. Absent if the origin has no epochs. */
+  /** Epoch of the origin's stream, and the running number of the transaction in that epoch, from 1. Absent if the origin has no epochs. */
   epoch?: string
-  sequence?: number
+  index?: number
   /** Names of the nodes that relayed the transaction, in order. */
   relayedBy: string[]
 }
@@ -71,8 +71,11 @@ export type VoidedRange = { node: string; from: Timestamp; to: Timestamp }
 /** A remote stream: the transactions of one table that one remote node committed. */
 export type RemoteTable = { node: string; database: string; table: string }
 
-/** A transaction received from a remote node: `origin` committed it first, `sequence` is its position in the stream that it was read from. */
-export type RemoteTransaction = Transaction & { origin: Origin; sequence: number }
+/**
+ * A transaction received from a remote node: `origin` committed it first. `sequence` is that of its message in the stream that it was
+ * read from, `index` its running number in the epoch of that stream.
+ */
+export type RemoteTransaction = Transaction & { origin: Origin; sequence: number; index: number }
 
 /** Inclusive range of sequences. */
 export type SequenceRange = [from: number, to: number]
@@ -102,6 +105,8 @@ export type Checkpoint = {
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */
   copy?: CopyPosition
+  /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
+  unannounced?: true
   /** The last request (`copy`, `start_time`) that this subscription has begun: it is not begun twice. */
   request?: string
   /** ms since 1970: everything that the source had then was applied. Stored now and then. */
@@ -113,8 +118,8 @@ export type Checkpoint = {
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
  * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
- * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source got rows
- * that it does not relay. `table_replaced`: the local table was emptied, and copied from another node.
+ * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source copied rows,
+ * which its stream does not have. `table_replaced`: the local table was emptied, and copied from another node.
  */
 export type CopyReason =
   | 'initial'
@@ -190,6 +195,9 @@ export type PublishConfirmation = {
 export type TableName = { database: string; table: string }
 
 export type TableDescription = { database: string; table: string; primaryKey: string; attributes: string[] }
+
+/** Attributes that a table lacks. */
+export type NewAttributes = TableName & { attributes: string[] }
 
 /** A row as `mergeRow` computes it and a host stores it. Without `record` it is a tombstone. */
 export type StoredRow = {
@@ -277,6 +285,12 @@ export interface Host {
   /** Creates the table, and its database if that is missing. Idempotent, also for two calls at the same time. */
   createTable(table: TableDescription, options?: HostCallOptions): Promise<void>
   /**
+   * Adds these attributes to a table. Idempotent: some may exist already. Called before rows with new attributes are applied, and when
+   * nodes meet whose descriptions differ. A rejection is logged and the call repeated; rows are applied meanwhile, and `apply` may
+   * reject those that do not fit. Not needed by a host that adds attributes in `apply`.
+   */
+  alterTable?(table: NewAttributes, options?: HostCallOptions): Promise<void>
+  /**
    * Commits rows, checkpoint and `relay` of the batch in one transaction of the database: all of it, or nothing. Rejects a write to a
    * table that does not exist. The same transactions may be passed again after a rejection or a crash: applying them twice changes
    * nothing. May resolve with what changed.
@@ -338,6 +352,13 @@ export interface Host {
    * `cluster.restamp()` rejects restamp_unsupported.
    */
   restamp?(restamp: Restamp, options?: HostCallOptions): Promise<void>
+  /**
+   * For a host that does not store its transactions in the outbox while clustering is disabled (`cluster.manifest.enabled`), so that it
+   * does not grow for nobody: the timestamp of the last transaction on this table that it committed without an entry in the outbox, stored
+   * in the same transaction of the database; undefined before the first one. When it has changed, the stream of the table begins a new
+   * epoch, and every subscriber reports a gap and copies what differs. Only for hosts with `readRows`: others cannot repair the gap.
+   */
+  lastUnrecorded?(table: TableName, options?: HostCallOptions): Promise<Timestamp | undefined>
   /** The position that `confirmPublished` stored last for this table. */
   publishedPosition?(database: string, table: string, options?: HostCallOptions): Promise<PublishedPosition | undefined>
 }

@@ -14,9 +14,35 @@ let lastParsed = { timestamp: '', time: Number.NaN }
 /** ms since 1970; NaN when the text is not a valid timestamp. */
 export function wallTimeOf(timestamp: Timestamp): number {
   if (timestamp === lastParsed.timestamp) return lastParsed.time
-  const isTimestamp = /^[0-9a-f]{12}-[0-9a-f]{6}-./.test(timestamp)
-  lastParsed = { timestamp, time: isTimestamp ? Number.parseInt(timestamp.slice(0, 12), 16) : Number.NaN }
+  lastParsed = { timestamp, time: parseTime(timestamp) }
   return lastParsed.time
+}
+
+const DASH = 0x2d
+/** No name of a node begins with one. */
+const LINE_ENDS = [0x0a, 0x0d, 0x2028, 0x2029]
+/** Positions in a timestamp. */
+const TIME_END = 12
+const COUNTER_END = 19
+
+/** By characters: a regular expression takes several times as long. */
+function parseTime(timestamp: Timestamp): number {
+  if (timestamp.charCodeAt(TIME_END) !== DASH || timestamp.charCodeAt(COUNTER_END) !== DASH) return Number.NaN
+  const name = timestamp.charCodeAt(COUNTER_END + 1)
+  if (Number.isNaN(name) || LINE_ENDS.includes(name)) return Number.NaN
+  return hexNumber(timestamp, 0, TIME_END) + 0 * hexNumber(timestamp, TIME_END + 1, COUNTER_END)
+}
+
+/** NaN when a character is not a lower-case hexadecimal digit. */
+function hexNumber(text: string, from: number, to: number): number {
+  let value = 0
+  for (let at = from; at < to; at++) {
+    const code = text.charCodeAt(at)
+    if (code >= 0x30 && code <= 0x39) value = value * 16 + code - 0x30
+    else if (code >= 0x61 && code <= 0x66) value = value * 16 + code - 0x57
+    else return Number.NaN
+  }
+  return value
 }
 
 /** Cache of the last formatted time, which many successive timestamps share. */

@@ -7,7 +7,7 @@ export type VerifyResult = {
   /** Rows that only the other node has, and rows that only this node has. */
   missingHere: number
   missingThere: number
-  /** Rows that both have, with different timestamps. */
+  /** Rows that both have, with different timestamps, or different values if those are compared. */
   different: number
   /** Rows that differed and may be on their way: they kept changing, or a subscription of the table is not live. */
   inFlight: number

@@ -85,12 +85,14 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
   if (host.restamp)
     watched.restamp = (restamp, caller) =>
       calls.run({ method: 'restamp' }, restampLane, (each) => host.restamp!(restamp, each), caller?.signal)
-  return Object.assign(watched, watchedRows(host, calls), watchedOutbox(host, calls))
+  return Object.assign(watched, watchedAlterTable(host, calls), watchedRows(host, calls), watchedOutbox(host, calls))
 }
 
+type RowMethod = 'readRows' | 'setBaseTimestamp' | 'horizon' | 'lastUnrecorded'
+
 /** The methods for rows that the host has. */
-function watchedRows(host: Host, calls: HostCalls): Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> {
-  const watched: Pick<Host, 'readRows' | 'setBaseTimestamp' | 'horizon'> = {}
+function watchedRows(host: Host, calls: HostCalls): Pick<Host, RowMethod> {
+  const watched: Pick<Host, RowMethod> = {}
   if (host.setBaseTimestamp) watched.setBaseTimestamp = (timestamp) => host.setBaseTimestamp!(timestamp)
   if (host.readRows)
     watched.readRows = (table, selection, caller) =>
@@ -108,7 +110,29 @@ function watchedRows(host: Host, calls: HostCalls): Pick<Host, 'readRows' | 'set
         (options) => host.horizon!(table, options),
         caller?.signal,
       )
+  if (host.lastUnrecorded)
+    watched.lastUnrecorded = (table, caller) =>
+      calls.run(
+        { method: 'lastUnrecorded', database: table.database, table: table.table },
+        laneOf('lastUnrecorded'),
+        (options) => host.lastUnrecorded!(table, options),
+        caller?.signal,
+      )
   return watched
+}
+
+/** The method for attributes, if the host has it. */
+function watchedAlterTable(host: Host, calls: HostCalls): Pick<Host, 'alterTable'> {
+  if (!host.alterTable) return {}
+  return {
+    alterTable: (table, caller) =>
+      calls.run(
+        { method: 'alterTable', database: table.database, table: table.table },
+        laneOf('alterTable'),
+        (each) => host.alterTable!(table, each),
+        caller?.signal,
+      ),
+  }
 }
 
 /** The outbox methods that the host has. */

@@ -163,6 +163,8 @@ export interface Mesh {
   streamState(source: RemoteTable, options: RequestOptions): Promise<StreamState | undefined>
   /** The sequence of the first message at or after `time` (ms since 1970); last + 1 when there is no such message. */
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number>
+  /** The stored message with this sequence; undefined when the stream does not have it. Its `delivery` is 0. Rejects as `request`. */
+  messageAt(source: RemoteTable, sequence: number, options: RequestOptions): Promise<Entry | undefined>
   /** Reads a stream from `sequence` on. Rejects as `request`, or not_found. */
   read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader>
 

@@ -46,7 +46,10 @@ export interface OperationContext {
     status(node: string, options: { signal?: AbortSignal | undefined }): Promise<PeerStatus>
   }
   /** See `ClusterManager.verify`. */
-  verify(source: RemoteTable, options: { repair: boolean; signal?: AbortSignal | undefined }): Promise<VerifyResult>
+  verify(
+    source: RemoteTable,
+    options: { repair: boolean; values: boolean; signal?: AbortSignal | undefined },
+  ): Promise<VerifyResult>
   readonly streams: {
     /** Removes all but the last `keep` messages, or all before sequence `before`, or all. Rejects with mesh_unavailable. */
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>

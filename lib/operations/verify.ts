@@ -11,6 +11,7 @@ const verifyTableSchema = withRule(
     ...databaseFields,
     table: Type.String({ minLength: 1 }),
     repair: Type.Optional(Type.Boolean()),
+    values: Type.Optional(Type.Boolean()),
   }),
   databasesAgree,
 )
@@ -36,11 +37,11 @@ export const verifyTable: Operation<VerifyTableRequest, VerifyTableResponse> = {
     checkReplicable([{ database: databaseOf(request), table: request.table }], rules.nameFault)
   },
   async handler({ verify }, request, { signal }) {
-    const { node_name: node, table, repair = false } = request
+    const { node_name: node, table, repair = false, values = false } = request
     const database = databaseOf(request)
     const { rows, missingHere, missingThere, different, inFlight, repaired } = await verify(
       { node, database, table },
-      { repair, signal },
+      { repair, values, signal },
     )
     const differences = missingHere + missingThere + different
     return {

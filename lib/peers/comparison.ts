@@ -106,6 +106,7 @@ export class Comparison {
     const options = { operation: 'compare_node' }
     const remote = await tables.remote(node, options)
     const local = await tables.local()
+    tables.addAttributes(node, remote, local)
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
     await this.#prepare(node, entries, local, remote)
     // A page covers every table from its first one up to the first of the next page, whether it is known here or not.

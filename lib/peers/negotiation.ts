@@ -93,6 +93,7 @@ export class Negotiation {
       for (const { table, missingHere } of matched) if (missingHere) await tables.create(table, node, options)
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
       this.#options.agreements.confirm(node, changes())
+      tables.addAttributes(node, byKey(remote), local)
     })
     return { agreed, skipped }
   }

@@ -41,6 +41,8 @@ export type NegotiatorOptions = {
   tableCreated(table: TableName, node: string): void
   /** The primary keys of a node's tables are known. */
   sourceKeysKnown(node: string): void
+  /** The table of `node` has attributes that the local one did not have. */
+  attributesAdded(table: TableName, node: string, attributes: string[]): void
   /** A remote node cannot accept a subscription; called once for each change of the reason. */
   refused: AgreementsOptions['refused']
   /** Returns a function that reports how many tables are done; a step that ends at once is not reported. */
@@ -81,7 +83,7 @@ export class Negotiator {
   }
 
   /** What subscriptions need to know of remote tables. */
-  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor' | 'servesRows'> {
+  get sourceTables(): Pick<Tables, 'primaryKeyOf' | 'refresh' | 'createFor' | 'servesRows' | 'attributesFound'> {
     return this.#tables
   }
 
@@ -122,10 +124,12 @@ export class Negotiator {
   /** After `close`. */
   reopen(): void {
     this.#comparison.reopen()
+    this.#tables.reopen()
   }
 
   close(): void {
     this.#comparison.close()
+    this.#tables.close()
   }
 
   /** Answers a request of a remote node. Resolves with the message of success; rejects with the reason of the refusal. */

@@ -7,6 +7,17 @@ import type { TableDescription } from '../host/host.ts'
 import { fieldSchemas } from '../manifest/subscription.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
+/**
+ * Version of the messages between nodes: heartbeats, requests and answers.
+ *
+ * 1: the requests of HarperDB 4.x with the fields that are marked below as not in HarperDB, and heartbeats. A request or an answer names
+ *    its version in `v`; without it, HarperDB sent it. A heartbeat names the oldest and the current version of its node in `versions`.
+ *
+ * A node speaks this version and the one before. It sends requests in the highest version that both nodes speak, and answers in the
+ * version of the request.
+ */
+export const PROTOCOL_VERSION = 1
+
 /** Three names must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
 /** Per request; enmesh sends pages of 100. */
@@ -24,6 +35,8 @@ const SubscriptionType = Type.Object({
   copy: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
   attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
 })
+
+const VersionType = Type.Integer({ minimum: 1 })
 
 const SystemInfoType = Type.Object({
   hdb_version: Type.Optional(Type.String()),
@@ -70,10 +83,12 @@ const RowsType = Type.Object({
   buckets: Type.Optional(Type.Integer({ minimum: 1 })),
   selected: Type.Optional(BytesType),
   cut: Type.Optional(Type.String({ maxLength: 512 })),
+  values: Type.Optional(Type.Boolean()),
 })
 
 const RequestType = Type.Object({
   operation: Type.String(),
+  v: Type.Optional(VersionType),
   node_name: Type.Optional(NameType),
   subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MAX_SUBSCRIPTIONS })),
   system_info: Type.Optional(SystemInfoType),
@@ -89,6 +104,7 @@ const RequestType = Type.Object({
 
 const ResponseType = Type.Object({
   status: Type.String(),
+  v: Type.Optional(VersionType),
   message: Type.Unknown(),
   system_info: Type.Optional(SystemInfoType),
 })
@@ -114,8 +130,15 @@ const TablesType = Type.Record(
   ),
 )
 
-const HeartbeatType = Type.Object({
+/** What a heartbeat of any version has. */
+const HeartbeatHeadType = Type.Object({
   node: NameType,
+  /** The oldest and the current version that the node speaks. */
+  versions: Type.Optional(Type.Tuple([VersionType, VersionType])),
+})
+
+const HeartbeatType = Type.Object({
+  ...HeartbeatHeadType.properties,
   /** Random for each process: a copied directory does not copy it. */
   instance: NameType,
   /** When the process started, in ms since 1970. */
@@ -141,6 +164,7 @@ export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
 export type TablesMessage = Type.Static<typeof TablesType>
 export type Heartbeat = Type.Static<typeof HeartbeatType>
+type HeartbeatHead = Type.Static<typeof HeartbeatHeadType>
 
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: false })
 
@@ -167,7 +191,14 @@ const createDecoder = <T>(read: (value: unknown) => T | undefined, maxValues = M
 export const decodeRequest = createDecoder(createReader<PeerRequest>(Compile(RequestType)))
 /** An answer may hold the attributes of all tables of a large node. */
 export const decodeResponse = createDecoder(createReader<PeerResponse>(Compile(ResponseType)), 4 * MAX_DECODED_VALUES)
-export const decodeHeartbeat = createDecoder(createReader<Heartbeat>(Compile(HeartbeatType)))
+const heartbeatHeadValidator = Compile(HeartbeatHeadType)
+const heartbeatValidator = Compile(HeartbeatType)
+/** `heartbeat` is absent when only the head is readable, for example because the node speaks a later version. */
+export const decodeHeartbeat = createDecoder((value): { head: HeartbeatHead; heartbeat?: Heartbeat } | undefined => {
+  if (!heartbeatHeadValidator.Check(value)) return undefined
+  const head = value as HeartbeatHead
+  return heartbeatValidator.Check(value) ? { head, heartbeat: value as Heartbeat } : { head }
+})
 export const readStatus = createReader<StatusMessage>(Compile(StatusType))
 export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
 export const readTables = createReader<TablesMessage>(Compile(TablesType))

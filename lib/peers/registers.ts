@@ -3,7 +3,7 @@
 
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { RemoteTable, Timestamp } from '../host/host.ts'
 import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
@@ -13,6 +13,7 @@ import { pickFields } from '../manifest/subscription.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { isLater, readableVersions, versionText } from '../util/format-version.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 import {
   fileSchema,
@@ -27,6 +28,16 @@ import {
 
 /** Each timestamp is higher than every revision resumed before. */
 type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void }
+
+/**
+ * Version of the revision file, in its field `v`. It stands for all state that the node stores, the checkpoints in the database included: a
+ * later version is noticed here, before anything is read or changed.
+ *
+ * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, and the last request that
+ * each has begun, by node).
+ */
+export const STATE_VERSION = 1
+const READABLE = readableVersions(STATE_VERSION)
 
 /** ms of the system's time until the subscriptions that have begun are written. */
 const SAVE_DELAY_MS = 500
@@ -80,7 +91,7 @@ export class Registers {
   /**
    * Reads the revision file. A difference between it and the manifest is an edit made while the node was down: it gets a new
    * revision. Without a readable file all subscriptions of the manifest get the revision '', so that the peers' revisions win.
-   * Without a path nothing is stored.
+   * Without a path nothing is stored. Rejects version_unsupported.
    */
   static async open(
     path: string | undefined,
@@ -275,6 +286,9 @@ export class Registers {
     if (this.#path === undefined) return false
     try {
       const value: unknown = JSON.parse(await readFile(this.#path, 'utf8'))
+      const version = (value as { v?: unknown } | null)?.v
+      if (isLater(version, READABLE))
+        throw clusterError('version_unsupported', this.#path, version, versionText(READABLE))
       if (!fileSchema.Check(value)) throw new Error('unexpected content')
       if (value.node !== undefined && value.node !== this.#node)
         this.#logger.warn({ previousName: value.node }, 'the node was renamed')
@@ -285,6 +299,7 @@ export class Registers {
           this.begun.add({ node, database: database!, table: table! }, request)
       return true
     } catch (error) {
+      if (error instanceof ClusterError) throw error
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
         this.#logger.warn(
           { file: this.#path, reason: reasonOf(error) },
@@ -323,7 +338,7 @@ export class Registers {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
         await writeFileAtomic(
           this.#path,
-          JSON.stringify({ node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
+          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
         )
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')

@@ -8,6 +8,7 @@ import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import { SharedCall } from '../util/shared-call.ts'
 import type { Timers } from '../util/timers.ts'
+import { AddedAttributes, type AddedAttributesOptions } from './added-attributes.ts'
 import type { Peers } from './peers.ts'
 import type { WireSubscription } from './protocol.ts'
 import type { Registers } from './registers.ts'
@@ -31,6 +32,7 @@ export type TablesOptions = {
   tableCreated(table: TableName, node: string): void
   /** The primary keys of a node's tables are known. */
   sourceKeysKnown(node: string): void
+  attributesAdded: AddedAttributesOptions['attributesAdded']
   logger: Logger
 }
 
@@ -61,9 +63,11 @@ export class Tables {
   readonly #remotes = new Map<string, SharedCall<TablesByKey>>()
   /** By node, as it was last described: a node serves the rows of all its tables, or of none. */
   readonly #servesRows = new Map<string, boolean>()
+  readonly #attributes: AddedAttributes
 
   constructor(options: TablesOptions) {
     this.#options = options
+    this.#attributes = new AddedAttributes(options)
   }
 
   async local(options?: HostCallOptions): Promise<TablesByKey> {
@@ -89,6 +93,35 @@ export class Tables {
     await host.createTable({ database, table, primaryKey, attributes }, { signal: options?.signal })
     logger.info({ peer: node, database, table, primaryKey }, 'table created')
     tableCreated({ database, table }, node)
+  }
+
+  /** Adds to the subscribed tables the attributes that only the remote node has. Nothing waits for it. */
+  addAttributes(node: string, remote: TablesByKey, local: TablesByKey): void {
+    for (const { subscribe, removed, ...name } of this.#options.registers.forNode(node)) {
+      const key = tableKey(name)
+      const [there, here] = [remote.get(key), local.get(key)]
+      if (!subscribe || removed || !there || there.primaryKey !== here?.primaryKey) continue
+      const known = new Set(here.attributes)
+      const { database, table } = name
+      void this.attributesFound(
+        { node, database, table },
+        there.attributes.filter((each) => !known.has(each)),
+      )
+    }
+  }
+
+  /** See AddedAttributes.add. */
+  attributesFound(source: RemoteTable, attributes: readonly string[]): Promise<void> {
+    return this.#attributes.add(source, attributes)
+  }
+
+  /** After `close`. */
+  reopen(): void {
+    this.#attributes.reopen()
+  }
+
+  close(): void {
+    this.#attributes.close()
   }
 
   /** The tables of a remote node. Rejects as requests do. */

@@ -6,34 +6,53 @@ import type { SequenceRange } from '../host/host.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import { addRange } from './applied-ranges.ts'
 
-/** An epoch of a stream begins at sequence `from`. `last` is the highest acknowledged sequence of an epoch that has ended. */
-export type EpochRange = { epoch: string; from: number; last?: number }
+/**
+ * An epoch of a stream begins at sequence `from`. `last` is the highest acknowledged sequence of an epoch that has ended. `unrecorded`:
+ * before it began, transactions were committed that are in no stream.
+ */
+export type EpochRange = { epoch: string; from: number; last?: number; unrecorded?: true }
 
-/** `epochs`: oldest first, the last one is current. `purged`: ranges that `purge_stream` removed. */
-export type StreamMetadata = { epochs: EpochRange[]; purged: SequenceRange[] }
+/**
+ * `epochs`: oldest first, the last one is current. `purged`: ranges that `purge_stream` removed. `unrecorded`: the mark of the last
+ * unrecorded transactions that an epoch stands for (UnrecordedCommits.markOf).
+ */
+export type StreamMetadata = { epochs: EpochRange[]; purged: SequenceRange[]; unrecorded?: string | undefined }
 
 /** Limits, because a description has at most 4 KB. */
 const MAX_EPOCHS = 8
 const MAX_PURGED = 16
 
-export const formatStreamMetadata = ({ database, table }: TableName, { epochs, purged }: StreamMetadata): string =>
+export const formatStreamMetadata = (
+  { database, table }: TableName,
+  { epochs, purged, unrecorded }: StreamMetadata,
+): string =>
   [
     `${database}.${table}`,
     ...epochs
       .slice(-MAX_EPOCHS)
-      .map(({ epoch, from, last }) => `epoch=${epoch}@${from}${last === undefined ? '' : `..${last}`}`),
+      .map(
+        ({ epoch, from, last, unrecorded }) =>
+          `epoch=${epoch}@${from}${last === undefined ? '' : `..${last}`}${unrecorded ? '!' : ''}`,
+      ),
     ...purged.slice(-MAX_PURGED).map(([from, to]) => `purged=${from}..${to}`),
+    ...(unrecorded === undefined ? [] : [`unrecorded=${unrecorded}`]),
   ].join(' ')
 
 /** Both lists are empty when HarperDB writes the stream. */
-export const parseStreamMetadata = (description: string): StreamMetadata => ({
-  epochs: [...description.matchAll(/\bepoch=(\w+)@(\d+)(?:\.\.(\d+))?/g)].map(([, epoch = '', from, last]) => ({
-    epoch,
-    from: Number(from),
-    ...(last === undefined ? {} : { last: Number(last) }),
-  })),
-  purged: [...description.matchAll(/\bpurged=(\d+)\.\.(\d+)/g)].map(([, from, to]) => [Number(from), Number(to)]),
-})
+export function parseStreamMetadata(description: string): StreamMetadata {
+  const epochs = [...description.matchAll(/\bepoch=(\w+)@(\d+)(?:\.\.(\d+))?(!?)/g)]
+  const unrecorded = /\bunrecorded=(\w+)/.exec(description)?.[1]
+  return {
+    epochs: epochs.map(([, epoch = '', from, last, mark]) => ({
+      epoch,
+      from: Number(from),
+      ...(last !== undefined && { last: Number(last) }),
+      ...(mark === '!' && { unrecorded: true }),
+    })),
+    purged: [...description.matchAll(/\bpurged=(\d+)\.\.(\d+)/g)].map(([, from, to]) => [Number(from), Number(to)]),
+    ...(unrecorded !== undefined && { unrecorded }),
+  }
+}
 
 /** nats-server stores 4 KB. Other implementations of the mesh may store more. */
 const MAX_DESCRIPTION_LENGTH = 16_384

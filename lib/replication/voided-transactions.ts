@@ -4,7 +4,7 @@ import type { Checkpoint, Origin, RemoteTransaction, Timestamp, VoidedTransactio
 import { isVoided } from '../host/merge-row.ts'
 
 /** A transaction, or what the quarantine knows of it. */
-export type DatedTransaction = { timestamp: Timestamp; origin: Pick<Origin, 'epoch' | 'sequence'> }
+export type DatedTransaction = { timestamp: Timestamp; origin: Pick<Origin, 'epoch' | 'index'> }
 
 /** Ranges kept for each source; the oldest are dropped. */
 const MAX_VOIDED = 32
@@ -15,13 +15,13 @@ const MAX_VOIDED = 32
  */
 export const isVoidedTransaction = (
   voided: readonly VoidedTransactions[],
-  { timestamp, origin: { epoch, sequence } }: DatedTransaction,
+  { timestamp, origin: { epoch, index } }: DatedTransaction,
 ): boolean =>
   voided.some(
     (each) =>
       isVoided(each, timestamp) &&
       (epoch === each.epoch
-        ? sequence !== undefined && sequence < each.first
+        ? index !== undefined && index < each.first
         : epoch !== undefined && each.olderEpochs.includes(epoch)),
   )
 
@@ -37,7 +37,7 @@ export function isVoidKnown(
   transaction: RemoteTransaction,
 ): boolean {
   const known = transaction.voids && voided && find(voided, transaction)
-  return known !== undefined && transaction.origin.sequence! <= known.last
+  return known !== undefined && transaction.origin.index! <= known.last
 }
 
 /** With the range that the transaction names, if it names one. */
@@ -47,14 +47,14 @@ export function withVoids(
   applied: Checkpoint['applied'],
 ): VoidedTransactions[] | undefined {
   const { voids, origin } = transaction
-  if (!voids || origin.epoch === undefined || origin.sequence === undefined) return voided
+  if (!voids || origin.epoch === undefined || origin.index === undefined) return voided
   const known = voided && find(voided, transaction)
   if (known) {
-    const extended = { ...known, last: Math.max(known.last, origin.sequence) }
+    const extended = { ...known, last: Math.max(known.last, origin.index) }
     return voided.map((each) => (each === known ? extended : each))
   }
-  const { epoch, sequence } = origin
+  const { epoch, index } = origin
   const epochs = applied && Object.hasOwn(applied, origin.node) ? Object.keys(applied[origin.node]!) : []
   const olderEpochs = epochs.filter((each) => each !== epoch)
-  return [...(voided ?? []), { ...voids, epoch, first: sequence, last: sequence, olderEpochs }].slice(-MAX_VOIDED)
+  return [...(voided ?? []), { ...voids, epoch, first: index, last: index, olderEpochs }].slice(-MAX_VOIDED)
 }

@@ -53,7 +53,7 @@ const EnvelopeType = Type.Object({
     node_name: NodeType,
     user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
     epoch: Type.Optional(Type.String({ pattern: oneLine(MAX_EPOCH_LENGTH) })),
-    sequence: Type.Optional(Type.Integer({ minimum: 1 })),
+    index: Type.Optional(Type.Integer({ minimum: 1 })),
     relayedBy: Type.Optional(RelayedByType),
   }),
   id: Type.Optional(Type.String({ pattern: oneLine(MAX_ID_LENGTH) })),
@@ -103,7 +103,7 @@ export function encode(transaction: Transaction, writes: readonly Write[], node:
         user,
         node_name: origin.node,
         epoch: origin.epoch,
-        sequence: origin.sequence,
+        index: origin.index,
         relayedBy: origin.relayedBy,
       }
     : { timestamp: time, user, node_name: voids?.node ?? node }
@@ -179,6 +179,7 @@ export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
     writes,
     origin: originOf(source, entry, message),
     sequence: entry.sequence,
+    index: entry.sequence,
   }
   if (user) transaction.user = user
   const { voids } = message
@@ -194,14 +195,14 @@ export function decode(source: RemoteTable, entry: Entry): RemoteTransaction {
  * node was called when it was stored.
  */
 function originOf(source: RemoteTable, entry: Entry, { __origin: from }: Envelope): Origin {
-  const { node_name: node, epoch, sequence } = from
+  const { node_name: node, epoch, index } = from
   const header = entry.headers[HEADER.relayedBy]
   const relayedBy = from.relayedBy ?? (header === undefined ? [] : header.split(',').filter((name) => name !== ''))
   if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy))
     throw new WireError('invalid list of relaying nodes')
   const isOwn = node === source.node || (epoch === undefined && relayedBy.length === 0)
-  if (isOwn) return { node, relayedBy, epoch: messageEpoch(entry), sequence: entry.sequence }
-  return epoch !== undefined && sequence !== undefined ? { node, relayedBy, epoch, sequence } : { node, relayedBy }
+  if (isOwn) return { node, relayedBy, epoch: messageEpoch(entry), index: entry.sequence }
+  return epoch !== undefined && index !== undefined ? { node, relayedBy, epoch, index } : { node, relayedBy }
 }
 
 function unpack(data: Uint8Array): Envelope {

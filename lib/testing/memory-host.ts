@@ -8,6 +8,7 @@ import type {
   EmptiedTable,
   Host,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -38,14 +39,26 @@ export type MemoryHostOptions = {
 export type ClusterHandle = {
   timestamp(): Timestamp
   publish(transaction: Transaction): Promise<void>
+  /** While clustering is disabled, nothing is stored in the outbox. */
+  manifest?: { enabled: boolean }
   tableDropped?(table: { database: string; table: string }): void
 }
 
 const keyOf = (...parts: unknown[]) =>
   JSON.stringify(parts, (_, value) => (typeof value === 'bigint' ? { bigint: String(value) } : value))
 
+/** As `keyOf`, which takes several times as long. */
+const rowKeyOf = (key: PrimaryKey): string => (typeof key === 'bigint' ? keyOf(key) : `[${JSON.stringify(key)}]`)
+
+const tableKeyOf = (database: string, table: string): string => `[${JSON.stringify(database)},${JSON.stringify(table)}]`
+
+const QUOTE = 0x22
+const BRACE = 0x7b
+
 /** The primary key in a key of `rows`. */
 function toKey(text: string): PrimaryKey {
+  const first = text.charCodeAt(1)
+  if (first !== QUOTE && first !== BRACE) return Number(text.slice(1, -1))
   const [key] = JSON.parse(text) as [string | number | { bigint: string }]
   return typeof key === 'object' ? BigInt(key.bigint) : key
 }
@@ -68,6 +81,8 @@ export class MemoryHost implements Host {
   readonly publishedPositions = new Map<string, PublishedPosition>()
   /** The highest timestamp of a dropped tombstone, of each table. */
   readonly horizons = new Map<string, Timestamp>()
+  /** The last timestamp of each table that is not in the outbox, because clustering was disabled. */
+  readonly unrecorded = new Map<string, Timestamp>()
   readonly #orders = new Map<string, RowOrder>()
   readonly #hasOutbox: boolean
   #highest: Timestamp = ''
@@ -78,10 +93,15 @@ export class MemoryHost implements Host {
   constructor({ tables = [], outbox = true, readRows = true }: MemoryHostOptions = {}) {
     this.#hasOutbox = outbox
     for (const { database, table, primaryKey = 'id', attributes = [primaryKey] } of tables)
-      this.tables.set(keyOf(database, table), { database, table, primaryKey, attributes })
-    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined })
+      this.tables.set(tableKeyOf(database, table), { database, table, primaryKey, attributes: [...attributes] })
+    if (!readRows) Object.assign(this, { readRows: undefined, horizon: undefined, lastUnrecorded: undefined })
     if (!outbox)
-      Object.assign(this, { readOutbox: undefined, confirmPublished: undefined, publishedPosition: undefined })
+      Object.assign(this, {
+        readOutbox: undefined,
+        confirmPublished: undefined,
+        publishedPosition: undefined,
+        lastUnrecorded: undefined,
+      })
   }
 
   // --- for users of the database ----------------------------------------------------------------------------------------
@@ -94,13 +114,13 @@ export class MemoryHost implements Host {
 
   /** The record with this key; undefined when it does not exist. */
   get(database: string, table: string, key: PrimaryKey): Record<string, unknown> | undefined {
-    const record = this.rows.get(keyOf(database, table))?.get(keyOf(key))?.record
+    const record = this.rows.get(tableKeyOf(database, table))?.get(rowKeyOf(key))?.record
     return record && structuredClone(record)
   }
 
   /** All records of a table, sorted by key. */
   records(database: string, table: string): Record<string, unknown>[] {
-    const rows = [...(this.rows.get(keyOf(database, table)) ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
+    const rows = [...(this.rows.get(tableKeyOf(database, table)) ?? [])].sort(([a], [b]) => (a < b ? -1 : 1))
     return rows.flatMap(([, { record }]) => (record ? [structuredClone(record)] : []))
   }
 
@@ -133,7 +153,15 @@ export class MemoryHost implements Host {
   commitAs(transaction: Transaction): void {
     for (const write of transaction.writes) checkWrite(write, this.#tableOf(write))
     for (const write of transaction.writes) this.#write(transaction, write)
-    if (this.#hasOutbox) this.outbox.push(transaction)
+    if (this.#hasOutbox && this.#isRecording) this.outbox.push(transaction)
+    else
+      for (const { database, table } of transaction.writes)
+        this.unrecorded.set(tableKeyOf(database, table), transaction.timestamp)
+  }
+
+  /** Without `lastUnrecorded` everything is recorded. */
+  get #isRecording(): boolean {
+    return this.lastUnrecorded === undefined || this.#cluster?.manifest?.enabled !== false
   }
 
   /**
@@ -141,22 +169,22 @@ export class MemoryHost implements Host {
    * nothing when the table does not exist.
    */
   dropTable(database: string, table: string): void {
-    const name = keyOf(database, table)
+    const name = tableKeyOf(database, table)
     if (!this.tables.delete(name)) return
     for (const map of [this.rows, this.horizons, this.#orders]) map.delete(name)
     for (const key of [...this.checkpoints.keys()])
-      if (keyOf(...JSON.parse(key).slice(1)) === keyOf(database, table)) this.checkpoints.delete(key)
+      if (keyOf(...JSON.parse(key).slice(1)) === tableKeyOf(database, table)) this.checkpoints.delete(key)
     this.#cluster?.tableDropped?.({ database, table })
   }
 
   /** Stores records without timestamps, as a database holds them that had no cluster: they are not in the outbox. */
   storeExisting(database: string, table: string, ...records: Record<string, unknown>[]): void {
-    const name = keyOf(database, table)
+    const name = tableKeyOf(database, table)
     const description = this.#tableOf({ database, table })
     checkWrite({ operation: 'insert', database, table, records }, description)
     for (const record of records) {
       addAttributes(description, record)
-      this.#set(name, keyOf(record[description.primaryKey]), {
+      this.#set(name, rowKeyOf(record[description.primaryKey] as PrimaryKey), {
         timestamp: LOWEST_TIMESTAMP,
         record: structuredClone(record),
       })
@@ -165,7 +193,7 @@ export class MemoryHost implements Host {
 
   /** Drops tombstones with lower timestamps. Returns their number. `limit`: from `cluster.tombstoneLimit()`. */
   dropTombstones(database: string, table: string, limit: Timestamp): number {
-    const name = keyOf(database, table)
+    const name = tableKeyOf(database, table)
     let dropped = 0
     for (const [key, { timestamp, record }] of this.rows.get(name) ?? []) {
       if (record || timestamp >= limit) continue
@@ -191,8 +219,13 @@ export class MemoryHost implements Host {
   }
 
   async createTable(table: TableDescription): Promise<void> {
-    const key = keyOf(table.database, table.table)
+    const key = tableKeyOf(table.database, table.table)
     if (!this.tables.has(key)) this.tables.set(key, structuredClone(table))
+  }
+
+  async alterTable({ attributes, ...table }: NewAttributes): Promise<void> {
+    const description = this.#tableOf(table)
+    for (const name of attributes) if (!description.attributes.includes(name)) description.attributes.push(name)
   }
 
   async apply(batch: Batch): Promise<ApplyOutcome> {
@@ -205,7 +238,7 @@ export class MemoryHost implements Host {
       if (!batch.isCopy) this.applied.push(transaction.id)
       for (const write of transaction.writes) this.#write(transaction, write, batch.acceptOld, effect)
     }
-    if (horizon !== undefined) this.#raiseHorizon(keyOf(source.database, source.table), horizon)
+    if (horizon !== undefined) this.#raiseHorizon(tableKeyOf(source.database, source.table), horizon)
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
     if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
     return { changedRows: effect.changed.size, ignoredWrites: effect.ignoredWrites }
@@ -221,14 +254,17 @@ export class MemoryHost implements Host {
   }
 
   async readRows({ database, table }: TableName, selection: RowSelection): Promise<KeyedRow[]> {
-    const name = keyOf(database, table)
+    const name = tableKeyOf(database, table)
     const rows = this.rows.get(name)
     if (!rows) return []
     const order = this.#orders.get(name) ?? new RowOrder()
     this.#orders.set(name, order)
-    const keys = selection.keys
-      ? selection.keys.map((key) => keyOf(key)).filter((key) => rows.has(key))
-      : order.next(rows, selection.after === undefined ? undefined : keyOf(selection.after), selection.limit)
+    if (!selection.keys) {
+      const { after, limit } = selection
+      const found = order.next(rows, after === undefined ? undefined : rowKeyOf(after), limit)
+      return found.map(([key, row]) => ({ key: toKey(key), row: cloneRow(this.#withBase(row)) }))
+    }
+    const keys = selection.keys.map((key) => rowKeyOf(key)).filter((key) => rows.has(key))
     return keys.map((key) => ({ key: toKey(key), row: cloneRow(this.#get(name, key)!) }))
   }
 
@@ -237,7 +273,7 @@ export class MemoryHost implements Host {
   }
 
   async horizon({ database, table }: TableName): Promise<Timestamp | undefined> {
-    return this.horizons.get(keyOf(database, table))
+    return this.horizons.get(tableKeyOf(database, table))
   }
 
   async loadCheckpoint({ node, database, table }: RemoteTable): Promise<Checkpoint | undefined> {
@@ -255,38 +291,47 @@ export class MemoryHost implements Host {
   }
 
   async confirmPublished({ positions, upTo, keep = [] }: PublishConfirmation): Promise<void> {
-    for (const each of positions) this.publishedPositions.set(keyOf(each.database, each.table), each)
+    for (const each of positions) this.publishedPositions.set(tableKeyOf(each.database, each.table), each)
     if (!upTo) return
     const end = this.outbox.findIndex(({ id }) => id === upTo.id) + 1
     const kept = this.outbox.slice(0, end).filter(({ id }) => keep.includes(id))
     this.outbox = [...kept, ...this.outbox.slice(end)]
   }
 
+  async lastUnrecorded({ database, table }: TableName): Promise<Timestamp | undefined> {
+    return this.unrecorded.get(tableKeyOf(database, table))
+  }
+
   async publishedPosition(database: string, table: string): Promise<PublishedPosition | undefined> {
-    return this.publishedPositions.get(keyOf(database, table))
+    return this.publishedPositions.get(tableKeyOf(database, table))
   }
 
   async restamp(restamp: Restamp): Promise<void> {
     const pass = restamp.begin()
     for (const { database, table, primaryKey } of this.tables.values())
-      for (const [name, row] of this.rows.get(keyOf(database, table)) ?? [])
+      for (const [name, row] of this.rows.get(tableKeyOf(database, table)) ?? [])
         pass.add({ database, table, primaryKey, key: (row.record?.[primaryKey] as PrimaryKey) ?? toKey(name), row })
     const { rows, transactions, lastTimestamp } = pass.finish()
-    for (const { database, table, key, row } of rows) this.rows.get(keyOf(database, table))!.set(keyOf(key), row)
+    for (const { database, table, key, row } of rows)
+      this.rows.get(tableKeyOf(database, table))!.set(rowKeyOf(key), row)
     if (this.#hasOutbox) this.outbox.push(...structuredClone(transactions))
     this.#highest = lastTimestamp
   }
 
   /** Throws when the table does not exist. */
   #tableOf({ database, table }: TableName): TableDescription {
-    const found = this.tables.get(keyOf(database, table))
+    const found = this.tables.get(tableKeyOf(database, table))
     if (!found) throw new Error(`Table '${database}.${table}' does not exist`)
     return found
   }
 
   #get(name: string, key: string): StoredRow | undefined {
     const row = this.rows.get(name)?.get(key)
-    return row?.timestamp === LOWEST_TIMESTAMP ? { ...row, timestamp: this.#base } : row
+    return row && this.#withBase(row)
+  }
+
+  #withBase(row: StoredRow): StoredRow {
+    return row.timestamp === LOWEST_TIMESTAMP ? { ...row, timestamp: this.#base } : row
   }
 
   #set(name: string, key: string, row: StoredRow): void {
@@ -303,15 +348,16 @@ export class MemoryHost implements Host {
   #write({ timestamp, voids }: Transaction, write: Write, acceptOld = false, effect?: Effect): void {
     const description = this.#tableOf(write)
     if (timestamp > this.#highest) this.#highest = timestamp
-    const name = keyOf(write.database, write.table)
+    const name = tableKeyOf(write.database, write.table)
     for (const record of write.operation === 'delete' ? [] : write.records) addAttributes(description, record)
     const horizon = acceptOld ? undefined : this.horizons.get(name)
     for (const { key, change } of rowChanges(write, timestamp, description.primaryKey)) {
-      const before = this.#get(name, keyOf(key))
+      const rowKey = rowKeyOf(key)
+      const before = this.#get(name, rowKey)
       const after = mergeRow(before, change, { voids, horizon })
-      if (after && after !== before) this.#set(name, keyOf(key), after)
+      if (after && after !== before) this.#set(name, rowKey, after)
       if (!effect) continue
-      if (after !== before) effect.changed.add(keyOf(name, key))
+      if (after !== before) effect.changed.add(name + rowKey)
       if (!after) effect.ignoredWrites++
     }
   }

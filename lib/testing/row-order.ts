@@ -14,15 +14,16 @@ export class RowOrder {
     this.#keys.push(key)
   }
 
-  /** The keys of the next `limit` of these rows after this one. */
-  next(rows: ReadonlyMap<string, StoredRow>, after: string | undefined, limit: number): string[] {
+  /** The next `limit` of these rows after this one. */
+  next(rows: ReadonlyMap<string, StoredRow>, after: string | undefined, limit: number): [string, StoredRow][] {
     // Rows that were added without a call of `add`.
     if (rows.size > this.#keys.length) for (const key of rows.keys()) this.add(key)
-    const found: string[] = []
+    const found: [string, StoredRow][] = []
     for (let at = after === undefined ? 0 : (this.#positions.get(after) ?? -1) + 1; found.length < limit; at++) {
       const key = this.#keys[at]
       if (key === undefined) break
-      if (rows.has(key)) found.push(key)
+      const row = rows.get(key)
+      if (row) found.push([key, row])
     }
     return found
   }

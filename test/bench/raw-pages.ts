@@ -83,6 +83,7 @@ export function applyingPages(
           writes: [write],
           origin,
           sequence: 0,
+          index: 0,
         })),
       )
       const checkpoint = { epoch: '', sequence: 0 }

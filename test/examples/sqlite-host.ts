@@ -11,6 +11,7 @@ import {
   type KeyedRow,
   LOWEST_TIMESTAMP,
   mergeRow,
+  type NewAttributes,
   type PrimaryKey,
   type PublishConfirmation,
   type PublishedPosition,
@@ -145,12 +146,15 @@ export class SqliteHost implements Host {
     this.#sql('REPLACE INTO enmesh_rows VALUES (?, ?, ?, ?, ?)').run(name, key, ...state)
     if (!record) return void this.#sql(`DELETE FROM ${quote(name)} WHERE ${quote(primaryKey)} = ?`).run(key)
     const columns = Object.keys({ ...record, [primaryKey]: key })
-    for (const column of columns.filter((each) => !attributes.includes(each))) {
-      this.#sqlite.exec(`ALTER TABLE ${quote(name)} ADD COLUMN ${quote(column)}`)
-      attributes.push(column)
-    }
+    this.#addColumns({ ...table, primaryKey, attributes }, columns)
     const text = `REPLACE INTO ${quote(name)} (${columns.map(quote)}) VALUES (${columns.map(() => '?')})`
     this.#sql(text).run(...columns.map((column) => (column === primaryKey ? key : toColumn(record[column]))))
+  }
+
+  #addColumns({ attributes, ...table }: TableDescription, columns: readonly string[]): void {
+    const added = columns.filter((each) => !attributes.includes(each))
+    for (const each of added) this.#sqlite.exec(`ALTER TABLE ${quote(nameOf(table))} ADD COLUMN ${quote(each)}`)
+    attributes.push(...added)
   }
 
   #append(transaction: Transaction): Transaction {
@@ -177,6 +181,7 @@ export class SqliteHost implements Host {
   lastTimestamp = async () => this.#state<Timestamp>('timestamp')
   horizon = async (table: TableName) => this.#state<Timestamp>('horizon', nameOf(table))
   loadCheckpoint = async (source: RemoteTable) => this.#state<Checkpoint>('checkpoint', nameOf(source), source.node)
+  alterTable = async (table: NewAttributes) => this.#addColumns(this.#table(table), table.attributes)
   publishedPosition = async (database: string, table: string) =>
     this.#state<PublishedPosition>('published', nameOf({ database, table }))
 

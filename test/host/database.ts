@@ -5,6 +5,7 @@ import type {
   Batch,
   Checkpoint,
   KeyedRow,
+  NewAttributes,
   PrimaryKey,
   PublishConfirmation,
   PublishedPosition,
@@ -38,6 +39,9 @@ export class Database {
 
   /** Called right after each commit, in commit order. A rejection is logged; the transaction remains in the outbox. */
   publish: (transaction: Transaction) => Promise<void> = async () => {}
+
+  /** Whether commits are stored in the outbox: while clustering is disabled, it would grow without end. */
+  isRecording: () => boolean = () => true
 
   /** Called after a table was dropped. */
   tableDropped: (table: { database: string; table: string }) => void = () => {}
@@ -78,7 +82,8 @@ export class Database {
       const result = work(transaction)
       committed = transaction.committed(user)
       if (committed) {
-        this.outbox.add(committed)
+        if (this.isRecording()) this.outbox.add(committed)
+        else this.#noteUnrecorded(committed)
         this.#raiseTimestamp(committed.timestamp)
       }
       return result
@@ -108,17 +113,37 @@ export class Database {
     return this.#rows.read(database, table, selection)
   }
 
+  /** The timestamp of the last local transaction on the table that is not in the outbox. */
+  lastUnrecorded({ database, table }: TableName): Timestamp | undefined {
+    return this.#storage.state.get(unrecordedKey(database, table)) as Timestamp | undefined
+  }
+
+  #noteUnrecorded({ timestamp, writes }: Transaction): void {
+    for (const { database, table } of writes) this.#storage.state.put(unrecordedKey(database, table), timestamp)
+  }
+
   /** The highest timestamp of a tombstone that was dropped. */
   horizon({ database, table }: TableName): Timestamp | undefined {
     return this.#storage.state.get(horizonKey(database, table)) as Timestamp | undefined
   }
 
-  /** Drops the tombstones of a table with lower timestamps. `limit`: from `cluster.tombstoneLimit()`. */
-  dropTombstones(database: string, table: string, limit: Timestamp): Promise<void> {
-    return this.#storage.transaction(() => {
-      const highest = this.#rows.dropTombstones(database, table, limit)
-      if (highest !== undefined) this.#raiseHorizon({ database, table }, highest)
-    })
+  /**
+   * Drops the tombstones of a table with lower timestamps, and stores the highest of them as its horizon in the same transaction: some
+   * rows at a time, so that other writes get their turn. Resolves with their number. `limit`: from `cluster.tombstoneLimit()`.
+   */
+  async dropTombstones(database: string, table: string, limit: Timestamp, signal?: AbortSignal): Promise<number> {
+    let dropped = 0
+    for (const keys of this.#rows.tombstones(database, table, limit)) {
+      if (signal?.aborted) break
+      await this.#storage.transaction(() => {
+        const timestamps = keys.flatMap((key) => this.#rows.dropTombstone(key, limit))
+        const highest = timestamps.sort().at(-1)
+        // Of a table that was dropped meanwhile, nothing is left.
+        if (highest !== undefined) this.#raiseHorizon({ database, table }, highest)
+        dropped += timestamps.length
+      })
+    }
+    return dropped
   }
 
   /** Rewrites timestamps of the future after a wrong clock: rows, outbox and highest timestamp, all or nothing. */
@@ -202,6 +227,11 @@ export class Database {
     })
   }
 
+  /** Idempotent. Rejects with HostError 404 if the table does not exist. */
+  addAttributes({ database, table, attributes }: NewAttributes): Promise<void> {
+    return this.#storage.transaction(() => this.#tables.create({ ...this.#tables.get(database, table), attributes }))
+  }
+
   async dropTable(database: string, table: string): Promise<void> {
     await this.#storage.transaction(() => {
       this.#tables.drop(database, table)
@@ -268,3 +298,4 @@ export class Database {
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
 const publishedKey = (database: string, table: string) => ['published', database, table]
 const horizonKey = (database: string, table: string) => ['horizon', database, table]
+const unrecordedKey = (database: string, table: string) => ['unrecorded', database, table]

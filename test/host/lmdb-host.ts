@@ -6,6 +6,7 @@ import type {
   Checkpoint,
   Host,
   KeyedRow,
+  NewAttributes,
   PublishConfirmation,
   PublishedPosition,
   RemoteTable,
@@ -50,6 +51,10 @@ export class LmdbHost implements Host {
     return this.#database.createTable(table)
   }
 
+  alterTable(table: NewAttributes): Promise<void> {
+    return this.#database.addAttributes(table)
+  }
+
   apply(batch: Batch): Promise<ApplyResult> {
     return this.#database.apply(batch)
   }
@@ -60,6 +65,10 @@ export class LmdbHost implements Host {
 
   async horizon(table: TableName): Promise<Timestamp | undefined> {
     return this.#database.horizon(table)
+  }
+
+  async lastUnrecorded(table: TableName): Promise<Timestamp | undefined> {
+    return this.#database.lastUnrecorded(table)
   }
 
   restamp(restamp: Restamp): Promise<void> {

@@ -8,9 +8,12 @@ import { HostError } from './errors.ts'
 import { LmdbHost } from './lmdb-host.ts'
 import { stderrLogger } from './log.ts'
 import { createServer } from './server.ts'
+import { dropTombstonesRegularly } from './tombstones.ts'
 import { Users } from './users.ts'
 
 const VERSION = '1.0.0'
+/** ms */
+const TOMBSTONE_INTERVAL = 3_600_000
 
 export type Node = {
   /** URL of the operations API. */
@@ -21,11 +24,16 @@ export type Node = {
   close(): Promise<void>
 }
 
+export type NodeOptions = Pick<ClusterOptions, 'mesh' | 'listeners' | 'tombstoneAge'> & {
+  /** ms between two passes over all tables that drop old tombstones. Default: an hour. */
+  tombstoneInterval?: number
+}
+
 /** `options` are passed to the cluster manager. Rejects with HostError or ClusterError, and leaves nothing open then. */
 export async function startNode(
   configFile: string,
   logger: Logger = stderrLogger,
-  options: Pick<ClusterOptions, 'mesh' | 'listeners'> = {},
+  { tombstoneInterval: interval = TOMBSTONE_INTERVAL, ...options }: NodeOptions = {},
 ): Promise<Node> {
   const config = await readConfig(configFile)
   const closers: (() => Promise<unknown>)[] = []
@@ -50,8 +58,11 @@ export async function startNode(
     })
     closers.unshift(() => cluster.close())
     database.timestamp = () => cluster.timestamp()
+    database.isRecording = () => cluster.manifest.enabled
     database.publish = (transaction) => cluster.publish(transaction)
     database.tableDropped = (table) => cluster.tableDropped(table)
+
+    closers.unshift(dropTombstonesRegularly({ database, cluster, interval, logger }))
 
     const server = createServer({ database, cluster, users: new Users(config.users), logger })
     closers.unshift(() => server.close())

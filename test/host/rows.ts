@@ -1,11 +1,19 @@
 // Read access to the rows of all tables.
 
-import type { KeyedRow, PrimaryKey, RowSelection, TableRow, Timestamp } from '../../lib/host/host.ts'
+import type { KeyedRow, PrimaryKey, RowSelection, StoredRow, TableRow, Timestamp } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
 import { keyFromRow, rowKey, tableRange } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { TableEditor } from './table-editor.ts'
 import type { Table, Tables } from './tables.ts'
+
+/** Rows that are read at once to find tombstones. */
+const MAX_SCANNED_ROWS = 1_000
+
+const isOldTombstone = ({ record, timestamp }: StoredRow, limit: Timestamp): boolean => !record && timestamp < limit
+
+/** The lowest key that is higher: one byte more. */
+const keyAfter = (key: Buffer): Buffer => Buffer.concat([key, Buffer.of(0)])
 
 export class Rows {
   readonly #storage: Storage
@@ -38,8 +46,7 @@ export class Rows {
     if (selection.keys) return selection.keys.flatMap((key) => this.#keyed(database, table, key))
     const { after, limit } = selection
     const range = tableRange(database, table)
-    // The key itself and one byte more: the lowest key that is higher.
-    const start = after === undefined ? range.start : Buffer.concat([rowKey(database, table, after), Buffer.of(0)])
+    const start = after === undefined ? range.start : keyAfter(rowKey(database, table, after))
     const rows = [...this.#storage.rows.getRange({ ...range, start, limit })]
     return rows.map(({ key, value: row }) => ({ key: keyFromRow(key, range.start.length), row }))
   }
@@ -49,15 +56,23 @@ export class Rows {
     return row ? [{ key, row }] : []
   }
 
-  /** Removes tombstones with lower timestamps. Returns the highest of theirs. Must run inside a storage transaction. */
-  dropTombstones(database: string, table: string, limit: Timestamp): Timestamp | undefined {
-    let highest: Timestamp | undefined
-    for (const { key, value } of this.#storage.rows.getRange(tableRange(database, table))) {
-      if (value.record || value.timestamp >= limit) continue
-      this.#storage.rows.remove(key)
-      if (value.timestamp > (highest ?? '')) highest = value.timestamp
+  /** The stored keys of tombstones with lower timestamps, of some rows at a time: an empty list if these rows have none. */
+  *tombstones(database: string, table: string, limit: Timestamp): Generator<Buffer[]> {
+    const range = tableRange(database, table)
+    for (let start = range.start; ; ) {
+      const rows = [...this.#storage.rows.getRange({ ...range, start, limit: MAX_SCANNED_ROWS })]
+      if (rows.length === 0) return
+      yield rows.filter(({ value }) => isOldTombstone(value, limit)).map(({ key }) => key)
+      start = keyAfter(rows.at(-1)!.key)
     }
-    return highest
+  }
+
+  /** Removes the row if it is still such a tombstone, and returns its timestamp. Must run inside a storage transaction. */
+  dropTombstone(key: Buffer, limit: Timestamp): Timestamp[] {
+    const row = this.#storage.rows.get(key)
+    if (!row || !isOldTombstone(row, limit)) return []
+    this.#storage.rows.remove(key)
+    return [row.timestamp]
   }
 
   /** Replaces a stored row by one with the same record. Must run inside a storage transaction. */

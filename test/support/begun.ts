@@ -21,4 +21,5 @@ export const sourceTables: SourceTables = {
   primaryKeyOf: () => undefined,
   refresh: async () => {},
   create: async () => {},
+  attributesFound: async () => {},
 }

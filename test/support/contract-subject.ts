@@ -14,6 +14,12 @@ export function memorySubject(host = new MemoryHost()): HostUnderTest {
     reopen: () => host,
     dropTable: (database, table) => host.dropTable(database, table),
     dropTombstones: (database, table, limit) => host.dropTombstones(database, table, limit),
+    commitUnrecorded: (writes, timestamp) => {
+      const handle = { timestamp: () => timestamp, publish: async () => {} }
+      host.attach({ ...handle, manifest: { enabled: false } })
+      host.commitAs({ id: randomUUID(), timestamp, writes })
+      host.attach({ ...handle, manifest: { enabled: true } })
+    },
     storeExisting: (database, table, record) => host.storeExisting(database, table, record),
   }
 }

@@ -35,6 +35,7 @@ async function applyRows(host: Host, source: RemoteTable, rows: readonly KeyedRo
       writes: [write],
       origin,
       sequence: 1,
+      index: 1,
     })),
   )
   await host.apply({ source, transactions, checkpoint: { epoch: '', sequence: 0 }, isCopy: true })
@@ -42,7 +43,7 @@ async function applyRows(host: Host, source: RemoteTable, rows: readonly KeyedRo
 
 const noRoutes = { hub: [], leaf: [] }
 const noListener = { state() {}, rejected() {}, linked() {} }
-const peerListener = { up() {}, down() {}, returned() {}, duplicate() {}, superseded() {}, streams() {}, time() {} }
+const peerListener = { up() {}, down() {}, returned() {}, rejected() {}, superseded() {}, streams() {}, time() {} }
 
 /** A node whose manifest holds these subscriptions with other nodes. It ends with the test. */
 export async function startRowNode(

@@ -5,9 +5,11 @@ import type {
   Host,
   KeyedRow,
   MergeOptions,
+  PrimaryKey,
   PublishConfirmation,
   RemoteTable,
   RowSelection,
+  StoredRow,
   TableDescription,
   TableName,
   Transaction,
@@ -21,6 +23,8 @@ type Transactional = {
   apply(write: Write): Write
   put(key: unknown[], value: unknown): void
   append(list: string, transaction: Transaction): void
+  storedRow(table: TableName, key: PrimaryKey): StoredRow | undefined
+  removeRow(table: TableName, key: PrimaryKey): void
 }
 
 declare global {
@@ -33,6 +37,7 @@ declare global {
     remove(key: unknown[]): Promise<void>
     storedRows(table: TableName, selection: RowSelection): KeyedRow[]
     horizonOf(table: TableName): string | undefined
+    keysInChunks(table: TableName, rows: number): AsyncIterable<PrimaryKey[]>
     outboxBehind(after: { id: string; timestamp: string } | undefined): AsyncIterable<Transaction>
     confirm(confirmation: PublishConfirmation): Promise<void>
   }

@@ -516,7 +516,7 @@ describe('copied rows', { concurrency: true, timeout: 60_000 }, () => {
     await pair.subscribe()
     await pair.copies(1)
     assert.deepEqual([batches, relayed], [[5, 3, 1, 0], []])
-    assert.match(ids[0]!, /^copy:dog:[0-9a-f]{16}:[0-9a-f]{12}-[0-9a-f]{6}-node1$/)
+    assert.match(ids[0]!, /^copy:dog:sa:[0-9a-f]{12}-[0-9a-f]{6}-node1$/)
     assert.equal(pair.replicator.metrics().applied, 0)
     const { applied, sequence } = (await pair.checkpoint())!
     assert.deepEqual([applied, sequence], [undefined, 0])

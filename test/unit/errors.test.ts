@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext, test } from 'node:test'
@@ -277,6 +277,14 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     const [certificate, certificateAuthority, privateKey] = ['none.pem', 'authority.pem', 'key.pem']
     const tls = { certificate, certificateAuthority, privateKey }
     return TestCluster.for(test).start('node1', { clustering: { tls } })
+  },
+  async version_unsupported(test) {
+    const cluster = TestCluster.for(test)
+    const files = await cluster.prepare('node1')
+    const directory = join(files.directory, 'clustering')
+    await mkdir(directory, { mode: 0o700 })
+    await writeFile(join(directory, 'revisions.json'), '{"v":2}')
+    return cluster.open(files)
   },
   // The node binary reports a version that is new enough, but does not run with a server configuration.
   server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),

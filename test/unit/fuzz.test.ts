@@ -183,7 +183,7 @@ describe('a message of a remote node', { timeout: 900_000 }, () => {
     const transactions: Transaction[] = [
       { id: 't1', timestamp, writes: [write] },
       { id: 't2', timestamp, user: 'u', writes },
-      { id: 't3', timestamp, writes, origin: { node: 'node3', epoch: 'e3', sequence: 9, relayedBy: ['node3'] } },
+      { id: 't3', timestamp, writes, origin: { node: 'node3', epoch: 'e3', index: 9, relayedBy: ['node3'] } },
     ]
     const encoded = transactions.map((each) => wire.encode(each, each.writes, 'node1'))
     const headers = wire.encodeHeaders(transactions[0]!, 'node1', 'e1')

@@ -50,8 +50,9 @@ type PartialWrite = (Partial<RecordWrite> & Pick<RecordWrite, 'records'>) | Pick
 const remote = (sequence: number, time: number, ...writes: PartialWrite[]): RemoteTransaction => ({
   id: `remote-${sequence}`,
   timestamp: makeTimestamp(time, 0, 'node2'),
-  origin: { node: 'node2', epoch: 'e1', sequence, relayedBy: [] },
+  origin: { node: 'node2', epoch: 'e1', index: sequence, relayedBy: [] },
   sequence,
+  index: sequence,
   writes: writes.map(
     (write): Write =>
       'ids' in write

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Peers } from '../../lib/peers/peers.ts'
+import { Heartbeats } from '../../lib/peers/heartbeats.ts'
 import { eventually } from '../support/cluster.ts'
 import { setClock } from '../support/elapsed.ts'
 import { both, dog, type MemoryNode, numbered, Scene } from '../support/memory-scene.ts'
@@ -13,7 +13,7 @@ it('a clock that is set forward reports no peer as down', async (t) => {
   const scene = new Scene(t)
   const [node1] = (await scene.mesh('node1', 'node2')) as [MemoryNode]
   await eventually('it is up', () => node1.events['peer:up']!.some(({ node }) => node === 'node2'))
-  const heartbeat = t.mock.method(Peers.prototype, 'sendHeartbeat')
+  const heartbeat = t.mock.method(Heartbeats.prototype, 'send')
   setClock(t, 3_600_000)
   await eventually('both nodes checked their peers twice', () => heartbeat.mock.callCount() > 4)
   assert.deepEqual(node1.events['peer:down'], [])

@@ -60,6 +60,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
     } as never,
     nameFault: () => undefined,
     tableCreated() {},
+    attributesAdded() {},
     sourceKeysKnown() {},
     logger: silentLogger,
   })

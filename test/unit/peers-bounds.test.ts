@@ -26,7 +26,7 @@ function open(test: TestContext) {
     listener: {
       up: (name: string) => reported.up!.push(name),
       down: (name: string) => reported.down!.push(name),
-      duplicate: (name: string) => reported.duplicate!.push(name),
+      rejected: (name: string) => reported.duplicate!.push(name),
       superseded: () => reported.superseded!.push(''),
       returned: () => {},
       streams: () => {},

@@ -75,7 +75,15 @@ describe('append', () => {
       append(`${index}`)
       server.deliver(server.sent[index]!.reply, { data: Buffer.from(body) })
     }
-    const desired = ['0 1234567', '1 8', '2 9', '3 wrong_sequence', '4 rejected', '5 rejected', '6 rejected']
+    const desired = [
+      '0 1234567',
+      '1 8',
+      '2 wrong_sequence',
+      '3 wrong_sequence',
+      '4 rejected',
+      '5 rejected',
+      '6 rejected',
+    ]
     assert.deepEqual(answers, desired)
   })
 

@@ -5,7 +5,8 @@ import { describe, it } from 'node:test'
 import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
-import { Applier, type ApplierOptions } from '../../lib/replication/subscribe/applier.ts'
+import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import type { ApplierOptions } from '../../lib/replication/subscribe/applier-options.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })
@@ -20,8 +21,9 @@ const transaction = (
     id: where.id ?? `${node}-${place}`,
     timestamp: makeTimestamp(sequence, 0, node),
     writes: [],
-    origin: { node, epoch, sequence: place, relayedBy },
+    origin: { node, epoch, index: place, relayedBy },
     sequence,
+    index: sequence,
   }
 }
 
@@ -227,8 +229,8 @@ describe('relaying', () => {
     assert.deepEqual(
       relayed.map(({ origin }) => origin),
       [
-        { node: 'node1', epoch: 'e1', sequence: 1, relayedBy: ['local'] },
-        { node: 'node3', epoch: 'e1', sequence: 2, relayedBy: ['node1', 'local'] },
+        { node: 'node1', epoch: 'e1', index: 1, relayedBy: ['local'] },
+        { node: 'node3', epoch: 'e1', index: 2, relayedBy: ['node1', 'local'] },
       ],
     )
   })

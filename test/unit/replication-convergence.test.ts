@@ -108,9 +108,7 @@ const sorted = (_: string, value: unknown) =>
 /** Asserts that every node applied each transaction, by origin, epoch and sequence, at most once. */
 function assertOnce(nodes: readonly MemoryNode[]): void {
   for (const { name, host } of nodes) {
-    const places = host.received.map(
-      ({ transaction: { origin } }) => `${origin.node} ${origin.epoch} ${origin.sequence}`,
-    )
+    const places = host.received.map(({ transaction: { origin } }) => `${origin.node} ${origin.epoch} ${origin.index}`)
     assert.equal(new Set(places).size, places.length, `${name} applied something twice`)
     assert.ok(!places.some((place) => place.startsWith(`${name} `)), `${name} applied an echo`)
   }

@@ -164,8 +164,9 @@ describe('the wire format', () => {
       timestamp,
       user: 'admin',
       writes,
-      origin: { node: 'node1', relayedBy: [], epoch: 'epoch1', sequence: 7 },
+      origin: { node: 'node1', relayedBy: [], epoch: 'epoch1', index: 7 },
       sequence: 7,
+      index: 7,
     })
   })
 
@@ -204,7 +205,7 @@ describe('the wire format', () => {
 
   it('rejects names that are invalid or too long in a header, wherever they occur', () => {
     const writes: Write[] = [{ operation: 'delete', ...dog, ids: [1] }]
-    const origin = { node: 'node3', epoch: 'e3', sequence: 9, relayedBy: ['node3'] }
+    const origin = { node: 'node3', epoch: 'e3', index: 9, relayedBy: ['node3'] }
     const good = { id: 't1', timestamp, writes, origin }
     const read = (transaction: Transaction) => () => decode(source, entryOf(transaction, writes))
     assert.doesNotThrow(read({ ...good, origin: { ...origin, node: '__proto__', epoch: 'constructor' } }))

@@ -43,6 +43,8 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   const subscriber = new Subscriber({
     source,
     node: 'node2',
+    host,
+    relayEnabled: false,
     mesh: stream.mesh,
     applier,
     clock,
@@ -463,7 +465,7 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
   it('is not kept when its transaction arrives by another path meanwhile', async (test) => {
     const { stream, host, quarantine, applier, subscriber, applied } = await subscribe(test)
     const timestamp = ahead()
-    const origin = { node: 'node3', epoch: 'o1', sequence: 5, relayedBy: ['node1'] }
+    const origin = { node: 'node3', epoch: 'o1', index: 5, relayedBy: ['node1'] }
     const other = { ...source, node: 'node4' }
     subscriber.start()
     const reader = await stream.reader(0)
@@ -471,7 +473,7 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
     const { put } = quarantine
     quarantine.put = async (...args) => {
       const message = await put.apply(quarantine, args)
-      await applier.apply(other, [{ id: 'far', timestamp, writes: [], origin, sequence: 1 }], {
+      await applier.apply(other, [{ id: 'far', timestamp, writes: [], origin, sequence: 1, index: 1 }], {
         epoch: 'x',
         sequence: 1,
       })
@@ -487,7 +489,7 @@ describe('a quarantined message', { concurrency: true, timeout: 30_000 }, () => 
     quarantine.put = () => Promise.reject(new Error('the quarantine is full'))
     subscriber.start()
     const reader = await stream.reader(0)
-    const origin = { node: 'node2', epoch: 'o1', sequence: 5, relayedBy: ['node2', 'node1'] }
+    const origin = { node: 'node2', epoch: 'o1', index: 5, relayedBy: ['node2', 'node1'] }
     reader.give(stream.entry(1, { timestamp: ahead(), origin }), ...stream.entries(2, 2))
     await applied('t2')
     assert.deepEqual([reported, host.applied], [[], ['t2']])

@@ -18,8 +18,9 @@ const transaction = (sequence: number): RemoteTransaction => ({
   id: `tx-${sequence}`,
   timestamp: makeTimestamp(sequence, 0, 'node1'),
   writes: [],
-  origin: { node: 'node1', epoch: 'e1', sequence, relayedBy: [] },
+  origin: { node: 'node1', epoch: 'e1', index: sequence, relayedBy: [] },
   sequence,
+  index: sequence,
 })
 const at = (sequence: number) => ({ epoch: 'e1', sequence })
 

@@ -267,7 +267,10 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     assert.equal(count(two), ROWS + 1)
     const copied = seen(two, 'replication:copied')
     await two.cluster.copy(source, { replace: true })
-    await eventually('both copies', () => copied.length === 2)
+    await eventually(
+      () => `both copies: ${JSON.stringify([copied, two.cluster.subscriptions()])}`,
+      () => copied.length === 2,
+    )
     assert.deepEqual(reasons(copied), ['requested', 'table_replaced'])
     assert.equal(count(two), ROWS + 1)
   })

@@ -47,7 +47,7 @@ for (const [what, nameOfWrong, nameOfRestamp] of [
 
 test('a transaction that was stored under another name has a position in the stream', () => {
   const { origin } = read(transactionOf('a', 1_000), 7, 'node2')
-  assert.deepEqual(origin, { node: 'node2', relayedBy: [], epoch: EPOCH, sequence: 7 })
+  assert.deepEqual(origin, { node: 'node2', relayedBy: [], epoch: EPOCH, index: 7 })
 })
 
 test('a relayed transaction whose origin has no epochs has no position', () => {

@@ -111,6 +111,17 @@ describe('sums of digests', () => {
     )
   })
 
+  it('of many buckets are those of the whole', () => {
+    const list = Array.from({ length: 10_000 }, (_, key) => ({ key, row: { timestamp: at(key), record: {} } }))
+    const [sums, parts, joined] = [new BucketSums(8192), new PartialSums(8192), new BucketSums(8192)]
+    for (const each of list) {
+      sums.add(each, rules)
+      parts.add(each, rules)
+    }
+    joined.addEncoded(parts.encode())
+    assert.deepEqual(joined.differences(sums), [])
+  })
+
   it('carry from word to word, modulo 2^128', () => {
     const expected = (count: number) => {
       let sum = 0n

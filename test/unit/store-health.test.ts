@@ -28,14 +28,14 @@ const stateOf = (messages: number, firstSequence: number, lastSequence: number):
 })
 
 /** A JetStream with scripted answers that records its calls. */
-function answering(answers: Partial<Record<'info' | 'stream' | 'hasMessage', unknown>>) {
+function answering(answers: Partial<Record<'info' | 'stream' | 'message', unknown>>) {
   const asked: string[] = []
   const answer = (name: keyof typeof answers) => async () => {
     asked.push(name)
     if (answers[name] instanceof Error) throw answers[name]
     return answers[name]
   }
-  const jetStream = { info: answer('info'), stream: answer('stream'), hasMessage: answer('hasMessage') }
+  const jetStream = { info: answer('info'), stream: answer('stream'), message: answer('message') }
   return { asked, jetStream: jetStream as unknown as JetStream }
 }
 
@@ -59,25 +59,25 @@ describe('stream fault', () => {
     findStreamFault(answering(answers).jetStream, source, state, options)
 
   it('is absent when the stream is empty or its last message is readable', async () => {
-    assert.equal(await fault({ hasMessage: false }, stateOf(0, 8, 7)), undefined)
-    assert.equal(await fault({ hasMessage: true }, stateOf(3, 5, 7)), undefined)
+    assert.equal(await fault({ message: undefined }, stateOf(0, 8, 7)), undefined)
+    assert.equal(await fault({ message: {} }, stateOf(3, 5, 7)), undefined)
   })
 
   it('is found when the message count exceeds the sequences, or the last message is unreadable', async () => {
-    assert.match((await fault({ hasMessage: true }, stateOf(20, 1, 0))) ?? '', /reports 20 messages from 1 to 0/)
+    assert.match((await fault({ message: {} }, stateOf(20, 1, 0))) ?? '', /reports 20 messages from 1 to 0/)
     const state = stateOf(3, 5, 7)
-    assert.match((await fault({ hasMessage: false, stream: state }, state)) ?? '', /cannot read its last message, 7/)
+    assert.match((await fault({ message: undefined, stream: state }, state)) ?? '', /cannot read its last message, 7/)
   })
 
   it('is absent when the message was removed in between', async () => {
     for (const stream of [undefined, stateOf(0, 8, 7), stateOf(1, 8, 8)])
-      assert.equal(await fault({ hasMessage: false, stream }, stateOf(3, 5, 7)), undefined)
+      assert.equal(await fault({ message: undefined, stream }, stateOf(3, 5, 7)), undefined)
     for (const stream of [stateOf(2, 5, 6), stateOf(0, 1, 0)])
-      assert.match((await fault({ hasMessage: false, stream }, stateOf(3, 5, 7))) ?? '', /cannot read/)
+      assert.match((await fault({ message: undefined, stream }, stateOf(3, 5, 7))) ?? '', /cannot read/)
   })
 
   it('is unknown when the server does not answer', async () => {
-    await assert.rejects(fault({ hasMessage: refusal }, stateOf(3, 5, 7)), { code: 'timeout' })
+    await assert.rejects(fault({ message: refusal }, stateOf(3, 5, 7)), { code: 'timeout' })
   })
 })
 

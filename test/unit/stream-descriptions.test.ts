@@ -165,7 +165,7 @@ describe('heartbeats', { timeout: 600_000 }, () => {
     const listener = {
       up() {},
       down() {},
-      duplicate() {},
+      rejected() {},
       superseded() {},
       returned: () => void returned++,
       streams() {},

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
-import { ClusterError } from '../../lib/index.ts'
+import { ClusterError, type Timestamp, type Write } from '../../lib/index.ts'
 import {
   checkHost,
   eventually,
@@ -34,16 +34,22 @@ describe('the host contract', () => {
     const create = async (): Promise<HostUnderTest> => {
       const [directory, remove] = await temporaryDirectory()
       let database = await Database.open(directory)
+      const commit = (writes: readonly Write[], timestamp: Timestamp) => {
+        database.timestamp = () => timestamp
+        return database.transact('user', (transaction) => {
+          for (const write of writes)
+            if (write.operation === 'delete') transaction.delete(write.database, write.table, write.ids)
+            else transaction[write.operation](write.database, write.table, write.records)
+        })
+      }
       return {
         host: new LmdbHost(database, '1.0.0'),
         read: (name, table, key) => database.get(name, table, key),
-        commit: (writes, timestamp) => {
-          database.timestamp = () => timestamp
-          return database.transact('user', (transaction) => {
-            for (const write of writes)
-              if (write.operation === 'delete') transaction.delete(write.database, write.table, write.ids)
-              else transaction[write.operation](write.database, write.table, write.records)
-          })
+        commit,
+        commitUnrecorded: async (writes, timestamp) => {
+          database.isRecording = () => false
+          await commit(writes, timestamp)
+          database.isRecording = () => true
         },
         dropTable: (name, table) => database.dropTable(name, table),
         dropTombstones: (name, table, limit) => database.dropTombstones(name, table, limit),

@@ -2,6 +2,7 @@
 
 import type { Timers } from '../../util/timers.ts'
 import {
+  type Entry,
   type ExpectedLast,
   type Member,
   type Mesh,
@@ -261,6 +262,13 @@ export class MemoryMesh implements Mesh {
 
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number> {
     return this.#call(source.node, options, (disk) => requireStream(disk.find(source)).sequenceAt(time))
+  }
+
+  messageAt(source: RemoteTable, sequence: number, options: RequestOptions): Promise<Entry | undefined> {
+    return this.#call(source.node, options, (disk) => {
+      const message = disk.find(source)?.firstFrom(sequence)
+      return message?.sequence === sequence ? { ...message, delivery: 0 } : undefined
+    })
   }
 
   async read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader> {

@@ -8,7 +8,7 @@ import { type ApiError, apiError, subjectOf } from './jetstream.ts'
 type AppendCallback = (error: MeshError | undefined, sequence: number) => void
 /** A table's subject, and the callback for its acknowledgements. */
 type Target = { readonly table: TableName; readonly subject: string; readonly done: AppendCallback }
-type Acknowledgement = { seq?: number; error?: ApiError }
+type Acknowledgement = { seq?: number; error?: ApiError; duplicate?: boolean }
 
 const CHECK_INTERVAL_MS = 1_000
 /** After this many checks without an acknowledgement, pending messages fail: they may or may not be stored. */
@@ -128,6 +128,8 @@ export class Appender {
       return done(toMeshError(error), 0)
     }
     if (answer.error) return done(apiError(answer.error), 0)
+    // The server did not store this message: it answers with the one that has this id.
+    if (answer.duplicate) return done(new MeshError('wrong_sequence', 'the server has a message of this id'), 0)
     done(undefined, Number(answer.seq))
   }
 

@@ -9,7 +9,7 @@ const MAX_HEADER_BYTES = 64 * 1024
 /** Addressed to the server that stored the message. */
 const EXPECTED_PREFIX = 'Nats-Expected-'
 /** Frequent keys, of different lengths, shared instead of allocated for each message. */
-const KNOWN_KEYS = ['Nats-Msg-Id', 'origin', 'epoch', 'transacted_nodes']
+const KNOWN_KEYS = ['v', 'Nats-Msg-Id', 'origin', 'epoch', 'first', 'count', 'transacted_nodes']
 
 /** Private fields of the client's messages (nats 2.29.3): header bytes followed by data, and the length of the former, -1 without headers. */
 type RawMessage = { _rdata?: unknown; _msg?: { hdr?: unknown } }
@@ -28,7 +28,7 @@ export class HeaderReader {
     this.#usesRawFields ??= this.#checkRawFields(message)
     if (!this.#usesRawFields) return readPublic(message)
     const { _rdata: bytes, _msg: raw } = message as unknown as { _rdata: Uint8Array; _msg: { hdr: number } }
-    return readRaw(bytes, raw.hdr)
+    return parseHeaders(bytes.subarray(0, Math.max(0, raw.hdr)))
   }
 
   #checkRawFields(message: Msg): boolean {
@@ -67,9 +67,11 @@ function readPublic(message: Msg): Record<string, string> {
   return size <= MAX_HEADER_BYTES ? headers : {}
 }
 
-function readRaw(bytes: Uint8Array, length: number): Record<string, string> {
+/** From the bytes of a message's headers; empty when they are longer than any that a node writes. */
+export function parseHeaders(bytes: Uint8Array): Record<string, string> {
   const headers: Record<string, string> = {}
-  if (length <= 0 || length > MAX_HEADER_BYTES) return headers
+  const { length } = bytes
+  if (length === 0 || length > MAX_HEADER_BYTES) return headers
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, length).toString()
   for (let at = text.indexOf('\r\n') + 2; at > 1 && at < text.length; ) {
     const end = text.indexOf('\r\n', at)

@@ -53,6 +53,9 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
   max_msgs: maxMsgs,
 })
 
+/** As the API answers it: `hdrs` and `data` are base64, `time` is ISO 8601. */
+export type StoredMessage = { seq: number; hdrs?: string; data?: string; time: string }
+
 type ConsumerInfo = { name: string; delivered: { stream_seq: number }; num_pending: number }
 
 /** True when the stream's configuration, as the server reports it, has all desired values. */
@@ -99,14 +102,20 @@ export class JetStream {
     return info && stateOf(info)
   }
 
-  /** True when the server can read this message. */
-  async hasMessage(source: RemoteTable, seq: number, options: RequestOptions): Promise<boolean> {
+  /** The message with this sequence, its bytes in base64; undefined when the server does not have it. */
+  async message(source: RemoteTable, seq: number, options: RequestOptions): Promise<StoredMessage | undefined> {
+    const verb = `STREAM.MSG.GET.${streamName(source)}`
     try {
-      // The answer contains the whole message.
-      await this.call(source.node, `STREAM.MSG.GET.${streamName(source)}`, { seq }, options, 2 * MAX_PAYLOAD_BYTES)
-      return true
+      const answer = await this.call<{ message?: StoredMessage }>(
+        source.node,
+        verb,
+        { seq },
+        options,
+        2 * MAX_PAYLOAD_BYTES,
+      )
+      return answer.message
     } catch (error) {
-      if (error instanceof MeshError && error.code === 'not_found') return false
+      if (error instanceof MeshError && error.code === 'not_found') return undefined
       throw error
     }
   }

@@ -5,6 +5,7 @@ import { type Logger, silentLogger } from '../../observe/logger.ts'
 import { runSteps } from '../../util/run-steps.ts'
 import { systemTimers } from '../../util/timers.ts'
 import {
+  type Entry,
   type ExpectedLast,
   type Member,
   type Mesh,
@@ -26,7 +27,7 @@ import { Appender } from './appender.ts'
 import { findBinary } from './binary.ts'
 import { MAX_PAYLOAD_BYTES, MAX_STORED_BYTES } from './configuration.ts'
 import { Consumers } from './consumers.ts'
-import { HeaderReader } from './header-reader.ts'
+import { HeaderReader, parseHeaders } from './header-reader.ts'
 import { JetStream } from './jetstream.ts'
 import { LeafHealth } from './leaf-health.ts'
 import type { LocalConnections } from './local-connections.ts'
@@ -315,6 +316,14 @@ export class NatsMesh implements Mesh {
     const { name, before } = await this.#consumers.create(source, { time }, options)
     this.#jetStream.deleteConsumer(source, name, options).catch(() => {})
     return before + 1
+  }
+
+  async messageAt(source: RemoteTable, sequence: number, options: RequestOptions): Promise<Entry | undefined> {
+    const message = await this.#jetStream.message(source, sequence, options)
+    if (!message) return undefined
+    const { hdrs = '', data = '', time } = message
+    const headers = parseHeaders(Buffer.from(hdrs, 'base64'))
+    return { headers, data: Buffer.from(data, 'base64'), sequence, time: Date.parse(time), delivery: 0 }
   }
 
   async read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader> {

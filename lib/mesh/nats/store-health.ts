@@ -51,7 +51,7 @@ export async function findStreamFault(
   const where = `the stream of ${source.database}.${source.table}`
   if (messages > lastSequence - firstSequence + 1)
     return `${where} reports ${messages} messages from ${firstSequence} to ${lastSequence}`
-  if (await jetStream.hasMessage(source, lastSequence, options)) return undefined
+  if (await jetStream.message(source, lastSequence, options)) return undefined
   // The message may have been removed in between; the last sequence itself only grows.
   const now = await jetStream.stream(source, options)
   if (!now || now.lastSequence > lastSequence || (now.messages === 0 && now.lastSequence === lastSequence))

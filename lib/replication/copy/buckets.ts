@@ -24,9 +24,12 @@ export const isBucketCount = (buckets: number): boolean =>
 
 export const bucketOf = (identity: string, buckets: number): number => keyHash(identity) & (buckets - 1)
 
-type Words = { [index: number]: number }
+/** Words of a bucket: its sum, then its number of rows; together, so that a row touches one place in memory. */
+const STRIDE = WORDS + 1
 
-function addDigest(sums: Words, slot: number, digest: RowDigest): void {
+type Words = Uint32Array
+
+function addDigest(words: Words, base: number, digest: RowDigest): void {
   let carry = 0
   for (let word = 0; word < WORDS; word++) {
     const at = 4 * word
@@ -35,48 +38,44 @@ function addDigest(sums: Words, slot: number, digest: RowDigest): void {
       (digest.charCodeAt(at + 1) << 8) |
       (digest.charCodeAt(at + 2) << 16) |
       (digest.charCodeAt(at + 3) << 24)
-    carry = addWord(sums, WORDS * slot + word, (value >>> 0) + carry)
+    carry = addWord(words, base + word, (value >>> 0) + carry)
   }
+  words[base + WORDS]!++
 }
 
 /** Returns the carry. */
-function addWord(sums: Words, index: number, value: number): number {
-  const total = sums[index]! + value
-  sums[index] = total >>> 0
+function addWord(words: Words, index: number, value: number): number {
+  const total = words[index]! + value
+  words[index] = total >>> 0
   return total > 0xffffffff ? 1 : 0
 }
 
 /** The sums of all buckets. */
 export class BucketSums {
   readonly buckets: number
-  readonly #sums: Uint32Array
-  readonly #counts: Uint32Array
+  readonly #words: Words
 
   constructor(buckets: number) {
     this.buckets = buckets
-    this.#sums = new Uint32Array(WORDS * buckets)
-    this.#counts = new Uint32Array(buckets)
+    this.#words = new Uint32Array(STRIDE * buckets)
   }
 
   add({ key, row }: KeyedRow, rules: HashRules): void {
     const identity = keyIdentity(key)
     const text = rowText(identity, row, rules)
-    if (text === undefined) return
-    const bucket = bucketOf(identity, this.buckets)
-    addDigest(this.#sums, bucket, digestOf(text))
-    this.#counts[bucket]!++
+    if (text !== undefined) addDigest(this.#words, STRIDE * bucketOf(identity, this.buckets), digestOf(text))
   }
 
   count(bucket: number): number {
-    return this.#counts[bucket]!
+    return this.#words[STRIDE * bucket + WORDS]!
   }
 
   /** The same rows in fewer buckets. */
   fold(buckets: number): BucketSums {
+    if (buckets === this.buckets) return this
     const folded = new BucketSums(buckets)
     for (let bucket = 0; bucket < this.buckets; bucket++)
-      if (this.#counts[bucket]! > 0)
-        folded.#addBucket(bucket & (buckets - 1), this.#counts[bucket]!, this.#sums, WORDS * bucket)
+      if (this.count(bucket) > 0) folded.#addBucket(bucket & (buckets - 1), this.#words, STRIDE * bucket)
     return folded
   }
 
@@ -84,20 +83,21 @@ export class BucketSums {
   addEncoded(data: Uint8Array): void {
     if (data.byteLength % ENTRY_BYTES !== 0) throw new RowPageError('has incomplete sums')
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
-    const words = new Uint32Array(WORDS)
+    const words = new Uint32Array(STRIDE)
     for (let at = 0; at < data.byteLength; at += ENTRY_BYTES) {
       const bucket = view.getUint32(at, true)
       if (bucket >= this.buckets) throw new RowPageError(`has bucket ${bucket} of ${this.buckets}`)
+      words[WORDS] = view.getUint32(at + 4, true)
       for (let word = 0; word < WORDS; word++) words[word] = view.getUint32(at + 8 + 4 * word, true)
-      this.#addBucket(bucket, view.getUint32(at + 4, true), words, 0)
+      this.#addBucket(bucket, words, 0)
     }
   }
 
-  #addBucket(bucket: number, count: number, words: Words, from: number): void {
-    this.#counts[bucket]! += count
+  #addBucket(bucket: number, words: Words, from: number): void {
+    const base = STRIDE * bucket
     let carry = 0
-    for (let word = 0; word < WORDS; word++)
-      carry = addWord(this.#sums, WORDS * bucket + word, words[from + word]! + carry)
+    for (let word = 0; word < WORDS; word++) carry = addWord(this.#words, base + word, words[from + word]! + carry)
+    this.#words[base + WORDS]! += words[from + WORDS]!
   }
 
   /** The buckets that differ, in order. */
@@ -108,52 +108,67 @@ export class BucketSums {
   }
 
   #isEqual(other: BucketSums, bucket: number): boolean {
-    if (this.#counts[bucket] !== other.#counts[bucket]) return false
-    for (let index = WORDS * bucket; index < WORDS * (bucket + 1); index++)
-      if (this.#sums[index] !== other.#sums[index]) return false
+    for (let index = STRIDE * bucket; index < STRIDE * (bucket + 1); index++)
+      if (this.#words[index] !== other.#words[index]) return false
     return true
   }
 }
 
+const FIRST_SLOTS = 1_024
+
 /** The sums of some rows of a table: only the buckets in which they are. */
 export class PartialSums {
   readonly #buckets: number
-  readonly #slots = new Map<number, number>()
-  readonly #sums: number[] = []
-  readonly #counts: number[] = []
+  /** By bucket: the number of its slot, from 1 on. The system clears only the pages of it that are used. */
+  readonly #slots: Uint32Array
+  /** By slot. */
+  #filled: Uint32Array = new Uint32Array(FIRST_SLOTS)
+  #words: Words = new Uint32Array(STRIDE * FIRST_SLOTS)
+  #size = 0
 
   constructor(buckets: number) {
     this.#buckets = buckets
+    this.#slots = new Uint32Array(buckets)
   }
 
   add({ key, row }: KeyedRow, rules: HashRules): void {
     const identity = keyIdentity(key)
     const text = rowText(identity, row, rules)
     if (text === undefined) return
-    const bucket = bucketOf(identity, this.#buckets)
-    let slot = this.#slots.get(bucket)
-    if (slot === undefined) {
-      slot = this.#slots.size
-      this.#slots.set(bucket, slot)
-      this.#sums.push(0, 0, 0, 0)
-      this.#counts.push(0)
+    // First, because it may replace the words.
+    const slot = this.#slotOf(bucketOf(identity, this.#buckets))
+    addDigest(this.#words, STRIDE * slot, digestOf(text))
+  }
+
+  #slotOf(bucket: number): number {
+    const known = this.#slots[bucket]!
+    if (known > 0) return known - 1
+    if (this.#size === this.#filled.length) {
+      this.#filled = enlarged(this.#filled)
+      this.#words = enlarged(this.#words)
     }
-    addDigest(this.#sums, slot, digestOf(text))
-    this.#counts[slot]!++
+    this.#filled[this.#size] = bucket
+    this.#slots[bucket] = this.#size + 1
+    return this.#size++
   }
 
   encode(): Uint8Array {
-    const data = Buffer.alloc(ENTRY_BYTES * this.#slots.size)
+    const data = Buffer.allocUnsafe(ENTRY_BYTES * this.#size)
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
-    let at = 0
-    for (const [bucket, slot] of this.#slots) {
-      view.setUint32(at, bucket, true)
-      view.setUint32(at + 4, this.#counts[slot]!, true)
-      for (let word = 0; word < WORDS; word++) view.setUint32(at + 8 + 4 * word, this.#sums[WORDS * slot + word]!, true)
-      at += ENTRY_BYTES
+    for (let slot = 0; slot < this.#size; slot++) {
+      const [at, base] = [ENTRY_BYTES * slot, STRIDE * slot]
+      view.setUint32(at, this.#filled[slot]!, true)
+      view.setUint32(at + 4, this.#words[base + WORDS]!, true)
+      for (let word = 0; word < WORDS; word++) view.setUint32(at + 8 + 4 * word, this.#words[base + word]!, true)
     }
     return data
   }
+}
+
+function enlarged(words: Uint32Array): Uint32Array {
+  const larger = new Uint32Array(2 * words.length)
+  larger.set(words)
+  return larger
 }
 
 /** A set of buckets as a bitmap. */

@@ -1,27 +1,36 @@
-// Copies the rows of one source beside live replication, as long as the checkpoint of the subscription has a copy position: page by
-// page in the order of the source, resumed where it stopped. Every row is merged, so it may be applied at any time.
+// Copies the rows of one source beside live replication, as long as the checkpoint of the subscription has a copy position: into an
+// empty table all rows in the order of the source, resumed where it stopped; into one with rows those that differ. Every row is
+// merged, so it may be applied at any time.
 
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
-import type { CopyPosition, CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
+import type { CopyPosition, CopyReason, Host, KeyedRow, RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import { MeshError } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
-import { withAbort } from '../../util/abort.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Applier } from '../subscribe/applier.ts'
 import type { LocalTables, SourceTables } from '../subscribe/local-tables.ts'
 import type { CopyEvents, CopyStatus } from '../subscribe/subscription-status.ts'
 import { WakeableSleep } from '../subscribe/wakeable-sleep.ts'
+import { ChangeAnnouncer } from './change-announcer.ts'
 import type { Copies } from './copies.ts'
 import { beginCopy } from './copy-position.ts'
+import { DifferingRows } from './differing-rows.ts'
 import { keyOfText, keyText } from './key-text.ts'
-import type { RowPage, RowRequests } from './row-requests.ts'
+import { effectiveRows } from './row-effect.ts'
+import { AllRows, type FeedPart, type RowFeed } from './row-feed.ts'
+import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
+import { SliceSize } from './slice-size.ts'
 import { TableReplacement, type TableReplacementOptions } from './table-replacement.ts'
+import { untilApplied } from './until-applied.ts'
 
 export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> & {
   source: RemoteTable
+  host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
+  /** The local stream has the transactions of other nodes, but not the rows that are copied. */
+  relayEnabled: boolean
   applier: Applier
   clock: HybridClock
   copies: Copies
@@ -37,6 +46,9 @@ export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> &
   /** A copy began or ended, or its reason for waiting changed. */
   onChange(): void
 }
+
+/** Where the rows of a copy come from. `position`: that of the copy after the last step. `retryAt`: as in CopyPosition. */
+type Feed = { rows: RowFeed; position: CopyPosition; retryAt?: number | undefined; isEmpty: boolean }
 
 /** ms. */
 const RETRY_BACKOFF = { first: 100, max: 5_000 }
@@ -57,6 +69,7 @@ export class Copier {
   #reason: string | undefined
   /** Rows to apply at once: 1 after the database has refused several twice, to find the one that it refuses. */
   #maxRows = Number.POSITIVE_INFINITY
+  readonly #slice: SliceSize
   /** Behind this key the database refused rows last. */
   #refusedAfter: string | undefined
   /** Rows copied since this object was created; rows of the present copy and ms (`Timers.elapsed`) when that was begun or resumed. */
@@ -64,13 +77,19 @@ export class Copier {
   #resumed: { rows: number; at: number } | undefined
   /** The last step of this copy was sent to the database. */
   #ending: CopyPosition | undefined
+  #feed: Feed | undefined
+  /** Pages are being copied. */
+  #isActive = false
+  readonly #announcer: ChangeAnnouncer
   #updateProgress: ((done: number, total?: number) => void) | undefined
 
   constructor(options: CopierOptions) {
     this.#options = options
     this.#rows = options.copies.rows
+    this.#slice = new SliceSize(options.maxBatch)
     this.#sleep = new WakeableSleep(options.timers)
     this.#replacement = new TableReplacement(options)
+    this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
 
   get isCopying(): boolean {
@@ -100,6 +119,7 @@ export class Copier {
 
   /** The checkpoint may have a copy position now, or the source may be reachable. */
   check(): void {
+    this.#announcer.check()
     if (!this.isCopying || this.#stopping.signal.aborted) return
     if (this.#running) {
       if (this.#isWaitOver) this.#sleep.wake()
@@ -116,18 +136,20 @@ export class Copier {
 
   /** Applies rows of the source beside a copy, whose position stays. Rejects as the host does. */
   async merge(rows: readonly KeyedRow[]): Promise<void> {
-    const { source, tables, applier, clock } = this.#options
+    const { source, host, tables, applier, clock } = this.#options
     const primaryKey = await tables.primaryKeyOf(source)
     if (primaryKey === undefined) throw clusterError('table_not_found', source.table)
-    for (let isApplied = false; !isApplied; ) {
+    const effective = await effectiveRows(rows, { host, table: source, primaryKey, acceptOld: false })
+    for (let isApplied = effective.rows.length === 0; !isApplied; ) {
       const current = applier.checkpointOf(source)
       if (!current) throw new Error('the subscription has not begun')
       const { copy, sequence } = current
-      const transactions = rows.flatMap(
+      const transactions = effective.rows.flatMap(
         (row) => transactionsOfRow({ source, primaryKey, clock, sequence }, row).transactions,
       )
-      isApplied = await applier.copy(source, transactions, { from: copy, to: copy })
+      isApplied = await applier.copy(source, transactions, { from: copy, to: copy, changes: effective.changes })
     }
+    this.#announcer.check()
   }
 
   /** The link or the server of the source restarted: aborts the requests in progress, and tries again without a delay. */
@@ -140,7 +162,7 @@ export class Copier {
   async stop(): Promise<void> {
     this.#stopping.abort()
     this.restart()
-    await this.#running
+    await Promise.all([this.#running, this.#announcer.stop()])
   }
 
   get #position(): CopyPosition | undefined {
@@ -188,14 +210,19 @@ export class Copier {
     const position = this.#position
     if (!position) return
     if (this.#rows!.serves(source) === false) return this.#drop(position)
-    if (position.after === undefined && (await this.#waitForClock(position.retryAt))) return
+    const isBegun = position.after !== undefined || this.#feed?.position === position
+    if (!isBegun && (await this.#waitForClock(position.retryAt))) return
     if (copies.slots.isFull) this.#setReason('waiting for other copies')
     const endCopy = await copies.slots.acquire(signal)
     try {
       this.#setReason(undefined)
-      await this.#copyPages(position, signal)
+      this.#isActive = true
+      const prepared = await this.#prepare(position, signal)
+      if (prepared) await this.#copyRows(await this.#feedFrom(prepared), signal)
     } finally {
+      this.#isActive = false
       endCopy()
+      this.#announcer.check()
     }
   }
 
@@ -217,84 +244,117 @@ export class Copier {
     return true
   }
 
-  /** The next page is requested while one is applied. */
-  async #copyPages(first: CopyPosition, signal: AbortSignal): Promise<void> {
+  /** Before the first row of a copy that replaces the table. Undefined: the copy began again. */
+  async #prepare(position: CopyPosition, signal: AbortSignal): Promise<CopyPosition | undefined> {
+    if (!position.replace || position.after !== undefined) return position
+    const readHorizon = async () => (await this.#rows!.page(this.#options.source, undefined, { signal })).horizon
+    return this.#replacement.prepare(position, readHorizon, signal, (reason) => this.#setReason(reason))
+  }
+
+  async #feedFrom(position: CopyPosition): Promise<Feed> {
+    // Nothing is compared twice after a failure: what the source got since then arrives in its stream.
+    const known = this.#feed
+    if (known?.position === position && !known.rows.isOrdered) return known
+    const feed = await this.#createFeed(position)
+    this.#feed = feed
+    return feed
+  }
+
+  async #createFeed(position: CopyPosition): Promise<Feed> {
+    const { source, host, copies, relayEnabled } = this.#options
+    const { after, retryAt, acceptOld = false } = position
+    const requests = this.#rows!
+    const { hashes } = copies
+    if (after === undefined && hashes && !position.replace && (await copies.hasRows(source))) {
+      const primaryKey = await this.#primaryKey()
+      // A relaying node tells its subscribers of the rows that it copies, so it does not copy those that are on their way to it.
+      const settle = relayEnabled
+        ? (signal: AbortSignal) => untilApplied(source, { ...this.#options, hashes }, signal)
+        : undefined
+      const rows = new DifferingRows({ source, host, hashes, requests, primaryKey, acceptOld, settle })
+      return { rows, position, isEmpty: true }
+    }
+    if (after === undefined) return { rows: new AllRows(source, requests, undefined), position, isEmpty: true }
+    return { rows: new AllRows(source, requests, keyOfText(after)), position, retryAt, isEmpty: false }
+  }
+
+  async #copyRows(feed: Feed, signal: AbortSignal): Promise<void> {
     const { source, timers, events } = this.#options
-    this.#resumed = { rows: first.rows, at: timers.elapsed() }
+    const { rows, reason } = feed.position
+    this.#resumed = { rows, at: timers.elapsed() }
     this.#updateProgress = events.copyProgress(source)
-    let position: CopyPosition | undefined = first
-    if (first.replace && first.after === undefined) {
-      const page = () => this.#rows!.page(source, undefined, { signal })
-      const readHorizon = async () => (await page()).horizon
-      position = await this.#replacement.prepare(first, readHorizon, signal, (reason) => this.#setReason(reason))
-      if (!position) return
-    }
-    const request = (after = position!.after): Promise<RowPage> => {
-      const page = this.#rows!.page(source, after === undefined ? undefined : keyOfText(after), { signal })
-      // It may be in flight when the copy ends.
-      page.catch(() => {})
-      return page
-    }
-    let next = request()
-    for (;;) {
-      const { rows, horizon } = await withAbort(next, signal)
+    for (let isFirst = rows === 0; ; isFirst = false) {
+      const part = await feed.rows.next(signal)
       this.#setReason(undefined)
-      if (rows.length === 0) return this.#end(position, horizon)
-      next = request(keyText(rows.at(-1)!.key))
-      if (position.after === undefined) events.copyBegan(source, position.reason)
-      position = await this.#applyPage(rows, position)
-      if (!position) return
+      if (part.rows.length === 0) return this.#end(feed, part.horizon)
+      feed.isEmpty = false
+      if (isFirst) events.copyBegan(source, reason)
+      if (!(await this.#applyPart(part, feed))) return
+      feed.rows.done()
     }
   }
 
-  /** Resolves with the position behind the page; with undefined when the copy began again. */
-  async #applyPage(rows: readonly KeyedRow[], from: CopyPosition): Promise<CopyPosition | undefined> {
-    const { source, tables, applier, clock, maxBatch } = this.#options
+  async #primaryKey(): Promise<string> {
+    const { source, tables } = this.#options
     const primaryKey = await tables.primaryKeyOf(source)
     if (primaryKey === undefined) throw new Error('the table does not exist here')
-    let position = from
+    return primaryKey
+  }
+
+  /** Resolves with false when the copy began again. */
+  async #applyPart({ rows, changes }: FeedPart, feed: Feed): Promise<boolean> {
+    const { source, applier, clock, maxBatch } = this.#options
+    const primaryKey = await this.#primaryKey()
     for (let next = 0; next < rows.length; ) {
       if (this.#stopping.signal.aborted) throw new MeshError('aborted')
+      const from = feed.position
       const sequence = applier.checkpointOf(source)?.sequence ?? 0
       const transactions = []
-      let retryAt = position.after === undefined ? undefined : position.retryAt
+      let { retryAt } = feed
       const begin = next
-      for (; next < rows.length && next - begin < this.#maxRows; next++) {
+      for (; next < rows.length && next - begin < Math.min(this.#maxRows, this.#slice.rows); next++) {
         const row = transactionsOfRow({ source, primaryKey, clock, sequence }, rows[next]!)
         if (next > begin && transactions.length + row.transactions.length > maxBatch) break
         transactions.push(...row.transactions)
         if (row.retryAt !== undefined) retryAt = Math.min(row.retryAt, retryAt ?? row.retryAt)
       }
-      const { retryAt: _, ...kept } = position
-      const after = keyText(rows[next - 1]!.key)
-      const to = { ...kept, after, rows: position.rows + next - begin, ...(retryAt !== undefined && { retryAt }) }
-      if (!(await this.#applyRows(transactions, position, to, next - begin))) return undefined
-      position = to
+      const { after: _, retryAt: __, ...kept } = from
+      const to: CopyPosition = {
+        ...kept,
+        rows: from.rows + next - begin,
+        ...(feed.rows.isOrdered && { after: keyText(rows[next - 1]!.key), ...(retryAt !== undefined && { retryAt }) }),
+      }
+      const step = { from, to, changes: changes && transactions.length > 0 }
+      if (!(await this.#applyRows(transactions, step, rows.slice(begin, next)))) return false
+      feed.position = to
+      feed.retryAt = retryAt
     }
-    return position
+    return true
   }
 
   async #applyRows(
     transactions: Parameters<Applier['copy']>[1],
-    from: CopyPosition,
-    to: CopyPosition,
-    count: number,
+    step: { from: CopyPosition; to: CopyPosition; changes: boolean },
+    rows: readonly KeyedRow[],
   ): Promise<boolean> {
     const { source, applier } = this.#options
+    const { from, to } = step
     try {
       const options = to.acceptOld ? { acceptOld: true } : {}
-      if (!(await applier.copy(source, transactions, { from, to, ...options }))) return false
+      const apply = () => applier.copy(source, transactions, { ...step, ...options })
+      if (!(await this.#slice.run(apply))) return false
     } catch (error) {
       if (error instanceof MeshError || error instanceof ClusterError || this.#stopping.signal.aborted) throw error
       // One by one, the rows before the bad one are applied. A rejected step may have been committed: then the position is another.
       if (this.#refusedAfter === (from.after ?? '')) this.#maxRows = 1
       this.#refusedAfter = from.after ?? ''
-      if (count > 1) throw error
-      throw new Error(`the database refuses the row '${to.after!.slice(1)}': ${reasonOf(error)}`, { cause: error })
+      if (rows.length > 1) throw error
+      const key = keyText(rows[0]!.key).slice(1)
+      throw new Error(`the database refuses the row '${key}': ${reasonOf(error)}`, { cause: error })
     }
     this.#maxRows *= 2
     this.#backoff.reset()
-    this.#copied += count
+    this.#copied += rows.length
     this.#updateProgress?.(to.rows)
     // A host that never waits would keep the process from reading its connections.
     await new Promise((resolve) => setImmediate(resolve))
@@ -302,10 +362,10 @@ export class Copier {
   }
 
   /** All rows were read. Runs again later when some were left out. */
-  async #end(position: CopyPosition, horizon: RowPage['horizon']): Promise<void> {
+  async #end({ position, retryAt, isEmpty }: Feed, horizon: FeedPart['horizon']): Promise<void> {
     const { source, applier, copies } = this.#options
-    const { after, retryAt } = position
-    const isComplete = after === undefined || retryAt === undefined
+    this.#feed = undefined
+    const isComplete = isEmpty || retryAt === undefined
     // What they had sent before, and this source does not have, was in the table.
     if (isComplete && position.replace) await copies.copyFromOthers(source)
     const to = isComplete ? undefined : { ...beginCopy(position, position.reason), retryAt }

@@ -6,12 +6,15 @@ import type { StartRequest } from '../../manifest/start-request.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { beginCopy, requestedCopy } from './copy-position.ts'
 import { CopySlots } from './copy-slots.ts'
+import type { PeerHashes } from './peer-hashes.ts'
 import type { RowRequests } from './row-requests.ts'
 
 export type CopiesOptions = {
   host: Pick<Host, 'readRows' | 'horizon'>
   /** Undefined: nothing is copied. */
   rows: RowRequests | undefined
+  /** Undefined: tables are not compared; a copy transfers all rows. */
+  hashes?: Pick<PeerHashes, 'status' | 'addSums' | 'findAfter'> | undefined
   /** Losses are repaired by a copy. */
   repair: boolean
   /** The table is subscribed from another node too. */
@@ -61,6 +64,17 @@ export class Copies implements CopyStarts {
     return this.#options.copyFromOthers(source)
   }
 
+  /** Undefined when the local database cannot read its rows. */
+  get hashes(): CopiesOptions['hashes'] {
+    return this.#options.host.readRows && this.#options.hashes
+  }
+
+  /** The table has rows that need not be transferred: more than those that arrived since its first copy began. Rejects as the host does. */
+  async hasRows({ database, table }: TableName): Promise<boolean> {
+    if (this.#fresh.has(tableKey({ database, table }))) return false
+    return (await this.#options.host.readRows!({ database, table }, { limit: 1 })).length > 0
+  }
+
   /** A negotiation created the table. */
   onTableCreated(table: TableName): void {
     this.#fresh.add(tableKey(table))
@@ -97,6 +111,12 @@ export class Copies implements CopyStarts {
   afterLoss(source: RemoteTable, current: CopyPosition | undefined, reason: CopyReason): CopyPosition | undefined {
     if (this.#options.repair && this.#isServed(source)) return beginCopy(current, reason)
     return current && beginCopy(current, current.reason)
+  }
+
+  /** The copy after the source has copied rows that its stream does not have. It continues one that is under way, from the first row on. */
+  afterSourceChange(source: RemoteTable, current: CopyPosition | undefined): CopyPosition | undefined {
+    if (!this.#options.repair || !this.#isServed(source)) return current
+    return beginCopy(current, current?.reason ?? 'source_changed')
   }
 
   /** Unknown counts as true: the copy is dropped when the source turns out not to serve rows. */

@@ -4,7 +4,7 @@ import type { KeyedRow, PrimaryKey, RemoteTable, TableName } from '../../host/ho
 import { BucketSet, bucketOf, isBucketCount, PartialSums } from './buckets.ts'
 import { keyIdentity } from './key-identity.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
-import type { RowsRequest, SumsAnswer, TableStatus, VersionsAnswer } from './row-messages.ts'
+import type { RowsRequest, ScanAnswer, SumsAnswer, TableStatus, VersionsAnswer } from './row-messages.ts'
 import { decodeKey, decodeKeys, encodeKey, RowPageError } from './row-page.ts'
 import type { RowRequests } from './row-requests.ts'
 import type { RowSource } from './row-source.ts'
@@ -84,7 +84,7 @@ export class HashSource {
     const rules = await this.#rulesOf(request)
     const { database, table } = request
     const rows = await host.readRows!({ database, table }, { keys: limitedKeys(keys) })
-    return { versions: encodeVersions(versionsOf(rows, rules)), rows: rows.length }
+    return { versions: encodeVersions(versionsOf(rows, rules)), rows: rows.length, ...confirmed(request) }
   }
 
   async #repair(source: RemoteTable, keys: readonly PrimaryKey[]): Promise<object> {
@@ -94,10 +94,7 @@ export class HashSource {
   }
 
   /** Calls `add` for the next rows until the time is over or it returns false. */
-  async #scan(
-    request: RowsRequest,
-    add: (row: KeyedRow, rules: HashRules) => boolean,
-  ): Promise<{ rows: number; next?: Uint8Array }> {
+  async #scan(request: RowsRequest, add: (row: KeyedRow, rules: HashRules) => boolean): Promise<ScanAnswer> {
     const rules = await this.#rulesOf(request)
     const end = performance.now() + ANSWER_MS
     let rows = 0
@@ -106,16 +103,19 @@ export class HashSource {
         rows++
         const isLast = index === chunk.length - 1
         const isOver = isLast && (performance.now() >= end || rows >= MAX_ROWS)
-        if (!add(row, rules) || isOver) return { rows, next: encodeKey(row.key) }
+        if (!add(row, rules) || isOver) return { rows, next: encodeKey(row.key), ...confirmed(request) }
       }
-    return { rows }
+    return { rows, ...confirmed(request) }
   }
 
-  async #rulesOf({ cut = '', ...table }: RowsRequest): Promise<HashRules> {
+  async #rulesOf({ cut = '', values = false, ...table }: RowsRequest): Promise<HashRules> {
     const { primaryKey } = await describeTable(this.#options.host, table)
-    return { primaryKey, cut }
+    return { primaryKey, cut, values }
   }
 }
+
+/** The asking node must not compare digests with values and without. */
+const confirmed = ({ values }: RowsRequest): { values?: boolean } => (values ? { values } : {})
 
 export const versionsOf = (rows: readonly KeyedRow[], rules: HashRules): RowVersion[] =>
   rows.flatMap((row) => {

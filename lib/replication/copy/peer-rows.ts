@@ -2,7 +2,7 @@
 
 import { clusterError, reasonOf } from '../../errors.ts'
 import type { KeyedRow, PrimaryKey, RemoteTable } from '../../host/host.ts'
-import { withAbort } from '../../util/abort.ts'
+import { pause } from '../../util/pause.ts'
 import type { Timers } from '../../util/timers.ts'
 import { keyIdentity } from './key-identity.ts'
 import { isBusy, isRowsAnswer, type PageAnswer, type PieceAnswer, type RowsRequest } from './row-messages.ts'
@@ -156,14 +156,6 @@ export async function askPatiently(
     // Longer at random: nodes that were refused together do not ask again together.
     await pause(timers, answer.busy * (1 + Math.random()), signal)
   }
-}
-
-function pause(timers: Timers, ms: number, signal: AbortSignal): Promise<void> {
-  let cancel = () => {}
-  const over = new Promise<void>((resolve) => {
-    cancel = timers.after(ms, resolve)
-  })
-  return withAbort(over, signal).finally(cancel)
 }
 
 export const invalid = ({ node, database, table }: RemoteTable, fault: string) =>

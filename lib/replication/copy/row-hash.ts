@@ -1,8 +1,10 @@
-// What two nodes compare of a row: a digest of its key and timestamps. Rows with the same key and timestamps have the same values.
+// What two nodes compare of a row: a digest of its key and timestamps. Rows with the same key and timestamps come from the same writes,
+// so their values are compared only on request.
 
 import { hash } from 'node:crypto'
 import type { KeyedRow, StoredRow, Timestamp } from '../../host/host.ts'
 import { keyIdentity } from './key-identity.ts'
+import { recordText } from './record-text.ts'
 
 /** Of a row, as text with one character for each byte. */
 export type RowDigest = string
@@ -14,6 +16,8 @@ export type HashRules = {
   primaryKey: string
   /** The greater horizon of the two nodes, or '': what is at or below it may have been dropped on one of them. */
   cut: Timestamp
+  /** The digest is of the values too. */
+  values?: boolean
 }
 
 /**
@@ -25,15 +29,15 @@ export function rowText(
   { timestamp, record, updated }: StoredRow,
   rules: HashRules,
 ): string | undefined {
-  const { primaryKey, cut } = rules
+  const { primaryKey, cut, values = false } = rules
   if (!record && timestamp <= cut) return undefined
   const text = `${identity.length} ${identity}`
-  if (!updated) return `${text} ${timestamp}`
+  const end = values && record ? ` ${recordText(record, primaryKey)}` : ''
+  if (!updated) return `${text} ${timestamp}${end}`
   const names = Object.keys(updated).filter((name) => name !== primaryKey)
   const isDropped = names.length > 0 && timestamp <= cut && !hasOwnAttributes(record, updated, primaryKey)
-  return names
-    .sort()
-    .reduce((sum, name) => `${sum} ${updated[name]} ${name.length} ${name}`, `${text} ${isDropped ? '' : timestamp}`)
+  const times = names.sort().map((name) => ` ${updated[name]} ${name.length} ${name}`)
+  return `${text} ${isDropped ? '' : timestamp}${times.join('')}${end}`
 }
 
 /** Without them the timestamp of a row is that of a delete, whose tombstone may be gone on the other node. */

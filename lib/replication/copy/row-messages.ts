@@ -9,7 +9,8 @@ import type { TableName, Timestamp } from '../../host/host.ts'
  * or the rows with these `keys`. A row that does not fit comes in pieces: `piece` is the offset of the next piece of the only key, and
  * `version` that of the row whose pieces came before. Keys are those of row-page.ts.
  *
- * `hash_rows` and `find_rows`: the rows after the key `after` in `buckets`, left out up to `cut` as row-hash.ts says. `repair_rows`: the
+ * `hash_rows` and `find_rows`: the rows after the key `after` in `buckets`, left out up to `cut` as row-hash.ts says; `values`: their
+ * digests are of the values too, which the answer confirms. `repair_rows`: the
  * receiver is to read the rows with these `keys` from the sender. `table_status` has no other fields.
  */
 export type RowsRequest = TableName & {
@@ -22,6 +23,7 @@ export type RowsRequest = TableName & {
   buckets?: number
   selected?: Uint8Array
   cut?: Timestamp
+  values?: boolean
 }
 
 /** The source has too much to do: ask again after this time. */
@@ -39,9 +41,10 @@ export type PieceAnswer = {
   done?: number | undefined
 }
 /** `hash_rows`: sums of the rows up to the key `next`; without it, of all rows up to the end. `rows`: their number. */
-export type SumsAnswer = { sums: Uint8Array; rows: number; next?: Uint8Array }
+export type SumsAnswer = { sums: Uint8Array } & ScanAnswer
 /** `find_rows`: the rows in the `selected` buckets, or those with the `keys`, with their digests. */
-export type VersionsAnswer = { versions: Uint8Array; rows: number; next?: Uint8Array }
+export type VersionsAnswer = { versions: Uint8Array } & ScanAnswer
+export type ScanAnswer = { rows: number; next?: Uint8Array; values?: boolean }
 
 /** `table_status`: what a node has of a table. */
 export type TableStatus = {
@@ -80,8 +83,9 @@ const PieceType = Type.Object({
   done: Type.Optional(CountType),
 })
 
-const SumsType = Type.Object({ sums: BytesType, rows: CountType, next: Type.Optional(BytesType) })
-const VersionsType = Type.Object({ versions: BytesType, rows: CountType, next: Type.Optional(BytesType) })
+const scanFields = { rows: CountType, next: Type.Optional(BytesType), values: Type.Optional(Type.Boolean()) }
+const SumsType = Type.Object({ sums: BytesType, ...scanFields })
+const VersionsType = Type.Object({ versions: BytesType, ...scanFields })
 const TextType = Type.String({ maxLength: 1_000 })
 const StatusType = Type.Object({
   horizon: Type.Optional(Type.Union([TextType, Type.Null()])),

@@ -1,8 +1,8 @@
 // Copied rows as transactions: each write of a row at its own timestamp.
 
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { writesOfRow } from '../../host/copied-row.ts'
-import type { KeyedRow, RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import type { KeyedRow, PrimaryKey, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import { type HybridClock, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { keyText } from './key-text.ts'
 
@@ -29,13 +29,20 @@ export function transactionsOfRow(
   if (times.some(Number.isNaN)) throw new Error(`row ${keyText(row.key).slice(1)} has an invalid timestamp`)
   const rejected = times.filter((_, index) => !clock.merge(writes[index]!.timestamp))
   if (rejected.length > 0) return { transactions: [], retryAt: Math.max(...rejected) - clock.maxDrift }
-  const hash = createHash('sha256').update(keyText(row.key)).digest('hex').slice(0, 16)
+  const name = rowName(row.key)
   const transactions = writes.map(({ timestamp, write }) => ({
-    id: `copy:${table}:${hash}:${timestamp}`,
+    id: `copy:${table}:${name}:${timestamp}`,
     timestamp,
     writes: [write],
     origin: { node, relayedBy: [] },
     sequence,
+    index: 0,
   }))
   return { transactions }
+}
+
+/** In ids: the text of the key, or the beginning of its hash if an id cannot contain it. A hash of each key takes a tenth of a copy. */
+function rowName(key: PrimaryKey): string {
+  const text = keyText(key)
+  return /^[\x21-\x7e]{1,64}$/.test(text) ? text : `h${hash('sha256', text, 'hex').slice(0, 16)}`
 }

@@ -1,7 +1,7 @@
 // Rows that differed between two nodes. They are compared again until it is certain which of them are differences, and not on their way.
 
 import type { PrimaryKey, RemoteTable } from '../../host/host.ts'
-import { withAbort } from '../../util/abort.ts'
+import { pause } from '../../util/pause.ts'
 import type { Timers } from '../../util/timers.ts'
 import { versionsOf } from './hash-source.ts'
 import { keyIdentity } from './key-identity.ts'
@@ -78,22 +78,27 @@ export class Suspects {
     return { confirmed, inFlight: rows.length }
   }
 
-  /** Those of the rows that differ now. */
-  async different(rows: readonly Suspect[]): Promise<Suspect[]> {
+  /** Those of the rows that differ now. Default: by the rules of the comparison. */
+  async different(rows: readonly Suspect[], rules = this.#options.rules): Promise<Suspect[]> {
     const found: Suspect[] = []
     for (let at = 0; at < rows.length; at += MAX_KEYS)
-      found.push(...(await this.#compare(rows.slice(at, at + MAX_KEYS).map(({ key }) => key))))
+      found.push(
+        ...(await this.#compare(
+          rows.slice(at, at + MAX_KEYS).map(({ key }) => key),
+          rules,
+        )),
+      )
     return found
   }
 
-  async #compare(keys: readonly PrimaryKey[]): Promise<Suspect[]> {
-    const { source, host, peers, rules, signal } = this.#options
+  async #compare(keys: readonly PrimaryKey[], rules: HashRules): Promise<Suspect[]> {
+    const { source, host, peers, signal } = this.#options
     const { database, table } = source
     const byIdentity = (versions: readonly { key: PrimaryKey; digest: RowDigest }[]) =>
       new Map(versions.map(({ key, digest }) => [keyIdentity(key), digest]))
     const rows = await host.readRows!({ database, table }, { keys })
     const here = byIdentity(versionsOf(rows, rules))
-    const there = byIdentity(await peers.versions(source, keys, { cut: rules.cut, signal }))
+    const there = byIdentity(await peers.versions(source, keys, { rules, signal }))
     return keys
       .map((key) => ({ key, here: here.get(keyIdentity(key)), there: there.get(keyIdentity(key)) }))
       .filter((each) => each.here !== each.there)
@@ -101,12 +106,12 @@ export class Suspects {
 
   /** Resolves with true when both nodes have applied what the other one has now; with false when that may take long. */
   async #settle(round: number): Promise<boolean> {
-    const { timers, source, local } = this.#options
+    const { timers, source, local, signal } = this.#options
     const then = await this.#status()
     const end = timers.elapsed() + SETTLE_TIMEOUT_MS
     // Longer in each round: a row that is written all the time is compared at different times.
     for (let wait = POLL_MS.first * 2 ** Math.min(round, 4); ; wait = Math.min(2 * wait, POLL_MS.max)) {
-      await this.#pause(wait)
+      await pause(timers, wait, signal)
       const now = await this.#status()
       const missing = missingAt(then, now, { here: local, there: source.node })
       if (!missing && !isLagging(now)) return true
@@ -119,13 +124,5 @@ export class Suspects {
     signal.throwIfAborted()
     const [here, there] = await Promise.all([status(source), peers.status(source, { signal })])
     return { here, there }
-  }
-
-  #pause(ms: number): Promise<void> {
-    let cancel = () => {}
-    const over = new Promise<void>((resolve) => {
-      cancel = this.#options.timers.after(ms, resolve)
-    })
-    return withAbort(over, this.#options.signal).finally(cancel)
   }
 }

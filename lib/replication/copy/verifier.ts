@@ -1,5 +1,5 @@
-// Compares a table with that of another node, and copies the rows that differ. Values are not compared: rows with equal timestamps are
-// equal.
+// Compares a table with that of another node, and copies the rows that differ. Values are compared only on request: rows with equal
+// timestamps come from the same writes.
 
 import { clusterError, clusterErrorFrom } from '../../errors.ts'
 import type { KeyedRow, RemoteTable } from '../../host/host.ts'
@@ -7,7 +7,8 @@ import type { VerifyResult } from '../../host/verify-result.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import type { Timers } from '../../util/timers.ts'
-import { BucketSet, BucketSums, bucketOf, bucketsFor, MAX_BUCKETS } from './buckets.ts'
+import { BucketSet, type BucketSums, bucketOf } from './buckets.ts'
+import { compareTables, cutOf } from './compare-tables.ts'
 import { keyIdentity } from './key-identity.ts'
 import type { PeerHashes } from './peer-hashes.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
@@ -19,6 +20,11 @@ import { describeTable, type RowsHost, scanTable } from './table-scan.ts'
 export type VerifyOptions = {
   /** Copies the rows that differ: from the other node if the table is subscribed from there, and to it if it subscribes from here. */
   repair?: boolean
+  /**
+   * Compares values too. A row with the same timestamps and other values was changed past the cluster, or is damaged; nobody can know on
+   * which node. `repair` takes it from the other node if the table is subscribed from there, and leaves it otherwise.
+   */
+  values?: boolean
   signal?: AbortSignal | undefined
 }
 
@@ -37,6 +43,8 @@ export type VerifierOptions = {
   verified(source: RemoteTable, result: VerifyResult): void
   timers: Timers
 }
+
+type CheckedOptions = { repair: boolean; values: boolean; signal: AbortSignal }
 
 /** A comparison that is under way. */
 type Run = {
@@ -66,34 +74,30 @@ export class Verifier {
    */
   async verify(
     source: RemoteTable,
-    { repair = false, signal = new AbortController().signal }: VerifyOptions = {},
+    { repair = false, values = false, signal = new AbortController().signal }: VerifyOptions = {},
   ): Promise<VerifyResult> {
     try {
-      return await this.#mutex.run(tableKey(source), () => this.#verify(source, repair, signal), signal)
+      return await this.#mutex.run(tableKey(source), () => this.#verify(source, { repair, values, signal }), signal)
     } catch (error) {
       throw signal.aborted ? clusterErrorFrom(error, 'aborted', 'verify_table') : error
     }
   }
 
-  async #verify({ node, database, table }: RemoteTable, repair: boolean, signal: AbortSignal): Promise<VerifyResult> {
+  async #verify({ node, database, table }: RemoteTable, options: CheckedOptions): Promise<VerifyResult> {
     const source = { node, database, table }
-    const run = await this.#begin(source, signal)
+    const { repair } = options
+    const run = await this.#begin(source, options)
     const { result } = run
     const progress = this.#options.progress(source)
-    const { local, buckets } = await this.#hashLocal(run, progress)
-    const remote = new BucketSums(buckets)
-    const rows = await this.#options.peers.addSums(source, remote, {
-      cut: run.rules.cut,
-      signal,
-      progress: (done) => progress(result.rows + done, Math.max(2 * result.rows, result.rows + done + 1)),
-    })
-    for (const group of groupsOf(local, remote)) await this.#compare(run, buckets, group, repair)
-    progress(result.rows + rows, result.rows + rows)
+    const { local, remote, rows, remoteRows } = await compareTables({ ...this.#options, ...run, progress })
+    result.rows = rows
+    for (const group of groupsOf(local, remote)) await this.#compare(run, local.buckets, group, repair)
+    progress(rows + remoteRows, rows + remoteRows)
     this.#options.verified(source, result)
     return result
   }
 
-  async #begin(source: RemoteTable, signal: AbortSignal): Promise<Run> {
+  async #begin(source: RemoteTable, { values, signal }: CheckedOptions): Promise<Run> {
     const { host, manifest, node, rows, peers } = this.#options
     const subscription = findNode(manifest(), source.node)?.subscriptions.find(
       (each) => tableKey(each) === tableKey(source),
@@ -103,26 +107,10 @@ export class Verifier {
     if (rows.serves(source) === false) throw clusterError('rows_not_served', source.node)
     const { primaryKey } = await describeTable(host, source)
     const there = await peers.status(source, { signal })
-    const here = (await host.horizon?.({ database: source.database, table: source.table })) ?? ''
-    const cut = there.horizon && there.horizon > here ? there.horizon : here
+    const here = await host.horizon?.({ database: source.database, table: source.table })
+    const cut = cutOf(here, there.horizon)
     const result = { rows: 0, missingHere: 0, missingThere: 0, different: 0, inFlight: 0, repaired: 0 }
-    return { source, subscription, rules: { primaryKey, cut }, signal, result }
-  }
-
-  /** In as many buckets as possible first, because the number of rows is not known. */
-  async #hashLocal(
-    { source, rules, signal, result }: Run,
-    progress: (done: number) => void,
-  ): Promise<{ local: BucketSums; buckets: number }> {
-    const sums = new BucketSums(MAX_BUCKETS)
-    for await (const chunk of scanTable(this.#options.host, source)) {
-      signal.throwIfAborted()
-      for (const row of chunk) sums.add(row, rules)
-      result.rows += chunk.length
-      progress(result.rows)
-    }
-    const buckets = bucketsFor(result.rows)
-    return { local: sums.fold(buckets), buckets }
+    return { source, subscription, rules: { primaryKey, cut, values }, signal, result }
   }
 
   /** Compares the rows in these buckets one by one. */
@@ -136,7 +124,7 @@ export class Verifier {
       for (const row of chunk)
         if (selected.has(bucketOf(keyIdentity(row.key), buckets))) suspects.addHere(row.key, rowDigest(row, rules))
     }
-    const request = { buckets, selected, cut: rules.cut }
+    const request = { buckets, selected, rules }
     await this.#options.peers.find(source, request, ({ key, digest }) => suspects.addThere(key, digest), { signal })
     const { confirmed, inFlight } = await suspects.confirm()
     result.inFlight += inFlight
@@ -145,24 +133,36 @@ export class Verifier {
       else if (there === undefined) result.missingThere++
       else result.different++
     if (repair && confirmed.length > 0) {
-      await this.#repair(run, confirmed)
+      await this.#repair(run, confirmed, suspects)
       result.repaired += confirmed.length - (await suspects.different(confirmed)).length
     }
   }
 
-  /** A row that both have is merged on both sides: each may have the newer value of one attribute. */
-  async #repair({ source, subscription, signal }: Run, differences: readonly Suspect[]): Promise<void> {
+  /**
+   * A row that both have is merged on both sides: each may have the newer value of one attribute. Of equal timestamps the applied row
+   * wins, so this node takes the other values first, and gives them back.
+   */
+  async #repair(
+    { source, subscription, rules, signal }: Run,
+    differences: readonly Suspect[],
+    suspects: Suspects,
+  ): Promise<void> {
     const { rows, applyRows, peers } = this.#options
-    const keysOf = (side: 'here' | 'there') =>
-      differences.filter((each) => each[side] !== undefined).map(({ key }) => key)
-    const there = subscription.subscribe ? keysOf('there') : []
+    const { subscribe, publish } = subscription
+    const there = subscribe ? keysOf(differences, 'there') : []
     for (let at = 0; at < there.length; at += MAX_REPAIR_ROWS) {
       const found = await rows.rows(source, there.slice(at, at + MAX_REPAIR_ROWS), { signal })
       await applyRows(source, found)
     }
-    if (subscription.publish) await peers.repair(source, keysOf('here'), { signal })
+    if (!publish) return
+    const isOneWay = !subscribe && rules.values
+    const different = isOneWay ? await suspects.different(differences, { ...rules, values: false }) : differences
+    await peers.repair(source, keysOf(different, 'here'), { signal })
   }
 }
+
+const keysOf = (rows: readonly Suspect[], side: 'here' | 'there') =>
+  rows.filter((each) => each[side] !== undefined).map(({ key }) => key)
 
 /** The buckets that differ, in groups of a bounded number of rows. */
 function groupsOf(local: BucketSums, remote: BucketSums): number[][] {

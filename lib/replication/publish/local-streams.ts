@@ -19,6 +19,8 @@ export type LocalStreamsOptions = {
   requestTimeout: number
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
+  /** See UnrecordedCommits. */
+  unrecordedMark?(table: TableName): Promise<string | undefined>
   /** See `StreamWriterOptions`. Call `onOutboxRead` when the answer may have changed. */
   mayShowMore(queued: number): boolean
   /** Appending to a stream was interrupted, and the stream is checked again. */
@@ -120,6 +122,7 @@ export class LocalStreams {
         mesh,
         window,
         requestTimeout,
+        unrecordedMark: async () => this.#options.unrecordedMark?.(table),
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
         mayShowMore,

@@ -1,13 +1,14 @@
 // Publishes the outbox to the streams of the local leaf: in commit order, one stream for each table, every message acknowledged.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { ClusterError, clusterError } from '../../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Host, Transaction } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
+import { isReplicable } from '../wire.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
@@ -16,6 +17,7 @@ import { type OutgoingPart, type PartListener, PendingTransaction } from './pend
 import { PublishCalls } from './publish-calls.ts'
 import { PublishedPositions } from './published-positions.ts'
 import type { Divergence, StreamPosition } from './stream-writer.ts'
+import { everythingRecorded, type UnrecordedCommits } from './unrecorded-commits.ts'
 
 export type PublisherOptions = {
   mesh: Mesh
@@ -31,6 +33,8 @@ export type PublisherOptions = {
   timeout: number
   /** ms for each request to the local leaf. */
   requestTimeout: number
+  /** Default: everything is recorded. */
+  unrecorded?: UnrecordedCommits
   /** A new epoch began because a local stream does not match the database. */
   diverged?(divergence: TableName & Divergence): void
 }
@@ -38,6 +42,7 @@ export type PublisherOptions = {
 /** ms that `close` waits for acknowledgements. */
 const CLOSE_TIMEOUT_MS = 2_000
 const CLOSE_POLL_MS = 5
+const RETRY_CHECK_MS = 1_000
 /** Calls of `publish` that may wait at once, for each transaction that may be in flight. */
 const MAX_CALLS_PER_IN_FLIGHT = 10
 /** Confirmed transactions whose ids are remembered, for each transaction that may be in flight. */
@@ -59,6 +64,12 @@ export class Publisher implements PartListener {
   /** Transactions that can never be published, by id: they stay in the outbox. */
   readonly #rejected = new Map<string, ClusterError>()
   readonly #counters = publishCounters()
+  readonly #unrecorded: UnrecordedCommits
+  /** Without an outbox: transactions were not accepted. */
+  #isIncomplete = false
+  /** Every stream whose table may have unrecorded transactions is in its new epoch. */
+  #hasChecked = false
+  #isChecking = false
   #inFlightBytes = 0
   #closed = false
 
@@ -66,6 +77,7 @@ export class Publisher implements PartListener {
     const { mesh, host, node, logger, timeout, maxInFlight } = options
     this.#options = options
     this.node = node
+    this.#unrecorded = options.unrecorded ?? everythingRecorded
     const outbox = createOutbox(host)
     this.#outbox = outbox
     const positions = new PublishedPositions(outbox)
@@ -74,6 +86,7 @@ export class Publisher implements PartListener {
     this.#streams = new LocalStreams({
       ...options,
       loadPosition: (table) => positions.load(table),
+      unrecordedMark: (table) => this.#unrecorded.markOf(table),
       savePosition: (table, position) => positions.begin(table, position),
       mayShowMore: (queued) => !this.#reader.hasReadAll && !(queued > 0 && this.#reader.isWaiting),
       interrupted: () => {
@@ -132,8 +145,10 @@ export class Publisher implements PartListener {
     if (isQueuedHere && this.#confirmed.has(id)) return Promise.resolve()
     const known = pending ? pending.call : this.#calls.findUnread(id)
     if (known) return known.promise
-    if (isQueuedHere && this.#isFull)
+    if (isQueuedHere && this.#isFull) {
+      this.#isIncomplete = true
       return Promise.reject(this.#calls.timeoutError(`${this.#pending.size} transactions are in flight`, false))
+    }
     const call = this.#calls.create(this.#reader.passNumber + 1)
     if (call instanceof ClusterError) return Promise.reject(call)
     if (pending) pending.call = call
@@ -159,6 +174,27 @@ export class Publisher implements PartListener {
   resume(): void {
     this.#streams.resume()
     this.wake()
+    void this.#checkUnrecorded()
+  }
+
+  /** A stream whose table has unrecorded transactions begins its new epoch now, not with the next transaction. */
+  async #checkUnrecorded(): Promise<void> {
+    const { host, logger, mesh } = this.#options
+    if (this.#hasChecked || this.#isChecking || this.#closed) return
+    this.#isChecking = true
+    try {
+      for (const { database, table } of await host.describe())
+        if (isReplicable({ database, table }) && (await this.#unrecorded.isCheckDue({ database, table })))
+          await this.#streams.ensure({ database, table })
+      this.#hasChecked = true
+    } catch (error) {
+      // Otherwise `resume` is called when the mesh is connected again.
+      if (mesh.state !== 'connected' || this.#closed) return
+      logger.warn({ reason: reasonOf(error) }, 'cannot check for transactions that were not recorded, retrying')
+      mesh.timers.after(RETRY_CHECK_MS, () => void this.#checkUnrecorded())
+    } finally {
+      this.#isChecking = false
+    }
   }
 
   /** Resolves when the local stream of this table exists and its writer is in step with it. Rejects mesh_unavailable. */
@@ -194,6 +230,7 @@ export class Publisher implements PartListener {
       await delay(CLOSE_POLL_MS)
     await this.#confirmation.idle()
     this.#calls.close()
+    await this.#unrecorded.onClosed(this.#hasChecked && !this.#isIncomplete && this.#pending.size === 0)
   }
 
   partStored({ data }: OutgoingPart): void {

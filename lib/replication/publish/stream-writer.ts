@@ -35,6 +35,8 @@ export type StreamWriterOptions = {
   window: number
   /** The position that the host stored for this table; undefined when it stored none. */
   loadPosition(): Promise<PublishedPosition | undefined>
+  /** The mark of transactions that are in no stream: while it is not in the description, a new epoch begins. */
+  unrecordedMark?(): Promise<string | undefined>
   /** Stores where an epoch begins, before any message is appended in it. */
   savePosition(position: StreamPosition): Promise<void>
   /**
@@ -126,16 +128,22 @@ export class StreamWriter {
     const ended = { epochs: endEpochs([], known, 0), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
     if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
-    const { epochs, purged } = parseStreamMetadata(state.description)
+    const { epochs, purged, unrecorded } = parseStreamMetadata(state.description)
+    const mark = (await this.#options.unrecordedMark?.()) ?? unrecorded
+    const isMarked = mark === unrecorded
     const current = epochs.findLast((each) => each.last === undefined)
     const last = state.lastSequence
-    if (known && current?.epoch === known.epoch && last >= known.sequence && this.#divergence === undefined) {
+    const isInStep = isMarked && this.#divergence === undefined
+    if (isInStep && known && current?.epoch === known.epoch && last >= known.sequence) {
       this.#resume(known.epoch, known.sequence, last)
-    } else if (current && !known) await this.#startEpoch(current.epoch, last)
+    } else if (isMarked && current && !known) await this.#startEpoch(current.epoch, last)
     else {
       const epoch = newEpoch()
-      const all = [...endEpochs(epochs, known, last), { epoch, from: last + 1 }]
-      await mesh.describeStream(table, formatStreamMetadata(table, { epochs: all, purged }))
+      const before = endEpochs(epochs, known, last)
+      // Nobody has read a stream that has no earlier epoch.
+      const next = { epoch, from: last + 1, ...(!isMarked && before.length > 0 && { unrecorded: true as const }) }
+      const described = { epochs: [...before, next], purged, unrecorded: mark }
+      await mesh.describeStream(table, formatStreamMetadata(table, described))
       await this.#startEpoch(epoch, last)
       this.#reportDivergence(epochs, known, last)
     }

@@ -2,18 +2,8 @@
 // arrives. The only owner of the checkpoints of the table's sources.
 
 import { isDeepStrictEqual } from 'node:util'
-import type {
-  ApplyResult,
-  Checkpoint,
-  CopyPosition,
-  CopyReason,
-  Host,
-  RemoteTable,
-  RemoteTransaction,
-  Transaction,
-} from '../../host/host.ts'
-import { MeshError, type TableName } from '../../mesh/mesh.ts'
-import type { ReplicationCounters } from '../../observe/metrics.ts'
+import type { ApplyResult, Checkpoint, CopyReason, RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import { MeshError } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import {
   AppliedRangesBuilder,
@@ -23,46 +13,14 @@ import {
   withoutSequence,
   withSequence,
 } from '../applied-ranges.ts'
+import { changeMarker, isChangeMarker } from '../copy/change-marker.ts'
 import { afterRestamp, beginCopy, requestedCopy } from '../copy/copy-position.ts'
 import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
+import type { ApplierOptions, ApplyStep, CopyStep, MoveOptions, Plan } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 import { commitStep } from './commit-step.ts'
 import { toRelayed } from './relayed-transaction.ts'
-import { type CopyOptions, type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
-
-export type ApplierOptions = {
-  host: Host
-  node: string
-  relayEnabled: boolean
-  counters: ReplicationCounters
-  relay(transactions: Transaction[]): void
-  /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
-  onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
-  /** A batch was committed. `result` is what the host says about it, if it does. */
-  onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
-  /** Throws when a transaction does not fit the local table. */
-  validate(table: TableName, transactions: readonly RemoteTransaction[]): void
-}
-
-/** The transactions to apply, and the checkpoint to store with them. */
-type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & { duplicates?: number }
-/** Undefined: nothing to change. */
-type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
-
-/** One step of a copy: rows, and the copy position behind them. */
-export type CopyStep = CopyOptions & {
-  /** The position before, as `checkpointOf` returns it. */
-  from: CopyPosition | undefined
-  /** Undefined: the copy has ended. */
-  to: CopyPosition | undefined
-}
-
-type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name] | undefined } & {
-  lost?: number
-  newGaps?: number
-  replayed?: number
-  copy?: CopyPosition | undefined
-}
+import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
 
 export class Applier {
   readonly #options: ApplierOptions
@@ -174,15 +132,27 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, ...options }: CopyStep,
+    { from, to, changes = false, ...options }: CopyStep,
   ): Promise<boolean> {
+    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
-      return { transactions, checkpoint: withCopy(current!, to, options.empties), copy: options }
+      const checkpoint = withCopy(current!, to, options.empties)
+      return { transactions, checkpoint: { ...checkpoint, ...(isUnannounced && { unannounced: true }) }, copy: options }
     })
     return isCurrent
+  }
+
+  /** Tells the subscribers of the local table that rows of this source were copied, by a transaction in the local stream. */
+  async announceChanges(source: RemoteTable): Promise<void> {
+    if (!this.checkpointOf(source)?.unannounced) return
+    await this.#step(source, 'copy', (current) => {
+      if (!current?.unannounced) return undefined
+      const { unannounced: _, ...checkpoint } = current
+      return { transactions: [], checkpoint, copy: {}, relayed: [changeMarker(this.#options.node, source)] }
+    })
   }
 
   /** A copy is to begin, also one that is under way. No effect without a checkpoint: the subscription has not begun. */
@@ -243,11 +213,11 @@ export class Applier {
       const quarantined = withoutSequence(before, at.epoch, at.sequence)
       const released = { ...checkpoint, ...(quarantined && { quarantined }) }
       if (!transaction || this.isVoided(transaction)) return { transactions: [], checkpoint: released }
-      const { node, epoch, sequence } = transaction.origin
+      const { node, epoch, index } = transaction.origin
       const builder = new AppliedRangesBuilder(released.applied)
       if (!wasReadable && node !== source.node && this.#isKnown(source, builder, undefined, transaction))
         return { transactions: [], checkpoint: released }
-      if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
       const applied = builder.result()
       return { transactions: [transaction], checkpoint: { ...released, ...(applied && { applied }) } }
     })
@@ -281,9 +251,10 @@ export class Applier {
       const planned = plan(before)
       if (!planned) return 0
       const { transactions, duplicates = 0 } = planned
-      this.#options.validate(source, transactions)
+      await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
-      const relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : []
+      const { relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : [] } =
+        planned
       const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)
       return transactions.length
@@ -350,11 +321,16 @@ export class Applier {
     const builder = new AppliedRangesBuilder(current?.applied)
     let voided = current?.voided
     const newTransactions: RemoteTransaction[] = []
+    let markers = 0
+    let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.#isKnown(source, builder, position.replayUntil, transaction)
-      const { node, epoch, sequence } = transaction.origin
-      if (epoch !== undefined && sequence !== undefined) builder.add(node, epoch, sequence)
-      if (!isNew) continue
+      const { node, epoch, index } = transaction.origin
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+      const isMarker = isChangeMarker(transaction)
+      if (isMarker) markers++
+      if (isMarker && isNew) hasSourceChanged = true
+      if (isMarker || !isNew) continue
       newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
       voided = withVoids(voided, transaction, current?.applied)
     }
@@ -363,12 +339,14 @@ export class Applier {
     if (position.epoch !== '' && from <= position.sequence)
       builder.add(source.node, position.epoch, from, position.sequence)
     const applied = builder.result()
-    const isRestamped = current?.copy && transactions.some(({ voids }) => voids)
-    const kept = isRestamped ? withCopy(current, afterRestamp(current.copy!)) : current
+    let copy = current?.copy
+    if (copy && transactions.some(({ voids }) => voids)) copy = afterRestamp(copy)
+    if (hasSourceChanged && this.#options.onSourceChanged) copy = this.#options.onSourceChanged(source, copy)
+    const moved = { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) }
     return {
       transactions: newTransactions,
-      checkpoint: { ...keptFields(kept), ...position, ...(applied && { applied }), ...(voided && { voided }) },
-      duplicates: transactions.length - newTransactions.length,
+      checkpoint: withCopy(moved, copy),
+      duplicates: transactions.length - newTransactions.length - markers,
     }
   }
 
@@ -380,13 +358,13 @@ export class Applier {
     transaction: RemoteTransaction,
   ): boolean {
     const { origin, sequence: at } = transaction
-    const { node, epoch, sequence, relayedBy } = origin
+    const { node, epoch, index, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
-    if (epoch === undefined || sequence === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, sequence)) return true
+    if (epoch === undefined || index === undefined || at <= replayUntil) return false
+    if (builder.has(node, epoch, index)) return true
     for (const [other, { applied }] of this.#checkpoints)
-      if (other !== source.node && wasApplied(applied, node, epoch, sequence)) return true
+      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
     return false
   }
 }

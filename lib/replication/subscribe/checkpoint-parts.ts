@@ -4,7 +4,7 @@ import type { Checkpoint } from '../../host/host.ts'
 
 type Kept = Pick<
   Checkpoint,
-  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'request' | 'caughtUpAt' | 'staleSince'
+  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced' | 'request' | 'caughtUpAt' | 'staleSince'
 >
 
 /** The part of a checkpoint that a subscriber moves. */
@@ -27,6 +27,7 @@ export const keptFields = ({
   gaps,
   voided,
   copy,
+  unannounced,
   request,
   caughtUpAt,
   staleSince,
@@ -36,6 +37,7 @@ export const keptFields = ({
   ...(gaps && { gaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),
+  ...(unannounced && { unannounced }),
   ...(request !== undefined && { request }),
   ...(caughtUpAt !== undefined && { caughtUpAt }),
   ...(staleSince !== undefined && { staleSince }),

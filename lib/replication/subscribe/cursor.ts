@@ -203,13 +203,10 @@ export class Cursor {
       const isVerifiable = lastMessageId !== undefined && next.from - 1 + unconfirmed >= firstSequence
       const replayed = isVerifiable ? unconfirmed : 0
       // An epoch that begins after older messages continues a stream that was restored from a backup.
-      await this.#startEpoch(
-        next.epoch,
-        next.from - 1 + replayed,
-        lost,
-        next.from > 1 ? 'rewound' : 'recreated',
+      await this.#startEpoch(next.epoch, next.from - 1 + replayed, lost, next.from > 1 ? 'rewound' : 'recreated', {
         replayed,
-      )
+        isUnrecorded: epochs.slice(index + 1, epochs.indexOf(next) + 1).some((each) => each.unrecorded),
+      })
     }
   }
 
@@ -227,12 +224,19 @@ export class Cursor {
 
   /**
    * Continues in `epoch` after `sequence`. `lastLost`: the last lost sequence of the previous epoch. `replayed`: number of messages
-   * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint.
+   * up to `sequence` that were applied in the previous epoch, the last of them at the checkpoint. `isUnrecorded`: before the epoch,
+   * transactions were committed that are in no stream.
    */
-  #startEpoch(epoch: string, sequence: number, lastLost: number, reason: GapReason, replayed = 0): Promise<void> {
+  #startEpoch(
+    epoch: string,
+    sequence: number,
+    lastLost: number,
+    reason: GapReason,
+    { replayed = 0, isUnrecorded = false } = {},
+  ): Promise<void> {
     const { lastMessageId } = this.checkpoint
     const position = { epoch, sequence, ...(replayed > 0 && lastMessageId !== undefined && { lastMessageId }) }
-    return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, replayed)
+    return this.#moveTo(position, this.checkpoint.sequence + 1, lastLost, reason, { replayed, isUnrecorded })
   }
 
   /** Continues after `to`, in the same epoch. */
@@ -244,14 +248,23 @@ export class Cursor {
   }
 
   /** Moves the checkpoint; the range `from` to `to` is lost by that, unless it is empty. */
-  async #moveTo(position: Position, from: number, to: number, reason: GapReason, replayed = 0): Promise<void> {
+  async #moveTo(
+    position: Position,
+    from: number,
+    to: number,
+    reason: GapReason,
+    { replayed = 0, isUnrecorded = false } = {},
+  ): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { epoch, startTime, replayUntil, copy: current } = this.checkpoint
     const lost = Math.max(0, to - from + 1)
     const kept = { ...(startTime && { startTime }), ...(replayUntil && epoch === position.epoch && { replayUntil }) }
-    const copy = lost > 0 ? copies.afterLoss(source, current, 'gap') : undefined
-    const staleSince = lost > 0 ? this.#options.overdueSince?.() : undefined
-    await applier.move(source, { ...kept, ...position }, { lost, replayed, copy, staleSince })
+    const newGaps = Math.min(lost, 1) + (isUnrecorded ? 1 : 0)
+    const copy = newGaps > 0 ? copies.afterLoss(source, current, 'gap') : undefined
+    const staleSince = newGaps > 0 ? this.#options.overdueSince?.() : undefined
+    await applier.move(source, { ...kept, ...position }, { lost, newGaps, replayed, copy, staleSince })
     if (lost > 0) gap(from, to, reason, copy !== undefined)
+    // Their number is not known.
+    if (isUnrecorded) gap(position.sequence + 1, position.sequence, 'unrecorded', copy !== undefined)
   }
 }

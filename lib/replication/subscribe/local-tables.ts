@@ -7,7 +7,7 @@ import type { TableName } from '../../mesh/mesh.ts'
 import { SharedCall } from '../../util/shared-call.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { BegunSubscriptions } from './cursor.ts'
-import { recordFault } from './record-check.ts'
+import { recordFault, unknownAttributes } from './record-check.ts'
 
 /** The tables of remote nodes. */
 export interface SourceTables {
@@ -17,6 +17,8 @@ export interface SourceTables {
   refresh(node: string): Promise<void>
   /** Creates the local table as the source describes it. Rejects as requests and the host do. */
   create(source: RemoteTable): Promise<void>
+  /** The source sent attributes that the local table lacks: adds them if the host can do that. Never rejects. */
+  attributesFound(source: RemoteTable, attributes: readonly string[]): Promise<void>
 }
 
 /**
@@ -38,6 +40,8 @@ const MAX_AGE_MS = 1_000
 export class LocalTables {
   readonly #options: LocalTablesOptions
   readonly #describe: SharedCall<Map<string, TableDescription>>
+  /** By `tableKey`: attributes that the local table has, or that were found in transactions since it was described. */
+  readonly #attributes = new Map<string, Set<string>>()
 
   constructor(options: LocalTablesOptions) {
     this.#options = options
@@ -51,6 +55,7 @@ export class LocalTables {
    * is missing in it. `fresh`: never. Rejects as the host does.
    */
   async check(source: RemoteTable, { fresh = false } = {}): Promise<TableFault | undefined> {
+    if (fresh) this.#attributes.delete(tableKey(source))
     const fault = this.#faultIn(await (fresh ? this.#describe.fresh() : this.#describe.get()), source)
     return fault && !fresh ? this.#faultIn(await this.#describe.fresh(), source) : fault
   }
@@ -69,6 +74,7 @@ export class LocalTables {
   /** A table was dropped: the database is described again before the next check. */
   invalidate(): void {
     this.#describe.invalidate()
+    this.#attributes.clear()
   }
 
   /** True when the primary keys differ in the latest descriptions. */
@@ -77,14 +83,23 @@ export class LocalTables {
     return table !== undefined && this.#keyFault(source, table) !== undefined
   }
 
-  /** Throws when a transaction does not fit the local table, as far as the latest description has it. */
-  validate(table: TableName, transactions: readonly Pick<Transaction, 'writes'>[]): void {
-    const described = this.#describe.latest?.get(tableKey(table))
+  /**
+   * Rejects when a transaction does not fit the local table, as far as the latest description has it. The table gets attributes that
+   * it lacks, if the host can add them.
+   */
+  async validate(source: RemoteTable, transactions: readonly Pick<Transaction, 'writes'>[]): Promise<void> {
+    const key = tableKey(source)
+    const described = this.#describe.latest?.get(key)
     if (!described) return
     for (const transaction of transactions) {
       const fault = recordFault(transaction, described.primaryKey)
       if (fault) throw new Error(fault)
     }
+    const known = this.#attributes.get(key) ?? new Set(described.attributes)
+    this.#attributes.set(key, known)
+    const unknown = unknownAttributes(transactions, known)
+    for (const name of unknown) known.add(name)
+    if (unknown.length > 0) await this.#options.sources.attributesFound(source, unknown)
   }
 
   #faultIn(tables: ReadonlyMap<string, TableDescription>, source: RemoteTable): TableFault | undefined {

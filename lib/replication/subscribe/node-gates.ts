@@ -2,12 +2,19 @@
 // tables: all others fail at once with the reason of the last one. A node that is back is asked by a limited number at a time.
 
 import type { RemoteTable } from '../../host/host.ts'
-import { type Mesh, MeshError, type Reader, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
+import {
+  type Entry,
+  type Mesh,
+  MeshError,
+  type Reader,
+  type RequestOptions,
+  type StreamState,
+} from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { Fifo } from '../../util/fifo.ts'
 
 /** The requests that pass a gate. They reject as those of the mesh. */
-export type RemoteStreams = Pick<Mesh, 'streamState' | 'sequenceAt' | 'read' | 'timers'>
+export type RemoteStreams = Pick<Mesh, 'streamState' | 'sequenceAt' | 'messageAt' | 'read' | 'timers'>
 
 /** `streams` are answered by the node's server, `readers` by its process: one may be up without the other. */
 type Kind = 'streams' | 'readers'
@@ -56,6 +63,10 @@ export class NodeGates implements RemoteStreams {
 
   sequenceAt(source: RemoteTable, time: number, options: RequestOptions): Promise<number> {
     return this.#pass(source.node, 'readers', options, () => this.#mesh.sequenceAt(source, time, options))
+  }
+
+  messageAt(source: RemoteTable, sequence: number, options: RequestOptions): Promise<Entry | undefined> {
+    return this.#pass(source.node, 'streams', options, () => this.#mesh.messageAt(source, sequence, options))
   }
 
   read(source: RemoteTable, sequence: number, options: Parameters<Mesh['read']>[2]): Promise<Reader> {

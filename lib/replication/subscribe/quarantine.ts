@@ -7,11 +7,12 @@ import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import { clusterError, reasonOf } from '../../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../../host/host.ts'
 import type { Entry } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
+import { isLater, readableVersions, versionText } from '../../util/format-version.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 
 export type QuarantineCause = 'timestamp' | 'content'
@@ -29,7 +30,7 @@ export type QuarantinedMessage = {
   /** Only with the cause `timestamp`. */
   timestamp?: Timestamp
   /** Only with the cause `timestamp`: which node committed it, and its position in the stream of that node. */
-  origin?: { node: string; epoch?: string; sequence?: number }
+  origin?: { node: string; epoch?: string; index?: number }
   /** ms since 1970: when the source stored it, and when it was quarantined. */
   storedAt: number
   quarantinedAt: number
@@ -45,7 +46,16 @@ export type QuarantineOptions = {
   logger: Logger
 }
 
+/**
+ * Version of a quarantine file, in its field `v`.
+ *
+ * 1: the fields below.
+ */
+export const QUARANTINE_VERSION = 1
+const READABLE = readableVersions(QUARANTINE_VERSION)
+
 const FileType = Type.Object({
+  v: Type.Integer(),
   source: Type.Object({ node: Type.String(), database: Type.String(), table: Type.String() }),
   epoch: Type.String(),
   sequence: Type.Integer(),
@@ -57,7 +67,7 @@ const FileType = Type.Object({
     Type.Object({
       node: Type.String(),
       epoch: Type.Optional(Type.String()),
-      sequence: Type.Optional(Type.Integer()),
+      index: Type.Optional(Type.Integer()),
     }),
   ),
   storedAt: Type.Number(),
@@ -75,10 +85,10 @@ const keyOf = ({ source: { node, database, table }, epoch, sequence }: MessageRe
 /** A transaction that is valid except for its timestamp. */
 type EarlyTransaction = Pick<RemoteTransaction, 'timestamp' | 'origin'>
 
-const originOf = ({ origin: { node, epoch, sequence } }: EarlyTransaction) => ({
+const originOf = ({ origin: { node, epoch, index } }: EarlyTransaction) => ({
   node,
   ...(epoch !== undefined && { epoch }),
-  ...(sequence !== undefined && { sequence }),
+  ...(index !== undefined && { index }),
 })
 
 const sameSource = (a: RemoteTable, b: RemoteTable) =>
@@ -94,7 +104,7 @@ export class Quarantine {
     this.#options = options
   }
 
-  /** Reads the directory. An unreadable file is logged and stays where it is. */
+  /** Reads the directory. An unreadable file is logged and stays where it is. Rejects version_unsupported for a file of a later version. */
   static async open(options: QuarantineOptions): Promise<Quarantine> {
     const quarantine = new Quarantine(options)
     const { directory, logger } = options
@@ -106,6 +116,7 @@ export class Quarantine {
         try {
           quarantine.#add(await read(file), file, (await stat(file)).size)
         } catch (error) {
+          if (error instanceof ClusterError) throw error
           logger.warn({ file, reason: reasonOf(error) }, 'unreadable quarantine file')
         }
     }
@@ -138,6 +149,7 @@ export class Quarantine {
     const known = this.#messages.get(keyOf({ source, epoch, sequence }))
     if (known) return known.message
     const content: FileContent = {
+      v: QUARANTINE_VERSION,
       source: { node: source.node, database: source.database, table: source.table },
       epoch,
       sequence,
@@ -196,7 +208,7 @@ export class Quarantine {
     return [...sources.values()]
   }
 
-  #add({ data, headers: _, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
+  #add({ v: _, data, headers: __, ...content }: FileContent, file: string, size: number): QuarantinedMessage {
     const message = { ...content, bytes: Buffer.byteLength(data, 'base64') } as QuarantinedMessage
     this.#messages.set(keyOf(message), { message, file, size })
     this.#bytes += size
@@ -206,6 +218,8 @@ export class Quarantine {
 
 async function read(file: string): Promise<FileContent> {
   const content: unknown = JSON.parse(await readFile(file, 'utf8'))
+  const version = (content as { v?: unknown } | null)?.v
+  if (isLater(version, READABLE)) throw clusterError('version_unsupported', file, version, versionText(READABLE))
   if (!fileSchema.Check(content)) throw new Error('invalid content')
   return content
 }

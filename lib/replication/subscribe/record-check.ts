@@ -21,5 +21,18 @@ export function recordFault({ writes }: Pick<Transaction, 'writes'>, primaryKey:
   return undefined
 }
 
+/** Attributes of the records that are not in `known`. */
+export function unknownAttributes(
+  transactions: readonly Pick<Transaction, 'writes'>[],
+  known: ReadonlySet<string>,
+): string[] {
+  const unknown = new Set<string>()
+  for (const { writes } of transactions)
+    for (const write of writes)
+      for (const record of write.operation === 'delete' ? [] : write.records)
+        for (const name in record) if (!known.has(name)) unknown.add(name)
+  return [...unknown]
+}
+
 const invalidKey = (primaryKey: string, key: unknown) =>
   `the primary key '${primaryKey}' must be a string, a finite number or a bigint, received ${typeOf(key)}`

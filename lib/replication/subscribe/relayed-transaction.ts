@@ -10,7 +10,7 @@ import { partId } from '../wire.ts'
 export function toRelayed(
   node: string,
   source: RemoteTable,
-  { sequence: _, origin, id, ...transaction }: RemoteTransaction,
+  { sequence: _, index: __, origin, id, ...transaction }: RemoteTransaction,
 ): Transaction {
   const relayedId = origin.relayedBy.length === 0 ? partId(id, source) : id
   return { ...transaction, id: relayedId, origin: { ...origin, relayedBy: [...origin.relayedBy, node] } }

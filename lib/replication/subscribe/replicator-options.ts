@@ -6,6 +6,7 @@ import type { StartRequest } from '../../manifest/start-request.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
+import type { PeerHashes } from '../copy/peer-hashes.ts'
 import type { RowRequests } from '../copy/row-requests.ts'
 import type { TableStatuses } from '../copy/table-replacement.ts'
 import type { BegunSubscriptions } from './cursor.ts'
@@ -30,6 +31,8 @@ export type ReplicatorOptions = {
   rows?: RowRequests
   /** What both nodes have of a table. */
   statuses?: TableStatuses
+  /** Compares tables with those of remote nodes. Without it a copy transfers all rows. */
+  hashes?: PeerHashes
   /** Gaps and lost checkpoints are repaired by a copy of all rows. Default: true. */
   repair?: boolean
   /** ms: see `ClusterOptions`. Without it, no subscription is stale. */

@@ -10,7 +10,8 @@ import { type Metrics, replicationCounters, subscriptionGauges } from '../../obs
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
 import type { StreamPosition } from '../publish/stream-writer.ts'
-import { Applier, type ApplierOptions } from './applier.ts'
+import { Applier } from './applier.ts'
+import type { ApplierOptions } from './applier-options.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
@@ -18,20 +19,11 @@ import type { QuarantinedMessage } from './quarantine.ts'
 import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
+import { sourceKey, sourcesOf } from './sources.ts'
 import { Subscriber } from './subscriber.ts'
 import { SubscriptionStarts } from './subscription-starts.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
-
-const keyOf = ({ node, database, table }: RemoteTable) => JSON.stringify([node, database, table])
-
-/** The remote tables of these nodes to which the local node subscribes. */
-const sourcesOf = (nodes: Manifest['nodes']): RemoteTable[] =>
-  nodes.flatMap(({ name, subscriptions }) =>
-    subscriptions
-      .filter(({ subscribe }) => subscribe)
-      .map(({ database, table }) => Object.freeze({ node: name, database, table })),
-  )
 
 export class Replicator {
   readonly #options: ReplicatorOptions
@@ -63,6 +55,7 @@ export class Replicator {
     this.#copies = new Copies({
       host,
       rows: options.rows,
+      hashes: options.hashes,
       repair: options.repair ?? true,
       hasOtherSource: (source) => this.#hasOtherSource(source),
       copyFromOthers: async (source) => {
@@ -76,7 +69,7 @@ export class Replicator {
       logger: options.logger,
       mutex: this.#mutex,
       timeout: options.requestTimeout,
-      keyOf,
+      keyOf: sourceKey,
       isRunning: (key) => this.#subscribers.has(key),
       deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
     })
@@ -85,7 +78,7 @@ export class Replicator {
       copies: this.#copies,
       ending: this.#ending,
       mutex: this.#mutex,
-      keyOf,
+      keyOf: sourceKey,
       applierOf: (source) => this.#applierOf(source),
       isRunning: (key) => this.#subscribers.has(key),
       isCommitted: (key) => this.#desired.has(key),
@@ -100,7 +93,7 @@ export class Replicator {
     this.#timedRelease = new TimedRelease({
       ...options,
       timers: mesh.timers,
-      subscriber: (source) => this.#subscribers.get(keyOf(source)),
+      subscriber: (source) => this.#subscribers.get(sourceKey(source)),
       applier: (table) => this.#applierOf(table),
     })
   }
@@ -113,7 +106,7 @@ export class Replicator {
     const before = new Set(this.#reconciledNodes)
     const unchanged = new Set(nodes.filter((node) => before.has(node)).map(({ name }) => name))
     const desired = new Map(
-      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [keyOf(source), source]),
+      sourcesOf(nodes.filter(({ name }) => !unchanged.has(name))).map((source) => [sourceKey(source), source]),
     )
     this.#reconciledNodes = nodes
     const changes: Promise<void>[] = []
@@ -149,7 +142,7 @@ export class Replicator {
   /** Changes that are not in effect yet. */
   pending(): PendingChange[] {
     return this.#ending.list().map(({ source, reason }) => {
-      const { error } = this.#subscribers.get(keyOf(source))?.status() ?? {}
+      const { error } = this.#subscribers.get(sourceKey(source))?.status() ?? {}
       return { source, reason: error ?? reason }
     })
   }
@@ -169,12 +162,12 @@ export class Replicator {
 
   /** The subscription has a request that it has not begun; if it runs, it begins it now. */
   onStartRequested(source: RemoteTable): void {
-    this.#subscribers.get(keyOf(source))?.restart()
+    this.#subscribers.get(sourceKey(source))?.restart()
   }
 
   /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
   async #whileStopped(source: RemoteTable, work: () => Promise<void>): Promise<void> {
-    const key = keyOf(source)
+    const key = sourceKey(source)
     const running = this.#subscribers.get(key)
     if (running) await this.#stop(key, running)
     try {
@@ -187,7 +180,7 @@ export class Replicator {
   /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
     for (const { database, table, epoch, sequence } of streams)
-      this.#subscribers.get(keyOf({ node, database, table }))?.onPeerPosition(epoch, sequence)
+      this.#subscribers.get(sourceKey({ node, database, table }))?.onPeerPosition(epoch, sequence)
   }
 
   /** See ReturningNodes.restart. */
@@ -212,7 +205,7 @@ export class Replicator {
 
   /** Undefined without a subscription. */
   statusOf(source: RemoteTable): SubscriptionStatus | undefined {
-    return this.#subscribers.get(keyOf(source))?.status()
+    return this.#subscribers.get(sourceKey(source))?.status()
   }
 
   metrics(): Metrics['apply'] {
@@ -256,7 +249,7 @@ export class Replicator {
 
   async #requestCopy(source: RemoteTable, reason: CopyReason, replace = false): Promise<void> {
     await this.#applierOf(source).requestCopy(source, reason, replace)
-    this.#subscribers.get(keyOf(source))?.onCopyRequested()
+    this.#subscribers.get(sourceKey(source))?.onCopyRequested()
   }
 
   /** The local database is an older copy: it gets back from every source what it has lost. */
@@ -307,7 +300,7 @@ export class Replicator {
   }
 
   requireSubscriber(source: RemoteTable): Subscriber {
-    const subscriber = this.#subscribers.get(keyOf(source))
+    const subscriber = this.#subscribers.get(sourceKey(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
     return subscriber
   }
@@ -354,6 +347,8 @@ export class Replicator {
 
   async #deleteCheckpoint(source: RemoteTable): Promise<void> {
     const { host, quarantine } = this.#options
+    // A copy may have ended half-way with the subscription.
+    await this.#applierOf(source).announceChanges(source)
     this.#applierOf(source).dropCheckpoint(source.node)
     await quarantine.reconcile(source, undefined)
     await host.deleteCheckpoint(source)
@@ -366,17 +361,22 @@ export class Replicator {
 
   #createApplier(): Applier {
     const onRecovered = this.#options.events.applied
-    const validate: ApplierOptions['validate'] = (table, transactions) => this.#tables.validate(table, transactions)
+    const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
     const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
       if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
     }
-    return new Applier({ ...this.#options, counters: this.#counters, onRecovered, onCommitted, validate })
+    const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
+      this.#copies.afterSourceChange(source, copy)
+    const counters = this.#counters
+    return new Applier({ ...this.#options, counters, onRecovered, onCommitted, onSourceChanged, validate })
   }
 
   /** By the manifest, or by a start that is to be committed. */
   #hasOtherSource({ node, ...table }: RemoteTable): boolean {
     if (this.#applierOf(table).checkpointsOfOthers(node).length > 0) return true
-    return this.#reconciledNodes.some(({ name }) => name !== node && this.#desired.has(keyOf({ ...table, node: name })))
+    return this.#reconciledNodes.some(
+      ({ name }) => name !== node && this.#desired.has(sourceKey({ ...table, node: name })),
+    )
   }
 
   #applierOf(table: TableName): Applier {

@@ -1,6 +1,6 @@
 // What a subscriber needs of the other parts.
 
-import type { RemoteTable } from '../../host/host.ts'
+import type { Host, RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
@@ -19,6 +19,8 @@ export type SubscriberOptions = {
   source: RemoteTable
   /** Name of the local node. */
   node: string
+  host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
+  relayEnabled: boolean
   mesh: RemoteStreams
   applier: Applier
   clock: HybridClock

@@ -268,6 +268,8 @@ export class Subscriber {
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
         if (!isLost && !(error instanceof TableFaultError))
           this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
+        // Rows that were copied by another process may not be announced; that does not wait for the source.
+        this.#copier.check()
         await this.#sleep.sleep(backoff.next())
       } finally {
         this.#reader?.close()

@@ -5,7 +5,7 @@ import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } f
 
 /**
  * `position`: moves the position of the subscription. `release`: changes only what is in quarantine. `copy`: changes only the position
- * of a copy.
+ * of a copy, and whether its rows are announced.
  */
 export type StepKind = 'position' | 'release' | 'copy'
 
@@ -31,7 +31,7 @@ type StepOutcome = 'committed' | 'not committed' | 'other'
 /** The part of a checkpoint that steps of this kind change. Another part may have changed meanwhile. */
 function changedPart(kind: StepKind, checkpoint: Checkpoint | undefined): unknown {
   if (!checkpoint || kind === 'release') return checkpoint?.quarantined
-  if (kind === 'copy') return checkpoint.copy
+  if (kind === 'copy') return [checkpoint.copy, checkpoint.unannounced]
   const { epoch, sequence, lastMessageId, startTime, replayUntil, gaps, request } = checkpoint
   return { epoch, sequence, lastMessageId, startTime, replayUntil, gaps, request }
 }

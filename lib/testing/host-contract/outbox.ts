@@ -70,26 +70,33 @@ export const outboxCases: Record<string, HostCase> = {
   'relayed transactions are added at the end of the outbox, with their origin': async (scene) => {
     await scene.tables(dog)
     await scene.commit('one', insert({ id: 1 }))
-    const { sequence, ...transaction } = scene.transaction(at(1), insert({ id: 2 }))
+    const { sequence, index, ...transaction } = scene.transaction(at(1), insert({ id: 2 }))
     const relay: Transaction[] = [
-      { ...transaction, id: 'relayed', origin: { node: 'node2', epoch: 'e', sequence, relayedBy: ['node2'] } },
+      { ...transaction, id: 'relayed', origin: { node: 'node2', epoch: 'e', index, relayedBy: ['node2'] } },
     ]
-    await scene.host.apply(scene.batch([{ ...transaction, sequence }], { relay }))
+    await scene.host.apply(scene.batch([{ ...transaction, sequence, index }], { relay }))
     const found = await scene.outbox()
     assert.deepEqual(scene.named(found), ['one', 'relayed'])
     assert.deepEqual(found[1]!.origin, relay[0]!.origin)
     assert.equal(found[1]!.timestamp, transaction.timestamp)
   },
+  'a transaction without records is stored in the outbox too': async (scene) => {
+    await scene.tables(dog)
+    const writes: Write[] = [{ operation: 'upsert', ...dog, records: [] }]
+    const marker = { id: 'marker', timestamp: at(0), writes }
+    await scene.host.apply(scene.batch([], { relay: [marker] }))
+    assert.deepEqual(await scene.outbox(), [marker])
+  },
   'relayed transactions keep their user, trace and writes': async (scene) => {
     await scene.tables(dog)
-    const { sequence, ...received } = scene.transaction(at(1), insert({ id: 2, name: 'Rex' }))
+    const { sequence, index, ...received } = scene.transaction(at(1), insert({ id: 2, name: 'Rex' }))
     const transaction: Transaction = {
       ...received,
       user: 'ann',
       trace: { traceparent: `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`, tracestate: 'vendor=1' },
       origin: { ...received.origin, relayedBy: ['node2', 'node1'] },
     }
-    const batch = scene.batch([{ ...transaction, origin: received.origin, sequence }], { relay: [transaction] })
+    const batch = scene.batch([{ ...transaction, origin: received.origin, sequence, index }], { relay: [transaction] })
     await scene.host.apply(batch)
     if (scene.subject.reopen) await scene.reopen()
     const [found] = await scene.outbox()

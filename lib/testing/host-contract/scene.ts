@@ -40,6 +40,8 @@ export type HostUnderTest = {
    * are skipped.
    */
   storeExisting?(database: string, table: string, record: Record<string, unknown>): unknown
+  /** Commits these writes locally as while clustering is disabled, without an entry in the outbox. Missing: that case is skipped. */
+  commitUnrecorded?(writes: Write[], timestamp: Timestamp): unknown
   /** Called after the case, also after a failure. */
   close?(): void | Promise<void>
 }
@@ -111,7 +113,8 @@ export class HostScene {
       timestamp,
       writes,
       sequence,
-      origin: { node: 'node2', epoch: 'e', sequence, relayedBy: [] },
+      index: sequence,
+      origin: { node: 'node2', epoch: 'e', index: sequence, relayedBy: [] },
     }
   }
 

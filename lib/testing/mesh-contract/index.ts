@@ -3,7 +3,7 @@
 import { bounded, type ContractCase, runCases } from '../contract-case.ts'
 import { limitCases } from './limits.ts'
 import { closeCases, duplicateCases, memberCases, openCases, relinkCases, restartCases } from './links.ts'
-import { readCases, sequenceAtCases } from './readers.ts'
+import { messageAtCases, readCases, sequenceAtCases } from './readers.ts'
 import { announceCases, requestCases } from './requests.ts'
 import { type MeshCase, MeshScene, type NetworkUnderTest } from './scene.ts'
 import { appendCases, purgeCases, streamCases } from './streams.ts'
@@ -22,6 +22,7 @@ const groups: Record<string, Record<string, MeshCase>> = {
   purgeStream: purgeCases,
   setLimits: limitCases,
   sequenceAt: sequenceAtCases,
+  messageAt: messageAtCases,
   read: readCases,
   members: memberCases,
   'restart of the stream server': restartCases,

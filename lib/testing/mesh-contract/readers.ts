@@ -19,6 +19,31 @@ import {
 
 const reading = { ...withTimeout, maxMessages: 100 }
 
+export const messageAtCases: Record<string, MeshCase> = {
+  'returns the stored message with its headers': async (scene) => {
+    const { node1, node2 } = scene
+    const table = await scene.newStream(3)
+    for (const { mesh } of [node1, node2]) {
+      const source = sourceOf(node1, table)
+      const reader = await mesh.read(source, 2, reading)
+      const [read] = await reader.next()
+      reader.close()
+      const stored = await mesh.messageAt(source, 2, withTimeout)
+      const comparable = (entry: Entry | undefined) =>
+        entry && [entry.sequence, entry.headers, textOf(entry.data), Math.trunc(entry.time)]
+      assert.deepEqual(comparable(stored), comparable(read))
+    }
+  },
+  'is undefined for a message that the stream does not have': async (scene) => {
+    const { node1, node2 } = scene
+    const table = await scene.newStream(3)
+    await node1.mesh.purgeStream(table, { before: 2 })
+    const source = sourceOf(node1, table)
+    for (const { mesh } of [node1, node2])
+      for (const sequence of [1, 4]) assert.equal(await mesh.messageAt(source, sequence, withTimeout), undefined)
+  },
+}
+
 export const sequenceAtCases: Record<string, MeshCase> = {
   'finds the first message at or after a time': async (scene) => {
     const { node1, node2 } = scene

@@ -1,0 +1,55 @@
+// What an applier needs of the other parts, and the steps that it takes.
+
+import type {
+  ApplyResult,
+  Checkpoint,
+  CopyPosition,
+  Host,
+  RemoteTable,
+  RemoteTransaction,
+  Transaction,
+} from '../../host/host.ts'
+import type { ReplicationCounters } from '../../observe/metrics.ts'
+import type { CopyOptions, Step, StepKind } from './unsettled-steps.ts'
+
+export type ApplierOptions = {
+  host: Host
+  node: string
+  relayEnabled: boolean
+  counters: ReplicationCounters
+  relay(transactions: Transaction[]): void
+  /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
+  onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** A batch was committed. `result` is what the host says about it, if it does. */
+  onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
+  /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */
+  onSourceChanged?(source: RemoteTable, current: CopyPosition | undefined): CopyPosition | undefined
+  /** Throws, or rejects, when a transaction does not fit the local table. */
+  validate(source: RemoteTable, transactions: readonly RemoteTransaction[]): unknown
+}
+
+/** The transactions to apply, and the checkpoint to store with them. */
+export type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & {
+  duplicates?: number
+  relayed?: Transaction[]
+}
+/** Undefined: nothing to change. */
+export type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
+
+/** One step of a copy: rows, and the copy position behind them. */
+export type CopyStep = CopyOptions & {
+  /** The transactions change rows here. */
+  changes?: boolean
+  /** The position before, as `checkpointOf` returns it. */
+  from: CopyPosition | undefined
+  /** Undefined: the copy has ended. */
+  to: CopyPosition | undefined
+}
+
+/** See Applier.move. */
+export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name] | undefined } & {
+  lost?: number
+  newGaps?: number
+  replayed?: number
+  copy?: CopyPosition | undefined
+}
