@@ -91,7 +91,7 @@ describe('the start of a subscription', concurrently, () => {
     Object.assign(stream, { first: 3, last: 7 })
     const startTime = '2026-01-01T00:00:00.000Z'
     await replicator.setStart(source, { id: '1', startTime })
-    const expected = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
+    const expected = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7, request: '1' }
     assert.deepEqual([await stored(), times], [expected, [Date.parse(startTime)]])
     stream.first = 5
     for (const same of [{ id: '1', startTime }, undefined]) await replicator.setStart(source, same)
@@ -99,7 +99,13 @@ describe('the start of a subscription', concurrently, () => {
     const now = Date.now()
     const future = new Date(now + 3_600_000).toISOString()
     await replicator.setStart(source, { id: '2', startTime: future })
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 4, startTime: future, replayUntil: 7 })
+    assert.deepEqual(await stored(), {
+      epoch: 'e1',
+      sequence: 4,
+      startTime: future,
+      replayUntil: 7,
+      request: '2',
+    })
     assert.ok(times[1]! >= now && times[1]! <= Date.now(), 'a time in the future counts as now')
   })
 
