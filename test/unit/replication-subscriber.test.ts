@@ -42,6 +42,7 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
   const subscriber = new Subscriber({
     source,
+    node: 'node2',
     host,
     relayEnabled: false,
     mesh: stream.mesh,
@@ -58,7 +59,13 @@ async function subscribe(test: TestContext, options: Partial<SubscriberOptions> 
     tables,
     sourceTables,
     onTableDropped() {},
-    copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
+    copies: new Copies({
+      host,
+      rows: undefined,
+      repair: true,
+      hasOtherSource: () => false,
+      copyFromOthers: async () => {},
+    }),
     events: subscriberEvents({
       gap: (_, from, to, reason) => void reported.push(`gap ${from}..${to} ${reason}`),
       stalled: (_, { sequence }, error, attempts) =>

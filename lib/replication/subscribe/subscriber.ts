@@ -15,6 +15,7 @@ import { Lag } from './lag.ts'
 import { PendingBatch } from './pending-batch.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
+import { Staleness } from './staleness.ts'
 import { StallDetector } from './stall-detector.ts'
 import type { SubscriberOptions } from './subscriber-options.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
@@ -35,6 +36,7 @@ export class Subscriber {
   readonly #copier: Copier
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
+  readonly #staleness: Staleness
   readonly #stopping = new AbortController()
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
@@ -56,10 +58,24 @@ export class Subscriber {
       counters.gaps++
       counters.lost += to - from + 1
       events.gap(source, from, to, reason, isRepaired)
+      this.#staleness.report()
     }
     const since = () => options.subscribedSince?.(source)
     const { begun, copies } = options
-    this.#cursor = new Cursor({ source, mesh, applier, begun, copies, requestTimeout, since, gap })
+    this.#staleness = new Staleness({
+      source,
+      applier,
+      timers,
+      tombstoneAge: options.tombstoneAge,
+      subscribedSince: since,
+      isCaughtUp: () => this.#state === 'live',
+      onStale: (time) => events.stale(source, time),
+    })
+    this.#cursor = new Cursor({
+      ...{ source, mesh, applier, begun, copies, requestTimeout, since, gap },
+      requestedStart: () => options.requestedStart?.(source),
+      overdueSince: () => this.#staleness.overdueSince,
+    })
     const isReading = () => this.isReading
     this.#copier = new Copier({ ...options, timers, isReading, onChange: () => this.#onCopyChange() })
     this.#lag = new Lag(timers)
@@ -118,9 +134,16 @@ export class Subscriber {
     this.#copier.request(reason)
   }
 
+  /** A copy was stored with the checkpoint. */
+  onCopyRequested(): void {
+    this.#copier.check()
+    this.#onCopyChange()
+  }
+
   /** Resolves when reading, copying and applying have ended, or the database has not answered in time. */
   async stop(): Promise<void> {
     this.#stopping.abort()
+    this.#staleness.stop()
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
     this.#setState('ended')
@@ -131,6 +154,7 @@ export class Subscriber {
     const { sequence: appliedSequence, gaps } = this.#cursor.checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
+    const staleSince = this.#staleness.since
     return {
       source,
       state: this.#state,
@@ -142,6 +166,7 @@ export class Subscriber {
       lost: gaps?.lost ?? 0,
       quarantined: quarantine.list(source).length,
       ...this.#copier.status(),
+      ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
       ...(this.#refused ? { refused: this.#refused } : {}),
     }
