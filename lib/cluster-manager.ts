@@ -279,6 +279,16 @@ export class ClusterManager extends SafeEmitter {
     return this.#runner.withService(({ rows }) => rows.verify(source, options))
   }
 
+  /**
+   * Copies all rows of a subscribed remote table again. With `replace`, all rows and tombstones of the local table are removed first,
+   * as soon as the source answers: the way back for a stale subscription. Resolves when that is stored, then goes on also after a
+   * restart, until `replication:copied`. Rejects subscription_not_found, rows_not_served, replace_unsupported, clustering_disabled,
+   * closed, internal.
+   */
+  copy(source: RemoteTable, options: { replace?: boolean } = {}): Promise<void> {
+    return this.#runner.withService(({ replicator }) => replicator.requestCopy(source, options))
+  }
+
   // --- operations ---------------------------------------------------------------------------------------------------------
 
   /** `cluster_set_routes`: adds the routes that are in neither list, of the hub or of the leaf. */

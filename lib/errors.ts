@@ -91,6 +91,12 @@ export const errors = {
     false,
     'Implement Host.readRows on that node, or update its version of enmesh.',
   ),
+  replace_unsupported: defineError(
+    501,
+    () => 'The database cannot empty a table for a copy: Host.emptyTable is missing',
+    false,
+    'Drop and create the table instead: it is then copied from the nodes that it is subscribed from.',
+  ),
   subscription_not_stalled: defineError(
     409,
     (node: string, table: string) => `The database refuses no transaction of table '${table}' of node '${node}' now.`,

@@ -25,6 +25,7 @@ export type {
   Checkpoint,
   CopyPosition,
   CopyReason,
+  EmptiedTable,
   Host,
   HostCallOptions,
   KeyedRow,

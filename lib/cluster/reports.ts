@@ -11,6 +11,7 @@ import type { SubscriberEvents } from '../replication/subscribe/subscription-sta
 import type { Timers } from '../util/timers.ts'
 import { CatchUpLog } from './catch-up-log.ts'
 import type { CheckedOptions } from './options.ts'
+import { STALE_HINT } from './subscription-problem.ts'
 import { packageVersion } from './version.ts'
 
 type ConfigEvent = 'config:rejected' | 'config:missing' | 'config:warning'
@@ -133,7 +134,7 @@ export const peerReports = (emit: Emit, logger: Logger) => ({
 })
 
 /** These copies repair no loss. */
-const PLANNED_COPIES: readonly CopyReason[] = ['initial', 'requested', 'source_changed']
+const PLANNED_COPIES: readonly CopyReason[] = ['initial', 'requested', 'source_changed', 'table_replaced']
 
 export function subscriptionReports(
   emit: Emit,
@@ -170,6 +171,11 @@ export function subscriptionReports(
     refusedOld: (source, writes) => {
       logger.warn({ ...fieldsOf(source), writes }, 'old writes refused: they are older than dropped tombstones')
       emit('replication:refused-old', { ...source, writes })
+    },
+    stale: (source, since) => {
+      const caughtUpAt = new Date(since).toISOString()
+      logger.warn({ ...fieldsOf(source), caughtUpAt, reason: STALE_HINT }, 'subscription stale')
+      emit('replication:stale', { ...source, since })
     },
     stalled: (source, { sequence, index, id }, error, attempts) => {
       const at = { sequence, ...(index !== undefined && { index }), ...(id !== undefined && { id }) }

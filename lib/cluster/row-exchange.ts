@@ -11,6 +11,7 @@ import { PeerHashes } from '../replication/copy/peer-hashes.ts'
 import { PeerRows, type RowTransport } from '../replication/copy/peer-rows.ts'
 import type { TableStatus } from '../replication/copy/row-messages.ts'
 import { RowSource } from '../replication/copy/row-source.ts'
+import type { TableStatuses } from '../replication/copy/table-replacement.ts'
 import { Verifier, type VerifierOptions, type VerifyOptions } from '../replication/copy/verifier.ts'
 import type { Timers } from '../util/timers.ts'
 
@@ -39,6 +40,7 @@ export class RowExchange {
   readonly #source: RowSource
   readonly #hashes: HashSource
   readonly #verifier: Verifier
+  readonly #statuses: TableStatuses
   readonly #timers: Timers
   /** Called after each commit. */
   readonly #waiting = new Set<() => void>()
@@ -65,6 +67,7 @@ export class RowExchange {
     const rows = this.peers
     this.#peerHashes = new PeerHashes(transport)
     this.#hashes = new HashSource({ host, source: this.#source, status, rows, applyRows })
+    this.#statuses = { here: status, there: (source, asking) => this.#peerHashes.status(source, asking) }
     const manifest = () => store.manifest
     this.#verifier = new Verifier({
       ...options,
@@ -76,8 +79,8 @@ export class RowExchange {
   }
 
   /** What a replicator needs to copy rows. */
-  get requests(): { rows: PeerRows; hashes: PeerHashes } {
-    return { rows: this.peers, hashes: this.#peerHashes }
+  get requests(): { rows: PeerRows; hashes: PeerHashes; statuses: TableStatuses } {
+    return { rows: this.peers, hashes: this.#peerHashes, statuses: this.#statuses }
   }
 
   /** See Verifier.verify. */

@@ -33,6 +33,7 @@ import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
 import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
+import { problemOf } from './subscription-problem.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -93,7 +94,11 @@ export class Service {
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = this.#createStandingDown()
-    this.#registers.subscribe(this.#store, (node, tables) => this.#negotiator.scheduleCompare(node, tables))
+    this.#registers.subscribe(
+      this.#store,
+      (node, tables) => this.#negotiator.scheduleCompare(node, tables),
+      (source) => this.replicator.onStartRequested(source),
+    )
   }
 
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
@@ -163,7 +168,8 @@ export class Service {
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
       losses: (source: RemoteTable) => replicator.losses(source),
-      problem: (source: RemoteTable) => this.#problemOf(source),
+      problem: (source: RemoteTable) =>
+        problemOf(replicator.statusOf(source), this.#negotiator.disagreement(source.node, source)),
     }
     const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
     return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
@@ -175,16 +181,6 @@ export class Service {
       const disagreement = this.#negotiator.disagreement(status.source.node, status.source)
       return disagreement ? { ...status, disagreement } : status
     })
-  }
-
-  /** What the remote node has not agreed to, or why no transactions of it are applied. */
-  #problemOf(source: RemoteTable): { state: string; reason: string } | undefined {
-    const disagreement = this.#negotiator.disagreement(source.node, source)
-    if (disagreement) return { ...disagreement }
-    const { state = 'live', error } = this.replicator.statusOf(source) ?? {}
-    return error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying')
-      ? { state, reason: error }
-      : undefined
   }
 
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
@@ -253,6 +249,8 @@ export class Service {
       begun: this.#registers.begun,
       repair,
       ...this.rows.requests,
+      tombstoneAge: this.#options.tombstoneAge,
+      requestedStart: (source) => this.#registers.openStart(source),
       budget: new ReadBudget(maxCatchUpBytes),
       relayEnabled: this.#store.settings.republishMessages,
       relay: (transactions) => this.publisher.relay(transactions),

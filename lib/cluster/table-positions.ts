@@ -1,6 +1,6 @@
 // What this node has of a table: the end of its stream, and how far each subscription of the table is. For nodes that compare it.
 
-import type { Host, RemoteTable, TableName } from '../host/host.ts'
+import type { Host, TableName } from '../host/host.ts'
 import type { TableStatus } from '../replication/copy/row-messages.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
@@ -25,16 +25,19 @@ export async function tableStatus(
   const isPublished = await publishAll(publisher, timers)
   const { epoch, sequence } = await publisher.ensure({ database, table })
   const ofTable = replicator.status().filter(({ source }) => source.database === database && source.table === table)
-  const sources = await Promise.all(
-    ofTable.map(async ({ source, state }) => ({ node: source.node, state, ...(await positionOf(host, source)) })),
+  const checkpoints = await Promise.all(
+    ofTable.map(async ({ source, state }) => ({ node: source.node, state, stored: await host.loadCheckpoint(source) })),
   )
+  const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => ({
+    node,
+    state,
+    epoch,
+    sequence,
+  }))
+  const isReplaced = checkpoints.some(({ stored }) => stored?.copy?.replace)
   const horizon = await host.horizon?.({ database, table })
-  return { epoch, sequence, isPublished, sources, ...(horizon === undefined ? {} : { horizon }) }
-}
-
-async function positionOf(host: Pick<Host, 'loadCheckpoint'>, source: RemoteTable) {
-  const { epoch = '', sequence = 0 } = (await host.loadCheckpoint(source)) ?? {}
-  return { epoch, sequence }
+  const optional = { ...(isReplaced && { isReplaced }), ...(horizon !== undefined && { horizon }) }
+  return { epoch, sequence, isPublished, sources, ...optional }
 }
 
 /** Resolves with true when everything that was committed before is in the streams; with false after a time. */

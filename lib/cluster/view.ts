@@ -1,6 +1,7 @@
 // The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
+import type { Timestamp } from '../host/host.ts'
 import type { Manifest } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -29,6 +30,8 @@ export interface ClusterView {
   subscriptions(): SubscriptionStatus[]
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
+  /** See `ClusterManager.tombstoneLimit`. */
+  tombstoneLimit(): Timestamp | undefined
 }
 
 export function viewOf(manager: ClusterView): ClusterView {
@@ -49,5 +52,6 @@ export function viewOf(manager: ClusterView): ClusterView {
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
     metrics: () => manager.metrics(),
+    tombstoneLimit: () => manager.tombstoneLimit(),
   })
 }

@@ -66,6 +66,11 @@ export type ClusterEvents = {
   /** Writes of a batch to rows that do not exist here are older than tombstones that were dropped: they were ignored. */
   'replication:refused-old': [RemoteTable & { writes: number }]
   /**
+   * The subscription was not caught up since `since` (ms since 1970), for longer than `tombstoneAge`: deletes that it missed may be lost,
+   * and rows of the table may be here that no other node has. `copy` with `replace` is the way back.
+   */
+  'replication:stale': [RemoteTable & { since: number }]
+  /**
    * The local stream of a table has, or had, the messages `from` to `to`, and the database does not have them in its outbox: it was
    * restored from an older copy, or they were deleted before they were confirmed. The stream continues in the new `epoch`. The
    * table is copied from every node that it is subscribed from, unless the option `repair` is false.
@@ -124,6 +129,7 @@ const eventNameSet: Record<EventName, true> = {
   'replication:repaired': true,
   'replication:verified': true,
   'replication:refused-old': true,
+  'replication:stale': true,
   'replication:diverged': true,
   'replication:stalled': true,
   'replication:quarantined': true,

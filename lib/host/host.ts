@@ -111,13 +111,19 @@ export type Checkpoint = {
   copy?: CopyPosition
   /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
   unannounced?: true
+  /** The last request (`copy`, `start_time`) that this subscription has begun: it is not begun twice. */
+  request?: string
+  /** ms since 1970: everything that the source had then was applied. Stored now and then. */
+  caughtUpAt?: number
+  /** ms since 1970: transactions were lost when it had not been caught up since then, longer than `tombstoneAge`. Deletes may be among them. */
+  staleSince?: number
 }
 
 /**
  * Why rows are copied. `initial`: the subscription is new. `gap`: transactions were lost. `checkpoint_lost`: the local database lost its
  * checkpoint. `table_created`: the table was dropped here and created again. `database_restored`: the local database is an older copy, and
  * other nodes have transactions of this node that it does not have. `requested`: by the operator. `source_changed`: the source copied rows,
- * which its stream does not have.
+ * which its stream does not have. `table_replaced`: the local table was emptied, and copied from another node.
  */
 export type CopyReason =
   | 'initial'
@@ -127,6 +133,7 @@ export type CopyReason =
   | 'database_restored'
   | 'requested'
   | 'source_changed'
+  | 'table_replaced'
 
 /** How far the rows of a source have been copied, in the order of its `readRows`. */
 export type CopyPosition = {
@@ -137,6 +144,8 @@ export type CopyPosition = {
   rows: number
   /** The table was empty when the copy began, or the operator asked for it: rows at or below the table's horizon are copied too. */
   acceptOld?: boolean
+  /** The local table is to be emptied before the first row, or was emptied. */
+  replace?: 'requested' | 'emptied'
   /** ms since 1970: rows with timestamps of the future were left out, and the copy is to run again then. */
   retryAt?: number
 }
@@ -162,6 +171,9 @@ export type Batch = {
   /** The table's horizon is at least this from now on. Stored in the same transaction, after the writes. */
   horizon?: Timestamp
 }
+
+/** The argument of `Host.emptyTable`. */
+export type EmptiedTable = Pick<Batch, 'source' | 'checkpoint' | 'horizon'>
 
 /** What `Host.apply` may resolve with. */
 export type ApplyResult = {
@@ -328,6 +340,12 @@ export interface Host {
    * below `cluster.tombstoneLimit()`, passes it to `mergeRow`, and deletes it with the table.
    */
   horizon?(table: TableName, options?: HostCallOptions): Promise<Timestamp | undefined>
+  /**
+   * In ONE transaction of the database: removes all rows and tombstones of the source's table, stores the checkpoint as `apply` does, and
+   * raises the table's horizon to `horizon`, if there is one. The table, its other checkpoints, its published position and
+   * the outbox stay. Never overlaps `apply` of the table. Without this method, no table can be replaced by a copy (`replace: true`).
+   */
+  emptyTable?(emptied: EmptiedTable, options?: HostCallOptions): Promise<void>
 
   /**
    * The outbox, oldest first, in commit order. With `after`, only the transactions after that one; a host that

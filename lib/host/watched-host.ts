@@ -37,7 +37,7 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
   let infoError: string | undefined
 
   const ofTable = <T>(
-    method: 'apply' | 'loadCheckpoint' | 'deleteCheckpoint',
+    method: 'apply' | 'emptyTable' | 'loadCheckpoint' | 'deleteCheckpoint',
     { node, database, table }: RemoteTable,
     work: (options: HostCallOptions) => Promise<T>,
     caller?: HostCallOptions,
@@ -79,6 +79,9 @@ export function watchHost(host: Host, options: HostCallsOptions): WatchedHost {
       ofTable('deleteCheckpoint', source, (each) => host.deleteCheckpoint(source, each), caller),
     beginClose: () => calls.beginClose(),
   }
+  if (host.emptyTable)
+    watched.emptyTable = (emptied, caller) =>
+      ofTable('emptyTable', emptied.source, (each) => host.emptyTable!(emptied, each), caller)
   if (host.restamp)
     watched.restamp = (restamp, caller) =>
       calls.run({ method: 'restamp' }, restampLane, (each) => host.restamp!(restamp, each), caller?.signal)

@@ -135,8 +135,9 @@ export const configureCluster: Operation<ConfigureClusterRequest, ConfigureClust
 
     const results = settled.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
     const pending = connections.filter((_, index) => !results[index])
-    for (const { node } of pending) context.negotiator.scheduleCompare(node)
-    await store.commit((current) => orderNodes(current, connections, pending), 'api', { user: options.user })
+    await context.negotiator.commitPending(pending, () =>
+      store.commit((current) => orderNodes(current, connections, pending), 'api', { user: options.user }),
+    )
     const response: ConfigureClusterResponse = {
       message: CONFIGURED,
       connections: connections.flatMap(({ node }, index) => {

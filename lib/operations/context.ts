@@ -32,8 +32,14 @@ export interface OperationContext {
     ): Promise<SubscribeResult>
     /** Ends all subscriptions with the node and removes it from the manifest. `reached` is false if the node did not answer. Rejects with aborted. */
     remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }>
-    /** Compares the subscriptions of the manifest with the node as soon as it answers. */
-    scheduleCompare(node: string): void
+    /**
+     * Commits subscriptions with nodes that do not answer now. Each node is asked again until it agrees: then `copy` and `start_time`
+     * take effect.
+     */
+    commitPending(
+      pending: readonly { node: string; subscriptions: readonly SubscriptionRequest[] }[],
+      commit: () => Promise<unknown>,
+    ): Promise<void>
   }
   readonly peers: {
     /** The state of one connection, bounded by the request time-out. Rejects only with aborted. */

@@ -59,6 +59,15 @@ const startTime = Type.Unsafe<string>(
   ),
 )
 
+/** The issue of fields that do not go together. */
+function startIssue({ publish, subscribe, copy, replace }: SubscriptionBody, path: string): Issue | undefined {
+  const issue = (field: string, text: string) => ({ path: `${path}.${field}`, message: `'${path}.${field}' ${text}` })
+  if (replace && !copy) return issue('replace', "requires 'copy' to be true")
+  if (replace && !subscribe) return issue('replace', "requires 'subscribe' to be true: the local table is replaced")
+  if (copy && !subscribe && !publish) return issue('copy', "requires 'subscribe' or 'publish' to be true")
+  return undefined
+}
+
 const subscriptionFields = () =>
   Type.Object({
     table: name(),
@@ -66,14 +75,19 @@ const subscriptionFields = () =>
     subscribe: Type.Boolean(),
     publish: Type.Boolean(),
     start_time: Type.Optional(startTime),
+    copy: Type.Optional(Type.Boolean()),
+    replace: Type.Optional(Type.Boolean()),
   })
 export type SubscriptionBody = Static<ReturnType<typeof subscriptionFields>>
 
-export const subscription = withRule(subscriptionFields(), databasesAgree)
+const fieldsAgree = (value: SubscriptionBody, path: string): Issue | undefined =>
+  databasesAgree(value, path) ?? startIssue(value, path)
+
+export const subscription = withRule(subscriptionFields(), fieldsAgree)
 
 /** A subscription of `add_node`: at least one direction is required. */
 export const newSubscription = withRule(subscriptionFields(), (value, path) => {
-  if (value.publish || value.subscribe) return databasesAgree(value, path)
+  if (value.publish || value.subscribe) return fieldsAgree(value, path)
   return { path, message: `'${path}' subscribe and/or publish must be set to true when adding a node` }
 })
 
@@ -84,6 +98,8 @@ export type SubscriptionResponse = {
   publish: boolean
   subscribe: boolean
   start_time?: string
+  copy?: boolean
+  replace?: boolean
 }
 /** A subscription that was not made, and why. */
 export type SkippedResponse = SubscriptionResponse & { reason: string }
@@ -92,12 +108,17 @@ export type SkippedResponse = SubscriptionResponse & { reason: string }
 export function toSubscriptionRequests(requests: readonly SubscriptionBody[]): SubscriptionRequest[] {
   const byTable = new Map<string, SubscriptionRequest>()
   for (const request of requests) {
-    const { table, publish, subscribe, start_time: startTime } = request
-    const subscription = { database: databaseOf(request), table, publish, subscribe }
-    byTable.set(
-      tableKey(subscription),
-      startTime === undefined ? subscription : { ...subscription, startTime: toUtc(startTime, Date.now()) },
-    )
+    const { table, publish, subscribe, start_time: startTime, copy, replace } = request
+    const subscription: SubscriptionRequest = {
+      database: databaseOf(request),
+      table,
+      publish,
+      subscribe,
+      ...(startTime !== undefined && { startTime: toUtc(startTime, Date.now()) }),
+      ...(copy !== undefined && { copy }),
+      ...(replace && { replace }),
+    }
+    byTable.set(tableKey(subscription), subscription)
   }
   return [...byTable.values()]
 }
@@ -108,12 +129,16 @@ export const toResponse = ({
   publish,
   subscribe,
   startTime,
+  copy,
+  replace,
 }: SubscriptionRequest): SubscriptionResponse => ({
   schema: database,
   table,
   publish,
   subscribe,
   ...(startTime === undefined ? {} : { start_time: startTime }),
+  ...(copy === undefined ? {} : { copy }),
+  ...(replace ? { replace } : {}),
 })
 
 export const toSkippedResponse = (skipped: SkippedSubscription): SkippedResponse => ({

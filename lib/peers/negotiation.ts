@@ -11,11 +11,12 @@ import type { Logger } from '../observe/logger.ts'
 import type { Agreements } from './agreements.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
-import { type Register, type Registers, removedRegister } from './registers.ts'
+import { type Register, removedRegister } from './register.ts'
+import type { Registers } from './registers.ts'
 import { toClusterError } from './request-error.ts'
 import { byKey, type Tables, type TablesByKey } from './tables.ts'
 import type { Progress, Takeover } from './takeover.ts'
-import { fromWire, type SubscriptionRequest, toPages, toWire } from './wire-subscription.ts'
+import { fromWire, type SubscriptionRequest, toPages, toRegister, toWire } from './wire-subscription.ts'
 
 export type SkippedSubscription = SubscriptionRequest & { readonly reason: string }
 
@@ -74,12 +75,13 @@ export class Negotiation {
     const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
+    for (const { request } of matched) tables.checkCopy(node, request, remote[0]?.servesRows)
     if (matched.length === 0 && (requests.length > 0 || !options.replace)) return { agreed, skipped }
     await this.#checkWritable()
     await tables.ensureStreams(agreed, progress(node, 'streams'))
     const revision = clock.timestamp()
     const removed = () => (options.replace ? this.#unnamedRegisters(node, agreed, revision) : [])
-    const changes = () => [...agreed.map((each) => ({ ...each, removed: false, revision })), ...removed()]
+    const changes = () => [...agreed.map((each) => toRegister(each, revision)), ...removed()]
     await this.#withdrawOnFailure(node, changes, options, async (ask) => {
       let sent = 0
       const report = progress(node, 'agreement')

@@ -103,6 +103,19 @@ export class Negotiator {
     void this.compare(node)
   }
 
+  /**
+   * Runs `commit`, which sets these subscriptions of nodes that do not answer now. Their `copy` and `start_time` take effect when the
+   * nodes agree. Rejects as `commit`.
+   */
+  async commitPending(
+    pending: readonly { node: string; subscriptions: readonly SubscriptionRequest[] }[],
+    commit: () => Promise<unknown>,
+  ): Promise<void> {
+    const requests = pending.flatMap(({ node, subscriptions }) => subscriptions.map((each) => ({ ...each, node })))
+    await this.#options.registers.withRequests(requests, commit)
+    for (const { node } of pending) this.scheduleCompare(node)
+  }
+
   /** See Comparison.compare. */
   compare(node: string): Promise<void> {
     return this.#comparison.compare(node)

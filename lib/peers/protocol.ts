@@ -31,6 +31,8 @@ const SubscriptionType = Type.Object({
   hash_attribute: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   ...fieldSchemas,
   start_time: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+  /** Not in HarperDB: the receiver copies the rows of the sender, or begins without a copy. */
+  copy: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
   attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
 })
 
@@ -53,6 +55,8 @@ const RegisterEntryType = Type.Intersect([
     revision: RevisionType,
     /** When the receiver's subscription was made, in ms since 1970: it begins there if it has no position. */
     since: Type.Optional(Type.Number({ minimum: 0 })),
+    /** The request that `start_time` and `copy` belong to: the receiver may have met it before. */
+    start_id: Type.Optional(RevisionType),
     /** In an answer: why the sender cannot accept this subscription now. */
     refused: Type.Optional(Type.String()),
   }),

@@ -3,121 +3,50 @@
 
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import Type from 'typebox'
-import { Compile } from 'typebox/schema'
 import { ClusterError, clusterError, reasonOf } from '../errors.ts'
-import type { Timestamp } from '../host/host.ts'
+import type { RemoteTable, Timestamp } from '../host/host.ts'
 import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
+import { type StartFields, type StartRequest, startRequest } from '../manifest/start-request.ts'
 import type { ManifestStore } from '../manifest/store.ts'
-import {
-  emptyFields,
-  fieldSchemas,
-  optionalFields,
-  pickFields,
-  requiredFields,
-  type Subscription,
-  sameFields,
-} from '../manifest/subscription.ts'
+import { pickFields } from '../manifest/subscription.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../util/format-version.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
+import {
+  fileSchema,
+  fromRow,
+  type Register,
+  removedRegister,
+  sameValue,
+  toRow,
+  withStart,
+  withTimes,
+} from './register.ts'
 
 /** Each timestamp is higher than every revision resumed before. */
 type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void }
 
 /**
- * `removed`: the subscription was removed at that revision. The revision '' is lower than any other. `publishSince` and
- * `subscribeSince`: since when each direction is on, in ms since 1970: where a side without a position begins to read.
- */
-export type Register = Subscription & {
-  readonly removed: boolean
-  readonly revision: Timestamp
-  readonly publishSince?: number | undefined
-  readonly subscribeSince?: number | undefined
-}
-
-/**
  * Version of the revision file, in its field `v`. It stands for all state that the node stores, the checkpoints in the database included: a
  * later version is noticed here, before anything is read or changed.
  *
- * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, by node).
+ * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, and the last request that
+ * each has begun, by node).
  */
 export const STATE_VERSION = 1
 const READABLE = readableVersions(STATE_VERSION)
 
-/** A row of the revision file: the values of a register in the order of `columns`. */
-const columns = [
-  'database',
-  'table',
-  ...requiredFields,
-  'removed',
-  'revision',
-  ...optionalFields,
-  'publishSince',
-  'subscribeSince',
-] as const
-/** `node`: the name of the local node. `firstNode`: its first name, which stays. */
-const fileSchema = Compile(
-  Type.Object({
-    node: Type.Optional(Type.String()),
-    firstNode: Type.Optional(Type.String()),
-    nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
-    begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
-  }),
-)
-const registerSchema = Compile(
-  Type.Object({
-    database: Type.String(),
-    table: Type.String(),
-    ...fieldSchemas,
-    removed: Type.Boolean(),
-    revision: Type.String(),
-    publishSince: Type.Optional(Type.Number()),
-    subscribeSince: Type.Optional(Type.Number()),
-  }),
-)
-
 /** ms of the system's time until the subscriptions that have begun are written. */
 const SAVE_DELAY_MS = 500
 
-/** JSON writes an unset value as null. */
-const toRow = (register: Register): unknown[] => columns.map((column) => register[column])
-
-function fromRow(row: readonly unknown[]): Register {
-  const register = Object.fromEntries(
-    columns.map((column, index) => [column, row[index] ?? undefined]).filter(([, value]) => value !== undefined),
-  )
-  if (!registerSchema.Check(register)) throw new Error('unexpected content')
-  return register
-}
+type TableRequest = TableName & StartFields & { readonly node: string }
+const keyOf = (node: string, table: TableName) => JSON.stringify([node, tableKey(table)])
 
 /** By node. */
 type ChangedTables = ReadonlyMap<string, readonly TableName[]>
-
-/** A direction that stays on keeps its time. */
-function withTimes(register: Register, now: number, before: Register | undefined): Register {
-  const since = (isOn: boolean, given: number | undefined, known: number | undefined) =>
-    isOn ? (given ?? known ?? now) : undefined
-  return {
-    ...register,
-    publishSince: since(register.publish, register.publishSince, before?.publishSince),
-    subscribeSince: since(register.subscribe, register.subscribeSince, before?.subscribeSince),
-  }
-}
-
-export const removedRegister = ({ database, table }: TableName, revision: Timestamp = ''): Register => ({
-  database,
-  table,
-  ...emptyFields,
-  removed: true,
-  revision,
-})
-
-export const sameValue = (a: Omit<Register, 'revision'>, b: Omit<Register, 'revision'>): boolean =>
-  a.removed === b.removed && sameFields(a, b)
 
 export class Registers {
   /** The subscriptions that have stored a checkpoint. Local: not part of the registers that nodes compare. */
@@ -145,6 +74,10 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  /** Requests that belong to the next change of their subscriptions, by `keyOf`. */
+  #planned = new Map<string, TableRequest>()
+  /** A running subscription is to begin a request. */
+  #startRequested: ((source: RemoteTable) => void) | undefined
   #delayedSave: NodeJS.Timeout | undefined
 
   private constructor(path: string | undefined, node: string, clock: RevisionClock, logger: Logger, now: () => number) {
@@ -180,12 +113,14 @@ export class Registers {
 
   /**
    * Records the revisions of every later commit. `changedLocally` receives the subscriptions of each node that were changed here
-   * without a negotiation.
+   * without a negotiation; `startRequested` those with a request that has not begun.
    */
   subscribe(
     store: Pick<ManifestStore, 'listen'>,
     changedLocally: (node: string, tables: readonly TableName[]) => void,
+    startRequested: (source: RemoteTable) => void,
   ): void {
+    this.#startRequested = startRequested
     store.listen({
       committed: ({ current, revisions }) => {
         const changed = this.#sync(current, (table) => revisions?.get(tableKey(table)) ?? this.#clock.timestamp())
@@ -258,11 +193,47 @@ export class Registers {
     const ofNode = this.#nodes.get(node) ?? new Map<string, Register>()
     this.#nodes.set(node, ofNode)
     const before = ofNode.size
-    ofNode.set(tableKey(register), withTimes(register, this.#now(), ofNode.get(tableKey(register))))
+    const known = ofNode.get(tableKey(register))
+    const start = register.start ?? this.#plannedStart(node, register)
+    ofNode.set(tableKey(register), withStart({ ...withTimes(register, this.#now(), known), start }, known))
     this.#size += ofNode.size - before
-    if (register.removed || !register.subscribe)
-      this.begun.delete({ node, database: register.database, table: register.table })
+    const source = { node, database: register.database, table: register.table }
+    if (register.removed || !register.subscribe) this.begun.delete(source)
     this.#save()
+    if (start && this.openStart(source)) this.#startRequested?.(source)
+  }
+
+  #plannedStart(node: string, register: Register): StartRequest | undefined {
+    const planned = register.removed ? undefined : this.#planned.get(keyOf(node, register))
+    if (!planned) return undefined
+    this.#planned.delete(keyOf(node, register))
+    return startRequest(register.revision, planned)
+  }
+
+  /**
+   * `commit` changes subscriptions which their nodes agree to later: these requests belong to the changes. A subscription that it does
+   * not change gets a new revision with its request.
+   */
+  async withRequests(requests: readonly TableRequest[], commit: () => Promise<unknown>): Promise<void> {
+    const asked = requests.filter(({ startTime, copy }) => startTime !== undefined || copy !== undefined)
+    this.#planned = new Map(asked.map((each) => [keyOf(each.node, each), each]))
+    try {
+      await commit()
+      for (const each of [...this.#planned.values()]) {
+        const register = this.get(each.node, each)
+        if (register && !register.removed)
+          this.set(each.node, { ...register, start: undefined, revision: this.#clock.timestamp() })
+      }
+    } finally {
+      this.#planned = new Map()
+    }
+    if (asked.length > 0) await this.flush()
+  }
+
+  /** The request that this subscription has not begun yet. */
+  openStart(source: RemoteTable): StartRequest | undefined {
+    const { subscribe, start } = this.get(source.node, source) ?? {}
+    return subscribe && start && start.id > this.begun.requestOf(source) ? start : undefined
   }
 
   /** Gives revisions later than `limit`, in ms since 1970, a new one. Returns the nodes with changed registers, each as often as it has some. */
@@ -295,7 +266,8 @@ export class Registers {
       if (old === subscriptions) continue
       const remaining = new Set(old)
       const added = subscriptions.filter((each) => !remaining.delete(each))
-      for (const each of added) put(name, toRegister(each))
+      for (const each of added)
+        put(name, { database: each.database, table: each.table, ...pickFields(each), removed: false, revision: '' })
       const keys = new Set(added.map(tableKey))
       for (const each of remaining) if (!keys.has(tableKey(each))) put(name, removedRegister(each))
     }
@@ -323,7 +295,8 @@ export class Registers {
       this.#firstNode = value.firstNode ?? value.node
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       for (const [node, tables] of Object.entries(value.begun ?? {}))
-        for (const [database, table] of tables) this.begun.add({ node, database, table })
+        for (const [database, table, request] of tables)
+          this.begun.add({ node, database: database!, table: table! }, request)
       return true
     } catch (error) {
       if (error instanceof ClusterError) throw error
@@ -373,11 +346,3 @@ export class Registers {
     }
   }
 }
-
-const toRegister = (subscription: Subscription): Register => ({
-  database: subscription.database,
-  table: subscription.table,
-  ...pickFields(subscription),
-  removed: false,
-  revision: '',
-})

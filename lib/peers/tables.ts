@@ -19,6 +19,8 @@ export interface LocalStreams {
 }
 
 export type TablesOptions = {
+  /** Name of the local node. */
+  node: string
   host: Host
   peers: Pick<Peers, 'describeTables'>
   streams: LocalStreams
@@ -144,6 +146,22 @@ export class Tables {
   /** Whether the node answers requests for its rows; undefined while that is unknown. */
   servesRows(node: string): boolean | undefined {
     return this.#servesRows.get(node)
+  }
+
+  /**
+   * Throws rows_not_served and replace_unsupported for a copy that cannot be made: the remote node serves rows, or not, and so does the
+   * local one. When both nodes subscribe, the direction that is possible is enough.
+   */
+  checkCopy(
+    node: string,
+    { subscribe, copy, replace }: { subscribe: boolean; copy?: boolean | undefined; replace?: boolean | undefined },
+    servesRows: boolean | undefined,
+  ): void {
+    const { host, node: localNode } = this.#options
+    if (!copy) return
+    if (replace && !host.emptyTable) throw clusterError('replace_unsupported')
+    if (subscribe && servesRows === false) throw clusterError('rows_not_served', node)
+    if (!subscribe && !host.readRows) throw clusterError('rows_not_served', localNode)
   }
 
   /** See SourceTables. */

@@ -4,22 +4,27 @@ import { reasonOf } from '../errors.ts'
 import type { RemoteTable, Timestamp } from '../host/host.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { type ChangeCause, findNode, mergeSubscriptions, tableKey } from '../manifest/manifest.ts'
+import type { StartRequest } from '../manifest/start-request.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
 import type { RegisterEntry } from './protocol.ts'
-import { type Registers, sameValue } from './registers.ts'
+import { type Register, sameValue } from './register.ts'
+import type { Registers } from './registers.ts'
 import { MAX_CONCURRENT_STREAMS, type Tables, type TablesByKey } from './tables.ts'
-import { fromWire, type RegisterChange } from './wire-subscription.ts'
+import { fromWire } from './wire-subscription.ts'
 
 export type UndoStart = () => Promise<void>
 
 /** Where subscriptions begin to read. */
 export interface SubscriptionStarts {
-  /** `since`: when the subscription was made, in ms since 1970. Resolves with a function that undoes this, for a request that fails. */
-  setStart(source: RemoteTable, startTime?: string, since?: number): Promise<UndoStart>
+  /**
+   * `start`: what was asked for. `since`: when the subscription was made, in ms since 1970. Resolves with a function that undoes this,
+   * for a request that fails. A running subscription begins a copy that it is asked for after the commit.
+   */
+  setStart(source: RemoteTable, start?: StartRequest, since?: number): Promise<UndoStart>
 }
 
 export type Progress = (done: number, total: number) => void
@@ -71,7 +76,7 @@ export class Takeover {
    */
   commitWinning(
     node: string,
-    changes: () => readonly RegisterChange[],
+    changes: () => readonly Register[],
     cause: ChangeCause,
     { dropEmpty = false, user }: CommitWinningOptions = {},
   ): Promise<void> {
@@ -81,7 +86,9 @@ export class Takeover {
       const undo = new Map<string, UndoStart>()
       try {
         await this.#setStarts(node, winning(), undo)
-        for (const committed of await this.#commit(node, winning, cause, { dropEmpty, user })) undo.delete(committed)
+        const committed = await this.#commit(node, winning, cause, { dropEmpty, user })
+        for (const each of committed) undo.delete(tableKey(each))
+        await this.#keepStarts(node, committed)
       } finally {
         for (const undoStart of undo.values()) await undoStart().catch((error) => this.#reportUndo(node, error))
       }
@@ -92,27 +99,40 @@ export class Takeover {
     this.#options.logger.warn({ peer: node, reason: reasonOf(error) }, 'start of a failed request not undone')
   }
 
-  async #setStarts(node: string, changes: readonly RegisterChange[], undo: Map<string, UndoStart>): Promise<void> {
-    const { starts, progress } = this.#options
+  async #setStarts(node: string, changes: readonly Register[], undo: Map<string, UndoStart>): Promise<void> {
+    const { starts, registers, progress } = this.#options
     const subscribed = changes.filter(({ subscribe }) => subscribe)
-    const setStart = async ({ database, table, startTime, subscribeSince }: RegisterChange) => {
+    const setStart = async ({ database, table, start, subscribeSince }: Register) => {
       const source = { node, database, table }
-      undo.set(tableKey(source), await starts.setStart(source, startTime, subscribeSince))
+      const request = start ?? registers.openStart(source)
+      undo.set(tableKey(source), await starts.setStart(source, request, subscribeSince))
     }
     await forEachConcurrently(subscribed, MAX_CONCURRENT_STREAMS, setStart, progress(node, 'start'))
   }
 
-  /** Resolves with the keys of the tables that were committed. */
+  /** The requests of these changes are on disk now: a copy that is asked for begins, also after a crash. */
+  async #keepStarts(node: string, changes: readonly Register[]): Promise<void> {
+    const { registers } = this.#options
+    const requested = changes.filter(({ start }) => start)
+    for (const { start, ...each } of requested) {
+      const register = registers.get(node, each)
+      if (register?.revision === each.revision) registers.set(node, { ...register, start })
+    }
+    if (requested.length > 0) await registers.flush()
+  }
+
+  /** Resolves with the changes that were committed. */
   async #commit(
     node: string,
-    winning: () => readonly RegisterChange[],
+    winning: () => readonly Register[],
     cause: ChangeCause,
     { dropEmpty, user }: CommitWinningOptions,
-  ): Promise<string[]> {
+  ): Promise<readonly Register[]> {
     const revisions = new Map<string, Timestamp>()
+    let accepted: readonly Register[] = []
     await this.#options.store.commit(
       (current) => {
-        const accepted = cause === 'peer' ? this.withinLimit(node, winning()) : winning()
+        accepted = cause === 'peer' ? this.withinLimit(node, winning()) : winning()
         revisions.clear()
         for (const each of accepted) revisions.set(tableKey(each), each.revision)
         this.#adoptRevisions(node, accepted)
@@ -121,7 +141,7 @@ export class Takeover {
       cause,
       { revisions, user },
     )
-    return [...revisions.keys()]
+    return accepted
   }
 
   /**
@@ -132,7 +152,7 @@ export class Takeover {
     this.#options.tables.observe(node, entries)
     const refusals = new Map<string, string>()
     const refuse = (table: TableName, reason: string) => void refusals.set(tableKey(table), reason)
-    const changes: RegisterChange[] = []
+    const changes: Register[] = []
     const tables: TablesByKey = entries.length > 0 ? await this.#options.tables.local() : new Map()
     const named = entries.map((entry) => ({ ...fromWire(entry, entry.revision), entry }))
     const allowed = new Set(this.withinLimit(node, named))
@@ -188,16 +208,16 @@ export class Takeover {
   }
 
   /** The higher revision wins. At equal revisions the value of the node with the larger name wins, on both nodes. */
-  #wins(node: string, change: RegisterChange): boolean {
+  #wins(node: string, change: Register): boolean {
     const known = this.#options.registers.get(node, change)
     if (!known || change.revision > known.revision) return true
     return change.revision === known.revision && !sameValue(change, known) && node > this.#options.node
   }
 
   /** A value that is unchanged gets its newer revision here: it is no change of the manifest, so no commit carries it. */
-  #adoptRevisions(node: string, changes: readonly RegisterChange[]): void {
+  #adoptRevisions(node: string, changes: readonly Register[]): void {
     const { registers } = this.#options
-    for (const { startTime: _, ...each } of changes) {
+    for (const { start: _, ...each } of changes) {
       const known = registers.get(node, each)
       if (known ? sameValue(known, each) : each.removed) registers.set(node, each)
     }

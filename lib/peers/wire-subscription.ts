@@ -1,32 +1,42 @@
 // A subscription in messages between nodes. A message describes it as its receiver holds it: mirrored.
 
 import type { TableDescription, Timestamp } from '../host/host.ts'
+import { type StartFields, startRequest } from '../manifest/start-request.ts'
 import { mirrorFields, pickFields, type Subscription } from '../manifest/subscription.ts'
 import type { RegisterEntry, WireSubscription } from './protocol.ts'
-import type { Register } from './registers.ts'
+import type { Register } from './register.ts'
 
-/** A subscription as requested; `startTime` in ISO 8601, UTC. */
-export type SubscriptionRequest = Subscription & { readonly startTime?: string }
+/** A subscription as requested. */
+export type SubscriptionRequest = Subscription & StartFields
 
-/** The new value of a register, valid from its revision on. */
-export type RegisterChange = Register & { readonly startTime?: string | undefined }
+/** The new value of a register, valid from `revision` on. */
+export const toRegister = (
+  { database, table, startTime, copy, replace, ...subscription }: SubscriptionRequest,
+  revision: Timestamp,
+): Register => {
+  const start = startRequest(revision, { startTime, copy, replace })
+  return { database, table, ...pickFields(subscription), removed: false, revision, ...(start && { start }) }
+}
 
 /** `described` lets the receiver create a missing table. */
 export const toWire = (
-  { database, table, startTime, ...subscription }: SubscriptionRequest,
+  { database, table, startTime, copy, replace, ...subscription }: SubscriptionRequest,
   described?: TableDescription,
 ): WireSubscription => ({
   schema: database,
   table,
   ...mirrorFields(subscription),
   ...(startTime ? { start_time: startTime } : {}),
+  // Rows that are about to be replaced here are no use to the remote node.
+  ...(copy === undefined ? {} : { copy: copy && !replace }),
   ...(described ? { hash_attribute: described.primaryKey, attributes: described.attributes } : {}),
 })
 
 export const toEntry = (register: Register, described: TableDescription | undefined): RegisterEntry => ({
-  ...toWire(register, described),
+  ...toWire({ ...register, ...register.start }, described),
   removed: register.removed,
   revision: register.revision,
+  ...(register.start === undefined ? {} : { start_id: register.start.id }),
   ...(register.publishSince === undefined ? {} : { since: register.publishSince }),
 })
 
@@ -36,20 +46,28 @@ export const fromWire = (
     schema,
     table,
     start_time,
+    copy,
+    start_id,
     removed = false,
     since,
     ...subscription
-  }: WireSubscription & Partial<Pick<RegisterEntry, 'removed' | 'since'>>,
+  }: WireSubscription & Partial<Pick<RegisterEntry, 'removed' | 'since' | 'start_id'>>,
   revision: Timestamp,
-): RegisterChange => ({
-  database: schema,
-  table,
-  ...pickFields(subscription),
-  removed,
-  revision,
-  ...(since === undefined || !subscription.subscribe ? {} : { subscribeSince: since }),
-  ...(start_time && !Number.isNaN(Date.parse(start_time)) ? { startTime: start_time } : {}),
-})
+): Register => {
+  const startTime = start_time && !Number.isNaN(Date.parse(start_time)) ? start_time : undefined
+  // No request may be later than the change that it came with.
+  const id = start_id && start_id < revision ? start_id : revision
+  const start = removed ? undefined : startRequest(id, { startTime, copy: copy ?? undefined })
+  return {
+    database: schema,
+    table,
+    ...pickFields(subscription),
+    removed,
+    revision,
+    ...(since === undefined || !subscription.subscribe ? {} : { subscribeSince: since }),
+    ...(start && { start }),
+  }
+}
 
 /** Items in one request; each request has its own time-out. */
 const PAGE_SIZE = 100

@@ -5,6 +5,7 @@ import type {
   ApplyOutcome,
   Batch,
   Checkpoint,
+  EmptiedTable,
   Host,
   KeyedRow,
   NewAttributes,
@@ -241,6 +242,15 @@ export class MemoryHost implements Host {
     this.checkpoints.set(keyOf(source.node, source.database, source.table), structuredClone(checkpoint))
     if (this.#hasOutbox) this.outbox.push(...structuredClone(relay))
     return { changedRows: effect.changed.size, ignoredWrites: effect.ignoredWrites }
+  }
+
+  async emptyTable({ source, checkpoint, horizon }: EmptiedTable): Promise<void> {
+    const { node, database, table } = source
+    const name = keyOf(database, table)
+    this.#tableOf(source)
+    for (const map of [this.rows, this.#orders]) map.delete(name)
+    if (horizon !== undefined) this.#raiseHorizon(name, horizon)
+    this.checkpoints.set(keyOf(node, database, table), structuredClone(checkpoint))
   }
 
   async readRows({ database, table }: TableName, selection: RowSelection): Promise<KeyedRow[]> {

@@ -41,6 +41,7 @@ export async function subscribe(
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
   const subscriber = new Subscriber({
     source,
+    node: 'node2',
     host,
     relayEnabled: false,
     mesh: stream.mesh,
@@ -57,7 +58,13 @@ export async function subscribe(
     tables,
     sourceTables,
     onTableDropped() {},
-    copies: new Copies({ host, rows: undefined, repair: true, hasOtherSource: () => false }),
+    copies: new Copies({
+      host,
+      rows: undefined,
+      repair: true,
+      hasOtherSource: () => false,
+      copyFromOthers: async () => {},
+    }),
     events: subscriberEvents({
       gap: (_, { from, to, reason }) => void reported.push(`gap ${from}..${to} ${reason}`),
       stalled: (_, { sequence }, error, attempts) =>

@@ -7,6 +7,7 @@ export const subscriberEvents = (listeners: Partial<SubscriberEvents> = {}): Sub
   state() {},
   applied() {},
   gap() {},
+  stale() {},
   stalled() {},
   quarantined() {},
   refusedOld() {},

@@ -152,7 +152,7 @@ describe('a new subscription', { concurrency: true, timeout: 60_000 }, () => {
   it('with a start time copies nothing', async (test) => {
     const pair = await CopyPair.open(test)
     pair.source.commitOnly(put('a'))
-    await pair.replicator.setStart(pair.source.source, '2026-01-01T00:00:00.000Z')
+    await pair.replicator.setStart(pair.source.source, { id: '1', startTime: '2026-01-01T00:00:00.000Z' })
     await pair.reconcile()
     await pair.live()
     assert.deepEqual([pair.copied, pair.rows.requested], [[], []])

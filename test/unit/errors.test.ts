@@ -193,6 +193,16 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     cluster.restamp().catch(() => {})
     return host.write('meanwhile', insert('dog', { id: 1 }))
   },
+  async replace_unsupported(test) {
+    const host = Object.assign(new MemoryHost([['dev', 'dog']]), { emptyTable: undefined }) as never
+    const scene = new Scene(test)
+    const node1 = await scene.start('node1', { host })
+    await scene.start('node2')
+    return node1.cluster.addNode({
+      node_name: 'node2',
+      subscriptions: [{ ...dog, subscribe: true, publish: true, copy: true, replace: true }],
+    })
+  },
   async restamp_unsupported(test) {
     const host = Object.assign(new MemoryHost([['dev', 'dog']]), { restamp: undefined }) as never
     const { cluster } = await alone(test, { host })

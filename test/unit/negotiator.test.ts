@@ -44,6 +44,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       forNode: () => [],
       get: () => undefined,
       set: () => {},
+      openStart: () => undefined,
       begun: { has: () => false },
       reserve: (more: number, max: number) => size + more <= max,
     } as unknown as Registers,

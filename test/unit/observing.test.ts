@@ -56,6 +56,7 @@ describe('the view', () => {
       'peers',
       'state',
       'subscriptions',
+      'tombstoneLimit',
     ])
     assert.deepEqual([view.meshState, view.peers()], ['connected', [{ node: 'node2', up: true }]])
     assert.ok(Object.isFrozen(view))

@@ -91,7 +91,10 @@ export async function openContext(test: TestContext, text = enabledText) {
       subscribe: (node: string, desired: readonly SubscriptionRequest[], options: NegotiateOptions) =>
         fakes.subscribe(store, node, desired, options),
       remove: (node: string, options: NegotiateOptions) => fakes.remove(store, node, options),
-      scheduleCompare: (node: string) => fakes.calls.push(['scheduleCompare', node]),
+      commitPending: async (pending: readonly { node: string }[], commit: () => Promise<unknown>) => {
+        await commit()
+        for (const { node } of pending) fakes.calls.push(['pending', node])
+      },
     },
     peers: { status: async (node: string) => fakes.peers.get(node) ?? { status: 'NoResponders' } },
     streams: {

@@ -264,7 +264,7 @@ describe('configure_cluster', () => {
       failed_nodes: ['node9', 'node8'],
     })
     assert.deepEqual(names(store.manifest.nodes), ['node9', 'node2', 'node8'])
-    const scheduled = fakes.calls.filter(([method]) => method === 'scheduleCompare').map(([, node]) => node)
+    const scheduled = fakes.calls.filter(([method]) => method === 'pending').map(([, node]) => node)
     assert.deepEqual(scheduled, ['node9', 'node8'])
     for (const { subscriptions } of store.manifest.nodes)
       assert.deepEqual(

@@ -90,16 +90,22 @@ describe('the start of a subscription', concurrently, () => {
     }
     Object.assign(stream, { first: 3, last: 7 })
     const startTime = '2026-01-01T00:00:00.000Z'
-    await replicator.setStart(source, startTime)
-    const expected = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7 }
+    await replicator.setStart(source, { id: '1', startTime })
+    const expected = { epoch: 'e1', sequence: 2, startTime, replayUntil: 7, request: '1' }
     assert.deepEqual([await stored(), times], [expected, [Date.parse(startTime)]])
     stream.first = 5
-    for (const same of [startTime, undefined]) await replicator.setStart(source, same)
+    for (const same of [{ id: '1', startTime }, undefined]) await replicator.setStart(source, same)
     assert.deepEqual([await stored(), times.length], [expected, 1])
     const now = Date.now()
     const future = new Date(now + 3_600_000).toISOString()
-    await replicator.setStart(source, future)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 4, startTime: future, replayUntil: 7 })
+    await replicator.setStart(source, { id: '2', startTime: future })
+    assert.deepEqual(await stored(), {
+      epoch: 'e1',
+      sequence: 4,
+      startTime: future,
+      replayUntil: 7,
+      request: '2',
+    })
     assert.ok(times[1]! >= now && times[1]! <= Date.now(), 'a time in the future counts as now')
   })
 
@@ -116,7 +122,7 @@ describe('the start of a subscription', concurrently, () => {
       })
     first.give(...stream.entries(6, 6))
     await eventually('it is being applied', () => replicator.status()[0]!.lastSequence === 6)
-    const started = replicator.setStart(source, '2026-01-01T00:00:00.000Z')
+    const started = replicator.setStart(source, { id: '1', startTime: '2026-01-01T00:00:00.000Z' })
     await new Promise((resolve) => setImmediate(resolve))
     host.beforeApply = undefined
     release()
@@ -172,7 +178,7 @@ describe('the start of a subscription', concurrently, () => {
     await replicator.reconcile(subscribed)
     await stream.reader(0)
     Object.assign(stream, { first: 9, last: 9 })
-    const undo = await replicator.setStart(source, '2026-01-01T00:00:00.000Z')
+    const undo = await replicator.setStart(source, { id: '1', startTime: '2026-01-01T00:00:00.000Z' })
     assert.equal((await stored())?.sequence, 8)
     await undo()
     const restored = (await stored())!

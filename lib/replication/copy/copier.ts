@@ -23,9 +23,10 @@ import { AllRows, type FeedPart, type RowFeed } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
 import { SliceSize } from './slice-size.ts'
+import { TableReplacement, type TableReplacementOptions } from './table-replacement.ts'
 import { untilApplied } from './until-applied.ts'
 
-export type CopierOptions = {
+export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> & {
   source: RemoteTable
   host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
   /** The local stream has the transactions of other nodes, but not the rows that are copied. */
@@ -60,6 +61,7 @@ export class Copier {
   readonly #sleep: WakeableSleep
   readonly #stopping = new AbortController()
   readonly #backoff = new Backoff(RETRY_BACKOFF)
+  readonly #replacement: TableReplacement
   #attempt = new AbortController()
   #running: Promise<void> | undefined
   /** A copy to begin with the next step. */
@@ -86,6 +88,7 @@ export class Copier {
     this.#rows = options.copies.rows
     this.#slice = new SliceSize(options.maxBatch)
     this.#sleep = new WakeableSleep(options.timers)
+    this.#replacement = new TableReplacement(options)
     this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
 
@@ -214,7 +217,8 @@ export class Copier {
     try {
       this.#setReason(undefined)
       this.#isActive = true
-      await this.#copyRows(await this.#feedFrom(position), signal)
+      const prepared = await this.#prepare(position, signal)
+      if (prepared) await this.#copyRows(await this.#feedFrom(prepared), signal)
     } finally {
       this.#isActive = false
       endCopy()
@@ -240,6 +244,13 @@ export class Copier {
     return true
   }
 
+  /** Before the first row of a copy that replaces the table. Undefined: the copy began again. */
+  async #prepare(position: CopyPosition, signal: AbortSignal): Promise<CopyPosition | undefined> {
+    if (!position.replace || position.after !== undefined) return position
+    const readHorizon = async () => (await this.#rows!.page(this.#options.source, undefined, { signal })).horizon
+    return this.#replacement.prepare(position, readHorizon, signal, (reason) => this.#setReason(reason))
+  }
+
   async #feedFrom(position: CopyPosition): Promise<Feed> {
     // Nothing is compared twice after a failure: what the source got since then arrives in its stream.
     const known = this.#feed
@@ -254,7 +265,7 @@ export class Copier {
     const { after, retryAt, acceptOld = false } = position
     const requests = this.#rows!
     const { hashes } = copies
-    if (after === undefined && hashes && (await copies.hasRows(source))) {
+    if (after === undefined && hashes && !position.replace && (await copies.hasRows(source))) {
       const primaryKey = await this.#primaryKey()
       // A relaying node tells its subscribers of the rows that it copies, so it does not copy those that are on their way to it.
       const settle = relayEnabled
@@ -307,11 +318,10 @@ export class Copier {
         transactions.push(...row.transactions)
         if (row.retryAt !== undefined) retryAt = Math.min(row.retryAt, retryAt ?? row.retryAt)
       }
-      const { reason, acceptOld } = from
+      const { after: _, retryAt: __, ...kept } = from
       const to: CopyPosition = {
-        reason,
+        ...kept,
         rows: from.rows + next - begin,
-        ...(acceptOld && { acceptOld }),
         ...(feed.rows.isOrdered && { after: keyText(rows[next - 1]!.key), ...(retryAt !== undefined && { retryAt }) }),
       }
       const step = { from, to, changes: changes && transactions.length > 0 }
@@ -353,9 +363,11 @@ export class Copier {
 
   /** All rows were read. Runs again later when some were left out. */
   async #end({ position, retryAt, isEmpty }: Feed, horizon: FeedPart['horizon']): Promise<void> {
-    const { source, applier } = this.#options
+    const { source, applier, copies } = this.#options
     this.#feed = undefined
     const isComplete = isEmpty || retryAt === undefined
+    // What they had sent before, and this source does not have, was in the table.
+    if (isComplete && position.replace) await copies.copyFromOthers(source)
     const to = isComplete ? undefined : { ...beginCopy(position, position.reason), retryAt }
     this.#ending = isComplete ? position : undefined
     const options = { ...(horizon !== undefined && { horizon }), ...(position.acceptOld && { acceptOld: true }) }

@@ -2,8 +2,9 @@
 
 import type { CopyPosition, CopyReason, Host, RemoteTable } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
+import type { StartRequest } from '../../manifest/start-request.ts'
 import type { TableName } from '../../mesh/mesh.ts'
-import { beginCopy } from './copy-position.ts'
+import { beginCopy, requestedCopy } from './copy-position.ts'
 import { CopySlots } from './copy-slots.ts'
 import type { PeerHashes } from './peer-hashes.ts'
 import type { RowRequests } from './row-requests.ts'
@@ -18,20 +19,28 @@ export type CopiesOptions = {
   repair: boolean
   /** The table is subscribed from another node too. */
   hasOtherSource(source: RemoteTable): boolean
+  /** Stores that the table is to be copied from every other node that it is subscribed from. */
+  copyFromOthers(source: RemoteTable): Promise<void>
 }
 
 const MAX_COPIES = 2
 
 /** The part that a cursor needs. */
 export interface CopyStarts {
-  /** The copy that a new subscription begins with. Rejects as the host does. */
-  initial(source: RemoteTable): Promise<CopyPosition | undefined>
+  /** The copy that a new subscription begins with. `start`: what was asked for. Rejects as the host does. */
+  initial(source: RemoteTable, start?: StartRequest): Promise<CopyPosition | undefined>
+  /** The copy that a running subscription is asked for. */
+  requested(source: RemoteTable, current: CopyPosition | undefined, start: StartRequest): CopyPosition | undefined
   /** The copy after a loss, if `current` was under way. Undefined: the loss stays. */
   afterLoss(source: RemoteTable, current: CopyPosition | undefined, reason: CopyReason): CopyPosition | undefined
 }
 
 /** Nothing is copied. */
-export const noCopies: CopyStarts = { initial: async () => undefined, afterLoss: () => undefined }
+export const noCopies: CopyStarts = {
+  initial: async () => undefined,
+  requested: () => undefined,
+  afterLoss: () => undefined,
+}
 
 export class Copies implements CopyStarts {
   readonly #options: CopiesOptions
@@ -48,6 +57,11 @@ export class Copies implements CopyStarts {
 
   get rows(): RowRequests | undefined {
     return this.#options.rows
+  }
+
+  /** See CopiesOptions. */
+  copyFromOthers(source: RemoteTable): Promise<void> {
+    return this.#options.copyFromOthers(source)
   }
 
   /** Undefined when the local database cannot read its rows. */
@@ -75,13 +89,23 @@ export class Copies implements CopyStarts {
     this.#fresh.delete(tableKey(table))
   }
 
-  async initial(source: RemoteTable): Promise<CopyPosition | undefined> {
+  async initial(source: RemoteTable, start?: StartRequest): Promise<CopyPosition | undefined> {
     const { host, hasOtherSource } = this.#options
     if (!this.#isServed(source)) return undefined
+    if (start?.copy !== undefined) return this.requested(source, undefined, start)
+    if (start?.startTime !== undefined) return undefined
     const isFresh = await this.#isFresh(source)
     // Without `readRows` nothing tells whether the table has rows.
     if (!isFresh && !(host.readRows && hasOtherSource(source))) return undefined
     return beginCopy(undefined, 'initial', isFresh)
+  }
+
+  requested(
+    source: RemoteTable,
+    current: CopyPosition | undefined,
+    { copy, replace }: StartRequest,
+  ): CopyPosition | undefined {
+    return copy && this.#isServed(source) ? requestedCopy(current, replace) : undefined
   }
 
   afterLoss(source: RemoteTable, current: CopyPosition | undefined, reason: CopyReason): CopyPosition | undefined {

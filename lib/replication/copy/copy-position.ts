@@ -10,7 +10,16 @@ export const beginCopy = (current: CopyPosition | undefined, reason: CopyReason,
   reason,
   rows: 0,
   ...((acceptOld || current?.acceptOld) && { acceptOld: true }),
+  ...(current?.replace && { replace: current.replace }),
 })
+
+/** The copy that an operator asks for. `replace`: the local table is emptied first. */
+export function requestedCopy(current: CopyPosition | undefined, replace = false): CopyPosition {
+  const { replace: known, ...copy } = beginCopy(current, 'requested', true)
+  if (replace) return { ...copy, replace: 'requested' }
+  // The earlier request is withdrawn, unless it has begun.
+  return known === 'emptied' ? { ...copy, replace: known } : copy
+}
 
 /**
  * After a restamp of the source, which brings the rows that were left out because of its clock: the copy does not wait for their wrong

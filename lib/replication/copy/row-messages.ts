@@ -55,6 +55,8 @@ export type TableStatus = {
   isPublished: boolean
   /** The node's subscriptions of the table, with the stored position. */
   sources: readonly TableSource[]
+  /** The table is being replaced by a copy: rows are missing. */
+  isReplaced?: boolean
 }
 export type TableSource = { node: string; state: string; epoch: string; sequence: number }
 
@@ -93,6 +95,7 @@ const StatusType = Type.Object({
   sources: Type.Array(Type.Object({ node: TextType, state: TextType, epoch: TextType, sequence: CountType }), {
     maxItems: 10_000,
   }),
+  isReplaced: Type.Optional(Type.Boolean()),
 })
 
 const busyValidator = Compile(BusyType)

@@ -18,7 +18,8 @@ export function missingAt(then: BothStatus, now: BothStatus, names: BothNames): 
   )
 }
 
-function missingOf(node: string, now: TableStatus, other: string, then: TableStatus): string | undefined {
+/** The same for one direction: `now` is what `node` has, `then` what `other` had. */
+export function missingOf(node: string, now: TableStatus, other: string, then: TableStatus): string | undefined {
   if (!then.isPublished) return `${other} has transactions that it has not published`
   // The other node's own stream, and what it had of third nodes.
   const targets = [{ node: other, epoch: then.epoch, sequence: then.sequence }, ...then.sources]

@@ -2,7 +2,6 @@
 
 import type {
   ApplyResult,
-  Batch,
   Checkpoint,
   CopyPosition,
   Host,
@@ -11,7 +10,7 @@ import type {
   Transaction,
 } from '../../host/host.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
-import type { Step, StepKind } from './unsettled-steps.ts'
+import type { CopyOptions, Step, StepKind } from './unsettled-steps.ts'
 
 export type ApplierOptions = {
   host: Host
@@ -41,11 +40,19 @@ export type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & {
 export type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 
 /** One step of a copy: rows, and the copy position behind them. */
-export type CopyStep = Pick<Batch, 'acceptOld' | 'horizon'> & {
+export type CopyStep = CopyOptions & {
   /** The transactions change rows here. */
   changes?: boolean
   /** The position before, as `checkpointOf` returns it. */
   from: CopyPosition | undefined
   /** Undefined: the copy has ended. */
   to: CopyPosition | undefined
+}
+
+/** See Applier.move. */
+export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name] | undefined } & {
+  lost?: number
+  newGaps?: number
+  replayed?: number
+  copy?: CopyPosition | undefined
 }

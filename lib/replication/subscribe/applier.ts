@@ -2,24 +2,16 @@
 // arrives. The only owner of the checkpoints of the table's sources.
 
 import { isDeepStrictEqual } from 'node:util'
-import type {
-  ApplyResult,
-  Batch,
-  Checkpoint,
-  CopyPosition,
-  CopyReason,
-  RemoteTable,
-  RemoteTransaction,
-} from '../../host/host.ts'
+import type { ApplyResult, Checkpoint, CopyReason, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import { MeshError } from '../../mesh/mesh.ts'
-import { traced } from '../../observe/diagnostics.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
 import { changeMarker } from '../copy/change-marker.ts'
-import { beginCopy } from '../copy/copy-position.ts'
+import { beginCopy, requestedCopy } from '../copy/copy-position.ts'
 import type { DatedTransaction } from '../voided-transactions.ts'
-import type { ApplierOptions, CopyStep, Plan, QuarantinedRange } from './applier-options.ts'
+import type { ApplierOptions, CopyStep, MoveOptions, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
+import { commitStep } from './commit-step.ts'
 import { Deduplication } from './deduplication.ts'
 import { toRelayed } from './relayed-transaction.ts'
 import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
@@ -101,17 +93,13 @@ export class Applier {
 
   /**
    * Moves the checkpoint without reading. `newGaps`: number of new gaps. `lost`: known number of transactions in them. `replayed`: that
-   * many transactions before the new position were applied in another epoch. `copy`: a copy that begins with this step.
+   * many transactions before the new position were applied in another epoch. `copy`: a copy that begins with this step. `request`: the
+   * request that begins with it.
    */
   async move(
     source: RemoteTable,
     position: Position,
-    {
-      newGaps = 0,
-      lost = 0,
-      replayed = 0,
-      copy,
-    }: { newGaps?: number; lost?: number; replayed?: number; copy?: CopyPosition | undefined } = {},
+    { newGaps = 0, lost = 0, replayed = 0, copy, request, staleSince }: MoveOptions = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
@@ -127,6 +115,8 @@ export class Applier {
           ...gaps,
           ...(applied && { applied }),
           ...(copy && { copy }),
+          ...(request !== undefined && { request }),
+          ...(staleSince !== undefined && { staleSince }),
         },
       }
     })
@@ -147,8 +137,8 @@ export class Applier {
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
-      const checkpoint = { ...withCopy(current!, to), ...(isUnannounced && { unannounced: true as const }) }
-      return { transactions, checkpoint, copy: options }
+      const checkpoint = withCopy(current!, to, options.empties)
+      return { transactions, checkpoint: { ...checkpoint, ...(isUnannounced && { unannounced: true }) }, copy: options }
     })
     return isCurrent
   }
@@ -164,11 +154,20 @@ export class Applier {
   }
 
   /** A copy is to begin, also one that is under way. No effect without a checkpoint: the subscription has not begun. */
-  async requestCopy(source: RemoteTable, reason: CopyReason): Promise<void> {
+  async requestCopy(source: RemoteTable, reason: CopyReason, replace = false): Promise<void> {
     await this.#step(source, 'copy', (current) => {
-      const copy = beginCopy(current?.copy, reason, reason === 'requested')
-      return current && { transactions: [], checkpoint: withCopy(current, copy), copy: {} }
+      const copy = reason === 'requested' ? requestedCopy(current?.copy, replace) : beginCopy(current?.copy, reason)
+      return current && { transactions: [], checkpoint: withCopy(current, copy, reason === 'table_replaced'), copy: {} }
     })
+  }
+
+  /** Everything that the source had at that time is applied. No effect without a checkpoint. */
+  async setCaughtUp(source: RemoteTable, caughtUpAt: number): Promise<void> {
+    await this.#step(
+      source,
+      'copy',
+      (current) => current && { transactions: [], checkpoint: { ...current, caughtUpAt } },
+    )
   }
 
   /**
@@ -265,22 +264,10 @@ export class Applier {
 
   async #commit(step: Step): Promise<void> {
     const { host, node } = this.#options
-    const { source, transactions, checkpoint, relayed, copy } = step
-    const batch: Batch = {
-      source,
-      transactions,
-      checkpoint,
-      ...(relayed.length > 0 && { relay: relayed }),
-      ...(copy && { isCopy: true, ...copy }),
-    }
+    const { source, checkpoint } = step
     let result: ApplyResult | undefined
     try {
-      const outcome = await traced(
-        'apply',
-        () => ({ node, batch }),
-        () => host.apply(batch),
-      )
-      result = outcome ?? undefined
+      result = await commitStep(step, host, node)
     } catch (error) {
       if (!this.#dropped.has(source.node)) this.#unsettled.add(step)
       throw error

@@ -2,21 +2,25 @@
 
 import type { Checkpoint } from '../../host/host.ts'
 
-type Kept = Pick<Checkpoint, 'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced'>
+type Kept = Pick<
+  Checkpoint,
+  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced' | 'request' | 'caughtUpAt' | 'staleSince'
+>
 
 /** The part of a checkpoint that a subscriber moves. */
 export type Position = Omit<Checkpoint, keyof Kept>
 
-export function positionOf({
-  applied: _,
-  quarantined: __,
-  gaps: ___,
-  voided: ____,
-  copy: _____,
-  unannounced: ______,
-  ...position
-}: Checkpoint): Position {
-  return position
+export function positionOf(checkpoint: Checkpoint): Position {
+  const { epoch, sequence, index, partial, lastId, startTime, replayUntil } = checkpoint
+  return {
+    epoch,
+    sequence,
+    ...(index !== undefined && { index }),
+    ...(partial && { partial }),
+    ...(lastId !== undefined && { lastId }),
+    ...(startTime !== undefined && { startTime }),
+    ...(replayUntil !== undefined && { replayUntil }),
+  }
 }
 
 /** The fields that stay when the live position changes. */
@@ -27,6 +31,9 @@ export const keptFields = ({
   voided,
   copy,
   unannounced,
+  request,
+  caughtUpAt,
+  staleSince,
 }: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
@@ -34,11 +41,18 @@ export const keptFields = ({
   ...(voided && { voided }),
   ...(copy && { copy }),
   ...(unannounced && { unannounced }),
+  ...(request !== undefined && { request }),
+  ...(caughtUpAt !== undefined && { caughtUpAt }),
+  ...(staleSince !== undefined && { staleSince }),
 })
 
-/** The checkpoint with another copy position; undefined: without one. */
-export function withCopy({ copy: _, ...checkpoint }: Checkpoint, copy: Checkpoint['copy']): Checkpoint {
-  return { ...checkpoint, ...(copy && { copy }) }
+/** The checkpoint with another copy position; undefined: without one. `isEmptied`: the table loses what it had from before. */
+export function withCopy(
+  { copy: _, staleSince, ...checkpoint }: Checkpoint,
+  copy: Checkpoint['copy'],
+  isEmptied = false,
+): Checkpoint {
+  return { ...checkpoint, ...(staleSince !== undefined && !isEmptied && { staleSince }), ...(copy && { copy }) }
 }
 
 export const isCheckpoint = (value: Partial<Checkpoint>): value is Checkpoint => value.sequence !== undefined

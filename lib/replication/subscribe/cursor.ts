@@ -3,6 +3,7 @@
 
 import type { GapReason } from '../../events/events.ts'
 import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import type { StartRequest } from '../../manifest/start-request.ts'
 import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import { type CopyStarts, noCopies } from '../copy/copies.ts'
 import {
@@ -17,13 +18,14 @@ import {
 } from '../stream-metadata.ts'
 import { Frame } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
-import type { Position } from './checkpoint-parts.ts'
-import { beginning, type StartRequests, startPosition } from './start-position.ts'
+import { type Position, positionOf } from './checkpoint-parts.ts'
+import { beginning, requestedPosition, type StartRequests, startPosition } from './start-position.ts'
 
 /** The subscriptions that have stored a checkpoint: without one, they have lost it. */
 export interface BegunSubscriptions {
   has(source: RemoteTable): boolean
-  add(source: RemoteTable): void
+  /** `request`: the last request that it has begun. */
+  add(source: RemoteTable, request?: string): void
 }
 
 export type CursorOptions = {
@@ -34,6 +36,10 @@ export type CursorOptions = {
   requestTimeout: number
   /** When the subscription was made, in ms since 1970; undefined if that is not known. */
   since?: (() => number | undefined) | undefined
+  /** What was asked for, unless the subscription has begun it. */
+  requestedStart?: (() => StartRequest | undefined) | undefined
+  /** Since when the subscription was not caught up, in ms since 1970, if that is too long: see Staleness. */
+  overdueSince?: (() => number | undefined) | undefined
   /** Default: nothing is copied. */
   copies?: CopyStarts
   gap(gap: Gap): void
@@ -93,8 +99,9 @@ export class Cursor {
     const { firstSequence, lastSequence } = state
     const metadata = readStreamMetadata(state.description)
     if (!known && begun.has(source)) await this.#startOver(metadata, state, signal)
-    else if (!known) await this.#start(await this.#startPosition(state, signal))
-    begun.add(source)
+    else if (!known) await this.#start(await this.#startPosition(state, signal, this.#openStart?.startTime))
+    await this.#beginRequest(state, signal)
+    begun.add(source, this.checkpoint.request)
     await this.#advanceEpochs(
       metadata,
       firstSequence,
@@ -165,23 +172,46 @@ export class Cursor {
     await this.#moveTo({ ...position, replayUntil }, loss)
   }
 
-  #startPosition(state: StreamState, signal: AbortSignal): Promise<Position> {
+  #startPosition(state: StreamState | undefined, signal: AbortSignal, startTime?: string): Promise<Position> {
     const { source, mesh, applier, requestTimeout, since } = this.#options
     const request = { timeout: requestTimeout, signal }
-    return startPosition({ source, mesh, applier, since: since?.(), request }, state)
+    const options = { source, mesh, applier, since: since?.(), request }
+    return state && startTime === undefined ? startPosition(options, state) : requestedPosition(options, startTime)
   }
 
   /** The first position. Whether the rows are copied is decided with it, once. */
-  async #start(position: Position): Promise<void> {
+  async #start(position: Position, start = this.#openStart): Promise<void> {
     const { source, applier, copies } = this.#options
-    await applier.move(source, position, { copy: await copies.initial(source) })
+    const request = start && { request: start.id }
+    await applier.move(source, position, { copy: await copies.initial(source, start), ...request })
+  }
+
+  /** The request that the checkpoint does not name yet. */
+  get #openStart(): StartRequest | undefined {
+    const start = this.#options.requestedStart?.()
+    return start && start.id > (this.checkpoint.request ?? '') ? start : undefined
+  }
+
+  /** The subscription had begun before it was asked for this. */
+  async #beginRequest(state: StreamState, signal: AbortSignal): Promise<void> {
+    const { source, applier, copies } = this.#options
+    const start = this.#openStart
+    if (!start) return
+    const { startTime } = start
+    const isMoved = startTime !== undefined && startTime !== this.checkpoint.startTime
+    const position = isMoved ? await this.#startPosition(state, signal, startTime) : positionOf(this.checkpoint)
+    const copy = copies.requested(source, this.checkpoint.copy, start)
+    await applier.move(source, position, { copy, request: start.id })
   }
 
   async #state(signal: AbortSignal): Promise<StreamState> {
     const { source, mesh, requestTimeout, applier, begun } = this.#options
     const state = await mesh.streamState(source, { timeout: requestTimeout, signal })
     // The stream will be new: none of its messages may be skipped. A lost checkpoint waits for the stream, to report what is gone.
-    if (!state && !applier.checkpointOf(source) && !begun.has(source)) await this.#start(beginning)
+    if (!state && !applier.checkpointOf(source) && !begun.has(source)) {
+      const { startTime } = this.#openStart ?? {}
+      await this.#start({ ...beginning, ...(startTime !== undefined && { startTime }) })
+    }
     if (!state) throw new MeshError('not_found', `${source.node} has no stream of this table yet`)
     return state
   }
@@ -333,7 +363,8 @@ export class Cursor {
     const lost = lengthOf(loss)
     const newGaps = (lost === 0 ? 0 : 1) + (isUnrecorded ? 1 : 0)
     const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
-    await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy })
+    const staleSince = newGaps > 0 ? this.#options.overdueSince?.() : undefined
+    await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy, staleSince })
     if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
     // Their number is not known.
     if (isUnrecorded) gap({ reason: 'unrecorded', isRepaired: copy !== undefined })

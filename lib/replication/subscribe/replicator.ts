@@ -1,9 +1,10 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError } from '../../errors.ts'
-import type { Checkpoint, RemoteTable } from '../../host/host.ts'
+import type { CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
+import type { StartRequest } from '../../manifest/start-request.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
@@ -12,7 +13,6 @@ import type { StreamPosition } from '../stream-metadata.ts'
 import { Applier } from './applier.ts'
 import type { ApplierOptions } from './applier-options.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
-import { type Position, positionOf } from './checkpoint-parts.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
@@ -20,8 +20,8 @@ import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
-import { requestedPosition } from './start-position.ts'
 import { Subscriber } from './subscriber.ts'
+import { SubscriptionStarts } from './subscription-starts.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
 
@@ -44,6 +44,7 @@ export class Replicator {
   readonly #copies: Copies
   /** Tables whose local rows are older than their sources know: the nodes from which they are copied already. */
   readonly #restored = new Map<string, Set<string>>()
+  readonly #starts: SubscriptionStarts
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
 
@@ -57,6 +58,10 @@ export class Replicator {
       hashes: options.hashes,
       repair: options.repair ?? true,
       hasOtherSource: (source) => this.#hasOtherSource(source),
+      copyFromOthers: async (source) => {
+        for (const { source: other } of this.#subscribersOf(source))
+          if (other.node !== source.node) await this.#requestCopy(other, 'table_replaced')
+      },
     })
     this.#returningNodes = new ReturningNodes(mesh, () => this.#subscribers.values())
     this.#ending = new EndingSubscriptions({
@@ -67,6 +72,17 @@ export class Replicator {
       keyOf: sourceKey,
       isRunning: (key) => this.#subscribers.has(key),
       deleteCheckpoint: (source) => this.#deleteCheckpoint(source),
+    })
+    this.#starts = new SubscriptionStarts({
+      ...options,
+      copies: this.#copies,
+      ending: this.#ending,
+      mutex: this.#mutex,
+      keyOf: sourceKey,
+      applierOf: (source) => this.#applierOf(source),
+      isRunning: (key) => this.#subscribers.has(key),
+      isCommitted: (key) => this.#desired.has(key),
+      whileStopped: (source, work) => this.#whileStopped(source, work),
     })
     this.#progress = new CatchUpProgress({
       timers: options.mesh.timers,
@@ -139,54 +155,14 @@ export class Replicator {
       subscriber.onHostSlow(reason, source.node === node)
   }
 
-  /**
-   * Stores where a subscription begins, before it is committed: at `startTime` if that differs from the previous one, else at its
-   * present checkpoint, else as `startPosition` says. The returned function undoes that, for a request that fails afterwards: the
-   * start of another request stays. Rejects as the mesh and the host do, and with host_timeout while an earlier subscription cannot
-   * end. A running subscription that lost its checkpoint finds its own start.
-   */
-  async setStart(source: RemoteTable, startTime?: string, since?: number): Promise<() => Promise<void>> {
-    const key = sourceKey(source)
-    await this.#ending.wait(key)
-    return this.#mutex.run(key, async () => {
-      const { mesh, requestTimeout, begun } = this.#options
-      const applier = this.#applierOf(source)
-      const isUnchanged = (known: Checkpoint | undefined) =>
-        startTime === undefined ? known !== undefined || begun.has(source) : startTime === known?.startTime
-      await this.#ending.finishBefore(key)
-      const isRunning = this.#subscribers.has(key)
-      if (isUnchanged(await applier.loadCheckpoint(source, { isRunning }))) return async () => {}
-      const request = { timeout: requestTimeout }
-      const position = await requestedPosition({ source, mesh, applier, since, request }, startTime)
-      let replaced: { before: Checkpoint | undefined } | undefined
-      await this.#whileStopped(source, async () => {
-        // The running subscriber may have stored a checkpoint meanwhile.
-        const before = await applier.loadCheckpoint(source)
-        if (isUnchanged(before)) return
-        const copy = before || startTime !== undefined ? undefined : await this.#copies.initial(source)
-        await applier.move(source, position, { copy })
-        replaced = { before }
-      })
-      return async () => {
-        if (replaced) await this.#undoStart(source, position, replaced.before)
-        replaced = undefined
-      }
-    })
+  /** See SubscriptionStarts.set. */
+  setStart(source: RemoteTable, start?: StartRequest, since?: number): Promise<() => Promise<void>> {
+    return this.#starts.set(source, start, since)
   }
 
-  /** Restores the checkpoint from before `setStart`, or deletes the one that it stored unless the subscription was committed. */
-  #undoStart(source: RemoteTable, set: Position, before: Checkpoint | undefined): Promise<void> {
-    const key = sourceKey(source)
-    return this.#mutex.run(key, async () => {
-      const applier = this.#applierOf(source)
-      // A later request set another start, or deleted the checkpoint.
-      if (
-        (await applier.loadCheckpoint(source, { isRunning: this.#subscribers.has(key) }))?.startTime !== set.startTime
-      )
-        return
-      if (before) await this.#whileStopped(source, () => applier.move(source, positionOf(before)))
-      else if (!this.#desired.has(key)) await this.#ending.finish(source)
-    })
+  /** The subscription has a request that it has not begun; if it runs, it begins it now. */
+  onStartRequested(source: RemoteTable): void {
+    this.#subscribers.get(sourceKey(source))?.restart()
   }
 
   /** Runs `work` while the subscriber of this source, if there is one, is stopped. */
@@ -259,9 +235,21 @@ export class Replicator {
     return this.requireSubscriber(source).quarantineRefused()
   }
 
-  /** Copies all rows of a source again. Rejects subscription_not_found. */
-  async requestCopy(source: RemoteTable): Promise<void> {
-    this.requireSubscriber(source).requestCopy('requested')
+  /**
+   * Copies all rows of a source again; with `replace`, the local table is emptied first. Resolves when that is stored. Rejects
+   * subscription_not_found, rows_not_served, replace_unsupported, and as the host does.
+   */
+  async requestCopy(source: RemoteTable, { replace = false }: { replace?: boolean } = {}): Promise<void> {
+    const { rows, host } = this.#options
+    const { source: known } = this.requireSubscriber(source)
+    if (rows?.serves(known) === false) throw clusterError('rows_not_served', source.node)
+    if (replace && !host.emptyTable) throw clusterError('replace_unsupported')
+    await this.#requestCopy(known, 'requested', replace)
+  }
+
+  async #requestCopy(source: RemoteTable, reason: CopyReason, replace = false): Promise<void> {
+    await this.#applierOf(source).requestCopy(source, reason, replace)
+    this.#subscribers.get(sourceKey(source))?.onCopyRequested()
   }
 
   /** The local database is an older copy: it gets back from every source what it has lost. */

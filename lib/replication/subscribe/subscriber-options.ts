@@ -2,10 +2,12 @@
 
 import type { Host, RemoteTable } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { StartRequest } from '../../manifest/start-request.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import type { Copies } from '../copy/copies.ts'
+import type { TableStatuses } from '../copy/table-replacement.ts'
 import type { Applier } from './applier.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { LocalTables, SourceTables } from './local-tables.ts'
@@ -15,6 +17,8 @@ import type { SubscriberEvents } from './subscription-status.ts'
 
 export type SubscriberOptions = {
   source: RemoteTable
+  /** Name of the local node. */
+  node: string
   host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
   relayEnabled: boolean
   mesh: RemoteStreams
@@ -36,8 +40,13 @@ export type SubscriberOptions = {
   tables: LocalTables
   sourceTables: SourceTables
   copies: Copies
+  statuses?: TableStatuses
+  /** ms: see `ClusterOptions`. Without it, no subscription is stale. */
+  tombstoneAge?: number
   /** When the subscription was made, in ms since 1970; undefined if that is not known. */
   subscribedSince?(source: RemoteTable): number | undefined
+  /** What was asked for, unless the subscription has begun it. */
+  requestedStart?(source: RemoteTable): StartRequest | undefined
   /** The local table was dropped: the checkpoints of all its sources are void. */
   onTableDropped(): void
 }

@@ -16,6 +16,7 @@ import { Lag } from './lag.ts'
 import { PartDecoder } from './part-decoder.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
+import { Staleness } from './staleness.ts'
 import { StallDetector } from './stall-detector.ts'
 import type { SubscriberOptions } from './subscriber-options.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
@@ -42,6 +43,7 @@ export class Subscriber {
   readonly #copier: Copier
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
+  readonly #staleness: Staleness
   readonly #stopping = new AbortController()
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
@@ -58,14 +60,23 @@ export class Subscriber {
     this.#options = options
     const { source, mesh, applier, clock, requestTimeout, counters, events } = options
     const { timers } = mesh
-    const gap = (gap: Gap) => {
-      counters.gaps++
-      counters.lost += gap.lost ?? 0
-      events.gap(source, gap)
-    }
+    const gap = (found: Gap) => this.#onGap(found)
     const since = () => options.subscribedSince?.(source)
     const { begun, copies } = options
-    this.#cursor = new Cursor({ source, mesh, applier, begun, copies, requestTimeout, since, gap })
+    this.#staleness = new Staleness({
+      source,
+      applier,
+      timers,
+      tombstoneAge: options.tombstoneAge,
+      subscribedSince: since,
+      isCaughtUp: () => this.#state === 'live',
+      onStale: (time) => events.stale(source, time),
+    })
+    this.#cursor = new Cursor({
+      ...{ source, mesh, applier, begun, copies, requestTimeout, since, gap },
+      requestedStart: () => options.requestedStart?.(source),
+      overdueSince: () => this.#staleness.overdueSince,
+    })
     const isReading = () => this.isReading
     this.#copier = new Copier({ ...options, timers, isReading, onChange: () => this.#onCopyChange() })
     this.#lag = new Lag(timers)
@@ -106,6 +117,14 @@ export class Subscriber {
     return this.#options.source
   }
 
+  #onGap(gap: Gap): void {
+    const { counters, events } = this.#options
+    counters.gaps++
+    counters.lost += gap.lost ?? 0
+    events.gap(this.source, gap)
+    this.#staleness.report()
+  }
+
   /** True when everything that the stream of the source is known to have is applied. */
   get isLive(): boolean {
     const isBehind = this.#lag.isBehind(this.#cursor.checkpoint)
@@ -126,9 +145,16 @@ export class Subscriber {
     this.#copier.request(reason)
   }
 
+  /** A copy was stored with the checkpoint. */
+  onCopyRequested(): void {
+    this.#copier.check()
+    this.#onCopyChange()
+  }
+
   /** Resolves when reading, copying and applying have ended, or the database has not answered in time. */
   async stop(): Promise<void> {
     this.#stopping.abort()
+    this.#staleness.stop()
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
     this.#setState('ended')
@@ -140,6 +166,7 @@ export class Subscriber {
     const { sequence: appliedSequence, gaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
+    const staleSince = this.#staleness.since
     return {
       source,
       state: this.#state,
@@ -151,6 +178,7 @@ export class Subscriber {
       lost: gaps?.lost ?? 0,
       quarantined: quarantine.list(source).length,
       ...this.#copier.status(),
+      ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
       ...(this.#refused ? { refused: this.#refused } : {}),
     }

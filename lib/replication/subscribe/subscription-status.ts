@@ -21,6 +21,8 @@ export type SubscriberEvents = CopyEvents & {
   gap(source: RemoteTable, gap: Gap): void
   /** Writes to absent rows that are older than the table's horizon were ignored. */
   refusedOld(source: RemoteTable, writes: number): void
+  /** The subscription is stale: it was caught up last at that time, in ms since 1970. */
+  stale(source: RemoteTable, since: number): void
   stalled(source: RemoteTable, at: RetriedWork, error: string, attempts: number): void
   quarantined(message: QuarantinedMessage): void
 }
@@ -53,6 +55,11 @@ export type SubscriptionStatus = {
   copied: number
   /** While rows are copied. */
   copy?: CopyStatus
+  /**
+   * ms since 1970: it was not caught up since then, for longer than `tombstoneAge`. Deletes that it missed may be lost; stays until the
+   * table is replaced by a copy, unless the stream still has everything.
+   */
+  staleSince?: number
   /** Why the subscription makes no progress now. */
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */

@@ -20,8 +20,11 @@ export type Step = {
   /** Number of transactions that are not applied because they were applied before. */
   duplicates: number
   /** Of a step of kind `copy`. */
-  copy?: Pick<Batch, 'acceptOld' | 'horizon'>
+  copy?: CopyOptions
 }
+
+/** `empties`: the table is emptied; such a step has no transactions. */
+export type CopyOptions = Pick<Batch, 'acceptOld' | 'horizon'> & { empties?: true }
 
 type StepOutcome = 'committed' | 'not committed' | 'other'
 
@@ -29,8 +32,8 @@ type StepOutcome = 'committed' | 'not committed' | 'other'
 function changedPart(kind: StepKind, checkpoint: Checkpoint | undefined): unknown {
   if (!checkpoint || kind === 'release') return checkpoint?.quarantined
   if (kind === 'copy') return [checkpoint.copy, checkpoint.unannounced]
-  const { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps } = checkpoint
-  return { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps }
+  const { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps, request } = checkpoint
+  return { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps, request }
 }
 
 const isSame = (kind: StepKind, one: Checkpoint | undefined, other: Checkpoint | undefined): boolean =>

@@ -4,6 +4,7 @@ import { type CaseContext, type ContractCase, runCases, type SkippedCase } from 
 import { alterCases } from './alter-table.ts'
 import { atomicityCases, dropCases } from './atomicity.ts'
 import { checkpointCases, durableCases } from './checkpoints.ts'
+import { emptyingCases } from './emptying.ts'
 import { existingCases } from './existing-rows.ts'
 import { droppedHorizonCases, horizonCases, tombstoneCases } from './horizon.ts'
 import { mergeCases } from './merging.ts'
@@ -26,6 +27,7 @@ const needsDrop: Condition = ({ dropTable }) => (dropTable ? undefined : "the su
 const needsAlter: Condition = ({ host }) => (host.alterTable ? undefined : "the host has no 'alterTable'")
 const needsReadRows: Condition = ({ host }) => (host.readRows ? undefined : "the host has no 'readRows'")
 const needsHorizon: Condition = ({ host }) => (host.horizon ? undefined : "the host has no 'horizon'")
+const needsEmptying: Condition = ({ host }) => (host.emptyTable ? undefined : "the host has no 'emptyTable'")
 const needsTombstones: Condition = ({ dropTombstones }) =>
   dropTombstones ? undefined : "the subject has no 'dropTombstones'"
 const needsUnrecorded: Condition = ({ host, commitUnrecorded }) =>
@@ -40,9 +42,9 @@ const needsExisting: Condition = ({ storeExisting }) =>
 
 /**
  * `for (const { name, run } of hostContract(create)) test(name, run)`. `create` opens a new database for each case. Cases that do not
- * apply are skipped with the reason: those of an optional method (the outbox, `alterTable`, `restamp`, `readRows`, `horizon`, `setBaseTimestamp`,
- * `lastUnrecorded`) for a host without it, those with a restart without `reopen`, and in the same way those of `dropTable`, `dropTombstones`,
- * `storeExisting` and `commitUnrecorded`. A
+ * apply are skipped with the reason: those of an optional method (the outbox, `alterTable`, `restamp`, `readRows`, `horizon`, `emptyTable`,
+ * `setBaseTimestamp`, `lastUnrecorded`) for a host without it, those with a restart without `reopen`, and in the same way those of `dropTable`,
+ * `dropTombstones`, `storeExisting` and `commitUnrecorded`. A
  * test runner that passes no context with `skip` shows them as passed.
  */
 export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest>): ContractCase[] {
@@ -74,6 +76,7 @@ export function hostContract(create: () => HostUnderTest | Promise<HostUnderTest
     ...group(horizonCases, needsHorizon),
     ...group(tombstoneCases, needsHorizon, needsReadRows, needsTombstones),
     ...group(droppedHorizonCases, needsHorizon, needsDrop),
+    ...group(emptyingCases, needsEmptying),
     ...group(existingCases, needsReadRows, needsBase, needsExisting),
     ...group(outboxCases, needsOutbox),
     ...group(durableOutboxCases, needsOutbox, needsReopen),

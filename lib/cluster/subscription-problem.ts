@@ -1,0 +1,20 @@
+// What is wrong with a subscription, as `cluster_status` shows it.
+
+import type { Disagreement } from '../peers/agreements.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
+
+export const STALE_HINT =
+  "deletes may be missing here: replace the table by a copy, with 'copy: true' and 'replace: true' in update_node"
+
+/** `stale` has the lowest precedence: it stays until the table is replaced. */
+export function problemOf(
+  status: SubscriptionStatus | undefined,
+  disagreement: Disagreement | undefined,
+): { state: string; reason: string } | undefined {
+  if (disagreement) return { ...disagreement }
+  const { state = 'live', error, staleSince } = status ?? {}
+  if (error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying'))
+    return { state, reason: error }
+  if (staleSince === undefined) return undefined
+  return { state: 'stale', reason: `not caught up since ${new Date(staleSince).toISOString()}; ${STALE_HINT}` }
+}
