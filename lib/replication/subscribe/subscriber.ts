@@ -58,7 +58,7 @@ export class Subscriber {
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, requestTimeout, counters, events } = options
+    const { source, mesh, applier, clock, requestTimeout, events } = options
     const { timers } = mesh
     const gap = (found: Gap) => this.#onGap(found)
     const since = () => options.subscribedSince?.(source)
