@@ -8,17 +8,17 @@ import { MeshError, type TableName } from '../mesh/mesh.ts'
  * Version of stream descriptions, in the word `v=`. A node reads this one and the one before.
  *
  * 1: `<database>.<table> v=1`, then an entry `epoch=<id>@<from>` for each epoch, which once it is over has
- *    `..<last>` or `..<last>/<lastIndex>`, and an entry `purged=<from>..<to>` or
- *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged. `!` behind an epoch, and `unrecorded=<mark>`: see
- *    `EpochRange` and `StreamMetadata`.
+ *    `..<last>` or `..<last>/<lastIndex>`, and a `!` at its end if transactions were not recorded before it; an entry
+ *    `purged=<from>..<to>` or `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged; and
+ *    `unrecorded=<mark>`.
  * Without a version: a stream of HarperDB, which has no epochs.
  */
 export const METADATA_VERSION = 1
 
 /**
  * An epoch of a stream begins at sequence `from`, and its indexes at 1. `last`: the highest acknowledged sequence of an epoch that has
- * ended. `lastIndex`: the highest acknowledged index; absent if it is not known. It may lie in the message after `last`.
- * `unrecorded`: before the epoch began, transactions were committed that are in no stream.
+ * ended. `lastIndex`: the highest acknowledged index; absent if it is not known. It may lie in the message after `last`. `unrecorded`:
+ * before it began, transactions were committed that are in no stream.
  */
 export type EpochRange = { epoch: string; from: number; last?: number; lastIndex?: number; unrecorded?: true }
 
@@ -26,8 +26,8 @@ export type EpochRange = { epoch: string; from: number; last?: number; lastIndex
 export type PurgedRange = { from: number; to: number; firstIndex?: number; lastIndex?: number }
 
 /**
- * `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. `unrecorded`: the mark of the last unrecorded
- * transactions that an epoch stands for (UnrecordedCommits.markOf).
+ * `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. `unrecorded`: the mark of the last
+ * unrecorded transactions that an epoch stands for (UnrecordedCommits.markOf).
  */
 export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[]; unrecorded?: string | undefined }
 
@@ -59,7 +59,8 @@ export const formatStreamMetadata = (
 
 const formatEpoch = ({ epoch, from, last, lastIndex, unrecorded }: EpochRange): string => {
   const end = last === undefined ? '' : `..${last}`
-  return `epoch=${epoch}@${from}${end}${end === '' || lastIndex === undefined ? '' : `/${lastIndex}`}${unrecorded ? '!' : ''}`
+  const endIndex = end === '' || lastIndex === undefined ? '' : `/${lastIndex}`
+  return `epoch=${epoch}@${from}${end}${endIndex}${unrecorded ? '!' : ''}`
 }
 
 const formatPurged = ({ from, to, firstIndex, lastIndex }: PurgedRange): string => {
@@ -93,9 +94,10 @@ export function parseStreamMetadata(description: string): StreamMetadata {
         to: Number(purged[2]),
         ...numbers(purged, 3, 'firstIndex', 'lastIndex'),
       })
+    const unrecorded = /^unrecorded=(\w+)$/.exec(word)?.[1]
+    if (unrecorded !== undefined) metadata.unrecorded = unrecorded
   }
-  const unrecorded = words.flatMap((word) => /^unrecorded=(\w+)$/.exec(word)?.[1] ?? [])[0]
-  return unrecorded === undefined ? metadata : { ...metadata, unrecorded }
+  return metadata
 }
 
 /** The groups from `first` on, with these names; without those that did not match. */
@@ -172,10 +174,12 @@ export function endEpochs(
   return [{ epoch: known.epoch, from: 0, last: known.sequence, lastIndex: known.index }, ...ended]
 }
 
-const endAt = (epoch: EpochRange, last: number, lastIndex: number | undefined): EpochRange => ({
-  ...epoch,
+const endAt = ({ epoch, from, unrecorded }: EpochRange, last: number, lastIndex: number | undefined): EpochRange => ({
+  epoch,
+  from,
   last,
   ...(lastIndex === undefined ? {} : { lastIndex }),
+  ...(unrecorded && { unrecorded }),
 })
 
 /** With a range added to the purged ranges; joined with the one before it when sequences and indexes both continue. */

@@ -33,8 +33,8 @@ async function open(test: TestContext, options: { outbox?: boolean; options?: ob
   const [one, two] = cluster.nodes as [ClusterNode, ClusterNode]
   const events: unknown[][] = []
   const watch = () => {
-    two.cluster.on('replication:gap', ({ source, lost, reason, repair }) =>
-      events.push(['gap', source.table, reason, lost ?? 0, repair]),
+    two.cluster.on('replication:gap', ({ source, from, to, reason, repair }) =>
+      events.push(['gap', source.table, reason, to! - from! + 1, repair]),
     )
     two.cluster.on('replication:repaired', ({ table, reason, rows }) => events.push(['repaired', table, reason, rows]))
   }
@@ -210,7 +210,7 @@ describe('a host without an outbox', { concurrency: true, timeout: 60_000 }, () 
 it('the description of a stream keeps which epochs follow unrecorded transactions', () => {
   const metadata = {
     epochs: [
-      { epoch: 'a', from: 1, last: 5, lastIndex: 9 },
+      { epoch: 'a', from: 1, last: 5 },
       { epoch: 'b', from: 6, last: 9, unrecorded: true as const },
       { epoch: 'c', from: 10, unrecorded: true as const },
     ],

@@ -137,8 +137,8 @@ export class StreamWriter {
     const isMarked = mark === unrecorded
     const current = epochs.findLast((each) => each.last === undefined)
     const { index, ...end } = await this.#readEnd(state, current, known)
-    const isInStep = isMarked && this.#divergence === undefined
-    if (isInStep && known && current?.epoch === known.epoch && isWithin(known, state)) {
+    const isContinued = known !== undefined && current?.epoch === known.epoch && isWithin(known, state)
+    if (isContinued && isMarked && this.#divergence === undefined) {
       this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index: index ?? known.index })
     } else if (isMarked && current && !known && current.epoch === end.epoch && index !== undefined) {
       await this.#startEpoch({ epoch: current.epoch, sequence: end.sequence, index })

@@ -290,8 +290,9 @@ export class Cursor {
     const position = { epoch: next.epoch, sequence, index: replayed, ...(replayed > 0 && { lastId: lastId! }) }
     // An epoch that begins after older messages continues a stream that was restored from a backup.
     const reason = next.from > 1 ? 'rewound' : 'recreated'
-    const more = { replayed: next.from === 0 ? 0 : replayed, isUnrecorded: next.unrecorded === true }
-    return this.#moveTo(position, { ...this.#lossOf(ended), reason }, more)
+    const isUnrecorded = next.unrecorded === true
+    const loss = { ...this.#lossOf(ended), reason } as const
+    return this.#moveTo(position, loss, { replayed: next.from === 0 ? 0 : replayed, isUnrecorded })
   }
 
   /** The id at the position was not found in this epoch yet: whether it began with what was applied before is not known. */
@@ -323,7 +324,7 @@ export class Cursor {
     }
   }
 
-  /** Moves the checkpoint; `loss` is lost by that, and with `isUnrecorded` transactions that are in no stream. */
+  /** Moves the checkpoint; `loss` is lost by that. `isUnrecorded`: before the position, transactions were committed that are in no stream. */
   async #moveTo(position: Position, loss: Loss, { replayed = 0, isUnrecorded = false } = {}): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { sequence, startTime, replayUntil, copy: current } = this.checkpoint
@@ -332,10 +333,11 @@ export class Cursor {
     const kept = { ...(startTime && { startTime }), ...(isReplayed && { replayUntil }) }
     const lost = lengthOf(loss)
     const newGaps = (lost === 0 ? 0 : 1) + (isUnrecorded ? 1 : 0)
-    const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
+    const copy = newGaps > 0 ? copies.afterLoss(source, current, 'gap') : undefined
+    const isRepaired = copy !== undefined
     await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy })
-    if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
+    if (lost !== 0) gap({ ...loss, lost, isRepaired })
     // Their number is not known.
-    if (isUnrecorded) gap({ reason: 'unrecorded', isRepaired: copy !== undefined })
+    if (isUnrecorded) gap({ from: after(position.index), to: position.index, reason: 'unrecorded', isRepaired })
   }
 }
