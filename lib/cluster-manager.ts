@@ -311,7 +311,7 @@ export class ClusterManager extends SafeEmitter {
   status = this.#operation('cluster_status')
   /** `cluster_network`: every node whose hub answers. */
   network = this.#operation('cluster_network')
-  /** `purge_stream`: removes transactions from the stream of one local table. */
+  /** `purge_stream`: removes whole messages from the stream of one local table. `keep`: at least so many transactions stay. */
   purgeStream = this.#operation('purge_stream')
 
   /** `verify_table`: `verify` with a JSON body and answer. */
