@@ -4,6 +4,7 @@ import type {
   ApplyResult,
   Batch,
   Checkpoint,
+  EmptiedTable,
   KeyedRow,
   NewAttributes,
   PrimaryKey,
@@ -230,6 +231,15 @@ export class Database {
   /** Idempotent. Rejects with HostError 404 if the table does not exist. */
   addAttributes({ database, table, attributes }: NewAttributes): Promise<void> {
     return this.#storage.transaction(() => this.#tables.create({ ...this.#tables.get(database, table), attributes }))
+  }
+
+  /** Removes all rows of the source's table and stores the checkpoint, all or nothing. */
+  emptyTable({ source, checkpoint, horizon }: EmptiedTable): Promise<void> {
+    return this.#storage.transaction(() => {
+      this.#tables.empty(source.database, source.table)
+      if (horizon !== undefined) this.#raiseHorizon(source, horizon)
+      this.#storage.state.put(checkpointKey(source), checkpoint)
+    })
   }
 
   async dropTable(database: string, table: string): Promise<void> {

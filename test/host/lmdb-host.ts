@@ -4,6 +4,7 @@ import type {
   ApplyResult,
   Batch,
   Checkpoint,
+  EmptiedTable,
   Host,
   KeyedRow,
   NewAttributes,
@@ -57,6 +58,10 @@ export class LmdbHost implements Host {
 
   apply(batch: Batch): Promise<ApplyResult> {
     return this.#database.apply(batch)
+  }
+
+  emptyTable(emptied: EmptiedTable): Promise<void> {
+    return this.#database.emptyTable(emptied)
   }
 
   async readRows(table: TableName, selection: RowSelection): Promise<KeyedRow[]> {

@@ -69,10 +69,16 @@ export class Tables {
     this.put({ database, table, primaryKey, attributes: [...all], count: found?.count ?? 0 })
   }
 
+  /** Deletes all rows and tombstones of the table. */
+  empty(database: string, table: string): void {
+    const found = this.get(database, table)
+    for (const key of this.#storage.rows.getKeys(tableRange(database, table))) this.#storage.rows.remove(key)
+    this.put({ ...found, count: 0 })
+  }
+
   /** Deletes the table with all rows and tombstones. */
   drop(database: string, table: string): void {
-    this.get(database, table)
-    for (const key of this.#storage.rows.getKeys(tableRange(database, table))) this.#storage.rows.remove(key)
+    this.empty(database, table)
     this.#storage.schema.remove([database, table])
   }
 

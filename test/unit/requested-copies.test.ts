@@ -210,6 +210,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, cluster } = await pair(test)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [both] })
     await cluster.converged()
+    await live(two)
     // Rows that the source has dropped, as after a long absence.
     two.host.storeExisting('dev', 'dog', { id: 'long gone' })
     one.host.horizons.set(JSON.stringify(['dev', 'dog']), '000000000001-000000-node1')
@@ -237,6 +238,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, cluster } = await pair(test)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [both] })
     await cluster.converged()
+    await live(two)
     // The source refuses everything for now.
     one.host.beforeApply = ({ transactions }) => {
       if (transactions.length > 0) throw new Error('refused by the test')
@@ -264,6 +266,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     for (const node_name of ['node1', 'node3']) await two.cluster.addNode({ node_name, subscriptions: [both] })
     await nodes[2]!.host.insert('dev', 'dog', { id: 'of node3' })
     await cluster.converged()
+    await live(two)
     assert.equal(count(two), ROWS + 1)
     const copied = seen(two, 'replication:copied')
     await two.cluster.copy(source, { replace: true })
@@ -279,6 +282,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, network, cluster } = await pair(test)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [both] })
     await cluster.converged()
+    await live(two)
     const emptied: string[] = []
     const emptyTable = two.host.emptyTable.bind(two.host)
     two.host.emptyTable = async (each) => {
@@ -304,6 +308,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, cluster } = await pair(test)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [both] })
     await cluster.converged()
+    await live(two)
     await Promise.all([
       two.cluster.copy(source, { replace: true }),
       one.cluster.copy({ ...source, node: 'node2' }, { replace: true }),
