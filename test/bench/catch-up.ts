@@ -5,12 +5,14 @@ import { atLeast, type Contender, compare, type Figures } from './compare.ts'
 import { Counter, flow } from './flow.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
-import { meshClient, RawReader } from './raw-client.ts'
+import { meshClient, RawPublisher, RawReader, sending, storeClient, WINDOW } from './raw-client.ts'
 import type { Part, PartOptions, Row } from './report.ts'
-import { CALLS, publishing, transactionsOf } from './transactions.ts'
+import { CALLS, messageOf, publishing, transactionsOf } from './transactions.ts'
 
 const SIZE = 200
 const table = 'dog'
+/** Has one transaction a message. */
+const rawTable = 'raw'
 const rawName = 'raw pull'
 /** ms between two samples of the memory. */
 const LOOK = 20
@@ -62,7 +64,7 @@ function raw(scene: Scene, [one, two]: readonly [TestNode, TestNode, ...TestNode
       let reader: RawReader | undefined
       try {
         return await taking(backlog, received, async () => {
-          reader = await RawReader.open({ client, node: one.name, table, take: () => received.add(1) })
+          reader = await RawReader.open({ client, node: one.name, table: rawTable, take: () => received.add(1) })
         })
       } finally {
         reader?.close()
@@ -74,7 +76,7 @@ function raw(scene: Scene, [one, two]: readonly [TestNode, TestNode, ...TestNode
 
 async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const { backlog } = options
-  const hosts = [new NullHost([table]), new NullHost([table])] as const
+  const hosts = [new NullHost([table, rawTable]), new NullHost([table])] as const
   const nodes = await startNodes(scene, hosts)
   const [one, two] = nodes
   await subscribe(one, two, { [table]: 'publish' })
@@ -84,6 +86,8 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   const next = transactionsOf(one.cluster, table, SIZE)
   await flow(publishing(one.cluster, next), { window: CALLS, count: backlog })
   await reading(two, one, table, 120_000)
+  const publisher = await RawPublisher.open(await storeClient(scene, one), one.name, rawTable)
+  await flow(sending(publisher, messageOf(one.cluster, table, SIZE)), { window: WINDOW, count: backlog })
 
   const contenders = [enmesh(two, hosts[1], back, backlog), raw(scene, nodes, backlog)]
   const rounds = Math.min(options.rounds, MAX_ROUNDS)
@@ -101,7 +105,7 @@ export const catchUp: Part = {
   name: 'catch-up',
   legend: [
     `A backlog of transactions of ${SIZE} bytes on another node, from the first that arrives to the last; at most ${MAX_ROUNDS} rounds and no`,
-    'warm-up. The raw client reads the same stream within the same bounds. Memory is the peak of this process meanwhile, which',
+    'warm-up. The raw client reads the same transactions, one a message, within the same bounds. Memory is the peak of this process meanwhile, which',
     'also runs the remote node; garbage of one contender remains when the next begins.',
   ],
   columns: ['what', 'on', 'limit is', 'transactions'],

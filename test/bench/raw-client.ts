@@ -7,7 +7,7 @@ import { clusterUser, eventually, type TestCluster, type TestNode } from '../sup
 import type { Send } from './flow.ts'
 import { nextId } from './transactions.ts'
 
-/** The default of `publishWindow`. */
+/** As many as enmesh has in flight: four messages of 256. */
 export const WINDOW = 1_024
 /** As the module's `maxBatch`, twice, and its readers' bytes in one request. */
 const MAX_MESSAGES = 1_000
@@ -27,7 +27,9 @@ export async function makeStream(client: NatsConnection, node: string, table: st
   const manager = await client.jetstreamManager()
   const name = streamName(tableOf(table))
   const subjects = [subjectOf(node, tableOf(table))]
-  const { state } = await manager.streams.add({ name, subjects, duplicate_window: 100_000_000 })
+  // enmesh sets its limits on every stream of the leaf: adding the stream again would be refused.
+  const known = await manager.streams.info(name).catch(() => undefined)
+  const { state } = known ?? (await manager.streams.add({ name, subjects, duplicate_window: 100_000_000 }))
   return state.last_seq
 }
 
