@@ -6,6 +6,7 @@ import type { Checkpoint } from '../../lib/host/host.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { MemoryHost } from '../support/memory-host.ts'
@@ -23,7 +24,7 @@ async function cursorAt(checkpoint?: Checkpoint) {
   const begun = new Begun()
   const gap = ({ from, to, reason }: Gap) => void reported.push([from, to, reason])
   const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
-  const stored = async () => (await host.loadCheckpoint(source))!
+  const stored = async () => (await loadCheckpoint(host, source))!
   return { stream, host, reported, applier, begun, cursor, stored }
 }
 
