@@ -61,7 +61,7 @@ export class Report {
     row('writes', `${written} acknowledged`)
     if (verdict) {
       row('applied', verdict.applied)
-      row('losses', `${verdict.lost}, with ${verdict.gaps} gaps reported`)
+      row('losses', `${verdict.lost}, with ${verdict.gaps} gaps reported, ${verdict.uncounted} of them uncounted`)
       row('duplicates', verdict.duplicates)
       row('disorder', verdict.disorder)
       row('quarantined', verdict.quarantined)
