@@ -19,6 +19,9 @@ export type NodeState = {
 
 export type Verdict = {
   applied: number
+  /** From how many messages, and how many transactions of one message at most. */
+  messages: number
+  largest: number
   /** Transactions that a subscriber did not apply and reported as gaps. Copies bring their rows. */
   lost: number
   gaps: number
@@ -41,6 +44,8 @@ export function judge(
 ): Verdict {
   const verdict: Verdict = {
     applied: 0,
+    messages: 0,
+    largest: 0,
     lost: 0,
     gaps: 0,
     uncounted: 0,
@@ -159,6 +164,7 @@ function judgeEntries(
 ): void {
   const index = new Map(commits.map(({ tx }, at) => [tx, at]))
   verdict.applied += entries.length
+  countMessages(entries, verdict)
   for (const entry of entries) {
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
@@ -176,6 +182,16 @@ function judgeEntries(
       }
     }
   }
+}
+
+function countMessages(entries: readonly Entry[], verdict: Verdict): void {
+  const sizes = new Map<string, number>()
+  for (const { epoch, sequence } of entries) {
+    const message = `${epoch}/${sequence}`
+    sizes.set(message, (sizes.get(message) ?? 0) + 1)
+  }
+  verdict.messages += sizes.size
+  for (const size of sizes.values()) verdict.largest = Math.max(verdict.largest, size)
 }
 
 /** Where checkpoints were lost, positions of gaps mean nothing: no more are missing than are reported. */

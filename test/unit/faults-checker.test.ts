@@ -69,7 +69,7 @@ const quarantined = (epoch: string, index: number, count = 1) =>
 const without = (...numbers: number[]) => commits.filter((_, index) => !numbers.includes(index + 1))
 
 const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
-  ['all applied, in order', nodes(commits), { applied: COUNT, lost: 0 }],
+  ['all applied, in order', nodes(commits), { applied: COUNT, messages: COUNT / 2, largest: 2, lost: 0 }],
   ['a gap that is reported', nodes(without(4, 5), [gap(3, 4, 5)]), { lost: 2, gaps: 1 }],
   ['a gap at the beginning', nodes(without(1, 2), [gap(0, 1, 2)]), { lost: 2, gaps: 1 }],
   ['two gaps at one position', nodes(without(4, 5, 6), [gap(3, 4, 5), gap(3, 6, 6)]), { lost: 3, gaps: 2 }],
