@@ -20,13 +20,14 @@ import type {
   Transaction,
 } from '../../lib/host/host.ts'
 import { type Attributes, rowChanges } from '../../lib/host/merge-row.ts'
+import { TableMap } from '../../lib/mesh/table-map.ts'
 import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
 import { HostError } from './errors.ts'
-import { rowKey } from './keys.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import { Outbox } from './outbox.ts'
 import { Rows } from './rows.ts'
 import { Storage } from './storage.ts'
+import type { TableEditor } from './table-editor.ts'
 import { type Table, Tables } from './tables.ts'
 
 export class Database {
@@ -96,16 +97,24 @@ export class Database {
   /** Commits a batch of a remote node: rows, checkpoint, horizon and relayed transactions, all or nothing. */
   apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon }: Batch): Promise<ApplyResult> {
     return this.#storage.transaction(() => {
-      const changed = new Set<string>()
+      const editors = new TableMap<EditedTable>()
+      const edited = (table: TableName) => editors.get(table, () => this.#edited(table, acceptOld))
       let ignoredWrites = 0
+      let highest = ''
       for (const transaction of transactions) {
-        ignoredWrites += this.#applyWrites(transaction, acceptOld, changed)
-        this.#raiseTimestamp(transaction.timestamp)
+        ignoredWrites += applyWrites(transaction, edited)
+        if (transaction.timestamp > highest) highest = transaction.timestamp
       }
+      let changedRows = 0
+      for (const { editor } of editors.values()) {
+        editor.finish()
+        changedRows += editor.changedRows
+      }
+      this.#raiseTimestamp(highest)
       for (const transaction of relay) this.outbox.add(transaction)
       if (horizon !== undefined) this.#raiseHorizon(source, horizon)
       this.#storage.state.put(checkpointKey(source), checkpoint)
-      return { changedRows: changed.size, ignoredWrites }
+      return { changedRows, ignoredWrites }
     })
   }
 
@@ -267,21 +276,9 @@ export class Database {
       if (key[0] === 'checkpoint' && key[2] === database && key[3] === table) this.#storage.state.remove(key)
   }
 
-  /** Adds the keys of changed rows. Returns the number of writes that were ignored because of the horizon. */
-  #applyWrites({ timestamp, writes, voids }: RemoteTransaction, acceptOld = false, changed: Set<string>): number {
-    let ignored = 0
-    for (const write of writes) {
-      const editor = this.#rows.editor(write.database, write.table)
-      const horizon = acceptOld ? undefined : this.horizon(write)
-      // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
-      for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) {
-        const isChanged = editor.merge(key, change, { voids, horizon })
-        if (isChanged === undefined) ignored++
-        if (isChanged) changed.add(rowKey(write.database, write.table, key).toString('latin1'))
-      }
-      editor.finish()
-    }
-    return ignored
+  #edited(table: TableName, acceptOld = false): EditedTable {
+    const horizon = acceptOld ? undefined : this.horizon(table)
+    return { editor: this.#rows.editor(table.database, table.table), horizon }
   }
 
   #raiseHorizon({ database, table }: TableName, timestamp: Timestamp): void {
@@ -303,6 +300,25 @@ export class Database {
       )
     }
   }
+}
+
+/** A table to which a batch is applied. `horizon`: of `mergeRow`. */
+type EditedTable = { editor: TableEditor; horizon: Timestamp | undefined }
+
+/** Returns the number of writes that were ignored because of the horizon. */
+function applyWrites(
+  { timestamp, writes, voids }: RemoteTransaction,
+  edited: (table: TableName) => EditedTable,
+): number {
+  let ignored = 0
+  for (const write of writes) {
+    const { editor, horizon } = edited(write)
+    const options = { voids, horizon }
+    // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
+    for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey))
+      if (editor.merge(key, change, options) === undefined) ignored++
+  }
+  return ignored
 }
 
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]

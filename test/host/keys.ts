@@ -8,6 +8,7 @@ export const MAX_KEY_BYTES = 1978
 
 const NUMBER = 0x01
 const STRING = 0x02
+const STRING_CHARACTER = '\u0002'
 
 /** Names contain no NUL (see tables.ts), so no table's prefix starts with that of another table. */
 const prefix = (database: string, table: string) => Buffer.from(`${database}\0${table}\0`)
@@ -20,7 +21,9 @@ export function tableRange(database: string, table: string): { start: Buffer; en
 
 /** Throws HostError 400 for an invalid primary key. */
 export function rowKey(database: string, table: string, key: unknown): Buffer {
-  const bytes = Buffer.concat([prefix(database, table), keyBytes(key)])
+  const bytes = isText(key)
+    ? Buffer.from(`${database}\0${table}\0${STRING_CHARACTER}${key}`)
+    : Buffer.concat([prefix(database, table), numericBytes(key)])
   if (bytes.length > MAX_KEY_BYTES) {
     throw badRequest(
       `A primary key of '${database}.${table}' takes ${bytes.length} bytes with the table's name, more than the limit of ${MAX_KEY_BYTES}`,
@@ -40,12 +43,12 @@ export function keyFromRow(bytes: Buffer, prefixLength: number): PrimaryKey {
   return rest.readDoubleBE()
 }
 
-function keyBytes(key: unknown): Buffer {
+/** A lone surrogate has no UTF-8 form: two different keys would get the same bytes. */
+const isText = (key: unknown): key is string => typeof key === 'string' && !/\p{Surrogate}/u.test(key)
+
+function numericBytes(key: unknown): Buffer {
   if (typeof key === 'bigint') return bigintBytes(key)
   if (typeof key === 'number' && Number.isFinite(key)) return numberBytes(key)
-  // A lone surrogate has no UTF-8 form: two different keys would get the same bytes.
-  if (typeof key === 'string' && !/\p{Surrogate}/u.test(key))
-    return Buffer.concat([Buffer.from([STRING]), Buffer.from(key)])
   throw badRequest('A primary key must be a string of valid Unicode, a finite number or a bigint')
 }
 

@@ -29,19 +29,18 @@ export class Storage {
   readonly schema: Store<StoredTable | null, string[]>
   /** Key: a position that only increases. */
   readonly outbox: Store<Transaction, number>
-  /** Keys: [transaction id, position]. Index to find a position. */
-  readonly outboxIds: Store<true, [string, number]>
-  /** Highest timestamp, checkpoints, published positions, and the last position of the outbox. */
+  /** Highest timestamp, checkpoints and published positions. */
   readonly state: Store<unknown, string | string[]>
   readonly #root: ReturnType<typeof open>
   #closed: Promise<void> | undefined
+  /** Called when a transaction has failed: what was read in it may not be in the database. */
+  onRollback: () => void = () => {}
 
   private constructor(directory: string) {
     this.#root = open({ path: directory })
     this.rows = this.#root.openDB('rows', { ...valueOptions, keyEncoding: 'binary' })
     this.schema = this.#root.openDB('schema', {})
     this.outbox = this.#root.openDB('outbox', valueOptions)
-    this.outboxIds = this.#root.openDB('outbox-ids', {})
     this.state = this.#root.openDB('state', {})
   }
 
@@ -56,12 +55,25 @@ export class Storage {
    */
   async transaction<T>(work: () => T): Promise<T> {
     if (this.#closed) throw new HostError(503, 'The database is closed')
-    // A child transaction: a plain one is grouped with others and would keep the writes before an exception.
-    return this.#root.childTransaction(() => {
+    try {
+      // A child transaction: a plain one is grouped with others and would keep the writes before an exception.
+      return await this.#root.childTransaction(() => this.#run(work))
+    } catch (error) {
+      this.onRollback()
+      throw error
+    }
+  }
+
+  #run<T>(work: () => T): T {
+    try {
       const result = work()
       if (result instanceof Promise) throw new TypeError('The callback of a transaction must be synchronous')
       return result
-    })
+    } catch (error) {
+      // Before the next transaction of the same commit runs.
+      this.onRollback()
+      throw error
+    }
   }
 
   /** Waits for pending transactions. Idempotent. */

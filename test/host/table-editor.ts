@@ -16,12 +16,20 @@ export class TableEditor {
   readonly #storage: Storage
   readonly #tables: Tables
   readonly #attributes: Set<string>
+  readonly #changed = new Set<string>()
+  #count: number
 
   constructor(storage: Storage, tables: Tables, table: Table) {
     this.#storage = storage
     this.#tables = tables
     this.table = table
     this.#attributes = new Set(table.attributes)
+    this.#count = table.count
+  }
+
+  /** Number of rows that are different now. */
+  get changedRows(): number {
+    return this.#changed.size
   }
 
   has(key: unknown): boolean {
@@ -37,12 +45,14 @@ export class TableEditor {
     if (!after) return undefined
     if (after === before) return false
     this.#storage.rows.put(storedKey, after)
-    this.table.count += Number(after.record !== undefined) - Number(before?.record !== undefined)
+    this.#changed.add(storedKey.toString('latin1'))
+    this.#count += Number(after.record !== undefined) - Number(before?.record !== undefined)
     return true
   }
 
   finish(): void {
-    this.#tables.put({ ...this.table, attributes: [...this.#attributes] })
+    if (this.#count === this.table.count && this.#attributes.size === this.table.attributes.length) return
+    this.#tables.put({ ...this.table, attributes: [...this.#attributes], count: this.#count })
   }
 
   #key(key: unknown): Buffer {
@@ -54,7 +64,7 @@ export class TableEditor {
   }
 
   #addAttributes(record: Attributes): void {
-    for (const name of Object.keys(record)) {
+    for (const name in record) {
       if (this.#attributes.has(name)) continue
       checkAttribute(name)
       this.#attributes.add(name)

@@ -10,9 +10,12 @@ export type Table = StoredTable & { database: string; table: string }
 /** Methods that write must run inside a storage transaction. */
 export class Tables {
   readonly #storage: Storage
+  /** As stored, by database and table: only this process writes them. */
+  readonly #cache = new Map<string, Table>()
 
   constructor(storage: Storage) {
     this.#storage = storage
+    storage.onRollback = () => this.#cache.clear()
   }
 
   databases(): string[] {
@@ -31,19 +34,27 @@ export class Tables {
   }
 
   find(database: string, table: string): Table | undefined {
+    const key = cacheKey(database, table)
+    const cached = this.#cache.get(key)
+    if (cached) return cached
     const stored = this.#storage.schema.get([database, table])
-    return stored ? { database, table, ...stored } : undefined
+    if (!stored) return undefined
+    const found = { database, table, ...stored }
+    this.#cache.set(key, found)
+    return found
   }
 
   /** Throws HostError 404 if the table or its database does not exist. */
   get(database: string, table: string): Table {
-    this.#requireDatabase(database)
     const found = this.find(database, table)
+    if (!found) this.#requireDatabase(database)
     if (!found) throw new HostError(404, `Table '${database}.${table}' does not exist`)
     return found
   }
 
-  put({ database, table, primaryKey, attributes, count }: Table): void {
+  put(changed: Table): void {
+    const { database, table, primaryKey, attributes, count } = changed
+    this.#cache.set(cacheKey(database, table), changed)
     this.#storage.schema.put([database, table], { primaryKey, attributes, count })
   }
 
@@ -79,6 +90,7 @@ export class Tables {
   /** Deletes the table with all rows and tombstones. */
   drop(database: string, table: string): void {
     this.empty(database, table)
+    this.#cache.delete(cacheKey(database, table))
     this.#storage.schema.remove([database, table])
   }
 
@@ -96,6 +108,9 @@ export class Tables {
     if (!this.hasDatabase(database)) throw new HostError(404, `database '${database}' does not exist`)
   }
 }
+
+/** Names contain no NUL. */
+const cacheKey = (database: string, table: string) => `${database}\0${table}`
 
 /** HarperDB's rule: printable ASCII without slashes and backticks, at most 250 characters. */
 function checkName(kind: 'database' | 'table', name: string): void {

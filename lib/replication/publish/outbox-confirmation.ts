@@ -62,11 +62,10 @@ export class OutboxConfirmation {
       }
       const newest = stored.at(-1)
       if (!newest) return
-      const last = new Map<TableName, OutgoingPart>()
-      for (const { parts } of stored) for (const part of parts) last.set(part.table, part)
+      const last = lastParts(stored)
       try {
         const { id, timestamp } = newest
-        const positions = [...last.values()].map(({ publishedPosition }) => publishedPosition)
+        const positions = last.map(({ publishedPosition }) => publishedPosition)
         await published.confirm({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
         for (const { id } of stored) pending.delete(id)
         onConfirmed(stored)
@@ -77,4 +76,20 @@ export class OutboxConfirmation {
       }
     }
   }
+}
+
+/** The last part of each table. */
+function lastParts(stored: readonly PendingTransaction[]): OutgoingPart[] {
+  const last = new Map<TableName, OutgoingPart>()
+  let previous: TableName | undefined
+  for (let at = stored.length - 1; at >= 0; at--) {
+    const { parts } = stored[at]!
+    for (let offset = parts.length - 1; offset >= 0; offset--) {
+      const part = parts[offset]!
+      // Most transactions are of the same table as the one before.
+      if (part.table !== previous && !last.has(part.table)) last.set(part.table, part)
+      previous = part.table
+    }
+  }
+  return [...last.values()]
 }

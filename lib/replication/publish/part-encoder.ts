@@ -1,7 +1,7 @@
 // Encodes a transaction, one part for each table, and rejects what a peer cannot decode.
 
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
-import type { Transaction, Write } from '../../host/host.ts'
+import type { Transaction } from '../../host/host.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
@@ -30,29 +30,31 @@ export class PartEncoder {
 
   /** The parts of a transaction, or why it cannot be replicated. */
   encode(pending: PendingTransaction, transaction: Transaction): OutgoingPart[] | ClusterError {
-    const growth = transaction.origin ? { bytes: 0, values: 0 } : MAX_RELAY_GROWTH
-    const maxBytes = maxDataBytes(this.#mesh) - growth.bytes
-    const maxValues = MAX_DECODED_VALUES - growth.values
-    const toParts = ({ table, writes }: { table: TableName; writes: readonly Write[] }): OutgoingPart[] => {
-      const replicated = this.#tables.get(table, toReplicable)
-      if (!replicated) return []
-      return [
-        new OutgoingPart(this.#listener, pending, replicated, encodePart(transaction, writes, this.#listener.node)),
-      ]
-    }
+    const parts: OutgoingPart[] = []
     try {
       if (!isValidTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
-      const split = splitByTable(transaction)
-      const parts = split.length === 1 ? toParts(split[0]!) : split.flatMap(toParts)
-      const largest = parts.reduce((size, { data }) => Math.max(size, data.byteLength), 0)
-      if (largest > maxBytes) return clusterError('transaction_too_large', `${largest} bytes`, maxBytes)
-      if (parts.some(({ data }) => checkDecodeLimits(data, maxValues)))
-        return clusterError('transaction_too_large', 'more values', maxValues)
-      return parts
+      for (const { table, writes } of splitByTable(transaction)) {
+        const replicated = this.#tables.get(table, toReplicable)
+        if (!replicated) continue
+        const data = encodePart(transaction, writes, this.#listener.node)
+        parts.push(new OutgoingPart(this.#listener, pending, replicated, data))
+      }
     } catch (error) {
       const message = `a transaction cannot be encoded: ${reasonOf(error)}`
       return new ClusterError('invalid_request', message, { cause: error, issues: [{ path: 'writes', message }] })
     }
+    return this.#tooLarge(parts, transaction.origin !== undefined) ?? parts
+  }
+
+  #tooLarge(parts: readonly OutgoingPart[], isRelayed: boolean): ClusterError | undefined {
+    const maxBytes = maxDataBytes(this.#mesh) - (isRelayed ? 0 : MAX_RELAY_GROWTH.bytes)
+    const maxValues = MAX_DECODED_VALUES - (isRelayed ? 0 : MAX_RELAY_GROWTH.values)
+    let largest = 0
+    for (const { data } of parts) largest = Math.max(largest, data.byteLength)
+    if (largest > maxBytes) return clusterError('transaction_too_large', `${largest} bytes`, maxBytes)
+    for (const { data } of parts)
+      if (checkDecodeLimits(data, maxValues)) return clusterError('transaction_too_large', 'more values', maxValues)
+    return undefined
   }
 }
 

@@ -71,10 +71,11 @@ export class PublishCalls {
   }
 
   findUnread(id: string): PublishCall | undefined {
-    return this.#unread.get(id)
+    return this.#unread.size > 0 ? this.#unread.get(id) : undefined
   }
 
   takeUnread(id: string): PublishCall | undefined {
+    if (this.#unread.size === 0) return undefined
     const call = this.#unread.get(id)
     if (call) this.#unread.delete(id)
     return call

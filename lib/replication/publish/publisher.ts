@@ -139,7 +139,7 @@ export class Publisher implements PartListener {
   publish(transaction: Transaction): Promise<void> {
     const { id } = transaction
     if (this.#closed) return Promise.reject(clusterError('closed'))
-    const rejected = this.#rejected.get(id)
+    const rejected = this.#rejected.size > 0 ? this.#rejected.get(id) : undefined
     if (rejected) return Promise.reject(rejected)
     const pending = this.#pending.get(id)
     if (pending?.unstoredParts === 0) return Promise.resolve()

@@ -1,10 +1,9 @@
 // A stream message: a frame, which has one or more transactions of one table in the order of commit, or a single message of HarperDB.
 
-import { Packr } from 'msgpackr'
-import { reasonOf } from '../../errors.ts'
 import type { Origin, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Entry, Message } from '../../mesh/mesh.ts'
 import { checkDecodeLimits } from '../../util/decode-limits.ts'
+import { decodeBody, encodeBody } from './frame-body.ts'
 import { MAX_EPOCH_LENGTH, WireError } from './names.ts'
 import { type DecodedPart, decodePart, idOfPart } from './part.ts'
 import { decodeSingleMessage, idOfMessage } from './single-message.ts'
@@ -28,9 +27,6 @@ export class MessageVersionError extends Error {
   override readonly name = 'MessageVersionError'
 }
 
-/** Its byte strings are views of the message, not copies. */
-const framePackr = new Packr({ useRecords: false, copyBuffers: false })
-
 /** The same id is always the same content. */
 export const frameId = (epoch: string, first: number, count: number): string => `${epoch}:${first}:${count}`
 
@@ -40,7 +36,7 @@ export function encodeFrame(
   parts: readonly Uint8Array[],
 ): Message {
   return {
-    data: framePackr.pack(parts),
+    data: encodeBody(parts),
     headers: {
       'Nats-Msg-Id': frameId(epoch, first, parts.length),
       origin: node,
@@ -67,6 +63,8 @@ export type StoredPart = {
   time: number
   headers: Entry['headers']
 }
+
+const noHeaders: Entry['headers'] = Object.freeze({})
 
 /** A stream message whose transactions are not decoded yet. */
 export class Frame {
@@ -129,7 +127,7 @@ export class Frame {
     }
     if (expected > 1 && entry.data.byteLength > MAX_FRAME_BYTES)
       return unreadable(`has ${expected} transactions in more than ${MAX_FRAME_BYTES} bytes`, firstIndex, expected)
-    const parts = partsOf(entry.data)
+    const parts = decodeBody(entry.data, MAX_FRAME_TRANSACTIONS)
     if (typeof parts === 'string') return unreadable(parts, firstIndex, expected)
     if (parts.length !== expected)
       return unreadable(`has ${parts.length} transactions, and its headers name ${expected}`, firstIndex, expected)
@@ -152,7 +150,7 @@ export class Frame {
       index: this.first! + offset,
       sequence,
       time: entry.time,
-      headers: this.#format === 'single' ? entry.headers : {},
+      headers: this.#format === 'single' ? entry.headers : noHeaders,
     }
   }
 
@@ -176,17 +174,17 @@ export function storedId(stored: StoredPart, transaction?: RemoteTransaction): s
 export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
   const fault = checkDecodeLimits(stored.data)
   if (fault) throw new WireError(fault)
-  const entry = { ...stored, delivery: 0 }
-  const part = stored.format === 'part' ? decodePart(source, stored.data) : decodeSingleMessage(source, entry)
+  const part =
+    stored.format === 'part' ? decodePart(source, stored.data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
   const { id, timestamp, writes, user, voids, trace } = part
-  const origin = originOf(source, stored, part)
+  const { sequence, index } = stored
   const transaction: RemoteTransaction = {
     id,
     timestamp,
     writes,
-    origin,
-    sequence: stored.sequence,
-    index: stored.index,
+    origin: originOf(source, stored, part),
+    sequence,
+    index,
   }
   if (user) transaction.user = user
   // A node voids its own timestamps only.
@@ -212,17 +210,3 @@ const isMap = (data: Uint8Array): boolean => {
 /** A positive integer; undefined for any other text. */
 const toCount = (text: string | undefined): number | undefined =>
   text !== undefined && /^[1-9][0-9]{0,14}$/.test(text) ? Number(text) : undefined
-
-/** The byte strings of the body, or why it is unreadable. */
-function partsOf(data: Uint8Array): Uint8Array[] | string {
-  const fault = checkDecodeLimits(data)
-  if (fault) return fault
-  let parts: unknown
-  try {
-    parts = framePackr.unpack(data)
-  } catch (error) {
-    return `not valid MessagePack: ${reasonOf(error)}`
-  }
-  if (!Array.isArray(parts) || !parts.every((part) => part instanceof Uint8Array)) return 'not a list of byte strings'
-  return parts
-}

@@ -12,8 +12,8 @@ import { wallTimeOf } from '../../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import { packr } from '../packr.ts'
 import {
+  isValidTransactionId,
   MAX_EPOCH_LENGTH,
-  MAX_ID_LENGTH,
   MAX_RELAYS,
   NODE_PATTERN,
   oneLine,
@@ -24,6 +24,12 @@ import { joinRuns } from './writes.ts'
 
 const OPERATIONS = ['insert', 'update', 'upsert', 'delete'] as const satisfies readonly Write['operation'][]
 const OPERATION_NUMBERS: Readonly<Record<Write['operation'], number>> = { insert: 0, update: 1, upsert: 2, delete: 3 }
+
+/** Number of elements of a part. */
+const PART_LENGTH = 5
+/** Where the name of the node begins in a timestamp. */
+const NAME_OFFSET = 20
+const timestampPattern = new RegExp(TIMESTAMP_PATTERN)
 
 const NodeType = Type.String({ pattern: NODE_PATTERN })
 const TimestampType = Type.String({ pattern: TIMESTAMP_PATTERN })
@@ -36,19 +42,11 @@ const ExtraType = Type.Object({
   voids: Type.Optional(Type.Object({ node: NodeType, from: TimestampType, to: TimestampType })),
   trace: Type.Optional(Type.Object({})),
 })
-const PartType = Type.Tuple([
-  Type.String({ pattern: oneLine(MAX_ID_LENGTH) }),
-  TimestampType,
-  Type.Union([Type.String(), Type.Null()]),
-  Type.Array(Type.Unknown()),
-  Type.Union([ExtraType, Type.Null()]),
-])
-const partValidator = Compile(PartType)
-const recordsValidator = Compile(Type.Array(Type.Object({})))
+const extraValidator = Compile(ExtraType)
 const keysValidator = Compile(Type.Array(Type.Union([Type.String(), Type.Number(), Type.BigInt()])))
 
-type Part = Type.Static<typeof PartType>
 type Extra = Type.Static<typeof ExtraType>
+type Part = [id: string, timestamp: string, user: string | null, writes: unknown[], extra: Extra | null]
 
 /** A decoded part. `node`: who committed it, if that is not the owner of the stream. */
 export type DecodedPart = {
@@ -130,10 +128,35 @@ function unpack(data: Uint8Array): Part {
   } catch (error) {
     throw new WireError(`not valid MessagePack: ${reasonOf(error)}`)
   }
-  if (!partValidator.Check(value)) throw new WireError('not a valid transaction')
-  const part = value as Part
-  if (Number.isNaN(wallTimeOf(part[1]))) throw new WireError(`'${part[1]}' is not a valid timestamp`)
-  return part
+  if (!isPart(value)) throw new WireError('not a valid transaction')
+  if (!isTimestamp(value[1])) throw new WireError(`'${value[1]}' is not a valid timestamp`)
+  return value
+}
+
+/** By hand, because a compiled schema takes several times as long. The timestamp is any string. */
+function isPart(value: unknown): value is Part {
+  if (!Array.isArray(value) || value.length !== PART_LENGTH) return false
+  const [id, timestamp, user, list, extra] = value as unknown[]
+  if (typeof id !== 'string' || !isValidTransactionId(id) || typeof timestamp !== 'string') return false
+  if ((user !== null && typeof user !== 'string') || !Array.isArray(list)) return false
+  return extra === null || extraValidator.Check(extra)
+}
+
+/** The end of the last valid timestamp, from the name of its node on: nearly all timestamps of a stream have the same. */
+let lastName = ''
+
+function isTimestamp(text: string): boolean {
+  if (Number.isNaN(wallTimeOf(text))) return false
+  if (text.length === NAME_OFFSET + lastName.length && text.endsWith(lastName)) return true
+  if (!timestampPattern.test(text)) return false
+  lastName = text.slice(NAME_OFFSET)
+  return true
+}
+
+const isRecords = (rows: unknown): rows is Record<string, unknown>[] => {
+  if (!Array.isArray(rows)) return false
+  for (const row of rows) if (typeof row !== 'object' || row === null || Array.isArray(row)) return false
+  return true
 }
 
 function writesOf({ database, table }: RemoteTable, list: readonly unknown[]): Write[] {
@@ -145,8 +168,8 @@ function writesOf({ database, table }: RemoteTable, list: readonly unknown[]): W
     const rows = list[at + 1]
     if (operation === 'delete' && keysValidator.Check(rows))
       writes.push({ operation, database, table, ids: rows as PrimaryKey[] })
-    else if (operation !== undefined && operation !== 'delete' && recordsValidator.Check(rows))
-      writes.push({ operation, database, table, records: rows as Record<string, unknown>[] })
+    else if (operation !== undefined && operation !== 'delete' && isRecords(rows))
+      writes.push({ operation, database, table, records: rows })
     else throw new WireError('contains an invalid write')
   }
   return writes

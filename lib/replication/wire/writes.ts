@@ -8,7 +8,10 @@ import type { TableName } from '../../mesh/mesh.ts'
 export function splitByTable({ writes }: Transaction): { table: TableName; writes: Write[] }[] {
   const first = writes[0]
   if (!first) return []
-  if (writes.every(({ database, table }) => database === first.database && table === first.table))
+  if (
+    writes.length === 1 ||
+    writes.every(({ database, table }) => database === first.database && table === first.table)
+  )
     return [{ table: first, writes }]
   const parts = new Map<string, { table: TableName; writes: Write[] }>()
   for (const each of writes) {
