@@ -16,7 +16,7 @@ const WRITERS = 2
 /** Maximum ms between two writes of one writer. */
 const PAUSE = 40
 /** Some writes come in bursts, which leave together: positions are inside messages then, and batches end there. */
-const BURST = { chance: 0.03, most: 60, batch: 16 }
+const BURST = { chance: 0.02, most: 60, batch: 32 }
 /** ms. Less than a database hangs at most, so that calls end after their time limit. */
 const HOST_TIMEOUT = 2_000
 /** On a loaded machine all rows take longer than `HOST_TIMEOUT`. */
