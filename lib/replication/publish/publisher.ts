@@ -65,7 +65,7 @@ export class Publisher implements PartListener {
   /** Transactions read from the outbox and not yet removed from it, in its order. */
   readonly #pending = new Map<string, PendingTransaction>()
   /** Ids of the transactions that were confirmed last: `publish` may be called after another call has led to that. */
-  readonly #confirmed: RecentSet<string>
+  readonly #confirmed: RecentSet
   /** Transactions that can never be published, by id: they stay in the outbox. */
   readonly #rejected = new Map<string, ClusterError>()
   readonly #counters = publishCounters()
