@@ -20,6 +20,8 @@ export type Comparison = {
   readonly enmesh: string
   readonly limit: string
   readonly target?: Target
+  /** The target is one for the figure of enmesh, not for the ratio. */
+  readonly isAbsolute?: boolean
 }
 
 /** Rounds that are not counted: until the compiler has optimised everything, the contender with more code seems slower. */
@@ -53,7 +55,10 @@ const judged = (value: number, target: Target | undefined) => ({
 })
 
 /** The ratio is the median of the rounds' ratios, because a disturbance of a round affects both contenders. */
-function compared({ figure, enmesh, limit, target }: Comparison, found: ReadonlyMap<string, Found>): Row['figures'] {
+function compared(
+  { figure, enmesh, limit, target, isAbsolute }: Comparison,
+  found: ReadonlyMap<string, Found>,
+): Row['figures'] {
   const of = (name: string) => {
     const { rounds = [], failed } = found.get(name) ?? {}
     if (failed !== undefined) throw new Error(`${name}: ${failed}`)
@@ -62,12 +67,13 @@ function compared({ figure, enmesh, limit, target }: Comparison, found: Readonly
   const [mine, theirs] = [of(enmesh), of(limit)]
   const middle = (rounds: Figures[], name: string) => median(rounds.map((each) => each[name]!))
   const ratio = median(mine.map((each, round) => each[figure]! / theirs[round]![figure]!))
+  const value = middle(mine, figure)
   const hasCpu = mine.every(({ cpu }) => cpu !== undefined) && theirs.every(({ cpu }) => cpu !== undefined)
   return {
-    enmesh: middle(mine, figure),
+    enmesh: value,
     limit: middle(theirs, figure),
     ratio,
-    ...judged(ratio, target),
+    ...judged(isAbsolute ? value : ratio, target),
     ...(hasCpu ? { 'enmesh cpu us': middle(mine, 'cpu'), 'limit cpu us': middle(theirs, 'cpu') } : {}),
   }
 }

@@ -56,8 +56,8 @@ async function* rowsOf(scene: Scene, options: PartOptions): AsyncIterable<Row> {
   ]
   const of = (figure: string, limit: string) => ({ what: `latency ${figure}, ms`, figure, enmesh: 'enmesh', limit })
   const comparisons = [
-    { ...of('p50', rawName), target: atMax(1.3) },
-    { ...of('p99', rawName), target: atMax(2) },
+    { ...of('p50', rawName), target: atMax(1.2) },
+    { ...of('p99', rawName), target: atMax(1.5) },
     of('p50', coreName),
     of('p99', coreName),
   ]

@@ -29,13 +29,21 @@ export async function makeStream(client: NatsConnection, node: string, table: st
   const subjects = [subjectOf(node, tableOf(table))]
   // enmesh sets its limits on every stream of the leaf: adding the stream again would be refused.
   const known = await manager.streams.info(name).catch(() => undefined)
-  const { state } = known ?? (await manager.streams.add({ name, subjects, duplicate_window: 100_000_000 }))
+  const make = () => manager.streams.add({ name, subjects, duplicate_window: 100_000_000 })
+  // enmesh may create it at the same time.
+  const { state } = known ?? (await make().catch(() => manager.streams.info(name)))
   return state.last_seq
 }
 
 export async function emptyStream(client: NatsConnection, table: string): Promise<void> {
   const manager = await client.jetstreamManager()
   await manager.streams.purge(streamName(tableOf(table)))
+}
+
+/** Bytes of all messages of a stream, with their headers. */
+export async function storedBytes(client: NatsConnection, table: string): Promise<number> {
+  const manager = await client.jetstreamManager()
+  return (await manager.streams.info(streamName(tableOf(table)))).state.bytes
 }
 
 /** The headers of enmesh for a message after another. */

@@ -10,6 +10,7 @@ import { copy } from './copy.ts'
 import { endToEnd } from './end-to-end.ts'
 import { fanOut } from './fan-out.ts'
 import { idle } from './idle.ts'
+import { inserts } from './inserts.ts'
 import { latency } from './latency.ts'
 import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
@@ -24,6 +25,7 @@ const parts: readonly Part[] = [
   endToEnd,
   latency,
   catchUp,
+  inserts,
   copy,
   verify,
   fanOut,
@@ -41,8 +43,8 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '5' },
     'warm-up': { type: 'string', default: '1000' },
     seconds: { type: 'string', default: '1' },
-    samples: { type: 'string', default: '500' },
-    backlog: { type: 'string', default: '1000000' },
+    samples: { type: 'string', default: '2000' },
+    backlog: { type: 'string', default: '500000' },
     rows: { type: 'string', default: '100000' },
     subscriptions: { type: 'string', default: '1000' },
   },
