@@ -1,4 +1,4 @@
-// What is wrong with a subscription, as `cluster_status` shows it.
+// Why a subscription is not in step with its source, as `cluster_status` shows it: something is wrong, or rows are copied.
 
 import type { Disagreement } from '../peers/agreements.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
@@ -12,9 +12,10 @@ export function problemOf(
   disagreement: Disagreement | undefined,
 ): { state: string; reason: string } | undefined {
   if (disagreement) return { ...disagreement }
-  const { state = 'live', error, staleSince } = status ?? {}
+  const { state = 'live', error, staleSince, copy } = status ?? {}
   if (error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying'))
     return { state, reason: error }
+  if (state === 'copying' && copy) return { state, reason: `${copy.rows} rows copied so far (${copy.reason})` }
   if (staleSince === undefined) return undefined
   return { state: 'stale', reason: `not caught up since ${new Date(staleSince).toISOString()}; ${STALE_HINT}` }
 }

@@ -85,6 +85,8 @@ export type SequenceRange = [from: number, to: number]
  * returns it from `loadCheckpoint`. A host needs to understand `epoch` and `sequence` at most.
  */
 export type Checkpoint = {
+  /** Version of the format. Present in what the database stores. */
+  v?: number
   /** Epoch of the remote stream; '' if the peer has no epochs, or before the first message. */
   epoch: string
   /** The last message of the remote stream all of whose transactions were applied or skipped. */

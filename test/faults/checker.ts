@@ -19,9 +19,14 @@ export type NodeState = {
 
 export type Verdict = {
   applied: number
+  /** From how many messages, and how many transactions of one message at most. */
+  messages: number
+  largest: number
   /** Transactions that a subscriber did not apply and reported as gaps. Copies bring their rows. */
   lost: number
   gaps: number
+  /** Gaps whose size the subscriber could not know. */
+  uncounted: number
   quarantined: number
   duplicates: number
   /** Applied again after checkpoints or messages were lost. */
@@ -39,8 +44,11 @@ export function judge(
 ): Verdict {
   const verdict: Verdict = {
     applied: 0,
+    messages: 0,
+    largest: 0,
     lost: 0,
     gaps: 0,
+    uncounted: 0,
     quarantined: 0,
     duplicates: 0,
     repeated: 0,
@@ -110,7 +118,8 @@ type Flow = {
   /** Applied in order, with their positions. Transactions from quarantine may be late. */
   inOrder: { entry: Entry; at: number }[]
   gaps: readonly Gap[]
-  quarantined: ReadonlySet<number>
+  /** As `placeOf`. */
+  quarantined: ReadonlySet<string>
   fault(text: string): void
 }
 
@@ -130,7 +139,7 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
     applied: new Map(),
     inOrder: [],
     gaps: incidents.filter((each): each is Gap => each.event === 'gap'),
-    quarantined: new Set(incidents.flatMap((each) => (each.event === 'quarantined' ? [each.sequence] : []))),
+    quarantined: new Set(incidents.flatMap(placesInQuarantine)),
     fault: (text) => void verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`),
   }
   const mayRepeat = exceptions.hasLostCheckpoints(node.name)
@@ -140,6 +149,7 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
     if (voided.has(commits[at]!)) flow.fault(`'${key}' was applied, although a restamp of its node voids it`)
   verdict.quarantined += flow.quarantined.size
   verdict.gaps += flow.gaps.length
+  verdict.uncounted += flow.gaps.filter((gap) => sizeOf(gap).most === Infinity).length
   if (mayRepeat) judgeTotal(flow, verdict)
   else judgeGaps(flow, verdict)
 }
@@ -154,19 +164,19 @@ function judgeEntries(
 ): void {
   const index = new Map(commits.map(({ tx }, at) => [tx, at]))
   verdict.applied += entries.length
+  countMessages(entries, verdict)
   for (const entry of entries) {
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
-    if (at === undefined) fault(`'${entry.key}' at ${entry.epoch}/${entry.sequence} was applied, but never committed`)
+    if (at === undefined) fault(`'${entry.key}' at ${placeOf(entry)} was applied, but never committed`)
     else if (applied.has(at) && mayBeRepeated(entry.tx)) verdict.repeated++
     else if (applied.has(at)) {
       verdict.duplicates++
-      const { epoch, sequence } = applied.get(at)!
-      fault(`'${entry.key}' was applied twice, at ${epoch}/${sequence} and at ${entry.epoch}/${entry.sequence}`)
+      fault(`'${entry.key}' was applied twice, at ${placeOf(applied.get(at)!)} and at ${placeOf(entry)}`)
     } else {
       applied.set(at, entry)
       if (before === undefined || at > before.at) inOrder.push({ entry, at })
-      else if (!quarantined.has(entry.sequence) && !anyOrder) {
+      else if (!quarantined.has(placeOf(entry)) && !anyOrder) {
         verdict.disorder++
         fault(`'${entry.key}' was applied after '${before.entry.key}', which was committed later`)
       }
@@ -174,12 +184,22 @@ function judgeEntries(
   }
 }
 
+function countMessages(entries: readonly Entry[], verdict: Verdict): void {
+  const sizes = new Map<string, number>()
+  for (const { epoch, sequence } of entries) {
+    const message = `${epoch}/${sequence}`
+    sizes.set(message, (sizes.get(message) ?? 0) + 1)
+  }
+  verdict.messages += sizes.size
+  for (const size of sizes.values()) verdict.largest = Math.max(verdict.largest, size)
+}
+
 /** Where checkpoints were lost, positions of gaps mean nothing: no more are missing than are reported. */
 function judgeTotal({ commits, mayBeMissing, applied, gaps, fault }: Flow, verdict: Verdict): void {
   const missing = commits.filter((commit, at) => !applied.has(at) && !mayBeMissing.has(commit)).length
-  const reported = gaps.reduce((sum, gap) => sum + sizeOf(gap), 0)
+  const { most } = sizeOfAll(gaps)
   verdict.lost += missing
-  if (missing > reported) fault(`${missing} are missing, ${reported} are reported`)
+  if (missing > most) fault(`${missing} are missing, ${most} are reported`)
 }
 
 /** The missing transactions between two consecutive applied ones must equal the reported gaps. */
@@ -195,24 +215,49 @@ function judgeGaps(
     const reported = gaps.filter(
       ({ after }) => (!before || after >= before.entry.id) && (!next || after < next.entry.id),
     )
-    const count = reported.reduce((sum, gap) => sum + sizeOf(gap), 0)
+    const { least, most } = sizeOfAll(reported)
     verdict.lost += missing.length
-    if (missing.length === 0 && count === 0) continue
-    const place = before ? `after ${before.entry.epoch}/${before.entry.sequence}` : 'at the beginning'
-    const summary = reported.map(({ from, to, reason }) => `${reason} ${from} to ${to}`).join(', ') || 'none'
+    if (missing.length === 0 && least === 0) continue
+    const place = before ? `after ${placeOf(before.entry)}` : 'at the beginning'
+    const summary =
+      reported.map(({ from, to, reason }) => `${reason} ${from ?? '?'} to ${to ?? '?'}`).join(', ') || 'none'
     const mayDiffer = notApplied.length - missing.length
     const wrongStart =
-      before && quarantined.size === 0 && mayDiffer === 0 && reported[0]?.from !== before.entry.sequence + 1
-    if (count < missing.length || count > missing.length + mayDiffer || wrongStart)
+      before && quarantined.size === 0 && mayDiffer === 0 && !mayBegin(reported[0], before.entry, next?.entry)
+    if (most < missing.length || least > missing.length + mayDiffer || wrongStart)
       fault(`${missing.length} are missing ${place}, beginning with '${missing[0]?.id}'; reported gaps: ${summary}`)
   }
 }
 
-/** At least one where it is not known; what is in no stream is counted nowhere. */
-const sizeOf = ({ from, to, reason }: Gap) => {
-  if (from !== undefined && to !== undefined) return to - from + 1
-  return reason === 'unrecorded' ? 0 : 1
+/** Epoch and running number. */
+const placeOf = ({ epoch, index }: { epoch: string; index: number }) => `${epoch}/${index}`
+
+const placesInQuarantine = (incident: Incident): string[] =>
+  incident.event === 'quarantined'
+    ? Array.from({ length: incident.count }, (_, at) => placeOf({ ...incident, index: incident.index + at }))
+    : []
+
+/**
+ * The first gap after `before` begins with the next running number. If all that is missing is of a new epoch, the gap is too: that
+ * epoch may begin with what was applied in the old one and never acknowledged.
+ */
+function mayBegin(gap: Gap | undefined, before: Entry, next: Entry | undefined): boolean {
+  if (!gap) return false
+  if (gap.from === undefined || gap.from === before.index + 1) return true
+  return gap.from <= before.index && next?.epoch !== before.epoch
 }
+
+/** At least one where it is not known; what is in no stream is counted nowhere. */
+function sizeOf({ lost, reason }: Gap): { least: number; most: number } {
+  if (lost !== undefined) return { least: lost, most: lost }
+  return reason === 'unrecorded' ? { least: 0, most: 0 } : { least: 1, most: Infinity }
+}
+
+const sizeOfAll = (gaps: readonly Gap[]) =>
+  gaps.map(sizeOf).reduce((sum, { least, most }) => ({ least: sum.least + least, most: sum.most + most }), {
+    least: 0,
+    most: 0,
+  })
 
 function compare(
   node: string,

@@ -57,6 +57,9 @@ const BOUND = { back: 3_000, healed: 10_000, foundOut: 10_000 }
 
 const wait = (ms: number) => delay(ms)
 
+/** ms for a state that a fault needs, or leaves behind. How long that takes is not judged: a loaded machine copies slowly. */
+const SETTLED = 60_000
+
 const kill = (part: Part): FaultKind => ({
   name: `kill-${part}`,
   lasts: part === 'host' ? [0, 2_000] : [0, 0],
@@ -234,12 +237,12 @@ const clockDays: FaultKind = {
   alone: true,
   async inflict({ node, other, peers, lasts, chance, exceptions }) {
     // With its clock ahead it would accept what other nodes have voided, if it had yet to read that again after it lost its checkpoints.
-    await eventually(`${node.name} has read everything`, () => hasRead(node))
+    await eventually(`${node.name} has read everything`, () => hasRead(node), SETTLED)
     await node.ask({ ask: 'clock', offset: Math.round((1 + 9 * chance) * DAY) })
     await wait(lasts)
     if (chance >= 0.25 && chance < 0.75) {
       await forget(other, [...peers.filter((each) => each !== other), node], exceptions)
-      await eventually(`${other.name} has left out rows of ${node.name}`, () => leavesOut(other, node))
+      await eventually(`${other.name} has left out rows of ${node.name}`, () => leavesOut(other, node), SETTLED)
     }
     if (chance < 0.5) await node.ask({ ask: 'clock', offset: 0 })
     else {
@@ -324,7 +327,7 @@ const rename: FaultKind = {
     await node.rename()
     await Promise.all([node.start(), isUnread && other.start()])
     for (const peer of peers)
-      await eventually(`${peer.name} reads from ${node.clusterName}`, () => isReading(peer, node))
+      await eventually(`${peer.name} reads from ${node.clusterName}`, () => isReading(peer, node), SETTLED)
     for (const peer of peers) {
       // The quarantine of the old name ends with it.
       await peer.ask({ ask: 'replay' })
@@ -341,8 +344,10 @@ async function isReading(peer: NodeHandle, { clusterName }: NodeHandle): Promise
   return all.filter(({ source, state }) => source.node === clusterName && state === 'live').length === TABLES.length
 }
 
+/** What a hanging database did not answer in time would else be released after a minute. */
 const hasRead = async (node: NodeHandle): Promise<boolean> =>
-  (await subscriptionsOf(node)).every(({ state, quarantined }) => state === 'live' && quarantined === 0)
+  (await node.ask<number>({ ask: 'replay' })) === 0 &&
+  (await subscriptionsOf(node)).every(({ state }) => state === 'live')
 
 /** A copy waits for the time of rows whose timestamps are wrong. */
 const leavesOut = async (node: NodeHandle, { clusterName }: NodeHandle): Promise<boolean> =>

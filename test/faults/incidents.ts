@@ -10,7 +10,8 @@ import { firstName } from './names.ts'
 /** `after`: id of the last journal entry at that time. `source` has the first name of the node. */
 export type Incident = { after: string; source: RemoteTable } & (
   | { event: 'gap'; from?: number; to?: number; lost?: number; reason: GapReason }
-  | { event: 'quarantined' | 'stalled'; sequence: number; error: string }
+  | { event: 'quarantined'; epoch: string; index: number; count: number; sequence: number; error: string }
+  | { event: 'stalled'; sequence: number; index?: number; error: string }
 )
 
 export const incidentsFile = (directory: string) => join(directory, 'incidents.jsonl')
@@ -21,10 +22,8 @@ export function recordIncidents(directory: string, events: ClusterEventSource, l
     appendFileSync(incidentsFile(directory), `${JSON.stringify({ ...incident, source })}\n`)
   }
   events.on('replication:gap', (gap) => append({ ...gap, event: 'gap', after: lastEntry() }))
-  for (const event of ['quarantined', 'stalled'] as const)
-    events.on(`replication:${event}`, ({ source, sequence, error }) =>
-      append({ event, source, sequence, error, after: lastEntry() }),
-    )
+  events.on('replication:quarantined', (fault) => append({ ...fault, event: 'quarantined', after: lastEntry() }))
+  events.on('replication:stalled', (stall) => append({ ...stall, event: 'stalled', after: lastEntry() }))
 }
 
 export async function readIncidents(directory: string): Promise<Incident[]> {

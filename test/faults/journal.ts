@@ -20,6 +20,8 @@ export type Entry = {
   table: string
   epoch: string
   sequence: number
+  /** Running number in the epoch. */
+  index: number
   tx: string
   timestamp: string
   /** Key of the row that only this transaction writes. */
@@ -110,7 +112,7 @@ export class JournalHost extends LmdbHost {
     this.restamped ??= restamped
   }
 
-  #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, writes }: RemoteTransaction): Entry {
+  #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, index, writes }: RemoteTransaction): Entry {
     const key = writes.flatMap((write) => recordsOf(write).map((record) => record.id)).find(isOwn)
     return {
       id: this.#next(),
@@ -118,6 +120,7 @@ export class JournalHost extends LmdbHost {
       table: source.table,
       epoch: origin.epoch ?? checkpoint.epoch,
       sequence,
+      index,
       tx: id,
       timestamp,
       key: key ?? '',

@@ -15,6 +15,8 @@ import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 const WRITERS = 2
 /** Maximum ms between two writes of one writer. */
 const PAUSE = 40
+/** Some writes come in bursts, which leave together: positions are inside messages then, and batches end there. */
+const BURST = { chance: 0.02, most: 60, batch: 32 }
 /** ms. Less than a database hangs at most, so that calls end after their time limit. */
 const HOST_TIMEOUT = 2_000
 /** On a loaded machine all rows take longer than `HOST_TIMEOUT`. */
@@ -55,6 +57,7 @@ const cluster = await ClusterManager.open({
   configFile: setup.configFile,
   host: faultyHost(host, databaseFaults),
   hostTimeout: HOST_TIMEOUT,
+  maxBatch: BURST.batch,
   logger,
   password: clusterPassword,
   maxClockDrift: setup.maxClockDrift,
@@ -90,13 +93,16 @@ async function writeOnce(random: () => number, tables: readonly string[]): Promi
   return key
 }
 
+const tablesOf = (random: () => number): readonly string[] =>
+  random() < 0.2 ? TABLES : [TABLES[Math.trunc(random() * TABLES.length)]!]
+
 async function writer(number: number): Promise<void> {
   const random = randomNumbers(setup.seed + 1000 * setup.start + number)
   for (;;) {
     await delay(random() * PAUSE)
     if (!writing) continue
-    const first = Math.trunc(random() * TABLES.length)
-    await writeOnce(random, random() < 0.2 ? TABLES : [TABLES[first]!])
+    const count = random() < BURST.chance ? Math.ceil(random() * BURST.most) : 1
+    await Promise.all(Array.from({ length: count }, () => writeOnce(random, tablesOf(random))))
   }
 }
 

@@ -60,8 +60,8 @@ export class Report {
     table('faults', this.#faults)
     row('writes', `${written} acknowledged`)
     if (verdict) {
-      row('applied', verdict.applied)
-      row('losses', `${verdict.lost}, with ${verdict.gaps} gaps reported`)
+      row('applied', `${verdict.applied}, from ${verdict.messages} messages, at most ${verdict.largest} from one`)
+      row('losses', `${verdict.lost}, with ${verdict.gaps} gaps reported, ${verdict.uncounted} of them uncounted`)
       row('duplicates', verdict.duplicates)
       row('disorder', verdict.disorder)
       row('quarantined', verdict.quarantined)

@@ -204,8 +204,11 @@ export class RestoredSource {
       await this.publisher.ensure(source)
       return false
     }
-    const { epoch, sequence } = (await this.subscriberHost.loadCheckpoint(source))!
-    return epoch === parseStreamMetadata(state.description).epochs.at(-1)?.epoch && sequence === state.lastSequence
+    const { epoch, sequence, index } = (await this.subscriberHost.loadCheckpoint(source))!
+    if (epoch !== parseStreamMetadata(state.description).epochs.at(-1)?.epoch || sequence !== state.lastSequence)
+      return false
+    const last = await this.#mesh.messageAt(source, sequence, TIMEOUT)
+    return last === undefined || Frame.read(last).last === index
   }
 
   async #openSource(): Promise<void> {

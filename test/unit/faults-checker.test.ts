@@ -24,7 +24,9 @@ const entryOf = (commit: Commit, position: number, more: Partial<Entry> = {}): E
   node: 'node1',
   table: TABLE,
   epoch: 'e',
-  sequence: commits.indexOf(commit) + 1,
+  // Two transactions a message.
+  sequence: Math.ceil((commits.indexOf(commit) + 1) / 2),
+  index: commits.indexOf(commit) + 1,
   tx: commit.tx,
   timestamp: commit.timestamp,
   key: commit.id,
@@ -48,21 +50,44 @@ function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = [
 const acknowledged = commits.map(({ id }) => [id, [TABLE]] as const)
 const source = { node: 'node1', database: 'dev', table: TABLE }
 const gap = (behind: number, from: number, to: number) =>
-  ({ event: 'gap', after: `000001.${String(behind).padStart(9, '0')}`, source, from, to, reason: 'purged' }) as const
+  ({
+    event: 'gap',
+    after: `000001.${String(behind).padStart(9, '0')}`,
+    source,
+    from,
+    to,
+    lost: to - from + 1,
+    reason: 'purged',
+  }) as const
+/** Its end is not known. */
+const uncounted = (behind: number, from: number): NodeState['incidents'][number] => {
+  const { to: _, lost: __, ...known } = gap(behind, from, from)
+  return known
+}
+const quarantined = (epoch: string, index: number, count = 1) =>
+  ({ event: 'quarantined', after: '000001.000000003', source, epoch, index, count, sequence: 2, error: 'why' }) as const
 const without = (...numbers: number[]) => commits.filter((_, index) => !numbers.includes(index + 1))
 
 const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
-  ['all applied, in order', nodes(commits), { applied: COUNT, lost: 0 }],
+  ['all applied, in order', nodes(commits), { applied: COUNT, messages: COUNT / 2, largest: 2, lost: 0 }],
   ['a gap that is reported', nodes(without(4, 5), [gap(3, 4, 5)]), { lost: 2, gaps: 1 }],
   ['a gap at the beginning', nodes(without(1, 2), [gap(0, 1, 2)]), { lost: 2, gaps: 1 }],
   ['two gaps at one position', nodes(without(4, 5, 6), [gap(3, 4, 5), gap(3, 6, 6)]), { lost: 3, gaps: 2 }],
   [
     'a transaction from quarantine is applied late',
-    nodes(
-      [...without(4), commits[3]!],
-      [{ event: 'quarantined', after: '000001.000000003', source, sequence: 4, error: 'its timestamp' }],
-    ),
+    nodes([...without(4), commits[3]!], [quarantined('e', 4)]),
     { applied: COUNT, quarantined: 1, disorder: 0 },
+  ],
+  [
+    'a whole message from quarantine is applied late',
+    nodes([...without(3, 4), commits[2]!, commits[3]!], [quarantined('e', 3, 2)]),
+    { applied: COUNT, quarantined: 2, disorder: 0 },
+  ],
+  ['a gap of unknown size', nodes(without(4, 5), [uncounted(3, 4)]), { lost: 2, gaps: 1, uncounted: 1 }],
+  [
+    'a gap in a new epoch, which begins with an unacknowledged transaction',
+    inEpochs(nodes(without(4, 5), [gap(3, 3, 4)]), 3, 2),
+    { lost: 2, gaps: 1 },
   ],
 ]
 for (const [name, states, expected] of good)
@@ -71,6 +96,15 @@ for (const [name, states, expected] of good)
     assert.deepEqual(verdict.violations, [])
     for (const [key, value] of Object.entries(expected)) assert.equal(verdict[key as keyof typeof verdict], value, key)
   })
+
+/** After so many applied transactions a new epoch `f` begins, with the last `repeated` ones of them. */
+function inEpochs(states: NodeState[], count: number, repeated: number): NodeState[] {
+  for (const entry of states[1]!.journal.slice(count)) {
+    entry.epoch = 'f'
+    entry.index -= count - repeated
+  }
+  return states
+}
 
 const swapped = () => [...commits.slice(0, 3), commits[4]!, commits[3]!, ...commits.slice(5)]
 const changed = (): NodeState[] => {
@@ -98,6 +132,18 @@ const bad: [string, () => NodeState[], RegExp][] = [
   ['a gap that is too small', () => nodes(without(4, 5), [gap(3, 4, 4)]), /2 are missing/],
   ['a gap that is too large', () => nodes(without(4, 5), [gap(3, 4, 6)]), /2 are missing/],
   ['a gap with wrong bounds', () => nodes(without(4, 5), [gap(3, 5, 6)]), /2 are missing/],
+  ['a gap that begins too early', () => nodes(without(4, 5), [gap(3, 3, 4)]), /2 are missing/],
+  ['a gap of unknown size without a missing transaction', () => nodes(commits, [uncounted(3, 4)]), /4 to \?/],
+  [
+    'a gap that begins too late in a new epoch',
+    () => inEpochs(nodes(without(4, 5), [gap(3, 5, 6)]), 3, 2),
+    /2 are missing/,
+  ],
+  [
+    'the quarantine of another epoch explains a disorder',
+    () => nodes([...without(4), commits[3]!], [quarantined('f', 4)]),
+    /was committed later/,
+  ],
   ['a gap at the wrong time', () => nodes(without(4, 5), [gap(6, 4, 5)]), /2 are missing.*none/],
   ['a transaction is applied twice', () => nodes([...commits, commits[2]!]), /applied twice/],
   ['two transactions are applied in the wrong order', () => nodes(swapped()), /was committed later/],
@@ -151,7 +197,7 @@ function restamped(applied: readonly Local[]): ReturnType<typeof judge> {
   })
   const journal = applied.map((each, index) => ({
     ...entryOf(commits[0]!, index + 1),
-    sequence: index + 1,
+    index: index + 1,
     tx: each.tx,
     timestamp: each.timestamp,
     key: each.id,

@@ -10,6 +10,7 @@ import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
@@ -129,7 +130,7 @@ describe('the start after a lost checkpoint', () => {
     const gap = ({ from, to, reason }: Gap) => void reported.push([from, to, reason])
     const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
     await cursor.resume(new AbortController().signal)
-    return { reported, stored: await host.loadCheckpoint(source) }
+    return { reported, stored: await loadCheckpoint(host, source) }
   }
 
   it('is in the epoch of the first message, and streams that are gone are gaps of their own', async () => {

@@ -7,6 +7,7 @@ import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import type { ApplierOptions } from '../../lib/replication/subscribe/applier-options.ts'
+import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 
 const from = (node: string): RemoteTable => ({ node, database: 'dev', table: 'dog' })
@@ -39,7 +40,7 @@ function start(options: Partial<ApplierOptions> = {}) {
     validate() {},
     ...options,
   })
-  const stored = async (node: string) => (await host.loadCheckpoint(from(node)))!
+  const stored = async (node: string) => (await loadCheckpoint(host, from(node)))!
   return { host, relayed, applier, stored }
 }
 

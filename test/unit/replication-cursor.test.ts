@@ -6,6 +6,7 @@ import type { Checkpoint } from '../../lib/host/host.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { MemoryHost } from '../support/memory-host.ts'
@@ -23,7 +24,7 @@ async function cursorAt(checkpoint?: Checkpoint) {
   const begun = new Begun()
   const gap = ({ from, to, reason }: Gap) => void reported.push([from, to, reason])
   const cursor = new Cursor({ source, mesh: stream.mesh, applier, begun, requestTimeout: 1_000, gap })
-  const stored = async () => (await host.loadCheckpoint(source))!
+  const stored = async () => (await loadCheckpoint(host, source))!
   return { stream, host, reported, applier, begun, cursor, stored }
 }
 
@@ -204,11 +205,11 @@ describe('a stream that ends before the checkpoint', () => {
     stream.last = 8
     await cursor.resume(signal)
     // A delayed report from before the loss.
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 }, false)
     setStream(stream, [{ epoch: 'e1', from: 1 }], 1, 5)
     for (let times = 0; times < 2; times++) await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition({ epoch: 'e2', sequence: 5, index: 5 })
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 8, index: 8 })
+    cursor.onPeerPosition({ epoch: 'e2', sequence: 5, index: 5 }, false)
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 8, index: 8 }, false)
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
     assert.deepEqual([reported, (await stored()).sequence], [[], 8])
     const epochs: EpochRange[] = [
@@ -225,7 +226,7 @@ describe('a stream that ends before the checkpoint', () => {
     setStream(stream, [{ epoch: 'e1', from: 1 }], 2, 5)
     stream.entry(2)
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 }, false)
     await cursor.resume(signal)
     assert.deepEqual(reported, [[2, 8, 'rewound']])
     const { sequence, replayUntil } = await stored()

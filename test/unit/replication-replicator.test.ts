@@ -6,6 +6,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { HybridClock } from '../../lib/host/hybrid-clock.ts'
 import { emptyManifest, makeManifest } from '../../lib/manifest/manifest.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Replicator } from '../../lib/replication/subscribe/replicator.ts'
 import { sourceTables } from '../support/begun.ts'
@@ -61,7 +62,7 @@ async function start(test: TestContext) {
     await replicator.close()
     await remove()
   })
-  const stored = () => host.loadCheckpoint(source)
+  const stored = () => loadCheckpoint(host, source)
   return { stream, host, quarantine, replicator, stored }
 }
 

@@ -11,6 +11,7 @@ import { beginCopy, requestedCopy } from '../copy/copy-position.ts'
 import type { DatedTransaction } from '../voided-transactions.ts'
 import type { ApplierOptions, CopyStep, MoveOptions, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
+import { loadCheckpoint } from './checkpoint-version.ts'
 import { commitStep } from './commit-step.ts'
 import { Deduplication } from './deduplication.ts'
 import { toRelayed } from './relayed-transaction.ts'
@@ -39,7 +40,7 @@ export class Applier {
       const { host } = this.#options
       // A batch that was in progress may have stored it again after the table was dropped.
       if (this.#dropped.has(source.node)) await host.deleteCheckpoint(source)
-      const checkpoint = await host.loadCheckpoint(source)
+      const checkpoint = await loadCheckpoint(host, source)
       this.#dropped.delete(source.node)
       if (checkpoint) this.#checkpoints.set(source.node, checkpoint)
       else this.#checkpoints.delete(source.node)
@@ -296,7 +297,7 @@ export class Applier {
   /** Of all sources: a transaction that arrives by two paths must be known to be applied by one of them. */
   async #settle(): Promise<void> {
     for (const source of this.#unsettled.sources()) {
-      const stored = await this.#options.host.loadCheckpoint(source)
+      const stored = await loadCheckpoint(this.#options.host, source)
       if (stored) this.#checkpoints.set(source.node, stored)
       else this.#checkpoints.delete(source.node)
       this.#settleWith(source, stored)

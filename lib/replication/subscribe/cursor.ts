@@ -76,6 +76,8 @@ export class Cursor {
   /** The stream ends before the checkpoint, in the same epoch; and its writer has confirmed that. */
   #streamBehind = false
   #streamBehindConfirmed = false
+  /** The stream ends before the last applied transaction, although none of its messages is missing. */
+  #isTooShort = false
   /** The last position that the source reported. */
   #reported: StreamPosition | undefined
 
@@ -108,7 +110,10 @@ export class Cursor {
       signal,
       (next) => Math.max(this.checkpoint.sequence + 1, firstSequence) < next.from,
     )
-    if (lastTouched(this.checkpoint) > lastSequence) await this.#handleStreamBehind(metadata, state, signal)
+    const isTooShort = this.#isTooShort && this.checkpoint.epoch === this.#reported?.epoch
+    this.#isTooShort = false
+    if (isTooShort) await this.rewind(state, signal)
+    else if (lastTouched(this.checkpoint) > lastSequence) await this.#handleStreamBehind(metadata, state, signal)
     else {
       this.#streamBehind = false
       this.#streamBehindConfirmed = false
@@ -126,12 +131,19 @@ export class Cursor {
     return { state, from: isRead ? sequence : sequence + 1, isBeyond }
   }
 
-  /** The source reports the position of its stream. */
-  onPeerPosition(position: StreamPosition): void {
+  /**
+   * The source reports the position of its stream. `isBeyond`: the transaction at the checkpoint is in a message that was not read yet.
+   * Returns true when reading must begin again: the stream ends before that transaction, and does not grow.
+   */
+  onPeerPosition(position: StreamPosition, isBeyond: boolean): boolean {
+    const { epoch, sequence, index = 0 } = this.checkpoint
+    const isSame = this.#reported?.epoch === position.epoch && this.#reported.sequence === position.sequence
     this.#reported = position
-    const { epoch } = this.checkpoint
-    if (this.#streamBehind && position.epoch === epoch && position.sequence < lastTouched(this.checkpoint))
-      this.#streamBehindConfirmed = true
+    if (position.epoch !== epoch) return false
+    if (this.#streamBehind && position.sequence < lastTouched(this.checkpoint)) this.#streamBehindConfirmed = true
+    const isShort = isBeyond && isSame && position.sequence <= sequence && position.index < index
+    if (isShort) this.#isTooShort = true
+    return isShort
   }
 
   /** The messages up to `end`, which is before the next message, are gone. */

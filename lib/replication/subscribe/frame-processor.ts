@@ -29,12 +29,16 @@ export class FrameProcessor {
   #reading!: Reading
   /** Delivery number of the last message from the reader. */
   #delivery = 0
-  /** The transaction at the position is in a message that was not read yet. */
   #isBeyond = false
   #batch!: PendingBatch
 
   constructor(options: FrameProcessorOptions) {
     this.#options = options
+  }
+
+  /** The transaction at the position is in a message that was not read yet. */
+  get isBeyond(): boolean {
+    return this.#isBeyond
   }
 
   /** A new reader begins. */

@@ -10,6 +10,7 @@ import { MetadataVersionError, type StreamPosition } from '../stream-metadata.ts
 import { Frame, MessageVersionError } from '../wire/frame.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
+import { CheckpointVersionError } from './checkpoint-version.ts'
 import { Cursor, type Gap, type ResumedPosition } from './cursor.ts'
 import { FrameProcessor } from './frame-processor.ts'
 import { Lag } from './lag.ts'
@@ -28,9 +29,11 @@ const RETRY_BACKOFF = { first: 50, max: 2_000 }
 /** A subscription that is more messages behind asks how many transactions they have. */
 const UNCOUNTED_MESSAGES = 8
 
-type VersionError = MessageVersionError | MetadataVersionError
+type VersionError = MessageVersionError | MetadataVersionError | CheckpointVersionError
 const isVersionError = (error: unknown): error is VersionError =>
-  error instanceof MessageVersionError || error instanceof MetadataVersionError
+  error instanceof MessageVersionError ||
+  error instanceof MetadataVersionError ||
+  error instanceof CheckpointVersionError
 
 export class Subscriber {
   readonly #options: SubscriberOptions
@@ -221,7 +224,7 @@ export class Subscriber {
   /** The source reports the position of its stream. Without progress since its previous report, messages were lost on the way. */
   onPeerPosition(position: StreamPosition): void {
     const { checkpoint } = this.#cursor
-    this.#cursor.onPeerPosition(position)
+    if (this.#cursor.onPeerPosition(position, this.#frames.isBeyond)) this.restart()
     const isSameEpoch = checkpoint.epoch === '' || position.epoch === checkpoint.epoch
     if (isSameEpoch) this.#lag.observeLast(position, checkpoint)
     const isBehind = !isSameEpoch || position.sequence > checkpoint.sequence
