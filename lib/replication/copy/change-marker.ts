@@ -1,5 +1,5 @@
-// The transaction without rows by which a node announces to the subscribers of a table that it has copied rows: its stream does not have
-// them. A relaying node does so after a copy that changed rows, every node after the repair of a restored database. It is a part of the stream, so that it is neither lost nor forgotten when one of the nodes ends; a subscriber that does not
+// The transaction without rows by which a relaying node announces to the subscribers of a table that it has copied rows: its stream does
+// not have them. It is a part of the stream, so that it is neither lost nor forgotten when one of the nodes ends; a subscriber that does not
 // read it has a gap, which has the same effect.
 
 import { randomUUID } from 'node:crypto'

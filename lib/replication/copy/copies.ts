@@ -109,9 +109,7 @@ export class Copies implements CopyStarts {
   }
 
   afterLoss(source: RemoteTable, current: CopyPosition | undefined, reason: CopyReason): CopyPosition | undefined {
-    // What a restored database gets back is announced in the end, also when it begins again.
-    const isRestored = current?.reason === 'database_restored'
-    if (this.#options.repair && this.#isServed(source)) return beginCopy(current, isRestored ? current.reason : reason)
+    if (this.#options.repair && this.#isServed(source)) return beginCopy(current, reason)
     return current && beginCopy(current, current.reason)
   }
 

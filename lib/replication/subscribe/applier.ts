@@ -133,9 +133,7 @@ export class Applier {
     transactions: RemoteTransaction[],
     { from, to, changes = false, ...options }: CopyStep,
   ): Promise<boolean> {
-    // What a restored database gets back was in its own stream, which some peers had not read. A repair may have brought it before.
-    const isRestored = from?.reason === 'database_restored' && to === undefined
-    const isUnannounced = isRestored || (changes && this.#options.relayEnabled)
+    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
