@@ -136,15 +136,16 @@ test('messages that a stream drops beyond its queue (429) are sent again, in ord
   t.after(remove)
   // The generated limit exceeds the messages in flight: the test sets a lower one.
   const natsServer = join(directory, 'nats-server')
-  const edit = `sed -i 's/"max_buffered_msgs": [0-9]*/"max_buffered_msgs": 50/' "$2"`
+  const edit = `sed -i 's/"max_buffered_msgs": [0-9]*/"max_buffered_msgs": 5/' "$2"`
   await writeFile(natsServer, `#!/bin/sh\nif [ "$1" = -c ]; then ${edit}; fi\nexec '${path}' "$@"\n`, { mode: 0o755 })
   const [node1, node2] = (await cluster.startAll(['node1', 'node2'], {
     tables,
-    options: { natsServer, publishTimeout: 60_000 },
+    options: { natsServer, publishTimeout: 60_000, publishWindow: 200 },
   })) as [TestNode, TestNode]
   await subscribe(node1, node2, { dog: 'publish' })
-  const ids = Array.from({ length: 3_000 }, (_, index) => `${index}`)
-  const text = 'x'.repeat(2_000)
+  // Each of them is so large that its message has no other.
+  const ids = Array.from({ length: 200 }, (_, index) => `${index}`)
+  const text = 'x'.repeat(270_000)
   await Promise.all(ids.map((id) => node1.host.write(id, insert('dog', { id, text }))))
   await quiet([node1, node2])
   assert.deepEqual(
