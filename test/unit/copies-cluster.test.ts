@@ -1,29 +1,14 @@
 // Copies between managers on a network in memory: existing rows, restarts, losses, removal, and what the cluster shows of them.
 
 import assert from 'node:assert/strict'
-import { describe, it, type TestContext } from 'node:test'
+import { describe, it } from 'node:test'
 import type { EventName } from '../../lib/index.ts'
-import { type ClusterNode, eventually, MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
+import { type ClusterNode, eventually, MemoryHost } from '../../lib/testing.ts'
+import { openCluster } from '../support/kit-cluster.ts'
 import { hostWithRows, storedRows } from '../support/rows-before.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const both = [{ ...dog, publish: true, subscribe: true }]
-
-async function open(test: TestContext, hosts: readonly MemoryHost[], options: object = {}) {
-  const network = new MemoryNetwork()
-  const names = hosts.map((_, index) => `node${index + 1}`)
-  const cluster = await startCluster(names, {
-    network,
-    subscribe: false,
-    host: (name) => hosts[names.indexOf(name)]!,
-    options,
-  })
-  test.after(async () => {
-    await cluster.close()
-    await network.close()
-  })
-  return { network, cluster, nodes: cluster.nodes as readonly ClusterNode[] }
-}
 
 const seen = (node: ClusterNode, event: EventName) => {
   const payloads: { reason?: string; rows?: number; repair?: boolean }[] = []
@@ -37,7 +22,7 @@ function assertEqual(nodes: readonly ClusterNode[]): void {
 
 describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
   it('copies existing rows to a new node, creates the table there, and reports it', async (test) => {
-    const { cluster, nodes } = await open(test, [hostWithRows('node1', 5_000), new MemoryHost()])
+    const { cluster, nodes } = await openCluster(test, [hostWithRows('node1', 5_000), new MemoryHost()])
     const [one, two] = nodes as [ClusterNode, ClusterNode]
     const copied = seen(two, 'replication:copied')
     const repaired = seen(two, 'replication:repaired')
@@ -69,7 +54,7 @@ describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
       host.outbox = []
       return host
     })
-    const { cluster, nodes } = await open(test, [...hosts, new MemoryHost()])
+    const { cluster, nodes } = await openCluster(test, [...hosts, new MemoryHost()])
     const four = nodes[3]!
     const copied = seen(four, 'replication:copied')
     await four.cluster.configureCluster({
@@ -84,7 +69,7 @@ describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
   })
 
   it('repairs a gap, deletes included, and says so', async (test) => {
-    const { network, cluster, nodes } = await open(test, [hostWithRows('node1', 100), hostWithRows('node2', 0)])
+    const { network, cluster, nodes } = await openCluster(test, [hostWithRows('node1', 100), hostWithRows('node2', 0)])
     const [one, two] = nodes as [ClusterNode, ClusterNode]
     await two.cluster.addNode({ node_name: 'node1', subscriptions: both })
     await cluster.converged()
@@ -112,7 +97,7 @@ describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
       [false, true],
     ]) {
       const hosts = [0, 1].map(() => new MemoryHost({ tables: [dog], readRows: readRows! }))
-      const { network, cluster, nodes } = await open(test, hosts, { repair })
+      const { network, cluster, nodes } = await openCluster(test, hosts, { repair })
       const [one, two] = nodes as [ClusterNode, ClusterNode]
       await two.cluster.addNode({ node_name: 'node1', subscriptions: both })
       await cluster.converged()
@@ -130,7 +115,7 @@ describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
   })
 
   it('gives a restored database back what it wrote itself', async (test) => {
-    const { cluster, nodes } = await open(test, [hostWithRows('node1', 10), hostWithRows('node2', 0)])
+    const { cluster, nodes } = await openCluster(test, [hostWithRows('node1', 10), hostWithRows('node2', 0)])
     const [one, two] = nodes as [ClusterNode, ClusterNode]
     await two.cluster.addNode({ node_name: 'node1', subscriptions: both })
     await one.host.insert('dev', 'dog', { id: 'kept' })

@@ -10,7 +10,7 @@ import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Registers } from '../../lib/peers/registers.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
+import { CHECKPOINT_VERSION, loadCheckpoint } from '../../lib/replication/subscribe/checkpoint-version.ts'
 import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { Begun } from '../support/begun.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
@@ -66,6 +66,28 @@ describe('a begun subscription without a checkpoint', { concurrency: true, timeo
     assert.deepEqual(node2.of(node1).lost, 3)
     assert.equal(node2.cluster.metrics()!.apply.lost, 3)
     assert.equal(node2.host.applied.length, 2)
+  })
+
+  it('of a later version stalls the subscription, and is neither read nor replaced', async (test) => {
+    const scene = new Scene(test)
+    const [node1, node2] = await pair(scene)
+    await node1.write(['a'])
+    await scene.quiet()
+    await node2.cluster.close()
+    const [key, stored] = [...node2.host.checkpoints][0]!
+    assert.equal(stored.v, CHECKPOINT_VERSION)
+    const later = { ...stored, v: CHECKPOINT_VERSION + 1 }
+    node2.host.checkpoints.set(key, later)
+    node2.host.applied.length = 0
+    await node2.open()
+    await node1.write(['b'])
+    await eventually('the subscription is stalled', () => node2.of(node1).state === 'stalled')
+    assert.match(node2.of(node1).error ?? '', /has version 2, this node reads version 1/)
+    assert.deepEqual(node2.host.checkpoints.get(key), later)
+    assert.deepEqual(node2.host.applied, [])
+    node2.host.checkpoints.set(key, stored)
+    await scene.quiet()
+    assert.deepEqual(node2.from(node1), ['a', 'b'])
   })
 
   it('keeps its start when an operation changes it before the node has found that out', async (test) => {

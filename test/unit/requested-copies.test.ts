@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import type { EventName } from '../../lib/index.ts'
-import { type ClusterNode, eventually, MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
+import { type ClusterNode, eventually, MemoryHost } from '../../lib/testing.ts'
+import { openCluster } from '../support/kit-cluster.ts'
 import { hostWithRows, storedRows } from '../support/rows-before.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -12,25 +13,9 @@ const both = { ...dog, publish: true, subscribe: true }
 const pulls = { ...dog, publish: false, subscribe: true }
 const ROWS = 30
 
-async function open(test: TestContext, hosts: readonly MemoryHost[], options: object = {}) {
-  const network = new MemoryNetwork()
-  const names = hosts.map((_, index) => `node${index + 1}`)
-  const cluster = await startCluster(names, {
-    network,
-    subscribe: false,
-    host: (name) => hosts[names.indexOf(name)]!,
-    options,
-  })
-  test.after(async () => {
-    await cluster.close()
-    await network.close()
-  })
-  return { network, cluster, nodes: cluster.nodes as readonly ClusterNode[] }
-}
-
 /** `node1` with rows, and a second node with this number of rows of its own. */
 async function pair(test: TestContext, rowsHere = 0) {
-  const { nodes, ...rest } = await open(test, [hostWithRows('node1', ROWS), hostWithRows('node2', rowsHere)])
+  const { nodes, ...rest } = await openCluster(test, [hostWithRows('node1', ROWS), hostWithRows('node2', rowsHere)])
   const [one, two] = nodes as [ClusterNode, ClusterNode]
   return { ...rest, one, two }
 }
@@ -153,7 +138,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
 
   it('is refused where the rows cannot be read, or nobody would copy', async (test) => {
     const hosts = [new MemoryHost({ tables: [dog], readRows: false }), new MemoryHost({ tables: [dog] })]
-    const { nodes } = await open(test, hosts)
+    const { nodes } = await openCluster(test, hosts)
     const [one, two] = nodes as [ClusterNode, ClusterNode]
     const ask = (node: ClusterNode, node_name: string, subscription: object) =>
       node.cluster.updateNode({ node_name, subscriptions: [{ ...dog, ...subscription } as never] })
@@ -261,7 +246,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
 
   it('copies from the other nodes too what the source does not have', async (test) => {
     const hosts = [hostWithRows('node1', ROWS), hostWithRows('node2', 0), hostWithRows('node3', 0)]
-    const { nodes, cluster } = await open(test, hosts)
+    const { nodes, cluster } = await openCluster(test, hosts)
     const two = nodes[1]!
     for (const node_name of ['node1', 'node3']) await two.cluster.addNode({ node_name, subscriptions: [both] })
     await nodes[2]!.host.insert('dev', 'dog', { id: 'of node3' })
