@@ -86,6 +86,12 @@ export class ClockControl {
     return aheadMs > clock.maxDrift ? { aheadMs, reason: 'timestamps' } : { aheadMs }
   }
 
+  /** Why peers would refuse what this node issues. */
+  get problem(): string | undefined {
+    const { aheadMs, reason } = this.status
+    return reason && `${HINTS[reason]} (${aheadMs} ms ahead)`
+  }
+
   /** Throws clock_ahead while peers would refuse what this node issues. */
   check(): void {
     const { aheadMs, reason } = this.status

@@ -383,7 +383,11 @@ test('a hub that cannot restart is reported; commits are stored meanwhile and ar
   const letGo = await takePort(t, node1, 'hub', node1.ports.hub)
   const last = () => node1.seen('mesh:state').at(-1)
   await eventually('it is reported', () => /hub server.* is in use/.test(last()?.reason ?? ''))
-  assert.equal(last()?.state, 'connected')
+  assert.deepEqual([last()?.state, node1.cluster.meshReason], ['isolated', last()?.reason])
+  assert.deepEqual(
+    node1.cluster.health().degraded.flatMap(({ code, message }) => (code === 'hub_failed' ? [message] : [])),
+    [last()?.reason],
+  )
   const outcomes = await writeAll(node1, ['meanwhile'])
   assert.deepEqual(
     outcomes.map(({ code }) => code),

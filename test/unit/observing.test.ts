@@ -50,7 +50,9 @@ describe('the view', () => {
     assert.deepEqual(Object.keys(view).sort(), [
       'clock',
       'events',
+      'health',
       'manifest',
+      'meshReason',
       'meshState',
       'metrics',
       'peers',

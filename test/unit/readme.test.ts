@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
 import { bounds } from '../../lib/cluster/options.ts'
 import { errors } from '../../lib/errors.ts'
-import { ClusterManager, eventNames, metricDefinitions } from '../../lib/index.ts'
+import { ClusterManager, eventNames, healthCodes, metricDefinitions } from '../../lib/index.ts'
 import { settingPaths } from '../../lib/manifest/settings.ts'
 import { operations } from '../../lib/operations/index.ts'
 import { MemoryHost, MemoryNetwork } from '../../lib/testing.ts'
@@ -122,6 +122,13 @@ test('the table of operations has every operation with its method', () => {
 
 test('the table of events has every event in order', () => {
   assert.deepEqual(namesIn(tableUnder('| event | payload | when |')), eventNames)
+})
+
+test('the table of health conditions matches the code', () => {
+  assert.deepEqual(
+    tableUnder('| code | ready | what to do |').map((row) => row.split(' | ').slice(0, 2).join(' | ')),
+    Object.entries(healthCodes).map(([code, { ready }]) => `| \`${code}\` | ${ready ? 'yes' : 'no'}`),
+  )
 })
 
 test('the table of options matches the code', () => {

@@ -47,6 +47,8 @@ export type CopyStep = CopyOptions & {
   from: CopyPosition | undefined
   /** Undefined: the copy has ended. */
   to: CopyPosition | undefined
+  /** All rows of the source are here: what was lost before the copy is repaired. */
+  isComplete?: boolean
 }
 
 /** See Applier.move. */

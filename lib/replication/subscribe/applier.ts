@@ -104,7 +104,8 @@ export class Applier {
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
+      const gaps = { count: count + newGaps, lost: before + lost }
+      const unrepairedGaps = (current?.unrepairedGaps ?? 0) + newGaps
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!)
       const applied = builder.result()
@@ -113,7 +114,7 @@ export class Applier {
         checkpoint: {
           ...keptFields(current),
           ...position,
-          ...gaps,
+          ...(newGaps > 0 && { gaps, unrepairedGaps }),
           ...(applied && { applied }),
           ...(copy && { copy }),
           ...(request !== undefined && { request }),
@@ -131,15 +132,19 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, changes = false, ...options }: CopyStep,
+    { from, to, changes = false, isComplete = false, ...options }: CopyStep,
   ): Promise<boolean> {
     const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
-      const checkpoint = withCopy(current!, to, options.empties)
-      return { transactions, checkpoint: { ...checkpoint, ...(isUnannounced && { unannounced: true }) }, copy: options }
+      const { unrepairedGaps, ...checkpoint } = withCopy(current!, to, options.empties)
+      const kept = {
+        ...(unrepairedGaps !== undefined && !isComplete && { unrepairedGaps }),
+        ...(isUnannounced && { unannounced: true as const }),
+      }
+      return { transactions, checkpoint: { ...checkpoint, ...kept }, copy: options }
     })
     return isCurrent
   }
