@@ -19,7 +19,7 @@ import { type OutgoingPart, type PartListener, PendingTransaction } from './pend
 import { PublishCalls } from './publish-calls.ts'
 import { PublishedPositions } from './published-positions.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import type { Divergence } from './stream-writer.ts'
+import type { Divergence, StreamEnd } from './stream-writer.ts'
 import { everythingRecorded, type UnrecordedCommits } from './unrecorded-commits.ts'
 
 export type PublisherOptions = {
@@ -201,7 +201,7 @@ export class Publisher implements PartListener {
   }
 
   /** Resolves when the local stream of this table exists and its writer is in step with it. Rejects mesh_unavailable. */
-  ensure(table: TableName): Promise<StreamPosition> {
+  ensure(table: TableName): Promise<StreamEnd> {
     return this.#streams.ensure(table)
   }
 
