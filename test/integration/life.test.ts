@@ -210,6 +210,10 @@ describe('a full disk', () => {
     await unlink(join(disk, 'filler'))
     await eventually('the outbox is empty', () => node.host.outbox.length === 0)
     assert.deepEqual((await limitsOf(cluster, node))?.messages, 1)
+    await eventually('a disk with less than 128 MB of room is low', () =>
+      node.cluster.health().degraded.some(({ code }) => code === 'disk_low'),
+    )
+    assert.ok(node.cluster.health().ready)
   })
 })
 
