@@ -128,7 +128,8 @@ export class ClusterManager extends SafeEmitter {
       await this.#service.start()
     }
     const { meter } = this.#options
-    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
+    const sources = { metrics: () => this.metrics(), tables: () => this.#service?.replicator.status() ?? [] }
+    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, sources)
     this.#state = 'open'
     logOpened(this.#options, this.#store, this.#service?.mesh)
     this.#heldEvents.release()

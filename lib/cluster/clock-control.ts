@@ -76,6 +76,11 @@ export class ClockControl {
     this.#aheadPeers.delete(node)
   }
 
+  /** ms by which the local clock is ahead of that of a peer; undefined when its clock is not known. */
+  aheadOf(node: string): number | undefined {
+    return this.#peers.has(node) ? this.#aheadOf(node) : undefined
+  }
+
   get status(): ClockStatus {
     const { clock } = this.#options
     let aheadOfAll = Number.POSITIVE_INFINITY

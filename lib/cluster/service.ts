@@ -11,6 +11,7 @@ import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
+import { createDelayRecorder } from '../observe/meter.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -249,12 +250,15 @@ export class Service {
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair } =
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair, meter } =
       this.#options
+    const { nodeName: node } = this.#store.manifest
+    const now = () => this.mesh.timers.now()
+    const aheadOf = (peer: string) => this.clockControl.aheadOf(peer)
     return new Replicator({
       mesh: this.mesh,
       host,
-      node: this.#store.manifest.nodeName,
+      node,
       clock: this.#clock,
       quarantine: this.quarantine,
       logger,
@@ -266,6 +270,7 @@ export class Service {
       begun: this.#registers.begun,
       repair,
       ...this.rows.requests,
+      ...(meter && { onApplied: createDelayRecorder({ meter, node, now, aheadOf }) }),
       tombstoneAge: this.#options.tombstoneAge,
       requestedStart: (source) => this.#registers.openStart(source),
       budget: new ReadBudget(maxCatchUpBytes),

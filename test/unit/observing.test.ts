@@ -220,6 +220,7 @@ describe('a meter', () => {
     const meter: Meter = {
       createObservableCounter: (name, options) => otel.createObservableCounter(name, options),
       createObservableGauge: (name, options) => otel.createObservableGauge(name, options),
+      createHistogram: (name, options) => otel.createHistogram(name, options),
       addBatchObservableCallback: (callback, instruments) => {
         callbacks.add(callback)
         otel.addBatchObservableCallback(callback, instruments)

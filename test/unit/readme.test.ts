@@ -14,6 +14,7 @@ import { settingPaths } from '../../lib/manifest/settings.ts'
 import { operations } from '../../lib/operations/index.ts'
 import { MemoryHost, MemoryNetwork } from '../../lib/testing.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
+import { prometheusName } from '../support/prometheus-name.ts'
 
 const MAX_README_LINES = 250
 
@@ -96,6 +97,11 @@ test('the smallest host has about 40 lines, the LMDB host fewer than 130 and the
   assert.ok(sql > 50 && sql < 200, `the host on SQL has ${sql} lines`)
 })
 
+test('the example for Prometheus has at most 25 lines', () => {
+  const lines = linesOf(findOnce(/^```ts\n((?:(?!^```).)*?openWithPrometheus.*?)^```/gms, 'the example for Prometheus'))
+  assert.ok(lines <= 25, `it has ${lines} lines`)
+})
+
 test('the top README is short', () => {
   const lines = readmes.get('README.md')!.trimEnd().split('\n').length
   assert.ok(lines <= MAX_README_LINES, `${lines} lines`)
@@ -143,10 +149,11 @@ test('the table of options matches the code', () => {
 
 test('the table of metrics matches the code', () => {
   assert.deepEqual(
-    tableUnder('| instrument | kind | unit | what it counts |'),
-    metricDefinitions.map(
-      ({ name, kind, unit, description }) => `| \`${name}\` | ${kind} | \`${unit}\` | ${description} |`,
-    ),
+    tableUnder('| instrument | in Prometheus | kind | unit | what it counts |'),
+    metricDefinitions.map((definition) => {
+      const { name, kind, unit, description } = definition
+      return `| \`${name}\` | \`${prometheusName(definition)}\` | ${kind} | \`${unit}\` | ${description} |`
+    }),
   )
 })
 

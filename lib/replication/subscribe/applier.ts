@@ -289,13 +289,14 @@ export class Applier {
     { source, kind, before, checkpoint, transactions, relayed, duplicates }: Step,
     result: ApplyResult = {},
   ): void {
-    const { relay, counters, onCommitted } = this.#options
+    const { relay, counters, onApplied, onCommitted } = this.#options
     if (relayed.length > 0) relay(relayed)
     if (transactions.length > 0) counters.batches++
     if (kind !== 'copy') counters.applied += transactions.length
     else counters.copied += Math.max(0, (checkpoint.copy?.rows ?? 0) - (before?.copy?.rows ?? 0))
     counters.duplicates += duplicates
     counters.refusedOld += result.ignoredWrites ?? 0
+    if (kind !== 'copy') onApplied?.(source, transactions)
     if (transactions.length > 0) onCommitted?.(source, kind, result)
   }
 
