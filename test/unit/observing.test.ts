@@ -303,7 +303,7 @@ describe('progress', () => {
     const { one, network } = await two(t, { subscribe: false })
     const tables = Array.from({ length: 250 }, (_, index) => ({ database: 'dev', table: `table${index}` }))
     for (const table of tables) await one.host.createTable({ ...table, primaryKey: 'id', attributes: ['id'] })
-    network.delay('node1', 'node1', 40)
+    network.slowLeaf('node1', 40)
     const reported: Progress[] = []
     one.cluster.on('progress', (progress) => void reported.push(progress))
     const subscriptions = tables.map((table) => ({ ...table, publish: true, subscribe: false }))
