@@ -132,9 +132,8 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, changes = false, isComplete = false, ...options }: CopyStep,
+    { from, to, announce = false, isComplete = false, ...options }: CopyStep,
   ): Promise<boolean> {
-    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
@@ -142,7 +141,7 @@ export class Applier {
       const { unrepairedGaps, ...checkpoint } = withCopy(current!, to, options.empties)
       const kept = {
         ...(unrepairedGaps !== undefined && !isComplete && { unrepairedGaps }),
-        ...(isUnannounced && { unannounced: true as const }),
+        ...(announce && { unannounced: true as const }),
       }
       return { transactions, checkpoint: { ...checkpoint, ...kept }, copy: options }
     })
