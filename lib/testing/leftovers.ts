@@ -1,7 +1,7 @@
 // Directories of test clusters. A process that was killed leaves its directory, and its servers run on: the next process that starts a
 // cluster ends and removes them. A directory is locked while its cluster exists, and the kernel releases the lock of a killed process.
 
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { serversOf, terminate } from '../mesh/nats/processes.ts'
@@ -10,6 +10,8 @@ import { type DirectoryLock, lockDirectory } from '../util/directory-lock.ts'
 const PREFIX = 'enmesh-cluster-'
 const STOP_TIMEOUT_MS = 3_000
 const SERVERS = ['hub', 'leaf']
+/** A file that is there from the moment at which the process has the lock. */
+const MARKER = 'locked'
 
 export type ClusterDirectory = {
   readonly path: string
@@ -24,6 +26,7 @@ export async function createClusterDirectory(parent = tmpdir()): Promise<Cluster
   await removeLeftovers(parent)
   const path = await mkdtemp(join(parent, PREFIX))
   const lock = await lockDirectory(path, { owner: `process ${process.pid}` })
+  await writeFile(join(path, MARKER), '')
   return {
     path,
     remove: async () => {
@@ -40,8 +43,8 @@ async function removeLeftovers(parent: string): Promise<void> {
 
 /** Rejects when the directory is in use, or belongs to another user. */
 async function removeLeftover(path: string): Promise<void> {
-  // Without a lock, also an old one, its process may not have locked it yet.
-  if (!(await readdir(path)).some((name) => name.startsWith('lock-'))) return
+  // Its process may be about to lock it.
+  if (!(await readdir(path)).includes(MARKER)) return
   const lock: DirectoryLock = await lockDirectory(path, { owner: `process ${process.pid}, removing leftovers` })
   try {
     const nodes = (await readdir(path, { withFileTypes: true })).filter((entry) => entry.isDirectory())
