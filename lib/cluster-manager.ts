@@ -38,8 +38,9 @@ import type { VerifyResult } from './host/verify-result.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import type { ManifestStore } from './manifest/store.ts'
-import type { MeshState } from './mesh/mesh.ts'
+import type { ClusterMeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
+import { type Health, healthOf } from './observe/health.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
@@ -127,7 +128,8 @@ export class ClusterManager extends SafeEmitter {
       await this.#service.start()
     }
     const { meter } = this.#options
-    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
+    const sources = { metrics: () => this.metrics(), tables: () => this.#service?.replicator.status() ?? [] }
+    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, sources)
     this.#state = 'open'
     logOpened(this.#options, this.#store, this.#service?.mesh)
     this.#heldEvents.release()
@@ -171,8 +173,22 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /** Undefined while clustering is disabled. */
-  get meshState(): MeshState | undefined {
-    return this.#service?.mesh.state
+  get meshState(): ClusterMeshState | undefined {
+    return this.#service?.health.meshState
+  }
+
+  /** Why `meshState` is `isolated` or `disconnected`. */
+  get meshReason(): string | undefined {
+    return this.#service?.health.meshReason
+  }
+
+  /**
+   * What is wrong now, computed when it is called. `ready`: this node takes part, and its streams store what is committed. While
+   * clustering is disabled, an open node is ready.
+   */
+  health(): Health {
+    if (this.#state !== 'open') return healthOf([{ code: 'not_open', message: `the manager is ${this.#state}` }])
+    return this.#service?.health.status() ?? healthOf([])
   }
 
   /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
@@ -182,7 +198,7 @@ export class ClusterManager extends SafeEmitter {
 
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[] {
-    return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
+    return this.#service?.peerStates() ?? this.manifest.nodes.map(({ name }) => ({ node: name, up: false }))
   }
 
   /** One entry per remote table: state, position, lag, last error, gaps, messages in quarantine. */

@@ -67,12 +67,14 @@ export type {
   Subscription,
 } from './manifest/manifest.ts'
 export type {
+  ClusterMeshState,
   Entry,
   ExpectedLast,
   Member,
   Mesh,
   MeshErrorCode,
   MeshListener,
+  MeshProblem,
   MeshState,
   Message,
   NameCheck,
@@ -86,6 +88,7 @@ export type {
 export { MeshError } from './mesh/mesh.ts'
 export { ReadBudget } from './mesh/read-budget.ts'
 export type { ApplyMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
+export { type Health, type HealthCode, type HealthCondition, healthCodes } from './observe/health.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'

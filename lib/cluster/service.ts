@@ -11,6 +11,7 @@ import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
+import { createDelayRecorder } from '../observe/meter.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
 import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
@@ -22,16 +23,19 @@ import type { Quarantine } from '../replication/subscribe/quarantine.ts'
 import { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
-import { ClockControl } from './clock-control.ts'
+import type { ClockControl } from './clock-control.ts'
+import { createClockControl } from './create-clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
 import { createRowExchange } from './create-row-exchange.ts'
+import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
+import { NodeHealth } from './node-health.ts'
 import type { CheckedOptions } from './options.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
+import { type Emit, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
-import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
+import { type StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 import { problemOf } from './subscription-problem.ts'
 
@@ -47,6 +51,7 @@ export class Service {
   readonly peers: Peers
   readonly quarantine: Quarantine
   readonly clockControl: ClockControl
+  readonly health: NodeHealth
   readonly rows: RowExchange
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
@@ -87,13 +92,22 @@ export class Service {
         this.replicator.onDatabaseRestored(divergence)
       },
     })
-    this.clockControl = this.#createClockControl()
+    this.clockControl = createClockControl({ options, store, clock, emit }, foundation, {
+      publish: (transactions) => this.publisher.relay(transactions),
+      negotiator: () => this.#negotiator,
+    })
+    this.health = this.#createHealth()
     const tables = () => this.#negotiator.sourceTables
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
     this.#negotiator = this.#createNegotiator()
-    this.#standingDown = this.#createStandingDown()
+    this.#standingDown = createStandingDown({ options, store, emit }, this, {
+      // Logged; `close` tries the parts again.
+      stop: () => this.#runSteps(this.#endSteps()).catch(() => {}),
+      resume: () => this.#takePart(() => {}),
+      rejected: this.#reports.rejected,
+    })
     this.#registers.subscribe(
       this.#store,
       (node, tables) => this.#negotiator.scheduleCompare(node, tables),
@@ -110,6 +124,7 @@ export class Service {
       missing: () => {},
     })
     await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
+    this.health.start()
   }
 
   /** Starts everything that `#endSteps` ends. */
@@ -144,6 +159,11 @@ export class Service {
   /** Why this node takes no part now: another process used its name first. */
   get superseded(): string | undefined {
     return this.#standingDown.reason
+  }
+
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
+  peerStates(): { node: string; up: boolean }[] {
+    return this.#store.manifest.nodes.map(({ name }) => ({ node: name, up: this.peers.isUp(name) }))
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -186,6 +206,7 @@ export class Service {
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
     await this.#runSteps([
+      ['closing the health check', () => this.health.close(), CLOSE_TIMEOUT_MS.part],
       ['ending the attempts to take part', () => this.#standingDown.close(), CLOSE_TIMEOUT_MS.mesh],
       ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
       ...this.#endSteps(),
@@ -213,31 +234,31 @@ export class Service {
 
   // --- the parts --------------------------------------------------------------------------------------------------------
 
-  #createClockControl(): ClockControl {
-    const { host, logger } = this.#options
-    return new ClockControl({
-      node: this.#store.manifest.nodeName,
-      clock: this.#clock,
-      timers: this.mesh.timers,
-      host,
+  #createHealth(): NodeHealth {
+    return new NodeHealth({
+      mesh: this.mesh,
+      peers: () => this.peerStates(),
+      facts: () => ({
+        superseded: this.superseded,
+        subscriptions: this.replicator.status(),
+        refusals: this.#negotiator.refusals(),
+        clockAhead: this.clockControl.problem,
+      }),
       emit: this.#emit,
-      logger,
-      publish: (transactions) => this.publisher.relay(transactions),
-      restampRevisions: (limit) => {
-        const nodes = this.#registers.restamp(limit)
-        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
-        return nodes.length
-      },
+      logger: this.#options.logger,
     })
   }
 
   #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair } =
+    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair, meter } =
       this.#options
+    const { nodeName: node } = this.#store.manifest
+    const now = () => this.mesh.timers.now()
+    const aheadOf = (peer: string) => this.clockControl.aheadOf(peer)
     return new Replicator({
       mesh: this.mesh,
       host,
-      node: this.#store.manifest.nodeName,
+      node,
       clock: this.#clock,
       quarantine: this.quarantine,
       logger,
@@ -249,6 +270,7 @@ export class Service {
       begun: this.#registers.begun,
       repair,
       ...this.rows.requests,
+      ...(meter && { onApplied: createDelayRecorder({ meter, node, now, aheadOf }) }),
       tombstoneAge: this.#options.tombstoneAge,
       requestedStart: (source) => this.#registers.openStart(source),
       budget: new ReadBudget(maxCatchUpBytes),
@@ -318,8 +340,7 @@ export class Service {
     const { publisher, replicator, peers } = this
     return {
       state: (state, reason) => {
-        logMeshState(this.#options.logger, state, reason)
-        this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
+        this.health.onMesh(state, reason)
         if (state !== 'connected') return
         // The first time too: the outbox may hold transactions that were committed before this process started.
         publisher.resume()
@@ -335,10 +356,16 @@ export class Service {
 
   #peerListener(): PeerListener {
     return {
-      up: (node) => findNode(this.#store.manifest, node) && this.#reports.up(node),
+      up: (node) => {
+        if (!findNode(this.#store.manifest, node)) return
+        this.#reports.up(node)
+        this.health.onPeers()
+      },
       down: (node) => {
         this.clockControl.onPeerDown(node)
-        if (findNode(this.#store.manifest, node)) this.#reports.down(node, 'no heartbeat')
+        if (!findNode(this.#store.manifest, node)) return
+        this.#reports.down(node, 'no heartbeat')
+        this.health.onPeers()
       },
       time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
@@ -357,39 +384,12 @@ export class Service {
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reports.up(change.node.name)
     }
+    this.health.onPeers()
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
     if (!this.superseded) this.#reconciler?.reconcile()
-  }
-
-  #createStandingDown(): StandingDown {
-    const { mesh, peers } = this
-    const { logger } = this.#options
-    const { nodeName: node } = this.#store.manifest
-    return new StandingDown({
-      timers: mesh.timers,
-      logger,
-      // The outbox keeps what is committed; the manifest still follows the file.
-      stop: async () => {
-        // Logged; `close` tries the parts again.
-        await this.#runSteps(this.#endSteps()).catch(() => {})
-        peers.reset()
-      },
-      isNameInUse: async (signal) => {
-        const observer = mesh.observer?.()
-        if (!observer) return false
-        const { routes } = this.#store.manifest
-        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
-      },
-      resume: () => this.#takePart(() => {}),
-      changed: (reason) => {
-        if (reason) this.#reports.rejected(node, reason)
-        else logger.info({}, 'the other process is gone: this one takes part again')
-        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
-      },
-    })
   }
 }

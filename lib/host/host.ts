@@ -107,6 +107,8 @@ export type Checkpoint = {
   quarantined?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
+  /** Number of gaps since the last complete copy of the source's rows. */
+  unrepairedGaps?: number
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */

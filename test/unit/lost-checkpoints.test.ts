@@ -167,7 +167,7 @@ describe('the start after a lost checkpoint', () => {
       [1, 70, 'checkpoint_lost'],
       [1, 20, 'checkpoint_lost'],
     ])
-    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, index: 20, gaps: { count: 2, lost: 90 } })
+    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, index: 20, gaps: { count: 2, lost: 90 }, unrepairedGaps: 2 })
   })
 
   it('is the end of a stream that has no messages', async () => {

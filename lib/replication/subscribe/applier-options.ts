@@ -20,6 +20,8 @@ export type ApplierOptions = {
   relay(transactions: Transaction[]): void
   /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** These transactions were committed. Not called for copied rows. */
+  onApplied?(source: RemoteTable, transactions: readonly RemoteTransaction[]): void
   /** A batch was committed. `result` is what the host says about it, if it does. */
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */
@@ -47,6 +49,8 @@ export type CopyStep = CopyOptions & {
   from: CopyPosition | undefined
   /** Undefined: the copy has ended. */
   to: CopyPosition | undefined
+  /** All rows of the source are here: what was lost before the copy is repaired. */
+  isComplete?: boolean
 }
 
 /** See Applier.move. */

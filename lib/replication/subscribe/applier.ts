@@ -104,7 +104,8 @@ export class Applier {
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
+      const gaps = { count: count + newGaps, lost: before + lost }
+      const unrepairedGaps = (current?.unrepairedGaps ?? 0) + newGaps
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!)
       const applied = builder.result()
@@ -113,7 +114,7 @@ export class Applier {
         checkpoint: {
           ...keptFields(current),
           ...position,
-          ...gaps,
+          ...(newGaps > 0 && { gaps, unrepairedGaps }),
           ...(applied && { applied }),
           ...(copy && { copy }),
           ...(request !== undefined && { request }),
@@ -131,14 +132,18 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, announce = false, ...options }: CopyStep,
+    { from, to, announce = false, isComplete = false, ...options }: CopyStep,
   ): Promise<boolean> {
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
-      const checkpoint = withCopy(current!, to, options.empties)
-      return { transactions, checkpoint: { ...checkpoint, ...(announce && { unannounced: true }) }, copy: options }
+      const { unrepairedGaps, ...checkpoint } = withCopy(current!, to, options.empties)
+      const kept = {
+        ...(unrepairedGaps !== undefined && !isComplete && { unrepairedGaps }),
+        ...(announce && { unannounced: true as const }),
+      }
+      return { transactions, checkpoint: { ...checkpoint, ...kept }, copy: options }
     })
     return isCurrent
   }
@@ -283,13 +288,14 @@ export class Applier {
     { source, kind, before, checkpoint, transactions, relayed, duplicates }: Step,
     result: ApplyResult = {},
   ): void {
-    const { relay, counters, onCommitted } = this.#options
+    const { relay, counters, onApplied, onCommitted } = this.#options
     if (relayed.length > 0) relay(relayed)
     if (transactions.length > 0) counters.batches++
     if (kind !== 'copy') counters.applied += transactions.length
     else counters.copied += Math.max(0, (checkpoint.copy?.rows ?? 0) - (before?.copy?.rows ?? 0))
     counters.duplicates += duplicates
     counters.refusedOld += result.ignoredWrites ?? 0
+    if (kind !== 'copy') onApplied?.(source, transactions)
     if (transactions.length > 0) onCommitted?.(source, kind, result)
   }
 

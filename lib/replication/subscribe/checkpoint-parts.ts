@@ -4,7 +4,16 @@ import type { Checkpoint } from '../../host/host.ts'
 
 type Kept = Pick<
   Checkpoint,
-  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced' | 'request' | 'caughtUpAt' | 'staleSince'
+  | 'applied'
+  | 'quarantined'
+  | 'gaps'
+  | 'unrepairedGaps'
+  | 'voided'
+  | 'copy'
+  | 'unannounced'
+  | 'request'
+  | 'caughtUpAt'
+  | 'staleSince'
 >
 
 /** The part of a checkpoint that a subscriber moves. */
@@ -28,6 +37,7 @@ export const keptFields = ({
   applied,
   quarantined,
   gaps,
+  unrepairedGaps,
   voided,
   copy,
   unannounced,
@@ -38,6 +48,7 @@ export const keptFields = ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
   ...(gaps && { gaps }),
+  ...(unrepairedGaps !== undefined && { unrepairedGaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),
   ...(unannounced && { unannounced }),

@@ -9,6 +9,7 @@ import type { Logger } from '../../observe/logger.ts'
 import type { PeerHashes } from '../copy/peer-hashes.ts'
 import type { RowRequests } from '../copy/row-requests.ts'
 import type { TableStatuses } from '../copy/table-replacement.ts'
+import type { ApplierOptions } from './applier-options.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
 import type { Quarantine } from './quarantine.ts'
@@ -23,6 +24,8 @@ export type ReplicatorOptions = {
   events: SubscriberEvents
   logger: Logger
   relayEnabled: boolean
+  /** See ApplierOptions. */
+  onApplied?: NonNullable<ApplierOptions['onApplied']>
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
   begun: BegunSubscriptions

@@ -166,7 +166,7 @@ export class Subscriber {
   status(): SubscriptionStatus {
     const { source, quarantine } = this.#options
     const { checkpoint } = this.#cursor
-    const { sequence: appliedSequence, gaps } = checkpoint
+    const { sequence: appliedSequence, gaps, unrepairedGaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
     const staleSince = this.#staleness.since
@@ -179,6 +179,7 @@ export class Subscriber {
       lagSeconds: this.#lag.seconds(checkpoint),
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
+      ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
       quarantined: quarantine.list(source).length,
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
