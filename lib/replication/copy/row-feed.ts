@@ -2,7 +2,7 @@
 
 import type { KeyedRow, PrimaryKey, RemoteTable, Timestamp } from '../../host/host.ts'
 import { withAbort } from '../../util/abort.ts'
-import { hasWrite, type IsAnnounced } from './row-effect.ts'
+import { type EffectOptions, effectiveRows, hasWrite } from './row-effect.ts'
 import type { RowPage, RowRequests } from './row-requests.ts'
 
 /**
@@ -19,19 +19,25 @@ export interface RowFeed {
   done(): void
 }
 
+export type AllRowsOptions = Omit<EffectOptions, 'table' | 'primaryKey'> & {
+  source: RemoteTable
+  requests: RowRequests
+  /** Of the local table. Rejects when the table does not exist. */
+  primaryKey(): Promise<string>
+  after?: PrimaryKey
+}
+
 /** All rows of the source after a key. The next page is requested while one is applied. */
 export class AllRows implements RowFeed {
   readonly isOrdered = true
-  readonly #source: RemoteTable
-  readonly #requests: RowRequests
-  readonly #isAnnounced: IsAnnounced
+  readonly #options: AllRowsOptions
+  /** Rows to announce were found. */
+  #announce = false
   #after: PrimaryKey | undefined
   #next: Promise<RowPage> | undefined
 
-  constructor(options: { source: RemoteTable; requests: RowRequests; isAnnounced: IsAnnounced; after?: PrimaryKey }) {
-    this.#source = options.source
-    this.#requests = options.requests
-    this.#isAnnounced = options.isAnnounced
+  constructor(options: AllRowsOptions) {
+    this.#options = options
     this.#after = options.after
   }
 
@@ -43,13 +49,26 @@ export class AllRows implements RowFeed {
       this.#after = last.key
       this.#next = this.#request(signal)
     }
-    return { ...page, announce: page.rows.some((row) => hasWrite(row, this.#isAnnounced)) }
+    return { ...page, announce: await this.#isToAnnounce(page.rows) }
   }
 
   done(): void {}
 
+  /** A write of the local node usually comes back because the source has applied it: then the row is here, and not announced. */
+  async #isToAnnounce(rows: readonly KeyedRow[]): Promise<boolean> {
+    const { source, isAnnounced, primaryKey } = this.#options
+    const candidates = this.#announce ? [] : rows.filter((row) => hasWrite(row, isAnnounced))
+    if (candidates.length > 0) {
+      const options = { ...this.#options, table: source, primaryKey: await primaryKey() }
+      this.#announce = (await effectiveRows(candidates, options)).announce
+    }
+    // The first announcement of a copy is one of all its rows.
+    return this.#announce
+  }
+
   #request(signal: AbortSignal): Promise<RowPage> {
-    const page = this.#requests.page(this.#source, this.#after, { signal })
+    const { source, requests } = this.#options
+    const page = requests.page(source, this.#after, { signal })
     // It may be in flight when the copy ends.
     page.catch(() => {})
     return page
