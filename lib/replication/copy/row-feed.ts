@@ -3,7 +3,7 @@
 import type { KeyedRow, PrimaryKey, RemoteTable, Timestamp } from '../../host/host.ts'
 import { withAbort } from '../../util/abort.ts'
 import { type EffectOptions, effectiveRows, hasWrite } from './row-effect.ts'
-import type { RowPage, RowRequests } from './row-requests.ts'
+import type { ArrivedPage, RowRequests } from './row-requests.ts'
 
 /**
  * `announce`: the subscribers of the local table learn of the rows. No rows: the end, with the horizon of the source's table as it was after that.
@@ -27,14 +27,21 @@ export type AllRowsOptions = Omit<EffectOptions, 'table' | 'primaryKey'> & {
   after?: PrimaryKey
 }
 
-/** All rows of the source after a key. The next page is requested while one is applied. */
+/** Pages that are requested, or have arrived, while one is applied. */
+const PAGES_AHEAD = 2
+
+/** All rows of the source after a key. The next pages are requested while one is applied, each when the one before it has arrived. */
 export class AllRows implements RowFeed {
   readonly isOrdered = true
   readonly #options: AllRowsOptions
   /** Rows to announce were found. */
   #announce = false
+  /** In order, at most PAGES_AHEAD. */
+  readonly #pages: Promise<ArrivedPage>[] = []
+  /** The next page begins after this key. */
   #after: PrimaryKey | undefined
-  #next: Promise<RowPage> | undefined
+  /** A page is requested; or it had no rows, and is the last one. */
+  #isRequested = false
 
   constructor(options: AllRowsOptions) {
     this.#options = options
@@ -42,13 +49,11 @@ export class AllRows implements RowFeed {
   }
 
   async next(signal: AbortSignal): Promise<FeedPart> {
-    this.#next ??= this.#request(signal)
-    const page = await withAbort(this.#next, signal)
-    const last = page.rows.at(-1)
-    if (last) {
-      this.#after = last.key
-      this.#next = this.#request(signal)
-    }
+    signal.throwIfAborted()
+    this.#requestNext(signal)
+    const page = (await withAbort(this.#pages[0]!, signal)).read()
+    if (page.rows.length > 0) this.#pages.shift()
+    this.#requestNext(signal)
     return { ...page, announce: await this.#isToAnnounce(page.rows) }
   }
 
@@ -66,11 +71,21 @@ export class AllRows implements RowFeed {
     return this.#announce
   }
 
-  #request(signal: AbortSignal): Promise<RowPage> {
+  #requestNext(signal: AbortSignal): void {
+    if (this.#isRequested || this.#pages.length >= PAGES_AHEAD || signal.aborted) return
     const { source, requests } = this.#options
-    const page = requests.page(source, this.#after, { signal })
-    // It may be in flight when the copy ends.
-    page.catch(() => {})
-    return page
+    const page = requests.arrivedPage(source, this.#after, { signal })
+    this.#isRequested = true
+    this.#pages.push(page)
+    page.then(
+      ({ last }) => {
+        if (last === undefined) return
+        this.#after = last
+        this.#isRequested = false
+        this.#requestNext(signal)
+      },
+      // It may be in flight when the copy ends.
+      () => {},
+    )
   }
 }
