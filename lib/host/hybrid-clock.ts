@@ -9,18 +9,21 @@ const MAX_COUNTER = 0xffffff
 export const compareTimestamps = (a: Timestamp, b: Timestamp): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** Cache of the last parsed timestamp: each transaction needs its time several times in succession. */
-let lastParsed = { timestamp: '', time: Number.NaN }
+let lastParsed = ''
+let lastParsedTime = Number.NaN
 
 /** ms since 1970; NaN when the text is not a valid timestamp. */
 export function wallTimeOf(timestamp: Timestamp): number {
-  if (timestamp === lastParsed.timestamp) return lastParsed.time
-  lastParsed = { timestamp, time: parseTime(timestamp) }
-  return lastParsed.time
+  if (timestamp !== lastParsed) {
+    lastParsedTime = parseTime(timestamp)
+    lastParsed = timestamp
+  }
+  return lastParsedTime
 }
 
 const DASH = 0x2d
 /** No name of a node begins with one. */
-const LINE_ENDS = [0x0a, 0x0d, 0x2028, 0x2029]
+const isLineEnd = (code: number): boolean => code === 0x0a || code === 0x0d || code === 0x2028 || code === 0x2029
 /** Positions in a timestamp. */
 const TIME_END = 12
 const COUNTER_END = 19
@@ -29,7 +32,7 @@ const COUNTER_END = 19
 function parseTime(timestamp: Timestamp): number {
   if (timestamp.charCodeAt(TIME_END) !== DASH || timestamp.charCodeAt(COUNTER_END) !== DASH) return Number.NaN
   const name = timestamp.charCodeAt(COUNTER_END + 1)
-  if (Number.isNaN(name) || LINE_ENDS.includes(name)) return Number.NaN
+  if (Number.isNaN(name) || isLineEnd(name)) return Number.NaN
   return hexNumber(timestamp, 0, TIME_END) + 0 * hexNumber(timestamp, TIME_END + 1, COUNTER_END)
 }
 

@@ -10,6 +10,7 @@ import { reasonOf } from '../../errors.ts'
 import type { Origin, PrimaryKey, RemoteTable, Transaction, VoidedRange, Write } from '../../host/host.ts'
 import { wallTimeOf } from '../../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
+import { checkDecodeLimits, MAX_HARMLESS_BYTES } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
 import {
   isValidTransactionId,
@@ -20,6 +21,7 @@ import {
   TIMESTAMP_PATTERN,
   WireError,
 } from './names.ts'
+import { UnusualValueError, ValueReader } from './value-reader.ts'
 import { joinRuns } from './writes.ts'
 
 const OPERATIONS = ['insert', 'update', 'upsert', 'delete'] as const satisfies readonly Write['operation'][]
@@ -94,15 +96,27 @@ function addOrigin(extra: Extra, { epoch, index, relayedBy }: Origin): void {
   extra.relayedBy = relayedBy
 }
 
-/** Throws WireError. The caller has checked the number of values with `checkDecodeLimits`. */
-export function decodePart(source: RemoteTable, data: Uint8Array): DecodedPart {
-  const [id, timestamp, user, list, extra] = unpack(data)
+/** Decodes the bytes `from` to `to`. Throws WireError. */
+export function decodePart(source: RemoteTable, data: Uint8Array, from = 0, to = data.byteLength): DecodedPart {
+  const usual = to - from <= MAX_HARMLESS_BYTES ? readUsual(source, data, from, to) : undefined
+  if (usual) return usual
+  const [id, timestamp, user, list, extra] = unpack(data.subarray(from, to))
+  return decodedPart(id, timestamp, user, writesOf(source, list), extra)
+}
+
+function decodedPart(
+  id: string,
+  timestamp: string,
+  user: string | null,
+  writes: Write[],
+  extra: Extra | null,
+): DecodedPart {
   const { node, epoch, index, relayedBy = [], voids, trace } = extra ?? {}
   return {
     id,
     timestamp,
     user: user ?? undefined,
-    writes: writesOf(source, list),
+    writes,
     node,
     epoch,
     index,
@@ -112,7 +126,51 @@ export function decodePart(source: RemoteTable, data: Uint8Array): DecodedPart {
   }
 }
 
-/** The id of the transaction; '' when the part is unreadable. The caller has checked the number of values. */
+const reader = new ValueReader()
+
+/** Undefined when the general decoder must read the part. */
+function readUsual(source: RemoteTable, data: Uint8Array, from: number, to: number): DecodedPart | undefined {
+  try {
+    reader.begin(data, from, to)
+    if (reader.arrayLength() !== PART_LENGTH) return undefined
+    const id = reader.string()
+    const timestamp = reader.string()
+    if (!isValidTransactionId(id) || !isTimestamp(timestamp)) return undefined
+    const user = reader.stringOrNull()
+    const writes = readWrites(source)
+    if (!writes) return undefined
+    const extra = reader.value()
+    reader.finish()
+    return isExtra(extra) ? decodedPart(id, timestamp, user, writes, extra) : undefined
+  } catch (error) {
+    if (error instanceof UnusualValueError) return undefined
+    throw error
+  }
+}
+
+/** See `writesOf`. */
+function readWrites({ database, table }: RemoteTable): Write[] | undefined {
+  const length = reader.arrayLength()
+  if (length % 2 !== 0) return undefined
+  const writes: Write[] = []
+  for (let at = 0; at < length; at += 2) {
+    const number = reader.value()
+    const operation = typeof number === 'number' ? OPERATIONS[number] : undefined
+    if (operation === undefined) return undefined
+    if (operation === 'delete') {
+      const ids = reader.value()
+      if (!keysValidator.Check(ids)) return undefined
+      writes.push({ operation, database, table, ids: ids as PrimaryKey[] })
+    } else {
+      const records: Record<string, unknown>[] = []
+      for (let rest = reader.arrayLength(); rest > 0; rest--) records.push(reader.map())
+      writes.push({ operation, database, table, records })
+    }
+  }
+  return writes
+}
+
+/** The id of the transaction; '' when the part is unreadable. */
 export function idOfPart(data: Uint8Array): string {
   try {
     return unpack(data)[0]
@@ -122,6 +180,8 @@ export function idOfPart(data: Uint8Array): string {
 }
 
 function unpack(data: Uint8Array): Part {
+  const fault = checkDecodeLimits(data)
+  if (fault) throw new WireError(fault)
   let value: unknown
   try {
     value = packr.unpack(data)
@@ -139,8 +199,10 @@ function isPart(value: unknown): value is Part {
   const [id, timestamp, user, list, extra] = value as unknown[]
   if (typeof id !== 'string' || !isValidTransactionId(id) || typeof timestamp !== 'string') return false
   if ((user !== null && typeof user !== 'string') || !Array.isArray(list)) return false
-  return extra === null || extraValidator.Check(extra)
+  return isExtra(extra)
 }
+
+const isExtra = (value: unknown): value is Extra | null => value === null || extraValidator.Check(value)
 
 /** The end of the last valid timestamp, from the name of its node on: nearly all timestamps of a stream have the same. */
 let lastName = ''
