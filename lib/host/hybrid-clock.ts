@@ -60,6 +60,13 @@ function formatTime(time: number): string {
 export const makeTimestamp = (time: number, counter: number, node: string): Timestamp =>
   `${formatTime(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
 
+/** The number that orders the timestamps of one millisecond. Only of a valid timestamp. */
+export const counterOf = (timestamp: Timestamp): number => hexNumber(timestamp, TIME_END + 1, COUNTER_END)
+/** The name of the node that issued it. */
+export const issuerOf = (timestamp: Timestamp): string => timestamp.slice(COUNTER_END + 1)
+export const isIssuedBy = (timestamp: Timestamp, node: string): boolean =>
+  timestamp.length === COUNTER_END + 1 + node.length && timestamp.endsWith(node)
+
 /** Lower than every timestamp that a node issues. A host may store it for a row without a timestamp: see `Host.setBaseTimestamp`. */
 export const LOWEST_TIMESTAMP: Timestamp = '000000000000-000000-'
 
@@ -148,7 +155,7 @@ export class HybridClock {
   #advanceTo(timestamp: Timestamp): void {
     const time = wallTimeOf(timestamp)
     if (Number.isNaN(time) || time < this.#time) return
-    const counter = Number.parseInt(timestamp.slice(13, 19), 16)
+    const counter = counterOf(timestamp)
     if (time > this.#time) {
       this.#time = time
       this.#counter = counter

@@ -161,8 +161,8 @@ export class Frame {
   /** As `decodeStored` of this part. Throws WireError. */
   decode(source: RemoteTable, offset: number): RemoteTransaction {
     if (this.#format === 'single') return decodeStored(source, this.part(offset))
-    const part = decodePart(source, this.#data, this.#bounds[2 * offset], this.#bounds[2 * offset + 1])
     const owner = this.entry.headers.origin || source.node
+    const part = decodePart(source, owner, this.#data, this.#bounds[2 * offset], this.#bounds[2 * offset + 1])
     return transactionOf(source, part, owner, this.epoch, this.sequence, this.first! + offset)
   }
 
@@ -186,10 +186,11 @@ export function storedId(stored: StoredPart): string {
 
 /** Throws WireError. */
 export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
+  const { format, data, node, epoch, sequence, index } = stored
+  const owner = node || source.node
   const part =
-    stored.format === 'part' ? decodePart(source, stored.data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
-  const { node, epoch, sequence, index } = stored
-  return transactionOf(source, part, node || source.node, epoch, sequence, index)
+    format === 'part' ? decodePart(source, owner, data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
+  return transactionOf(source, part, owner, epoch, sequence, index)
 }
 
 /**

@@ -6,7 +6,7 @@ export class UnusualValueError extends Error {
   override readonly name = 'UnusualValueError'
 }
 /** Shared, because it is frequent for some tables, and a stack trace takes longer than the decoding. */
-const unusual = new UnusualValueError('not one of the usual values')
+const unusualValue = new UnusualValueError('not one of the usual values')
 
 const MAX_DEPTH = 32
 /** Texts up to this length are read by hand: a call of the engine takes longer. */
@@ -31,14 +31,14 @@ export class ValueReader {
 
   /** Throws unless everything was read. */
   finish(): void {
-    if (this.#at !== this.#end) throw unusual
+    if (this.#at !== this.#end) throw unusualValue
   }
 
   /** Number of elements of an array, which follow. */
   arrayLength(): number {
     const token = this.#next()
     if (token >= 0x90 && token <= 0x9f) return token - 0x90
-    if (token !== 0xdc) throw unusual
+    if (token !== 0xdc) throw unusualValue
     return this.#checkedLength(this.#number(2))
   }
 
@@ -52,6 +52,13 @@ export class ValueReader {
     if (this.#data[this.#at] !== 0xc0) return this.string()
     this.#at++
     return null
+  }
+
+  number(): number {
+    const token = this.#next()
+    if (token <= 0x7f) return token
+    if (token >= 0xe0) return token - 256
+    return this.#numberOf(token)
   }
 
   /** Any value. */
@@ -75,12 +82,12 @@ export class ValueReader {
   map(): Record<string, unknown> {
     const token = this.#next()
     if (token >= 0x80 && token <= 0x8f) return this.#map(token - 0x80, 0)
-    if (token !== 0xde) throw unusual
+    if (token !== 0xde) throw unusualValue
     return this.#map(this.#checkedLength(this.#number(2)), 0)
   }
 
   #next(): number {
-    if (this.#at >= this.#end) throw unusual
+    if (this.#at >= this.#end) throw unusualValue
     return this.#data[this.#at++]!
   }
 
@@ -94,7 +101,7 @@ export class ValueReader {
   #numberOf(token: number): number {
     switch (token) {
       case 0xcb: {
-        if (this.#at + 8 > this.#end) throw unusual
+        if (this.#at + 8 > this.#end) throw unusualValue
         const value = this.#data.readDoubleBE(this.#at)
         this.#at += 8
         return value
@@ -112,13 +119,13 @@ export class ValueReader {
       case 0xd2:
         return this.#number(4) | 0
       default:
-        throw unusual
+        throw unusualValue
     }
   }
 
   /** Each element has at least one byte. */
   #checkedLength(length: number): number {
-    if (length > this.#end - this.#at) throw unusual
+    if (length > this.#end - this.#at) throw unusualValue
     return length
   }
 
@@ -126,13 +133,13 @@ export class ValueReader {
     if (token === 0xd9) return this.#text(this.#number(1))
     if (token === 0xda) return this.#text(this.#number(2))
     if (token === 0xdb) return this.#text(this.#number(4))
-    throw unusual
+    throw unusualValue
   }
 
   #text(length: number): string {
     const from = this.#at
     const to = from + length
-    if (to > this.#end) throw unusual
+    if (to > this.#end) throw unusualValue
     this.#at = to
     if (length > MAX_SHORT_BYTES) return this.#data.toString('utf8', from, to)
     let text = ''
@@ -145,14 +152,14 @@ export class ValueReader {
   }
 
   #array(length: number, depth: number): unknown[] {
-    if (depth === MAX_DEPTH) throw unusual
+    if (depth === MAX_DEPTH) throw unusualValue
     const array: unknown[] = []
     for (let index = 0; index < length; index++) array.push(this.value(depth + 1))
     return array
   }
 
   #map(length: number, depth: number): Record<string, unknown> {
-    if (depth === MAX_DEPTH) throw unusual
+    if (depth === MAX_DEPTH) throw unusualValue
     const map: Record<string, unknown> = {}
     for (let index = 0; index < length; index++) {
       const name = this.#name()
@@ -165,7 +172,7 @@ export class ValueReader {
     const token = this.#next()
     const name = token >= 0xa0 && token <= 0xbf ? this.#shortName(token - 0xa0) : this.#longString(token)
     // It would change the prototype.
-    if (name === '__proto__') throw unusual
+    if (name === '__proto__') throw unusualValue
     return name
   }
 
@@ -173,7 +180,7 @@ export class ValueReader {
     const data = this.#data
     const from = this.#at
     const to = from + length
-    if (to > this.#end) throw unusual
+    if (to > this.#end) throw unusualValue
     const first = data[from] ?? 0
     const slot = (length * 37 + first * 101 + (data[to - 1] ?? 0) * 17 + (data[from + 1] ?? 0) * 5) % NAME_SLOTS
     const known = this.#names[slot]
