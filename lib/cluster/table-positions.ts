@@ -8,7 +8,7 @@ import type { Timers } from '../util/timers.ts'
 
 export type TablePositionsOptions = {
   host: Pick<Host, 'horizon' | 'loadCheckpoint'>
-  publisher: Pick<Publisher, 'metrics' | 'ensure'>
+  publisher: Pick<Publisher, 'trackCommitted' | 'ensure'>
   replicator: Pick<Replicator, 'status'>
   timers: Timers
 }
@@ -41,15 +41,12 @@ export async function tableStatus(
 }
 
 /** Resolves with true when everything that was committed before is in the streams; with false after a time. */
-async function publishAll(publisher: Pick<Publisher, 'metrics'>, timers: Timers): Promise<boolean> {
-  const first = publisher.metrics()
-  // While more is committed all the time, there is always something in flight.
-  const target = first.transactions + first.inFlight + first.waiting
+async function publishAll(publisher: Pick<Publisher, 'trackCommitted'>, timers: Timers): Promise<boolean> {
+  const isPublished = publisher.trackCommitted()
   const end = timers.elapsed() + PUBLISH_TIMEOUT_MS
-  for (;;) {
-    const { inFlight, waiting, transactions } = publisher.metrics()
-    if (inFlight + waiting === 0 || transactions >= target) return true
+  while (!isPublished()) {
     if (timers.elapsed() >= end) return false
     await new Promise<void>((resolve) => timers.after(POLL_MS, resolve))
   }
+  return true
 }

@@ -21,6 +21,9 @@ export function wallTimeOf(timestamp: Timestamp): number {
   return lastParsedTime
 }
 
+/** The node that issued the timestamp. */
+export const nodeOfTimestamp = (timestamp: Timestamp): string => timestamp.slice(COUNTER_END + 1)
+
 const DASH = 0x2d
 /** No name of a node begins with one. */
 const isLineEnd = (code: number): boolean => code === 0x0a || code === 0x0d || code === 0x2028 || code === 0x2029

@@ -317,6 +317,22 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
   })
 })
 
+describe('the end of the stream', { concurrency: true, timeout: 30_000 }, () => {
+  it('has no index when its last message is gone before it was compared with the outbox', async (test) => {
+    const { leaf, memory } = await startWriter(test, 'a', 'b')
+    memory.confirm(1)
+    await leaf.mesh.purgeStream(dog, {})
+    const writer = new Writer(leaf, memory)
+    await writer.stream.resync()
+    const { epoch } = memory.position!
+    assert.deepEqual(writer.stream.position, { epoch, sequence: 2, index: undefined })
+    writer.push('b')
+    await writer.stored('b')
+    assert.deepEqual(writer.stream.position, { epoch: memory.position!.epoch, sequence: 3, index: 1 })
+    assert.notEqual(memory.position!.epoch, epoch)
+  })
+})
+
 describe('a purge', { concurrency: true, timeout: 30_000 }, () => {
   it('runs with nothing in flight, and appends wait for its end', async (test) => {
     const { leaf, writer } = await startWriter(test, 'before')

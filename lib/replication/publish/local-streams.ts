@@ -10,7 +10,7 @@ import { Backoff } from '../../util/backoff.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import type { FrameLimits, StreamPart } from './frame-queue.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import { type Divergence, StreamWriter } from './stream-writer.ts'
+import { type Divergence, type StreamEnd, StreamWriter } from './stream-writer.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
@@ -75,7 +75,7 @@ export class LocalStreams {
   }
 
   /** Resolves when the stream exists and its writer is in step with it. Rejects mesh_unavailable. */
-  async ensure(table: TableName): Promise<StreamPosition> {
+  async ensure(table: TableName): Promise<StreamEnd> {
     const stream = this.#streamOf(table)
     if (!stream.writer.ready) {
       const expiry = new AbortController()
@@ -96,13 +96,15 @@ export class LocalStreams {
     }
   }
 
-  /** Positions of the streams that grew recently. */
+  /** Positions of the streams that grew recently, as far as they are known: subscribers count by them what they have lost. */
   recentPositions(): (TableName & StreamPosition)[] {
     const { mesh } = this.#options
     const since = mesh.timers.elapsed() - ANNOUNCE_FOR_MS
-    return [...this.#streams.values()]
-      .filter(({ writer, grownAt }) => writer.position.epoch !== '' && grownAt >= since)
-      .map(({ table, writer }) => ({ ...table, ...writer.position }))
+    return [...this.#streams.values()].flatMap(({ table, writer, grownAt }) => {
+      const { epoch, sequence, index } = writer.position
+      const isKnown = epoch !== '' && index !== undefined
+      return isKnown && grownAt >= since ? [{ ...table, epoch, sequence, index }] : []
+    })
   }
 
   close(): void {

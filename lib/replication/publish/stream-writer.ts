@@ -53,6 +53,9 @@ export type StreamWriterOptions = {
   onGrowth?(): void
 }
 
+/** The last message of the stream, and the index of its last transaction if that is known. */
+export type StreamEnd = { epoch: string; sequence: number; index?: number | undefined }
+
 const start: StoredPosition = { epoch: '', sequence: 0, index: 0 }
 
 /**
@@ -69,7 +72,7 @@ export class StreamWriter {
   /** Id of the transaction there; '' if it is not known. */
   #storedId = ''
   /** The end of the stream. Beyond `#stored` while the messages in between are compared with the outbox. */
-  #end: StreamPosition = start
+  #end: StreamEnd = start
   /** Id of the last frame that was sent. */
   #sentId = ''
   #ready = false
@@ -98,8 +101,8 @@ export class StreamWriter {
     return this.#queue.length
   }
 
-  /** The end of the stream; epoch '' before the first resync. */
-  get position(): StreamPosition {
+  /** The end of the stream; epoch '' before the first resync. Without index while its last message is gone and not compared yet. */
+  get position(): StreamEnd {
     return this.#end
   }
 
@@ -139,7 +142,7 @@ export class StreamWriter {
     const { index, ...end } = await this.#readEnd(state, current, known)
     const isInStep = isMarked && this.#divergence === undefined
     if (isInStep && known && current?.epoch === known.epoch && isWithin(known, state)) {
-      this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index: index ?? known.index })
+      this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index })
     } else if (isMarked && current && !known && current.epoch === end.epoch && index !== undefined) {
       await this.#startEpoch({ epoch: current.epoch, sequence: end.sequence, index })
     } else {
@@ -239,7 +242,7 @@ export class StreamWriter {
     this.#resume(position, position)
   }
 
-  #resume(stored: StoredPosition, end: StreamPosition): void {
+  #resume(stored: StoredPosition, end: StreamEnd): void {
     this.#stored = stored
     this.#end = end
   }

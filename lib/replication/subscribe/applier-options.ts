@@ -41,8 +41,8 @@ export type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 
 /** One step of a copy: rows, and the copy position behind them. */
 export type CopyStep = CopyOptions & {
-  /** The transactions change rows here. */
-  changes?: boolean
+  /** The subscribers of the local table have to learn of the rows. */
+  announce?: boolean
   /** The position before, as `checkpointOf` returns it. */
   from: CopyPosition | undefined
   /** Undefined: the copy has ended. */

@@ -131,15 +131,14 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, changes = false, ...options }: CopyStep,
+    { from, to, announce = false, ...options }: CopyStep,
   ): Promise<boolean> {
-    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
       const checkpoint = withCopy(current!, to, options.empties)
-      return { transactions, checkpoint: { ...checkpoint, ...(isUnannounced && { unannounced: true }) }, copy: options }
+      return { transactions, checkpoint: { ...checkpoint, ...(announce && { unannounced: true }) }, copy: options }
     })
     return isCurrent
   }
