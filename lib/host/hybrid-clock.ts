@@ -63,6 +63,13 @@ function formatTime(time: number): string {
 export const makeTimestamp = (time: number, counter: number, node: string): Timestamp =>
   `${formatTime(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
 
+/** As `makeTimestamp` of a valid time, which needs not be parsed then. */
+export function makeParsedTimestamp(time: number, counter: number, node: string): Timestamp {
+  lastParsed = makeTimestamp(time, counter, node)
+  lastParsedTime = time
+  return lastParsed
+}
+
 /** The number that orders the timestamps of one millisecond. Only of a valid timestamp. */
 export const counterOf = (timestamp: Timestamp): number => hexNumber(timestamp, TIME_END + 1, COUNTER_END)
 /** The name of the node that issued it. */

@@ -8,7 +8,7 @@ import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../../errors.ts'
 import type { Origin, PrimaryKey, RemoteTable, Transaction, VoidedRange, Write } from '../../host/host.ts'
-import { counterOf, isIssuedBy, issuerOf, makeTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
+import { counterOf, isIssuedBy, issuerOf, makeParsedTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import { checkDecodeLimits, MAX_HARMLESS_BYTES } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
@@ -150,7 +150,7 @@ function timestampOf(time: number, counter: number, extra: Extra | null, owner: 
   const issuer = extra?.issuer ?? extra?.node ?? owner
   if (issuer !== lastIssuer && !issuerPattern.test(issuer)) return undefined
   lastIssuer = issuer
-  return makeTimestamp(time, counter, issuer)
+  return makeParsedTimestamp(time, counter, issuer)
 }
 
 const reader = new ValueReader()
