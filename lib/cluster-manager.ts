@@ -28,10 +28,11 @@ import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { noteUnrecorded } from './cluster/unrecorded-commits.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
+import type { CaughtUpOptions, ReplicatedOptions } from './cluster/waiting-options.ts'
 import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
 import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
-import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
+import type { RemoteTable, TableName, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
 import type { VerifyResult } from './host/verify-result.ts'
@@ -44,8 +45,9 @@ import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
 import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { VerifyOptions } from './replication/copy/verifier.ts'
+import type { Replica } from './replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
-import { transactionIssues } from './replication/wire/names.ts'
+import { checkTransaction, transactionIssues } from './replication/wire/names.ts'
 import { systemTimers, type Timers } from './util/timers.ts'
 
 /** In timestamps of a node that has no name, because clustering was never enabled. */
@@ -190,6 +192,14 @@ export class ClusterManager extends SafeEmitter {
     return this.#service?.subscriptions() ?? []
   }
 
+  /**
+   * One entry per node that subscribes to this local table: how far it is, by its last report. A node reports about a second after it has
+   * applied something, and at once while `replicated` waits.
+   */
+  replicas(table: TableName): Replica[] {
+    return this.#service?.positions.replicas(table) ?? []
+  }
+
   /** Counters since the manager was opened, and current gauges; undefined while clustering is disabled. */
   metrics(): Metrics | undefined {
     if (!this.#service) return undefined
@@ -243,6 +253,33 @@ export class ClusterManager extends SafeEmitter {
       () => ({ node: this.manifest.nodeName, transaction }),
       () => this.#service?.publisher.publish(transaction) ?? this.#noteUnrecorded(),
     )
+  }
+
+  /**
+   * Resolves when so many other nodes, or these, have applied the transaction; also when `publish` was called for it before. Rejects as
+   * `publish`, too_few_replicas at once, not_applied when a node has passed it without applying it, replication_timeout, aborted (by
+   * `signal`), invalid_request, mesh_unavailable, clustering_disabled, closed. The transaction stays committed and is replicated in any case.
+   */
+  async replicated(transaction: Transaction, options?: ReplicatedOptions): Promise<void> {
+    checkTransaction(transaction)
+    return this.#runner.useService(({ positions }) => positions.replicated(transaction, options))
+  }
+
+  /**
+   * A string of at most 4 KB that stands for this transaction: `caughtUp` of another node waits for it. Resolves and rejects as `publish`
+   * does; rejects token_too_large, mesh_unavailable and clustering_disabled too.
+   */
+  async token(transaction: Transaction): Promise<string> {
+    checkTransaction(transaction)
+    return this.#runner.useService(({ positions }) => positions.token(transaction))
+  }
+
+  /**
+   * Resolves when this node has the transaction of a token, by whatever path: reads then see it. Rejects token_invalid, token_expired,
+   * subscription_not_found, not_applied, replication_timeout, aborted (by `signal`), invalid_request, clustering_disabled, closed.
+   */
+  caughtUp(token: string, options?: CaughtUpOptions): Promise<void> {
+    return this.#runner.useService(({ positions }) => positions.caughtUp(token, options))
   }
 
   #noteUnrecorded(): Promise<void> {

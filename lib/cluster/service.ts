@@ -25,13 +25,15 @@ import { type EndStep, runSteps } from '../util/run-steps.ts'
 import { ClockControl } from './clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
 import { createRowExchange } from './create-row-exchange.ts'
+import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import type { CheckedOptions } from './options.ts'
+import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
-import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
+import { type StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
 import { problemOf } from './subscription-problem.ts'
 
@@ -48,6 +50,7 @@ export class Service {
   readonly quarantine: Quarantine
   readonly clockControl: ClockControl
   readonly rows: RowExchange
+  readonly positions: PositionExchange
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -92,8 +95,24 @@ export class Service {
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
     this.replicator = this.#createReplicator()
     this.peers = this.#createPeers()
+    const { publisher, replicator } = this
+    const { requestTimeout } = options
+    this.positions = new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, requestTimeout, publisher, replicator },
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+    })
     this.#negotiator = this.#createNegotiator()
-    this.#standingDown = this.#createStandingDown()
+    this.#standingDown = createStandingDown({
+      mesh: this.mesh,
+      peers: this.peers,
+      store,
+      logger: options.logger,
+      reports: this.#reports,
+      emit,
+      stop: () => this.#runSteps(this.#endSteps()),
+      resume: () => this.#takePart(() => {}),
+    })
     this.#registers.subscribe(
       this.#store,
       (node, tables) => this.#negotiator.scheduleCompare(node, tables),
@@ -125,6 +144,7 @@ export class Service {
     this.#negotiator.reopen()
     replicator.reopen()
     peers.start()
+    this.positions.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
@@ -167,6 +187,7 @@ export class Service {
     const { mesh, peers, publisher, replicator } = this
     const streams: OperationContext['streams'] = {
       purge: (database, table, options) => publisher.purge({ database, table }, options),
+      replica: (subscriber: RemoteTable) => this.positions.replica(subscriber),
       losses: (source: RemoteTable) => replicator.losses(source),
       problem: (source: RemoteTable) =>
         problemOf(replicator.statusOf(source), this.#negotiator.disagreement(source.node, source)),
@@ -198,6 +219,7 @@ export class Service {
     return [
       ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the positions', () => this.positions.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
@@ -249,6 +271,7 @@ export class Service {
       begun: this.#registers.begun,
       repair,
       ...this.rows.requests,
+      onCheckpoint: (source) => this.positions.onCheckpoint(source),
       tombstoneAge: this.#options.tombstoneAge,
       requestedStart: (source) => this.#registers.openStart(source),
       budget: new ReadBudget(maxCatchUpBytes),
@@ -275,6 +298,7 @@ export class Service {
       operationsApiPort: settings.operationsApiPort,
       negotiate: (request) => this.#negotiator.handleRequest(request),
       answerRows: (node, request) => this.rows.answer(node, request),
+      answerPositions: (request) => this.positions.answer(request),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })
@@ -325,8 +349,12 @@ export class Service {
         publisher.resume()
         replicator.restart()
         peers.sendHeartbeat()
+        this.positions.onLinked()
       },
-      linked: () => peers.sendHeartbeat(),
+      linked: () => {
+        peers.sendHeartbeat()
+        this.positions.onLinked()
+      },
       rejected: (peer, reason) => this.#reports.rejected(peer, reason),
       certificatesChanged: (reason) =>
         reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
@@ -344,6 +372,7 @@ export class Service {
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
+        this.positions.onLinked(node)
       },
       rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
@@ -363,33 +392,5 @@ export class Service {
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
     if (!this.superseded) this.#reconciler?.reconcile()
-  }
-
-  #createStandingDown(): StandingDown {
-    const { mesh, peers } = this
-    const { logger } = this.#options
-    const { nodeName: node } = this.#store.manifest
-    return new StandingDown({
-      timers: mesh.timers,
-      logger,
-      // The outbox keeps what is committed; the manifest still follows the file.
-      stop: async () => {
-        // Logged; `close` tries the parts again.
-        await this.#runSteps(this.#endSteps()).catch(() => {})
-        peers.reset()
-      },
-      isNameInUse: async (signal) => {
-        const observer = mesh.observer?.()
-        if (!observer) return false
-        const { routes } = this.#store.manifest
-        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
-      },
-      resume: () => this.#takePart(() => {}),
-      changed: (reason) => {
-        if (reason) this.#reports.rejected(node, reason)
-        else logger.info({}, 'the other process is gone: this one takes part again')
-        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
-      },
-    })
   }
 }

@@ -11,6 +11,8 @@ export type TablePositionsOptions = {
   publisher: Pick<Publisher, 'metrics' | 'ensure'>
   replicator: Pick<Replicator, 'status'>
   timers: Timers
+  /** Transactions that were applied here are in the local stream. */
+  relayEnabled: boolean
 }
 
 /** ms that transactions which are committed may take to be published. */
@@ -20,7 +22,7 @@ const POLL_MS = 5
 /** Rejects as the host does, and mesh_unavailable. */
 export async function tableStatus(
   { database, table }: TableName,
-  { host, publisher, replicator, timers }: TablePositionsOptions,
+  { host, publisher, replicator, timers, relayEnabled }: TablePositionsOptions,
 ): Promise<TableStatus> {
   const isPublished = await publishAll(publisher, timers)
   const { epoch, sequence } = await publisher.ensure({ database, table })
@@ -28,12 +30,11 @@ export async function tableStatus(
   const checkpoints = await Promise.all(
     ofTable.map(async ({ source, state }) => ({ node: source.node, state, stored: await host.loadCheckpoint(source) })),
   )
-  const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => ({
-    node,
-    state,
-    epoch,
-    sequence,
-  }))
+  const sources = checkpoints.map(({ node, state, stored }) => {
+    const { epoch = '', sequence = 0, index, quarantined, missing, copy } = stored ?? {}
+    const isRelayed = relayEnabled && index !== undefined && !quarantined && !missing && !copy
+    return { node, state, epoch, sequence, ...(isRelayed && { index }) }
+  })
   const isReplaced = checkpoints.some(({ stored }) => stored?.copy?.replace)
   const horizon = await host.horizon?.({ database, table })
   const optional = { ...(isReplaced && { isReplaced }), ...(horizon !== undefined && { horizon }) }

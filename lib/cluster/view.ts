@@ -1,10 +1,11 @@
 // The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
-import type { Timestamp } from '../host/host.ts'
+import type { TableName, Timestamp } from '../host/host.ts'
 import type { Manifest } from '../manifest/manifest.ts'
 import type { MeshState } from '../mesh/mesh.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Replica } from '../replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
 
@@ -28,6 +29,8 @@ export interface ClusterView {
   peers(): { node: string; up: boolean }[]
   /** One entry per remote table. */
   subscriptions(): SubscriptionStatus[]
+  /** See `ClusterManager.replicas`. */
+  replicas(table: TableName): Replica[]
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
   /** See `ClusterManager.tombstoneLimit`. */
@@ -51,6 +54,7 @@ export function viewOf(manager: ClusterView): ClusterView {
     events: manager.events,
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
+    replicas: (table: TableName) => manager.replicas(table),
     metrics: () => manager.metrics(),
     tombstoneLimit: () => manager.tombstoneLimit(),
   })

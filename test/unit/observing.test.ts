@@ -54,6 +54,7 @@ describe('the view', () => {
       'meshState',
       'metrics',
       'peers',
+      'replicas',
       'state',
       'subscriptions',
       'tombstoneLimit',

@@ -4,7 +4,16 @@ import type { Checkpoint } from '../../host/host.ts'
 
 type Kept = Pick<
   Checkpoint,
-  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced' | 'request' | 'caughtUpAt' | 'staleSince'
+  | 'applied'
+  | 'quarantined'
+  | 'missing'
+  | 'gaps'
+  | 'voided'
+  | 'copy'
+  | 'unannounced'
+  | 'request'
+  | 'caughtUpAt'
+  | 'staleSince'
 >
 
 /** The part of a checkpoint that a subscriber moves. */
@@ -27,6 +36,7 @@ export function positionOf(checkpoint: Checkpoint): Position {
 export const keptFields = ({
   applied,
   quarantined,
+  missing,
   gaps,
   voided,
   copy,
@@ -37,6 +47,7 @@ export const keptFields = ({
 }: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
+  ...(missing && { missing }),
   ...(gaps && { gaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),

@@ -1,7 +1,7 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError } from '../../errors.ts'
-import type { CopyReason, RemoteTable } from '../../host/host.ts'
+import type { Checkpoint, CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
@@ -9,14 +9,13 @@ import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
+import { RestoredTables } from '../copy/restored-tables.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import { Applier } from './applier.ts'
 import type { ApplierOptions } from './applier-options.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
-import type { QuarantinedMessage } from './quarantine.ts'
-import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
@@ -42,8 +41,7 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #copies: Copies
-  /** Tables whose local rows are older than their sources know: the nodes from which they are copied already. */
-  readonly #restored = new Map<string, Set<string>>()
+  readonly #restored = new RestoredTables()
   readonly #starts: SubscriptionStarts
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
@@ -212,14 +210,14 @@ export class Replicator {
     return { ...this.#counters, ...subscriptionGauges(this.status()), quarantined: this.#options.quarantine.size }
   }
 
-  /** Rejects subscription_not_found, and as the host and the disk do. */
-  replay(source: RemoteTable, indexes?: readonly number[]): Promise<ReplayOutcome> {
-    return this.requireSubscriber(source).replay(indexes)
+  /** All subscriptions of the last reconciled manifest. */
+  get sources(): RemoteTable[] {
+    return [...this.#desired.values()]
   }
 
-  /** Rejects as `replay`. */
-  discard(source: RemoteTable, indexes?: readonly number[]): Promise<number[]> {
-    return this.requireSubscriber(source).discard(indexes)
+  /** As last read or stored. */
+  checkpointOf(source: RemoteTable): Checkpoint | undefined {
+    return this.#appliers.get(tableKey(source))?.checkpointOf(source)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
@@ -228,11 +226,6 @@ export class Replicator {
     this.#timedRelease.start()
     this.#ending.reopen()
     this.#reconciledNodes = []
-  }
-
-  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
-  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
-    return this.requireSubscriber(source).quarantineRefused()
   }
 
   /**
@@ -255,17 +248,12 @@ export class Replicator {
   /** The local database is an older copy: it gets back from every source what it has lost. */
   onDatabaseRestored(table: TableName): void {
     if (!(this.#options.repair ?? true)) return
-    this.#restored.set(tableKey(table), new Set())
+    this.#restored.add(table)
     for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
   }
 
-  /** Once for each source, also for one whose subscription starts later. */
   #copyIfRestored(subscriber: Subscriber): void {
-    const { source } = subscriber
-    const copied = this.#restored.get(tableKey(source))
-    if (!copied || copied.has(source.node)) return
-    copied.add(source.node)
-    subscriber.requestCopy('database_restored')
+    if (this.#restored.takeCopy(subscriber.source)) subscriber.requestCopy('database_restored')
   }
 
   /** A negotiation created a local table. */
@@ -299,6 +287,7 @@ export class Replicator {
     )
   }
 
+  /** Throws subscription_not_found. */
   requireSubscriber(source: RemoteTable): Subscriber {
     const subscriber = this.#subscribers.get(sourceKey(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
@@ -359,7 +348,7 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
-  #createApplier(): Applier {
+  #createApplier({ database, table }: TableName): Applier {
     const onRecovered = this.#options.events.applied
     const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
     const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
@@ -368,7 +357,16 @@ export class Replicator {
     const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
       this.#copies.afterSourceChange(source, copy)
     const counters = this.#counters
-    return new Applier({ ...this.#options, counters, onRecovered, onCommitted, onSourceChanged, validate })
+    const onCheckpoint = (node: string) => this.#options.onCheckpoint?.({ node, database, table })
+    return new Applier({
+      ...this.#options,
+      counters,
+      onRecovered,
+      onCommitted,
+      onSourceChanged,
+      onCheckpoint,
+      validate,
+    })
   }
 
   /** By the manifest, or by a start that is to be committed. */
@@ -381,7 +379,7 @@ export class Replicator {
 
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? this.#createApplier()
+    const applier = this.#appliers.get(key) ?? this.#createApplier(table)
     this.#appliers.set(key, applier)
     return applier
   }
