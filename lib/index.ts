@@ -111,6 +111,8 @@ export type {
   NetworkNode,
   OperationName,
   OperationOptions,
+  PauseReplicationRequest,
+  PauseReplicationResponse,
   PendingSubscription,
   PlanEntry,
   PurgeStreamRequest,

@@ -33,6 +33,8 @@ export type PositionExchangeOptions = {
   publisher: Publisher
   replicator: Replicator
   statuses: TableStatuses
+  /** The operator has paused this subscription. */
+  isPaused(source: RemoteTable): boolean
   /** Built later. */
   peers(): Pick<Peers, 'request' | 'isUp'>
 }
@@ -159,7 +161,7 @@ export class PositionExchange {
 
   #report(source: RemoteTable) {
     const position = this.#position(source)
-    return position && toReport(source, position, false)
+    return position && toReport(source, position, this.#options.isPaused(source))
   }
 
   #position(source: RemoteTable): AppliedPosition | undefined {

@@ -4,7 +4,6 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
@@ -12,7 +11,6 @@ import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ReadBudget } from '../mesh/read-budget.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
-import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
@@ -27,7 +25,9 @@ import { createPublisher } from './create-publisher.ts'
 import { createRowExchange } from './create-row-exchange.ts'
 import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
+import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
+import { Pauses } from './pauses.ts'
 import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
@@ -35,7 +35,6 @@ import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
 import { type StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
-import { problemOf } from './subscription-problem.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -51,6 +50,7 @@ export class Service {
   readonly clockControl: ClockControl
   readonly rows: RowExchange
   readonly positions: PositionExchange
+  readonly pauses: Pauses
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -101,7 +101,9 @@ export class Service {
       ...{ node: store.manifest.nodeName, mesh: this.mesh, store, requestTimeout, publisher, replicator },
       statuses: this.rows.requests.statuses,
       peers: () => this.peers,
+      isPaused: (source) => foundation.registers.paused.has(source),
     })
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({
       mesh: this.mesh,
@@ -183,17 +185,8 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
-    const { mesh, peers, publisher, replicator } = this
-    const streams: OperationContext['streams'] = {
-      purge: (database, table, options) => publisher.purge({ database, table }, options),
-      replica: (subscriber: RemoteTable) => this.positions.replica(subscriber),
-      losses: (source: RemoteTable) => replicator.losses(source),
-      problem: (source: RemoteTable) =>
-        problemOf(replicator.statusOf(source), this.#negotiator.disagreement(source.node, source)),
-    }
-    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
+  operationParts(): OperationParts {
+    return operationParts(this, this.#negotiator, this.#nameFault)
   }
 
   /** One entry per remote table. */
@@ -271,6 +264,7 @@ export class Service {
       begun: this.#registers.begun,
       repair,
       ...this.rows.requests,
+      isPaused: (source) => this.#registers.paused.has(source),
       onCheckpoint: (source) => this.positions.onCheckpoint(source),
       tombstoneAge: this.#options.tombstoneAge,
       requestedStart: (source) => this.#registers.openStart(source),

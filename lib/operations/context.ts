@@ -68,6 +68,8 @@ export interface OperationContext {
     losses(source: RemoteTable): { gaps: number; lost: number }
     /** How far this node is with the local table, by its last report; undefined if it does not subscribe to it. */
     replica(subscriber: RemoteTable): ReplicaStatus | undefined
+    /** Pauses a subscription, or ends its pause. Rejects with subscription_not_found. */
+    setPaused(source: RemoteTable, isPaused: boolean): Promise<void>
     /** What the remote node has not agreed to yet, or why its transactions are not applied; undefined if all is well. */
     problem(source: RemoteTable): { state: string; reason: string } | undefined
   }

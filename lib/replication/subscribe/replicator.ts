@@ -1,6 +1,7 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError } from '../../errors.ts'
+import type { SubscriptionState } from '../../events/events.ts'
 import type { Checkpoint, CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
@@ -175,6 +176,17 @@ export class Replicator {
     }
   }
 
+  /** Whether the subscription is paused has changed. Resolves when that is in effect. */
+  onPausedChanged(source: RemoteTable): Promise<void> {
+    const key = sourceKey(source)
+    return this.#mutex.run(key, async () => {
+      const running = this.#subscribers.get(key)
+      if (!running) return
+      await this.#stop(key, running, 'pending')
+      this.#start(key, running.source)
+    })
+  }
+
   /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
     for (const { database, table, ...position } of streams)
@@ -316,12 +328,13 @@ export class Replicator {
       onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
-    subscriber.start()
+    if (this.#options.isPaused?.(source)) subscriber.startPaused()
+    else subscriber.start()
     this.#copyIfRestored(subscriber)
   }
 
-  async #stop(key: string, subscriber: Subscriber): Promise<void> {
-    await subscriber.stop()
+  async #stop(key: string, subscriber: Subscriber, state?: SubscriptionState): Promise<void> {
+    await subscriber.stop(state)
     this.#subscribers.delete(key)
   }
 
