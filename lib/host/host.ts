@@ -116,7 +116,7 @@ export type Checkpoint = {
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */
   copy?: CopyPosition
-  /** This node relays, and has copied rows of the source that are not announced yet to the subscribers of the local table. */
+  /** Rows of the source were copied that are to be announced to the subscribers of the local table. */
   unannounced?: true
   /** The last request (`copy`, `start_time`) that this subscription has begun: it is not begun twice. */
   request?: string

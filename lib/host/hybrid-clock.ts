@@ -18,6 +18,9 @@ export function wallTimeOf(timestamp: Timestamp): number {
   return lastParsed.time
 }
 
+/** The node that issued the timestamp. */
+export const nodeOfTimestamp = (timestamp: Timestamp): string => timestamp.slice(COUNTER_END + 1)
+
 const DASH = 0x2d
 /** No name of a node begins with one. */
 const LINE_ENDS = [0x0a, 0x0d, 0x2028, 0x2029]

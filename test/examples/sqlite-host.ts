@@ -7,6 +7,7 @@ import {
   type Batch,
   type Checkpoint,
   type ClusterManager,
+  type EmptiedTable,
   type Host,
   type KeyedRow,
   LOWEST_TIMESTAMP,
@@ -36,7 +37,7 @@ const SCHEMA = `
 
 export class SqliteHost implements Host {
   /** Set after `ClusterManager.open`: local commits take their timestamps from it. */
-  cluster: Pick<ClusterManager, 'timestamp' | 'publish' | 'tombstoneLimit' | 'tableDropped'> | undefined
+  cluster: Pick<ClusterManager, 'timestamp' | 'publish' | 'tombstoneLimit' | 'tableDropped' | 'manifest'> | undefined
   readonly #sqlite: DatabaseSync
   readonly #statements = new Map<string, StatementSync>()
   #base: Timestamp = LOWEST_TIMESTAMP
@@ -60,17 +61,15 @@ export class SqliteHost implements Host {
       const result = work()
       this.#sqlite.exec('COMMIT')
       return result
-    } catch (error) {
-      this.#sqlite.exec('ROLLBACK')
-      throw error
+    } finally {
+      if (this.#sqlite.isTransaction) this.#sqlite.exec('ROLLBACK')
     }
   }
 
   /** All columns. Integers beyond 2^53 are bigints. */
   get(database: string, table: string, key: PrimaryKey): Record<string, unknown> | undefined {
     const { primaryKey } = this.#table({ database, table })
-    const name = quote(nameOf({ database, table }))
-    const row = this.#sql(`SELECT * FROM ${name} WHERE ${quote(primaryKey)} = ?`).get(key)
+    const row = this.#sql(`SELECT * FROM ${quote(nameOf({ database, table }))} WHERE ${quote(primaryKey)} = ?`).get(key)
     return row && Object.fromEntries(Object.entries(row).map(([column, value]) => [column, fromColumn(value)]))
   }
 
@@ -79,7 +78,9 @@ export class SqliteHost implements Host {
     const transaction = this.#transaction(() => {
       const transaction = { id: randomUUID(), timestamp: timestamp(), writes } // inside the transaction: timestamps follow commit order
       for (const write of writes) this.#write(transaction, write)
-      return this.#append(transaction)
+      if (this.cluster?.manifest.enabled !== false) return this.#append(transaction)
+      for (const write of writes) this.#raise(transaction.timestamp, 'unrecorded', nameOf(write))
+      return transaction
     })
     this.cluster?.publish(transaction).catch(() => {}) // it stays in the outbox until it is confirmed
     return transaction
@@ -90,7 +91,7 @@ export class SqliteHost implements Host {
     this.#transaction(() => {
       this.#sqlite.exec(`DROP TABLE ${quote(name)}`)
       this.#sql('DELETE FROM enmesh_rows WHERE tbl = ?').run(name)
-      this.#sql("DELETE FROM enmesh_state WHERE tbl = ? AND kind <> 'published'").run(name) // the stream stays
+      this.#sql("DELETE FROM enmesh_state WHERE tbl = ? AND kind NOT IN ('published', 'unrecorded')").run(name) // the stream stays
     })
     this.cluster?.tableDropped({ database, table })
   }
@@ -171,7 +172,7 @@ export class SqliteHost implements Host {
     this.#sql('REPLACE INTO enmesh_state VALUES (?, ?, ?, ?)').run(table, kind, node, JSON.stringify(value))
   }
 
-  #raise(timestamp: Timestamp, kind: 'horizon' | 'timestamp', table?: string): void {
+  #raise(timestamp: Timestamp, kind: 'horizon' | 'unrecorded' | 'timestamp', table?: string): void {
     if (timestamp > (this.#state<Timestamp>(kind, table) ?? '')) this.#setState(timestamp, kind, table)
   }
 
@@ -180,6 +181,7 @@ export class SqliteHost implements Host {
   info = () => ({ version: '1.0.0' })
   lastTimestamp = async () => this.#state<Timestamp>('timestamp')
   horizon = async (table: TableName) => this.#state<Timestamp>('horizon', nameOf(table))
+  lastUnrecorded = async (table: TableName) => this.#state<Timestamp>('unrecorded', nameOf(table))
   loadCheckpoint = async (source: RemoteTable) => this.#state<Checkpoint>('checkpoint', nameOf(source), source.node)
   alterTable = async (table: NewAttributes) => this.#addColumns(this.#table(table), table.attributes)
   publishedPosition = async (database: string, table: string) =>
@@ -201,21 +203,25 @@ export class SqliteHost implements Host {
     this.#sqlite.exec(`CREATE TABLE IF NOT EXISTS ${quote(nameOf({ database, table }))} ${text}`)
   }
 
-  /** Rows, checkpoint, horizon and relayed transactions in one transaction. */
-  async apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon = '' }: Batch) {
-    return this.#transaction(() => {
-      const effect = noEffect()
-      for (const each of transactions) for (const write of each.writes) this.#write(each, write, acceptOld, effect)
-      this.#raise(horizon, 'horizon', nameOf(source))
-      this.#setState(checkpoint, 'checkpoint', nameOf(source), source.node)
-      for (const transaction of relay) this.#append(transaction)
-      return { changedRows: effect.changed.size, ignoredWrites: effect.ignoredWrites }
+  apply = async (batch: Batch) => this.#transaction(() => this.#apply(batch))
+  deleteCheckpoint = async (source: RemoteTable) => this.#setState(null, 'checkpoint', nameOf(source), source.node)
+
+  async emptyTable(emptied: EmptiedTable) {
+    this.#transaction(() => {
+      this.#sqlite.exec(`DELETE FROM ${quote(nameOf(emptied.source))}`)
+      this.#sql('DELETE FROM enmesh_rows WHERE tbl = ?').run(nameOf(emptied.source))
+      this.#apply({ ...emptied, transactions: [] })
     })
   }
 
-  async deleteCheckpoint(source: RemoteTable) {
-    const text = "DELETE FROM enmesh_state WHERE tbl = ? AND kind = 'checkpoint' AND node = ?"
-    this.#sql(text).run(nameOf(source), source.node)
+  /** Rows, checkpoint, horizon and relayed transactions, in one transaction of the database. */
+  #apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon = '' }: Batch) {
+    const effect = noEffect()
+    for (const each of transactions) for (const write of each.writes) this.#write(each, write, acceptOld, effect)
+    this.#raise(horizon, 'horizon', nameOf(source))
+    this.#setState(checkpoint, 'checkpoint', nameOf(source), source.node)
+    for (const transaction of relay) this.#append(transaction)
+    return { changedRows: effect.changed.size, ignoredWrites: effect.ignoredWrites }
   }
 
   /** In the order of the keys. */

@@ -3,7 +3,9 @@
 import type { MemoryHost } from './memory-host.ts'
 
 /** The returned function restores the copy; call it while no manager uses the host. */
-export function copyDatabase(host: MemoryHost): () => void {
+export function copyDatabase(
+  host: Pick<MemoryHost, 'outbox' | 'rows' | 'checkpoints' | 'publishedPositions'>,
+): () => void {
   const { outbox, rows, checkpoints, publishedPositions } = host
   const copy = structuredClone({ outbox, rows, checkpoints, publishedPositions })
   return () => {

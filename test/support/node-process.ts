@@ -31,6 +31,8 @@ export class NodeProcess extends NodeClient {
   #errors: string[] = []
   /** Called with the progress of long work. */
   onProgress: ((progress: Progress) => void) | undefined
+  /** What the next start runs, below `test`. */
+  program = 'host/main.ts'
   /** The first line of output with a secret. */
   #leak: string | undefined
 
@@ -67,7 +69,7 @@ export class NodeProcess extends NodeClient {
   async start(): Promise<string> {
     const child = spawn(
       process.execPath,
-      [...programArguments('host/main.ts'), '--config', this.configFile, ...(this.onProgress ? ['--progress'] : [])],
+      [...programArguments(this.program), '--config', this.configFile, ...(this.onProgress ? ['--progress'] : [])],
       {
         cwd: root,
         stdio: ['ignore', 'pipe', 'pipe'],

@@ -10,6 +10,7 @@ declare module 'node:sqlite' {
   }
   export class DatabaseSync {
     constructor(path: string)
+    readonly isTransaction: boolean
     exec(sql: string): void
     prepare(sql: string): StatementSync
     close(): void

@@ -30,6 +30,11 @@ describe('the host on LMDB', () => {
       host,
       read: (database, table, key) => host.get(database, table, key),
       commit: (writes, timestamp) => host.commit(writes, () => timestamp),
+      commitUnrecorded: async (writes, timestamp) => {
+        host.cluster = { manifest: { enabled: false }, publish: async () => {} } as never
+        await host.commit(writes, () => timestamp)
+        host.cluster = undefined
+      },
       dropTombstones: (database, table, limit) => host.dropTombstones(database, table, limit),
       reopen: async () => {
         await host.close()

@@ -28,6 +28,11 @@ async function create(): Promise<HostUnderTest & { host: SqliteHost; path: strin
     path,
     read: (database, table, key) => host.get(database, table, key),
     commit: (writes, timestamp) => host.commit(writes, () => timestamp),
+    commitUnrecorded: (writes, timestamp) => {
+      host.cluster = { manifest: { enabled: false }, publish: async () => {} } as never
+      host.commit(writes, () => timestamp)
+      host.cluster = undefined
+    },
     reopen: () => {
       host.close()
       host = new SqliteHost(path)

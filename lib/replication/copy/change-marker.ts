@@ -1,6 +1,6 @@
-// The transaction without rows by which a relaying node announces to the subscribers of a table that it has copied rows: its stream does
-// not have them. It is a part of the stream, so that it is neither lost nor forgotten when one of the nodes ends; a subscriber that does not
-// read it has a gap, which has the same effect.
+// The transaction without rows by which a node announces to the subscribers of a table that it has copied rows that they expect in its
+// stream, and the stream does not have: see IsAnnounced. It is a part of the stream, so that it is neither lost nor forgotten when one of the
+// nodes ends; a subscriber that does not read it has a gap, which has the same effect.
 
 import { randomUUID } from 'node:crypto'
 import type { TableName, Transaction } from '../../host/host.ts'

@@ -16,15 +16,14 @@ import { WakeableSleep } from '../subscribe/wakeable-sleep.ts'
 import { ChangeAnnouncer } from './change-announcer.ts'
 import type { Copies } from './copies.ts'
 import { beginCopy } from './copy-position.ts'
-import { DifferingRows } from './differing-rows.ts'
-import { keyOfText, keyText } from './key-text.ts'
-import { effectiveRows } from './row-effect.ts'
-import { AllRows, type FeedPart, type RowFeed } from './row-feed.ts'
+import { createFeed, type Feed } from './feed.ts'
+import { keyText } from './key-text.ts'
+import { announcedWrites, effectiveRows, type IsAnnounced } from './row-effect.ts'
+import type { FeedPart } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
 import { SliceSize } from './slice-size.ts'
 import { TableReplacement, type TableReplacementOptions } from './table-replacement.ts'
-import { untilApplied } from './until-applied.ts'
 
 export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> & {
   source: RemoteTable
@@ -46,9 +45,6 @@ export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> &
   /** A copy began or ended, or its reason for waiting changed. */
   onChange(): void
 }
-
-/** Where the rows of a copy come from. `position`: that of the copy after the last step. `retryAt`: as in CopyPosition. */
-type Feed = { rows: RowFeed; position: CopyPosition; retryAt?: number | undefined; isEmpty: boolean }
 
 /** ms. */
 const RETRY_BACKOFF = { first: 100, max: 5_000 }
@@ -81,6 +77,7 @@ export class Copier {
   /** Pages are being copied. */
   #isActive = false
   readonly #announcer: ChangeAnnouncer
+  readonly #isAnnounced: IsAnnounced
   #updateProgress: ((done: number, total?: number) => void) | undefined
 
   constructor(options: CopierOptions) {
@@ -89,6 +86,7 @@ export class Copier {
     this.#slice = new SliceSize(options.maxBatch)
     this.#sleep = new WakeableSleep(options.timers)
     this.#replacement = new TableReplacement(options)
+    this.#isAnnounced = announcedWrites(options.node, options.relayEnabled)
     this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
 
@@ -139,7 +137,13 @@ export class Copier {
     const { source, host, tables, applier, clock } = this.#options
     const primaryKey = await tables.primaryKeyOf(source)
     if (primaryKey === undefined) throw clusterError('table_not_found', source.table)
-    const effective = await effectiveRows(rows, { host, table: source, primaryKey, acceptOld: false })
+    const effective = await effectiveRows(rows, {
+      host,
+      table: source,
+      primaryKey,
+      acceptOld: false,
+      isAnnounced: this.#isAnnounced,
+    })
     for (let isApplied = effective.rows.length === 0; !isApplied; ) {
       const current = applier.checkpointOf(source)
       if (!current) throw new Error('the subscription has not begun')
@@ -147,7 +151,7 @@ export class Copier {
       const transactions = effective.rows.flatMap(
         (row) => transactionsOfRow({ source, primaryKey, clock, sequence }, row).transactions,
       )
-      isApplied = await applier.copy(source, transactions, { from: copy, to: copy, changes: effective.changes })
+      isApplied = await applier.copy(source, transactions, { from: copy, to: copy, announce: effective.announce })
     }
     this.#announcer.check()
   }
@@ -255,27 +259,11 @@ export class Copier {
     // Nothing is compared twice after a failure: what the source got since then arrives in its stream.
     const known = this.#feed
     if (known?.position === position && !known.rows.isOrdered) return known
-    const feed = await this.#createFeed(position)
-    this.#feed = feed
-    return feed
-  }
-
-  async #createFeed(position: CopyPosition): Promise<Feed> {
-    const { source, host, copies, relayEnabled } = this.#options
-    const { after, retryAt, acceptOld = false } = position
-    const requests = this.#rows!
-    const { hashes } = copies
-    if (after === undefined && hashes && !position.replace && (await copies.hasRows(source))) {
-      const primaryKey = await this.#primaryKey()
-      // A relaying node tells its subscribers of the rows that it copies, so it does not copy those that are on their way to it.
-      const settle = relayEnabled
-        ? (signal: AbortSignal) => untilApplied(source, { ...this.#options, hashes }, signal)
-        : undefined
-      const rows = new DifferingRows({ source, host, hashes, requests, primaryKey, acceptOld, settle })
-      return { rows, position, isEmpty: true }
-    }
-    if (after === undefined) return { rows: new AllRows(source, requests, undefined), position, isEmpty: true }
-    return { rows: new AllRows(source, requests, keyOfText(after)), position, retryAt, isEmpty: false }
+    const { copies } = this.#options
+    const primaryKey = () => this.#primaryKey()
+    const more = { hashes: copies.hashes, requests: this.#rows!, isAnnounced: this.#isAnnounced, primaryKey }
+    this.#feed = await createFeed(position, { ...this.#options, ...more })
+    return this.#feed
   }
 
   async #copyRows(feed: Feed, signal: AbortSignal): Promise<void> {
@@ -302,7 +290,7 @@ export class Copier {
   }
 
   /** Resolves with false when the copy began again. */
-  async #applyPart({ rows, changes }: FeedPart, feed: Feed): Promise<boolean> {
+  async #applyPart({ rows, announce }: FeedPart, feed: Feed): Promise<boolean> {
     const { source, applier, clock, maxBatch } = this.#options
     const primaryKey = await this.#primaryKey()
     for (let next = 0; next < rows.length; ) {
@@ -324,7 +312,7 @@ export class Copier {
         rows: from.rows + next - begin,
         ...(feed.rows.isOrdered && { after: keyText(rows[next - 1]!.key), ...(retryAt !== undefined && { retryAt }) }),
       }
-      const step = { from, to, changes: changes && transactions.length > 0 }
+      const step = { from, to, announce: announce && transactions.length > 0 }
       if (!(await this.#applyRows(transactions, step, rows.slice(begin, next)))) return false
       feed.position = to
       feed.retryAt = retryAt
@@ -334,7 +322,7 @@ export class Copier {
 
   async #applyRows(
     transactions: Parameters<Applier['copy']>[1],
-    step: { from: CopyPosition; to: CopyPosition; changes: boolean },
+    step: { from: CopyPosition; to: CopyPosition; announce: boolean },
     rows: readonly KeyedRow[],
   ): Promise<boolean> {
     const { source, applier } = this.#options

@@ -7,7 +7,7 @@ import { compareTables, cutOf } from './compare-tables.ts'
 import { versionsOf } from './hash-source.ts'
 import { keyIdentity } from './key-identity.ts'
 import type { PeerHashes } from './peer-hashes.ts'
-import { type EffectiveRows, effectiveRows } from './row-effect.ts'
+import { type EffectiveRows, effectiveRows, type IsAnnounced } from './row-effect.ts'
 import type { FeedPart, RowFeed } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import type { RowVersion } from './row-versions.ts'
@@ -21,6 +21,7 @@ export type DifferingRowsOptions = {
   /** Of the local table. */
   primaryKey: string
   acceptOld: boolean
+  isAnnounced: IsAnnounced
   /** Waits until the transactions that the source has published are applied. Undefined: rows on their way count as different. */
   settle?: ((signal: AbortSignal) => Promise<void>) | undefined
 }
@@ -55,7 +56,7 @@ export class DifferingRows implements RowFeed {
     }
     const { hashes, source } = this.#options
     const { horizon } = await hashes.status(source, { signal })
-    return { rows: [], changes: false, horizon: horizon ?? undefined }
+    return { rows: [], announce: false, horizon: horizon ?? undefined }
   }
 
   done(): void {
@@ -96,10 +97,10 @@ export class DifferingRows implements RowFeed {
       versionsOf(stored, { primaryKey, cut: '' }).map(({ key, digest }) => [keyIdentity(key), digest]),
     )
     const keys = versions.filter(({ key, digest }) => here.get(keyIdentity(key)) !== digest).map(({ key }) => key)
-    if (keys.length === 0) return { rows: [], changes: false }
+    if (keys.length === 0) return { rows: [], announce: false }
     const found = await requests.rows(source, keys, { signal })
     const effective = await this.#effective(found)
-    if (!settle || !effective.changes) return effective
+    if (!settle || !effective.announce) return effective
     await settle(signal)
     return this.#effective(effective.rows)
   }

@@ -2,10 +2,13 @@
 
 import type { KeyedRow, PrimaryKey, RemoteTable, Timestamp } from '../../host/host.ts'
 import { withAbort } from '../../util/abort.ts'
+import { hasWrite, type IsAnnounced } from './row-effect.ts'
 import type { RowPage, RowRequests } from './row-requests.ts'
 
-/** `changes`: applying them changes rows here. No rows: the end, with the horizon of the source's table as it was after that. */
-export type FeedPart = { rows: readonly KeyedRow[]; changes: boolean; horizon?: Timestamp | undefined }
+/**
+ * `announce`: the subscribers of the local table learn of the rows. No rows: the end, with the horizon of the source's table as it was after that.
+ */
+export type FeedPart = { rows: readonly KeyedRow[]; announce: boolean; horizon?: Timestamp | undefined }
 
 export interface RowFeed {
   /** True: a copy that is interrupted continues behind the last key. False: it begins again, and finds the rest. */
@@ -21,13 +24,15 @@ export class AllRows implements RowFeed {
   readonly isOrdered = true
   readonly #source: RemoteTable
   readonly #requests: RowRequests
+  readonly #isAnnounced: IsAnnounced
   #after: PrimaryKey | undefined
   #next: Promise<RowPage> | undefined
 
-  constructor(source: RemoteTable, requests: RowRequests, after: PrimaryKey | undefined) {
-    this.#source = source
-    this.#requests = requests
-    this.#after = after
+  constructor(options: { source: RemoteTable; requests: RowRequests; isAnnounced: IsAnnounced; after?: PrimaryKey }) {
+    this.#source = options.source
+    this.#requests = options.requests
+    this.#isAnnounced = options.isAnnounced
+    this.#after = options.after
   }
 
   async next(signal: AbortSignal): Promise<FeedPart> {
@@ -38,7 +43,7 @@ export class AllRows implements RowFeed {
       this.#after = last.key
       this.#next = this.#request(signal)
     }
-    return { ...page, changes: true }
+    return { ...page, announce: page.rows.some((row) => hasWrite(row, this.#isAnnounced)) }
   }
 
   done(): void {}

@@ -10,14 +10,16 @@ import type { PeerHashes } from './peer-hashes.ts'
 const TIMEOUT_MS = 60_000
 const POLL_MS = { first: 10, max: 500 }
 
+export type UntilAppliedOptions = {
+  hashes: Pick<PeerHashes, 'status'>
+  applier: Pick<Applier, 'checkpointOf'>
+  timers: Timers
+}
+
 /** Resolves after a minute at the latest. Rejects as `PeerHashes`, and with the signal's reason. */
 export async function untilApplied(
   source: RemoteTable,
-  {
-    hashes,
-    applier,
-    timers,
-  }: { hashes: Pick<PeerHashes, 'status'>; applier: Pick<Applier, 'checkpointOf'>; timers: Timers },
+  { hashes, applier, timers }: UntilAppliedOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const target = await hashes.status(source, { signal })

@@ -34,7 +34,7 @@ export class OutboxReader {
   #readInPass = 0
   #wakeRequested = false
   #reading: Promise<void> | undefined
-  #hasReadAll = false
+  #completedPass = 0
   #isWaiting = false
   #onCapacity: (() => void) | undefined
   #closed = false
@@ -48,9 +48,9 @@ export class OutboxReader {
     return this.#passNumber
   }
 
-  /** A pass of this process has read the outbox to its end. */
-  get hasReadAll(): boolean {
-    return this.#hasReadAll
+  /** The number of the last pass that read the outbox to its end; 0 before that. */
+  get completedPass(): number {
+    return this.#completedPass
   }
 
   /** The pass waits until fewer transactions are in flight. */
@@ -103,7 +103,7 @@ export class OutboxReader {
     } finally {
       this.#confirmedInPass.clear()
     }
-    this.#hasReadAll = true
+    this.#completedPass = pass
     this.#options.onPassComplete(pass)
   }
 

@@ -100,7 +100,7 @@ export class Publisher implements PartListener {
       loadPosition: (table) => positions.load(table),
       unrecordedMark: (table) => this.#unrecorded.markOf(table),
       savePosition: (table, position) => positions.begin(table, position),
-      mayShowMore: (queued) => !this.#reader.hasReadAll && !(queued > 0 && this.#reader.isWaiting),
+      mayShowMore: (queued) => this.#reader.completedPass === 0 && !(queued > 0 && this.#reader.isWaiting),
       interrupted: () => {
         this.#counters.retries++
       },
@@ -230,6 +230,22 @@ export class Publisher implements PartListener {
   /** Resolves when the local stream of this table exists and its writer is in step with it. Rejects mesh_unavailable. */
   ensure(table: TableName): Promise<StreamEnd> {
     return this.#streams.ensure(table)
+  }
+
+  /**
+   * Returns a function that says whether the streams contain everything that the database had committed before this call: a complete
+   * pass over the outbox began after it, and what was in flight then is stored. Call it again until it returns true.
+   */
+  trackCommitted(): () => boolean {
+    const pass = this.#reader.passNumber + 1
+    const { isDurable } = this.#outbox
+    if (isDurable) this.wake()
+    let unstored: PendingTransaction[] | undefined
+    return () => {
+      if (isDurable && this.#reader.completedPass < pass) return false
+      unstored = (unstored ?? [...this.#pending.values()]).filter(({ unstoredParts }) => unstoredParts > 0)
+      return unstored.length === 0
+    }
   }
 
   /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */

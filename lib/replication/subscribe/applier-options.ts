@@ -44,8 +44,8 @@ export type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 
 /** One step of a copy: rows, and the copy position behind them. */
 export type CopyStep = CopyOptions & {
-  /** The transactions change rows here. */
-  changes?: boolean
+  /** The subscribers of the local table have to learn of the rows. */
+  announce?: boolean
   /** With this step, everything that the source had when the copy began is here. */
   completes?: boolean
   /** The position before, as `checkpointOf` returns it. */

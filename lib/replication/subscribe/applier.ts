@@ -136,16 +136,15 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, changes = false, completes = false, ...options }: CopyStep,
+    { from, to, announce = false, completes = false, ...options }: CopyStep,
   ): Promise<boolean> {
-    const isUnannounced = changes && this.#options.relayEnabled
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
       const { missing, ...checkpoint } = withCopy(current!, to, options.empties)
       const kept = { ...checkpoint, ...(missing && !completes && { missing }) }
-      return { transactions, checkpoint: { ...kept, ...(isUnannounced && { unannounced: true }) }, copy: options }
+      return { transactions, checkpoint: { ...kept, ...(announce && { unannounced: true }) }, copy: options }
     })
     return isCurrent
   }
