@@ -4,40 +4,39 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
-import { ReadBudget } from '../mesh/read-budget.ts'
-import { createDelayRecorder } from '../observe/meter.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
-import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import type { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { Replicator } from '../replication/subscribe/replicator.ts'
+import type { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import type { ClockControl } from './clock-control.ts'
 import { createClockControl } from './create-clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
+import { createReplicator } from './create-replicator.ts'
 import { createRowExchange } from './create-row-exchange.ts'
 import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
 import { NodeHealth } from './node-health.ts'
+import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
+import { Pauses } from './pauses.ts'
+import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, peerReports, subscriptionReports } from './reports.ts'
+import { type Emit, peerReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
 import { type StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
-import { problemOf } from './subscription-problem.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -53,6 +52,8 @@ export class Service {
   readonly clockControl: ClockControl
   readonly health: NodeHealth
   readonly rows: RowExchange
+  readonly positions: PositionExchange
+  readonly pauses: Pauses
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -99,8 +100,27 @@ export class Service {
     this.health = this.#createHealth()
     const tables = () => this.#negotiator.sourceTables
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
-    this.replicator = this.#createReplicator()
+    this.replicator = createReplicator(options, foundation, {
+      store,
+      clock,
+      emit,
+      rows: this.rows.requests,
+      aheadOf: (peer) => this.clockControl.aheadOf(peer),
+      onCheckpoint: (source) => this.positions.onCheckpoint(source),
+      relay: (transactions) => this.publisher.relay(transactions),
+      sourceTables: createSourceTables(tables),
+      progress: (task) => this.#progress(task),
+    })
     this.peers = this.#createPeers()
+    const { publisher, replicator } = this
+    const { requestTimeout } = options
+    this.positions = new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, requestTimeout, publisher, replicator },
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+      isPaused: (source) => foundation.registers.paused.has(source),
+    })
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({ options, store, emit }, this, {
       // Logged; `close` tries the parts again.
@@ -140,6 +160,7 @@ export class Service {
     this.#negotiator.reopen()
     replicator.reopen()
     peers.start()
+    this.positions.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
@@ -183,16 +204,8 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
-    const { mesh, peers, publisher, replicator } = this
-    const streams: OperationContext['streams'] = {
-      purge: (database, table, options) => publisher.purge({ database, table }, options),
-      losses: (source: RemoteTable) => replicator.losses(source),
-      problem: (source: RemoteTable) =>
-        problemOf(replicator.statusOf(source), this.#negotiator.disagreement(source.node, source)),
-    }
-    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
+  operationParts(): OperationParts {
+    return operationParts(this, this.#negotiator, this.#nameFault)
   }
 
   /** One entry per remote table. */
@@ -219,6 +232,7 @@ export class Service {
     return [
       ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the positions', () => this.positions.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
@@ -249,41 +263,6 @@ export class Service {
     })
   }
 
-  #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair, meter } =
-      this.#options
-    const { nodeName: node } = this.#store.manifest
-    const now = () => this.mesh.timers.now()
-    const aheadOf = (peer: string) => this.clockControl.aheadOf(peer)
-    return new Replicator({
-      mesh: this.mesh,
-      host,
-      node,
-      clock: this.#clock,
-      quarantine: this.quarantine,
-      logger,
-      progress: () => this.#progress({ task: 'catch-up' }),
-      requestTimeout,
-      maxBatch,
-      maxBatchBytes,
-      maxApplyAttempts,
-      begun: this.#registers.begun,
-      repair,
-      ...this.rows.requests,
-      ...(meter && { onApplied: createDelayRecorder({ meter, node, now, aheadOf }) }),
-      tombstoneAge: this.#options.tombstoneAge,
-      requestedStart: (source) => this.#registers.openStart(source),
-      budget: new ReadBudget(maxCatchUpBytes),
-      relayEnabled: this.#store.settings.republishMessages,
-      relay: (transactions) => this.publisher.relay(transactions),
-      sourceTables: createSourceTables(() => this.#negotiator.sourceTables),
-      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
-      events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
-        this.#progress({ task: 'copy', ...source }),
-      ),
-    })
-  }
-
   #createPeers(): Peers {
     const { host, logger, requestTimeout } = this.#options
     const { manifest, settings } = this.#store
@@ -297,6 +276,7 @@ export class Service {
       operationsApiPort: settings.operationsApiPort,
       negotiate: (request) => this.#negotiator.handleRequest(request),
       answerRows: (node, request) => this.rows.answer(node, request),
+      answerPositions: (request) => this.positions.answer(request),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })
@@ -346,8 +326,12 @@ export class Service {
         publisher.resume()
         replicator.restart()
         peers.sendHeartbeat()
+        this.positions.onLinked()
       },
-      linked: () => peers.sendHeartbeat(),
+      linked: () => {
+        peers.sendHeartbeat()
+        this.positions.onLinked()
+      },
       rejected: (peer, reason) => this.#reports.rejected(peer, reason),
       certificatesChanged: (reason) =>
         reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
@@ -371,6 +355,7 @@ export class Service {
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
+        this.positions.onLinked(node)
       },
       rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),

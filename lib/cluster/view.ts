@@ -1,11 +1,12 @@
 // The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
-import type { Timestamp } from '../host/host.ts'
+import type { TableName, Timestamp } from '../host/host.ts'
 import type { Manifest } from '../manifest/manifest.ts'
 import type { ClusterMeshState } from '../mesh/mesh.ts'
 import type { Health } from '../observe/health.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Replica } from '../replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
 
@@ -33,6 +34,8 @@ export interface ClusterView {
   peers(): { node: string; up: boolean }[]
   /** One entry per remote table. */
   subscriptions(): SubscriptionStatus[]
+  /** See `ClusterManager.replicas`. */
+  replicas(table: TableName): Replica[]
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
   /** See `ClusterManager.tombstoneLimit`. */
@@ -60,6 +63,7 @@ export function viewOf(manager: ClusterView): ClusterView {
     health: () => manager.health(),
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
+    replicas: (table: TableName) => manager.replicas(table),
     metrics: () => manager.metrics(),
     tombstoneLimit: () => manager.tombstoneLimit(),
   })

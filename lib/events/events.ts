@@ -10,7 +10,7 @@ import type { ClusterMeshState } from '../mesh/mesh.ts'
 import type { Health, HealthCondition } from '../observe/health.ts'
 import type { Progress } from '../observe/progress.ts'
 
-export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'ended'
+export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'paused' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'unrecorded' | 'checkpoint_lost'
 
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */

@@ -46,7 +46,7 @@ export type Metrics = {
   }
   apply: ReplicationCounters & {
     /** Subscriptions by state. */
-    subscriptions: Record<'pending' | 'copying' | 'catching-up' | 'live' | 'stalled', number>
+    subscriptions: Record<'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'paused', number>
     /** Known transactions of all sources that are not applied yet, and seconds for which the oldest of them has been waiting. */
     lag: number
     lagSeconds: number
@@ -84,7 +84,7 @@ export function subscriptionGauges(
   statuses: readonly { state: keyof SubscriptionGauges['subscriptions'] | 'ended'; lag: number; lagSeconds: number }[],
 ): SubscriptionGauges {
   const gauges = {
-    subscriptions: { pending: 0, copying: 0, 'catching-up': 0, live: 0, stalled: 0 },
+    subscriptions: { pending: 0, copying: 0, 'catching-up': 0, live: 0, stalled: 0, paused: 0 },
     lag: 0,
     lagSeconds: 0,
   }
@@ -273,7 +273,7 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'gauge',
     'apply.subscriptions',
     '{subscription}',
-    'Subscriptions by enmesh.state: pending, copying, catching-up, live, stalled.',
+    'Subscriptions by enmesh.state: pending, copying, catching-up, live, stalled, paused.',
     (m) => m.apply.subscriptions,
   ),
   defineMetric('gauge', 'apply.quarantined', '{message}', 'Messages in quarantine.', (m) => m.apply.quarantined),

@@ -6,6 +6,7 @@ type Kept = Pick<
   Checkpoint,
   | 'applied'
   | 'quarantined'
+  | 'missing'
   | 'gaps'
   | 'unrepairedGaps'
   | 'voided'
@@ -36,6 +37,7 @@ export function positionOf(checkpoint: Checkpoint): Position {
 export const keptFields = ({
   applied,
   quarantined,
+  missing,
   gaps,
   unrepairedGaps,
   voided,
@@ -47,6 +49,7 @@ export const keptFields = ({
 }: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
+  ...(missing && { missing }),
   ...(gaps && { gaps }),
   ...(unrepairedGaps !== undefined && { unrepairedGaps }),
   ...(voided && { voided }),

@@ -44,6 +44,10 @@ export type ReplicatorOptions = {
   subscribedSince?(source: RemoteTable): number | undefined
   /** What was asked for, unless the subscription has begun it. */
   requestedStart?(source: RemoteTable): StartRequest | undefined
+  /** The operator has paused this subscription. */
+  isPaused?(source: RemoteTable): boolean
+  /** The checkpoint of this source was read, stored or dropped. */
+  onCheckpoint?(source: RemoteTable): void
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number
