@@ -2,17 +2,19 @@
 
 import { type Entry, MeshError } from '../../mesh/mesh.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
-import { Frame } from '../wire/frame.ts'
+import { Frame, type StoredPart } from '../wire/frame.ts'
 import type { BatchApplier } from './batch-applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 import type { Cursor, ResumedPosition } from './cursor.ts'
 import type { Lag } from './lag.ts'
-import type { PartDecoder } from './part-decoder.ts'
+import type { ExtrasHandler } from './message-extras.ts'
+import type { DecodedPart, PartDecoder } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
 export type FrameProcessorOptions = {
   cursor: Cursor
   decoder: PartDecoder
+  extras: ExtrasHandler
   batchApplier: BatchApplier
   lag: Lag
   counters: ReplicationCounters
@@ -51,7 +53,7 @@ export class FrameProcessor {
   /**
    * The consumer numbers its deliveries. A jump of that number is a loss on the way: the consumer is created again. A jump of the
    * sequence alone is a hole in the stream: those transactions are gone. Rejects with reader_lost when reading must begin again, and
-   * with MessageVersionError at a message of a later version, after the ones before it are applied.
+   * with MessageVersionError at a message of a later version and MissingTableError, after the ones before it are applied.
    */
   async process(entries: readonly Entry[]): Promise<void> {
     const { lag, cursor } = this.#options
@@ -91,17 +93,30 @@ export class FrameProcessor {
   }
 
   async #processPart(frame: Frame, offset: number): Promise<void> {
-    const { decoder, batchApplier, maxBatch, maxBatchBytes } = this.#options
+    const { extras: handler, batchApplier, maxBatch, maxBatchBytes } = this.#options
     const stored = frame.part(offset)
     const isLast = offset === frame.count - 1
-    const { transaction, fault } = decoder.decode(stored)
-    if (fault !== undefined) {
+    const { transaction, extras, unsupported, fault } = await this.#decode(stored)
+    if (extras) handler.handle(extras)
+    if (fault !== undefined || unsupported !== undefined) {
       const position = this.#batch.positionBehind(stored, isLast, transaction)
       const part = { content: { ...stored, count: 1 }, position, transaction }
-      return this.#moveCheckpoint(() => batchApplier.quarantine(part, fault))
+      return this.#moveCheckpoint(() =>
+        fault !== undefined ? batchApplier.quarantine(part, fault) : batchApplier.applyPartly(part, unsupported!),
+      )
     }
     this.#batch.add(stored, transaction, isLast)
     if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
+  }
+
+  /** Without waiting, unless the transaction writes a table that is not known to exist here. */
+  #decode(stored: StoredPart): DecodedPart | Promise<DecodedPart> {
+    const { decoder } = this.#options
+    try {
+      return decoder.decode(stored)
+    } catch {
+      return this.#flush().then(() => decoder.decodeAgain(stored))
+    }
   }
 
   /**

@@ -98,8 +98,8 @@ export class QuarantineRelease {
   #decode(content: QuarantinedContent): RemoteTransaction[] | undefined {
     const transactions: RemoteTransaction[] = []
     for (const part of partsOf(content)) {
-      const { transaction } = part ? this.#options.decoder.decode(part) : {}
-      if (!transaction) return undefined
+      const { transaction, unsupported } = part ? this.#options.decoder.decode(part) : {}
+      if (!transaction || unsupported !== undefined) return undefined
       transactions.push(transaction)
     }
     return transactions

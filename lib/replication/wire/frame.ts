@@ -4,6 +4,7 @@ import type { Origin, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Entry, Message } from '../../mesh/mesh.ts'
 import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { decodeBody, encodeBody } from './frame-body.ts'
+import type { MessageExtras, TableLookup } from './message-chain.ts'
 import { MAX_EPOCH_LENGTH, WireError } from './names.ts'
 import { type DecodedPart, decodePart, idOfPart } from './part.ts'
 import { decodeSingleMessage, idOfMessage } from './single-message.ts'
@@ -167,15 +168,26 @@ export function storedId(stored: StoredPart, transaction?: RemoteTransaction): s
   return checkDecodeLimits(stored.data) === undefined ? idOfPart(stored.data) : ''
 }
 
+/** A decoded transaction. `extras`: what a message of HarperDB contains besides. */
+export type DecodedMessage = { transaction: RemoteTransaction; extras?: MessageExtras }
+
+/** As `decodeMessage`, for the transaction alone. */
+export const decodeStored = (source: RemoteTable, stored: StoredPart): RemoteTransaction =>
+  decodeMessage(source, stored).transaction
+
 /**
  * For a transaction that the source committed itself, epoch and index are those of the stream. Its message names the source as the
- * node was called when it was stored. Throws WireError.
+ * node was called when it was stored. Throws WireError, and MissingTableError for a message that writes a table not in `tables`.
  */
-export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
+export function decodeMessage(source: RemoteTable, stored: StoredPart, tables?: TableLookup): DecodedMessage {
   const fault = checkDecodeLimits(stored.data)
   if (fault) throw new WireError(fault)
-  const part =
-    stored.format === 'part' ? decodePart(source, stored.data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
+  if (stored.format === 'part') return { transaction: toTransaction(source, stored, decodePart(source, stored.data)) }
+  const { extras, ...part } = decodeSingleMessage(source, { ...stored, delivery: 0 }, tables)
+  return { transaction: toTransaction(source, stored, part), extras }
+}
+
+function toTransaction(source: RemoteTable, stored: StoredPart, part: DecodedPart): RemoteTransaction {
   const { id, timestamp, writes, user, voids, trace } = part
   const { sequence, index } = stored
   const transaction: RemoteTransaction = {
@@ -202,9 +214,10 @@ function originOf(source: RemoteTable, stored: StoredPart, { node, epoch, index,
     : { node: committedBy, relayedBy }
 }
 
+/** A map, or the definition of a record. */
 const isMap = (data: Uint8Array): boolean => {
   const token = data[0] ?? 0
-  return (token >= 0x80 && token <= 0x8f) || token === 0xde || token === 0xdf
+  return (token >= 0x80 && token <= 0x8f) || token === 0xde || token === 0xdf || (token === 0xd4 && data[1] === 0x72)
 }
 
 /** A positive integer; undefined for any other text. */

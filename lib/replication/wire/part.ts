@@ -87,7 +87,8 @@ function extraOf({ origin, voids, trace }: Transaction, node: string): Extra | n
 }
 
 function addOrigin(extra: Extra, { epoch, index, relayedBy }: Origin): void {
-  if (epoch !== undefined && index !== undefined) {
+  // A stream without epochs may begin again with the same running numbers, which only its readers notice.
+  if (epoch && index !== undefined) {
     extra.epoch = epoch
     extra.index = index
   }
