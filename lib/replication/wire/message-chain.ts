@@ -2,6 +2,7 @@
 
 import Type from 'typebox'
 import type { PrimaryKey, RemoteTable, Write } from '../../host/host.ts'
+import { attributeNames } from '../../util/attribute-names.ts'
 import { WireError } from './names.ts'
 
 const KeyType = Type.Union([Type.String(), Type.Number(), Type.BigInt()])
@@ -87,7 +88,7 @@ export function resolveChain(
     if (table !== source.table && !tables.isSubscribed(table)) {
       notSubscribed.set(table, (notSubscribed.get(table) ?? 0) + rowCount(link))
     } else if (operation === DEFINE_SCHEMA) {
-      attributes.set(table, [...(attributes.get(table) ?? []), ...namesOf(link.attributes)])
+      attributes.set(table, [...(attributes.get(table) ?? []), ...attributeNames(link.attributes)])
     } else {
       const kind = OPERATIONS.get(operation)
       if (kind) writes.push(toWrite(source, link, kind, tables))
@@ -116,14 +117,3 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const rowCount = ({ records, hash_values }: ChainLink): number => (records ?? hash_values ?? [undefined]).length
-
-/** Names of attributes: HarperDB's versions use `name` and `attribute`. */
-function namesOf(attributes: readonly unknown[] = []): string[] {
-  return attributes.flatMap((each) => {
-    const { name, attribute = name } = (typeof each === 'object' && each !== null ? each : { name: each }) as {
-      name?: unknown
-      attribute?: unknown
-    }
-    return typeof attribute === 'string' && attribute !== '' ? [attribute] : []
-  })
-}
