@@ -14,7 +14,7 @@ const isLinked = (node: TestNode) =>
   )
 
 describe('a HarperDB node', { concurrency: true }, () => {
-  test('is linked by its own route, is read from, and is told of the end', async (t) => {
+  test('is linked by its own route, is read from, and receives the removal', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1')
     const { node: harper } = await startNatsHarperNode(t, 'harper', {

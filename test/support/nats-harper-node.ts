@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { connect, type NatsConnection, headers as newHeaders } from 'nats'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterPassword, clusterUser, eventually, freePorts, temporaryDirectory } from './cluster.ts'
+import { harperPack } from './harper-messages.ts'
 import { HarperNode, type HarperTable } from './harper-node.ts'
 
 type Login = { user: string; password: string }
@@ -72,13 +73,20 @@ export async function startNatsHarperNode(
       ],
     },
   })
-  const connection = await eventually(`the leaf of ${name} runs`, () =>
-    connect({ servers: `127.0.0.1:${leaf}`, user: user.user, pass: user.password, reconnect: false }).catch(
-      () => undefined,
-    ),
+  const connectTo = async (kind: string, port: number) => {
+    const options = { servers: `127.0.0.1:${port}`, user: user.user, pass: user.password, reconnect: false }
+    const connection = await eventually(`the ${kind} of ${name} runs`, () => connect(options).catch(() => undefined))
+    clients.push(connection)
+    return connection
+  }
+  const connection = await connectTo('leaf', leaf)
+  const node = await harperNode(connection, name, tables)
+  const atHub = await connectTo('hub', hub)
+  await eventually(`the leaf of ${name} is linked to its hub`, () =>
+    atHub.request(`${name}.__request__`, harperPack({ operation: 'cluster_status' })).catch(() => undefined),
   )
-  clients.push(connection)
-  return { node: await harperNode(connection, name, tables), clusterPort, connection }
+  node.requests.length = 0
+  return { node, clusterPort, connection }
 }
 
 async function harperNode(connection: NatsConnection, name: string, tables: HarperTable[]): Promise<HarperNode> {
