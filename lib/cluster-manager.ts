@@ -20,38 +20,40 @@ import type { ClockStatus, RestampOutcome } from './cluster/clock-control.ts'
 import { HeldEvents } from './cluster/held-events.ts'
 import { closeParts, type OpenParts, openManager } from './cluster/lifecycle.ts'
 import type { Locks } from './cluster/locks.ts'
+import { OperationMethods } from './cluster/operation-methods.ts'
 import { OperationRunner } from './cluster/operation-runner.ts'
-import type { OperationMethod, OperationRequest, OperationResponse, UntypedRequest } from './cluster/operation-types.ts'
 import type { CheckedOptions, ClusterOptions } from './cluster/options.ts'
 import { createQuarantineControl, type QuarantineControl } from './cluster/quarantine-control.ts'
 import { logOpened, storeReports } from './cluster/reports.ts'
 import { Service } from './cluster/service.ts'
 import { noteUnrecorded } from './cluster/unrecorded-commits.ts'
 import { type ClusterState, type ClusterView, viewOf } from './cluster/view.ts'
+import type { CaughtUpOptions, ReplicatedOptions } from './cluster/waiting-options.ts'
 import { clusterError, invalidRequest } from './errors.ts'
 import { type ClusterEventSource, createEventSource } from './events/event-source.ts'
-import { type ClusterEvents, type EventName, eventNames, SafeEmitter } from './events/events.ts'
-import type { RemoteTable, Timestamp, Transaction } from './host/host.ts'
+import { type ClusterEvents, type EventName, eventNames } from './events/events.ts'
+import type { RemoteTable, TableName, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
 import type { VerifyResult } from './host/verify-result.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
 import type { ManifestStore } from './manifest/store.ts'
-import type { MeshState } from './mesh/mesh.ts'
+import type { ClusterMeshState } from './mesh/mesh.ts'
 import { publishToChannel, traced } from './observe/diagnostics.ts'
+import { type Health, healthOf } from './observe/health.ts'
 import { observeMetrics } from './observe/meter.ts'
 import type { Metrics } from './observe/metrics.ts'
-import type { Caller, OperationName, OperationOptions, ResponseOf } from './operations/index.ts'
 import type { VerifyOptions } from './replication/copy/verifier.ts'
+import type { Replica } from './replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'
-import { transactionIssues } from './replication/wire/names.ts'
+import { checkTransaction, transactionIssues } from './replication/wire/names.ts'
 import { systemTimers, type Timers } from './util/timers.ts'
 
 /** In timestamps of a node that has no name, because clustering was never enabled. */
 const LOCAL = 'local'
 
-export class ClusterManager extends SafeEmitter {
+export class ClusterManager extends OperationMethods {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
@@ -74,7 +76,7 @@ export class ClusterManager extends SafeEmitter {
   #notingUnrecorded: Promise<void> | undefined
 
   private constructor({ options, store, locks }: OpenParts) {
-    super()
+    super(() => this.#runner)
     this.#timers = options.mesh?.timers ?? systemTimers
     const timers = this.#timers
     const onSlow = (call: SlowHostCall) => {
@@ -127,7 +129,8 @@ export class ClusterManager extends SafeEmitter {
       await this.#service.start()
     }
     const { meter } = this.#options
-    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, () => this.metrics())
+    const sources = { metrics: () => this.metrics(), tables: () => this.#service?.replicator.status() ?? [] }
+    this.#stopMetering = meter && observeMetrics(meter, this.manifest.nodeName, sources)
     this.#state = 'open'
     logOpened(this.#options, this.#store, this.#service?.mesh)
     this.#heldEvents.release()
@@ -171,8 +174,22 @@ export class ClusterManager extends SafeEmitter {
   }
 
   /** Undefined while clustering is disabled. */
-  get meshState(): MeshState | undefined {
-    return this.#service?.mesh.state
+  get meshState(): ClusterMeshState | undefined {
+    return this.#service?.health.meshState
+  }
+
+  /** Why `meshState` is `isolated` or `disconnected`. */
+  get meshReason(): string | undefined {
+    return this.#service?.health.meshReason
+  }
+
+  /**
+   * What is wrong now, computed when it is called. `ready`: this node takes part, and its streams store what is committed. While
+   * clustering is disabled, an open node is ready.
+   */
+  health(): Health {
+    if (this.#state !== 'open') return healthOf([{ code: 'not_open', message: `the manager is ${this.#state}` }])
+    return this.#service?.health.status() ?? healthOf([])
   }
 
   /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
@@ -182,12 +199,20 @@ export class ClusterManager extends SafeEmitter {
 
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[] {
-    return this.manifest.nodes.map(({ name }) => ({ node: name, up: this.#service?.peers.isUp(name) ?? false }))
+    return this.#service?.peerStates() ?? this.manifest.nodes.map(({ name }) => ({ node: name, up: false }))
   }
 
   /** One entry per remote table: state, position, lag, last error, gaps, messages in quarantine. */
   subscriptions(): SubscriptionStatus[] {
     return this.#service?.subscriptions() ?? []
+  }
+
+  /**
+   * One entry per node that subscribes to this local table: how far it is, by its last report. A node reports about a second after it has
+   * applied something, and at once while `replicated` waits.
+   */
+  replicas(table: TableName): Replica[] {
+    return this.#service?.positions.replicas(table) ?? []
   }
 
   /** Counters since the manager was opened, and current gauges; undefined while clustering is disabled. */
@@ -245,6 +270,33 @@ export class ClusterManager extends SafeEmitter {
     )
   }
 
+  /**
+   * Resolves when so many other nodes, or these, have applied the transaction; also when `publish` was called for it before. Rejects as
+   * `publish`, too_few_replicas at once, not_applied when a node has passed it without applying it, replication_timeout, aborted (by
+   * `signal`), invalid_request, mesh_unavailable, clustering_disabled, closed. The transaction stays committed and is replicated in any case.
+   */
+  async replicated(transaction: Transaction, options?: ReplicatedOptions): Promise<void> {
+    checkTransaction(transaction)
+    return this.#runner.useService(({ positions }) => positions.replicated(transaction, options))
+  }
+
+  /**
+   * A string of at most 4 KB that stands for this transaction: `caughtUp` of another node waits for it. Resolves and rejects as `publish`
+   * does; rejects token_too_large, mesh_unavailable and clustering_disabled too.
+   */
+  async token(transaction: Transaction): Promise<string> {
+    checkTransaction(transaction)
+    return this.#runner.useService(({ positions }) => positions.token(transaction))
+  }
+
+  /**
+   * Resolves when this node has the transaction of a token, by whatever path: reads then see it. Rejects token_invalid, token_expired,
+   * subscription_not_found, not_applied, replication_timeout, aborted (by `signal`), invalid_request, clustering_disabled, closed.
+   */
+  caughtUp(token: string, options?: CaughtUpOptions): Promise<void> {
+    return this.#runner.useService(({ positions }) => positions.caughtUp(token, options))
+  }
+
   #noteUnrecorded(): Promise<void> {
     this.#notingUnrecorded ??= noteUnrecorded(this.#options, this.#store.settings)
     return this.#notingUnrecorded
@@ -289,54 +341,20 @@ export class ClusterManager extends SafeEmitter {
     return this.#runner.withService(({ replicator }) => replicator.requestCopy(source, options))
   }
 
-  // --- operations ---------------------------------------------------------------------------------------------------------
-
-  /** `cluster_set_routes`: adds the routes that are in neither list, of the hub or of the leaf. */
-  setRoutes = this.#operation('cluster_set_routes')
-  /** `cluster_get_routes` */
-  getRoutes = this.#operation('cluster_get_routes')
-  /** `cluster_delete_routes`: deletes the routes from both lists. */
-  deleteRoutes = this.#operation('cluster_delete_routes')
-  /** `add_node`: subscriptions with a node that is not in the manifest yet. */
-  addNode = this.#operation('add_node')
-  /** `update_node`: changes the named tables only; adds the node if the manifest does not have it. */
-  updateNode = this.#operation('update_node')
-  /** `set_node_replication`: the same as `update_node`. */
-  setNodeReplication = this.#operation('set_node_replication')
-  /** `remove_node` */
-  removeNode = this.#operation('remove_node')
-  /** `configure_cluster`: replaces all connections of the manifest by these. */
-  configureCluster = this.#operation('configure_cluster')
-  /** `cluster_status`: requests the status of every node of the manifest at the same time. */
-  status = this.#operation('cluster_status')
-  /** `cluster_network`: every node whose hub answers. */
-  network = this.#operation('cluster_network')
-  /** `purge_stream`: removes whole messages from the stream of one local table. `keep`: at least so many transactions stay. */
-  purgeStream = this.#operation('purge_stream')
-
-  /** `verify_table`: `verify` with a JSON body and answer. */
-  verifyTable = this.#operation('verify_table')
-
-  #operation<Name extends OperationName>(name: Name): OperationMethod<Name> {
-    const method = (body: unknown = {}, options: OperationOptions = {}): Promise<ResponseOf<Name>> =>
-      this.#runner.call(name, body, options)
-    return method as OperationMethod<Name>
+  /**
+   * Applies nothing of a subscribed remote table until `resume`, also after a restart; copies stop too. Its stream keeps what arrives, within
+   * its limits. Resolves when nothing is being applied any more. Rejects subscription_not_found, clustering_disabled, closed, internal.
+   */
+  pause(source: RemoteTable): Promise<void> {
+    return this.#runner.withService((service) => service.pauses.set(source, true))
   }
 
-  /** Runs an operation as JSON, `{ operation, ... }`, for a caller that the host has authenticated. Rejects with a ClusterError. */
-  execute<Name extends OperationName>(
-    request: OperationRequest<Name>,
-    caller?: Caller,
-    options?: OperationOptions,
-  ): Promise<OperationResponse<Name>>
-  execute<const Body>(
-    request: Body & UntypedRequest<Body>,
-    caller?: Caller,
-    options?: OperationOptions,
-  ): Promise<OperationResponse>
-  execute(request: unknown, caller?: Caller, options: OperationOptions = {}): Promise<object> {
-    return this.#runner.execute(request, caller, options)
+  /** Ends a pause: the subscription continues where it stopped. Rejects as `pause`. */
+  resume(source: RemoteTable): Promise<void> {
+    return this.#runner.withService((service) => service.pauses.set(source, false))
   }
+
+  // --- credentials -------------------------------------------------------------------------------------------------------
 
   /**
    * Fetches the password again (option `password`, if it is a function). If it differs, both servers restart with it; transactions

@@ -180,6 +180,44 @@ export const errors = {
     false,
     'Split the transaction.',
   ),
+  too_few_replicas: defineError(
+    409,
+    (reason: string) => `The transaction cannot be replicated as asked: ${reason}`,
+    false,
+    'Ask for fewer nodes, or subscribe more nodes to the tables. cluster.replicas() lists them.',
+  ),
+  not_applied: defineError(
+    409,
+    (node: string, table: string) =>
+      `Node '${node}' has passed the transaction of table '${table}' without applying it`,
+    true,
+    'It is in quarantine there, or was lost in a gap or discarded. A copy of the rows brings what was lost: cluster.subscriptions() of that node has the reason.',
+  ),
+  replication_timeout: defineError(
+    504,
+    (reason: string) => `The transaction was not replicated in time: ${reason}`,
+    true,
+    'It is replicated as soon as the nodes can be reached: wait again, or raise `timeout`.',
+  ),
+  token_invalid: defineError(
+    400,
+    (reason: string) => `The token is invalid: ${reason}`,
+    false,
+    'Pass the string that cluster.token() resolved with, unchanged.',
+  ),
+  token_expired: defineError(
+    409,
+    (node: string, table: string) => `The token names a stream of table '${table}' that node '${node}' no longer has`,
+    false,
+    'The stream was replaced, because the store or the database of that node was restored. Take a new token.',
+  ),
+  token_too_large: defineError(
+    413,
+    (length: number, limit: number) =>
+      `The token of the transaction has ${length} characters, more than the limit of ${limit}`,
+    false,
+    'Split the transaction: a token names each of its tables.',
+  ),
   name_not_replicable: defineError(
     400,
     (name: string, reason: string) => `'${name}' cannot be replicated: ${reason}`,

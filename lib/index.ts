@@ -5,6 +5,7 @@ export type { OperationMethod, OperationRequest, OperationResponse } from './clu
 export type { ClusterOptions } from './cluster/options.ts'
 export type { QuarantineControl } from './cluster/quarantine-control.ts'
 export type { ClusterState, ClusterView } from './cluster/view.ts'
+export type { CaughtUpOptions, ReplicatedOptions } from './cluster/waiting-options.ts'
 export { ClusterManager } from './cluster-manager.ts'
 export { ClusterError, type ErrorCode, errors, type Issue } from './errors.ts'
 export type { AwaitOptions, ClusterEventSource, ListenOptions } from './events/event-source.ts'
@@ -67,12 +68,14 @@ export type {
   Subscription,
 } from './manifest/manifest.ts'
 export type {
+  ClusterMeshState,
   Entry,
   ExpectedLast,
   Member,
   Mesh,
   MeshErrorCode,
   MeshListener,
+  MeshProblem,
   MeshState,
   Message,
   NameCheck,
@@ -86,6 +89,7 @@ export type {
 export { MeshError } from './mesh/mesh.ts'
 export { ReadBudget } from './mesh/read-budget.ts'
 export type { ApplyMessage, OperationMessage, PublishMessage, Traced } from './observe/diagnostics.ts'
+export { type Health, type HealthCode, type HealthCondition, healthCodes } from './observe/health.ts'
 export type { Logger } from './observe/logger.ts'
 export type { Meter } from './observe/meter.ts'
 export type { Metrics, PublishCounters, ReplicationCounters } from './observe/metrics.ts'
@@ -110,6 +114,8 @@ export type {
   NetworkNode,
   OperationName,
   OperationOptions,
+  PauseReplicationRequest,
+  PauseReplicationResponse,
   PendingSubscription,
   PlanEntry,
   PurgeStreamRequest,
@@ -127,6 +133,7 @@ export type {
   UpdateNodeResponse,
 } from './operations/index.ts'
 export type { VerifyOptions } from './replication/copy/verifier.ts'
+export type { Replica } from './replication/positions/replica-positions.ts'
 export type { QuarantinedMessage } from './replication/subscribe/quarantine.ts'
 export type { ReplayOutcome } from './replication/subscribe/quarantine-release.ts'
 export type { SubscriptionStatus } from './replication/subscribe/subscription-status.ts'

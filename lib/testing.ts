@@ -1,6 +1,7 @@
 // The entry point `enmesh/testing`, for tests of programs that embed enmesh: clusters, a network in memory with a clock, a database in
 // memory, and the contracts of the ports `Host` and `Mesh`. Types beyond `Mesh` itself are for implementers of that port.
 
+export type { DisturbOptions } from './mesh/memory/disturbance.ts'
 export { type FaultOptions, MemoryNetwork, type MemoryNetworkOptions } from './mesh/memory/memory-network.ts'
 export {
   type Entry,

@@ -76,6 +76,11 @@ export class ClockControl {
     this.#aheadPeers.delete(node)
   }
 
+  /** ms by which the local clock is ahead of that of a peer; undefined when its clock is not known. */
+  aheadOf(node: string): number | undefined {
+    return this.#peers.has(node) ? this.#aheadOf(node) : undefined
+  }
+
   get status(): ClockStatus {
     const { clock } = this.#options
     let aheadOfAll = Number.POSITIVE_INFINITY
@@ -84,6 +89,12 @@ export class ClockControl {
       return { aheadMs: Math.round(aheadOfAll), reason: 'wall-clock' }
     const { aheadMs } = clock
     return aheadMs > clock.maxDrift ? { aheadMs, reason: 'timestamps' } : { aheadMs }
+  }
+
+  /** Why peers would refuse what this node issues. */
+  get problem(): string | undefined {
+    const { aheadMs, reason } = this.status
+    return reason && `${HINTS[reason]} (${aheadMs} ms ahead)`
   }
 
   /** Throws clock_ahead while peers would refuse what this node issues. */

@@ -1,5 +1,6 @@
 // The exchange of rows, connected with the other parts of the service.
 
+import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import { ProgressReport } from '../observe/progress.ts'
 import type { Peers } from '../peers/peers.ts'
@@ -19,14 +20,15 @@ export function createRowExchange(
     emit,
     parts,
     ...more
-  }: Pick<RowExchangeOptions, 'store' | 'tables'> & { mesh: Mesh; emit: Emit; parts(): Parts },
+  }: Pick<RowExchangeOptions, 'tables'> & { store: ManifestStore; mesh: Mesh; emit: Emit; parts(): Parts },
 ): RowExchange {
   return new RowExchange({
     ...more,
     host,
     timers,
     peers: () => parts().peers,
-    status: (table) => tableStatus(table, { ...parts(), host, timers }),
+    status: (table) =>
+      tableStatus(table, { ...parts(), host, timers, relayEnabled: more.store.settings.republishMessages }),
     applyRows: async (source, rows) => parts().replicator.requireSubscriber(source).merge(rows),
     progress: (source) => {
       const report = new ProgressReport(timers, (progress) => emit('progress', progress), { task: 'verify', ...source })

@@ -56,25 +56,41 @@ export class OperationRunner {
 
   /** Rejects clustering_disabled, node_superseded, closed, and as `work` does. */
   withService<T>(work: (service: Service) => Promise<T>): Promise<T> {
-    return this.#run(async () => {
-      const service = this.#options.service()
-      if (!service) throw clusterError('clustering_disabled')
-      if (service.superseded) throw clusterError('node_superseded', this.#options.store.manifest.nodeName)
-      return work(service)
-    })
+    return this.#run(async () => work(this.#requireService()))
+  }
+
+  /** As `withService`, for work that changes nothing that is to be in effect when it resolves. */
+  useService<T>(work: (service: Service) => Promise<T>): Promise<T> {
+    return this.#convertErrors(() => work(this.#requireService()))
+  }
+
+  #requireService(): Service {
+    const { service: find, store } = this.#options
+    const service = find()
+    if (!service) throw clusterError('clustering_disabled')
+    if (service.superseded) throw clusterError('node_superseded', store.manifest.nodeName)
+    return service
   }
 
   /** Resolves when the changes of `work` are in effect, or after `requestTimeout`: a server that is down may take longer. */
-  async #run<T>(work: () => Promise<T>, complete = (answer: T): T => answer): Promise<T> {
-    const { options, service, state } = this.#options
-    if (state() !== 'open') throw clusterError('closed')
-    try {
+  #run<T>(work: () => Promise<T>, complete = (answer: T): T => answer): Promise<T> {
+    const { options, service } = this.#options
+    return this.#convertErrors(async () => {
       const answer = await work()
       const expiry = new AbortController()
       const expired = delay(options.requestTimeout, undefined, { signal: expiry.signal }).catch(() => {})
       await Promise.race([service()?.reconciled(), expired])
       expiry.abort()
       return complete(answer)
+    })
+  }
+
+  /** Rejects with a ClusterError, `closed` if the manager is not open. */
+  async #convertErrors<T>(work: () => Promise<T>): Promise<T> {
+    const { options, state } = this.#options
+    if (state() !== 'open') throw clusterError('closed')
+    try {
+      return await work()
     } catch (error) {
       if (error instanceof ClusterError) throw error
       if (error instanceof MeshError) throw clusterErrorFrom(error, 'mesh_unavailable', error.message)

@@ -154,6 +154,7 @@ const LOGGER_METHODS = ['debug', 'info', 'warn', 'error'] as const
 const METER_METHODS = [
   'createObservableCounter',
   'createObservableGauge',
+  'createHistogram',
   'addBatchObservableCallback',
   'removeBatchObservableCallback',
 ] as const

@@ -3,6 +3,7 @@
 import type { RemoteTable } from '../host/host.ts'
 import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
 import type { ReplayOutcome } from '../replication/subscribe/quarantine-release.ts'
+import type { Subscriber } from '../replication/subscribe/subscriber.ts'
 import type { OperationRunner } from './operation-runner.ts'
 import type { Service } from './service.ts'
 
@@ -29,10 +30,12 @@ export function createQuarantineControl(
   runner: Pick<OperationRunner, 'withService'>,
   service: () => Pick<Service, 'quarantine'> | undefined,
 ): QuarantineControl {
+  const withSubscriber = <T>(source: RemoteTable, work: (subscriber: Subscriber) => Promise<T>) =>
+    runner.withService(async ({ replicator }) => work(replicator.requireSubscriber(source)))
   return {
     list: (source) => service()?.quarantine.list(source) ?? [],
-    add: (source) => runner.withService(({ replicator }) => replicator.quarantineRefused(source)),
-    replay: (source, indexes) => runner.withService(({ replicator }) => replicator.replay(source, indexes)),
-    discard: (source, indexes) => runner.withService(({ replicator }) => replicator.discard(source, indexes)),
+    add: (source) => withSubscriber(source, (subscriber) => subscriber.quarantineRefused()),
+    replay: (source, indexes) => withSubscriber(source, (subscriber) => subscriber.replay(indexes)),
+    discard: (source, indexes) => withSubscriber(source, (subscriber) => subscriber.discard(indexes)),
   }
 }

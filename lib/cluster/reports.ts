@@ -5,7 +5,7 @@ import type { CopyReason, RemoteTable } from '../host/host.ts'
 import { type Problem, problemText } from '../manifest/config-text.ts'
 import { type ChangeAuthor, type Subscription, tableKey } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore, StoreListener } from '../manifest/store.ts'
-import type { Mesh, MeshState } from '../mesh/mesh.ts'
+import type { ClusterMeshState, Mesh } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { SubscriberEvents } from '../replication/subscribe/subscription-status.ts'
 import type { Timers } from '../util/timers.ts'
@@ -109,12 +109,11 @@ export function logOpened(
   logger.info(fields, 'cluster manager opened')
 }
 
-/** `connected` with a reason: the local streams are writable, remote nodes are not reached. */
-export function logMeshState(logger: Logger, state: MeshState, reason: string | undefined): void {
+export function logMeshState(logger: Logger, state: ClusterMeshState, reason: string | undefined): void {
   if (state === 'disconnected') logger.warn({ reason }, 'mesh disconnected')
-  else if (state !== 'connected') logger.debug({ state }, 'mesh state')
-  else if (reason) logger.warn({ reason }, 'mesh connected without remote nodes')
-  else logger.info({}, 'mesh connected')
+  else if (state === 'isolated') logger.warn({ reason }, 'mesh isolated: no other node is reached')
+  else if (state === 'connected') logger.info({}, 'mesh connected')
+  else logger.debug({ state }, 'mesh state')
 }
 
 /** What is known of remote nodes; `rejected`: a connection, in either direction. */

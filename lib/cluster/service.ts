@@ -4,36 +4,39 @@
 // and, through `SubscriptionStarts`, publisher and replicator. Three calls go the other way, through this object: peers pass
 // requests and returning nodes on to the negotiator, and the replicator asks it for the tables of remote nodes.
 
-import type { RemoteTable } from '../host/host.ts'
 import type { SlowHostCall } from '../host/host-calls.ts'
 import { type HybridClock, makeTimestamp } from '../host/hybrid-clock.ts'
 import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
-import { ReadBudget } from '../mesh/read-budget.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
-import type { OperationContext } from '../operations/index.ts'
 import { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { PendingChange } from '../replication/subscribe/ending-subscriptions.ts'
 import type { Quarantine } from '../replication/subscribe/quarantine.ts'
-import { Replicator } from '../replication/subscribe/replicator.ts'
+import type { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { type EndStep, runSteps } from '../util/run-steps.ts'
-import { ClockControl } from './clock-control.ts'
+import type { ClockControl } from './clock-control.ts'
+import { createClockControl } from './create-clock-control.ts'
 import { createPublisher } from './create-publisher.ts'
+import { createReplicator } from './create-replicator.ts'
 import { createRowExchange } from './create-row-exchange.ts'
+import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
+import { NodeHealth } from './node-health.ts'
+import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
+import { Pauses } from './pauses.ts'
+import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
-import { type Emit, logMeshState, peerReports, subscriptionReports } from './reports.ts'
+import { type Emit, peerReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 import { createSourceTables } from './source-tables.ts'
-import { isNameInUse, StandingDown, SUPERSEDED } from './standing-down.ts'
+import { type StandingDown, SUPERSEDED } from './standing-down.ts'
 import { effectiveLimits } from './stream-limits.ts'
-import { problemOf } from './subscription-problem.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
@@ -47,7 +50,10 @@ export class Service {
   readonly peers: Peers
   readonly quarantine: Quarantine
   readonly clockControl: ClockControl
+  readonly health: NodeHealth
   readonly rows: RowExchange
+  readonly positions: PositionExchange
+  readonly pauses: Pauses
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -87,13 +93,41 @@ export class Service {
         this.replicator.onDatabaseRestored(divergence)
       },
     })
-    this.clockControl = this.#createClockControl()
+    this.clockControl = createClockControl({ options, store, clock, emit }, foundation, {
+      publish: (transactions) => this.publisher.relay(transactions),
+      negotiator: () => this.#negotiator,
+    })
+    this.health = this.#createHealth()
     const tables = () => this.#negotiator.sourceTables
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
-    this.replicator = this.#createReplicator()
+    this.replicator = createReplicator(options, foundation, {
+      store,
+      clock,
+      emit,
+      rows: this.rows.requests,
+      aheadOf: (peer) => this.clockControl.aheadOf(peer),
+      onCheckpoint: (source) => this.positions.onCheckpoint(source),
+      relay: (transactions) => this.publisher.relay(transactions),
+      sourceTables: createSourceTables(tables),
+      progress: (task) => this.#progress(task),
+    })
     this.peers = this.#createPeers()
+    const { publisher, replicator } = this
+    const { requestTimeout } = options
+    this.positions = new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, requestTimeout, publisher, replicator },
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+      isPaused: (source) => foundation.registers.paused.has(source),
+    })
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
     this.#negotiator = this.#createNegotiator()
-    this.#standingDown = this.#createStandingDown()
+    this.#standingDown = createStandingDown({ options, store, emit }, this, {
+      // Logged; `close` tries the parts again.
+      stop: () => this.#runSteps(this.#endSteps()).catch(() => {}),
+      resume: () => this.#takePart(() => {}),
+      rejected: this.#reports.rejected,
+    })
     this.#registers.subscribe(
       this.#store,
       (node, tables) => this.#negotiator.scheduleCompare(node, tables),
@@ -110,6 +144,7 @@ export class Service {
       missing: () => {},
     })
     await this.#takePart((step, done) => this.#emit('progress', { task: 'open', step, done, total: OPEN_STEPS }))
+    this.health.start()
   }
 
   /** Starts everything that `#endSteps` ends. */
@@ -125,6 +160,7 @@ export class Service {
     this.#negotiator.reopen()
     replicator.reopen()
     peers.start()
+    this.positions.start()
     const started = this.#store.manifest
     await replicator.reconcile(started)
     this.#reconciler = new Reconciler({
@@ -146,6 +182,11 @@ export class Service {
     return this.#standingDown.reason
   }
 
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
+  peerStates(): { node: string; up: boolean }[] {
+    return this.#store.manifest.nodes.map(({ name }) => ({ node: name, up: this.peers.isUp(name) }))
+  }
+
   /** Resolves when everything committed so far was tried once. Never rejects. */
   async reconciled(): Promise<void> {
     await this.#reconciler?.idle()
@@ -163,16 +204,8 @@ export class Service {
   }
 
   /** The parts that operations use. */
-  operationParts(): Pick<OperationContext, 'mesh' | 'nameFault' | 'negotiator' | 'peers' | 'streams' | 'verify'> {
-    const { mesh, peers, publisher, replicator } = this
-    const streams: OperationContext['streams'] = {
-      purge: (database, table, options) => publisher.purge({ database, table }, options),
-      losses: (source: RemoteTable) => replicator.losses(source),
-      problem: (source: RemoteTable) =>
-        problemOf(replicator.statusOf(source), this.#negotiator.disagreement(source.node, source)),
-    }
-    const verify: OperationContext['verify'] = (source, verifying) => this.rows.verify(source, verifying)
-    return { mesh, nameFault: this.#nameFault, negotiator: this.#negotiator, peers, streams, verify }
+  operationParts(): OperationParts {
+    return operationParts(this, this.#negotiator, this.#nameFault)
   }
 
   /** One entry per remote table. */
@@ -186,6 +219,7 @@ export class Service {
   /** Waits for transactions in flight, then ends both servers. Transactions without an acknowledgement stay in the outbox. */
   async close(): Promise<void> {
     await this.#runSteps([
+      ['closing the health check', () => this.health.close(), CLOSE_TIMEOUT_MS.part],
       ['ending the attempts to take part', () => this.#standingDown.close(), CLOSE_TIMEOUT_MS.mesh],
       ['closing the publisher', () => this.publisher.close(), CLOSE_TIMEOUT_MS.part],
       ...this.#endSteps(),
@@ -198,6 +232,7 @@ export class Service {
     return [
       ['closing the clock control', () => this.clockControl.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the negotiator', () => this.#negotiator.close(), CLOSE_TIMEOUT_MS.part],
+      ['closing the positions', () => this.positions.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the peers', () => this.peers.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the reconciler', () => this.#reconciler?.close(), CLOSE_TIMEOUT_MS.part],
       ['closing the subscriptions', () => this.replicator.close(), CLOSE_TIMEOUT_MS.part],
@@ -213,52 +248,18 @@ export class Service {
 
   // --- the parts --------------------------------------------------------------------------------------------------------
 
-  #createClockControl(): ClockControl {
-    const { host, logger } = this.#options
-    return new ClockControl({
-      node: this.#store.manifest.nodeName,
-      clock: this.#clock,
-      timers: this.mesh.timers,
-      host,
-      emit: this.#emit,
-      logger,
-      publish: (transactions) => this.publisher.relay(transactions),
-      restampRevisions: (limit) => {
-        const nodes = this.#registers.restamp(limit)
-        for (const node of new Set(nodes)) this.#negotiator.scheduleCompare(node)
-        return nodes.length
-      },
-    })
-  }
-
-  #createReplicator(): Replicator {
-    const { host, logger, requestTimeout, maxBatch, maxBatchBytes, maxApplyAttempts, maxCatchUpBytes, repair } =
-      this.#options
-    return new Replicator({
+  #createHealth(): NodeHealth {
+    return new NodeHealth({
       mesh: this.mesh,
-      host,
-      node: this.#store.manifest.nodeName,
-      clock: this.#clock,
-      quarantine: this.quarantine,
-      logger,
-      progress: () => this.#progress({ task: 'catch-up' }),
-      requestTimeout,
-      maxBatch,
-      maxBatchBytes,
-      maxApplyAttempts,
-      begun: this.#registers.begun,
-      repair,
-      ...this.rows.requests,
-      tombstoneAge: this.#options.tombstoneAge,
-      requestedStart: (source) => this.#registers.openStart(source),
-      budget: new ReadBudget(maxCatchUpBytes),
-      relayEnabled: this.#store.settings.republishMessages,
-      relay: (transactions) => this.publisher.relay(transactions),
-      sourceTables: createSourceTables(() => this.#negotiator.sourceTables),
-      subscribedSince: (source) => this.#registers.get(source.node, source)?.subscribeSince,
-      events: subscriptionReports(this.#emit, logger, this.mesh.timers, (source) =>
-        this.#progress({ task: 'copy', ...source }),
-      ),
+      peers: () => this.peerStates(),
+      facts: () => ({
+        superseded: this.superseded,
+        subscriptions: this.replicator.status(),
+        refusals: this.#negotiator.refusals(),
+        clockAhead: this.clockControl.problem,
+      }),
+      emit: this.#emit,
+      logger: this.#options.logger,
     })
   }
 
@@ -275,6 +276,7 @@ export class Service {
       operationsApiPort: settings.operationsApiPort,
       negotiate: (request) => this.#negotiator.handleRequest(request),
       answerRows: (node, request) => this.rows.answer(node, request),
+      answerPositions: (request) => this.positions.answer(request),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })
@@ -318,15 +320,18 @@ export class Service {
     const { publisher, replicator, peers } = this
     return {
       state: (state, reason) => {
-        logMeshState(this.#options.logger, state, reason)
-        this.#emit('mesh:state', { state, ...(reason ? { reason } : {}) })
+        this.health.onMesh(state, reason)
         if (state !== 'connected') return
         // The first time too: the outbox may hold transactions that were committed before this process started.
         publisher.resume()
         replicator.restart()
         peers.sendHeartbeat()
+        this.positions.onLinked()
       },
-      linked: () => peers.sendHeartbeat(),
+      linked: () => {
+        peers.sendHeartbeat()
+        this.positions.onLinked()
+      },
       rejected: (peer, reason) => this.#reports.rejected(peer, reason),
       certificatesChanged: (reason) =>
         reason ? this.#emit('certificates:rejected', { reason }) : this.#emit('certificates:replaced', {}),
@@ -335,15 +340,22 @@ export class Service {
 
   #peerListener(): PeerListener {
     return {
-      up: (node) => findNode(this.#store.manifest, node) && this.#reports.up(node),
+      up: (node) => {
+        if (!findNode(this.#store.manifest, node)) return
+        this.#reports.up(node)
+        this.health.onPeers()
+      },
       down: (node) => {
         this.clockControl.onPeerDown(node)
-        if (findNode(this.#store.manifest, node)) this.#reports.down(node, 'no heartbeat')
+        if (!findNode(this.#store.manifest, node)) return
+        this.#reports.down(node, 'no heartbeat')
+        this.health.onPeers()
       },
       time: (node, time) => this.clockControl.onPeerTime(node, time),
       returned: (node, restarted, silence) => {
         this.replicator.onPeerReturned(node, { restarted, silence })
         this.#negotiator.onPeerUp(node)
+        this.positions.onLinked(node)
       },
       rejected: (node, reason) => this.#reports.rejected(node, reason),
       superseded: () => this.#standingDown.begin(SUPERSEDED),
@@ -357,39 +369,12 @@ export class Service {
     for (const change of changes) {
       if (change.type === 'node:added' && this.peers.isUp(change.node.name)) this.#reports.up(change.node.name)
     }
+    this.health.onPeers()
   }
 
   /** Limits are not part of the manifest, so no event; subscribers report deleted messages as gaps. */
   #onLimitsChanged(limits: StreamLimits): void {
     this.#options.logger.info({ ...limits }, 'stream limits changed')
     if (!this.superseded) this.#reconciler?.reconcile()
-  }
-
-  #createStandingDown(): StandingDown {
-    const { mesh, peers } = this
-    const { logger } = this.#options
-    const { nodeName: node } = this.#store.manifest
-    return new StandingDown({
-      timers: mesh.timers,
-      logger,
-      // The outbox keeps what is committed; the manifest still follows the file.
-      stop: async () => {
-        // Logged; `close` tries the parts again.
-        await this.#runSteps(this.#endSteps()).catch(() => {})
-        peers.reset()
-      },
-      isNameInUse: async (signal) => {
-        const observer = mesh.observer?.()
-        if (!observer) return false
-        const { routes } = this.#store.manifest
-        return isNameInUse({ mesh: observer, node, instance: peers.instance, routes }, signal)
-      },
-      resume: () => this.#takePart(() => {}),
-      changed: (reason) => {
-        if (reason) this.#reports.rejected(node, reason)
-        else logger.info({}, 'the other process is gone: this one takes part again')
-        this.#emit('node:superseded', { superseded: reason !== undefined, ...(reason ? { reason } : {}) })
-      },
-    })
   }
 }

@@ -22,13 +22,13 @@ export type StandingDownOptions = {
   changed(reason: string | undefined): void
 }
 
+/** Why a process stands down. */
+export const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'
+
 /**
  * ms between two attempts to take part again. Each attempt costs a start of both servers, and two processes of one name must not
  * replace each other all the time.
  */
-/** Why a process stands down. */
-export const SUPERSEDED = 'another process used this node name first: this process takes no part until that one is gone'
-
 const RETRY_BACKOFF_MS = { first: 5_000, max: 60_000 }
 /** A node that took part for this long begins with the first wait again. */
 const STABLE_AFTER_MS = 5 * RETRY_BACKOFF_MS.max

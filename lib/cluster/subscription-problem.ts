@@ -13,6 +13,7 @@ export function problemOf(
 ): { state: string; reason: string } | undefined {
   if (disagreement) return { ...disagreement }
   const { state = 'live', error, staleSince, copy } = status ?? {}
+  if (state === 'paused') return { state, reason: 'paused by an operator of this node' }
   if (error !== undefined && (state === 'stalled' || state === 'pending' || state === 'copying'))
     return { state, reason: error }
   if (state === 'copying' && copy) return { state, reason: `${copy.rows} rows copied so far (${copy.reason})` }

@@ -1,9 +1,10 @@
 // What this node has of a table: the end of its stream, and how far each subscription of the table is. For nodes that compare it.
 
-import type { Host, TableName } from '../host/host.ts'
+import type { Checkpoint, Host, TableName } from '../host/host.ts'
 import type { TableStatus } from '../replication/copy/row-messages.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
+import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { Timers } from '../util/timers.ts'
 
 export type TablePositionsOptions = {
@@ -11,6 +12,8 @@ export type TablePositionsOptions = {
   publisher: Pick<Publisher, 'trackCommitted' | 'ensure'>
   replicator: Pick<Replicator, 'status'>
   timers: Timers
+  /** Transactions that were applied here are in the local stream. */
+  relayEnabled: boolean
 }
 
 /** ms that transactions which are committed may take to be published. */
@@ -20,24 +23,34 @@ const POLL_MS = 5
 /** Rejects as the host does, and mesh_unavailable. */
 export async function tableStatus(
   { database, table }: TableName,
-  { host, publisher, replicator, timers }: TablePositionsOptions,
+  { host, publisher, replicator, timers, relayEnabled }: TablePositionsOptions,
 ): Promise<TableStatus> {
+  const loadAll = () => {
+    const ofTable = replicator.status().filter(({ source }) => source.database === database && source.table === table)
+    const load = async ({ source, state }: SubscriptionStatus) => {
+      return { node: source.node, state, stored: await host.loadCheckpoint(source) }
+    }
+    return Promise.all(ofTable.map(load))
+  }
+  // Before the end of the stream, which then has what they name.
+  const relayed = relayEnabled ? await loadAll() : []
   const isPublished = await publishAll(publisher, timers)
   const { epoch, sequence } = await publisher.ensure({ database, table })
-  const ofTable = replicator.status().filter(({ source }) => source.database === database && source.table === table)
-  const checkpoints = await Promise.all(
-    ofTable.map(async ({ source, state }) => ({ node: source.node, state, stored: await host.loadCheckpoint(source) })),
-  )
-  const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => ({
-    node,
-    state,
-    epoch,
-    sequence,
-  }))
+  const checkpoints = await loadAll()
+  const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => {
+    const before = relayed.find((each) => each.node === node)?.stored
+    return { node, state, epoch, sequence, ...relayedIndex(before, epoch) }
+  })
   const isReplaced = checkpoints.some(({ stored }) => stored?.copy?.replace)
   const horizon = await host.horizon?.({ database, table })
   const optional = { ...(isReplaced && { isReplaced }), ...(horizon !== undefined && { horizon }) }
   return { epoch, sequence, isPublished, sources, ...optional }
+}
+
+/** Transactions that are missing or not copied yet are not in the local stream. */
+function relayedIndex(checkpoint: Checkpoint | undefined, epoch: string): { index?: number } {
+  const { epoch: at, index, quarantined, missing, copy } = checkpoint ?? {}
+  return at === epoch && index !== undefined && !quarantined && !missing && !copy ? { index } : {}
 }
 
 /** Resolves with true when everything that was committed before is in the streams; with false after a time. */

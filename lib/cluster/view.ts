@@ -1,10 +1,12 @@
 // The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
-import type { Timestamp } from '../host/host.ts'
+import type { TableName, Timestamp } from '../host/host.ts'
 import type { Manifest } from '../manifest/manifest.ts'
-import type { MeshState } from '../mesh/mesh.ts'
+import type { ClusterMeshState } from '../mesh/mesh.ts'
+import type { Health } from '../observe/health.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Replica } from '../replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
 
@@ -21,13 +23,19 @@ export interface ClusterView {
   readonly manifest: Manifest
   readonly events: ClusterEventSource
   /** Undefined while clustering is disabled. */
-  readonly meshState: MeshState | undefined
+  readonly meshState: ClusterMeshState | undefined
+  /** Why `meshState` is `isolated` or `disconnected`. */
+  readonly meshReason: string | undefined
   /** How far timestamps of this node are ahead; with `reason` when that is more than `maxClockDrift`. */
   readonly clock: ClockStatus
+  /** See `ClusterManager.health`. */
+  health(): Health
   /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
   peers(): { node: string; up: boolean }[]
   /** One entry per remote table. */
   subscriptions(): SubscriptionStatus[]
+  /** See `ClusterManager.replicas`. */
+  replicas(table: TableName): Replica[]
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
   /** See `ClusterManager.tombstoneLimit`. */
@@ -45,12 +53,17 @@ export function viewOf(manager: ClusterView): ClusterView {
     get meshState() {
       return manager.meshState
     },
+    get meshReason() {
+      return manager.meshReason
+    },
     get clock() {
       return manager.clock
     },
     events: manager.events,
+    health: () => manager.health(),
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
+    replicas: (table: TableName) => manager.replicas(table),
     metrics: () => manager.metrics(),
     tombstoneLimit: () => manager.tombstoneLimit(),
   })

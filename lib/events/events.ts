@@ -6,10 +6,11 @@ import type { SlowHostCall } from '../host/host-calls.ts'
 import type { VerifyResult } from '../host/verify-result.ts'
 import type { Problem } from '../manifest/config-file.ts'
 import type { ChangeAuthor, Manifest, ManifestChange, ManifestNode, Route, ServerName } from '../manifest/manifest.ts'
-import type { MeshState } from '../mesh/mesh.ts'
+import type { ClusterMeshState } from '../mesh/mesh.ts'
+import type { Health, HealthCondition } from '../observe/health.ts'
 import type { Progress } from '../observe/progress.ts'
 
-export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'ended'
+export type SubscriptionState = 'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'paused' | 'ended'
 export type GapReason = 'purged' | 'expired' | 'recreated' | 'rewound' | 'unrecorded' | 'checkpoint_lost'
 
 /** `wall-clock`: the clock of this node is ahead of those of all its peers. `timestamps`: its last timestamp is ahead of its own clock. */
@@ -97,7 +98,13 @@ export type ClusterEvents = {
   'clock:ok': [{ node: string }]
   /** The database has not answered a call for `ms`; with `answered`, it has now. `node`, `database` and `table` where the call has them. */
   'host:slow': [SlowHostCall]
-  'mesh:state': [{ state: MeshState; reason?: string }]
+  /** `isolated`: local streams are writable, no node of the manifest is reached; `reason` says why. Also when only the reason changes. */
+  'mesh:state': [{ state: ClusterMeshState; reason?: string }]
+  /**
+   * A condition of `ClusterManager.health` began or ended. Checked once a second: shorter ones are in no event. Another message of a
+   * condition is no change.
+   */
+  'health:changed': [Health & { began: readonly HealthCondition[]; ended: readonly HealthCondition[] }]
   /** Work that takes longer than 250 ms, at most four times a second; at its end `done` equals `total`. */
   progress: [Progress]
   /** A listener threw or rejected. */
@@ -139,6 +146,7 @@ const eventNameSet: Record<EventName, true> = {
   'clock:ok': true,
   'host:slow': true,
   'mesh:state': true,
+  'health:changed': true,
   progress: true,
   'listener:failed': true,
 }

@@ -105,8 +105,15 @@ export type Checkpoint = {
   replayUntil?: number
   /** Quarantined messages, skipped and not applied: `[epoch]` to ranges. */
   quarantined?: Record<string, SequenceRange[]>
+  /**
+   * Transactions of the source's stream that this node does not have: lost in a gap, or discarded from quarantine. `[epoch]` to ranges of
+   * running numbers. A copy of all rows removes them.
+   */
+  missing?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
+  /** Number of gaps since the last complete copy of the source's rows. */
+  unrepairedGaps?: number
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]
   /** A copy of the source's rows that is under way, or is to begin. */

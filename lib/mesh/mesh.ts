@@ -15,6 +15,9 @@ export type { NameCheck, RemoteTable, Route, Routes, TableName }
  */
 export type MeshState = 'connecting' | 'connected' | 'disconnected' | 'stopped'
 
+/** As the manager shows it: `isolated` if local streams are writable and no node of the manifest is reached. */
+export type ClusterMeshState = MeshState | 'isolated'
+
 export type MeshErrorCode =
   /** No node of that name listens. */
   | 'no_responders'
@@ -95,6 +98,16 @@ export type MeshListener = {
   linked(): void
 }
 
+/**
+ * What an operator should know of the local servers, which work in spite of it. `hub_failed`: the hub cannot be started.
+ * `no_route_linked`: the hub has routes, and no link. `disk_low`: the disk of the streams is nearly full. `certificate_expires`: in less
+ * than 14 days, or it has expired. `server_exposed`: the version of the servers has known security holes.
+ */
+export type MeshProblem = {
+  readonly code: 'hub_failed' | 'no_route_linked' | 'disk_low' | 'certificate_expires' | 'server_exposed'
+  readonly message: string
+}
+
 export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined }
 
 /** `maxMessages`: unread in memory. `budget`: bytes that several readers hold together; without it, some megabytes for each. */
@@ -110,6 +123,8 @@ export interface Mesh {
   readonly serverVersion?: string | undefined
   /** The clock for all users of this mesh. */
   readonly timers: Timers
+  /** Present problems, at most one of each code; absent: this network has none to report. */
+  problems?(): readonly MeshProblem[]
 
   /** A check for valid names that this network cannot carry; absent: it carries all. May be called before `open`, and rejects as `open` does. */
   nameCheck?(): Promise<NameCheck>

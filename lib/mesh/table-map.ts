@@ -15,6 +15,11 @@ export class TableMap<Value> {
     return made
   }
 
+  /** Undefined when missing. */
+  find({ database, table }: TableName): Value | undefined {
+    return this.#databases.get(database)?.get(table)
+  }
+
   set(name: TableName, value: Value): void {
     this.#tablesOf(name.database).set(name.table, value)
   }

@@ -1,5 +1,7 @@
 // The values of `cluster.metrics()`: counters since the manager was opened, and current gauges; and their table of definitions.
 
+import type { RemoteTable } from '../host/host.ts'
+
 /** Counters of all subscriptions of a node together. */
 export type ReplicationCounters = {
   /** Transactions applied, and database transactions that contained them. */
@@ -46,13 +48,23 @@ export type Metrics = {
   }
   apply: ReplicationCounters & {
     /** Subscriptions by state. */
-    subscriptions: Record<'pending' | 'copying' | 'catching-up' | 'live' | 'stalled', number>
+    subscriptions: Record<'pending' | 'copying' | 'catching-up' | 'live' | 'stalled' | 'paused', number>
     /** Known transactions of all sources that are not applied yet, and seconds for which the oldest of them has been waiting. */
     lag: number
     lagSeconds: number
     /** Messages in quarantine. */
     quarantined: number
   }
+}
+
+/** The part of the status of a subscription that metrics read. */
+export type TableStatus = {
+  source: RemoteTable
+  state: string
+  lag: number
+  lagSeconds: number
+  quarantined: number
+  unrepairedGaps?: number
 }
 
 export const replicationCounters = (): ReplicationCounters => ({
@@ -75,7 +87,7 @@ export function subscriptionGauges(
   statuses: readonly { state: keyof SubscriptionGauges['subscriptions'] | 'ended'; lag: number; lagSeconds: number }[],
 ): SubscriptionGauges {
   const gauges = {
-    subscriptions: { pending: 0, copying: 0, 'catching-up': 0, live: 0, stalled: 0 },
+    subscriptions: { pending: 0, copying: 0, 'catching-up': 0, live: 0, stalled: 0, paused: 0 },
     lag: 0,
     lagSeconds: 0,
   }
@@ -96,23 +108,50 @@ export const publishCounters = (): PublishCounters => ({
   timeouts: 0,
 })
 
-export type MetricDefinition = {
+/** What the instruments of all metrics have. */
+type InstrumentDefinition = {
   /** Name of the instrument, by OpenTelemetry's conventions. */
   readonly name: string
-  readonly kind: 'counter' | 'gauge'
   readonly unit: string
   readonly description: string
-  /** An object has one value for each state. */
-  read(metrics: Metrics): number | Record<string, number>
 }
 
+/** An object has one value for each state. */
+export type MetricValue = number | Record<string, number>
+
+/** `scope`: what has a value of its own; the attributes of the observations follow from it. */
+export type MetricDefinition = InstrumentDefinition &
+  (
+    | { readonly scope: 'node'; readonly kind: 'counter' | 'gauge'; read(metrics: Metrics): MetricValue }
+    | { readonly scope: 'table'; readonly kind: 'gauge'; read(status: TableStatus): MetricValue }
+    /** Upper bounds of the buckets. */
+    | { readonly scope: 'transaction'; readonly kind: 'histogram'; readonly boundaries: readonly number[] }
+  )
+
 const defineMetric = (
-  kind: MetricDefinition['kind'],
+  kind: 'counter' | 'gauge',
   name: string,
   unit: string,
   description: string,
-  read: MetricDefinition['read'],
-): MetricDefinition => ({ name: `enmesh.${name}`, kind, unit, description, read })
+  read: (metrics: Metrics) => MetricValue,
+): MetricDefinition => ({ scope: 'node', name: `enmesh.${name}`, kind, unit, description, read })
+
+const defineTableMetric = (
+  name: string,
+  unit: string,
+  description: string,
+  read: (status: TableStatus) => MetricValue,
+): MetricDefinition => ({ scope: 'table', name: `enmesh.table.${name}`, kind: 'gauge', unit, description, read })
+
+/** Seconds from commit to applied: it is recorded, not read. */
+export const delayDefinition = {
+  scope: 'transaction',
+  name: 'enmesh.apply.delay',
+  kind: 'histogram',
+  unit: 's',
+  description: 'Seconds from the commit at its origin to the commit here, estimated from the clocks of two nodes.',
+  boundaries: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600, 3_600, 86_400],
+} as const satisfies MetricDefinition
 
 /** All metrics. A test compares them with the table in the README. */
 export const metricDefinitions: readonly MetricDefinition[] = [
@@ -244,8 +283,21 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'gauge',
     'apply.subscriptions',
     '{subscription}',
-    'Subscriptions by enmesh.state: pending, copying, catching-up, live, stalled.',
+    'Subscriptions by enmesh.state: pending, copying, catching-up, live, stalled, paused.',
     (m) => m.apply.subscriptions,
   ),
   defineMetric('gauge', 'apply.quarantined', '{message}', 'Messages in quarantine.', (m) => m.apply.quarantined),
+  delayDefinition,
+  defineTableMetric('lag', '{transaction}', 'Known transactions of the table that are not applied yet.', (t) => t.lag),
+  defineTableMetric('lag_time', 's', 'Seconds for which the oldest of them has been waiting.', (t) => t.lagSeconds),
+  defineTableMetric('state', '{subscription}', '1 for the enmesh.state of the subscription.', (t) => ({
+    [t.state]: 1,
+  })),
+  defineTableMetric('quarantined', '{message}', 'Messages of the table in quarantine.', (t) => t.quarantined),
+  defineTableMetric(
+    'unrepaired_gaps',
+    '{gap}',
+    "Gaps since the last complete copy of the source's rows.",
+    (t) => t.unrepairedGaps ?? 0,
+  ),
 ]

@@ -11,6 +11,17 @@ import type { PeerStatus } from '../peers/peers.ts'
 
 export type { PeerStatus }
 
+/** See `Replica`, in replication/positions/replica-positions.ts. */
+export type ReplicaStatus = {
+  appliedIndex?: number
+  lag?: number
+  lagSeconds?: number
+  missing?: number
+  copying?: true
+  paused?: true
+  reportedAt?: number
+}
+
 export interface OperationContext {
   readonly store: ManifestStore
   readonly host: Host
@@ -55,6 +66,10 @@ export interface OperationContext {
     purge(database: string, table: string, options: { keep?: number; before?: number }): Promise<void>
     /** Number of gaps since the subscription began, and of the transactions lost in them. Both are 0 without a subscription. */
     losses(source: RemoteTable): { gaps: number; lost: number }
+    /** How far this node is with the local table, by its last report; undefined if it does not subscribe to it. */
+    replica(subscriber: RemoteTable): ReplicaStatus | undefined
+    /** Pauses a subscription, or ends its pause. Rejects with subscription_not_found. */
+    setPaused(source: RemoteTable, isPaused: boolean): Promise<void>
     /** What the remote node has not agreed to yet, or why its transactions are not applied; undefined if all is well. */
     problem(source: RemoteTable): { state: string; reason: string } | undefined
   }

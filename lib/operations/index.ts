@@ -9,6 +9,7 @@ import { configureCluster } from './configure-cluster.ts'
 import type { HandlerOptions, Operation, OperationContext, OperationOptions } from './context.ts'
 import { clusterNetwork } from './network.ts'
 import { addNode, removeNode, setNodeReplication, updateNode } from './nodes.ts'
+import { pauseReplication, resumeReplication } from './pause.ts'
 import { purgeStream } from './purge.ts'
 import { deleteRoutes, getRoutes, setRoutes } from './routes.ts'
 import { clusterStatus } from './status.ts'
@@ -27,6 +28,7 @@ export type {
   UpdateNodeRequest,
   UpdateNodeResponse,
 } from './nodes.ts'
+export type { PauseReplicationRequest, PauseReplicationResponse } from './pause.ts'
 export type { PlanEntry } from './plan.ts'
 export type { PurgeStreamRequest, PurgeStreamResponse } from './purge.ts'
 export type {
@@ -52,6 +54,8 @@ export const operations = {
   cluster_status: clusterStatus,
   cluster_network: clusterNetwork,
   purge_stream: purgeStream,
+  pause_replication: pauseReplication,
+  resume_replication: resumeReplication,
   verify_table: verifyTable,
 } as const
 

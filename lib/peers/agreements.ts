@@ -1,11 +1,14 @@
 // Which subscriptions the remote node has not agreed to, and why: the other end must know of each change before it is in effect there.
 
 import { tableKey } from '../manifest/manifest.ts'
-import type { TableName } from '../mesh/mesh.ts'
+import type { RemoteTable, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 
 /** `pending`: the remote node was not reached since the subscription changed. `refused`: it answered that it cannot accept it. */
 export type Disagreement = { readonly state: 'pending' | 'refused'; readonly reason: string }
+
+/** A subscription that the remote node cannot accept now, and why. */
+export type Refusal = RemoteTable & { readonly reason: string }
 
 export type AgreementsOptions = {
   logger: Logger
@@ -31,6 +34,15 @@ export class Agreements {
   /** Undefined if the remote node has agreed. */
   get(node: string, table: TableName): Disagreement | undefined {
     return this.#nodes.get(node)?.get(tableKey(table))?.disagreement
+  }
+
+  /** The subscriptions that remote nodes cannot accept. */
+  refusals(): Refusal[] {
+    return [...this.#nodes].flatMap(([node, tables]) =>
+      [...tables.values()].flatMap(({ table, disagreement: { state, reason } }) =>
+        state === 'refused' ? { node, ...table, reason } : [],
+      ),
+    )
   }
 
   /** True while the remote node has not agreed to some subscription. */

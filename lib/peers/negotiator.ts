@@ -9,7 +9,7 @@ import type { ManifestStore } from '../manifest/store.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
-import { Agreements, type AgreementsOptions, type Disagreement } from './agreements.ts'
+import { Agreements, type AgreementsOptions, type Disagreement, type Refusal } from './agreements.ts'
 import { Comparison } from './comparison.ts'
 import { checkHarperRequest } from './harper-peers.ts'
 import { type NegotiateOptions, Negotiation, type SkippedSubscription, type SubscribeResult } from './negotiation.ts'
@@ -96,6 +96,11 @@ export class Negotiator {
   /** What the remote node has not agreed to, and why. */
   disagreement(node: string, table: TableName): Disagreement | undefined {
     return this.#agreements.get(node, table)
+  }
+
+  /** The subscriptions that remote nodes cannot accept. */
+  refusals(): Refusal[] {
+    return this.#agreements.refusals()
   }
 
   /** The manifest holds changes that the node has not agreed to: compares with it now, and retries until it is reached. */

@@ -18,7 +18,9 @@ import {
   encodeForHarper,
   type PeerRequest,
   type PeerResponse,
+  type PositionsPeerRequest,
   PROTOCOL_VERSION,
+  positionsRequestOf,
   type RowsPeerRequest,
   readStatus,
   rowsRequestOf,
@@ -53,6 +55,8 @@ export type PeersOptions = {
   negotiate(request: PeerRequest): Promise<unknown>
   /** Answers requests about the rows of a table. Rejects with the reason of the refusal. */
   answerRows(node: string, request: RowsPeerRequest): Promise<unknown>
+  /** Answers reports of positions, and requests for them. Default: none are taken. */
+  answerPositions?(request: PositionsPeerRequest): unknown
   /** Local streams that grew recently. */
   positions(): TablePosition[]
   listener: PeerListener
@@ -253,6 +257,9 @@ export class Peers {
       case 'repair_rows':
       case 'table_status':
         return this.#options.answerRows(...rowsRequestOf(request))
+      case 'report_positions':
+      case 'watch_positions':
+        return this.#options.answerPositions?.(positionsRequestOf(request))
       default:
         throw new Error(`Operation '${request.operation}' not found`)
     }

@@ -86,6 +86,32 @@ const RowsType = Type.Object({
   values: Type.Optional(Type.Boolean()),
 })
 
+const CountType = Type.Integer({ minimum: 0 })
+/** Per request; enmesh sends 500. */
+const MAX_POSITIONS = 10_000
+const TableType = Type.Object({ database: NameType, table: NameType })
+
+/** Not in HarperDB: how far a subscriber has applied tables of the receiver. replication/positions/position-report.ts has the meaning. */
+const PositionsType = Type.Object({
+  instance: NameType,
+  order: CountType,
+  tables: Type.Array(
+    Type.Object({
+      ...TableType.properties,
+      epoch: Type.String({ maxLength: 1_000 }),
+      sequence: CountType,
+      index: CountType,
+      missing: Type.Optional(
+        Type.Array(Type.Tuple([Type.String({ maxLength: 1_000 }), CountType, CountType]), { maxItems: MAX_POSITIONS }),
+      ),
+      copying: Type.Optional(Type.Array(Type.Tuple([CountType, CountType]), { maxItems: MAX_POSITIONS })),
+      isCopying: Type.Optional(Type.Boolean()),
+      paused: Type.Optional(Type.Boolean()),
+    }),
+    { maxItems: MAX_POSITIONS },
+  ),
+})
+
 const RequestType = Type.Object({
   operation: Type.String(),
   v: Type.Optional(VersionType),
@@ -100,6 +126,9 @@ const RequestType = Type.Object({
   /** Not in HarperDB: the request names all subscriptions; others are removed. */
   replace: Type.Optional(Type.Boolean()),
   rows: Type.Optional(RowsType),
+  positions: Type.Optional(PositionsType),
+  /** Not in HarperDB: the receiver reports its positions in these tables at once. */
+  tables: Type.Optional(Type.Array(TableType, { maxItems: MAX_POSITIONS })),
 })
 
 const ResponseType = Type.Object({
@@ -153,6 +182,7 @@ export type WireSubscription = Type.Static<typeof SubscriptionType>
 export type RegisterEntry = Type.Static<typeof RegisterEntryType>
 export type PeerRequest = Type.Static<typeof RequestType>
 export type RowsPeerRequest = Type.Static<typeof RowsType> & { operation: string }
+export type PositionsPeerRequest = Pick<PeerRequest, 'operation' | 'positions' | 'tables'> & { node: string }
 export type PeerResponse = Type.Static<typeof ResponseType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
@@ -204,3 +234,20 @@ export function rowsRequestOf({ operation, node_name: node, rows }: PeerRequest)
   if (!rows) throw new Error("'rows' is required")
   return [node, { operation, ...rows }]
 }
+
+/** Throws when the sender is missing. */
+export function positionsRequestOf({
+  operation,
+  node_name: node,
+  positions,
+  tables,
+}: PeerRequest): PositionsPeerRequest {
+  if (!node) throw new Error("'node_name' is required")
+  return { operation, node, ...(positions && { positions }), ...(tables && { tables }) }
+}
+
+const readRefused = createReader<{ refused: Type.Static<typeof TableType>[] }>(
+  Compile(Type.Object({ refused: Type.Array(TableType, { maxItems: MAX_POSITIONS }) })),
+)
+/** Of the answer to a report: the tables that the node does not publish to the sender. Undefined if it is invalid. */
+export const readRefusedTables = (value: unknown) => readRefused(value)?.refused

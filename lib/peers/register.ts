@@ -46,6 +46,7 @@ export const fileSchema = Compile(
     firstNode: Type.Optional(Type.String()),
     nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
     begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Array(Type.String(), { minItems: 2 })))),
+    paused: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),
   }),
 )
 const registerSchema = Compile(

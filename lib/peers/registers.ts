@@ -15,6 +15,7 @@ import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../util/format-version.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
+import { PausedSubscriptions } from './paused-subscriptions.ts'
 import {
   fileSchema,
   fromRow,
@@ -34,7 +35,7 @@ type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void
  * later version is noticed here, before anything is read or changed.
  *
  * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, and the last request that
- * each has begun, by node).
+ * each has begun, by node), `paused` (tables of subscriptions that are paused, by node).
  */
 export const STATE_VERSION = 1
 const READABLE = readableVersions(STATE_VERSION)
@@ -57,6 +58,8 @@ export class Registers {
     },
     () => this.#saveSoon(),
   )
+  /** The subscriptions that are paused here. Local too. */
+  readonly paused = new PausedSubscriptions(() => this.#save())
   readonly #path: string | undefined
   readonly #clock: RevisionClock
   readonly #logger: Logger
@@ -177,6 +180,7 @@ export class Registers {
     const ofNode = this.#nodes.get(node)
     if (!ofNode?.delete(tableKey(table))) return
     this.begun.delete({ ...table, node })
+    this.paused.delete({ ...table, node })
     this.#size--
     if (ofNode.size === 0) this.#nodes.delete(node)
   }
@@ -198,7 +202,10 @@ export class Registers {
     ofNode.set(tableKey(register), withStart({ ...withTimes(register, this.#now(), known), start }, known))
     this.#size += ofNode.size - before
     const source = { node, database: register.database, table: register.table }
-    if (register.removed || !register.subscribe) this.begun.delete(source)
+    if (register.removed || !register.subscribe) {
+      this.begun.delete(source)
+      this.paused.delete(source)
+    }
     this.#save()
     if (start && this.openStart(source)) this.#startRequested?.(source)
   }
@@ -297,6 +304,8 @@ export class Registers {
       for (const [node, tables] of Object.entries(value.begun ?? {}))
         for (const [database, table, request] of tables)
           this.begun.add({ node, database: database!, table: table! }, request)
+      for (const [node, tables] of Object.entries(value.paused ?? {}))
+        for (const [database, table] of tables) this.paused.add({ node, database, table })
       return true
     } catch (error) {
       if (error instanceof ClusterError) throw error
@@ -334,11 +343,12 @@ export class Registers {
       const nodes = Object.fromEntries(
         [...this.#nodes].map(([node, registers]) => [node, [...registers.values()].map(toRow)]),
       )
+      const { begun, paused } = this
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
         await writeFileAtomic(
           this.#path,
-          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun: this.begun }),
+          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun, paused }),
         )
       } catch (error) {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')

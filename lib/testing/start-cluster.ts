@@ -1,15 +1,16 @@
 // Clusters for tests: managers on real servers or on a network in memory, each with a database in memory.
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdtemp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClusterOptions } from '../cluster/options.ts'
 import { ClusterManager } from '../cluster-manager.ts'
 import type { ClusterError } from '../errors.ts'
+import type { EventName, Payload } from '../events/events.ts'
 import type { Host } from '../host/host.ts'
 import type { MemoryNetwork } from '../mesh/memory/memory-network.ts'
 import { eventually } from './eventually.ts'
 import { freePorts } from './free-ports.ts'
+import { type ClusterDirectory, createClusterDirectory } from './leftovers.ts'
 import { MemoryHost, type MemoryHostOptions } from './memory-host.ts'
 
 type ManagerOptions = Partial<Omit<ClusterOptions, 'configFile' | 'host' | 'mesh'>>
@@ -74,6 +75,26 @@ export class ClusterNode<H extends Host = MemoryHost> {
     if (typeof attach === 'function') attach.call(this.host, this.#cluster)
   }
 
+  /**
+   * The next event of this node; with `where`, the next one that fits. Rejects after `timeout` ms of the system's time (default 15,000) with an
+   * Error that names the event and the node, and closed when the node is stopped.
+   */
+  async once<Name extends EventName>(
+    event: Name,
+    { where, timeout = 15_000 }: { where?: (payload: Payload<Name>) => boolean; timeout?: number } = {},
+  ): Promise<Payload<Name>> {
+    const expiry = new AbortController()
+    const timer = setTimeout(
+      () => expiry.abort(new Error(`not within ${timeout} ms: ${event} of ${this.name}`)),
+      timeout,
+    )
+    try {
+      return await this.cluster.events.once(event, { signal: expiry.signal, ...(where && { where }) })
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
   /** Closes the manager, which stops its servers. */
   async stop(): Promise<void> {
     const cluster = this.#cluster
@@ -85,11 +106,13 @@ export class ClusterNode<H extends Host = MemoryHost> {
 /** A running cluster. `await using`, or `close`, ends all nodes and removes their directories. */
 export class TestingCluster<H extends Host = MemoryHost> {
   readonly nodes: readonly ClusterNode<H>[]
-  readonly #directory: string
+  readonly #directory: ClusterDirectory
+  readonly #seed: number | undefined
 
-  constructor(nodes: readonly ClusterNode<H>[], directory: string) {
+  constructor(nodes: readonly ClusterNode<H>[], directory: ClusterDirectory, seed?: number) {
     this.nodes = nodes
     this.#directory = directory
+    this.#seed = seed
   }
 
   /** Throws for an unknown name. */
@@ -126,7 +149,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
       return true
     }
     await eventually(
-      () => `the cluster has converged: ${pendingReason}`,
+      () => `the cluster has converged: ${pendingReason}${seedText(this.#seed)}`,
       async () => (await hasConverged()) && hasConverged(),
       timeout,
     )
@@ -135,7 +158,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
   /** Idempotent. */
   async close(): Promise<void> {
     const closed = await Promise.allSettled(this.nodes.map((node) => node.stop()))
-    await rm(this.#directory, { recursive: true, force: true, maxRetries: 5 })
+    await this.#directory.remove()
     const failure = closed.find((result) => result.status === 'rejected')
     if (failure) throw failure.reason
   }
@@ -158,7 +181,8 @@ export async function startCluster<H extends Host = MemoryHost>(
   if (names.length === 0 || !names.every((name) => typeof name === 'string' && name !== ''))
     throw new TypeError(`'nodes' must be a number of at least 1, or an array of names; received ${String(nodes)}`)
   const { network, tables = [], subscribe = true, timeout = 30_000 } = options
-  const directory = await mkdtemp(join(tmpdir(), 'enmesh-cluster-'))
+  network?.declare(...names)
+  const directory = await createClusterDirectory()
   const host = options.host ?? (() => new MemoryHost({ tables }) as Host as H)
   const managerOptions = (name: string) =>
     typeof options.options === 'function' ? options.options(name) : options.options
@@ -171,11 +195,11 @@ export async function startCluster<H extends Host = MemoryHost>(
       ...(network ? { mesh: network.mesh(name) } : {}),
     })
   const started: ClusterNode<H>[] = []
-  const cluster = new TestingCluster(started, directory)
+  const cluster = new TestingCluster(started, directory, network?.seed)
   try {
     for (const name of names) {
       const ports = network ? undefined : await freePorts(4)
-      const nodeDirectory = await mkdtemp(join(directory, `${name.slice(0, 50)}-`))
+      const nodeDirectory = await mkdtemp(join(directory.path, `${name.slice(0, 50)}-`))
       const configFile = join(nodeDirectory, 'config.yaml')
       await writeFile(configFile, configText(name, ports, started[0]?.port, options.clustering?.(name)), {
         mode: 0o600,
@@ -196,9 +220,13 @@ export async function startCluster<H extends Host = MemoryHost>(
     return cluster
   } catch (error) {
     await cluster.close().catch(() => {})
+    if (error instanceof Error) error.message += seedText(network?.seed)
     throw error
   }
 }
+
+/** For errors: with the seed, the run can be repeated. */
+const seedText = (seed: number | undefined) => (seed === undefined ? '' : ` (seed ${seed})`)
 
 /** The file of a node. All nodes but the first have a route to the first. */
 function configText(

@@ -2,11 +2,12 @@
 
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Caller, Logger } from '../../lib/index.ts'
+import type { Caller, Health, Logger } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
 import { executeData } from './operations.ts'
+import { addProbes } from './probes.ts'
 import type { Users } from './users.ts'
 
 declare module 'fastify' {
@@ -20,7 +21,7 @@ const MAX_BODY_BYTES = 100 * 1024 * 1024
 export type ServerOptions = {
   database: Database
   /** Answers what the data operations do not know, unknown and missing operations included. */
-  cluster: { execute(request: unknown, caller: Caller): Promise<object> }
+  cluster: { execute(request: unknown, caller: Caller): Promise<object>; health(): Health }
   users: Users
   logger: Logger
 }
@@ -45,7 +46,9 @@ export function createServer({ database, cluster, users, logger }: ServerOptions
 
   // Before the body is read: a caller without valid credentials cannot send 100 MB.
   server.addHook('onRequest', async (request) => {
-    request.caller = users.authenticate(request.headers.authorization)
+    const { authorization } = request.headers
+    const isAnonymousProbe = request.routeOptions.config.isProbe === true && authorization === undefined
+    if (!isAnonymousProbe) request.caller = users.authenticate(authorization)
   })
   server.setErrorHandler((error, _request, reply) => {
     const [statusCode, body] = toAnswer(error)
@@ -59,6 +62,7 @@ export function createServer({ database, cluster, users, logger }: ServerOptions
     const answer = (await executeData(database, body, caller!)) ?? (await cluster.execute(body, caller!))
     return reply.type('application/json; charset=utf-8').send(answer)
   })
+  addProbes(server, cluster)
   return server
 }
 

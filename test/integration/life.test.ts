@@ -210,6 +210,10 @@ describe('a full disk', () => {
     await unlink(join(disk, 'filler'))
     await eventually('the outbox is empty', () => node.host.outbox.length === 0)
     assert.deepEqual((await limitsOf(cluster, node))?.messages, 1)
+    await eventually('a disk with less than 128 MB of room is low', () =>
+      node.cluster.health().degraded.some(({ code }) => code === 'disk_low'),
+    )
+    assert.ok(node.cluster.health().ready)
   })
 })
 
@@ -383,7 +387,11 @@ test('a hub that cannot restart is reported; commits are stored meanwhile and ar
   const letGo = await takePort(t, node1, 'hub', node1.ports.hub)
   const last = () => node1.seen('mesh:state').at(-1)
   await eventually('it is reported', () => /hub server.* is in use/.test(last()?.reason ?? ''))
-  assert.equal(last()?.state, 'connected')
+  assert.deepEqual([last()?.state, node1.cluster.meshReason], ['isolated', last()?.reason])
+  assert.deepEqual(
+    node1.cluster.health().degraded.flatMap(({ code, message }) => (code === 'hub_failed' ? [message] : [])),
+    [last()?.reason],
+  )
   const outcomes = await writeAll(node1, ['meanwhile'])
   assert.deepEqual(
     outcomes.map(({ code }) => code),

@@ -79,6 +79,9 @@ describe('a node whose clock was two days ahead', { concurrency: true }, () => {
     assert.equal(aside(two), 3)
     network.skew('node1', 0)
     const ahead = await one.cluster.events.once('clock:ahead', { where: ({ reason }) => reason === 'timestamps' })
+    const [condition] = one.cluster.health().degraded
+    assert.deepEqual([condition?.code, condition?.node], ['clock_ahead', undefined])
+    assert.match(condition!.message, /call cluster\.restamp\(\) \(\d+ ms ahead\)$/)
     assert.deepEqual([ahead.node, ahead.peers], ['node1', ['node2']])
     assert.ok(ahead.aheadMs > DAY_MS)
     assert.ok(one.cluster.view.clock.aheadMs > DAY_MS)

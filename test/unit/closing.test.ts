@@ -178,16 +178,18 @@ describe('a failed open leaves nothing behind', () => {
       await assertEnded(mesh)
     })
 
-  it('when the meter fails', async (t) => {
-    const { open, assertEnded } = await scene(t)
-    const meter = {
-      createObservableCounter: fault,
-      createObservableGauge: fault,
-      addBatchObservableCallback: fault,
-      removeBatchObservableCallback: fault,
-    }
-    const { mesh, cluster } = await open({ meter: meter as never })
-    assert.match(String(cluster), /injected/)
-    await assertEnded(mesh)
-  })
+  for (const createHistogram of [fault, () => ({})])
+    it(`when the meter fails, ${createHistogram === fault ? 'before' : 'after'} the start`, async (t) => {
+      const { open, assertEnded } = await scene(t)
+      const meter = {
+        createObservableCounter: fault,
+        createObservableGauge: fault,
+        createHistogram,
+        addBatchObservableCallback: fault,
+        removeBatchObservableCallback: fault,
+      }
+      const { mesh, cluster } = await open({ meter: meter as never })
+      assert.match(String(cluster), /injected/)
+      await assertEnded(mesh)
+    })
 })

@@ -14,12 +14,13 @@ import {
   type ErrorCode,
   errors,
   type Transaction,
+  type Write,
 } from '../../lib/index.ts'
 import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
-import { both, dog, type MemoryNodeOptions, Scene } from '../support/memory-scene.ts'
+import { both, dog, type MemoryNodeOptions, numbered, Scene } from '../support/memory-scene.ts'
 
 const superUser = { superUser: true }
 const withNode2 = { node_name: 'node2', subscriptions: both }
@@ -53,6 +54,14 @@ async function linkedPair(test: TestContext, options: Partial<ClusterOptions> = 
   const { node1, node2 } = await pair(test, options)
   await node1.cluster.addNode(withNode2)
   return { node1, node2 }
+}
+
+/** A transaction that the database has committed. */
+function committed(host: MemoryHost, cluster: ClusterManager, ...writes: Write[]): Transaction {
+  const one = [insert('dog', { id: 1 })]
+  const transaction = { id: 'committed', timestamp: cluster.timestamp(), writes: writes.length > 0 ? writes : one }
+  host.commitAs(transaction)
+  return transaction
 }
 
 const never = new Promise<never>(() => {})
@@ -218,6 +227,44 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   async not_in_outbox(test) {
     const { cluster } = await alone(test)
     return cluster.publish({ id: 'not stored', timestamp: cluster.timestamp(), writes: [insert('dog', { id: 1 })] })
+  },
+  async too_few_replicas(test) {
+    const { cluster, host } = await alone(test)
+    return cluster.replicated(committed(host, cluster))
+  },
+  async not_applied(test) {
+    const { node1, node2 } = await linkedPair(test)
+    node2.host.beforeApply = ({ transactions }) => {
+      if (transactions.length > 0) throw new Error('refused')
+    }
+    const transaction = committed(node1.host, node1.cluster)
+    const waiting = assert.rejects(node1.cluster.replicated(transaction, { timeout: 300 }), {
+      code: 'replication_timeout',
+    })
+    const isRefused = () => node2.cluster.subscriptions()[0]!.refused
+    await eventually('node2 refuses it', isRefused)
+    await waiting
+    await node2.cluster.quarantine.add({ node: 'node1', ...dog })
+    return node1.cluster.replicated(transaction, { nodes: ['node2'] })
+  },
+  async replication_timeout(test) {
+    const { node1, node2 } = await linkedPair(test)
+    node2.host.beforeApply = () => never
+    return node1.cluster.replicated(committed(node1.host, node1.cluster), { timeout: 50 })
+  },
+  async token_invalid(test) {
+    const { cluster } = await alone(test)
+    return cluster.caughtUp('nothing')
+  },
+  async token_expired(test) {
+    const { cluster } = await alone(test)
+    const parts = ['node1', [dog.database, dog.table, 'of another life', 1]]
+    return cluster.caughtUp(Buffer.from(JSON.stringify([1, ...parts])).toString('base64url'))
+  },
+  async token_too_large(test) {
+    const tables = numbered('table', 200).map((table): [string, string] => ['dev', table])
+    const { cluster, host } = await alone(test, { host: new MemoryHost(tables) })
+    return cluster.token(committed(host, cluster, ...tables.map(([, table]) => insert(table, { id: 1 }))))
   },
   async host_timeout(test) {
     const { cluster, host } = await alone(test, { options: { hostTimeout: 100 } })

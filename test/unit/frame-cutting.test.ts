@@ -52,6 +52,12 @@ describe('the queue', () => {
     assert.deepEqual(cutAll(queueOf([half, half, 1])), [[half, half], [1]])
     assert.deepEqual(cutAll(queueOf([half + 1, half, 1])), [[half + 1], [half, 1]])
     assert.deepEqual(cutAll(queueOf([5, 3 * half, 5])), [[5], [3 * half]], 'the last one is not full')
+    const full = [half, half]
+    assert.deepEqual(
+      cutAll(queueOf([...full, ...full, ...full, 1])),
+      [full, full, full],
+      'full ones do not wait for others',
+    )
   })
 
   it('never has more in flight than the window', () => {

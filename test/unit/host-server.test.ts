@@ -20,6 +20,7 @@ const plain = 'anna:open sesame: you'
 const forwarded: { request: unknown; caller: Caller | undefined }[] = []
 const published: Transaction[] = []
 const logged: object[] = []
+let isUnready = false
 let url: string
 let database: Database
 let close: () => Promise<void>
@@ -38,6 +39,7 @@ before(async () => {
       { username: 'mesh', password: 'mesh', role: 'cluster_user' },
     ]),
     cluster: {
+      health: () => ({ ready: !isUnready, degraded: [{ code: 'isolated', message: 'no other node is reached' }] }),
       execute: async (request, caller) => {
         forwarded.push({ request, caller })
         const { operation } = (request ?? {}) as { operation?: unknown }
@@ -390,4 +392,21 @@ test('a body over the limit and data that is not HTTP are rejected in the same s
     ['error'],
   ])
   assert.deepEqual(await raw('garbage\r\n\r\n'), ['HTTP/1.1 400 Bad Request', ['error']])
+})
+
+test('probes need no credentials, and show the conditions to a super user', async () => {
+  const probe = async (path: string, headers: Record<string, string> = {}) => send(undefined, headers, 'GET', path)
+  const degraded = [{ code: 'isolated', message: 'no other node is reached' }]
+  for (const path of ['/healthz', '/readyz']) {
+    assert.deepEqual(await probe(path), [200, { ready: true }])
+    assert.deepEqual(await probe(path, basic(plain)), [200, { ready: true }])
+    assert.deepEqual(await probe(path, basic(admin)), [200, { ready: true, degraded }])
+    assert.deepEqual(await probe(path, basic('admin:wrong')), [401, { error: 'Login failed' }])
+  }
+  isUnready = true
+  assert.deepEqual(await probe('/healthz'), [200, { ready: false }])
+  assert.deepEqual(await probe('/readyz'), [503, { ready: false }])
+  assert.deepEqual(await probe('/readyz', basic(admin)), [503, { ready: false, degraded }])
+  isUnready = false
+  assert.equal((await probe('/other'))[0], 401)
 })

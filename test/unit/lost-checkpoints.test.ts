@@ -167,7 +167,10 @@ describe('the start after a lost checkpoint', () => {
       [1, 70, 'checkpoint_lost'],
       [1, 20, 'checkpoint_lost'],
     ])
-    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, index: 20, gaps: { count: 2, lost: 90 } })
+    const end = Number.MAX_SAFE_INTEGER
+    const missing = { e0: [[1, end]], e1: [[1, end]], e2: [[1, 20]] }
+    const gaps = { gaps: { count: 2, lost: 90 }, unrepairedGaps: 2, missing }
+    assert.deepEqual(stored, { epoch: 'e2', sequence: 2, index: 20, ...gaps })
   })
 
   it('is the end of a stream that has no messages', async () => {

@@ -229,7 +229,7 @@ describe('managers on a network in memory', { concurrency: true }, () => {
     const scene = new Scene(t)
     await wipeReadDisk(
       scene,
-      () => scene.network.delay('node1', 'node1', 100),
+      () => scene.network.slowLeaf('node1', 100),
       async () => {},
     )
   })
@@ -286,14 +286,18 @@ describe('managers on a network in memory', { concurrency: true }, () => {
         () => network.heal(),
         () => network.crash(a.name, { silent }),
         () => network.restart(a.name),
-        () => network.delay(a.name, b.name, below(2) * below(20)),
+        () => a !== b && network.delay(a.name, b.name, below(2) * below(20)),
+        () => network.slowLeaf(a.name, below(2) * below(20)),
       ]
       faults[below(faults.length)]!()
       await delay(below(30))
       if (random() < 0.3) for (const { name } of nodes) network.restart(name)
     }
     for (const { name } of nodes) network.restart(name)
-    for (const a of nodes) for (const b of nodes) network.delay(a.name, b.name, 0)
+    for (const a of nodes)
+      for (const b of nodes)
+        if (a === b) network.slowLeaf(a.name, 0)
+        else network.delay(a.name, b.name, 0)
     network.heal()
     await Promise.all(writes)
     await scene.quiet(30_000)

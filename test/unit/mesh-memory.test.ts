@@ -268,10 +268,11 @@ describe('crash and restart', () => {
     reader.close()
   })
 
-  it('have no effect on an unknown or running node', async (t) => {
+  it('have no effect on a node that is not open, or runs', async (t) => {
     const { network } = await startThree(t)
-    network.crash('unknown')
-    network.restart('unknown')
+    network.declare('node9')
+    network.crash('node9')
+    network.restart('node9')
     network.restart('node1')
   })
 })

@@ -135,7 +135,7 @@ test('the lines of a normal day', async (t) => {
     ['subscription catching up', 'node1'],
     ['subscription live again', 'node1'],
   ])
-  assert.deepEqual(takeLines('node1'), [{ message: 'peer up', peer: 'node2' }])
+  assert.deepEqual(takeLines('node1'), [{ message: 'peer up', peer: 'node2' }, { message: 'mesh connected' }])
 
   // The file is edited, then the node is removed by code.
   const text = await readFile(one.configFile, 'utf8')

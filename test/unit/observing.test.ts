@@ -50,10 +50,13 @@ describe('the view', () => {
     assert.deepEqual(Object.keys(view).sort(), [
       'clock',
       'events',
+      'health',
       'manifest',
+      'meshReason',
       'meshState',
       'metrics',
       'peers',
+      'replicas',
       'state',
       'subscriptions',
       'tombstoneLimit',
@@ -218,6 +221,7 @@ describe('a meter', () => {
     const meter: Meter = {
       createObservableCounter: (name, options) => otel.createObservableCounter(name, options),
       createObservableGauge: (name, options) => otel.createObservableGauge(name, options),
+      createHistogram: (name, options) => otel.createHistogram(name, options),
       addBatchObservableCallback: (callback, instruments) => {
         callbacks.add(callback)
         otel.addBatchObservableCallback(callback, instruments)
@@ -300,7 +304,7 @@ describe('progress', () => {
     const { one, network } = await two(t, { subscribe: false })
     const tables = Array.from({ length: 250 }, (_, index) => ({ database: 'dev', table: `table${index}` }))
     for (const table of tables) await one.host.createTable({ ...table, primaryKey: 'id', attributes: ['id'] })
-    network.delay('node1', 'node1', 40)
+    network.slowLeaf('node1', 40)
     const reported: Progress[] = []
     one.cluster.on('progress', (progress) => void reported.push(progress))
     const subscriptions = tables.map((table) => ({ ...table, publish: true, subscribe: false }))

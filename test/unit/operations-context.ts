@@ -9,7 +9,7 @@ import { tokenFault } from '../../lib/manifest/names.ts'
 import type { ManifestStore } from '../../lib/manifest/store.ts'
 import type { Member, NameCheck } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
-import type { OperationContext, PeerStatus } from '../../lib/operations/context.ts'
+import type { OperationContext, PeerStatus, ReplicaStatus } from '../../lib/operations/context.ts'
 import type { NegotiateOptions, SubscribeResult, SubscriptionRequest } from '../../lib/peers/negotiator.ts'
 import { openStore } from './store-fixture.ts'
 
@@ -43,6 +43,7 @@ export class Fakes {
   unsupported: NameCheck = () => undefined
   peers = new Map<string, PeerStatus>()
   /** By `node table`. */
+  replicas = new Map<string, ReplicaStatus>()
   losses = new Map<string, { gaps: number; lost: number }>()
   problems = new Map<string, { state: string; reason: string }>()
   members: () => Promise<Member[]> = async () => []
@@ -101,6 +102,7 @@ export async function openContext(test: TestContext, text = enabledText) {
       purge: async (...call: unknown[]) => {
         fakes.calls.push(['purge', ...call])
       },
+      replica: ({ node, table }: RemoteTable) => fakes.replicas.get(`${node} ${table}`),
       losses: ({ node, table }: RemoteTable) => fakes.losses.get(`${node} ${table}`) ?? { gaps: 0, lost: 0 },
       problem: ({ node, table }: RemoteTable) => fakes.problems.get(`${node} ${table}`),
     },

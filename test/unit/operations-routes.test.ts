@@ -44,7 +44,7 @@ describe('every operation', () => {
         rejected.push(operation)
       }
     }
-    assert.equal(rejected.length, 8)
+    assert.equal(rejected.length, 10)
     assert.deepEqual(await execute(context, { operation: 'cluster_status' }, superUser), {
       node_name: 'node1',
       is_enabled: false,

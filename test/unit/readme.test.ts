@@ -9,11 +9,12 @@ import { fileURLToPath } from 'node:url'
 import { parseDocument } from 'yaml'
 import { bounds } from '../../lib/cluster/options.ts'
 import { errors } from '../../lib/errors.ts'
-import { ClusterManager, eventNames, metricDefinitions } from '../../lib/index.ts'
+import { ClusterManager, eventNames, healthCodes, metricDefinitions } from '../../lib/index.ts'
 import { settingPaths } from '../../lib/manifest/settings.ts'
 import { operations } from '../../lib/operations/index.ts'
 import { MemoryHost, MemoryNetwork } from '../../lib/testing.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
+import { prometheusName } from '../support/prometheus-name.ts'
 
 const MAX_README_LINES = 250
 
@@ -96,6 +97,11 @@ test('the smallest host has about 40 lines, the LMDB host fewer than 130 and the
   assert.ok(sql > 50 && sql < 200, `the host on SQL has ${sql} lines`)
 })
 
+test('the example for Prometheus has at most 25 lines', () => {
+  const lines = linesOf(findOnce(/^```ts\n((?:(?!^```).)*?openWithPrometheus.*?)^```/gms, 'the example for Prometheus'))
+  assert.ok(lines <= 25, `it has ${lines} lines`)
+})
+
 test('the top README is short', () => {
   const lines = readmes.get('README.md')!.trimEnd().split('\n').length
   assert.ok(lines <= MAX_README_LINES, `${lines} lines`)
@@ -124,6 +130,13 @@ test('the table of events has every event in order', () => {
   assert.deepEqual(namesIn(tableUnder('| event | payload | when |')), eventNames)
 })
 
+test('the table of health conditions matches the code', () => {
+  assert.deepEqual(
+    tableUnder('| code | ready | what to do |').map((row) => row.split(' | ').slice(0, 2).join(' | ')),
+    Object.entries(healthCodes).map(([code, { ready }]) => `| \`${code}\` | ${ready ? 'yes' : 'no'}`),
+  )
+})
+
 test('the table of options matches the code', () => {
   assert.deepEqual(
     tableUnder('| option | default | range | what it bounds |'),
@@ -136,10 +149,11 @@ test('the table of options matches the code', () => {
 
 test('the table of metrics matches the code', () => {
   assert.deepEqual(
-    tableUnder('| instrument | kind | unit | what it counts |'),
-    metricDefinitions.map(
-      ({ name, kind, unit, description }) => `| \`${name}\` | ${kind} | \`${unit}\` | ${description} |`,
-    ),
+    tableUnder('| instrument | in Prometheus | kind | unit | what it counts |'),
+    metricDefinitions.map((definition) => {
+      const { name, kind, unit, description } = definition
+      return `| \`${name}\` | \`${prometheusName(definition)}\` | ${kind} | \`${unit}\` | ${description} |`
+    }),
   )
 })
 

@@ -63,6 +63,10 @@ describe('a subscription that the other end refuses', { concurrency: true, timeo
     assert.equal(shown?.state, 'refused')
     assert.match(shown?.reason ?? '', /Configuration file .* is not valid/)
     assert.deepEqual(two.cluster.subscriptions()[0]?.disagreement, { state: 'refused', reason: shown?.reason })
+    assert.deepEqual(
+      two.cluster.health().degraded.filter(({ code }) => code === 'subscription_refused'),
+      [{ code: 'subscription_refused', node: 'one', ...dog, message: shown?.reason }],
+    )
     await two.host.insert('dev', 'dog', { id: 'meanwhile' })
     await clock.advance(30_000)
     assert.equal(refusals.length, 1, 'one event for each reason')

@@ -166,14 +166,20 @@ describe('the checkpoint', () => {
     await applier.apply(from('node1'), [transaction(1)], at(1))
     await applier.quarantine(from('node1'), at(2), range(2), undefined)
     await applier.move(from('node1'), at(4), { newGaps: 1, lost: 2 })
-    const kept = { applied: { node1: { e1: [[1, 1]] } }, quarantined: { e1: [[2, 2]] }, gaps: { count: 1, lost: 2 } }
+    const kept = {
+      applied: { node1: { e1: [[1, 1]] } },
+      quarantined: { e1: [[2, 2]] },
+      gaps: { count: 1, lost: 2 },
+      unrepairedGaps: 1,
+    }
     assert.deepEqual(await stored('node1'), { ...at(4), ...kept })
     await applier.move(from('node1'), at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
     await applier.apply(from('node1'), [], at(0, 'e2'))
     assert.deepEqual(await stored('node1'), { ...at(0, 'e2'), ...kept })
     await applier.move(from('node1'), at(5, 'e2'), { newGaps: 1, lost: 5 })
-    assert.deepEqual((await stored('node1')).gaps, { count: 2, lost: 7 })
+    const { gaps, unrepairedGaps } = await stored('node1')
+    assert.deepEqual([gaps, unrepairedGaps], [{ count: 2, lost: 7 }, 2])
   })
 
   it('of a dropped source has no effect', async () => {

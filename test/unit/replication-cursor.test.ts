@@ -53,7 +53,8 @@ describe('messages that the stream no longer has', () => {
     await cursor.skipHole(end, signal)
     await cursor.skipHole(end, signal)
     assert.deepEqual(reported, [[4, 50, 'expired']])
-    assert.deepEqual(await stored(), { epoch: 'e1', ...end, gaps: { count: 1, lost: 47 } })
+    const lost = { gaps: { count: 1, lost: 47 }, unrepairedGaps: 1, missing: { e1: [[4, 50]] } }
+    assert.deepEqual(await stored(), { epoch: 'e1', ...end, ...lost })
   })
 
   it('are no gap when they were applied', async () => {
@@ -69,7 +70,8 @@ describe('messages that the stream no longer has', () => {
     setStream(stream, [{ epoch: 'e1', from: 1 }], 6, 9)
     await cursor.resume(signal)
     await cursor.skipHole({ sequence: 5, index: 5 }, signal)
-    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5, index: 5, ...start, gaps: { count: 1, lost: 2 } })
+    const lost = { gaps: { count: 1, lost: 2 }, unrepairedGaps: 1, missing: { e1: [[4, 5]] } }
+    assert.deepEqual(await stored(), { epoch: 'e1', sequence: 5, index: 5, ...start, ...lost })
     setStream(stream, [{ epoch: 'e2', from: 1 }], 1, 9)
     await cursor.resume(signal)
     const { startTime, replayUntil } = await stored()

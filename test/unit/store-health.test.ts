@@ -7,8 +7,9 @@ import { describe, it } from 'node:test'
 import { MeshError, type StreamState } from '../../lib/mesh/mesh.ts'
 import type { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import {
+  checkDisk,
   checkStore,
-  diskFullReason,
+  diskReport,
   dropIndexes,
   findStreamFault,
   isStoreError,
@@ -104,9 +105,24 @@ describe('log lines', () => {
   })
 })
 
-it('a disk is full when little is free, and not when it cannot be checked', async (test) => {
-  assert.equal(await diskFullReason(await temporaryDirectory(test)), undefined)
-  assert.equal(await diskFullReason('/no/such/folder'), undefined)
+it('a disk is low or full when little is free, and neither when it cannot be checked', async (test) => {
+  assert.deepEqual(Object.keys(await checkDisk(await temporaryDirectory(test))), [])
+  assert.deepEqual(await checkDisk('/no/such/folder'), {})
+  const MB = 1024 ** 2
+  const reported = (free: number, total: number) => Object.keys(diskReport('/store', free * MB, total * MB))
+  // Low: less than 5 % and less than 1 GB, but at least 128 MB. Full: less than 64 MB.
+  assert.deepEqual(
+    [1025, 1023, 65, 63].map((free) => reported(free, 1e6)),
+    [[], ['low'], ['low'], ['full']],
+  )
+  assert.deepEqual(
+    [501, 499].map((free) => reported(free, 10_000)),
+    [[], ['low']],
+  )
+  assert.deepEqual(
+    [129, 127].map((free) => reported(free, 200)),
+    [[], ['low']],
+  )
 })
 
 it('only the indexes of a store are dropped', async (test) => {

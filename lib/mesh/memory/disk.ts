@@ -10,6 +10,8 @@ export class Disk {
   readonly #now: () => number
   /** Limits of every stream on this disk. */
   limits: StreamLimits = {}
+  /** Streams can be read, and not written. */
+  isFull = false
 
   constructor(now: () => number) {
     this.#now = now

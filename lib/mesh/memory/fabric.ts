@@ -21,6 +21,8 @@ export interface Endpoint {
   /** The servers of this node crash, or are back. */
   disconnect(reason: string): void
   reconnect(): void
+  /** The disk is full now, or has room again. */
+  diskChanged(): void
   close(): Promise<void>
 }
 
@@ -33,6 +35,8 @@ export class Fabric {
   /** By address: the node's name, or for a duplicate the name with a number. */
   readonly #endpoints = new Map<string, Endpoint>()
   readonly #disks = new Map<string, Disk>()
+  /** The nodes that faults may name: those that were declared, or open at some time. */
+  readonly names = new Set<string>()
   #count = 0
 
   constructor(wires: Wires, timers: Timers) {
@@ -42,6 +46,7 @@ export class Fabric {
 
   /** Returns the address of the endpoint. */
   join(node: string, endpoint: Endpoint): string {
+    this.names.add(node)
     let address = node
     for (let number = 2; this.#endpoints.has(address); number++) address = `${node} (${number})`
     if (!isDuplicateName(address)) for (const each of this.#endpoints.keys()) this.wires.join(address, each)

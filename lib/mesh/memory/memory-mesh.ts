@@ -27,6 +27,8 @@ import { PendingCalls } from './pending-calls.ts'
 import { MemoryReader } from './reader.ts'
 import { requireStream } from './stream.ts'
 
+const DISK_FULL = 'the disk is full'
+
 export class MemoryMesh implements Mesh {
   readonly maxPayload = MAX_PAYLOAD
   readonly #fabric: Fabric
@@ -85,6 +87,7 @@ export class MemoryMesh implements Mesh {
 
   async close(): Promise<void> {
     if (this.#state === 'stopped') return
+    this.#setReachable(false)
     this.#setState('stopped')
     this.#failAll('the mesh is closed')
     this.#announcementHandlers = []
@@ -101,13 +104,30 @@ export class MemoryMesh implements Mesh {
 
   #setState(state: MeshState, reason?: string): void {
     this.#state = state
-    if (this.#endpoint) this.#endpoint.connected = state === 'connected'
     this.#listener?.state(state, reason)
   }
 
+  #setReachable(connected: boolean): void {
+    if (this.#endpoint) this.#endpoint.connected = connected
+  }
+
   #connect(): void {
-    this.#fabric.disk(this.#address).limits = this.#limits
     this.#session = this.#fabric.uniqueText()
+    this.#setReachable(true)
+    this.#checkDisk()
+  }
+
+  /** On a full disk the servers run: remote nodes can read the streams, and nothing can be written. */
+  #checkDisk(): void {
+    const disk = this.#fabric.disk(this.#address)
+    if (disk.isFull) {
+      if (this.#state === 'disconnected') return
+      this.#setState('disconnected', DISK_FULL)
+      this.#appender?.fail(new MeshError('disconnected', DISK_FULL))
+      return this.#failReaders(DISK_FULL)
+    }
+    if (this.#state === 'connected') return
+    disk.limits = this.#limits
     this.#setState('connected')
   }
 
@@ -115,6 +135,10 @@ export class MemoryMesh implements Mesh {
     const error = new MeshError('disconnected', reason)
     this.#pendingCalls.fail(error)
     this.#appender?.fail(error)
+    this.#failReaders(reason)
+  }
+
+  #failReaders(reason: string): void {
     for (const reader of [...this.#readers]) reader.fail(reason)
   }
 
@@ -133,11 +157,15 @@ export class MemoryMesh implements Mesh {
       linked: () => listener.linked(),
       rejected: (peer, reason) => listener.rejected(peer, reason),
       disconnect: (reason) => {
+        this.#setReachable(false)
         this.#setState('disconnected', reason)
         this.#failAll(reason)
       },
       reconnect: () => {
-        if (this.#state === 'disconnected') this.#connect()
+        if (this.#state === 'disconnected' && !this.#endpoint?.connected) this.#connect()
+      },
+      diskChanged: () => {
+        if (this.#endpoint?.connected) this.#checkDisk()
       },
       close: () => this.close(),
     }
@@ -221,12 +249,19 @@ export class MemoryMesh implements Mesh {
     })
   }
 
+  /** Throws disconnected. */
+  #requireWritable(): void {
+    if (this.#state !== 'connected') throw new MeshError('disconnected', `the mesh is ${this.#state}`)
+  }
+
   async ensureStream(table: TableName, description: string): Promise<StreamState> {
+    this.#requireWritable()
     const created = () => `${new Date(this.timers.now()).toISOString().slice(0, -1)}${this.#fabric.uniqueText()}Z`
     return this.#call(this.#node, {}, (disk) => disk.ensure(table, description, created).state)
   }
 
   async describeStream(table: TableName, description: string): Promise<void> {
+    this.#requireWritable()
     await this.#call(this.#node, {}, (disk) => {
       requireStream(disk.find(table)).description = description
     })
@@ -247,6 +282,7 @@ export class MemoryMesh implements Mesh {
     table: TableName,
     { keep, before }: { keep?: number | undefined; before?: number | undefined },
   ): Promise<void> {
+    this.#requireWritable()
     await this.#call(this.#node, {}, (disk) => {
       if (before === undefined) disk.find(table)?.keep(keep ?? 0)
       else if (!keep) disk.find(table)?.purge(before)

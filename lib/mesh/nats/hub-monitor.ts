@@ -7,6 +7,8 @@ const TIMEOUT_MS = 2_000
 
 export class HubMonitor {
   readonly #connections: LocalConnections
+  /** Number of connections to other hubs when the hub was asked last; undefined before that. */
+  routes: number | undefined
 
   constructor(connections: LocalConnections) {
     this.#connections = connections
@@ -14,7 +16,8 @@ export class HubMonitor {
 
   /** The time at which the hub last read its configuration. */
   async loadTime(signal: AbortSignal): Promise<string> {
-    const { data } = await this.#ask<{ data: { config_load_time: string } }>('VARZ', signal)
+    const { data } = await this.#ask<{ data: { config_load_time: string; routes?: number } }>('VARZ', signal)
+    this.routes = data.routes ?? 0
     return data.config_load_time
   }
 

@@ -60,6 +60,11 @@ export class HubRoutes {
     return this.#options.configuration(this.#latest)
   }
 
+  /** Number of routes in the hub's configuration, routes to itself left out. */
+  get count(): number {
+    return this.#latest.length
+  }
+
   /** Follows the names of routes until `close`. */
   watch(): void {
     this.#names.watch()

@@ -6,14 +6,7 @@ import type { Logger } from '../../observe/logger.ts'
 import { MeshError, type RemoteTable, type RequestOptions, type StreamState, type TableName } from '../mesh.ts'
 import { type JetStream, streamName } from './jetstream.ts'
 import type { LocalConnections } from './local-connections.ts'
-import {
-  checkStore,
-  diskFullReason,
-  dropIndexes,
-  findStreamFault,
-  isStoreError,
-  moveDamagedStream,
-} from './store-health.ts'
+import { checkDisk, checkStore, dropIndexes, findStreamFault, isStoreError, moveDamagedStream } from './store-health.ts'
 
 /** `up`: the store answers and its disk has room; `down`: not, recovering. */
 export type LeafState = 'starting' | 'up' | 'down' | 'closed'
@@ -40,6 +33,8 @@ export class LeafHealth {
   readonly #options: LeafHealthOptions
   #state: LeafState = 'starting'
   #reason: string | undefined
+  /** Why the disk of the store may soon be too full for writing. */
+  lowDisk: string | undefined
   #recovering = false
   /** The server's state may differ from its files: its next start reads all messages instead of the indexes. */
   #suspect = false
@@ -56,7 +51,7 @@ export class LeafHealth {
 
   /** Call it when the leaf has started for the first time. On a full disk the node runs, and cannot write. */
   async started(): Promise<void> {
-    const full = await diskFullReason(this.#options.storeDirectory)
+    const full = await this.#checkDisk()
     if (this.#state !== 'starting') return
     if (!full) return this.#set('up')
     this.#set('down', full)
@@ -71,7 +66,7 @@ export class LeafHealth {
   async probe(signal: AbortSignal): Promise<void> {
     await this.#checkStore({ timeout: PROBE_TIMEOUT_MS, signal })
     if (this.#state !== 'up') return
-    const full = await diskFullReason(this.#options.storeDirectory)
+    const full = await this.#checkDisk()
     if (!full) return
     // The server keeps running: remote nodes can still read its streams.
     this.markDown(full)
@@ -94,7 +89,7 @@ export class LeafHealth {
     if (this.#recovering) return
     this.#recovering = true
     while (this.#isDown) {
-      const full = await diskFullReason(this.#options.storeDirectory)
+      const full = await this.#checkDisk()
       if (full) this.reportDown(full)
       const ready =
         !full &&
@@ -170,6 +165,13 @@ export class LeafHealth {
     if (this.#state === 'closed') return
     this.#suspect = true
     this.#options.replaceLeaf(reason)
+  }
+
+  /** Why the disk is too full for writing. */
+  async #checkDisk(): Promise<string | undefined> {
+    const { full, low } = await checkDisk(this.#options.storeDirectory)
+    this.lowDisk = low
+    return full
   }
 
   async #checkStore(options: RequestOptions): Promise<void> {

@@ -11,6 +11,7 @@ import {
   type Mesh,
   MeshError,
   type MeshListener,
+  type MeshProblem,
   type MeshState,
   type Message,
   type NameCheck,
@@ -36,6 +37,7 @@ import { PullReader } from './pull-reader.ts'
 import { serve } from './request-handler.ts'
 import { ServerPair, type ServerPairOptions } from './server-pair.ts'
 import type { ServerPairListener } from './server-pair-listener.ts'
+import { serverProblems } from './server-problems.ts'
 
 export type NatsMeshOptions = ServerPairOptions & { logger?: Logger }
 
@@ -341,9 +343,8 @@ export class NatsMesh implements Mesh {
 
   // --- inspection -------------------------------------------------------------------------------------------------------
 
-  /** One sentence each: known security holes of the nats-server in use that this configuration exposes, certificates that expire soon. */
-  get warnings(): readonly string[] {
-    return this.#servers?.warnings ?? []
+  problems(): readonly MeshProblem[] {
+    return this.#servers ? serverProblems({ ...this.#servers.facts, lowDisk: this.#health?.lowDisk }) : []
   }
 
   /** Process ids of the two local servers, for tests that kill them. */

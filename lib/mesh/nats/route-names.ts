@@ -2,6 +2,7 @@
 // to one address, drawn at random, and gives the route up when that is its own or one that it is linked with (`connectToRoute` in
 // route.go): hubs with one common name would stay in groups.
 
+import { lookup } from 'node:dns/promises'
 import { BlockList, isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { reasonOf } from '../../errors.ts'
@@ -13,6 +14,10 @@ import { address } from './configuration.ts'
 
 /** All addresses of a name, IPv4 and IPv6. Rejects when it has none. */
 export type Resolve = (name: string) => Promise<readonly string[]>
+
+/** By the resolver of the operating system. */
+export const resolveBySystem: Resolve = async (name) =>
+  (await lookup(name, { all: true })).map((found) => found.address)
 
 export type RouteNamesOptions = {
   resolve: Resolve

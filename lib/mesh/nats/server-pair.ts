@@ -1,6 +1,5 @@
 // The two local servers, hub and leaf: configuration, start, routes, certificates, password, version and end.
 
-import { lookup } from 'node:dns/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
@@ -30,9 +29,11 @@ import { LocalConnections } from './local-connections.ts'
 import { LogWatch } from './log-watch.ts'
 import { members } from './members.ts'
 import { PasswordRotation, type ServerKind } from './password-rotation.ts'
-import type { Resolve } from './route-names.ts'
+import { portKeyOf } from './port-keys.ts'
+import { type Resolve, resolveBySystem } from './route-names.ts'
 import { type Configuration, NatsServer, type ServerEvents } from './server.ts'
 import type { LeafListener, ServerPairListener } from './server-pair-listener.ts'
+import type { ServerFacts } from './server-problems.ts'
 import { ignoredSettings, isAtLeast, versionText } from './versions.ts'
 
 export type ServerPairOptions = Omit<ServerSettings, 'node' | 'storeDirectory' | 'password'> & {
@@ -52,14 +53,6 @@ const LINK_TIMEOUT_MS = 3_000
 const RETRY_BACKOFF_MS = { first: 1_000, max: 60_000 }
 /** ms for the clients, and for each server. */
 const CLOSE_TIMEOUT_MS = { connections: 2_000, server: 15_000 }
-const portKeys = {
-  cluster: 'clustering.hubServer.cluster.network.port',
-  leafNodes: 'clustering.hubServer.leafNodes.network.port',
-  hub: 'clustering.hubServer.network.port',
-  leaf: 'clustering.leafServer.network.port',
-} as const
-
-const resolveBySystem: Resolve = async (name) => (await lookup(name, { all: true })).map((found) => found.address)
 
 export class ServerPair {
   readonly connections: LocalConnections
@@ -222,9 +215,15 @@ export class ServerPair {
     return members(this.connections.hub, this.#settings.node, options)
   }
 
-  /** One sentence each: known security holes of the nats-server in use that this configuration exposes, certificates that expire soon. */
-  get warnings(): readonly string[] {
-    return [...this.#exposure.warnings, ...(this.#certificates?.warnings ?? [])]
+  /** What `Mesh.problems` reports; the caller knows the disk. */
+  get facts(): Omit<ServerFacts, 'lowDisk'> {
+    return {
+      hubFailure: this.#hubFailure,
+      configuredRoutes: this.#hubRoutes.count,
+      linkedRoutes: this.#monitor.routes,
+      certificates: this.#certificates?.warnings ?? [],
+      exposures: this.#exposure.warnings,
+    }
   }
 
   /** Of the leaf server. */
@@ -259,8 +258,7 @@ export class ServerPair {
       findBinary: () => findBinary(natsServer),
       environment: serverEnvironment,
       configFile: join(directory, `${kind}.json`),
-      portKey: (port) =>
-        Object.entries(portKeys).find(([name]) => ports[name as keyof typeof ports] === port)?.[1] ?? 'unknown',
+      portKey: (port) => portKeyOf(ports, port),
       logger: this.#logger,
       events: {
         line: (level, text) => {

@@ -11,6 +11,9 @@ import type { JetStream } from './jetstream.ts'
  * its streams, for readers too.
  */
 const MIN_FREE_BYTES = 2 * MAX_STORED_BYTES
+/** A disk is low with less than this fraction of it, and less than this many bytes, but at least twice the minimum. */
+const LOW_FRACTION = 0.05
+const MAX_LOW_BYTES = 1024 ** 3
 
 /** Rejects unless JetStream and the written stream answer: on a full disk JetStream may answer while the stream hangs. */
 export async function checkStore(
@@ -23,11 +26,26 @@ export async function checkStore(
   if (written) await jetStream.stream({ node, ...written }, options)
 }
 
-/** Why the disk of this directory is too full for writing; undefined when it has room or cannot be checked. */
-export async function diskFullReason(directory: string): Promise<string | undefined> {
+/** `full`: why the disk is too full for writing; `low`: why it may soon be. Both are absent when it has room or cannot be checked. */
+export type DiskReport = { full?: string; low?: string }
+
+export async function checkDisk(directory: string): Promise<DiskReport> {
   const disk = await statfs(directory).catch(() => undefined)
-  if (!disk || disk.blocks === 0 || disk.bavail * disk.bsize >= MIN_FREE_BYTES) return undefined
-  return `the disk of ${directory} is full: less than ${Math.ceil(MIN_FREE_BYTES / 1024 / 1024)} MB are free`
+  if (!disk || disk.blocks === 0) return {}
+  return diskReport(directory, disk.bavail * disk.bsize, disk.blocks * disk.bsize)
+}
+
+const inMegabytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MB`
+
+export function diskReport(directory: string, freeBytes: number, totalBytes: number): DiskReport {
+  if (freeBytes < MIN_FREE_BYTES)
+    return { full: `the disk of ${directory} is full: less than ${inMegabytes(MIN_FREE_BYTES)} are free` }
+  const lowBytes = Math.max(2 * MIN_FREE_BYTES, Math.min(MAX_LOW_BYTES, totalBytes * LOW_FRACTION))
+  if (freeBytes >= lowBytes) return {}
+  const [low, min] = [inMegabytes(lowBytes), inMegabytes(MIN_FREE_BYTES)]
+  return {
+    low: `the disk of ${directory} is nearly full: less than ${low} are free, and below ${min} nothing is stored`,
+  }
 }
 
 const STORE_ERROR =

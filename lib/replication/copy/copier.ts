@@ -359,7 +359,7 @@ export class Copier {
     const to = isComplete ? undefined : { ...beginCopy(position, position.reason), retryAt }
     this.#ending = isComplete ? position : undefined
     const options = { ...(horizon !== undefined && { horizon }), ...(position.acceptOld && { acceptOld: true }) }
-    if (!(await applier.copy(source, [], { from: position, to, ...options })) && this.#position)
+    if (!(await applier.copy(source, [], { from: position, to, completes: isComplete, ...options })) && this.#position)
       this.#ending = undefined
   }
 

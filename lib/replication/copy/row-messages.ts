@@ -58,7 +58,8 @@ export type TableStatus = {
   /** The table is being replaced by a copy: rows are missing. */
   isReplaced?: boolean
 }
-export type TableSource = { node: string; state: string; epoch: string; sequence: number }
+/** `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. */
+export type TableSource = { node: string; state: string; epoch: string; sequence: number; index?: number }
 
 export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
 
@@ -92,9 +93,16 @@ const StatusType = Type.Object({
   epoch: TextType,
   sequence: CountType,
   isPublished: Type.Boolean(),
-  sources: Type.Array(Type.Object({ node: TextType, state: TextType, epoch: TextType, sequence: CountType }), {
-    maxItems: 10_000,
-  }),
+  sources: Type.Array(
+    Type.Object({
+      node: TextType,
+      state: TextType,
+      epoch: TextType,
+      sequence: CountType,
+      index: Type.Optional(CountType),
+    }),
+    { maxItems: 10_000 },
+  ),
   isReplaced: Type.Optional(Type.Boolean()),
 })
 

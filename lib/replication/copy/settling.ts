@@ -40,6 +40,8 @@ function hasReached(
 export const isLagging = ({ here, there }: BothStatus): boolean =>
   [...here.sources, ...there.sources].some(({ state }) => state !== 'live')
 
+const BLOCKED = ['stalled', 'pending', 'paused']
+
 /** A subscription of the table applies nothing for now: waiting for it would take long. */
 export const isBlocked = ({ here, there }: BothStatus): boolean =>
-  [...here.sources, ...there.sources].some(({ state }) => state === 'stalled' || state === 'pending')
+  [...here.sources, ...there.sources].some(({ state }) => BLOCKED.includes(state))

@@ -87,6 +87,19 @@ export class LocalStreams {
     return stream.writer.position
   }
 
+  /** The end of this stream; undefined while it is not known. */
+  endOf(table: TableName): StreamEnd | undefined {
+    const { writer } = this.#streams.find(table) ?? {}
+    return writer && writer.position.epoch !== '' ? writer.position : undefined
+  }
+
+  /** The position of the last transaction in this stream. Rejects mesh_unavailable. */
+  async lastPosition({ database, table }: TableName): Promise<TableName & { epoch: string; index: number }> {
+    const { epoch, index } = await this.ensure({ database, table })
+    if (index === undefined) throw clusterError('mesh_unavailable', 'the end of the local stream is not known yet')
+    return { database, table, epoch, index }
+  }
+
   /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */
   async purge(table: TableName, options: PurgeOptions): Promise<void> {
     try {

@@ -12,6 +12,8 @@ export class PublishCall {
   readonly readInPass: number
   resolve!: () => void
   reject!: (error: ClusterError) => void
+  /** The transaction that it waited for, once it is stored. */
+  holder: CallHolder | undefined
 
   constructor(deadline: number, pass: number) {
     this.deadline = deadline
@@ -84,7 +86,9 @@ export class PublishCalls {
   finish(holder: CallHolder, error?: ClusterError): void {
     const { call } = holder
     holder.call = undefined
-    if (call) this.#settle(call, error)
+    if (!call) return
+    call.holder = holder
+    this.#settle(call, error)
   }
 
   /** Call after a complete pass. `outcomeOf`: the outcome of a transaction that the pass did not contain; undefined when it is stored. */

@@ -9,7 +9,7 @@ import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import { isReplicable } from '../wire/names.ts'
+import { isReplicable, tablesOf } from '../wire/names.ts'
 import { FRAME_LIMITS, type FrameLimits } from './frame-queue.ts'
 import { LocalStreams } from './local-streams.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
@@ -43,6 +43,9 @@ export type PublisherOptions = {
   /** A new epoch began because a local stream does not match the database. */
   diverged?(divergence: TableName & Divergence): void
 }
+
+/** Of one part of a transaction: in the stream of a table, by its running number in the epoch. */
+export type TransactionPosition = TableName & { epoch: string; index: number }
 
 /** ms that `close` waits for acknowledgements. */
 const CLOSE_TIMEOUT_MS = 2_000
@@ -159,6 +162,30 @@ export class Publisher implements PartListener {
     if (isQueuedHere) this.#enqueue(transaction)
     else if (!pending) this.wake()
     return call.promise
+  }
+
+  /**
+   * As `publish`. Resolves with the position of each part; of a transaction that was confirmed before, and is no longer in memory, with
+   * the ends of the streams of its tables. Rejects mesh_unavailable too.
+   */
+  async locate(transaction: Transaction): Promise<TransactionPosition[]> {
+    const { id, writes } = transaction
+    const known = this.#pending.get(id)
+    const done = this.publish(transaction)
+    const call = (known ?? this.#pending.get(id))?.call ?? this.#calls.findUnread(id)
+    try {
+      await done
+    } catch (error) {
+      if (!(error instanceof ClusterError && error.code === 'not_in_outbox')) throw error
+    }
+    const stored = known ?? (call?.holder instanceof PendingTransaction ? call.holder : undefined)
+    if (stored) return stored.parts.map(({ publishedPosition }) => publishedPosition)
+    return Promise.all(tablesOf(writes).map((table) => this.#streams.lastPosition(table)))
+  }
+
+  /** The end of the local stream of this table; undefined while it is not known. */
+  endOf(table: TableName): StreamEnd | undefined {
+    return this.#streams.endOf(table)
   }
 
   /** Publishes transactions of other nodes. A host with an outbox stored them there when it applied them. */

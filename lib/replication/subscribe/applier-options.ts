@@ -10,6 +10,7 @@ import type {
   Transaction,
 } from '../../host/host.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
+import type { MissingRange } from '../missing-ranges.ts'
 import type { CopyOptions, Step, StepKind } from './unsettled-steps.ts'
 
 export type ApplierOptions = {
@@ -20,6 +21,10 @@ export type ApplierOptions = {
   relay(transactions: Transaction[]): void
   /** These transactions were committed although the host had rejected them, and nothing has reported them yet. */
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
+  /** These transactions were committed. Not called for copied rows. */
+  onApplied?(source: RemoteTable, transactions: readonly RemoteTransaction[]): void
+  /** The checkpoint of the source with this node was read, stored or dropped. */
+  onCheckpoint?(node: string): void
   /** A batch was committed. `result` is what the host says about it, if it does. */
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */
@@ -43,6 +48,8 @@ export type Plan = (current: Checkpoint | undefined) => ApplyStep | undefined
 export type CopyStep = CopyOptions & {
   /** The subscribers of the local table have to learn of the rows. */
   announce?: boolean
+  /** With this step, everything that the source had when the copy began is here: what was lost before is repaired. */
+  completes?: boolean
   /** The position before, as `checkpointOf` returns it. */
   from: CopyPosition | undefined
   /** Undefined: the copy has ended. */
@@ -52,6 +59,8 @@ export type CopyStep = CopyOptions & {
 /** See Applier.move. */
 export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name] | undefined } & {
   lost?: number
+  /** Transactions of the source's stream that are lost. */
+  missing?: readonly MissingRange[]
   newGaps?: number
   replayed?: number
   copy?: CopyPosition | undefined

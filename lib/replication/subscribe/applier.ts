@@ -8,10 +8,12 @@ import { SerialQueue } from '../../util/serial-queue.ts'
 import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
 import { changeMarker } from '../copy/change-marker.ts'
 import { beginCopy, requestedCopy } from '../copy/copy-position.ts'
+import { withMissing } from '../missing-ranges.ts'
 import type { DatedTransaction } from '../voided-transactions.ts'
 import type { ApplierOptions, CopyStep, MoveOptions, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 import { loadCheckpoint } from './checkpoint-version.ts'
+import { Checkpoints } from './checkpoints.ts'
 import { commitStep } from './commit-step.ts'
 import { Deduplication } from './deduplication.ts'
 import { toRelayed } from './relayed-transaction.ts'
@@ -20,7 +22,7 @@ import { type Step, type StepKind, UnsettledSteps } from './unsettled-steps.ts'
 export class Applier {
   readonly #options: ApplierOptions
   /** The latest checkpoint of every source of this table, by node. Together they contain all applied ranges. */
-  readonly #checkpoints = new Map<string, Checkpoint>()
+  readonly #checkpoints: Checkpoints
   readonly #unsettled = new UnsettledSteps()
   /** Nodes whose checkpoints went with the dropped table: nothing is applied before they are loaded again. */
   readonly #dropped = new Set<string>()
@@ -31,6 +33,7 @@ export class Applier {
 
   constructor(options: ApplierOptions) {
     this.#options = options
+    this.#checkpoints = new Checkpoints((node) => options.onCheckpoint?.(node))
     this.#deduplication = new Deduplication(options, this.#checkpoints)
   }
 
@@ -94,26 +97,29 @@ export class Applier {
 
   /**
    * Moves the checkpoint without reading. `newGaps`: number of new gaps. `lost`: known number of transactions in them. `replayed`: that
-   * many transactions before the new position were applied in another epoch. `copy`: a copy that begins with this step. `request`: the
+   * many transactions before the new position were applied in another epoch. `missing`: the lost ones. `copy`: a copy that begins with this step. `request`: the
    * request that begins with it.
    */
   async move(
     source: RemoteTable,
     position: Position,
-    { newGaps = 0, lost = 0, replayed = 0, copy, request, staleSince }: MoveOptions = {},
+    { newGaps = 0, lost = 0, replayed = 0, missing: added = [], copy, request, staleSince }: MoveOptions = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
-      const gaps = newGaps > 0 ? { gaps: { count: count + newGaps, lost: before + lost } } : {}
+      const gaps = { count: count + newGaps, lost: before + lost }
+      const unrepairedGaps = (current?.unrepairedGaps ?? 0) + newGaps
       const builder = new AppliedRangesBuilder(current?.applied)
       if (replayed > 0) builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!)
       const applied = builder.result()
+      const missing = withMissing(current?.missing, added)
       return {
         transactions: [],
         checkpoint: {
           ...keptFields(current),
           ...position,
-          ...gaps,
+          ...(newGaps > 0 && { gaps, unrepairedGaps }),
+          ...(missing && { missing }),
           ...(applied && { applied }),
           ...(copy && { copy }),
           ...(request !== undefined && { request }),
@@ -131,14 +137,19 @@ export class Applier {
   async copy(
     source: RemoteTable,
     transactions: RemoteTransaction[],
-    { from, to, announce = false, ...options }: CopyStep,
+    { from, to, announce = false, completes = false, ...options }: CopyStep,
   ): Promise<boolean> {
     let isCurrent = false
     await this.#step(source, 'copy', (current) => {
       isCurrent = current !== undefined && current.copy === from
       if (!isCurrent) return undefined
-      const checkpoint = withCopy(current!, to, options.empties)
-      return { transactions, checkpoint: { ...checkpoint, ...(announce && { unannounced: true }) }, copy: options }
+      const { unrepairedGaps, missing, ...checkpoint } = withCopy(current!, to, options.empties)
+      const kept = {
+        ...(unrepairedGaps !== undefined && !completes && { unrepairedGaps }),
+        ...(missing && !completes && { missing }),
+        ...(announce && { unannounced: true as const }),
+      }
+      return { transactions, checkpoint: { ...checkpoint, ...kept }, copy: options }
     })
     return isCurrent
   }
@@ -210,7 +221,12 @@ export class Applier {
       // An earlier call that was rejected has released it.
       if (!isCheckpoint(checkpoint) || !inRanges(rangesOf(before, epoch), index)) return undefined
       const quarantined = withoutRange(before, epoch, index, index + count - 1)
-      const released = { ...checkpoint, ...(quarantined && { quarantined }) }
+      const isDiscarded = transactions.length === 0
+      const last = index + count - 1
+      const missing = isDiscarded
+        ? withMissing(checkpoint.missing, [{ epoch, from: index, to: last }])
+        : checkpoint.missing
+      const released = { ...checkpoint, ...(quarantined && { quarantined }), ...(missing && { missing }) }
       const builder = new AppliedRangesBuilder(released.applied)
       const isNew = (transaction: RemoteTransaction) =>
         wasReadable
@@ -222,6 +238,7 @@ export class Applier {
         if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
         return true
       })
+      if (!isDiscarded && epoch !== '') builder.add(source.node, epoch, index, last)
       const applied = builder.result()
       return { transactions: newTransactions, checkpoint: { ...released, ...(applied && { applied }) } }
     })
@@ -285,13 +302,14 @@ export class Applier {
     { source, kind, before, checkpoint, transactions, relayed, duplicates }: Step,
     result: ApplyResult = {},
   ): void {
-    const { relay, counters, onCommitted } = this.#options
+    const { relay, counters, onApplied, onCommitted } = this.#options
     if (relayed.length > 0) relay(relayed)
     if (transactions.length > 0) counters.batches++
     if (kind !== 'copy') counters.applied += transactions.length
     else counters.copied += Math.max(0, (checkpoint.copy?.rows ?? 0) - (before?.copy?.rows ?? 0))
     counters.duplicates += duplicates
     counters.refusedOld += result.ignoredWrites ?? 0
+    if (kind !== 'copy') onApplied?.(source, transactions)
     if (transactions.length > 0) onCommitted?.(source, kind, result)
   }
 

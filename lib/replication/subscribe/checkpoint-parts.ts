@@ -4,7 +4,17 @@ import type { Checkpoint } from '../../host/host.ts'
 
 type Kept = Pick<
   Checkpoint,
-  'applied' | 'quarantined' | 'gaps' | 'voided' | 'copy' | 'unannounced' | 'request' | 'caughtUpAt' | 'staleSince'
+  | 'applied'
+  | 'quarantined'
+  | 'missing'
+  | 'gaps'
+  | 'unrepairedGaps'
+  | 'voided'
+  | 'copy'
+  | 'unannounced'
+  | 'request'
+  | 'caughtUpAt'
+  | 'staleSince'
 >
 
 /** The part of a checkpoint that a subscriber moves. */
@@ -27,7 +37,9 @@ export function positionOf(checkpoint: Checkpoint): Position {
 export const keptFields = ({
   applied,
   quarantined,
+  missing,
   gaps,
+  unrepairedGaps,
   voided,
   copy,
   unannounced,
@@ -37,7 +49,9 @@ export const keptFields = ({
 }: Partial<Checkpoint> = {}): Kept => ({
   ...(applied && { applied }),
   ...(quarantined && { quarantined }),
+  ...(missing && { missing }),
   ...(gaps && { gaps }),
+  ...(unrepairedGaps !== undefined && { unrepairedGaps }),
   ...(voided && { voided }),
   ...(copy && { copy }),
   ...(unannounced && { unannounced }),

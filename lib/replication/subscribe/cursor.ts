@@ -6,6 +6,7 @@ import type { Checkpoint, RemoteTable } from '../../host/host.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
 import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import { type CopyStarts, noCopies } from '../copy/copies.ts'
+import { UNKNOWN_END } from '../missing-ranges.ts'
 import {
   classifyGap,
   type EpochRange,
@@ -266,7 +267,11 @@ export class Cursor {
     ends.push(position.index)
     const lost = ends.reduce<number>((sum, end) => sum + (end ?? 0), 0)
     const copy = copies.afterLoss(source, undefined, applier.wasDropped(source) ? 'table_created' : 'checkpoint_lost')
-    await applier.move(source, position, { lost, newGaps: ends.length, copy })
+    const missing = [
+      ...epochs.slice(0, Math.max(current, 0)).map(({ epoch }) => ({ epoch, from: 1, to: UNKNOWN_END })),
+      { epoch: position.epoch, from: 1, to: position.index ?? UNKNOWN_END },
+    ]
+    await applier.move(source, position, { lost, newGaps: ends.length, copy, missing })
     for (const to of ends) gap({ from: 1, to, lost: to, reason: 'checkpoint_lost', isRepaired: copy !== undefined })
   }
 
@@ -368,7 +373,7 @@ export class Cursor {
   /** Moves the checkpoint; `loss` is lost by that, and with `isUnrecorded` transactions that are in no stream. */
   async #moveTo(position: Position, loss: Loss, { replayed = 0, isUnrecorded = false } = {}): Promise<void> {
     const { source, applier, gap, copies } = this.#options
-    const { sequence, startTime, replayUntil, copy: current } = this.checkpoint
+    const { epoch, sequence, startTime, replayUntil, copy: current } = this.checkpoint
     // The sequences of a stream that begins again do not compare.
     const isReplayed = replayUntil !== undefined && position.sequence >= sequence
     const kept = { ...(startTime && { startTime }), ...(isReplayed && { replayUntil }) }
@@ -376,7 +381,9 @@ export class Cursor {
     const newGaps = (lost === 0 ? 0 : 1) + (isUnrecorded ? 1 : 0)
     const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
     const staleSince = newGaps > 0 ? this.#options.overdueSince?.() : undefined
-    await applier.move(source, { ...kept, ...position }, { newGaps, lost: lost ?? 0, replayed, copy, staleSince })
+    const missing = lost === 0 ? [] : [{ epoch, from: loss.from ?? 1, to: loss.to ?? UNKNOWN_END }]
+    const more = { newGaps, lost: lost ?? 0, replayed, missing, copy, staleSince }
+    await applier.move(source, { ...kept, ...position }, more)
     if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
     // Their number is not known.
     if (isUnrecorded) gap({ reason: 'unrecorded', isRepaired: copy !== undefined })

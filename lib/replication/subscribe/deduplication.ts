@@ -4,6 +4,7 @@ import type { Checkpoint, RemoteTable, RemoteTransaction } from '../../host/host
 import { AppliedRangesBuilder, wasApplied } from '../applied-ranges.ts'
 import { isChangeMarker } from '../copy/change-marker.ts'
 import { afterRestamp } from '../copy/copy-position.ts'
+import { withoutMissing } from '../missing-ranges.ts'
 import { type DatedTransaction, isVoidedTransaction, isVoidKnown, withVoids } from '../voided-transactions.ts'
 import type { ApplierOptions } from './applier-options.ts'
 import { keptFields, type Position, withCopy } from './checkpoint-parts.ts'
@@ -49,12 +50,19 @@ export class Deduplication {
     }
     // The stream of the source is one range, whatever the origins of its transactions are.
     const [first, last] = [transactions[0], transactions.at(-1)]
-    if (position.epoch !== '' && first && last) builder.add(source.node, position.epoch, first.index, last.index)
+    let missing = current?.missing
+    if (position.epoch !== '' && first && last) {
+      const range = { epoch: position.epoch, from: first.index, to: last.index }
+      builder.add(source.node, range.epoch, range.from, range.to)
+      missing = missing && withoutMissing(missing, range)
+    }
     const applied = builder.result()
     let copy = current?.copy
     if (copy && transactions.some(({ voids }) => voids)) copy = afterRestamp(copy)
     if (hasSourceChanged && this.#options.onSourceChanged) copy = this.#options.onSourceChanged(source, copy)
-    const moved = { ...keptFields(current), ...position, ...(applied && { applied }), ...(voided && { voided }) }
+    const { missing: _, ...kept } = keptFields(current)
+    const changed = { ...(applied && { applied }), ...(missing && { missing }), ...(voided && { voided }) }
+    const moved = { ...kept, ...position, ...changed }
     return {
       transactions: newTransactions,
       checkpoint: withCopy(moved, copy),

@@ -9,6 +9,7 @@ import type { Logger } from '../../observe/logger.ts'
 import type { PeerHashes } from '../copy/peer-hashes.ts'
 import type { RowRequests } from '../copy/row-requests.ts'
 import type { TableStatuses } from '../copy/table-replacement.ts'
+import type { ApplierOptions } from './applier-options.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
 import type { Quarantine } from './quarantine.ts'
@@ -23,6 +24,8 @@ export type ReplicatorOptions = {
   events: SubscriberEvents
   logger: Logger
   relayEnabled: boolean
+  /** See ApplierOptions. */
+  onApplied?: NonNullable<ApplierOptions['onApplied']>
   /** Publishes transactions of other nodes, which the host's outbox contains now. */
   relay(transactions: Transaction[]): void
   begun: BegunSubscriptions
@@ -41,6 +44,10 @@ export type ReplicatorOptions = {
   subscribedSince?(source: RemoteTable): number | undefined
   /** What was asked for, unless the subscription has begun it. */
   requestedStart?(source: RemoteTable): StartRequest | undefined
+  /** The operator has paused this subscription. */
+  isPaused?(source: RemoteTable): boolean
+  /** The checkpoint of this source was read, stored or dropped. */
+  onCheckpoint?(source: RemoteTable): void
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number

@@ -1,7 +1,8 @@
 // Runs one subscriber for every subscribed remote table of the manifest: sets its start, starts it and ends it.
 
 import { clusterError } from '../../errors.ts'
-import type { CopyReason, RemoteTable } from '../../host/host.ts'
+import type { SubscriptionState } from '../../events/events.ts'
+import type { Checkpoint, CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
 import { type Manifest, tableKey } from '../../manifest/manifest.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
@@ -9,14 +10,13 @@ import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
+import { RestoredTables } from '../copy/restored-tables.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import { Applier } from './applier.ts'
 import type { ApplierOptions } from './applier-options.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
-import type { QuarantinedMessage } from './quarantine.ts'
-import type { ReplayOutcome } from './quarantine-release.ts'
 import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
@@ -42,8 +42,7 @@ export class Replicator {
   readonly #progress: CatchUpProgress
   readonly #tables: LocalTables
   readonly #copies: Copies
-  /** Tables whose local rows are older than their sources know: the nodes from which they are copied already. */
-  readonly #restored = new Map<string, Set<string>>()
+  readonly #restored = new RestoredTables()
   readonly #starts: SubscriptionStarts
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
@@ -177,6 +176,17 @@ export class Replicator {
     }
   }
 
+  /** Whether the subscription is paused has changed. Resolves when that is in effect. */
+  onPausedChanged(source: RemoteTable): Promise<void> {
+    const key = sourceKey(source)
+    return this.#mutex.run(key, async () => {
+      const running = this.#subscribers.get(key)
+      if (!running) return
+      await this.#stop(key, running, 'pending')
+      this.#start(key, running.source)
+    })
+  }
+
   /** A remote node reports the positions of its streams. */
   onPeerPositions(node: string, streams: readonly (TableName & StreamPosition)[]): void {
     for (const { database, table, ...position } of streams)
@@ -212,14 +222,14 @@ export class Replicator {
     return { ...this.#counters, ...subscriptionGauges(this.status()), quarantined: this.#options.quarantine.size }
   }
 
-  /** Rejects subscription_not_found, and as the host and the disk do. */
-  replay(source: RemoteTable, indexes?: readonly number[]): Promise<ReplayOutcome> {
-    return this.requireSubscriber(source).replay(indexes)
+  /** All subscriptions of the last reconciled manifest. */
+  get sources(): RemoteTable[] {
+    return [...this.#desired.values()]
   }
 
-  /** Rejects as `replay`. */
-  discard(source: RemoteTable, indexes?: readonly number[]): Promise<number[]> {
-    return this.requireSubscriber(source).discard(indexes)
+  /** As last read or stored. */
+  checkpointOf(source: RemoteTable): Checkpoint | undefined {
+    return this.#appliers.get(tableKey(source))?.checkpointOf(source)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
@@ -228,11 +238,6 @@ export class Replicator {
     this.#timedRelease.start()
     this.#ending.reopen()
     this.#reconciledNodes = []
-  }
-
-  /** Quarantines the transaction that the database refuses now. Rejects subscription_not_stalled, and as `replay`. */
-  async quarantineRefused(source: RemoteTable): Promise<QuarantinedMessage> {
-    return this.requireSubscriber(source).quarantineRefused()
   }
 
   /**
@@ -255,17 +260,12 @@ export class Replicator {
   /** The local database is an older copy: it gets back from every source what it has lost. */
   onDatabaseRestored(table: TableName): void {
     if (!(this.#options.repair ?? true)) return
-    this.#restored.set(tableKey(table), new Set())
+    this.#restored.add(table)
     for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
   }
 
-  /** Once for each source, also for one whose subscription starts later. */
   #copyIfRestored(subscriber: Subscriber): void {
-    const { source } = subscriber
-    const copied = this.#restored.get(tableKey(source))
-    if (!copied || copied.has(source.node)) return
-    copied.add(source.node)
-    subscriber.requestCopy('database_restored')
+    if (this.#restored.takeCopy(subscriber.source)) subscriber.requestCopy('database_restored')
   }
 
   /** A negotiation created a local table. */
@@ -299,6 +299,7 @@ export class Replicator {
     )
   }
 
+  /** Throws subscription_not_found. */
   requireSubscriber(source: RemoteTable): Subscriber {
     const subscriber = this.#subscribers.get(sourceKey(source))
     if (!subscriber) throw clusterError('subscription_not_found', source.node, `${source.database}.${source.table}`)
@@ -328,12 +329,13 @@ export class Replicator {
       onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)
-    subscriber.start()
+    if (this.#options.isPaused?.(source)) subscriber.startPaused()
+    else subscriber.start()
     this.#copyIfRestored(subscriber)
   }
 
-  async #stop(key: string, subscriber: Subscriber): Promise<void> {
-    await subscriber.stop()
+  async #stop(key: string, subscriber: Subscriber, state?: SubscriptionState): Promise<void> {
+    await subscriber.stop(state)
     this.#subscribers.delete(key)
   }
 
@@ -360,7 +362,7 @@ export class Replicator {
     return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
-  #createApplier(): Applier {
+  #createApplier({ database, table }: TableName): Applier {
     const onRecovered = this.#options.events.applied
     const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
     const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
@@ -369,7 +371,16 @@ export class Replicator {
     const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
       this.#copies.afterSourceChange(source, copy)
     const counters = this.#counters
-    return new Applier({ ...this.#options, counters, onRecovered, onCommitted, onSourceChanged, validate })
+    const onCheckpoint = (node: string) => this.#options.onCheckpoint?.({ node, database, table })
+    return new Applier({
+      ...this.#options,
+      counters,
+      onRecovered,
+      onCommitted,
+      onSourceChanged,
+      onCheckpoint,
+      validate,
+    })
   }
 
   /** By the manifest, or by a start that is to be committed. */
@@ -382,7 +393,7 @@ export class Replicator {
 
   #applierOf(table: TableName): Applier {
     const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? this.#createApplier()
+    const applier = this.#appliers.get(key) ?? this.#createApplier(table)
     this.#appliers.set(key, applier)
     return applier
   }

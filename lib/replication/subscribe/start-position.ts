@@ -1,8 +1,9 @@
 // Where a subscription without a checkpoint begins to read.
 
 import type { RemoteTable } from '../../host/host.ts'
-import { type Mesh, MeshError, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
+import { type Entry, type Mesh, MeshError, type RequestOptions, type StreamState } from '../../mesh/mesh.ts'
 import { positionAfter, readStreamMetadata, type StreamMetadata } from '../stream-metadata.ts'
+import { Frame } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 
@@ -34,7 +35,7 @@ export async function startPosition(options: StartOptions, state: StreamState): 
   const last = state.lastSequence
   const first =
     since === undefined ? last + 1 : await mesh.sequenceAt(source, Math.min(since, mesh.timers.now()), request)
-  return positionAfter(metadata, Math.min(first - 1, last))
+  return withIndex(positionAfter(metadata, Math.min(first - 1, last)), options)
 }
 
 /** Where a requested subscription begins: at `startTime`, if there is one. Rejects as the mesh. */
@@ -45,8 +46,27 @@ export async function requestedPosition(options: StartOptions, startTime: string
   if (startTime === undefined) return startPosition(options, state)
   const last = state.lastSequence
   const first = await mesh.sequenceAt(source, Math.min(Date.parse(startTime), mesh.timers.now()), request)
-  const position = positionAfter(readStreamMetadata(state.description), Math.min(first - 1, last))
+  const after = positionAfter(readStreamMetadata(state.description), Math.min(first - 1, last))
+  const position = await withIndex(after, options)
   return { ...position, startTime, replayUntil: last }
+}
+
+/** With the index that the message at the position tells, if the stream still has it. The position of a quiet stream is known by that. */
+async function withIndex(position: Position, { source, mesh, request }: StartOptions): Promise<Position> {
+  const { epoch, sequence, index } = position
+  if (index !== undefined) return position
+  const entry = await mesh.messageAt(source, sequence, request)
+  const { epoch: read, last, fault } = entry ? readable(entry) : {}
+  return read === epoch && fault === undefined && last !== undefined ? { ...position, index: last } : position
+}
+
+/** A message of a later version is behind the beginning, and does not matter. */
+function readable(entry: Entry): Partial<Frame> {
+  try {
+    return Frame.read(entry)
+  } catch {
+    return {}
+  }
 }
 
 /**

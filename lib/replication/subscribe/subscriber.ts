@@ -148,6 +148,15 @@ export class Subscriber {
     this.#running ??= this.#run()
   }
 
+  /** Instead of `start`: nothing is applied until the subscription is started by another object. Its position is known. */
+  startPaused(): void {
+    this.#setState('paused')
+    this.#running = this.#options.applier.loadCheckpoint(this.source).then(
+      () => {},
+      () => {},
+    )
+  }
+
   /** Copies all rows of the source as soon as it can. */
   requestCopy(reason: CopyReason): void {
     this.#copier.request(reason)
@@ -159,19 +168,19 @@ export class Subscriber {
     this.#onCopyChange()
   }
 
-  /** Resolves when reading, copying and applying have ended, or the database has not answered in time. */
-  async stop(): Promise<void> {
+  /** Resolves when reading, copying and applying have ended, or the database has not answered in time. `state`: from then on. */
+  async stop(state: SubscriptionState = 'ended'): Promise<void> {
     this.#stopping.abort()
     this.#staleness.stop()
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
-    this.#setState('ended')
+    this.#setState(state)
   }
 
   status(): SubscriptionStatus {
     const { source, quarantine } = this.#options
     const { checkpoint } = this.#cursor
-    const { sequence: appliedSequence, gaps } = checkpoint
+    const { sequence: appliedSequence, gaps, unrepairedGaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
     const staleSince = this.#staleness.since
@@ -184,6 +193,7 @@ export class Subscriber {
       lagSeconds: this.#lag.seconds(checkpoint),
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
+      ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
       quarantined: quarantine.list(source).length,
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
@@ -233,13 +243,14 @@ export class Subscriber {
     const isSameEpoch = checkpoint.epoch === '' || position.epoch === checkpoint.epoch
     if (isSameEpoch) this.#lag.observeLast(position, checkpoint)
     const isBehind = !isSameEpoch || position.sequence > checkpoint.sequence
+    if (this.#state === 'paused') return
     if (this.#stallDetector.onPeerPosition(checkpoint.sequence, isBehind, this.#applying)) this.restartIfStuck()
     else if (isBehind) this.#sleep.wake()
   }
 
   /** The database does not answer a call for this table; undefined: it has answered. `isOwn`: the call is for this source. */
   onHostSlow(reason: string | undefined, isOwn: boolean): void {
-    if (this.#stopped) return
+    if (this.#stopped || this.#state === 'paused') return
     if (reason !== undefined) {
       if (!this.#batchApplier.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
     } else if (isOwn && this.#state === 'stalled' && !this.#applying) {
@@ -255,8 +266,8 @@ export class Subscriber {
   }
 
   /** See QuarantineRelease.releaseDue. */
-  releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
-    return this.#release.releaseDue(isDue)
+  async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
+    if (this.#state !== 'paused') await this.#release.releaseDue(isDue)
   }
 
   /** Removes from quarantine without applying. Resolves with the indexes. */

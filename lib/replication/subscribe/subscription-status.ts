@@ -49,6 +49,8 @@ export type SubscriptionStatus = {
   /** Number of gaps, and of transactions in them as far as it is known. */
   gaps: number
   lost: number
+  /** Number of them since the last complete copy of the source's rows; absent: none. */
+  unrepairedGaps?: number
   /** Number of quarantined transactions, and of messages that are unreadable as a whole. */
   quarantined: number
   /** Rows copied since the subscription was started by this process. */

@@ -1,7 +1,7 @@
 // Which names and ids fit into a message, and why a transaction of the host is invalid.
 
 import { createHash } from 'node:crypto'
-import type { Issue } from '../../errors.ts'
+import { type Issue, invalidRequest } from '../../errors.ts'
 import type { Transaction } from '../../host/host.ts'
 import { wallTimeOf } from '../../host/hybrid-clock.ts'
 import { isToken } from '../../manifest/names.ts'
@@ -25,6 +25,20 @@ export const isValidTransactionId = (text: string): boolean => transactionIdPatt
 
 /** False when a name is not a valid token of a NATS subject. */
 export const isReplicable = ({ database, table }: TableName): boolean => isToken(database) && isToken(table)
+
+/** Throws invalid_request. */
+export function checkTransaction(transaction: Transaction): void {
+  const issues = transactionIssues(transaction)
+  if (issues) throw invalidRequest(issues)
+}
+
+/** The tables of these writes, each once, without those that cannot be replicated. */
+export function tablesOf(writes: readonly TableName[]): TableName[] {
+  const tables = new Map<string, TableName>()
+  for (const { database, table } of writes)
+    if (isReplicable({ database, table })) tables.set(`${database}.${table}`, { database, table })
+  return [...tables.values()]
+}
 
 /** The id of one table's part of a relayed transaction, within `MAX_ID_LENGTH`. */
 export function partId(id: string, { database, table }: TableName): string {

@@ -1,0 +1,89 @@
+// The health of the local node while clustering is enabled: asks the parts that know, reports changes, and owns the state of the mesh
+// as the manager shows it.
+
+import type { ClusterMeshState, Mesh, MeshState } from '../mesh/mesh.ts'
+import { compareHealth, type Health, healthOf } from '../observe/health.ts'
+import type { Logger } from '../observe/logger.ts'
+import { assessHealth, type HealthFacts } from './health.ts'
+import { Reachability } from './reachability.ts'
+import { type Emit, logMeshState } from './reports.ts'
+
+export type NodeHealthOptions = {
+  mesh: Pick<Mesh, 'timers' | 'problems'>
+  /** The nodes of the manifest; `up`: heartbeats arrive. */
+  peers(): readonly { node: string; up: boolean }[]
+  /** What the other parts know now. */
+  facts(): Pick<HealthFacts, 'superseded' | 'subscriptions' | 'refusals' | 'clockAhead'>
+  emit: Emit
+  logger: Logger
+}
+
+/** Conditions that are shorter are in no event. */
+const CHECK_INTERVAL_MS = 1_000
+
+export class NodeHealth {
+  readonly #options: NodeHealthOptions
+  readonly #reachability: Reachability
+  #reported: Health = healthOf([])
+  #stopChecking: (() => void) | undefined
+
+  constructor(options: NodeHealthOptions) {
+    this.#options = options
+    const { mesh, peers, emit, logger } = options
+    this.#reachability = new Reachability({
+      timers: mesh.timers,
+      peers,
+      changed: (state, reason) => {
+        logMeshState(logger, state, reason)
+        emit('mesh:state', { state, ...(reason === undefined ? {} : { reason }) })
+      },
+    })
+  }
+
+  /** Reports changes from now on. */
+  start(): void {
+    this.#stopChecking = this.#options.mesh.timers.every(CHECK_INTERVAL_MS, () => this.#check())
+  }
+
+  close(): void {
+    this.#stopChecking?.()
+    this.#reachability.close()
+  }
+
+  get meshState(): ClusterMeshState {
+    return this.#reachability.state
+  }
+
+  get meshReason(): string | undefined {
+    return this.#reachability.reason
+  }
+
+  /** The mesh reports its state. */
+  onMesh(state: MeshState, reason?: string): void {
+    this.#reachability.onMesh(state, reason)
+  }
+
+  /** A node of the manifest was added, removed, heard or missed. */
+  onPeers(): void {
+    this.#reachability.onPeers()
+  }
+
+  /** Computed when it is called. */
+  status(): Health {
+    const { mesh, peers, facts } = this.#options
+    const { state, reason, isSettled } = this.#reachability
+    return assessHealth({
+      ...facts(),
+      mesh: { state, reason, isSettled, problems: mesh.problems?.() ?? [] },
+      peers: peers(),
+    })
+  }
+
+  #check(): void {
+    const [before, now] = [this.#reported, this.status()]
+    const { began, ended } = compareHealth(before, now)
+    if (began.length === 0 && ended.length === 0) return
+    this.#reported = now
+    this.#options.emit('health:changed', { ...now, began: Object.freeze(began), ended: Object.freeze(ended) })
+  }
+}

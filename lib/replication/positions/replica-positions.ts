@@ -1,0 +1,165 @@
+// How far the subscribers of the local tables are, as they report it. A report that lies changes only what is shown of its own node.
+
+import type { RemoteTable, TableName } from '../../host/host.ts'
+import { tableKey } from '../../manifest/manifest.ts'
+import type { Timers } from '../../util/timers.ts'
+import type { Publisher } from '../publish/publisher.ts'
+import type { AppliedPosition } from './applied-state.ts'
+import { GrowthMarks } from './growth-marks.ts'
+import { fromReport, type PositionReports } from './position-report.ts'
+import type { TableIndex } from './table-index.ts'
+
+/** A node that subscribes to a local table, and how far it is by its last report; without a position before the first one. */
+export type Replica = {
+  node: string
+  /** Epoch of the local stream in which it reads, and the last transaction applied there, by its running number. */
+  epoch?: string
+  appliedIndex?: number
+  /** The last message that is applied as a whole. */
+  appliedSequence?: number
+  /** Transactions behind that position. */
+  lag?: number
+  /** Seconds, to about one, for which the oldest of them has been stored here; not more than since this process started. */
+  lagSeconds?: number
+  /** Transactions up to the position that it has not: quarantined, discarded, or lost and not copied yet. */
+  missing?: number
+  /** A copy of the rows is under way. */
+  copying?: true
+  /** The operator of that node has paused the subscription. */
+  paused?: true
+  /** ms since 1970: when the last report arrived. A node that has nothing new sends none. */
+  reportedAt?: number
+}
+
+/** The last report of a node about a table. */
+export type ReplicaReport = { position: AppliedPosition; paused: boolean; at: number }
+
+export type ReplicaPositionsOptions = {
+  timers: Timers
+  index: Pick<TableIndex, 'subscribersOf'>
+  publisher: Pick<Publisher, 'endOf' | 'recentPositions'>
+  /** A report arrived. `previous`: the one before. */
+  reported(source: RemoteTable, report: ReplicaReport, previous: ReplicaReport | undefined): void
+}
+
+const MARK_INTERVAL_MS = 1_000
+
+export class ReplicaPositions {
+  readonly #options: ReplicaPositionsOptions
+  readonly #marks = new GrowthMarks()
+  /** By `tableKey`, then by node. */
+  readonly #reports = new Map<string, { table: TableName; nodes: Map<string, ReplicaReport> }>()
+  /** The last request of each node that was taken. */
+  readonly #requests = new Map<string, { instance: string; order: number }>()
+  #stop = () => {}
+
+  constructor(options: ReplicaPositionsOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const { timers, publisher } = this.#options
+    this.#stop = timers.every(MARK_INTERVAL_MS, () => this.#marks.note(publisher.recentPositions(), timers.elapsed()))
+  }
+
+  close(): void {
+    this.#stop()
+  }
+
+  /** Takes the reports of a node. Returns the tables that are not published to it. */
+  accept(node: string, { instance, order, tables }: PositionReports): TableName[] {
+    const last = this.#requests.get(node)
+    if (last?.instance === instance && order <= last.order) return []
+    const refused: TableName[] = []
+    for (const report of tables) {
+      const { database, table } = report
+      const name = { database, table }
+      if (!this.#options.index.subscribersOf(name).includes(node)) {
+        refused.push(name)
+        continue
+      }
+      const ofTable = this.#reports.get(tableKey(name))?.nodes ?? new Map<string, ReplicaReport>()
+      this.#reports.set(tableKey(name), { table: name, nodes: ofTable })
+      const previous = ofTable.get(node)
+      const current = {
+        position: this.#completed(name, fromReport(report)),
+        paused: report.paused ?? false,
+        at: this.#options.timers.now(),
+      }
+      ofTable.set(node, current)
+      this.#options.reported({ node, ...name }, current, previous)
+    }
+    if (refused.length < tables.length) this.#requests.set(node, { instance, order })
+    return refused
+  }
+
+  /** A subscription that began at the end of the stream may not know which transaction that is. */
+  #completed(table: TableName, position: AppliedPosition): AppliedPosition {
+    const end = this.#options.publisher.endOf(table)
+    const isAtEnd = end?.epoch === position.epoch && end.sequence <= position.sequence
+    return isAtEnd ? { ...position, index: Math.max(position.index, end.index ?? 0) } : position
+  }
+
+  /** The last report of this node; undefined before the first one, and when the table is not published to it. */
+  reportOf({ node, ...table }: RemoteTable): ReplicaReport | undefined {
+    return this.#options.index.subscribersOf(table).includes(node)
+      ? this.#reports.get(tableKey(table))?.nodes.get(node)
+      : undefined
+  }
+
+  /** Deletes what nodes reported that are no longer subscribers. */
+  onManifest(): void {
+    for (const { table, nodes } of this.#reports.values())
+      for (const node of nodes.keys()) if (!this.#options.index.subscribersOf(table).includes(node)) nodes.delete(node)
+  }
+
+  replicas(table: TableName): Replica[] {
+    return this.#options.index.subscribersOf(table).map((node) => this.#replica({ node, ...table }))
+  }
+
+  /** Undefined if the table is not published to the node. */
+  replica({ node, database, table }: RemoteTable): Replica | undefined {
+    const isSubscriber = this.#options.index.subscribersOf({ database, table }).includes(node)
+    return isSubscriber ? this.#replica({ node, database, table }) : undefined
+  }
+
+  #replica({ node, database, table }: RemoteTable): Replica {
+    const { timers, publisher } = this.#options
+    const report = this.#reports.get(tableKey({ database, table }))?.nodes.get(node)
+    if (!report) return { node }
+    const { position, paused, at } = report
+    const end = publisher.endOf({ database, table })
+    const isCurrent = end?.epoch === position.epoch
+    // Nobody can have applied what the stream does not have.
+    const limit = (value: number, last: number | undefined) => (isCurrent ? Math.min(value, last ?? value) : value)
+    const index = limit(position.index, end?.index)
+    const applied = isCurrent ? index : 0
+    const lag = end?.index === undefined ? undefined : end.index - applied
+    const storedBy = lag ? this.#marks.storedBy({ database, table }, applied) : undefined
+    const lagSeconds = storedBy === undefined ? 0 : Math.max(0, timers.elapsed() - storedBy) / 1_000
+    return {
+      node,
+      epoch: position.epoch,
+      appliedIndex: index,
+      appliedSequence: limit(position.sequence, end?.sequence),
+      ...(lag !== undefined && { lag, lagSeconds }),
+      missing: missingUpTo(position, index),
+      ...(position.isCopying && { copying: true }),
+      ...(paused && { paused: true }),
+      reportedAt: at,
+    }
+  }
+}
+
+/** Number of transactions up to `index` in the epoch of the position that are missing. */
+function missingUpTo({ epoch, missing }: AppliedPosition, index: number): number {
+  let count = 0
+  let next = 1
+  for (const [from, to] of missing[epoch] ?? []) {
+    const [first, last] = [Math.max(from, next), Math.min(to, index)]
+    if (first > last) continue
+    count += last - first + 1
+    next = last + 1
+  }
+  return count
+}

@@ -1,0 +1,231 @@
+// Waits until this node has what a token names: the transaction of another node, by whatever path it comes.
+
+import { type ClusterError, clusterError } from '../../errors.ts'
+import type { Checkpoint, RemoteTable, TableName } from '../../host/host.ts'
+import { tableKey } from '../../manifest/manifest.ts'
+import type { Mesh } from '../../mesh/mesh.ts'
+import { wasApplied } from '../applied-ranges.ts'
+import type { TableStatus } from '../copy/row-messages.ts'
+import type { Publisher, TransactionPosition } from '../publish/publisher.ts'
+import { readStreamMetadata } from '../stream-metadata.ts'
+import { type AppliedPosition, type AppliedState, stateIn } from './applied-state.ts'
+import { Deadline } from './deadline.ts'
+import type { TableIndex } from './table-index.ts'
+import type { Token } from './token.ts'
+
+export type TokenWaitsOptions = {
+  /** Name of the local node. */
+  node: string
+  mesh: Pick<Mesh, 'timers' | 'streamState'>
+  requestTimeout: number
+  publisher: Pick<Publisher, 'ensure'>
+  index: Pick<TableIndex, 'sourcesOf'>
+  /** How far a source is applied; undefined before it has begun. */
+  position(source: RemoteTable): AppliedPosition | undefined
+  checkpoint(source: RemoteTable): Checkpoint | undefined
+  /** What a node that relays has of a table. Rejects when it does not answer. */
+  statusOf(source: RemoteTable, options: { signal: AbortSignal }): Promise<TableStatus>
+}
+
+/** `wait`: not yet. */
+type Outcome = 'applied' | 'wait' | ClusterError
+/** The end of a relaying node's stream, which has the transaction. */
+type RelayedPosition = { source: RemoteTable; epoch: string; sequence: number }
+
+/** One part of a token. */
+type Wait = {
+  node: string
+  part: TransactionPosition
+  /** Whether the epoch is an earlier one than that of the position with this epoch; as the source's stream says. */
+  isEarlier?: { than: string; value: boolean } | undefined
+  relayed: readonly RelayedPosition[]
+  resolve(): void
+  reject(error: ClusterError): void
+  check(): void
+}
+
+/** ms between two questions to other nodes. */
+const ASK_INTERVAL_MS = 250
+
+export class TokenWaits {
+  readonly #options: TokenWaitsOptions
+  /** By `tableKey`. */
+  readonly #waits = new Map<string, Set<Wait>>()
+  #closing = new AbortController()
+
+  constructor(options: TokenWaitsOptions) {
+    this.#options = options
+  }
+
+  /** Rejects everything that waits: `closed`. Then it may be used again. */
+  close(): void {
+    this.#closing.abort()
+    this.#closing = new AbortController()
+    for (const waits of this.#waits.values()) for (const wait of [...waits]) wait.reject(clusterError('closed'))
+  }
+
+  /** The checkpoint of a source of this table changed, or a subscription began or ended. */
+  onChange(table: TableName): void {
+    const waits = this.#waits.get(tableKey(table))
+    if (waits) for (const wait of [...waits]) wait.check()
+  }
+
+  /** Some subscriptions began or ended. */
+  onManifest(): void {
+    for (const waits of this.#waits.values()) for (const wait of [...waits]) wait.check()
+  }
+
+  /** Rejects subscription_not_found, not_applied, token_expired, replication_timeout, aborted, closed, mesh_unavailable. */
+  async wait(
+    { node, parts }: Token,
+    { timeout, signal }: { timeout: number; signal?: AbortSignal | undefined },
+  ): Promise<void> {
+    const deadline = new Deadline(this.#options.mesh.timers, { timeout, signal, operation: 'wait for the token' })
+    const ended = new AbortController()
+    try {
+      for (const part of parts) {
+        const done = node === this.#options.node ? this.#checkLocal(part) : this.#untilApplied(node, part, ended.signal)
+        await deadline.limit(done, () =>
+          clusterError('replication_timeout', `${part.database}.${part.table} of ${node} is not applied up to it here`),
+        )
+      }
+    } finally {
+      ended.abort()
+      deadline.cancel()
+    }
+  }
+
+  /** It was committed here, unless the stream is another one by now. */
+  async #checkLocal({ epoch, ...table }: TransactionPosition): Promise<void> {
+    const end = await this.#options.publisher.ensure({ database: table.database, table: table.table })
+    if (end.epoch !== epoch) throw expired(this.#options.node, table)
+  }
+
+  #untilApplied(node: string, part: TransactionPosition, ended: AbortSignal): Promise<void> {
+    const key = tableKey(part)
+    const ofTable = this.#waits.get(key) ?? new Set<Wait>()
+    this.#waits.set(key, ofTable)
+    return new Promise<void>((resolve, reject) => {
+      const end = () => {
+        ofTable.delete(wait)
+        if (ofTable.size === 0 && this.#waits.get(key) === ofTable) this.#waits.delete(key)
+      }
+      const wait: Wait = {
+        node,
+        part,
+        relayed: [],
+        resolve: () => {
+          end()
+          resolve()
+        },
+        reject: (error) => {
+          end()
+          reject(error)
+        },
+        check: () => {
+          const outcome = this.#outcome(wait)
+          if (outcome === 'applied') wait.resolve()
+          else if (outcome !== 'wait') wait.reject(outcome)
+        },
+      }
+      ended.addEventListener('abort', end, { once: true })
+      ofTable.add(wait)
+      wait.check()
+      if (ofTable.has(wait)) void this.#ask(wait, () => ofTable.has(wait))
+    })
+  }
+
+  #outcome({ node, part, isEarlier, relayed }: Wait): Outcome {
+    const { index, position } = this.#options
+    const sources = index.sourcesOf(part)
+    if (sources.length === 0) return clusterError('subscription_not_found', node, `${part.database}.${part.table}`)
+    const direct = sources.find((source) => source.node === node)
+    if (direct) {
+      const current = position(direct)
+      const state = current ? stateOfPart(current, part, this.#isEarlier(direct, current, part, isEarlier)) : 'ahead'
+      if (state === 'applied') return 'applied'
+      if (state === 'missing' && !this.#isRelayed(part, node, sources)) return notApplied(this.#options.node, part)
+    }
+    if (this.#isRelayed(part, node, sources)) return 'applied'
+    for (const each of relayed) {
+      const current = position(each.source)
+      const isThere = current?.epoch === each.epoch && current.sequence >= each.sequence && !current.isCopying
+      if (isThere && Object.keys(current.missing).length === 0) return 'applied'
+    }
+    return 'wait'
+  }
+
+  /** The ranges of another source prove it, and nothing of that source is in quarantine or missing. */
+  #isRelayed({ epoch, index }: TransactionPosition, node: string, sources: readonly RemoteTable[]): boolean {
+    return sources.some((source) => {
+      if (source.node === node) return false
+      const { applied, quarantined, missing } = this.#options.checkpoint(source) ?? {}
+      return !quarantined && !missing && wasApplied(applied, node, epoch, index)
+    })
+  }
+
+  /** Undefined: not known. */
+  #isEarlier(
+    source: RemoteTable,
+    { epoch: current }: AppliedPosition,
+    { epoch }: TransactionPosition,
+    asked: Wait['isEarlier'],
+  ): boolean | undefined {
+    if (asked?.than === current) return asked.value
+    const { applied = {} } = this.#options.checkpoint(source) ?? {}
+    const epochs = Object.hasOwn(applied, source.node) ? applied[source.node]! : {}
+    return epoch !== current && Object.hasOwn(epochs, epoch) ? true : undefined
+  }
+
+  /** Asks other nodes for what the checkpoints do not tell, as long as `isWaiting`. */
+  async #ask(wait: Wait, isWaiting: () => boolean): Promise<void> {
+    const { mesh, index } = this.#options
+    const { signal } = this.#closing
+    while (isWaiting()) {
+      const sources = index.sourcesOf(wait.part)
+      const direct = sources.find(({ node }) => node === wait.node)
+      try {
+        if (direct) await this.#askSource(wait, direct, signal)
+        else await Promise.all(sources.map((source) => this.#askRelay(wait, source, signal)))
+      } catch {
+        // It is asked again.
+      }
+      if (isWaiting()) wait.check()
+      if (isWaiting()) await new Promise<void>((resolve) => mesh.timers.after(ASK_INTERVAL_MS, resolve))
+    }
+  }
+
+  /** Only if the epoch is another one than that of the position: which of them came first? */
+  async #askSource(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
+    const { mesh, position, requestTimeout: timeout } = this.#options
+    const { epoch: current } = position(source) ?? { epoch: '' }
+    const { epoch } = wait.part
+    if (current === '' || current === epoch || wait.isEarlier?.than === current) return
+    const state = await mesh.streamState(source, { timeout, signal })
+    if (!state) return
+    const { epochs } = readStreamMetadata(state.description)
+    const at = epochs.findIndex((each) => each.epoch === epoch)
+    if (at < 0) return wait.reject(expired(source.node, wait.part))
+    wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+  }
+
+  /** A relaying node that has applied the transaction has it in its own stream. */
+  async #askRelay(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
+    const { epoch, sequence, isPublished, sources } = await this.#options.statusOf(source, { signal })
+    const origin = sources.find(({ node }) => node === wait.node)
+    const hasIt = origin?.epoch === wait.part.epoch && (origin.index ?? -1) >= wait.part.index
+    if (!hasIt || !isPublished || wait.relayed.some((each) => each.source.node === source.node)) return
+    wait.relayed = [...wait.relayed, { source, epoch, sequence }]
+  }
+}
+
+const stateOfPart = (
+  position: AppliedPosition,
+  { epoch, index }: TransactionPosition,
+  isEarlier: boolean | undefined,
+): AppliedState => stateIn(position, epoch, index, isEarlier)
+
+const expired = (node: string, { database, table }: TableName) =>
+  clusterError('token_expired', node, `${database}.${table}`)
+const notApplied = (node: string, { database, table }: TableName) =>
+  clusterError('not_applied', node, `${database}.${table}`)
