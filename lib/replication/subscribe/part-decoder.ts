@@ -44,7 +44,7 @@ export class PartDecoder {
     try {
       const { transaction, extras } = decodeMessage(source, stored, this.#lookup)
       if (clock.merge(transaction.timestamp) || applier.isApplied(source, transaction))
-        return { transaction, extras, ...unsupportedIn(extras) }
+        return extras ? { transaction, extras, ...unsupportedIn(extras) } : { transaction }
       // Its rows would win over every other write until that time.
       const fault = `timestamp ${transaction.timestamp} is too far in the future: the clock of one node is wrong`
       return { transaction, fault }
@@ -61,7 +61,7 @@ export class PartDecoder {
   }
 }
 
-function unsupportedIn({ unsupported = [] }: Partial<MessageExtras> = {}): { unsupported?: string } {
+function unsupportedIn({ unsupported }: MessageExtras): { unsupported?: string } {
   if (unsupported.length === 0) return {}
   const operations = unsupported.map((operation) => `'${operation}'`).join(', ')
   return {
