@@ -10,6 +10,8 @@ const RECORD = 0x72
 const RECORD_DEFINITION_COST = 64
 /** The numbers of definitions, as tokens: an integer while the number is not defined. */
 const [FIRST_RECORD, LAST_RECORD] = [0x40, 0x7f]
+/** So few bytes never contain too many values. */
+export const MAX_HARMLESS_BYTES = MAX_DECODED_VALUES / CONTAINER_COST
 
 /** Bytes of the numeric types, from token 0xca on. */
 const NUMBER_BYTES = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8]

@@ -32,7 +32,7 @@ describe('a message of HarperDB', () => {
         id: 1,
         name: 'Rex',
         born: new Date(5),
-        photo: Uint8Array.of(97, 98),
+        photo: Buffer.from('ab'),
         n: 70,
         none: null,
         nested: { a: [1, { b: 2 }] },

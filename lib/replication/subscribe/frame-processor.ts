@@ -2,13 +2,13 @@
 
 import { type Entry, MeshError } from '../../mesh/mesh.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
-import { Frame, type StoredPart } from '../wire/frame.ts'
+import { Frame } from '../wire/frame.ts'
 import type { BatchApplier } from './batch-applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 import type { Cursor, ResumedPosition } from './cursor.ts'
 import type { Lag } from './lag.ts'
 import type { ExtrasHandler } from './message-extras.ts'
-import type { DecodedPart, PartDecoder } from './part-decoder.ts'
+import { type PartDecoder, SpecialPart } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
 export type FrameProcessorOptions = {
@@ -22,6 +22,8 @@ export type FrameProcessorOptions = {
   maxBatch: number
   maxBatchBytes: number
 }
+
+type Decoded = ReturnType<PartDecoder['decodeAt']>
 
 /** What a reader begins with. `signal`: the end of the attempt. */
 type Reading = ResumedPosition & { signal: AbortSignal }
@@ -88,35 +90,44 @@ export class FrameProcessor {
     if (this.#batch.length === 0) lag.setOldest(frame.entry.time)
     lag.observeLast({ sequence: frame.sequence, index: frame.last }, cursor.checkpoint)
     const passed = this.#batch.position.index! - first! + 1
-    for (let offset = passed; offset < frame.count; offset++) await this.#processPart(frame, offset)
+    await this.#processParts(frame, passed)
     if (passed >= frame.count) await this.#skip(frame.sequence)
   }
 
-  async #processPart(frame: Frame, offset: number): Promise<void> {
-    const { extras: handler, batchApplier, maxBatch, maxBatchBytes } = this.#options
-    const stored = frame.part(offset)
-    const isLast = offset === frame.count - 1
-    const { transaction, extras, unsupported, fault } = await this.#decode(stored)
-    if (extras) handler.handle(extras)
-    if (fault !== undefined || unsupported !== undefined) {
-      const position = this.#batch.positionBehind(stored, isLast, transaction)
-      const part = { content: { ...stored, count: 1 }, position, transaction }
-      return this.#moveCheckpoint(() =>
-        fault !== undefined ? batchApplier.quarantine(part, fault) : batchApplier.applyPartly(part, unsupported!),
-      )
+  /** The transactions of a message from this offset on. */
+  async #processParts(frame: Frame, from: number): Promise<void> {
+    const { maxBatch, maxBatchBytes } = this.#options
+    for (let offset = from; offset < frame.count; offset++) {
+      const decoded = this.#decode(frame, offset)
+      const part = decoded instanceof Promise ? await decoded : decoded
+      if (part instanceof SpecialPart) await this.#processSpecial(frame, offset, part)
+      else this.#batch.add(frame, offset, part)
+      if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
     }
-    this.#batch.add(stored, transaction, isLast)
-    if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
   }
 
   /** Without waiting, unless the transaction writes a table that is not known to exist here. */
-  #decode(stored: StoredPart): DecodedPart | Promise<DecodedPart> {
+  #decode(frame: Frame, offset: number): Decoded | Promise<Decoded> {
     const { decoder } = this.#options
     try {
-      return decoder.decode(stored)
+      return decoder.decodeAt(frame, offset)
     } catch {
-      return this.#flush().then(() => decoder.decodeAgain(stored))
+      return this.#flush().then(() => decoder.decodeAgain(frame, offset))
     }
+  }
+
+  async #processSpecial(
+    frame: Frame,
+    offset: number,
+    { transaction, extras, unsupported, fault }: SpecialPart,
+  ): Promise<void> {
+    const { extras: handler, batchApplier } = this.#options
+    if (extras) handler.handle(extras)
+    if (fault === undefined && unsupported === undefined) return this.#batch.add(frame, offset, transaction!)
+    const part = this.#batch.read(frame, offset, transaction)
+    await this.#moveCheckpoint(() =>
+      fault !== undefined ? batchApplier.quarantine(part, fault) : batchApplier.applyPartly(part, unsupported!),
+    )
   }
 
   /**

@@ -3,18 +3,32 @@
 import { reasonOf } from '../../errors.ts'
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { HybridClock } from '../../host/hybrid-clock.ts'
-import { decodeMessage, type StoredPart } from '../wire/frame.ts'
+import { decodeMessage, type Frame, type StoredPart } from '../wire/frame.ts'
 import { type MessageExtras, MissingTableError, type TableLookup } from '../wire/message-chain.ts'
 import type { Applier } from './applier.ts'
 import type { LocalTables } from './local-tables.ts'
 
-/**
- * With `fault`, it goes to quarantine; the transaction is there when only its timestamp is the fault. With `unsupported`, a reason,
- * the transaction is applied, and the message has more than that, for which it goes to quarantine.
- */
-export type DecodedPart =
-  | { transaction: RemoteTransaction; extras?: MessageExtras | undefined; unsupported?: string; fault?: undefined }
-  | { transaction?: RemoteTransaction; extras?: undefined; unsupported?: undefined; fault: string }
+/** What is more, or less, than a transaction to apply. */
+export class SpecialPart {
+  /** With a `fault`, it goes to quarantine; then the transaction is there when only its timestamp is the fault. */
+  readonly fault: string | undefined
+  readonly transaction: RemoteTransaction | undefined
+  /** What a message of HarperDB contains besides its transaction. */
+  readonly extras: MessageExtras | undefined
+  /** The reason why some of it cannot be applied: the transaction is applied, and the message goes to quarantine for the rest. */
+  readonly unsupported: string | undefined
+
+  constructor({
+    fault,
+    transaction,
+    extras,
+  }: { fault?: string; transaction?: RemoteTransaction; extras?: MessageExtras }) {
+    this.fault = fault
+    this.transaction = transaction
+    this.extras = extras
+    this.unsupported = extras && unsupportedIn(extras)
+  }
+}
 
 export type PartDecoderOptions = {
   source: RemoteTable
@@ -39,32 +53,44 @@ export class PartDecoder {
   }
 
   /** Throws MissingTableError when the transaction also writes a subscribed table that does not exist here, as far as that is known. */
-  decode(stored: StoredPart): DecodedPart {
-    const { source, clock, applier } = this.#options
+  decode(stored: StoredPart): RemoteTransaction | SpecialPart {
     try {
-      const { transaction, extras } = decodeMessage(source, stored, this.#lookup)
-      if (clock.merge(transaction.timestamp) || applier.isApplied(source, transaction))
-        return extras ? { transaction, extras, ...unsupportedIn(extras) } : { transaction }
-      // Its rows would win over every other write until that time.
-      const fault = `timestamp ${transaction.timestamp} is too far in the future: the clock of one node is wrong`
-      return { transaction, fault }
+      const { transaction, extras } = decodeMessage(this.#options.source, stored, this.#lookup)
+      const checked = this.#checkTimestamp(transaction)
+      return extras && checked === transaction ? new SpecialPart({ transaction, extras }) : checked
     } catch (error) {
       if (error instanceof MissingTableError) throw error
-      return { fault: reasonOf(error) }
+      return new SpecialPart({ fault: reasonOf(error) })
     }
   }
 
-  /** As `decode`, with the tables that exist now. Rejects with MissingTableError, and as the host does. */
-  async decodeAgain(stored: StoredPart): Promise<DecodedPart> {
+  /** The transaction at this offset of a frame. Throws as `decode`. */
+  decodeAt(frame: Frame, offset: number): RemoteTransaction | SpecialPart {
+    if (frame.isSingle) return this.decode(frame.part(offset))
+    try {
+      return this.#checkTimestamp(frame.decode(this.#options.source, offset))
+    } catch (error) {
+      return new SpecialPart({ fault: reasonOf(error) })
+    }
+  }
+
+  /** As `decodeAt`, with the tables that exist now. Rejects with MissingTableError, and as the host does. */
+  async decodeAgain(frame: Frame, offset: number): Promise<RemoteTransaction | SpecialPart> {
     await this.#options.tables.refresh()
-    return this.decode(stored)
+    return this.decodeAt(frame, offset)
+  }
+
+  #checkTimestamp(transaction: RemoteTransaction): RemoteTransaction | SpecialPart {
+    const { source, clock, applier } = this.#options
+    if (clock.merge(transaction.timestamp) || applier.isApplied(source, transaction)) return transaction
+    // Its rows would win over every other write until that time.
+    const fault = `timestamp ${transaction.timestamp} is too far in the future: the clock of one node is wrong`
+    return new SpecialPart({ fault, transaction })
   }
 }
 
-function unsupportedIn({ unsupported }: MessageExtras): { unsupported?: string } {
-  if (unsupported.length === 0) return {}
+function unsupportedIn({ unsupported }: MessageExtras): string | undefined {
+  if (unsupported.length === 0) return undefined
   const operations = unsupported.map((operation) => `'${operation}'`).join(', ')
-  return {
-    unsupported: `contains the operation ${operations}, which cannot be applied here; its other writes are applied`,
-  }
+  return `contains the operation ${operations}, which cannot be applied here; its other writes are applied`
 }

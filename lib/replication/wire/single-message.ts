@@ -10,6 +10,7 @@ import type { RemoteTable } from '../../host/host.ts'
 import { makeTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { traceContext } from '../../host/trace-context.ts'
 import type { Entry } from '../../mesh/mesh.ts'
+import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
 import { type ChainLink, ChainLinkType, type MessageExtras, resolveChain, type TableLookup } from './message-chain.ts'
 import { MAX_ID_LENGTH, MAX_RELAYS, NODE_PATTERN, oneLine, TIMESTAMP_PATTERN, WireError } from './names.ts'
@@ -56,7 +57,7 @@ export function idOfMessage({ headers }: Pick<Entry, 'headers'>): string {
   return id !== undefined && id.length <= MAX_ID_LENGTH ? id : ''
 }
 
-/** Throws WireError, and MissingTableError as `resolveChain`. The caller has checked the number of values with `checkDecodeLimits`. */
+/** Throws WireError, and MissingTableError as `resolveChain`. */
 export function decodeSingleMessage(
   source: RemoteTable,
   entry: Entry,
@@ -103,6 +104,8 @@ function relayedByOf({ headers }: Entry): string[] {
 }
 
 function unpack(data: Uint8Array): Envelope {
+  const fault = checkDecodeLimits(data)
+  if (fault) throw new WireError(fault)
   let value: unknown
   try {
     value = packr.unpack(data)
