@@ -8,6 +8,11 @@ export class KeyedMutex {
   /** The last task of all keys together. */
   #lastOfAll: Promise<void> = Promise.resolve()
 
+  /** A task of this key, added now, waits for no other of its key. */
+  isFree(key: string): boolean {
+    return !this.#last.has(key)
+  }
+
   /**
    * Settles as `task` does, which starts when every earlier task of this key has settled. When the signal aborts before that, the
    * task never runs and this rejects with the signal's reason.

@@ -77,7 +77,8 @@ export class PullReader implements Reader {
 
   async next(): Promise<Entry[]> {
     this.#window.processed()
-    if (this.#buffer.length === 0) this.#pull()
+    const isNearEmpty = this.#buffer.length <= 1
+    if (isNearEmpty) this.#pull()
     while (this.#buffer.length === 0) {
       if (this.#failure) throw this.#failure
       await new Promise<void>((resolve) => {
@@ -87,7 +88,8 @@ export class PullReader implements Reader {
     const entries = this.#buffer
     this.#buffer = []
     this.#window.taken()
-    if (!this.#failure) this.#pull()
+    // Before one lone message, the request was made already: it does not wait for another.
+    if (!this.#failure && !(isNearEmpty && entries.length === 1)) this.#pull()
     return entries
   }
 
