@@ -35,6 +35,8 @@ export class KeyedMutex {
   }
 }
 
+const ignore = (): void => {}
+
 /** A task that waits for `earlier`; `done` also waits for it when the task was aborted, so that later tasks keep their place. */
 function start<T>(
   earlier: Promise<unknown>,
@@ -42,5 +44,6 @@ function start<T>(
   signal: AbortSignal | undefined,
 ): [result: Promise<T>, done: Promise<void>] {
   const result = withAbort(earlier, signal).then(task)
+  if (!signal) return [result, result.then(ignore, ignore)]
   return [result, Promise.allSettled([earlier, result]).then(() => {})]
 }

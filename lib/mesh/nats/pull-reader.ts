@@ -77,8 +77,7 @@ export class PullReader implements Reader {
 
   async next(): Promise<Entry[]> {
     this.#window.processed()
-    const isNearEmpty = this.#buffer.length <= 1
-    if (isNearEmpty) this.#pull()
+    if (this.#buffer.length === 0) this.#pull()
     while (this.#buffer.length === 0) {
       if (this.#failure) throw this.#failure
       await new Promise<void>((resolve) => {
@@ -88,8 +87,7 @@ export class PullReader implements Reader {
     const entries = this.#buffer
     this.#buffer = []
     this.#window.taken()
-    // Before one lone message, the request was made already: it does not wait for another.
-    if (!this.#failure && !(isNearEmpty && entries.length === 1)) this.#pull()
+    if (!this.#failure) this.#pull()
     return entries
   }
 

@@ -84,13 +84,13 @@ export class LocalTables {
   }
 
   /**
-   * Rejects when a transaction does not fit the local table, as far as the latest description has it. The table gets attributes that
-   * it lacks, if the host can add them.
+   * Throws when a transaction does not fit the local table, as far as the latest description has it. The table gets attributes that
+   * it lacks, if the host can add them: the result is there when that takes time.
    */
-  async validate(source: RemoteTable, transactions: readonly Pick<Transaction, 'writes'>[]): Promise<void> {
+  validate(source: RemoteTable, transactions: readonly Pick<Transaction, 'writes'>[]): Promise<unknown> | undefined {
     const key = tableKey(source)
     const described = this.#describe.latest?.get(key)
-    if (!described) return
+    if (!described) return undefined
     for (const transaction of transactions) {
       const fault = recordFault(transaction, described.primaryKey)
       if (fault) throw new Error(fault)
@@ -99,7 +99,7 @@ export class LocalTables {
     this.#attributes.set(key, known)
     const unknown = unknownAttributes(transactions, known)
     for (const name of unknown) known.add(name)
-    if (unknown.length > 0) await this.#options.sources.attributesFound(source, unknown)
+    return unknown.length > 0 ? this.#options.sources.attributesFound(source, unknown) : undefined
   }
 
   #faultIn(tables: ReadonlyMap<string, TableDescription>, source: RemoteTable): TableFault | undefined {
