@@ -6,8 +6,9 @@ import type { ClusterOptions } from '../cluster/options.ts'
 import { ClusterManager } from '../cluster-manager.ts'
 import type { ClusterError } from '../errors.ts'
 import type { EventName, Payload } from '../events/events.ts'
-import type { Host } from '../host/host.ts'
+import type { Checkpoint, Host, PublishedPosition } from '../host/host.ts'
 import type { MemoryNetwork } from '../mesh/memory/memory-network.ts'
+import { type AppliedPosition, positionOfCheckpoint } from '../replication/positions/applied-state.ts'
 import { eventually } from './eventually.ts'
 import { freePorts } from './free-ports.ts'
 import { type ClusterDirectory, createClusterDirectory } from './leftovers.ts'
@@ -123,8 +124,9 @@ export class TestingCluster<H extends Host = MemoryHost> {
   }
 
   /**
-   * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published.
-   * Rejects after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
+   * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published. What is in
+   * quarantine is not applied; what is lost in a gap, or was discarded, is not waited for. Rejects after `timeout` ms (default 15,000) with what is missing,
+   * by node, table and transaction. For hosts with an outbox.
    */
   async converged(timeout = 15_000): Promise<void> {
     let pendingReason = ''
@@ -136,15 +138,15 @@ export class TestingCluster<H extends Host = MemoryHost> {
           return false
         }
       for (const { name, cluster, host } of running)
-        for (const { source, state, appliedSequence, error = '' } of cluster.subscriptions()) {
-          const { node, database, table } = source
-          const owner = running.find((each) => each.name === node)
+        for (const { source, state, error } of cluster.subscriptions()) {
+          const owner = running.find((each) => each.name === source.node)
           if (!owner) continue
-          const { sequence: last = 0, epoch } = (await owner.host.publishedPosition?.(database, table)) ?? {}
-          // The same sequence in another epoch is another position.
-          const isInOtherEpoch = last > 0 && (await host.loadCheckpoint(source))?.epoch !== epoch
-          pendingReason = `${name} is ${state} at ${appliedSequence} of ${last} of ${database}.${table} of ${node} ${error}`
-          if (state !== 'live' || appliedSequence < last || isInOtherEpoch) return false
+          const end = await owner.host.publishedPosition?.(source.database, source.table)
+          const checkpoint = await host.loadCheckpoint(source)
+          const lacking = end && lackingOf(end, positionIn(source.node, checkpoint))
+          const reason = [lacking, ...(state === 'live' ? [] : [`it is ${state}`, error])].filter(Boolean).join(', ')
+          pendingReason = `${name}, table ${source.database}.${source.table} of ${source.node}: ${reason}`
+          if (reason !== '') return false
         }
       return true
     }
@@ -223,6 +225,26 @@ export async function startCluster<H extends Host = MemoryHost>(
     if (error instanceof Error) error.message += seedText(network?.seed)
     throw error
   }
+}
+
+/** Without what is lost: nothing brings it. */
+function positionIn(node: string, checkpoint: Checkpoint | undefined): AppliedPosition | undefined {
+  if (!checkpoint) return undefined
+  const { missing: _, ...others } = checkpoint
+  return positionOfCheckpoint(node, others, false)
+}
+
+/** What a node has not applied of a stream that ends there; undefined if it has everything. */
+function lackingOf(end: PublishedPosition, position: AppliedPosition | undefined): string | undefined {
+  const { epoch, sequence, index, partial } = end
+  if (index === 0 && (sequence === 0 || position?.epoch === epoch)) return undefined
+  // The same number in another epoch is another transaction.
+  if (position?.epoch !== epoch) return `nothing of the ${index} transactions since the stream began again is applied`
+  // A subscription that began at the end of the stream may not know the number of the last transaction there.
+  if (position.index < index && (partial || position.sequence < sequence))
+    return `transactions ${position.index + 1} to ${index} are not applied`
+  const missing = position.missing[epoch]?.map(([from, to]) => `${from} to ${Math.min(to, index)}`)
+  return missing?.length ? `transactions ${missing.join(', ')} are in quarantine` : undefined
 }
 
 /** For errors: with the seed, the run can be repeated. */
