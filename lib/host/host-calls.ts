@@ -37,10 +37,10 @@ const OVERDUE_REPORT_MS = 60_000
 const CLOSE_TIMEOUT_MS = 5_000
 
 /** A call that the host has not ended. It is overdue when its caller no longer waits for it. */
-type CallInProgress = {
+export type CallInProgress = {
   readonly call: HostCall
   readonly lane: Lane
-  readonly started: number
+  started: number
   /** Rejects the call for its caller. */
   readonly reject: (error: Error) => void
   /** Aborts the signal that the host received. */
@@ -101,14 +101,27 @@ export class HostCalls {
     reject: (error: Error) => void,
     abort: (error: Error) => void,
   ): CallInProgress | undefined {
-    if (this.#closed) return void reject(clusterError('closed'))
-    if ((this.#overdue.get(lane.key) ?? 0) >= lane.maxOverdue) return void reject(this.#timeoutError(lane))
-    const started = this.#options.timers.elapsed()
-    const state = { isRunning: true, isReported: false, isOverdue: false, nextReport: started + SLOW_CALL_MS }
-    const current: CallInProgress = { call, lane, started, reject, abort, ...state }
+    const state = { isRunning: true, isReported: false, isOverdue: false, nextReport: 0 }
+    const current: CallInProgress = { call, lane, started: 0, reject, abort, ...state }
+    return this.beginAgain(current) ? current : undefined
+  }
+
+  /** As `begin`, for a call that has ended in time: without another object for each step of an iteration. False when it must not begin. */
+  beginAgain(current: CallInProgress): boolean {
+    const { lane, reject } = current
+    const error = this.#closed ? clusterError('closed') : this.#isBlocked(lane) ? this.#timeoutError(lane) : undefined
+    if (error) reject(error)
+    if (error) return false
+    current.started = this.#options.timers.elapsed()
+    current.isReported = false
+    current.nextReport = current.started + SLOW_CALL_MS
     this.#inProgress.add(current)
-    if (!this.#cancelCheck) this.#scheduleCheck(this.#dueAt(current) - started)
-    return current
+    if (!this.#cancelCheck) this.#scheduleCheck(this.#dueAt(current) - current.started)
+    return true
+  }
+
+  #isBlocked({ key, maxOverdue }: Lane): boolean {
+    return this.#overdue.size > 0 && (this.#overdue.get(key) ?? 0) >= maxOverdue
   }
 
   end(current: CallInProgress): void {

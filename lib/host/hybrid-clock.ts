@@ -9,13 +9,16 @@ const MAX_COUNTER = 0xffffff
 export const compareTimestamps = (a: Timestamp, b: Timestamp): number => (a < b ? -1 : a > b ? 1 : 0)
 
 /** Cache of the last parsed timestamp: each transaction needs its time several times in succession. */
-let lastParsed = { timestamp: '', time: Number.NaN }
+let lastParsed = ''
+let lastParsedTime = Number.NaN
 
 /** ms since 1970; NaN when the text is not a valid timestamp. */
 export function wallTimeOf(timestamp: Timestamp): number {
-  if (timestamp === lastParsed.timestamp) return lastParsed.time
-  lastParsed = { timestamp, time: parseTime(timestamp) }
-  return lastParsed.time
+  if (timestamp !== lastParsed) {
+    lastParsedTime = parseTime(timestamp)
+    lastParsed = timestamp
+  }
+  return lastParsedTime
 }
 
 /** The node that issued the timestamp. */
@@ -23,7 +26,7 @@ export const nodeOfTimestamp = (timestamp: Timestamp): string => timestamp.slice
 
 const DASH = 0x2d
 /** No name of a node begins with one. */
-const LINE_ENDS = [0x0a, 0x0d, 0x2028, 0x2029]
+const isLineEnd = (code: number): boolean => code === 0x0a || code === 0x0d || code === 0x2028 || code === 0x2029
 /** Positions in a timestamp. */
 const TIME_END = 12
 const COUNTER_END = 19
@@ -32,7 +35,7 @@ const COUNTER_END = 19
 function parseTime(timestamp: Timestamp): number {
   if (timestamp.charCodeAt(TIME_END) !== DASH || timestamp.charCodeAt(COUNTER_END) !== DASH) return Number.NaN
   const name = timestamp.charCodeAt(COUNTER_END + 1)
-  if (Number.isNaN(name) || LINE_ENDS.includes(name)) return Number.NaN
+  if (Number.isNaN(name) || isLineEnd(name)) return Number.NaN
   return hexNumber(timestamp, 0, TIME_END) + 0 * hexNumber(timestamp, TIME_END + 1, COUNTER_END)
 }
 
@@ -59,6 +62,20 @@ function formatTime(time: number): string {
 /** `time`: ms since 1970. With counter 0 the lowest timestamp of that millisecond. */
 export const makeTimestamp = (time: number, counter: number, node: string): Timestamp =>
   `${formatTime(time)}-${counter.toString(16).padStart(6, '0')}-${node}`
+
+/** As `makeTimestamp` of a valid time, which needs not be parsed then. */
+export function makeParsedTimestamp(time: number, counter: number, node: string): Timestamp {
+  lastParsed = makeTimestamp(time, counter, node)
+  lastParsedTime = time
+  return lastParsed
+}
+
+/** The number that orders the timestamps of one millisecond. Only of a valid timestamp. */
+export const counterOf = (timestamp: Timestamp): number => hexNumber(timestamp, TIME_END + 1, COUNTER_END)
+/** The name of the node that issued it. */
+export const issuerOf = (timestamp: Timestamp): string => timestamp.slice(COUNTER_END + 1)
+export const isIssuedBy = (timestamp: Timestamp, node: string): boolean =>
+  timestamp.length === COUNTER_END + 1 + node.length && timestamp.endsWith(node)
 
 /** Lower than every timestamp that a node issues. A host may store it for a row without a timestamp: see `Host.setBaseTimestamp`. */
 export const LOWEST_TIMESTAMP: Timestamp = '000000000000-000000-'
@@ -148,7 +165,7 @@ export class HybridClock {
   #advanceTo(timestamp: Timestamp): void {
     const time = wallTimeOf(timestamp)
     if (Number.isNaN(time) || time < this.#time) return
-    const counter = Number.parseInt(timestamp.slice(13, 19), 16)
+    const counter = counterOf(timestamp)
     if (time > this.#time) {
       this.#time = time
       this.#counter = counter

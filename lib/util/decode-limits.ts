@@ -4,6 +4,8 @@
 /** Values, where an array or a map counts as CONTAINER_COST. Decoding takes at most about 0.5 GB and two seconds. */
 export const MAX_DECODED_VALUES = 4 * 1024 * 1024
 const CONTAINER_COST = 8
+/** So few bytes never contain too many values. */
+export const MAX_HARMLESS_BYTES = MAX_DECODED_VALUES / CONTAINER_COST
 
 /** Bytes of the numeric types, from token 0xca on. */
 const NUMBER_BYTES = [4, 8, 1, 2, 4, 8, 1, 2, 4, 8]

@@ -1,67 +1,76 @@
 // Remembers the texts that were added last, in bounded memory.
 
-/** Characters at the end of a text by which its mark is chosen. */
-const MARKED_CHARACTERS = 8
-/** Marks for each text of a full set: then one in sixteen texts that are not in it is looked up nevertheless. */
-const MARKS_PER_TEXT = 16
+import { randomInt } from 'node:crypto'
 
-/** A set that mostly says without a look-up that a text is not in it: in a large set each look-up waits for the memory several times. */
-class MarkedSet {
-  readonly #texts = new Set<string>()
-  readonly #marks: Uint32Array
+const PRIME = 0x01000193
+/** Buckets for each text of a full set. */
+const BUCKETS_PER_TEXT = 2
+/** Nobody can prepare texts that fall into one bucket. */
+const SEED = randomInt(2 ** 32 - 1)
+
+function hashOf(text: string): number {
+  let hash = SEED
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), PRIME)
+  return hash ^ (hash >>> 15)
+}
+
+/** A set of fixed capacity to which a text is added in a fraction of the time that a `Set` of this size takes, which grows and is copied. */
+class FixedSet {
+  readonly #texts: string[] = []
+  /** By the hash: the number of the text that was added last, from 1; 0 without one. */
+  readonly #buckets: Uint32Array
+  /** By the number of a text: the one that was added to its bucket before. */
+  readonly #before: Uint32Array
   readonly #mask: number
 
   constructor(capacity: number) {
-    const words = 2 ** Math.max(0, Math.ceil(Math.log2((capacity * MARKS_PER_TEXT) / 32)))
-    this.#marks = new Uint32Array(words)
-    this.#mask = words * 32 - 1
+    const buckets = 2 ** Math.ceil(Math.log2(Math.max(1, capacity * BUCKETS_PER_TEXT)))
+    this.#buckets = new Uint32Array(buckets)
+    this.#before = new Uint32Array(capacity + 1)
+    this.#mask = buckets - 1
   }
 
+  /** Number of texts that were added. */
   get size(): number {
-    return this.#texts.size
+    return this.#texts.length
   }
 
   add(text: string): void {
-    const mark = markOf(text) & this.#mask
-    this.#marks[mark >>> 5]! |= 1 << (mark & 31)
-    this.#texts.add(text)
+    const bucket = hashOf(text) & this.#mask
+    const number = this.#texts.push(text)
+    this.#before[number] = this.#buckets[bucket]!
+    this.#buckets[bucket] = number
   }
 
   has(text: string, hash: number): boolean {
-    const mark = hash & this.#mask
-    return (this.#marks[mark >>> 5]! & (1 << (mark & 31))) !== 0 && this.#texts.has(text)
+    for (let number = this.#buckets[hash & this.#mask]!; number > 0; number = this.#before[number]!)
+      if (this.#texts[number - 1] === text) return true
+    return false
   }
-}
-
-function markOf(text: string): number {
-  let hash = 0
-  for (let at = Math.max(0, text.length - MARKED_CHARACTERS); at < text.length; at++)
-    hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193)
-  return hash ^ (hash >>> 15)
 }
 
 export class RecentSet {
   readonly #capacity: number
-  #current: MarkedSet
-  #previous: MarkedSet
+  #current: FixedSet
+  #previous: FixedSet
 
-  /** `capacity`: at least as many of the last texts are remembered, and at most twice as many. */
+  /** `capacity`: at least as many of the last texts are remembered, and at most twice as many. A text that is added again counts again. */
   constructor(capacity: number) {
     this.#capacity = capacity
-    this.#current = new MarkedSet(capacity)
-    this.#previous = new MarkedSet(0)
+    this.#current = new FixedSet(capacity)
+    this.#previous = new FixedSet(0)
   }
 
   add(text: string): void {
     if (this.#current.size >= this.#capacity) {
       this.#previous = this.#current
-      this.#current = new MarkedSet(this.#capacity)
+      this.#current = new FixedSet(this.#capacity)
     }
     this.#current.add(text)
   }
 
   has(text: string): boolean {
-    const hash = markOf(text)
+    const hash = hashOf(text)
     return this.#current.has(text, hash) || this.#previous.has(text, hash)
   }
 }

@@ -56,7 +56,7 @@ export async function rawArriving(
     at.push(counter)
     const source = { node: from.name, database: 'dev', table }
     const take = ({ data }: Pick<Msg, 'data'>) => {
-      if (isCoded) decodePart(source, data)
+      if (isCoded) decodePart(source, source.node, data)
       counter.add(1)
     }
     await RawReader.open({ client: await meshClient(scene, other), node: from.name, table, take })

@@ -8,11 +8,11 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join, posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-// About 1.5 times the size when this was written, 2 times for the bundle. Raise a bound only for intended growth.
+// Raise a bound only for intended growth: the last time for health, positions and messages of HarperDB.
 const bounds = {
-  'packed bytes': 1_200_000,
-  'unpacked bytes': 5_000_000,
-  files: 1_500,
+  'packed bytes': 1_600_000,
+  'unpacked bytes': 6_500_000,
+  files: 2_000,
   dependencies: 9,
   'packages installed': 27,
   // msgpackr-extract is optional: msgpackr works without it.

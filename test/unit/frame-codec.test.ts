@@ -27,7 +27,8 @@ const seed = seedOf()
 console.log(`SEED=${seed}`)
 const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
-const timestamp = makeTimestamp(1_700_000_000_000, 0, 'node1')
+const time = 1_700_000_000_000
+const timestamp = makeTimestamp(time, 0, 'node1')
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, useBigIntExtension: true, moreTypes: true })
 
 const encode = (transaction: Transaction) => encodePart(transaction, transaction.writes, 'node1')
@@ -42,7 +43,11 @@ const entryOf = (transactions: readonly Transaction[], { first = 1, sequence = 1
 const decodeAll = (entry: Entry) => {
   const frame = Frame.read(entry)
   assert.equal(frame.fault, undefined)
-  return Array.from({ length: frame.count }, (_, offset) => decodeStored(source, frame.part(offset)))
+  return Array.from({ length: frame.count }, (_, offset) => {
+    const decoded = frame.decode(source, offset)
+    assert.deepEqual(decodeStored(source, frame.part(offset)), decoded)
+    return decoded
+  })
 }
 const put = (id: unknown): Write => ({ operation: 'upsert', ...dog, records: [{ id }] })
 const transaction = (id: string, writes: Write[] = [put(id)]): Transaction => ({ id, timestamp, writes })
@@ -145,6 +150,17 @@ describe('a part', () => {
     )
   })
 
+  it('has the timestamp of any node', () => {
+    const origin = { node: 'node3', relayedBy: ['node3'] }
+    for (const issuer of ['node1', 'node2', 'node3', 'n'.repeat(255), '東京'])
+      for (const counter of [0, 127, 128, 0xffffff])
+        for (const each of [{}, { origin }, { voids: { node: 'node2', from: timestamp, to: timestamp } }]) {
+          const given = { ...transaction('t1'), timestamp: makeTimestamp(time + 5, counter, issuer), ...each }
+          assert.equal(decodeAll(entryOf([given]))[0]!.timestamp, given.timestamp)
+        }
+    assert.throws(() => encode({ ...transaction('t1'), timestamp: 'yesterday' }), /timestamp 'yesterday' is invalid/)
+  })
+
   it('voids timestamps of the node that committed it only', () => {
     const voids = { node: 'node1', from: timestamp, to: timestamp }
     const read = (each: Transaction) => decodeAll(entryOf([each]))[0]!.voids
@@ -158,16 +174,19 @@ describe('a part', () => {
     const values = [
       {},
       [],
-      ['t1', timestamp, null, [2, [{ id: 1 }]]],
-      ['', timestamp, null, [], null],
-      ['t1', 'yesterday', null, [], null],
-      ['t1', 'ffffffffffff-000000-n', null, [4, [{ id: 1 }]], null],
-      ['t1', timestamp, null, [2], null],
-      ['t1', timestamp, null, [2, [7]], null],
-      ['t1', timestamp, null, [3, [{ id: 1 }]], null],
-      ['t1', timestamp, null, ['constructor', [{ id: 1 }]], null],
-      ['t1', timestamp, null, [], { voids: { node: 'a' } }],
-      ['t1', timestamp, null, [], null, 'more'],
+      ['t1', time, 0, null, [2, [{ id: 1 }]]],
+      ['', time, 0, null, [], null],
+      ['t1', 'yesterday', 0, null, [], null],
+      ...[-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 48].map((each) => ['t1', each, 0, null, [], null]),
+      ...[-1, 0.5, Number.NaN, 2 ** 24].map((each) => ['t1', time, each, null, [], null]),
+      ...['', 'a b', 'n'.repeat(256)].map((issuer) => ['t1', time, 0, null, [], { issuer }]),
+      ['t1', time, 0, null, [4, [{ id: 1 }]], null],
+      ['t1', time, 0, null, [2], null],
+      ['t1', time, 0, null, [2, [7]], null],
+      ['t1', time, 0, null, [3, [{ id: 1 }]], null],
+      ['t1', time, 0, null, ['constructor', [{ id: 1 }]], null],
+      ['t1', time, 0, null, [], { voids: { node: 'a' } }],
+      ['t1', time, 0, null, [], null, 'more'],
     ]
     for (const value of values) assert.throws(bad(packr.pack(value)), WireError, JSON.stringify(value))
     for (const data of [Buffer.from('garbage'), new Uint8Array([0xc1]), new Uint8Array()])
@@ -281,7 +300,7 @@ describe('a frame', () => {
       for (let offset = 0; frame.fault === undefined && offset < frame.count; offset++) {
         assert.equal(typeof frame.idAt(offset), 'string')
         try {
-          decodeStored(source, frame.part(offset))
+          frame.decode(source, offset)
         } catch (error) {
           assert.ok(error instanceof WireError, String((error as Error).stack))
         }

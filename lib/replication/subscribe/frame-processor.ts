@@ -7,7 +7,7 @@ import type { BatchApplier } from './batch-applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 import type { Cursor, ResumedPosition } from './cursor.ts'
 import type { Lag } from './lag.ts'
-import type { PartDecoder } from './part-decoder.ts'
+import { type PartDecoder, UnusablePart } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
 export type FrameProcessorOptions = {
@@ -86,22 +86,23 @@ export class FrameProcessor {
     if (this.#batch.length === 0) lag.setOldest(frame.entry.time)
     lag.observeLast({ sequence: frame.sequence, index: frame.last }, cursor.checkpoint)
     const passed = this.#batch.position.index! - first! + 1
-    for (let offset = passed; offset < frame.count; offset++) await this.#processPart(frame, offset)
+    await this.#processParts(frame, passed)
     if (passed >= frame.count) await this.#skip(frame.sequence)
   }
 
-  async #processPart(frame: Frame, offset: number): Promise<void> {
+  /** The transactions of a message from this offset on. */
+  async #processParts(frame: Frame, from: number): Promise<void> {
     const { decoder, batchApplier, maxBatch, maxBatchBytes } = this.#options
-    const stored = frame.part(offset)
-    const isLast = offset === frame.count - 1
-    const { transaction, fault } = decoder.decode(stored)
-    if (fault !== undefined) {
-      const position = this.#batch.positionBehind(stored, isLast, transaction)
-      const part = { content: { ...stored, count: 1 }, position, transaction }
-      return this.#moveCheckpoint(() => batchApplier.quarantine(part, fault))
+    for (let offset = from; offset < frame.count; offset++) {
+      const decoded = decoder.decodeAt(frame, offset)
+      if (decoded instanceof UnusablePart) {
+        const part = this.#batch.read(frame, offset, decoded.transaction)
+        await this.#moveCheckpoint(() => batchApplier.quarantine(part, decoded.fault))
+      } else {
+        this.#batch.add(frame, offset, decoded)
+        if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
+      }
     }
-    this.#batch.add(stored, transaction, isLast)
-    if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
   }
 
   /**

@@ -1,7 +1,7 @@
 // Transactions that were read and are not applied yet: one transaction of the database.
 
 import type { Checkpoint, RemoteTransaction } from '../../host/host.ts'
-import { type StoredPart, storedId } from '../wire/frame.ts'
+import type { Frame } from '../wire/frame.ts'
 import { type Position, positionOf } from './checkpoint-parts.ts'
 import type { QuarantinedContent } from './quarantine.ts'
 
@@ -12,15 +12,14 @@ export type ReadPart = {
   transaction?: RemoteTransaction | undefined
 }
 
-/** A transaction of a message that was read. `isLast`: the last one of its message. */
-type AddedPart = { stored: StoredPart; isLast: boolean }
-
 export class PendingBatch {
   readonly transactions: RemoteTransaction[] = []
   bytes = 0
   /** The position before the first transaction. */
   #start: Position
-  readonly #parts: AddedPart[] = []
+  /** The message of each transaction, and its offset there. */
+  readonly #frames: Frame[] = []
+  readonly #offsets: number[] = []
   #isMoved = false
 
   constructor(checkpoint: Checkpoint) {
@@ -41,33 +40,28 @@ export class PendingBatch {
     return this.length === 0 ? this.#start : this.#positionAt(this.length - 1)
   }
 
-  add(stored: StoredPart, transaction: RemoteTransaction, isLast: boolean): void {
+  /** The transaction at this offset of a message. */
+  add(frame: Frame, offset: number, transaction: RemoteTransaction): void {
     this.transactions.push(transaction)
-    this.#parts.push({ stored, isLast })
-    this.bytes += stored.data.byteLength
+    this.#frames.push(frame)
+    this.#offsets.push(offset)
+    this.bytes += frame.bytesAt(offset)
     this.#isMoved = true
   }
 
-  /** What was added at this offset. */
-  partAt(offset: number): ReadPart {
-    return {
-      content: { ...this.#parts[offset]!.stored, count: 1 },
-      position: this.#positionAt(offset),
-      transaction: this.transactions[offset]!,
-    }
+  /** What was added at this place of the batch. */
+  partAt(place: number): ReadPart {
+    const transaction = this.transactions[place]!
+    return this.read(this.#frames[place]!, this.#offsets[place]!, transaction)
   }
 
-  /** The position after this transaction. */
-  positionBehind(stored: StoredPart, isLast: boolean, transaction?: RemoteTransaction): Position {
-    const { epoch, index, sequence } = stored
-    const lastId = storedId(stored, transaction)
-    return this.moved({
-      epoch,
-      sequence: isLast ? sequence : sequence - 1,
-      index,
-      ...(!isLast && { partial: true }),
-      ...(lastId !== '' && { lastId }),
-    })
+  /** The transaction at this offset of a message, with its undecoded bytes. */
+  read(frame: Frame, offset: number, transaction?: RemoteTransaction): ReadPart {
+    return {
+      content: { ...frame.part(offset), count: 1 },
+      position: this.#positionBehind(frame, offset, transaction),
+      transaction,
+    }
   }
 
   /** The position with another place in the stream. */
@@ -88,8 +82,20 @@ export class PendingBatch {
     this.#isMoved = true
   }
 
-  #positionAt(offset: number): Position {
-    const { stored, isLast } = this.#parts[offset]!
-    return this.positionBehind(stored, isLast, this.transactions[offset])
+  #positionAt(place: number): Position {
+    return this.#positionBehind(this.#frames[place]!, this.#offsets[place]!, this.transactions[place])
+  }
+
+  #positionBehind(frame: Frame, offset: number, transaction?: RemoteTransaction): Position {
+    const { epoch, sequence, first, count } = frame
+    const isLast = offset === count - 1
+    const lastId = frame.idAt(offset, transaction)
+    return this.moved({
+      epoch,
+      sequence: isLast ? sequence : sequence - 1,
+      index: first! + offset,
+      ...(!isLast && { partial: true }),
+      ...(lastId !== '' && { lastId }),
+    })
   }
 }

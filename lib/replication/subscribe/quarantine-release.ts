@@ -8,7 +8,7 @@ import { SerialQueue } from '../../util/serial-queue.ts'
 import type { Timers } from '../../util/timers.ts'
 import { Frame, type StoredPart } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
-import type { PartDecoder } from './part-decoder.ts'
+import { type PartDecoder, UnusablePart } from './part-decoder.ts'
 import type { Quarantine, QuarantinedContent, QuarantinedMessage } from './quarantine.ts'
 
 /** Indexes of quarantined transactions, and first indexes of messages: applied now, removed because their origin voided them, and still in quarantine. */
@@ -98,7 +98,8 @@ export class QuarantineRelease {
   #decode(content: QuarantinedContent): RemoteTransaction[] | undefined {
     const transactions: RemoteTransaction[] = []
     for (const part of partsOf(content)) {
-      const { transaction } = part ? this.#options.decoder.decode(part) : {}
+      const decoded = part && this.#options.decoder.decode(part)
+      const transaction = decoded instanceof UnusablePart ? decoded.transaction : decoded
       if (!transaction) return undefined
       transactions.push(transaction)
     }

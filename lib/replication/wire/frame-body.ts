@@ -31,8 +31,8 @@ function writeHead(body: Uint8Array, at: number, token: number, length: number, 
   return at + 1 + bytes
 }
 
-/** The byte strings of a body, which are views of it, or why it is unreadable. Not more than `max` of them. */
-export function decodeBody(body: Uint8Array, max: number): Uint8Array[] | string {
+/** Where each byte string of a body begins and ends, in turn; or why it is unreadable. Not more than `max` strings. */
+export function decodeBody(body: Uint8Array, max: number): number[] | string {
   const token = body[0]
   let at = 1
   let count: number
@@ -43,7 +43,7 @@ export function decodeBody(body: Uint8Array, max: number): Uint8Array[] | string
     at += bytes
   } else return 'not a list of byte strings'
   if (count > max) return `has ${count} transactions, more than ${max}`
-  const parts: Uint8Array[] = []
+  const bounds: number[] = []
   for (let number = 0; number < count; number++) {
     const head = body[at++]
     if (head === undefined) return 'ends too early'
@@ -52,9 +52,9 @@ export function decodeBody(body: Uint8Array, max: number): Uint8Array[] | string
     const start = at + bytes
     at = start + lengthAt(body, at, bytes)
     if (at > body.byteLength) return 'ends too early'
-    parts.push(body.subarray(start, at))
+    bounds.push(start, at)
   }
-  return at === body.byteLength ? parts : 'has more bytes than its list of byte strings'
+  return at === body.byteLength ? bounds : 'has more bytes than its list of byte strings'
 }
 
 /** A length of 1, 2 or 4 bytes, big-endian; bytes beyond the end count as 0. */

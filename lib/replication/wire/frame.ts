@@ -2,9 +2,8 @@
 
 import type { Origin, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Entry, Message } from '../../mesh/mesh.ts'
-import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { decodeBody, encodeBody } from './frame-body.ts'
-import { MAX_EPOCH_LENGTH, WireError } from './names.ts'
+import { MAX_EPOCH_LENGTH } from './names.ts'
 import { type DecodedPart, decodePart, idOfPart } from './part.ts'
 import { decodeSingleMessage, idOfMessage } from './single-message.ts'
 
@@ -78,7 +77,9 @@ export class Frame {
   /** Why the message as a whole is unreadable. */
   readonly fault: string | undefined
   readonly entry: Entry
-  readonly #parts: readonly Uint8Array[]
+  readonly #data: Buffer
+  /** Where each part begins and ends in the data, in turn. */
+  readonly #bounds: readonly number[]
   readonly #format: StoredPart['format']
 
   private constructor(
@@ -87,18 +88,20 @@ export class Frame {
       first: number | undefined
       count: number
       fault?: string
-      parts: readonly Uint8Array[]
+      bounds: readonly number[]
       format: StoredPart['format']
     },
   ) {
     const { epoch = '' } = entry.headers
+    const { buffer, byteOffset, byteLength } = entry.data
     this.entry = entry
+    this.#data = Buffer.from(buffer, byteOffset, byteLength)
     this.sequence = entry.sequence
     this.epoch = epoch.length <= MAX_EPOCH_LENGTH ? epoch : ''
     this.first = content.first
     this.count = content.count
     this.fault = content.fault
-    this.#parts = content.parts
+    this.#bounds = content.bounds
     this.#format = content.format
   }
 
@@ -107,14 +110,14 @@ export class Frame {
     const { v, epoch, first, count } = entry.headers
     if (v === undefined) {
       // A message of another writer: its sequence is its running number.
-      return new Frame(entry, { first: entry.sequence, count: 1, parts: [entry.data], format: 'single' })
+      return new Frame(entry, { first: entry.sequence, count: 1, bounds: [0, entry.data.byteLength], format: 'single' })
     }
     if (v !== `${MESSAGE_VERSION}`)
       throw new MessageVersionError(
         `message ${entry.sequence} has version '${v}', this node reads version ${MESSAGE_VERSION}`,
       )
     const unreadable = (fault: string, from?: number, number = 1) =>
-      new Frame(entry, { first: from, count: number, fault, parts: [], format: 'part' })
+      new Frame(entry, { first: from, count: number, fault, bounds: [], format: 'part' })
     const firstIndex = toCount(first)
     const expected = toCount(count)
     if (!epoch || epoch.length > MAX_EPOCH_LENGTH || firstIndex === undefined || expected === undefined)
@@ -123,15 +126,16 @@ export class Frame {
       return unreadable(`has ${expected} transactions, more than ${MAX_FRAME_TRANSACTIONS}`, firstIndex)
     if (isMap(entry.data)) {
       if (expected !== 1) return unreadable('is one transaction, and its headers name several', firstIndex, expected)
-      return new Frame(entry, { first: firstIndex, count: 1, parts: [entry.data], format: 'single' })
+      return new Frame(entry, { first: firstIndex, count: 1, bounds: [0, entry.data.byteLength], format: 'single' })
     }
     if (expected > 1 && entry.data.byteLength > MAX_FRAME_BYTES)
       return unreadable(`has ${expected} transactions in more than ${MAX_FRAME_BYTES} bytes`, firstIndex, expected)
-    const parts = decodeBody(entry.data, MAX_FRAME_TRANSACTIONS)
-    if (typeof parts === 'string') return unreadable(parts, firstIndex, expected)
-    if (parts.length !== expected)
-      return unreadable(`has ${parts.length} transactions, and its headers name ${expected}`, firstIndex, expected)
-    return new Frame(entry, { first: firstIndex, count: expected, parts, format: 'part' })
+    const bounds = decodeBody(entry.data, MAX_FRAME_TRANSACTIONS)
+    if (typeof bounds === 'string') return unreadable(bounds, firstIndex, expected)
+    const stored = bounds.length / 2
+    if (stored !== expected)
+      return unreadable(`has ${stored} transactions, and its headers name ${expected}`, firstIndex, expected)
+    return new Frame(entry, { first: firstIndex, count: expected, bounds, format: 'part' })
   }
 
   /** Running number of the last transaction; undefined with `first`. */
@@ -144,7 +148,7 @@ export class Frame {
     const { entry, epoch, sequence } = this
     return {
       format: this.#format,
-      data: this.#parts[offset]!,
+      data: this.#data.subarray(this.#bounds[2 * offset], this.#bounds[2 * offset + 1]),
       node: entry.headers.origin ?? '',
       epoch,
       index: this.first! + offset,
@@ -154,53 +158,67 @@ export class Frame {
     }
   }
 
-  /** The id of the transaction at this offset; '' when it is unreadable or has none. */
-  idAt(offset: number): string {
-    return this.#parts[offset] === undefined ? '' : storedId(this.part(offset))
+  /** As `decodeStored` of this part. Throws WireError. */
+  decode(source: RemoteTable, offset: number): RemoteTransaction {
+    if (this.#format === 'single') return decodeStored(source, this.part(offset))
+    const owner = this.entry.headers.origin || source.node
+    const part = decodePart(source, owner, this.#data, this.#bounds[2 * offset], this.#bounds[2 * offset + 1])
+    return transactionOf(source, part, owner, this.epoch, this.sequence, this.first! + offset)
+  }
+
+  /** Bytes of the transaction at this offset. */
+  bytesAt(offset: number): number {
+    return this.#bounds[2 * offset + 1]! - this.#bounds[2 * offset]!
+  }
+
+  /** The id of the transaction at this offset; '' when it is unreadable or has none. `transaction`: the decoded part, if it is there. */
+  idAt(offset: number, transaction?: RemoteTransaction): string {
+    if (this.#bounds[2 * offset] === undefined) return ''
+    if (transaction && this.#format === 'part') return transaction.id
+    return storedId(this.part(offset))
   }
 }
 
-/** The id of the transaction; '' when it is unreadable or has none. `transaction`: the decoded part, if it is there. */
-export function storedId(stored: StoredPart, transaction?: RemoteTransaction): string {
-  if (stored.format === 'single') return idOfMessage(stored)
-  if (transaction) return transaction.id
-  return checkDecodeLimits(stored.data) === undefined ? idOfPart(stored.data) : ''
+/** The id of the transaction; '' when it is unreadable or has none. */
+export function storedId(stored: StoredPart): string {
+  return stored.format === 'single' ? idOfMessage(stored) : idOfPart(stored.data)
+}
+
+/** Throws WireError. */
+export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
+  const { format, data, node, epoch, sequence, index } = stored
+  const owner = node || source.node
+  const part =
+    format === 'part' ? decodePart(source, owner, data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
+  return transactionOf(source, part, owner, epoch, sequence, index)
 }
 
 /**
- * For a transaction that the source committed itself, epoch and index are those of the stream. Its message names the source as the
- * node was called when it was stored. Throws WireError.
+ * For a transaction that the source committed itself, epoch and index are those of the stream. `owner`: the source as it was called
+ * when the message was stored.
  */
-export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
-  const fault = checkDecodeLimits(stored.data)
-  if (fault) throw new WireError(fault)
-  const part =
-    stored.format === 'part' ? decodePart(source, stored.data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
-  const { id, timestamp, writes, user, voids, trace } = part
-  const { sequence, index } = stored
-  const transaction: RemoteTransaction = {
-    id,
-    timestamp,
-    writes,
-    origin: originOf(source, stored, part),
-    sequence,
-    index,
-  }
+function transactionOf(
+  source: RemoteTable,
+  part: DecodedPart,
+  owner: string,
+  epoch: string,
+  sequence: number,
+  index: number,
+): RemoteTransaction {
+  const { id, timestamp, writes, user, relayedBy, voids, trace } = part
+  const node = part.node ?? owner
+  const isOwn = node === source.node || (part.epoch === undefined && relayedBy.length === 0)
+  const origin: Origin = isOwn ? { node, relayedBy, epoch, index } : relayedOrigin(node, part)
+  const transaction: RemoteTransaction = { id, timestamp, writes, origin, sequence, index }
   if (user) transaction.user = user
   // A node voids its own timestamps only.
-  if (voids && voids.node === (part.node ?? (stored.node || source.node))) transaction.voids = voids
+  if (voids && voids.node === node) transaction.voids = voids
   if (trace) transaction.trace = trace
   return transaction
 }
 
-function originOf(source: RemoteTable, stored: StoredPart, { node, epoch, index, relayedBy }: DecodedPart): Origin {
-  const committedBy = node ?? (stored.node || source.node)
-  const isOwn = committedBy === source.node || (epoch === undefined && relayedBy.length === 0)
-  if (isOwn) return { node: committedBy, relayedBy, epoch: stored.epoch, index: stored.index }
-  return epoch !== undefined && index !== undefined
-    ? { node: committedBy, relayedBy, epoch, index }
-    : { node: committedBy, relayedBy }
-}
+const relayedOrigin = (node: string, { epoch, index, relayedBy }: DecodedPart): Origin =>
+  epoch !== undefined && index !== undefined ? { node, relayedBy, epoch, index } : { node, relayedBy }
 
 const isMap = (data: Uint8Array): boolean => {
   const token = data[0] ?? 0

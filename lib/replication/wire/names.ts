@@ -18,10 +18,23 @@ export const MAX_EPOCH_LENGTH = 64
 export const MAX_RELAYS = 64
 export const oneLine = (maxLength: number) => `^[^\\r\\n]{1,${maxLength}}$`
 export const NODE_PATTERN = '^[^\\s,]{1,255}$'
+/** The name in a timestamp. */
+export const ISSUER_PATTERN = '^[^\\s]{1,255}$'
 export const TIMESTAMP_PATTERN = '^[0-9a-f]{12}-[0-9a-f]{6}-[^\\s]{0,255}$'
 
-const transactionIdPattern = new RegExp(oneLine(MAX_ID_LENGTH))
-export const isValidTransactionId = (text: string): boolean => transactionIdPattern.test(text)
+const [LINE_FEED, CARRIAGE_RETURN] = [0x0a, 0x0d]
+
+/** As `oneLine(MAX_ID_LENGTH)`. A regular expression takes several times as long. */
+export function isValidTransactionId(text: unknown): text is string {
+  if (typeof text !== 'string') return false
+  const { length } = text
+  if (length === 0 || length > MAX_ID_LENGTH) return false
+  for (let at = 0; at < length; at++) {
+    const code = text.charCodeAt(at)
+    if (code === LINE_FEED || code === CARRIAGE_RETURN) return false
+  }
+  return true
+}
 
 /** False when a name is not a valid token of a NATS subject. */
 export const isReplicable = ({ database, table }: TableName): boolean => isToken(database) && isToken(table)

@@ -1,17 +1,19 @@
 // Encodes and decodes one table's part of a transaction, as it stands in a frame.
 //
-// A part is a MessagePack array: id, timestamp, user or nil, writes, extra or nil. `writes` alternates between the number of an
-// operation and its list of records or primary keys. `extra` is a map of what most transactions do not have. The part does not name
-// its table: its stream does.
+// A part is a MessagePack array: id, time and counter of the timestamp, user or nil, writes, extra or nil. `writes` alternates between
+// the number of an operation and its list of records or primary keys. `extra` is a map of what most transactions do not have. The part
+// does not name its table and its node: its stream and its message do.
 
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../../errors.ts'
 import type { Origin, PrimaryKey, RemoteTable, Transaction, VoidedRange, Write } from '../../host/host.ts'
-import { wallTimeOf } from '../../host/hybrid-clock.ts'
+import { counterOf, isIssuedBy, issuerOf, makeParsedTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
+import { checkDecodeLimits, MAX_HARMLESS_BYTES } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
 import {
+  ISSUER_PATTERN,
   isValidTransactionId,
   MAX_EPOCH_LENGTH,
   MAX_RELAYS,
@@ -20,22 +22,24 @@ import {
   TIMESTAMP_PATTERN,
   WireError,
 } from './names.ts'
+import { UnusualValueError, ValueReader } from './value-reader.ts'
 import { joinRuns } from './writes.ts'
 
 const OPERATIONS = ['insert', 'update', 'upsert', 'delete'] as const satisfies readonly Write['operation'][]
 const OPERATION_NUMBERS: Readonly<Record<Write['operation'], number>> = { insert: 0, update: 1, upsert: 2, delete: 3 }
 
 /** Number of elements of a part. */
-const PART_LENGTH = 5
-/** Where the name of the node begins in a timestamp. */
-const NAME_OFFSET = 20
-const timestampPattern = new RegExp(TIMESTAMP_PATTERN)
+const PART_LENGTH = 6
+const [MAX_TIME, MAX_COUNTER] = [2 ** 48 - 1, 2 ** 24 - 1] as const
+const issuerPattern = new RegExp(ISSUER_PATTERN)
 
 const NodeType = Type.String({ pattern: NODE_PATTERN })
 const TimestampType = Type.String({ pattern: TIMESTAMP_PATTERN })
 const ExtraType = Type.Object({
   /** Absent: the owner of the stream. */
   node: Type.Optional(NodeType),
+  /** The name in the timestamp; absent: that of the node. */
+  issuer: Type.Optional(Type.String({ pattern: ISSUER_PATTERN })),
   epoch: Type.Optional(Type.String({ pattern: oneLine(MAX_EPOCH_LENGTH) })),
   index: Type.Optional(Type.Integer({ minimum: 1 })),
   relayedBy: Type.Optional(Type.Array(NodeType, { maxItems: MAX_RELAYS })),
@@ -46,7 +50,7 @@ const extraValidator = Compile(ExtraType)
 const keysValidator = Compile(Type.Array(Type.Union([Type.String(), Type.Number(), Type.BigInt()])))
 
 type Extra = Type.Static<typeof ExtraType>
-type Part = [id: string, timestamp: string, user: string | null, writes: unknown[], extra: Extra | null]
+type Part = [id: string, time: number, counter: number, user: string | null, writes: unknown[], extra: Extra | null]
 
 /** A decoded part. `node`: who committed it, if that is not the owner of the stream. */
 export type DecodedPart = {
@@ -68,17 +72,21 @@ export type DecodedPart = {
  */
 export function encodePart(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, timestamp, user = null } = transaction
+  const time = wallTimeOf(timestamp)
+  if (Number.isNaN(time)) throw new Error(`its timestamp '${timestamp}' is invalid`)
   const list: unknown[] = []
   for (const write of joinRuns(writes))
     list.push(OPERATION_NUMBERS[write.operation], (write.operation === 'delete' ? write.ids : write.records) ?? [])
-  return packr.pack([id, timestamp, user, list, extraOf(transaction, node)])
+  return packr.pack([id, time, counterOf(timestamp), user, list, extraOf(transaction, node)])
 }
 
-function extraOf({ origin, voids, trace }: Transaction, node: string): Extra | null {
-  if (!origin && !voids && !trace) return null
-  const extra: Extra = {}
+function extraOf({ origin, voids, trace, timestamp }: Transaction, node: string): Extra | null {
   const committedBy = origin?.node ?? voids?.node ?? node
+  const isIssuer = isIssuedBy(timestamp, committedBy)
+  if (isIssuer && !origin && !voids && !trace) return null
+  const extra: Extra = {}
   if (committedBy !== node) extra.node = committedBy
+  if (!isIssuer) extra.issuer = issuerOf(timestamp)
   if (origin) addOrigin(extra, origin)
   if (voids) extra.voids = { node: voids.node, from: voids.from, to: voids.to }
   const context = trace && traceContext(trace)
@@ -94,15 +102,35 @@ function addOrigin(extra: Extra, { epoch, index, relayedBy }: Origin): void {
   extra.relayedBy = relayedBy
 }
 
-/** Throws WireError. The caller has checked the number of values with `checkDecodeLimits`. */
-export function decodePart(source: RemoteTable, data: Uint8Array): DecodedPart {
-  const [id, timestamp, user, list, extra] = unpack(data)
+/** Decodes the bytes `from` to `to`. `owner`: the owner of the stream when it was stored. Throws WireError. */
+export function decodePart(
+  source: RemoteTable,
+  owner: string,
+  data: Uint8Array,
+  from = 0,
+  to = data.byteLength,
+): DecodedPart {
+  const usual = to - from <= MAX_HARMLESS_BYTES ? readUsual(source, owner, data, from, to) : undefined
+  if (usual) return usual
+  const [id, time, counter, user, list, extra] = unpack(data.subarray(from, to))
+  const timestamp = timestampOf(time, counter, extra, owner)
+  if (timestamp === undefined) throw new WireError('has an invalid timestamp')
+  return decodedPart(id, timestamp, user, writesOf(source, list), extra)
+}
+
+function decodedPart(
+  id: string,
+  timestamp: string,
+  user: string | null,
+  writes: Write[],
+  extra: Extra | null,
+): DecodedPart {
   const { node, epoch, index, relayedBy = [], voids, trace } = extra ?? {}
   return {
     id,
     timestamp,
     user: user ?? undefined,
-    writes: writesOf(source, list),
+    writes,
     node,
     epoch,
     index,
@@ -112,7 +140,72 @@ export function decodePart(source: RemoteTable, data: Uint8Array): DecodedPart {
   }
 }
 
-/** The id of the transaction; '' when the part is unreadable. The caller has checked the number of values. */
+/** The last valid name in a timestamp: nearly all timestamps of a stream have the same. */
+let lastIssuer = ''
+
+/** Undefined when it is invalid. */
+function timestampOf(time: number, counter: number, extra: Extra | null, owner: string): string | undefined {
+  if (!Number.isInteger(time) || time < 0 || time > MAX_TIME) return undefined
+  if (!Number.isInteger(counter) || counter < 0 || counter > MAX_COUNTER) return undefined
+  const issuer = extra?.issuer ?? extra?.node ?? owner
+  if (issuer !== lastIssuer && !issuerPattern.test(issuer)) return undefined
+  lastIssuer = issuer
+  return makeParsedTimestamp(time, counter, issuer)
+}
+
+const reader = new ValueReader()
+
+/** Undefined when the general decoder must read the part. */
+function readUsual(
+  source: RemoteTable,
+  owner: string,
+  data: Uint8Array,
+  from: number,
+  to: number,
+): DecodedPart | undefined {
+  try {
+    reader.begin(data, from, to)
+    if (reader.arrayLength() !== PART_LENGTH) return undefined
+    const id = reader.string()
+    if (!isValidTransactionId(id)) return undefined
+    const [time, counter] = [reader.number(), reader.number()]
+    const user = reader.stringOrNull()
+    const writes = readWrites(source)
+    if (!writes) return undefined
+    const extra = reader.value()
+    reader.finish()
+    if (!isExtra(extra)) return undefined
+    const timestamp = timestampOf(time, counter, extra, owner)
+    return timestamp === undefined ? undefined : decodedPart(id, timestamp, user, writes, extra)
+  } catch (error) {
+    if (error instanceof UnusualValueError) return undefined
+    throw error
+  }
+}
+
+/** See `writesOf`. */
+function readWrites({ database, table }: RemoteTable): Write[] | undefined {
+  const length = reader.arrayLength()
+  if (length % 2 !== 0) return undefined
+  const writes: Write[] = []
+  for (let at = 0; at < length; at += 2) {
+    const number = reader.value()
+    const operation = typeof number === 'number' ? OPERATIONS[number] : undefined
+    if (operation === undefined) return undefined
+    if (operation === 'delete') {
+      const ids = reader.value()
+      if (!keysValidator.Check(ids)) return undefined
+      writes.push({ operation, database, table, ids: ids as PrimaryKey[] })
+    } else {
+      const records: Record<string, unknown>[] = []
+      for (let rest = reader.arrayLength(); rest > 0; rest--) records.push(reader.map())
+      writes.push({ operation, database, table, records })
+    }
+  }
+  return writes
+}
+
+/** The id of the transaction; '' when the part is unreadable. */
 export function idOfPart(data: Uint8Array): string {
   try {
     return unpack(data)[0]
@@ -122,6 +215,8 @@ export function idOfPart(data: Uint8Array): string {
 }
 
 function unpack(data: Uint8Array): Part {
+  const fault = checkDecodeLimits(data)
+  if (fault) throw new WireError(fault)
   let value: unknown
   try {
     value = packr.unpack(data)
@@ -129,29 +224,20 @@ function unpack(data: Uint8Array): Part {
     throw new WireError(`not valid MessagePack: ${reasonOf(error)}`)
   }
   if (!isPart(value)) throw new WireError('not a valid transaction')
-  if (!isTimestamp(value[1])) throw new WireError(`'${value[1]}' is not a valid timestamp`)
   return value
 }
 
-/** By hand, because a compiled schema takes several times as long. The timestamp is any string. */
+/** By hand, because a compiled schema takes several times as long. The timestamp is any two numbers. */
 function isPart(value: unknown): value is Part {
   if (!Array.isArray(value) || value.length !== PART_LENGTH) return false
-  const [id, timestamp, user, list, extra] = value as unknown[]
-  if (typeof id !== 'string' || !isValidTransactionId(id) || typeof timestamp !== 'string') return false
+  const [id, time, counter, user, list, extra] = value as unknown[]
+  if (!isValidTransactionId(id)) return false
+  if (typeof time !== 'number' || typeof counter !== 'number') return false
   if ((user !== null && typeof user !== 'string') || !Array.isArray(list)) return false
-  return extra === null || extraValidator.Check(extra)
+  return isExtra(extra)
 }
 
-/** The end of the last valid timestamp, from the name of its node on: nearly all timestamps of a stream have the same. */
-let lastName = ''
-
-function isTimestamp(text: string): boolean {
-  if (Number.isNaN(wallTimeOf(text))) return false
-  if (text.length === NAME_OFFSET + lastName.length && text.endsWith(lastName)) return true
-  if (!timestampPattern.test(text)) return false
-  lastName = text.slice(NAME_OFFSET)
-  return true
-}
+const isExtra = (value: unknown): value is Extra | null => value === null || extraValidator.Check(value)
 
 const isRecords = (rows: unknown): rows is Record<string, unknown>[] => {
   if (!Array.isArray(rows)) return false

@@ -7,6 +7,7 @@ import type { PrimaryKey, RecordWrite, RemoteTable, Write } from '../../host/hos
 import { makeTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { traceContext } from '../../host/trace-context.ts'
 import type { Entry } from '../../mesh/mesh.ts'
+import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
 import { MAX_ID_LENGTH, MAX_RELAYS, NODE_PATTERN, oneLine, TIMESTAMP_PATTERN, WireError } from './names.ts'
 import type { DecodedPart } from './part.ts'
@@ -46,7 +47,7 @@ export function idOfMessage({ headers }: Pick<Entry, 'headers'>): string {
   return id !== undefined && id.length <= MAX_ID_LENGTH ? id : ''
 }
 
-/** Throws WireError. The caller has checked the number of values with `checkDecodeLimits`. */
+/** Throws WireError. */
 export function decodeSingleMessage(source: RemoteTable, entry: Entry): DecodedPart {
   const message = unpack(entry.data)
   const writes: Write[] = []
@@ -79,6 +80,8 @@ function relayedByOf({ headers }: Entry): string[] {
 }
 
 function unpack(data: Uint8Array): Envelope {
+  const fault = checkDecodeLimits(data)
+  if (fault) throw new WireError(fault)
   let value: unknown
   try {
     value = packr.unpack(data)
