@@ -8,7 +8,6 @@ import type { ClusterError } from '../errors.ts'
 import type { EventName, Payload } from '../events/events.ts'
 import type { Checkpoint, Host, PublishedPosition } from '../host/host.ts'
 import type { MemoryNetwork } from '../mesh/memory/memory-network.ts'
-import { type AppliedPosition, positionOfCheckpoint } from '../replication/positions/applied-state.ts'
 import { eventually } from './eventually.ts'
 import { freePorts } from './free-ports.ts'
 import { type ClusterDirectory, createClusterDirectory } from './leftovers.ts'
@@ -125,7 +124,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
 
   /**
    * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published. What is in
-   * quarantine is not applied; what is lost in a gap, or was discarded, is not waited for. Rejects after `timeout` ms (default 15,000) with what is missing,
+   * quarantine, was lost or was discarded is not waited for. Rejects after `timeout` ms (default 15,000) with what is missing,
    * by node, table and transaction. For hosts with an outbox.
    */
   async converged(timeout = 15_000): Promise<void> {
@@ -143,7 +142,7 @@ export class TestingCluster<H extends Host = MemoryHost> {
           if (!owner) continue
           const end = await owner.host.publishedPosition?.(source.database, source.table)
           const checkpoint = await host.loadCheckpoint(source)
-          const lacking = end && lackingOf(end, positionIn(source.node, checkpoint))
+          const lacking = end && lackingOf(end, checkpoint)
           const reason = [lacking, ...(state === 'live' ? [] : [`it is ${state}`, error])].filter(Boolean).join(', ')
           pendingReason = `${name}, table ${source.database}.${source.table} of ${source.node}: ${reason}`
           if (reason !== '') return false
@@ -227,24 +226,16 @@ export async function startCluster<H extends Host = MemoryHost>(
   }
 }
 
-/** Without what is lost: nothing brings it. */
-function positionIn(node: string, checkpoint: Checkpoint | undefined): AppliedPosition | undefined {
-  if (!checkpoint) return undefined
-  const { missing: _, ...others } = checkpoint
-  return positionOfCheckpoint(node, others, false)
-}
-
-/** What a node has not applied of a stream that ends there; undefined if it has everything. */
-function lackingOf(end: PublishedPosition, position: AppliedPosition | undefined): string | undefined {
-  const { epoch, sequence, index, partial } = end
-  if (index === 0 && (sequence === 0 || position?.epoch === epoch)) return undefined
+/** What a node has not reached of a stream that ends there; undefined at the end. */
+function lackingOf(end: PublishedPosition, checkpoint: Checkpoint | undefined): string | undefined {
+  const { epoch, sequence, index: last, partial } = end
+  if (last === 0 && (sequence === 0 || checkpoint?.epoch === epoch)) return undefined
   // The same number in another epoch is another transaction.
-  if (position?.epoch !== epoch) return `nothing of the ${index} transactions since the stream began again is applied`
+  if (checkpoint?.epoch !== epoch) return `nothing of the ${last} transactions since the stream began again is applied`
+  const { index = 0 } = checkpoint
   // A subscription that began at the end of the stream may not know the number of the last transaction there.
-  if (position.index < index && (partial || position.sequence < sequence))
-    return `transactions ${position.index + 1} to ${index} are not applied`
-  const missing = position.missing[epoch]?.map(([from, to]) => `${from} to ${Math.min(to, index)}`)
-  return missing?.length ? `transactions ${missing.join(', ')} are in quarantine` : undefined
+  if (index >= last || (!partial && checkpoint.sequence >= sequence)) return undefined
+  return `transactions ${index + 1} to ${last} are not applied`
 }
 
 /** For errors: with the seed, the run can be repeated. */

@@ -5,7 +5,6 @@ import { describe, it, type TestContext } from 'node:test'
 import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
 import { commit, insertInto } from '../support/committed.ts'
 import { openCluster } from '../support/kit-cluster.ts'
-import { copyDatabase } from '../support/memory-host-copy.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const subscribe = { node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] }
@@ -50,36 +49,6 @@ async function answers(clock: TestClock, call: () => Promise<void>, isCopied: bo
 }
 
 describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
-  for (const reports of ['before it is written', 'after it is written'])
-    it(`believes no position of the lost future when stream and database were restored, reported ${reports}`, async (test) => {
-      const { network, clock, one, two } = await nodesOf(test, 2)
-      for (let id = 0; id < 3; id++) await one.host.insert('dev', 'dog', { id })
-      await eventually('the outbox is empty', () => one.host.outbox.length === 0)
-      const [restoreStreams, restoreDatabase] = [network.snapshotDisk('node1'), copyDatabase(one.host)]
-      for (const id of ['future 1', 'future 2', 'future 3'])
-        await one.cluster.replicated(commit(one, insertInto('dog', { id })))
-      await one.stop()
-      restoreStreams()
-      restoreDatabase()
-      network.cut('node1', 'node2')
-      await one.start()
-      const heal = async () => {
-        network.heal()
-        // node2 reports its position, which is beyond the end.
-        await eventually('node2 has reported', async () => {
-          await clock.advance(100)
-          return one.cluster.replicas(dog)[0]?.reportedAt
-        })
-      }
-      if (reports.startsWith('before')) await heal()
-      const transaction = commit(one, insertInto('dog', { id: 'new' }))
-      const waiting = one.cluster.replicated(transaction, { timeout: 60_000 })
-      waiting.catch(() => {})
-      if (reports.startsWith('after')) network.heal()
-      await soon(clock, waiting)
-      assert.ok(has(two, 'new'))
-    })
-
   it('goes on in the next epoch when the store is lost, and says what a subscriber without repair has not', async (test) => {
     for (const repair of [true, false]) {
       const { network, clock, one, two } = await nodesOf(test, 2, { repair })
