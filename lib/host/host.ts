@@ -168,7 +168,10 @@ export type VoidedTransactions = VoidedRange & { epoch: string; first: number; l
 /** Remote transactions to apply in ONE transaction of the database, together with `checkpoint` and `relay`. */
 export type Batch = {
   source: RemoteTable
-  /** In the order of the source. Empty if only the checkpoint moves. */
+  /**
+   * In the order of the source. Empty if only the checkpoint moves. A transaction of a HarperDB node may write other tables of the
+   * source's database too.
+   */
   transactions: RemoteTransaction[]
   checkpoint: Checkpoint
   /** To be appended to the outbox by the same database transaction, in this order. A host without an outbox ignores it. */

@@ -22,6 +22,8 @@ export type ReplicationCounters = {
   copied: number
   /** Writes to absent rows that were ignored because they are older than a tombstone that was dropped. */
   refusedOld: number
+  /** Writes to tables that are not subscribed, in transactions of HarperDB that write several tables. */
+  notSubscribed: number
 }
 
 export type PublishCounters = {
@@ -76,6 +78,7 @@ export const replicationCounters = (): ReplicationCounters => ({
   lost: 0,
   copied: 0,
   refusedOld: 0,
+  notSubscribed: 0,
 })
 
 type SubscriptionGauges = Pick<Metrics['apply'], 'subscriptions' | 'lag' | 'lagSeconds'>
@@ -254,6 +257,13 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     '{write}',
     'Writes to absent rows that are older than a tombstone that was dropped, and were ignored.',
     (m) => m.apply.refusedOld,
+  ),
+  defineMetric(
+    'counter',
+    'apply.not_subscribed',
+    '{write}',
+    'Writes to tables that are not subscribed, in transactions of HarperDB; they were not applied.',
+    (m) => m.apply.notSubscribed,
   ),
   defineMetric(
     'gauge',

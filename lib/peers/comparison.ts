@@ -6,6 +6,7 @@ import type { Logger } from '../observe/logger.ts'
 import { Backoff } from '../util/backoff.ts'
 import type { Timers } from '../util/timers.ts'
 import type { Agreements } from './agreements.ts'
+import { publishFault } from './harper-peers.ts'
 import type { Peers } from './peers.ts'
 import { type PeerRequest, type RegisterEntry, readEntries } from './protocol.ts'
 import { type Register, sameValue } from './register.ts'
@@ -15,7 +16,7 @@ import type { Takeover } from './takeover.ts'
 import { fromWire, toEntry, toPages } from './wire-subscription.ts'
 
 export type ComparisonOptions = {
-  peers: Pick<Peers, 'request' | 'describeTables' | 'isUp'>
+  peers: Pick<Peers, 'request' | 'describeTables' | 'isUp' | 'isHarper'>
   registers: Registers
   tables: Tables
   takeover: Takeover
@@ -109,6 +110,7 @@ export class Comparison {
     tables.addAttributes(node, remote, local)
     const entries = registers.forNode(node).sort((a, b) => (tableKey(a) < tableKey(b) ? -1 : 1))
     await this.#prepare(node, entries, local, remote)
+    if (peers.isHarper(node)) return this.#settleWithHarper(node, entries)
     // A page covers every table from its first one up to the first of the next page, whether it is known here or not.
     const pages = entries.length > 0 ? toPages(entries) : [[]]
     for (const [index, page] of pages.entries()) {
@@ -133,6 +135,17 @@ export class Comparison {
       if (refused.length > 0) isComplete = false
     }
     return isComplete
+  }
+
+  /** HarperDB knows no comparison: it is read from without its agreement, and cannot read. */
+  #settleWithHarper(node: string, entries: readonly Register[]): boolean {
+    const { agreements } = this.#options
+    for (const entry of entries) {
+      const refused = entry.removed ? undefined : publishFault([entry])
+      if (refused === undefined) agreements.confirm(node, [entry])
+      else agreements.refuse(node, entry, refused)
+    }
+    return true
   }
 
   /**

@@ -1,7 +1,7 @@
 // Negotiation: an operation changes the subscriptions with one remote node. The remote node accepts the mirror image first; then the
 // local node commits.
 
-import { ClusterError, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { TableDescription, Timestamp } from '../host/host.ts'
 import type { HybridClock } from '../host/hybrid-clock.ts'
 import { tableKey } from '../manifest/manifest.ts'
@@ -9,6 +9,7 @@ import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError, type TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import type { Agreements } from './agreements.ts'
+import { publishFault } from './harper-peers.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
 import { type Register, removedRegister } from './register.ts'
@@ -37,7 +38,7 @@ export type NegotiateOptions = {
 }
 
 export type NegotiationOptions = {
-  peers: Pick<Peers, 'request' | 'describeTables'>
+  peers: Pick<Peers, 'request' | 'describeTables' | 'isHarper'>
   store: Pick<ManifestStore, 'manifest' | 'commit'>
   registers: Registers
   tables: Tables
@@ -73,6 +74,8 @@ export class Negotiation {
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
     const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
+    const refused = peers.isHarper(node) ? publishFault(requests) : undefined
+    if (refused !== undefined) throw clusterError('peer_rejected', node, refused)
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
     for (const { request } of matched) tables.checkCopy(node, request, remote[0]?.servesRows)

@@ -11,6 +11,7 @@ import type { Logger } from '../observe/logger.ts'
 import type { Timers } from '../util/timers.ts'
 import { Agreements, type AgreementsOptions, type Disagreement, type Refusal } from './agreements.ts'
 import { Comparison } from './comparison.ts'
+import { checkHarperRequest } from './harper-peers.ts'
 import { type NegotiateOptions, Negotiation, type SkippedSubscription, type SubscribeResult } from './negotiation.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
@@ -25,7 +26,7 @@ export type NegotiatorOptions = {
   /** Name of the local node. */
   node: string
   host: Host
-  peers: Pick<Peers, 'request' | 'describeTables' | 'isUp'>
+  peers: Pick<Peers, 'request' | 'describeTables' | 'isUp' | 'isHarper'>
   streams: LocalStreams
   starts: SubscriptionStarts
   store: Pick<ManifestStore, 'manifest' | 'commit'>
@@ -142,11 +143,13 @@ export class Negotiator {
     const { node: self, clock, nameFault } = this.#options
     // A request without a revision (HarperDB) counts as the newest one.
     const { operation, node_name: node, revision = clock.timestamp() } = request
+    const isHarper = request.v === undefined && request.revision === undefined
     if (!node) throw new Error("'node_name' is required")
     if (!isNodeName(node)) throw new Error("'node_name' invalid, must not contain ., * or >")
     const fault = nameFault(node)
     if (fault) throw new Error(`'node_name' invalid, ${fault}`)
     if (node === self) throw clusterError('peer_rejected', self, 'there are two nodes of this name')
+    if (isHarper) checkHarperRequest(self, request)
     if (!this.#takeover.observe(revision))
       throw new Error(
         `the revision of the request lies too far in the future: correct the clock of the node that is wrong; if it was '${node}', call cluster.restamp() there`,

@@ -1,4 +1,4 @@
-// Which version of the protocol each remote node speaks, as its heartbeats say.
+// Which version of the protocol each remote node speaks, as its heartbeats and answers say.
 
 import { commonVersion, type Versions, versionText } from '../util/format-version.ts'
 
@@ -15,6 +15,8 @@ export type PeerVersionsOptions = {
 export class PeerVersions {
   readonly #options: PeerVersionsOptions
   readonly #versions = new Map<string, Versions>()
+  /** Nodes whose last answer named no version. */
+  readonly #harper = new Set<string>()
 
   constructor(options: PeerVersionsOptions) {
     this.#options = options
@@ -32,6 +34,22 @@ export class PeerVersions {
     const reason = this.incompatibility(node)
     if (reason !== undefined && isNew) this.#options.incompatible(node, reason)
     return reason === undefined
+  }
+
+  /** The node has answered a request. HarperDB names no version. */
+  observeAnswer(node: string, version: number | undefined): void {
+    if (version !== undefined) this.#harper.delete(node)
+    else if (this.#harper.size < MAX_NODES) this.#harper.add(node)
+  }
+
+  /** True when the node runs HarperDB, as far as its last answer says. */
+  isHarper(node: string): boolean {
+    return this.#harper.has(node)
+  }
+
+  /** True after a heartbeat of the node. HarperDB sends none. */
+  isKnown(node: string): boolean {
+    return this.#versions.has(node)
   }
 
   /** Why no request can be sent to the node; undefined when it can, and before its first heartbeat. */

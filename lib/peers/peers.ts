@@ -15,21 +15,19 @@ import {
   decodeRequest,
   decodeResponse,
   encode,
+  encodeForHarper,
   type PeerRequest,
   type PeerResponse,
   type PositionsPeerRequest,
   PROTOCOL_VERSION,
   positionsRequestOf,
-  type RemoteDescription,
   type RowsPeerRequest,
   readStatus,
-  readTables,
   rowsRequestOf,
   type SystemInfo,
-  toRemoteDescriptions,
-  toTablesMessage,
 } from './protocol.ts'
 import { toClusterError } from './request-error.ts'
+import { type RemoteDescription, readTables, toTablesMessage } from './table-descriptions.ts'
 import type { TablePosition } from './table-position.ts'
 
 /** The answer of a node to cluster_status; unknown parts are left out. */
@@ -111,6 +109,11 @@ export class Peers {
     return this.#heartbeats.isUp(node)
   }
 
+  /** True when the node runs HarperDB, as far as its last answer says. */
+  isHarper(node: string): boolean {
+    return this.#versions.isHarper(node)
+  }
+
   /** Call after a reconnection. */
   sendHeartbeat(): void {
     this.#heartbeats.send()
@@ -122,7 +125,7 @@ export class Peers {
   async describeTables(node: string, options: PeerRequestOptions): Promise<RemoteDescription[]> {
     const tables = readTables(await this.request(node, { operation: 'describe_all' }, options))
     if (!tables) throw clusterError('peer_rejected', node, 'its table description is unreadable')
-    return toRemoteDescriptions(tables)
+    return tables
   }
 
   /**
@@ -137,7 +140,8 @@ export class Peers {
     try {
       const v = this.#versions.versionFor(node)
       const body = { ...request, v, node_name: self, system_info: this.#systemInfo() }
-      data = await this.#send(node, encode(body), signal)
+      const pack = this.#versions.isKnown(node) ? encode : encodeForHarper
+      data = await this.#send(node, pack(body), signal)
     } catch (error) {
       const timedOut = error instanceof MeshError && error.code === 'timeout'
       // A server that reloaded its configuration may still route to a node that is gone.
@@ -148,6 +152,7 @@ export class Peers {
     const response = decodeResponse(data)
     if (!response) throw clusterError('peer_rejected', node, 'its answer is unreadable')
     const { status, message, v } = response
+    this.#versions.observeAnswer(node, v)
     // The answer of a node that does not speak the version of the request may have another meaning.
     if (v !== undefined && status === 'success' && !isReadable(v, this.#versions.local))
       throw clusterError('peer_rejected', node, this.#versionFault(v))
@@ -211,16 +216,17 @@ export class Peers {
 
   async #answer(data: Uint8Array): Promise<Uint8Array> {
     const request = decodeRequest(data)
-    if (!request) return encode({ status: 'error', message: 'unreadable request' })
+    if (!request) return encodeForHarper({ status: 'error', message: 'unreadable request' })
     // HarperDB names no version.
     const { v = this.#versions.local[0] } = request
+    const pack = request.v === undefined ? encodeForHarper : encode
     try {
       if (!isReadable(v, this.#versions.local)) throw new Error(this.#versionFault(v))
       const message = await this.#respond(request)
-      return encode({ status: 'success', v, message, system_info: this.#systemInfo() })
+      return pack({ status: 'success', v, message, system_info: this.#systemInfo() })
     } catch (error) {
       this.#options.logger.warn({ peer: request.node_name, reason: reasonOf(error) }, 'peer request rejected')
-      return encode({ status: 'error', v, message: reasonOf(error) })
+      return pack({ status: 'error', v, message: reasonOf(error) })
     }
   }
 

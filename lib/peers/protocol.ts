@@ -3,7 +3,6 @@
 import { Packr } from 'msgpackr'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
-import type { TableDescription } from '../host/host.ts'
 import { fieldSchemas } from '../manifest/subscription.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../util/decode-limits.ts'
 
@@ -33,7 +32,8 @@ const SubscriptionType = Type.Object({
   start_time: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   /** Not in HarperDB: the receiver copies the rows of the sender, or begins without a copy. */
   copy: Type.Optional(Type.Union([Type.Boolean(), Type.Null()])),
-  attributes: Type.Optional(Type.Array(Type.Union([Type.String(), Type.Object({ attribute: Type.String() })]))),
+  /** Texts, or objects with a `name` or an `attribute`: see util/attribute-names.ts. */
+  attributes: Type.Optional(Type.Array(Type.Unknown())),
 })
 
 const VersionType = Type.Integer({ minimum: 1 })
@@ -146,19 +146,6 @@ const StatusType = Type.Object({
   system_info: Type.Optional(SystemInfoType),
 })
 
-const TablesType = Type.Record(
-  Type.String(),
-  Type.Record(
-    Type.String(),
-    Type.Object({
-      hash_attribute: Type.String(),
-      attributes: Type.Optional(Type.Array(Type.Object({ attribute: Type.String() }))),
-      /** Not in HarperDB: the node answers requests about the rows of its tables. */
-      serves_rows: Type.Optional(Type.Boolean()),
-    }),
-  ),
-)
-
 /** What a heartbeat of any version has. */
 const HeartbeatHeadType = Type.Object({
   node: NameType,
@@ -199,13 +186,16 @@ export type PositionsPeerRequest = Pick<PeerRequest, 'operation' | 'positions' |
 export type PeerResponse = Type.Static<typeof ResponseType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
-export type TablesMessage = Type.Static<typeof TablesType>
 export type Heartbeat = Type.Static<typeof HeartbeatType>
 type HeartbeatHead = Type.Static<typeof HeartbeatHeadType>
 
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, structuredClone: false })
+/** As HarperDB packs what it sends, which every node reads. */
+const recordPackr = new Packr({ structuredClone: false })
 
 export const encode = (value: PeerRequest | PeerResponse | Heartbeat): Uint8Array => packr.pack(value)
+/** A request or an answer to a node that may be one of HarperDB. */
+export const encodeForHarper = (value: PeerRequest | PeerResponse): Uint8Array => recordPackr.pack(value)
 
 /** Returns a function that returns undefined for an invalid value. */
 const createReader = <T>(validator: { Check(value: unknown): boolean }) => {
@@ -238,8 +228,6 @@ export const decodeHeartbeat = createDecoder((value): { head: HeartbeatHead; hea
 })
 export const readStatus = createReader<StatusMessage>(Compile(StatusType))
 export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
-export const readTables = createReader<TablesMessage>(Compile(TablesType))
-
 /** The sender of a request about rows, and the request. Throws when one of them is missing. */
 export function rowsRequestOf({ operation, node_name: node, rows }: PeerRequest): [string, RowsPeerRequest] {
   if (!node) throw new Error("'node_name' is required")
@@ -263,34 +251,3 @@ const readRefused = createReader<{ refused: Type.Static<typeof TableType>[] }>(
 )
 /** Of the answer to a report: the tables that the node does not publish to the sender. Undefined if it is invalid. */
 export const readRefusedTables = (value: unknown) => readRefused(value)?.refused
-
-/** HarperDB's answer to describe_all: database, table, description. */
-export function toTablesMessage(tables: TableDescription[], servesRows: boolean): TablesMessage {
-  const databases: TablesMessage = Object.create(null)
-  for (const { database, table, primaryKey, attributes } of tables) {
-    databases[database] ??= Object.create(null) as TablesMessage[string]
-    databases[database]![table] = {
-      schema: database,
-      name: table,
-      hash_attribute: primaryKey,
-      attributes: attributes.map((attribute) => ({ attribute })),
-      ...(servesRows ? { serves_rows: true } : {}),
-    } as TablesMessage[string][string]
-  }
-  return databases
-}
-
-/** A table of a remote node. `servesRows`: the node answers requests about its rows. */
-export type RemoteDescription = TableDescription & { servesRows: boolean }
-
-export function toRemoteDescriptions(tables: TablesMessage): RemoteDescription[] {
-  return Object.entries(tables).flatMap(([database, ofDatabase]) =>
-    Object.entries(ofDatabase).map(([table, { hash_attribute, attributes = [], serves_rows = false }]) => ({
-      database,
-      table,
-      primaryKey: hash_attribute,
-      attributes: attributes.map(({ attribute }) => attribute),
-      servesRows: serves_rows,
-    })),
-  )
-}

@@ -5,6 +5,7 @@ import type { Host, HostCallOptions, RemoteTable, TableDescription } from '../ho
 import { tableKey } from '../manifest/manifest.ts'
 import type { NameCheck, TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
+import { attributeNames } from '../util/attribute-names.ts'
 import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import { SharedCall } from '../util/shared-call.ts'
 import type { Timers } from '../util/timers.ts'
@@ -213,7 +214,7 @@ export class Tables {
 
   async #prepareTable(
     node: string,
-    { schema: database, table, hash_attribute: primaryKey, attributes = [] }: WireSubscription,
+    { schema: database, table, hash_attribute: primaryKey, attributes }: WireSubscription,
     local: TablesByKey,
   ): Promise<void> {
     const { nameFault } = this.#options
@@ -228,8 +229,7 @@ export class Tables {
     // `local` alone is not enough: concurrent requests do not see each other's tables yet.
     if (local.size >= MAX_TABLES || this.#created >= MAX_TABLES) throw new Error('there are too many tables already')
     this.#created++
-    const names = attributes.map((each) => (typeof each === 'string' ? each : each.attribute))
-    const created = { database, table, primaryKey, attributes: names }
+    const created = { database, table, primaryKey, attributes: attributeNames(attributes) }
     await this.create(created, node)
     local.set(tableKey(created), created)
   }

@@ -5,6 +5,7 @@ import { type StartFields, startRequest } from '../manifest/start-request.ts'
 import { mirrorFields, pickFields, type Subscription } from '../manifest/subscription.ts'
 import type { RegisterEntry, WireSubscription } from './protocol.ts'
 import type { Register } from './register.ts'
+import { withKey } from './table-descriptions.ts'
 
 /** A subscription as requested. */
 export type SubscriptionRequest = Subscription & StartFields
@@ -29,8 +30,11 @@ export const toWire = (
   ...(startTime ? { start_time: startTime } : {}),
   // Rows that are about to be replaced here are no use to the remote node.
   ...(copy === undefined ? {} : { copy: copy && !replace }),
-  ...(described ? { hash_attribute: described.primaryKey, attributes: described.attributes } : {}),
+  ...(described ? { hash_attribute: described.primaryKey, attributes: attributesOf(described) } : {}),
 })
+
+const attributesOf = ({ primaryKey, attributes }: TableDescription) =>
+  withKey(attributes, primaryKey).map((name) => ({ name, ...(name === primaryKey && { isPrimaryKey: true }) }))
 
 export const toEntry = (register: Register, described: TableDescription | undefined): RegisterEntry => ({
   ...toWire({ ...register, ...register.start }, described),

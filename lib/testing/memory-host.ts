@@ -50,7 +50,14 @@ const keyOf = (...parts: unknown[]) =>
 /** As `keyOf`, which takes several times as long. */
 const rowKeyOf = (key: PrimaryKey): string => (typeof key === 'bigint' ? keyOf(key) : `[${JSON.stringify(key)}]`)
 
-const tableKeyOf = (database: string, table: string): string => `[${JSON.stringify(database)},${JSON.stringify(table)}]`
+/** The last result: successive writes are mostly in one table. */
+let lastTable = { database: '', table: '', key: '["",""]' }
+
+function tableKeyOf(database: string, table: string): string {
+  if (database !== lastTable.database || table !== lastTable.table)
+    lastTable = { database, table, key: `[${JSON.stringify(database)},${JSON.stringify(table)}]` }
+  return lastTable.key
+}
 
 const QUOTE = 0x22
 const BRACE = 0x7b

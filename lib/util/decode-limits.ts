@@ -4,6 +4,12 @@
 /** Values, where an array or a map counts as CONTAINER_COST. Decoding takes at most about 0.5 GB and two seconds. */
 export const MAX_DECODED_VALUES = 4 * 1024 * 1024
 const CONTAINER_COST = 8
+/** HarperDB packs objects as records: a definition names the keys of an object, and later objects are its number and their values. */
+const RECORD = 0x72
+/** A definition is compiled when it is used several times. */
+const RECORD_DEFINITION_COST = 64
+/** The numbers of definitions, as tokens: an integer while the number is not defined. */
+const [FIRST_RECORD, LAST_RECORD] = [0x40, 0x7f]
 /** So few bytes never contain too many values. */
 export const MAX_HARMLESS_BYTES = MAX_DECODED_VALUES / CONTAINER_COST
 
@@ -26,10 +32,14 @@ function lengthAt(data: Uint8Array, at: number, bytes: number): number {
 export function checkDecodeLimits(data: Uint8Array, maxValues = MAX_DECODED_VALUES): string | undefined {
   const end = data.byteLength
   let cost = 0
+  let records: Uint8Array | undefined
   for (let at = 0; at < end && cost <= maxValues; ) {
     const token = data[at++]!
     cost++
-    if (token <= 0x7f || token >= 0xe0) continue
+    if (token <= 0x7f || token >= 0xe0) {
+      if (records?.[token] === 1) cost += CONTAINER_COST - 1
+      continue
+    }
     if (token <= 0x9f) cost += CONTAINER_COST - 1
     else if (token <= 0xbf) at += token & 0x1f
     else if (token >= 0xdc) {
@@ -44,7 +54,11 @@ export function checkDecodeLimits(data: Uint8Array, maxValues = MAX_DECODED_VALU
       const bytes = token >= 0xd4 ? 0 : 2 ** (token - 0xc7)
       const size = bytes === 0 ? 2 ** (token - 0xd4) : lengthAt(data, at, bytes)
       const type = data[at + bytes] ?? 0
-      if (NESTED_EXTENSIONS.has(type)) cost += size * CONTAINER_COST
+      if (type === RECORD && token === 0xd4) {
+        records ??= new Uint8Array(0x100)
+        records[FIRST_RECORD + (data[at + 1]! & (LAST_RECORD - FIRST_RECORD))] = 1
+        cost += RECORD_DEFINITION_COST
+      } else if (NESTED_EXTENSIONS.has(type)) cost += size * CONTAINER_COST
       else if (!FLAT_EXTENSIONS.has(type)) return unsupportedExtension(type)
       at += bytes + 1 + size
     } else if (token === UNUSED_TOKEN) return unsupportedExtension(token)

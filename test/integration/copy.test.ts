@@ -12,11 +12,11 @@ const dog = { database: 'dev', table: 'dog' }
 const both = [{ ...dog, publish: true, subscribe: true }]
 const ROWS = isLong ? 50_000 : 20_000
 
-async function open(test: TestContext) {
+async function open(test: TestContext, requestTimeout = 10_000) {
   const cluster = await startCluster(2, {
     subscribe: false,
     host: (name) => hostWithRows(name, name === 'node1' ? ROWS : 0),
-    options: { requestTimeout: 10_000 },
+    options: { requestTimeout },
   })
   test.after(() => cluster.close())
   const [one, two] = cluster.nodes as [ClusterNode, ClusterNode]
@@ -115,7 +115,8 @@ describe('a node with many rows, and a new one', { timeout: 120_000 }, () => {
   })
 
   it('end equal when the source is closed in the middle, and the new node too', async (test) => {
-    const { cluster, one, two, copied } = await open(test)
+    // The request for the next page is not answered.
+    const { cluster, one, two, copied } = await open(test, 3_000)
     const held = holdCopy(two, ROWS / 4)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: both })
     const release = await held

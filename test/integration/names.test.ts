@@ -7,6 +7,7 @@ import { isNodeName, isToken } from '../../lib/manifest/names.ts'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { unsupportedName } from '../../lib/mesh/nats/name-support.ts'
 import { allMet, eventually, TestCluster, type TestNode } from '../support/cluster.ts'
+import { isLong } from '../support/long.ts'
 import { insert } from '../support/memory-host.ts'
 
 const { version } = await findBinary()
@@ -53,7 +54,10 @@ async function exchange(node1: TestNode, node2: TestNode, tables: readonly [data
 
 test('databases and tables with any valid name replicate, for all characters and positions', async (t) => {
   const names = [
-    ...ascii.flatMap((character) => [`${character}b`, `a${character}b`, `a${character}`]),
+    // Each position for itself in a long run.
+    ...ascii.flatMap((character) =>
+      isLong ? [`${character}b`, `a${character}b`, `a${character}`] : [`${character}a${character}b${character}`],
+    ),
     ...ascii,
     ...special,
   ]

@@ -71,8 +71,8 @@ const foreignHub = (t: TestContext, { ports }: TestNode) =>
     cluster: {
       name: 'harperdb',
       listen: `127.0.0.1:${cluster}`,
-      authorization: user,
-      routes: [dialled('nats-route', user, ports.cluster)],
+      authorization: admin,
+      routes: [dialled('nats-route', admin, ports.cluster)],
     },
   }))
 

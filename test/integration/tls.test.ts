@@ -121,8 +121,10 @@ describe('with TLS', { concurrency: 2 }, () => {
     const node2 = await start(cluster, 'node2', authority, { routes })
     await said(node2, /for another name/)
     assert.deepEqual(await hubsOf(node2.node), ['node2'])
-    const { node: node3 } = await start(cluster, 'node3', authority, { routes, tls: { insecure: true } })
+    const { node: node3, lines } = await start(cluster, 'node3', authority, { routes, tls: { insecure: true } })
     await eventually('it is linked', async () => (await hubsOf(node3)).includes('node1'))
+    const unverified = lines.filter((line) => line.includes('will not be verified'))
+    assert.deepEqual(unverified, [], 'the warning of its server is no rejection')
   })
 
   test('open rejects invalid files with their configuration key', async (t) => {

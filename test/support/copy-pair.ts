@@ -55,6 +55,11 @@ export class SourceRows implements RowRequests {
     return { rows, ...(horizon !== undefined && { horizon }) }
   }
 
+  async arrivedPage(...request: Parameters<RowRequests['page']>) {
+    const page = await this.page(...request)
+    return { last: page.rows.at(-1)?.key, read: () => page }
+  }
+
   async rows({ node, ...table }: RemoteTable, keys: readonly PrimaryKey[]): Promise<KeyedRow[]> {
     return this.#hosts.get(node)!.readRows(table, { keys })
   }

@@ -76,10 +76,11 @@ async function chosenPhases(directory: string): Promise<Phase[]> {
 }
 
 const counter = new URL('./count-reporter.mjs', import.meta.url).href
+const loader = new URL('./compiled-sources.mjs', import.meta.url).href
 
 /** Resolves with the exit code of the test runner. */
 async function runPhase({ files, concurrency }: Phase, directory: string, countsFile: string): Promise<number> {
-  const options = ['--import', 'tsx', '--test', `--test-concurrency=${concurrency}`]
+  const options = ['--import', loader, '--test', `--test-concurrency=${concurrency}`]
   options.push('--test-reporter=spec', '--test-reporter-destination=stdout')
   options.push(`--test-reporter=${counter}`, `--test-reporter-destination=${countsFile}`)
   if (!values.long) options.push(`--test-timeout=${TIMEOUT_MS}`)

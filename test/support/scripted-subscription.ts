@@ -57,6 +57,7 @@ export async function subscribe(
     begun,
     tables,
     sourceTables,
+    isSubscribed: ({ table }) => table === source.table,
     onTableDropped() {},
     copies: new Copies({
       host,
@@ -86,5 +87,18 @@ export async function subscribe(
   if (!earlier.host) await checkpointAt(0)
   const applied = (...ids: string[]) =>
     eventually(`applied: ${host.applied}`, () => ids.every((id) => host.applied.includes(id)))
-  return { directory, stream, host, clock, time, reported, quarantine, applier, subscriber, checkpointAt, applied }
+  return {
+    directory,
+    stream,
+    host,
+    clock,
+    time,
+    reported,
+    quarantine,
+    applier,
+    tables,
+    subscriber,
+    checkpointAt,
+    applied,
+  }
 }

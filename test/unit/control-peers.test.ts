@@ -20,6 +20,7 @@ import {
 } from '../../lib/index.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
 import type { Mesh } from '../../lib/mesh/mesh.ts'
+import { PROTOCOL_VERSION } from '../../lib/peers/protocol.ts'
 import { eventually, type MemoryNetwork, TestClock } from '../../lib/testing.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { type MemoryNode, Scene } from '../support/memory-scene.ts'
@@ -850,7 +851,12 @@ describe('an invalid request', { concurrency: 4 }, () => {
     await node1.cluster.addNode({ node_name: 'node2', subscriptions: desired({ dog: 'both' }) })
     await world.converged()
     const probe = await world.probe('probe')
-    const forged = { operation: 'update_node', node_name: 'node2', subscriptions: onWire({ dog: 'publish' }) }
+    const forged = {
+      operation: 'update_node',
+      v: PROTOCOL_VERSION,
+      node_name: 'node2',
+      subscriptions: onWire({ dog: 'publish' }),
+    }
     const [held] = node1.cluster.manifest.nodes
     // Older than the present revision.
     const old = { ...forged, revision: makeTimestamp(Date.now() - 60_000, 0, 'node2') }

@@ -81,8 +81,9 @@ describe('the cost of a message', () => {
     assert.equal(isCostly(hidden), true)
   })
 
-  it('does not matter for unsupported extensions, which are always rejected: pointers, records, bundled strings', () => {
-    for (const type of [0x62, 0x69, 0x70, 0x72, 0x01, 0xfe])
+  it('does not matter for unsupported extensions, which are always rejected: pointers, large records, bundled strings', () => {
+    assert.match(checkDecodeLimits(Uint8Array.from([0xd5, 0x72, 0, 0, 0x90])) ?? '', /unsupported MessagePack/)
+    for (const type of [0x62, 0x69, 0x70, 0x01, 0xfe])
       for (const data of [
         [0xd4, type, 0],
         [0xc7, 1, type, 0],

@@ -23,7 +23,7 @@ import { nearly, nearlyBytes, nearlyText } from '../support/mutate.ts'
 import { seedOf } from '../support/random.ts'
 import { openContext, superUser } from './operations-context.ts'
 
-const numRuns = isLong ? 100_000 : 3_000
+const numRuns = isLong ? 100_000 : 2_000
 const seed = seedOf()
 console.log(`SEED=${seed}`)
 

@@ -35,6 +35,7 @@ function open(describe: () => Promise<never[]>, size = 0) {
       },
       request: async () => [],
       isUp: () => true,
+      isHarper: () => false,
     } as never,
     streams: { ensure: async () => {} },
     starts: { setStart: async () => async () => {} },

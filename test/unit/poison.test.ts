@@ -210,12 +210,11 @@ describe('a record that does not fit the local table', { concurrency: true, time
 
   it('is recognized in every write, deletes included', () => {
     const table = { database: 'dev', table: 'dog' }
-    const fault = (...ids: unknown[]) =>
-      recordFault({ writes: [{ operation: 'delete', ...table, ids: ids as string[] }] }, 'id')
+    const fault = (...ids: unknown[]) => recordFault([{ operation: 'delete', ...table, ids: ids as string[] }], 'id')
     assert.equal(fault('a', 1, 2n, ''), undefined)
     assert.match(fault('a', Number.POSITIVE_INFINITY)!, /received Infinity/)
     assert.match(fault(['a'])!, /received array/)
-    assert.match(recordFault({ writes: [insert('dog', { id: 1 }, Object.create({ id: 2 }))] }, 'id')!, /no primary key/)
+    assert.match(recordFault([insert('dog', { id: 1 }, Object.create({ id: 2 }))], 'id')!, /no primary key/)
   })
 })
 

@@ -6,6 +6,7 @@ import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
 import type { Write } from '../../lib/index.ts'
 import { eventually } from '../support/cluster.ts'
+import { isLong } from '../support/long.ts'
 import { type MemoryNode, Scene } from '../support/memory-scene.ts'
 import { seedOf } from '../support/random.ts'
 
@@ -129,7 +130,7 @@ async function converges(test: TestContext, topology: string, republishMessages:
       assertOnce(nodes)
       for (const node of nodes) assert.deepEqual([node.gaps(), node.events['replication:quarantined']], [[], []])
     }),
-    { seed, numRuns: 40, endOnFailure: true },
+    { seed, numRuns: isLong ? 200 : 20, endOnFailure: true },
   )
 }
 

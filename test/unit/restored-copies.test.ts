@@ -48,3 +48,32 @@ describe('a restored database', { timeout: 60_000 }, () => {
     )
   })
 })
+
+it('rows that a node has written itself and still has are not announced when they come back in a copy', async (test) => {
+  const network = new MemoryNetwork()
+  const cluster = await startCluster(['node1', 'node2'], { network, tables: [dog], subscribe: false })
+  test.after(async () => {
+    await cluster.close()
+    await network.close()
+  })
+  const [one, two] = cluster.nodes as [ClusterNode, ClusterNode]
+  await one.host.insert('dev', 'dog', { id: 'of one' })
+  let release = () => {}
+  const released = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  const readRows = one.host.readRows.bind(one.host)
+  one.host.readRows = async (table, selection) => {
+    // One row: whether there are rows.
+    if (!('limit' in selection && selection.limit === 1)) await released
+    return readRows(table, selection)
+  }
+  const copied = two.cluster.events.once('replication:copied')
+  await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...dog, publish: true, subscribe: true }] })
+  await two.host.insert('dev', 'dog', { id: 'of two' })
+  await eventually('node1 has it', () => one.host.get('dev', 'dog', 'of two') !== undefined)
+  release()
+  assert.equal((await copied).rows, 2)
+  const checkpoint = await two.host.loadCheckpoint({ node: 'node1', ...dog })
+  assert.ok(checkpoint && !checkpoint.unannounced)
+})

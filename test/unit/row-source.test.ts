@@ -268,6 +268,8 @@ describe('answers of a hostile node', () => {
       await assert.rejects(ask(answer).rows(), fault(message))
     }
     await assert.rejects(ask({ page: encodePage([row(4), row(5n)], undefined) }).page(), fault(/ends at the row/))
+    for (const rows of [[], [row(6), row(8)]])
+      await assert.rejects(ask({ page: encodePage(rows, undefined), last: encodeKey(7) }).page(), fault(/another row/))
     await assert.rejects(ask({ page: encodePage([row(2)], undefined), done: 1 }).rows(), fault(/not asked for/))
     for (const done of [undefined, 0, 2])
       await assert.rejects(ask({ page: encodePage([row(1)], undefined), done }).rows(), fault(/of 1 keys/))

@@ -111,6 +111,20 @@ describe('the log of servers', () => {
     assert.deepEqual(log.at(-1)?.text, 'more connections rejected than are listed')
   })
 
+  it('takes no warning of a server about itself for a rejection', (t) => {
+    const { logWatch, state, log } = watch(t)
+    const warning =
+      'TLS certificate chain and hostname of solicited routes will not be verified. DO NOT USE IN PRODUCTION!'
+    logWatch.line('hub', 'WRN', warning)
+    assert.deepEqual(state.rejected, [])
+    assert.deepEqual(
+      log.map(({ level, text }) => [level, text]),
+      [['debug', warning]],
+    )
+    logWatch.line('hub', 'WRN', '10.0.0.1:1 - rid:1 - TLS handshake error: x509: unknown authority')
+    assert.equal(state.rejected.length, 1)
+  })
+
   it('quotes strangers in part, and without control characters or passwords', (t) => {
     const { logWatch, state, log } = watch(t)
     logWatch.line('hub', 'ERR', `10.0.0.1:1 - rid:1 - authorization violation \u001b[2J ${'x'.repeat(10_000)}`)

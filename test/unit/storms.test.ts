@@ -9,7 +9,7 @@ import { encode } from '../../lib/peers/protocol.ts'
 import { NodeGates } from '../../lib/replication/subscribe/node-gates.ts'
 import { eventually, MemoryNetwork, startCluster, TestClock } from '../../lib/testing.ts'
 
-const TABLES = 200
+const TABLES = 100
 const tables = Array.from({ length: TABLES }, (_, index) => ({ database: 'dev', table: `t${index}`, primaryKey: 'id' }))
 
 type Counts = { streamState: number; read: number; request: number }

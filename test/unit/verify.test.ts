@@ -177,7 +177,7 @@ describe('between running nodes', { timeout: 300_000 }, () => {
     const random = randomNumbers(seed)
     await using cluster = await startCluster(3, { network: new MemoryNetwork({ seed }), tables: [dog] })
     const stops = cluster.nodes.map((node) => writeTo(node, random))
-    for (let run = 0; run < (isLong ? 100 : 20); run++) {
+    for (let run = 0; run < (isLong ? 100 : 10); run++) {
       const [one, two] = run % 2 ? ['node1', 'node2'] : ['node3', 'node1']
       const { rows: _, inFlight: __, ...found } = await cluster.node(one!).cluster.verify({ node: two!, ...dog })
       const { inFlight: ___, ...none } = equal

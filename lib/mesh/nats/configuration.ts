@@ -129,10 +129,10 @@ export function hubConfiguration(
         no_advertise: true,
         ...(supports(version, 'routePools') ? { pool_size: -1 } : {}),
         ...(routeCompression && supports(version, 'routeCompression') ? { compression: routeCompression } : {}),
-        // Without it a node with a wrong password joins.
-        authorization: { user, password, timeout: 2 },
+        // Without it a node with a wrong password joins. The hubs of HarperDB log in as the administrator.
+        authorization: { user: adminOf(user), password, timeout: 2 },
         ...(tls ? { tls: { ...tlsBlock(tls), insecure: tls.insecure } } : {}),
-        routes: routes.map((route) => withCredentials('nats-route', user, password, route)),
+        routes: routes.map((route) => withCredentials('nats-route', adminOf(user), password, route)),
       },
     },
     null,

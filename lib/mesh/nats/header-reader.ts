@@ -6,6 +6,8 @@ import type { Logger } from '../../observe/logger.ts'
 
 /** The headers that nodes write have far fewer bytes; a message with more is read as one without headers. */
 const MAX_HEADER_BYTES = 64 * 1024
+/** A list: HarperDB writes one line for each element, which are joined with commas. Of other keys the first line counts. */
+const LIST_KEY = 'transacted_nodes'
 /** Addressed to the server that stored the message. */
 const EXPECTED_PREFIX = 'Nats-Expected-'
 /** Frequent keys, of different lengths, shared instead of allocated for each message. */
@@ -57,7 +59,8 @@ function readPublic(message: Msg): Record<string, string> {
   const headers: Record<string, string> = {}
   let size = 0
   try {
-    for (const [key, [value = '']] of message.headers ?? []) {
+    for (const [key, values] of message.headers ?? []) {
+      const value = key === LIST_KEY ? values.join(',') : (values[0] ?? '')
       if (!key.startsWith(EXPECTED_PREFIX)) headers[key] = value
       size += key.length + value.length
     }
@@ -77,10 +80,17 @@ export function parseHeaders(bytes: Uint8Array): Record<string, string> {
     const end = text.indexOf('\r\n', at)
     const colon = text.indexOf(':', at)
     if (end < 0 || colon < 0 || colon > end) break
-    if (!text.startsWith(EXPECTED_PREFIX, at)) headers[internKey(text, at, colon)] ??= text.slice(colon + 1, end).trim()
+    if (!text.startsWith(EXPECTED_PREFIX, at))
+      addHeader(headers, internKey(text, at, colon), text.slice(colon + 1, end))
     at = end + 2
   }
   return headers
+}
+
+function addHeader(headers: Record<string, string>, key: string, text: string): void {
+  const value = text.trim()
+  if (headers[key] === undefined) headers[key] = value
+  else if (key === LIST_KEY) headers[key] += `,${value}`
 }
 
 function internKey(text: string, at: number, end: number): string {

@@ -16,6 +16,8 @@ const MAX_PARSED_LENGTH = 1_000
 const LINE_LIMIT = { limit: 2_000, windowMs: 1_000 }
 const WARNING_LIMIT = { limit: 100, windowMs: 60_000 }
 const REJECTION_LIMIT = { limit: 60, windowMs: 60_000 }
+/** The address and the kind of a connection that a line is about. */
+const CONNECTION = /(\S+:\d+) - [rlc]id/
 /** Not for a second connection to a hub that is linked already, or to itself. */
 const ROUTE_CLOSED = /^\S+:\d+ - rid:\d+ - Router connection closed(?!: Duplicate)/
 
@@ -68,7 +70,11 @@ export class LogWatch {
 
   #report(server: string, level: string, text: string): void {
     const { logger, rejected } = this.#options
-    const rejection = parseRejection(text.slice(0, MAX_PARSED_LENGTH)) ?? this.#closedAtOnce(text)
+    // A warning without a connection is about the server's own configuration, for example that it does not verify certificates.
+    const isOwnWarning = level === 'WRN' && !CONNECTION.test(text)
+    const rejection = isOwnWarning
+      ? undefined
+      : (parseRejection(text.slice(0, MAX_PARSED_LENGTH)) ?? this.#closedAtOnce(text))
     if (rejection) {
       const { peer, reason } = rejection
       // Each attempt has another port.
@@ -116,6 +122,6 @@ const REJECTIONS: [pattern: RegExp, reason: string][] = [
 function parseRejection(text: string): { peer: string; reason: string } | undefined {
   const found = REJECTIONS.find(([pattern]) => pattern.test(text))
   if (!found) return undefined
-  const peer = /(\S+:\d+) - [rlc]id/.exec(text)?.[1] ?? /\b([\w.-]+:\d+)\b/.exec(text)?.[1] ?? 'unknown'
+  const peer = CONNECTION.exec(text)?.[1] ?? /\b([\w.-]+:\d+)\b/.exec(text)?.[1] ?? 'unknown'
   return { peer, reason: found[1] }
 }

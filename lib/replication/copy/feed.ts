@@ -32,6 +32,7 @@ export async function createFeed(position: CopyPosition, options: FeedOptions): 
     const primaryKey = await options.primaryKey()
     return { rows: new DifferingRows({ ...options, hashes, primaryKey, acceptOld, settle }), position, isEmpty: true }
   }
-  if (after === undefined) return { rows: new AllRows(options), position, isEmpty: true }
-  return { rows: new AllRows({ ...options, after: keyOfText(after) }), position, retryAt, isEmpty: false }
+  const all = { ...options, acceptOld }
+  if (after === undefined) return { rows: new AllRows(all), position, isEmpty: true }
+  return { rows: new AllRows({ ...all, after: keyOfText(after) }), position, retryAt, isEmpty: false }
 }

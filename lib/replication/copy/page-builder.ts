@@ -1,6 +1,6 @@
 // Encodes rows for one page until its limits are reached.
 
-import type { KeyedRow } from '../../host/host.ts'
+import type { KeyedRow, PrimaryKey } from '../../host/host.ts'
 import { encodeRow } from './row-page.ts'
 
 /** A row that does not fit into any page. */
@@ -9,6 +9,8 @@ export type LargeRow = { row: KeyedRow; encoded: Uint8Array }
 export class PageBuilder {
   /** In order. */
   readonly encoded: Uint8Array[] = []
+  /** Of the last row. */
+  lastKey: PrimaryKey | undefined
   /** The page consists of this row alone. */
   large: LargeRow | undefined
   /** Average bytes of the rows so far; undefined before the first one. */
@@ -42,6 +44,7 @@ export class PageBuilder {
     }
     if (!isFirst && bytes > this.bytesLeft) return false
     this.encoded.push(encoded)
+    this.lastKey = row.key
     this.#bytes += bytes
     this.rowBytes = this.#bytes / this.encoded.length
     return true

@@ -16,7 +16,7 @@ import {
   MAX_ROW_BYTES,
   RowPageError,
 } from './row-page.ts'
-import type { RowPage, RowRequests } from './row-requests.ts'
+import type { ArrivedPage, RowPage, RowRequests } from './row-requests.ts'
 
 type RequestOptions = { signal: AbortSignal }
 
@@ -65,15 +65,20 @@ export class PeerRows implements RowRequests {
 
   /** Rejects as `request`, peer_rejected for an invalid answer, and with the signal's reason. */
   async page(source: RemoteTable, after: PrimaryKey | undefined, options: RequestOptions): Promise<RowPage> {
+    return (await this.arrivedPage(source, after, options)).read()
+  }
+
+  /** Rejects as `page`. */
+  async arrivedPage(source: RemoteTable, after: PrimaryKey | undefined, options: RequestOptions): Promise<ArrivedPage> {
     const asked = after === undefined ? {} : { after: encodeKey(after) }
     for (;;) {
       const answer = await this.#ask(source, asked, options)
-      const page = await this.#pageOf(source, answer, options)
-      const last = page.rows.at(-1)
-      if (last && after !== undefined && keyIdentity(last.key) === keyIdentity(after))
+      const page = await this.#arrived(source, answer, options)
+      const { last } = page
+      if (last !== undefined && after !== undefined && keyIdentity(last) === keyIdentity(after))
         throw invalid(source, 'the page ends at the row that it begins after')
       // A large row that is gone meanwhile is not the end.
-      if (last || !('piece' in answer)) return page
+      if (last !== undefined || !('piece' in answer)) return page
     }
   }
 
@@ -93,6 +98,23 @@ export class PeerRows implements RowRequests {
       at += done
     }
     return found
+  }
+
+  async #arrived(source: RemoteTable, answer: PageAnswer | PieceAnswer, options: RequestOptions): Promise<ArrivedPage> {
+    if (!('page' in answer) || !answer.last) {
+      const page = await this.#pageOf(source, answer, options)
+      return { last: page.rows.at(-1)?.key, read: () => page }
+    }
+    const { page: encoded, last: lastKey } = answer
+    const last = decoded(source, () => decodeKey(lastKey))
+    const read = () => {
+      const page = decoded(source, () => decodePage(encoded))
+      const found = page.rows.at(-1)
+      if (!found || keyIdentity(found.key) !== keyIdentity(last))
+        throw invalid(source, 'ends at another row than it says')
+      return page
+    }
+    return { last, read }
   }
 
   async #pageOf(source: RemoteTable, answer: PageAnswer | PieceAnswer, options: RequestOptions): Promise<RowPage> {

@@ -28,8 +28,11 @@ export type RowsRequest = TableName & {
 
 /** The source has too much to do: ask again after this time. */
 export type BusyAnswer = { busy: number }
-/** `done`: number of the keys that this page covers; the rest is to be asked for again. */
-export type PageAnswer = { page: Uint8Array; done?: number | undefined }
+/**
+ * `done`: number of the keys that this page covers; the rest is to be asked for again. `last`: the key of the last row, so that the next
+ * page can be asked for before this one is decoded; only for rows after a key.
+ */
+export type PageAnswer = { page: Uint8Array; last?: Uint8Array; done?: number | undefined }
 /** A part of one encoded row of `of` bytes, from the offset `at` on. Another `version`: the row has changed, `at` is 0. */
 export type PieceAnswer = {
   piece: Uint8Array
@@ -73,7 +76,7 @@ const BytesType = Type.Unsafe<Uint8Array>(
 )
 const CountType = Type.Integer({ minimum: 0 })
 const BusyType = Type.Object({ busy: Type.Number({ minimum: 0, maximum: MAX_BUSY_MS }) })
-const PageType = Type.Object({ page: BytesType, done: Type.Optional(CountType) })
+const PageType = Type.Object({ page: BytesType, last: Type.Optional(BytesType), done: Type.Optional(CountType) })
 const PieceType = Type.Object({
   piece: BytesType,
   key: BytesType,

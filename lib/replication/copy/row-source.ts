@@ -94,7 +94,8 @@ export class RowSource {
     if (!keys) await this.#readAfter(request, after && decodeKey(after), page)
     // After the rows: it covers each tombstone that was dropped before they were read.
     const horizon = await this.#options.host.horizon?.(tableOf(request))
-    if (!page.large) return { page: encodePage(page.encoded, horizon), ...done }
+    const last = done || page.lastKey === undefined ? {} : { last: encodeKey(page.lastKey) }
+    if (!page.large) return { page: encodePage(page.encoded, horizon), ...last, ...done }
     return { ...pieceOf(page.large, request), ...(horizon === undefined ? {} : { horizon }), ...done }
   }
 

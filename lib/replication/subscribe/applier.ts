@@ -183,13 +183,15 @@ export class Applier {
 
   /**
    * Moves the checkpoint to `position`, past what is in quarantine now. `transaction` is there if it is one that is readable. Resolves
-   * with false when the transaction arrived by another path meanwhile and needs no quarantine.
+   * with false when the transaction arrived by another path meanwhile and needs no quarantine. With `isApplied`, the transaction is the
+   * part of a message that is applied with this step.
    */
   async quarantine(
     source: RemoteTable,
     position: Position,
     { epoch, index, count }: QuarantinedRange,
     transaction: RemoteTransaction | undefined,
+    { isApplied = false } = {},
   ): Promise<boolean> {
     let isQuarantined = true
     await this.#step(source, 'position', (current) => {
@@ -198,7 +200,7 @@ export class Applier {
       isQuarantined = !transaction || transactions.length > 0
       if (!isQuarantined) return { transactions: [], checkpoint, duplicates }
       const quarantined = withRange(checkpoint.quarantined, epoch, index, index + count - 1)
-      return { transactions: [], checkpoint: { ...checkpoint, quarantined } }
+      return { transactions: isApplied ? transactions : [], checkpoint: { ...checkpoint, quarantined } }
     })
     return isQuarantined
   }
@@ -271,7 +273,7 @@ export class Applier {
       const { transactions, duplicates = 0 } = planned
       await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
-      const { relayed = isRelayed ? transactions.map((each) => toRelayed(this.#options.node, source, each)) : [] } =
+      const { relayed = isRelayed ? transactions.flatMap((each) => toRelayed(this.#options.node, source, each)) : [] } =
         planned
       const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)

@@ -60,6 +60,15 @@ export class BatchApplier {
     })
   }
 
+  /** Applies the transaction, and moves its message to quarantine for what it has besides. Waits as `quarantine`. */
+  async applyPartly(part: ReadPart, unsupported: string): Promise<void> {
+    const { content, transaction } = part
+    const { sequence, index } = content
+    await this.#retry.run({ sequence, index, id: transaction?.id }, async () => {
+      await this.#setAside(part, unsupported, undefined, { isApplied: true })
+    })
+  }
+
   /** Applies the transactions from this offset on. False when they were refused. */
   async #applyRest(batch: PendingBatch, from: number): Promise<boolean> {
     const transactions = from === 0 ? batch.transactions : batch.transactions.slice(from)
@@ -103,13 +112,14 @@ export class BatchApplier {
     { content, position, transaction }: ReadPart,
     reason: string,
     early?: RemoteTransaction,
+    options: { isApplied?: boolean } = {},
   ): Promise<QuarantinedMessage | undefined> {
     const { quarantine, applier, onProgress, onQuarantined } = this.#options
     const message = await quarantine.put(this.#source, content, reason, transaction?.id, early)
-    const isQuarantined = await applier.quarantine(this.#source, position, content, transaction)
+    const isQuarantined = await applier.quarantine(this.#source, position, content, transaction, options)
     if (isQuarantined) onQuarantined(message)
     else await quarantine.remove(message)
-    onProgress(0, content.sequence)
+    onProgress(isQuarantined && options.isApplied ? 1 : 0, content.sequence)
     return isQuarantined ? message : undefined
   }
 }

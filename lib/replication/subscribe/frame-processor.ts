@@ -7,12 +7,14 @@ import type { BatchApplier } from './batch-applier.ts'
 import type { Position } from './checkpoint-parts.ts'
 import type { Cursor, ResumedPosition } from './cursor.ts'
 import type { Lag } from './lag.ts'
-import { type PartDecoder, UnusablePart } from './part-decoder.ts'
+import type { ExtrasHandler } from './message-extras.ts'
+import { type PartDecoder, SpecialPart } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
 export type FrameProcessorOptions = {
   cursor: Cursor
   decoder: PartDecoder
+  extras: ExtrasHandler
   batchApplier: BatchApplier
   lag: Lag
   counters: ReplicationCounters
@@ -20,6 +22,8 @@ export type FrameProcessorOptions = {
   maxBatch: number
   maxBatchBytes: number
 }
+
+type Decoded = ReturnType<PartDecoder['decodeAt']>
 
 /** What a reader begins with. `signal`: the end of the attempt. */
 type Reading = ResumedPosition & { signal: AbortSignal }
@@ -51,7 +55,7 @@ export class FrameProcessor {
   /**
    * The consumer numbers its deliveries. A jump of that number is a loss on the way: the consumer is created again. A jump of the
    * sequence alone is a hole in the stream: those transactions are gone. Rejects with reader_lost when reading must begin again, and
-   * with MessageVersionError at a message of a later version, after the ones before it are applied.
+   * with MessageVersionError at a message of a later version and MissingTableError, after the ones before it are applied.
    */
   async process(entries: readonly Entry[]): Promise<void> {
     const { lag, cursor } = this.#options
@@ -92,17 +96,38 @@ export class FrameProcessor {
 
   /** The transactions of a message from this offset on. */
   async #processParts(frame: Frame, from: number): Promise<void> {
-    const { decoder, batchApplier, maxBatch, maxBatchBytes } = this.#options
+    const { maxBatch, maxBatchBytes } = this.#options
     for (let offset = from; offset < frame.count; offset++) {
-      const decoded = decoder.decodeAt(frame, offset)
-      if (decoded instanceof UnusablePart) {
-        const part = this.#batch.read(frame, offset, decoded.transaction)
-        await this.#moveCheckpoint(() => batchApplier.quarantine(part, decoded.fault))
-      } else {
-        this.#batch.add(frame, offset, decoded)
-        if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
-      }
+      const decoded = this.#decode(frame, offset)
+      const part = decoded instanceof Promise ? await decoded : decoded
+      if (part instanceof SpecialPart) await this.#processSpecial(frame, offset, part)
+      else this.#batch.add(frame, offset, part)
+      if (this.#batch.length >= maxBatch || this.#batch.bytes >= maxBatchBytes) await this.#flush()
     }
+  }
+
+  /** Without waiting, unless the transaction writes a table that is not known to exist here. */
+  #decode(frame: Frame, offset: number): Decoded | Promise<Decoded> {
+    const { decoder } = this.#options
+    try {
+      return decoder.decodeAt(frame, offset)
+    } catch {
+      return this.#flush().then(() => decoder.decodeAgain(frame, offset))
+    }
+  }
+
+  async #processSpecial(
+    frame: Frame,
+    offset: number,
+    { transaction, extras, unsupported, fault }: SpecialPart,
+  ): Promise<void> {
+    const { extras: handler, batchApplier } = this.#options
+    if (extras) handler.handle(extras)
+    if (fault === undefined && unsupported === undefined) return this.#batch.add(frame, offset, transaction!)
+    const part = this.#batch.read(frame, offset, transaction)
+    await this.#moveCheckpoint(() =>
+      fault !== undefined ? batchApplier.quarantine(part, fault) : batchApplier.applyPartly(part, unsupported!),
+    )
   }
 
   /**

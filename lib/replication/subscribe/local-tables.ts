@@ -1,7 +1,7 @@
 // The local tables that subscriptions write: whether they exist, with the primary key of the source, and whether a transaction fits.
 // All subscriptions share one description of the database.
 
-import type { Host, RemoteTable, TableDescription, Transaction } from '../../host/host.ts'
+import type { Host, RemoteTable, TableDescription, Transaction, Write } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { SharedCall } from '../../util/shared-call.ts'
@@ -66,6 +66,16 @@ export class LocalTables {
     return this.#faultIn(await this.#describe.get(), source)
   }
 
+  /** Of the local table, in the latest description; undefined when it is not in there. */
+  knownPrimaryKey(table: TableName): string | undefined {
+    return this.#describe.latest?.get(tableKey(table))?.primaryKey
+  }
+
+  /** Describes the database again. Rejects as the host does. */
+  async refresh(): Promise<void> {
+    await this.#describe.fresh()
+  }
+
   /** Of the local table; undefined when it does not exist. Rejects as the host does. */
   async primaryKeyOf(table: TableName): Promise<string | undefined> {
     return (await this.#describe.get()).get(tableKey(table))?.primaryKey
@@ -84,22 +94,36 @@ export class LocalTables {
   }
 
   /**
-   * Rejects when a transaction does not fit the local table, as far as the latest description has it. The table gets attributes that
-   * it lacks, if the host can add them.
+   * Rejects when a transaction does not fit the local tables, as far as the latest description has them. The tables get attributes that
+   * they lack, if the host can add them.
    */
   async validate(source: RemoteTable, transactions: readonly Pick<Transaction, 'writes'>[]): Promise<void> {
-    const key = tableKey(source)
-    const described = this.#describe.latest?.get(key)
-    if (!described) return
-    for (const transaction of transactions) {
-      const fault = recordFault(transaction, described.primaryKey)
+    for (const [table, writes] of writesByTable(source, transactions)) {
+      const described = this.#describe.latest?.get(tableKey(table))
+      if (!described) continue
+      const fault = recordFault(writes, described.primaryKey)
       if (fault) throw new Error(fault)
+      await this.#addAttributes(table, described, (known) => unknownAttributes(writes, known))
     }
+  }
+
+  /** The source defined these attributes of the table. Never rejects. */
+  async onAttributesDefined(table: RemoteTable, names: readonly string[]): Promise<void> {
+    const described = this.#describe.latest?.get(tableKey(table))
+    if (described) await this.#addAttributes(table, described, (known) => names.filter((name) => !known.has(name)))
+  }
+
+  async #addAttributes(
+    table: RemoteTable,
+    described: TableDescription,
+    findUnknown: (known: ReadonlySet<string>) => string[],
+  ): Promise<void> {
+    const key = tableKey(table)
     const known = this.#attributes.get(key) ?? new Set(described.attributes)
     this.#attributes.set(key, known)
-    const unknown = unknownAttributes(transactions, known)
+    const unknown = findUnknown(known)
     for (const name of unknown) known.add(name)
-    if (unknown.length > 0) await this.#options.sources.attributesFound(source, unknown)
+    if (unknown.length > 0) await this.#options.sources.attributesFound(table, unknown)
   }
 
   #faultIn(tables: ReadonlyMap<string, TableDescription>, source: RemoteTable): TableFault | undefined {
@@ -116,4 +140,23 @@ export class LocalTables {
     const reason = `the primary key of the table is '${here}' here and '${there}' on ${source.node}: create it again on one of the nodes`
     return { kind: 'primary-key', reason }
   }
+}
+
+/** The writes of each table, which belongs to the source: nearly always those of the source's own table alone. */
+function writesByTable(
+  source: RemoteTable,
+  transactions: readonly Pick<Transaction, 'writes'>[],
+): [RemoteTable, Write[]][] {
+  const own: Write[] = []
+  const others = new Map<string, [RemoteTable, Write[]]>()
+  for (const { writes } of transactions)
+    for (const write of writes) {
+      if (write.table === source.table) own.push(write)
+      else {
+        const entry = others.get(write.table) ?? [{ ...source, table: write.table }, []]
+        others.set(write.table, entry)
+        entry[1].push(write)
+      }
+    }
+  return [[source, own], ...others.values()]
 }

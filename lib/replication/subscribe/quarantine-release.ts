@@ -8,7 +8,7 @@ import { SerialQueue } from '../../util/serial-queue.ts'
 import type { Timers } from '../../util/timers.ts'
 import { Frame, type StoredPart } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
-import { type PartDecoder, UnusablePart } from './part-decoder.ts'
+import { type PartDecoder, SpecialPart } from './part-decoder.ts'
 import type { Quarantine, QuarantinedContent, QuarantinedMessage } from './quarantine.ts'
 
 /** Indexes of quarantined transactions, and first indexes of messages: applied now, removed because their origin voided them, and still in quarantine. */
@@ -99,7 +99,8 @@ export class QuarantineRelease {
     const transactions: RemoteTransaction[] = []
     for (const part of partsOf(content)) {
       const decoded = part && this.#options.decoder.decode(part)
-      const transaction = decoded instanceof UnusablePart ? decoded.transaction : decoded
+      if (!decoded || (decoded instanceof SpecialPart && decoded.unsupported !== undefined)) return undefined
+      const transaction = decoded instanceof SpecialPart ? decoded.transaction : decoded
       if (!transaction) return undefined
       transactions.push(transaction)
     }

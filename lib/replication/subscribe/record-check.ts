@@ -1,6 +1,6 @@
-// Checks that every write of a transaction names its rows by valid primary keys.
+// Checks that writes name their rows by valid primary keys.
 
-import type { Transaction } from '../../host/host.ts'
+import type { Write } from '../../host/host.ts'
 
 const isKey = (value: unknown): boolean =>
   typeof value === 'string' || typeof value === 'bigint' || (typeof value === 'number' && Number.isFinite(value))
@@ -8,8 +8,8 @@ const isKey = (value: unknown): boolean =>
 const typeOf = (value: unknown): string =>
   value === null ? 'null' : typeof value === 'number' ? String(value) : Array.isArray(value) ? 'array' : typeof value
 
-/** Why the transaction cannot be applied to a table with this primary key; undefined when it can. */
-export function recordFault({ writes }: Pick<Transaction, 'writes'>, primaryKey: string): string | undefined {
+/** Why these writes cannot be applied to a table with this primary key; undefined when they can. */
+export function recordFault(writes: readonly Write[], primaryKey: string): string | undefined {
   for (const write of writes) {
     for (const key of write.operation === 'delete' ? write.ids : []) if (!isKey(key)) return invalidKey(primaryKey, key)
     for (const record of write.operation === 'delete' ? [] : write.records) {
@@ -22,15 +22,11 @@ export function recordFault({ writes }: Pick<Transaction, 'writes'>, primaryKey:
 }
 
 /** Attributes of the records that are not in `known`. */
-export function unknownAttributes(
-  transactions: readonly Pick<Transaction, 'writes'>[],
-  known: ReadonlySet<string>,
-): string[] {
+export function unknownAttributes(writes: readonly Write[], known: ReadonlySet<string>): string[] {
   const unknown = new Set<string>()
-  for (const { writes } of transactions)
-    for (const write of writes)
-      for (const record of write.operation === 'delete' ? [] : write.records)
-        for (const name in record) if (!known.has(name)) unknown.add(name)
+  for (const write of writes)
+    for (const record of write.operation === 'delete' ? [] : write.records)
+      for (const name in record) if (!known.has(name)) unknown.add(name)
   return [...unknown]
 }
 

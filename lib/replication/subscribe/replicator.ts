@@ -325,6 +325,7 @@ export class Replicator {
       counters: this.#counters,
       tables: this.#tables,
       copies: this.#copies,
+      isSubscribed: (table) => this.#desired.has(sourceKey(table)),
       onTableDropped: () => this.onTableDropped(source),
     })
     this.#subscribers.set(key, subscriber)

@@ -47,6 +47,8 @@ export type SubscriberOptions = {
   subscribedSince?(source: RemoteTable): number | undefined
   /** What was asked for, unless the subscription has begun it. */
   requestedStart?(source: RemoteTable): StartRequest | undefined
+  /** Whether the local node subscribes to this table of a remote node. */
+  isSubscribed(table: RemoteTable): boolean
   /** The local table was dropped: the checkpoints of all its sources are void. */
   onTableDropped(): void
 }

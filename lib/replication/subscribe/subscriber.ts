@@ -8,12 +8,14 @@ import { Backoff } from '../../util/backoff.ts'
 import { Copier } from '../copy/copier.ts'
 import { MetadataVersionError, type StreamPosition } from '../stream-metadata.ts'
 import { Frame, MessageVersionError } from '../wire/frame.ts'
+import { MissingTableError } from '../wire/message-chain.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
 import { CheckpointVersionError } from './checkpoint-version.ts'
 import { Cursor, type Gap, type ResumedPosition } from './cursor.ts'
 import { FrameProcessor } from './frame-processor.ts'
 import { Lag } from './lag.ts'
+import { ExtrasHandler } from './message-extras.ts'
 import { PartDecoder } from './part-decoder.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
@@ -29,11 +31,13 @@ const RETRY_BACKOFF = { first: 50, max: 2_000 }
 /** A subscription that is more messages behind asks how many transactions they have. */
 const UNCOUNTED_MESSAGES = 8
 
-type VersionError = MessageVersionError | MetadataVersionError | CheckpointVersionError
-const isVersionError = (error: unknown): error is VersionError =>
+/** Reading stalls until a later version runs here, or the missing table exists. */
+type StallError = MessageVersionError | MetadataVersionError | CheckpointVersionError | MissingTableError
+const isStallError = (error: unknown): error is StallError =>
   error instanceof MessageVersionError ||
   error instanceof MetadataVersionError ||
-  error instanceof CheckpointVersionError
+  error instanceof CheckpointVersionError ||
+  error instanceof MissingTableError
 
 export class Subscriber {
   readonly #options: SubscriberOptions
@@ -55,13 +59,13 @@ export class Subscriber {
   #refused: SubscriptionStatus['refused']
   #reader: Reader | undefined
   #applying = false
-  /** The position before a message of a later version, at which the subscription stalls. */
+  /** The position before a message that cannot be read yet, at which the subscription stalls. */
   #stalledAt: Pick<Checkpoint, 'epoch' | 'sequence'> | undefined
   #running: Promise<void> | undefined
 
   constructor(options: SubscriberOptions) {
     this.#options = options
-    const { source, mesh, applier, clock, requestTimeout, events } = options
+    const { source, mesh, applier, requestTimeout, events } = options
     const { timers } = mesh
     const gap = (found: Gap) => this.#onGap(found)
     const since = () => options.subscribedSince?.(source)
@@ -85,7 +89,7 @@ export class Subscriber {
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
     this.#sleep = new WakeableSleep(timers)
-    const decoder = new PartDecoder({ source, clock, applier })
+    const decoder = new PartDecoder(options)
     this.#release = new QuarantineRelease({
       ...options,
       timers,
@@ -113,7 +117,8 @@ export class Subscriber {
       onQuarantined: (message) => events.quarantined(message),
     })
     const [cursor, batchApplier, lag] = [this.#cursor, this.#batchApplier, this.#lag]
-    this.#frames = new FrameProcessor({ ...options, cursor, decoder, batchApplier, lag })
+    const extras = new ExtrasHandler({ ...options, timers })
+    this.#frames = new FrameProcessor({ ...options, cursor, decoder, extras, batchApplier, lag })
   }
 
   get source(): RemoteTable {
@@ -293,7 +298,7 @@ export class Subscriber {
         if (this.#stopped) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
-        if (isVersionError(error)) this.#stallAtVersion(error)
+        if (isStallError(error)) this.#stallAt(error)
         else if (!isLost && !(error instanceof TableFaultError))
           this.#setState(isSlow ? 'stalled' : 'pending', reasonOf(error))
         // Rows that were copied by another process may not be announced; that does not wait for the source.
@@ -352,10 +357,11 @@ export class Subscriber {
     this.#options.events.stalled(this.source, at, reason, attempts)
   }
 
-  /** A later version of enmesh wrote the next message, or the description. It is reported once. */
-  #stallAtVersion(error: VersionError): void {
+  /** The next message, or the description, cannot be read here yet. It is reported once. */
+  #stallAt(error: StallError): void {
     const { epoch, sequence } = this.#cursor.checkpoint
-    this.#stalledAt = error instanceof MessageVersionError ? { epoch, sequence } : undefined
+    const isMessage = error instanceof MessageVersionError || error instanceof MissingTableError
+    this.#stalledAt = isMessage ? { epoch, sequence } : undefined
     if (this.#state === 'stalled' && this.#error === error.message) return
     this.#stall({ sequence: sequence + 1 }, error.message, 1)
   }

@@ -3,6 +3,7 @@
 import type { Origin, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Entry, Message } from '../../mesh/mesh.ts'
 import { decodeBody, encodeBody } from './frame-body.ts'
+import type { MessageExtras, TableLookup } from './message-chain.ts'
 import { MAX_EPOCH_LENGTH } from './names.ts'
 import { type DecodedPart, decodePart, idOfPart } from './part.ts'
 import { decodeSingleMessage, idOfMessage } from './single-message.ts'
@@ -158,6 +159,11 @@ export class Frame {
     }
   }
 
+  /** The only transaction is encoded as HarperDB does. */
+  get isSingle(): boolean {
+    return this.#format === 'single'
+  }
+
   /** As `decodeStored` of this part. Throws WireError. */
   decode(source: RemoteTable, offset: number): RemoteTransaction {
     if (this.#format === 'single') return decodeStored(source, this.part(offset))
@@ -184,13 +190,21 @@ export function storedId(stored: StoredPart): string {
   return stored.format === 'single' ? idOfMessage(stored) : idOfPart(stored.data)
 }
 
-/** Throws WireError. */
-export function decodeStored(source: RemoteTable, stored: StoredPart): RemoteTransaction {
+/** A decoded transaction. `extras`: what a message of HarperDB contains besides. */
+export type DecodedMessage = { transaction: RemoteTransaction; extras?: MessageExtras }
+
+/** As `decodeMessage`, for the transaction alone. */
+export const decodeStored = (source: RemoteTable, stored: StoredPart): RemoteTransaction =>
+  decodeMessage(source, stored).transaction
+
+/** Throws WireError, and MissingTableError for a message that writes a table not in `tables`. */
+export function decodeMessage(source: RemoteTable, stored: StoredPart, tables?: TableLookup): DecodedMessage {
   const { format, data, node, epoch, sequence, index } = stored
   const owner = node || source.node
-  const part =
-    format === 'part' ? decodePart(source, owner, data) : decodeSingleMessage(source, { ...stored, delivery: 0 })
-  return transactionOf(source, part, owner, epoch, sequence, index)
+  if (format === 'part')
+    return { transaction: transactionOf(source, decodePart(source, owner, data), owner, epoch, sequence, index) }
+  const { extras, ...part } = decodeSingleMessage(source, { ...stored, delivery: 0 }, tables)
+  return { transaction: transactionOf(source, part, owner, epoch, sequence, index), extras }
 }
 
 /**
@@ -220,9 +234,10 @@ function transactionOf(
 const relayedOrigin = (node: string, { epoch, index, relayedBy }: DecodedPart): Origin =>
   epoch !== undefined && index !== undefined ? { node, relayedBy, epoch, index } : { node, relayedBy }
 
+/** A map, or the definition of a record. */
 const isMap = (data: Uint8Array): boolean => {
   const token = data[0] ?? 0
-  return (token >= 0x80 && token <= 0x8f) || token === 0xde || token === 0xdf
+  return (token >= 0x80 && token <= 0x8f) || token === 0xde || token === 0xdf || (token === 0xd4 && data[1] === 0x72)
 }
 
 /** A positive integer; undefined for any other text. */

@@ -95,7 +95,8 @@ function extraOf({ origin, voids, trace, timestamp }: Transaction, node: string)
 }
 
 function addOrigin(extra: Extra, { epoch, index, relayedBy }: Origin): void {
-  if (epoch !== undefined && index !== undefined) {
+  // A stream without epochs may begin again with the same running numbers, which only its readers notice.
+  if (epoch && index !== undefined) {
     extra.epoch = epoch
     extra.index = index
   }

@@ -34,6 +34,12 @@ export const rowCases: Record<string, HostCase> = {
     await scene.has(undefined)
     await scene.has({ id: 2, name: 'Ida' }, 2)
   },
+  'a transaction may write several tables': async (scene) => {
+    await scene.tables(dog, cat)
+    await scene.apply(at(1), insert({ id: 1, name: 'Rex' }), insert({ id: 1, name: 'Tom' }, cat))
+    await scene.has({ id: 1, name: 'Rex' })
+    await scene.has({ id: 1, name: 'Tom' }, 1, cat)
+  },
   'an update of a missing record inserts it': async (scene) => {
     await scene.tables(dog)
     await scene.apply(at(1), update({ id: 1, name: 'Rex' }))

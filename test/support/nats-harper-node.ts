@@ -1,0 +1,114 @@
+// A simulated HarperDB node with its two nats-servers: their configuration, and its requests and streams through plain nats.js.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { connect, type NatsConnection, headers as newHeaders } from 'nats'
+import { streamName } from '../../lib/mesh/nats/jetstream.ts'
+import { clusterPassword, clusterUser, eventually, freePorts, temporaryDirectory } from './cluster.ts'
+import { harperPack } from './harper-messages.ts'
+import { HarperNode, type HarperTable } from './harper-node.ts'
+
+type Login = { user: string; password: string }
+const user: Login = { user: clusterUser, password: clusterPassword }
+const admin: Login = { user: `${clusterUser}-admin`, password: clusterPassword }
+const url = (scheme: string, { user, password }: Login, port: number) =>
+  `${scheme}://${user}:${encodeURIComponent(password)}@127.0.0.1:${port}`
+
+export type NatsHarperNode = {
+  node: HarperNode
+  /** Of the hub, for routes of other nodes. */
+  clusterPort: number
+  /** At the leaf, in the account of the streams. */
+  connection: NatsConnection
+}
+
+/** `routes`: ports of other hubs; HarperDB logs in there as the administrator. */
+export async function startNatsHarperNode(
+  test: { after(work: () => unknown): void },
+  name: string,
+  { tables, routes = [] }: { tables: HarperTable[]; routes?: number[] },
+): Promise<NatsHarperNode> {
+  const [directory, remove] = await temporaryDirectory()
+  const [clusterPort = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
+  const servers: ChildProcess[] = []
+  const clients: NatsConnection[] = []
+  test.after(async () => {
+    for (const client of clients) await client.close()
+    for (const server of servers) {
+      server.kill('SIGKILL')
+      if (server.exitCode === null && server.signalCode === null) await once(server, 'exit')
+    }
+    await remove()
+  })
+  const start = async (kind: string, configuration: object) => {
+    const file = join(directory, `${kind}.json`)
+    await writeFile(file, JSON.stringify(configuration), { mode: 0o600 })
+    servers.push(spawn(process.env.NATS_SERVER || 'nats-server', ['-c', file], { stdio: 'ignore' }))
+  }
+  const accounts = { SYS: { users: [admin] }, HDB: { users: [user] } }
+  await start('hub', {
+    server_name: `${name}-hub`,
+    listen: `127.0.0.1:${hub}`,
+    accounts,
+    system_account: 'SYS',
+    leafnodes: { listen: `127.0.0.1:${leafNodes}` },
+    cluster: {
+      name: 'harperdb',
+      listen: `127.0.0.1:${clusterPort}`,
+      routes: routes.map((port) => url('nats-route', admin, port)),
+    },
+  })
+  await start('leaf', {
+    server_name: `${name}-leaf`,
+    listen: `127.0.0.1:${leaf}`,
+    accounts: { ...accounts, HDB: { ...accounts.HDB, jetstream: 'enabled' } },
+    system_account: 'SYS',
+    jetstream: { store_dir: join(directory, 'store'), domain: `${name}-leaf` },
+    leafnodes: {
+      remotes: [
+        { account: 'SYS', urls: [url('nats-leaf', admin, leafNodes)] },
+        { account: 'HDB', urls: [url('nats-leaf', user, leafNodes)] },
+      ],
+    },
+  })
+  const connectTo = async (kind: string, port: number) => {
+    const options = { servers: `127.0.0.1:${port}`, user: user.user, pass: user.password, reconnect: false }
+    const connection = await eventually(`the ${kind} of ${name} runs`, () => connect(options).catch(() => undefined))
+    clients.push(connection)
+    return connection
+  }
+  const connection = await connectTo('leaf', leaf)
+  const node = await harperNode(connection, name, tables)
+  const atHub = await connectTo('hub', hub)
+  await eventually(`the leaf of ${name} is linked to its hub`, () =>
+    atHub.request(`${name}.__request__`, harperPack({ operation: 'cluster_status' })).catch(() => undefined),
+  )
+  node.requests.length = 0
+  return { node, clusterPort, connection }
+}
+
+async function harperNode(connection: NatsConnection, name: string, tables: HarperTable[]): Promise<HarperNode> {
+  const domain = `${name}-leaf`
+  const manager = await eventually('JetStream answers', () =>
+    connection.jetstreamManager({ domain }).catch(() => undefined),
+  )
+  const jetStream = connection.jetstream({ domain })
+  const subjectOf = (database: string, table: string) => `txn.${database}.${table}.${domain}`
+  for (const { database, table } of tables)
+    await manager.streams.add({ name: streamName({ database, table }), subjects: [subjectOf(database, table)] })
+  return new HarperNode(name, tables, {
+    request: async (node, data) => (await connection.request(`${node}.__request__`, data, { timeout: 5_000 })).data,
+    serve: (handler) => {
+      connection.subscribe(`${name}.__request__`, {
+        callback: async (_, message) => void message.respond(await handler(message.data)),
+      })
+    },
+    append: async (database, table, data, lines) => {
+      const headers = newHeaders()
+      for (const [key, value] of lines) headers.append(key, value)
+      await jetStream.publish(subjectOf(database, table), data, { headers })
+    },
+  })
+}
