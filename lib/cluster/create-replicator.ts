@@ -13,7 +13,10 @@ import type { CheckedOptions } from './options.ts'
 import { type Emit, subscriptionReports } from './reports.ts'
 import type { RowExchange } from './row-exchange.ts'
 
-export type ReplicatorParts = Pick<ReplicatorOptions, 'relay' | 'sourceTables' | 'onCheckpoint'> & {
+export type ReplicatorParts = Pick<
+  ReplicatorOptions,
+  'relay' | 'sourceTables' | 'onCheckpoint' | 'sessionOf' | 'onCompared'
+> & {
   store: ManifestStore
   clock: HybridClock
   emit: Emit

@@ -20,6 +20,7 @@ import { TokenWaits } from '../replication/positions/token-waits.ts'
 import { Watches } from '../replication/positions/watches.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
+import { sourceKey } from '../replication/subscribe/sources.ts'
 import { effectiveTrimAfter } from './stream-limits.ts'
 import {
   type CaughtUpOptions,
@@ -42,7 +43,7 @@ export type PositionExchangeOptions = {
   /** The operator has paused this subscription. */
   isPaused(source: RemoteTable): boolean
   /** Built later. */
-  peers(): Pick<Peers, 'request' | 'isUp'>
+  peers(): Pick<Peers, 'request' | 'isUp' | 'sessionOf'>
 }
 
 export class PositionExchange {
@@ -54,6 +55,8 @@ export class PositionExchange {
   readonly #waits: ReplicationWaits
   readonly #tokens: TokenWaits
   readonly #trimmer: StreamTrimmer
+  /** By `sourceKey`: the session of the source's servers in which the position was compared with the stream. */
+  readonly #comparedIn = new Map<string, string>()
 
   constructor(options: PositionExchangeOptions) {
     this.#options = options
@@ -82,6 +85,7 @@ export class PositionExchange {
       timers,
       index,
       publisher,
+      session: () => mesh.session,
       reported: (source, report, previous) => this.#waits.onReport(source, report, previous),
     })
     const replicas = this.#replicas
@@ -89,7 +93,7 @@ export class PositionExchange {
     this.#tokens = new TokenWaits({
       ...options,
       index,
-      position: (source) => this.#position(source),
+      position: (source) => this.#comparedPosition(source),
       checkpoint: (source) => replicator.checkpointOf(source),
       statusOf: (source, asking) => statuses.there(source, asking),
     })
@@ -128,8 +132,16 @@ export class PositionExchange {
 
   /** The checkpoint of a source was read, stored or dropped; or whether it is paused has changed. */
   onCheckpoint(source: RemoteTable): void {
+    if (!this.#options.replicator.checkpointOf(source)) this.#comparedIn.delete(sourceKey(source))
     this.#reporter.mark(source)
     this.#tokens.onChange(source)
+  }
+
+  /** The position was compared with the stream of this session of the source's servers. */
+  onCompared(source: RemoteTable, session: string): void {
+    if (this.#comparedIn.get(sourceKey(source)) === session) return
+    this.#comparedIn.set(sourceKey(source), session)
+    this.onCheckpoint(source)
   }
 
   /** The process or the link of the node is a new one; without a name, the local link is. */
@@ -187,7 +199,15 @@ export class PositionExchange {
 
   #report(source: RemoteTable) {
     const position = this.#position(source)
-    return position && toReport(source, position, this.#options.isPaused(source))
+    const session = this.#comparedIn.get(sourceKey(source))
+    return position && toReport(source, position, { paused: this.#options.isPaused(source), session })
+  }
+
+  /** Undefined while the source is up and the position was not compared with its stream: it may be one of a future that is lost. */
+  #comparedPosition(source: RemoteTable): AppliedPosition | undefined {
+    const peers = this.#options.peers()
+    const session = this.#comparedIn.get(sourceKey(source))
+    return peers.isUp(source.node) && peers.sessionOf(source.node) !== session ? undefined : this.#position(source)
   }
 
   #position(source: RemoteTable): AppliedPosition | undefined {

@@ -107,6 +107,8 @@ export class Service {
       rows: this.rows.requests,
       aheadOf: (peer) => this.clockControl.aheadOf(peer),
       onCheckpoint: (source) => this.positions.onCheckpoint(source),
+      sessionOf: (node) => this.peers.sessionOf(node),
+      onCompared: (source, session) => this.positions.onCompared(source, session),
       relay: (transactions) => this.publisher.relay(transactions),
       sourceTables: createSourceTables(tables),
       progress: (task) => this.#progress(task),

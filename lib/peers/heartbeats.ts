@@ -112,6 +112,11 @@ export class Heartbeats {
     return this.#up.has(node)
   }
 
+  /** That of its last heartbeat; undefined before the first one, and when it was silent for long. */
+  sessionOf(node: string): string | undefined {
+    return this.#heartbeats.get(node)?.session
+  }
+
   /** Called every second, and at once after a reconnection. */
   send(): void {
     const { mesh, node, positions, logger } = this.#options

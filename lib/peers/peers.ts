@@ -109,6 +109,11 @@ export class Peers {
     return this.#heartbeats.isUp(node)
   }
 
+  /** See Heartbeats. */
+  sessionOf(node: string): string | undefined {
+    return this.#heartbeats.sessionOf(node)
+  }
+
   /** True when the node runs HarperDB, as far as its last answer says. */
   isHarper(node: string): boolean {
     return this.#versions.isHarper(node)

@@ -107,6 +107,7 @@ const PositionsType = Type.Object({
       copying: Type.Optional(Type.Array(Type.Tuple([CountType, CountType]), { maxItems: MAX_POSITIONS })),
       isCopying: Type.Optional(Type.Boolean()),
       paused: Type.Optional(Type.Boolean()),
+      session: Type.Optional(Type.String({ maxLength: 1_000 })),
     }),
     { maxItems: MAX_POSITIONS },
   ),

@@ -143,13 +143,14 @@ async function idleShare(count: number): Promise<number> {
   }
   const { timers } = mesh
   const isUp = () => true
-  const replicas = new ReplicaPositions({ timers, index, publisher, reported: () => {} })
+  const session = () => 's'
+  const replicas = new ReplicaPositions({ timers, index, publisher, session, reported: () => {} })
   const watches = new Watches({ timers, isUp, send: async () => {} })
   const waits = new ReplicationWaits({ timers, publisher, replicas, index, watches })
   const reporter = new PositionReporter({
     ...{ timers, isUp },
     sources: () => tables.map((each) => ({ node: 'node2', ...each })),
-    report: ({ database, table }) => ({ database, table, epoch: 'e', sequence: 1, index: 1 }),
+    report: ({ database, table }) => ({ database, table, epoch: 'e', sequence: 1, index: 1, session: 's' }),
     send: async (_, reports) => {
       replicas.accept('node2', reports)
       return []

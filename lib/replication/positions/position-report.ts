@@ -16,6 +16,8 @@ export type PositionReport = TableName & {
   isCopying?: boolean
   /** Nothing is applied, because the operator paused the subscription. */
   paused?: boolean
+  /** The session of the source's servers in which the position was compared with the stream: it says nothing about that of another one. */
+  session?: string
 }
 
 /**
@@ -24,7 +26,11 @@ export type PositionReport = TableName & {
  */
 export type PositionReports = { instance: string; order: number; tables: PositionReport[] }
 
-export function toReport({ database, table }: RemoteTable, position: AppliedPosition, paused: boolean): PositionReport {
+export function toReport(
+  { database, table }: RemoteTable,
+  position: AppliedPosition,
+  { paused, session }: { paused: boolean; session: string | undefined },
+): PositionReport {
   const { epoch, sequence, index, isCopying } = position
   const missing = Object.entries(position.missing).flatMap(([each, ranges]) =>
     joinOldest(ranges).map(([from, to]): [string, number, number] => [each, from, to]),
@@ -36,6 +42,7 @@ export function toReport({ database, table }: RemoteTable, position: AppliedPosi
     ...(copying.length > 0 && { copying }),
     ...(isCopying && { isCopying }),
     ...(paused && { paused }),
+    ...(session !== undefined && { session }),
   }
 }
 

@@ -32,13 +32,21 @@ export type Replica = {
 }
 
 /** The last report of a node about a table. */
-export type ReplicaReport = { position: AppliedPosition; paused: boolean; at: number }
+export type ReplicaReport = {
+  position: AppliedPosition
+  paused: boolean
+  /** See PositionReport. */
+  session: string | undefined
+  at: number
+}
 
 export type ReplicaPositionsOptions = {
   timers: Timers
   index: Pick<TableIndex, 'subscribersOf'>
   publisher: Pick<Publisher, 'endOf' | 'recentPositions'>
-  /** A report arrived. `previous`: the one before. */
+  /** Of the local streams' server: see Mesh. */
+  session(): string
+  /** A report arrived that counts. `previous`: the one before, if it counts. */
   reported(source: RemoteTable, report: ReplicaReport, previous: ReplicaReport | undefined): void
 }
 
@@ -80,14 +88,15 @@ export class ReplicaPositions {
       }
       const ofTable = this.#reports.get(tableKey(name))?.nodes ?? new Map<string, ReplicaReport>()
       this.#reports.set(tableKey(name), { table: name, nodes: ofTable })
-      const previous = ofTable.get(node)
+      const previous = this.#counted(ofTable.get(node))
       const current = {
         position: this.#completed(name, fromReport(report)),
         paused: report.paused ?? false,
+        session: report.session,
         at: this.#options.timers.now(),
       }
       ofTable.set(node, current)
-      this.#options.reported({ node, ...name }, current, previous)
+      if (this.#counted(current)) this.#options.reported({ node, ...name }, current, previous)
     }
     if (refused.length < tables.length) this.#requests.set(node, { instance, order })
     return refused
@@ -100,11 +109,19 @@ export class ReplicaPositions {
     return isAtEnd ? { ...position, index: Math.max(position.index, end.index ?? 0) } : position
   }
 
-  /** The last report of this node; undefined before the first one, and when the table is not published to it. */
+  /** The last report of this node, if it counts; undefined before the first one, and when the table is not published to it. */
   reportOf({ node, ...table }: RemoteTable): ReplicaReport | undefined {
     return this.#options.index.subscribersOf(table).includes(node)
-      ? this.#reports.get(tableKey(table))?.nodes.get(node)
+      ? this.#counted(this.#reports.get(tableKey(table))?.nodes.get(node))
       : undefined
+  }
+
+  /**
+   * While the server was down, stream and database may have been replaced by older copies, in the same epoch: a position that was not
+   * compared with the stream since then may be one of a future that is lost.
+   */
+  #counted(report: ReplicaReport | undefined): ReplicaReport | undefined {
+    return report?.session === this.#options.session() ? report : undefined
   }
 
   /** See GrowthMarks. `at`: `Timers.elapsed`. */

@@ -61,8 +61,11 @@ export type Gap = {
 /** Transactions that may be gone: none if `to` is before `from`. */
 type Loss = Pick<Gap, 'from' | 'to' | 'reason'>
 
-/** Where reading begins. `isBeyond`: the transaction at the position is in a message that was not read yet. */
-export type ResumedPosition = { state: StreamState; from: number; isBeyond: boolean }
+/**
+ * Where reading begins. `isBeyond`: the transaction at the position is in a message that was not read yet. `isCompared`: the next message
+ * will not tell whether the transaction at the position is the one that was applied; only the state of the stream does.
+ */
+export type ResumedPosition = { state: StreamState; from: number; isBeyond: boolean; isCompared: boolean }
 
 const emptyCheckpoint: Checkpoint = { epoch: '', sequence: 0 }
 
@@ -129,7 +132,8 @@ export class Cursor {
     const isOfOtherEpoch = epochAfter(readStreamMetadata(state.description), sequence - 1) !== epoch
     const isBeyond = lastId !== undefined && !partial && epoch !== '' && isOfOtherEpoch
     const isRead = lastId !== undefined && !partial && !isBeyond && sequence >= state.firstSequence
-    return { state, from: isRead ? sequence : sequence + 1, isBeyond }
+    const isCompared = !isRead && !isBeyond && !partial
+    return { state, from: isRead ? sequence : sequence + 1, isBeyond, isCompared }
   }
 
   /**

@@ -21,6 +21,8 @@ export type FrameProcessorOptions = {
   /** Maximum number of transactions, and of their bytes, in one transaction of the database. */
   maxBatch: number
   maxBatchBytes: number
+  /** The stream has the transaction at the position, as far as it can tell. */
+  onCompared(): void
 }
 
 type Decoded = ReturnType<PartDecoder['decodeAt']>
@@ -36,6 +38,7 @@ export class FrameProcessor {
   /** Delivery number of the last message from the reader. */
   #delivery = 0
   #isBeyond = false
+  #isCompared = false
   #batch!: PendingBatch
 
   constructor(options: FrameProcessorOptions) {
@@ -52,6 +55,8 @@ export class FrameProcessor {
     this.#reading = reading
     this.#delivery = 0
     this.#isBeyond = reading.isBeyond
+    this.#isCompared = reading.isCompared
+    if (this.#isCompared) this.#options.onCompared()
   }
 
   /**
@@ -88,7 +93,12 @@ export class FrameProcessor {
   async #processFrame(frame: Frame): Promise<void> {
     const { lag, cursor, counters } = this.#options
     const { first, fault } = frame
-    if (!(await this.#reach(frame))) return
+    const isNew = await this.#reach(frame)
+    if (!this.#isCompared && !this.#isBeyond) {
+      this.#isCompared = true
+      this.#options.onCompared()
+    }
+    if (!isNew) return
     counters.bytes += frame.entry.data.byteLength
     if (fault !== undefined) return this.#quarantineMessage(frame, fault)
     if (this.#batch.length === 0) lag.setOldest(frame.entry.time)

@@ -54,6 +54,8 @@ export class Subscriber {
   readonly #stopping = new AbortController()
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
+  /** Of the source's servers when the attempt began: what is read in it is of that session, or a later one. */
+  #session: string | undefined
   #state: SubscriptionState = 'pending'
   #error: string | undefined
   #refused: SubscriptionStatus['refused']
@@ -118,7 +120,10 @@ export class Subscriber {
     })
     const [cursor, batchApplier, lag] = [this.#cursor, this.#batchApplier, this.#lag]
     const extras = new ExtrasHandler({ ...options, timers })
-    this.#frames = new FrameProcessor({ ...options, cursor, decoder, extras, batchApplier, lag })
+    const onCompared = () => {
+      if (this.#session !== undefined) options.onCompared?.(source, this.#session)
+    }
+    this.#frames = new FrameProcessor({ ...options, cursor, decoder, extras, batchApplier, lag, onCompared })
   }
 
   get source(): RemoteTable {
@@ -290,6 +295,7 @@ export class Subscriber {
       try {
         await this.#tableWait.untilUsable(() => this.#cursor.checkpoint.sequence + 1)
         this.#attempt = new AbortController()
+        this.#session = this.#options.sessionOf?.(this.source.node)
         const resumed = await this.#cursor.resume(this.#attempt.signal)
         await this.#options.quarantine.reconcile(this.source, this.#cursor.checkpoint.quarantined)
         backoff.reset()
@@ -315,6 +321,7 @@ export class Subscriber {
     const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
     const { signal } = this.#attempt
     this.#reader = await mesh.read(source, resumed.from, { timeout, signal, maxMessages: 2 * maxBatch, budget })
+    if (signal.aborted) throw new MeshError('aborted')
     const { checkpoint } = this.#cursor
     this.#frames.begin({ ...resumed, signal })
     this.#lag.setLast(checkpoint.sequence)
