@@ -71,7 +71,7 @@ async function restoredSource(test: TestContext, clustering?: Record<string, unk
     restoreDatabase()
     await one.start()
   }
-  /** node2 has told its position to the new process. */
+  /** node2 has reported its position to the new process. */
   const reported = () =>
     eventually('node2 has reported', async () => {
       await clock.advance(100)
