@@ -107,6 +107,11 @@ export class ReplicaPositions {
       : undefined
   }
 
+  /** See GrowthMarks. `at`: `Timers.elapsed`. */
+  lastStoredAt(table: TableName, epoch: string, at: number): number | undefined {
+    return this.#marks.lastStoredAt(table, epoch, at)
+  }
+
   /** Deletes what nodes reported that are no longer subscribers. */
   onManifest(): void {
     for (const { table, nodes } of this.#reports.values())
