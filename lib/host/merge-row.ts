@@ -53,7 +53,8 @@ export function mergeRow(
   return row && hasTimestamp(row, change.timestamp) && isDeepStrictEqual(merged, row) ? row : merged
 }
 
-const hasTimestamp = ({ timestamp, updated }: StoredRow, expected: Timestamp): boolean =>
+/** The change with this timestamp, or the transaction that it belongs to, was applied to the row. */
+export const hasTimestamp = ({ timestamp, updated }: StoredRow, expected: Timestamp): boolean =>
   timestamp === expected || (updated !== undefined && Object.values(updated).includes(expected))
 
 /** The row with every voided timestamp as low as possible; `row` itself if it has none. */

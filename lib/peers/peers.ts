@@ -221,7 +221,8 @@ export class Peers {
 
   async #answer(data: Uint8Array): Promise<Uint8Array> {
     const request = decodeRequest(data)
-    if (!request) return encodeForHarper({ status: 'error', message: 'unreadable request' })
+    // The version tells the sender that this is not a node of HarperDB.
+    if (!request) return encodeForHarper({ status: 'error', v: this.#versions.local[0], message: 'unreadable request' })
     // HarperDB names no version.
     const { v = this.#versions.local[0] } = request
     const pack = request.v === undefined ? encodeForHarper : encode

@@ -163,6 +163,17 @@ describe('a message of HarperDB', () => {
     assert.deepEqual([transaction.writes, extras!.attributes], [[], new Map([['dog', ['age', 'name']]])])
   })
 
+  it('may define many attributes in many links', () => {
+    const define = { operation: 'define_schema', table: 'dog', attributes: ['a'] }
+    const next = Array.from({ length: 400 }).reduce<object>((rest) => ({ ...define, next: rest }), define)
+    const attributes = Array.from({ length: 400_000 }, () => 'a')
+    const data = harperPack({ ...harperAttributes(database, 'dog', origin, []), attributes, next })
+    const started = performance.now()
+    const { extras } = decodeMessage(source, Frame.read(entryOf(data)).part(0), tables)
+    assert.equal(extras!.attributes.get('dog')!.length, attributes.length + 401)
+    assert.ok(performance.now() - started < 2_000, 'the list is not copied for each link')
+  })
+
   it('is invalid with a key that is no primary key, or of another database', () => {
     const put = { operation: 'upsert' as const, table: 'dog', id: 1, record: { id: 1 } }
     assert.throws(() => decode(harperTransaction(database, origin, { ...put, id: [1, 2] })), WireError)

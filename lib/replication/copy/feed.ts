@@ -5,7 +5,7 @@ import type { Copies } from './copies.ts'
 import { DifferingRows, type DifferingRowsOptions } from './differing-rows.ts'
 import { keyOfText } from './key-text.ts'
 import { AllRows, type RowFeed } from './row-feed.ts'
-import { type UntilAppliedOptions, untilApplied } from './until-applied.ts'
+import { type UntilAppliedOptions, waitUntilApplied } from './until-applied.ts'
 
 /** `position`: that of the copy after the last step. `retryAt`: as in CopyPosition. */
 export type Feed = { rows: RowFeed; position: CopyPosition; retryAt?: number | undefined; isEmpty: boolean }
@@ -26,9 +26,7 @@ export async function createFeed(position: CopyPosition, options: FeedOptions): 
   const { after, retryAt, acceptOld = false } = position
   if (after === undefined && hashes && !position.replace && (await copies.hasRows(source))) {
     // A relaying node tells its subscribers of the rows that it copies, so it does not copy those that are on their way to it.
-    const settle = relayEnabled
-      ? (signal: AbortSignal) => untilApplied(source, { ...options, hashes }, signal)
-      : undefined
+    const settle = relayEnabled ? waitUntilApplied(source, { ...options, hashes }) : undefined
     const primaryKey = await options.primaryKey()
     return { rows: new DifferingRows({ ...options, hashes, primaryKey, acceptOld, settle }), position, isEmpty: true }
   }

@@ -4,7 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { writesOfRow } from '../../host/copied-row.ts'
 import type { Host, KeyedRow, StoredRow, TableName, Timestamp } from '../../host/host.ts'
 import { nodeOfTimestamp } from '../../host/hybrid-clock.ts'
-import { mergeRow, rowChanges } from '../../host/merge-row.ts'
+import { hasTimestamp, mergeRow, rowChanges } from '../../host/merge-row.ts'
 import { keyIdentity } from './key-identity.ts'
 
 /**
@@ -68,7 +68,9 @@ function effectOf(
   for (const { timestamp, write } of writesOfRow(table, row))
     for (const { change } of rowChanges(write, timestamp, table.primaryKey)) {
       const merged = mergeRow(current, change, { horizon })
-      announce ||= merged !== undefined && isAnnounced(timestamp) && !isDeepStrictEqual(merged, current)
+      // A row with the timestamp has the write. Its value may still differ, because hosts store and return values in their own forms.
+      const isNew = !current || !hasTimestamp(current, timestamp)
+      announce ||= merged !== undefined && isNew && isAnnounced(timestamp) && !isDeepStrictEqual(merged, current)
       if (merged) current = merged
       // A delete of an absent row needs no report.
       else isRefused ||= change.operation !== 'delete'

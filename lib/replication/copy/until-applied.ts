@@ -16,12 +16,26 @@ export type UntilAppliedOptions = {
   timers: Timers
 }
 
-/** Resolves after a minute at the latest. Rejects as `PeerHashes`, and with the signal's reason. */
-export async function untilApplied(
+/**
+ * Returns a function that waits. It resolves after a minute at the latest, and from then on at once: a copy holds one of few places, and
+ * would wait again for each of its parts while the subscription is late. Rejects as `PeerHashes`, and with the signal's reason.
+ */
+export function waitUntilApplied(
+  source: RemoteTable,
+  options: UntilAppliedOptions,
+): (signal: AbortSignal) => Promise<void> {
+  let isLate = false
+  return async (signal) => {
+    if (!isLate) isLate = !(await untilApplied(source, options, signal))
+  }
+}
+
+/** Resolves with false after a minute. */
+async function untilApplied(
   source: RemoteTable,
   { hashes, applier, timers }: UntilAppliedOptions,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const target = await hashes.status(source, { signal })
   const end = timers.elapsed() + TIMEOUT_MS
   const isApplied = () => {
@@ -30,4 +44,5 @@ export async function untilApplied(
   }
   for (let wait = POLL_MS.first; !isApplied() && timers.elapsed() < end; wait = Math.min(2 * wait, POLL_MS.max))
     await pause(timers, wait, signal)
+  return isApplied()
 }

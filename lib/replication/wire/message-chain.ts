@@ -88,7 +88,9 @@ export function resolveChain(
     if (table !== source.table && !tables.isSubscribed(table)) {
       notSubscribed.set(table, (notSubscribed.get(table) ?? 0) + rowCount(link))
     } else if (operation === DEFINE_SCHEMA) {
-      attributes.set(table, [...(attributes.get(table) ?? []), ...attributeNames(link.attributes)])
+      const names = attributes.get(table) ?? []
+      attributes.set(table, names)
+      for (const name of attributeNames(link.attributes)) names.push(name)
     } else {
       const kind = OPERATIONS.get(operation)
       if (kind) writes.push(toWrite(source, link, kind, tables))
