@@ -50,6 +50,13 @@ function holesOf(ranges: readonly SequenceRange[], last: number): SequenceRange[
   return holes
 }
 
+/** The position, where it is known that it includes this transaction of its epoch: a copy under way has those that were not counted before. */
+export function atLeast(position: AppliedPosition, index: number): AppliedPosition {
+  const { index: counted, copying, isCopying } = position
+  if (index <= counted) return position
+  return { ...position, index, copying: isCopying ? [...copying, [counted + 1, index]] : copying }
+}
+
 /**
  * Of the transaction with this index of this epoch. `isEarlier`: whether the epoch is an earlier one than that of the position; undefined
  * if that is not known.

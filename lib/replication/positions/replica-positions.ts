@@ -4,7 +4,7 @@ import type { RemoteTable, TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Publisher } from '../publish/publisher.ts'
-import type { AppliedPosition } from './applied-state.ts'
+import { type AppliedPosition, atLeast } from './applied-state.ts'
 import { GrowthMarks } from './growth-marks.ts'
 import { fromReport, type PositionReports } from './position-report.ts'
 import type { TableIndex } from './table-index.ts'
@@ -97,7 +97,7 @@ export class ReplicaPositions {
   #completed(table: TableName, position: AppliedPosition): AppliedPosition {
     const end = this.#options.publisher.endOf(table)
     const isAtEnd = end?.epoch === position.epoch && end.sequence <= position.sequence
-    return isAtEnd ? { ...position, index: Math.max(position.index, end.index ?? 0) } : position
+    return isAtEnd ? atLeast(position, end.index ?? 0) : position
   }
 
   /** The last report of this node; undefined before the first one, and when the table is not published to it. */
