@@ -188,6 +188,11 @@ export class Publisher implements PartListener {
     return this.#streams.endOf(table)
   }
 
+  /** The last transaction that may be in the local stream of this table; undefined while that is not known. */
+  lastSentOf(table: TableName): Pick<StreamPosition, 'epoch' | 'index'> | undefined {
+    return this.#streams.lastSentOf(table)
+  }
+
   /** Publishes transactions of other nodes. A host with an outbox stored them there when it applied them. */
   relay(transactions: Transaction[]): void {
     if (this.#outbox.isDurable) return this.wake()
