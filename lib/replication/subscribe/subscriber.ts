@@ -162,6 +162,11 @@ export class Subscriber {
     this.#copier.request(reason)
   }
 
+  /** See Copier. An object that takes the place of this one begins it. */
+  get requestedCopy(): CopyReason | undefined {
+    return this.#copier.requested
+  }
+
   /** A copy was stored with the checkpoint. */
   onCopyRequested(): void {
     this.#copier.check()
