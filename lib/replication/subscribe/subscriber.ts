@@ -199,7 +199,7 @@ export class Subscriber {
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
-      quarantined: quarantine.list(source).length,
+      quarantined: quarantine.count(source),
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
