@@ -99,6 +99,23 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(await outcome(waiting, 0), 'applied')
   })
 
+  it('does not count what was applied before the table was emptied, until its rows are copied again', async () => {
+    const copy = { id: 'copy', reason: 'table_replaced', rows: 0 } as unknown as NonNullable<Checkpoint['copy']>
+    const direct = waits({ sources: ['origin'] })
+    const known = { epoch: 'one', sequence: 4, index: 4, applied: { origin: { one: [[1, 4]] } } } satisfies Checkpoint
+    direct.set('origin', { ...known, copy })
+    const waiting = direct.created.wait(part('one', 3), options)
+    assert.equal(await direct.outcome(waiting, 1_000), 'waiting')
+    direct.set('origin', known)
+    assert.equal(await direct.outcome(waiting, 0), 'applied')
+    const relay = waits({ sources: ['relay'], statusOf: async () => status(3) })
+    relay.set('relay', { ...known, epoch: 'relay', sequence: 5, copy })
+    const relayed = relay.created.wait(part('one', 3), options)
+    assert.equal(await relay.outcome(relayed, 1_000), 'waiting')
+    relay.set('relay', { ...known, epoch: 'relay', sequence: 5 })
+    assert.equal(await relay.outcome(relayed, 0), 'applied')
+  })
+
   it('goes on by a new stream of a relaying node', async () => {
     let answer = status(3)
     const { created, set, outcome } = waits({ sources: ['relay'], statusOf: async () => answer })

@@ -174,11 +174,12 @@ export class TokenWaits {
     return checkpoint?.epoch === epoch && checkpoint.index === undefined
   }
 
-  /** The ranges of another source prove it, and nothing of that source is in quarantine or missing. */
+  /** The ranges of another source prove it; nothing of that source is in quarantine or missing, and the rows were not removed since then. */
   #isRelayed({ epoch, index }: TransactionPosition, node: string, sources: readonly RemoteTable[]): boolean {
     return sources.some((source) => {
       if (source.node === node) return false
       const { applied, quarantined, missing } = this.#options.checkpoint(source) ?? {}
+      if (this.#options.position(source)?.isEmptied) return false
       return !quarantined && !missing && wasApplied(applied, node, epoch, index)
     })
   }
