@@ -4,6 +4,7 @@
 import type { RemoteTable, TableName, Transaction } from '../host/host.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import type { Mesh } from '../mesh/mesh.ts'
+import type { Logger } from '../observe/logger.ts'
 import type { Peers } from '../peers/peers.ts'
 import { type PositionsPeerRequest, readRefusedTables } from '../peers/protocol.ts'
 import type { TableStatuses } from '../replication/copy/table-replacement.ts'
@@ -12,12 +13,14 @@ import { toReport } from '../replication/positions/position-report.ts'
 import { PositionReporter } from '../replication/positions/position-reporter.ts'
 import { type Replica, ReplicaPositions } from '../replication/positions/replica-positions.ts'
 import { ReplicationWaits } from '../replication/positions/replication-waits.ts'
+import { StreamTrimmer } from '../replication/positions/stream-trimmer.ts'
 import { TableIndex } from '../replication/positions/table-index.ts'
 import { decodeToken, encodeToken } from '../replication/positions/token.ts'
 import { TokenWaits } from '../replication/positions/token-waits.ts'
 import { Watches } from '../replication/positions/watches.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
+import { effectiveTrimAfter } from './stream-limits.ts'
 import {
   type CaughtUpOptions,
   checkReplicatedOptions,
@@ -28,7 +31,10 @@ import {
 export type PositionExchangeOptions = {
   node: string
   mesh: Mesh
-  store: Pick<ManifestStore, 'manifest' | 'listen'>
+  store: Pick<ManifestStore, 'manifest' | 'settings' | 'listen'>
+  logger: Logger
+  /** The host has `readRows`. */
+  servesRows: boolean
   requestTimeout: number
   publisher: Publisher
   replicator: Replicator
@@ -47,6 +53,7 @@ export class PositionExchange {
   readonly #replicas: ReplicaPositions
   readonly #waits: ReplicationWaits
   readonly #tokens: TokenWaits
+  readonly #trimmer: StreamTrimmer
 
   constructor(options: PositionExchangeOptions) {
     this.#options = options
@@ -86,7 +93,13 @@ export class PositionExchange {
       checkpoint: (source) => replicator.checkpointOf(source),
       statusOf: (source, asking) => statuses.there(source, asking),
     })
-    store.listen({ committed: () => this.#onManifest() })
+    this.#trimmer = new StreamTrimmer({
+      ...options,
+      index,
+      replicas,
+      trimAfter: () => effectiveTrimAfter(store.settings.streams, options.servesRows),
+    })
+    store.listen({ committed: () => this.#onManifest(), limitsChanged: () => this.#onLimits() })
   }
 
   /** After `close`, it may be started again. */
@@ -94,6 +107,8 @@ export class PositionExchange {
     this.#reporter.start()
     this.#replicas.start()
     this.#waits.start()
+    this.#trimmer.start()
+    this.#onLimits()
   }
 
   /** Rejects everything that waits. */
@@ -101,6 +116,7 @@ export class PositionExchange {
     this.#reporter.close()
     this.#replicas.close()
     this.#waits.close()
+    this.#trimmer.close()
     this.#tokens.close()
   }
 
@@ -153,6 +169,16 @@ export class PositionExchange {
     this.#replicas.onManifest()
     this.#waits.onManifest()
     this.#tokens.onManifest()
+  }
+
+  #onLimits(): void {
+    const { store, servesRows, logger } = this.#options
+    if (store.settings.streams.trim === 'applied' && !servesRows)
+      logger.warn(
+        {},
+        'streams are not trimmed: the database has no readRows, so a subscriber could not copy what it needs',
+      )
+    this.#trimmer.onSettings()
   }
 
   #request(node: string, request: Parameters<Peers['request']>[1]): Promise<unknown> {

@@ -115,9 +115,10 @@ export class Service {
     })
     this.peers = this.#createPeers()
     const { publisher, replicator } = this
-    const { requestTimeout } = options
+    const { requestTimeout, logger } = options
     this.positions = new PositionExchange({
       ...{ node: store.manifest.nodeName, mesh: this.mesh, store, requestTimeout, publisher, replicator },
+      ...{ logger, servesRows: options.host.readRows !== undefined },
       statuses: this.rows.requests.statuses,
       peers: () => this.peers,
       isPaused: (source) => foundation.registers.paused.has(source),

@@ -70,28 +70,43 @@ export class HostCalls {
   run<T>(
     call: HostCall,
     lane: Lane,
-    work: (options: { signal: AbortSignal }) => T | PromiseLike<T>,
+    work: (options: { readonly signal: AbortSignal }) => T | PromiseLike<T>,
     caller?: AbortSignal,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const controller = new AbortController()
-      const { signal } = controller
       if (caller?.aborted) return reject(clusterError('aborted', call.method))
-      const current = this.begin(call, lane, reject, (error) => controller.abort(error))
+      const [options, abort] = lazySignal()
+      const current = this.begin(call, lane, reject, abort)
       if (!current) return
-      const onAbort = () => this.#giveUp(current, clusterError('aborted', call.method))
-      caller?.addEventListener('abort', onAbort, { once: true })
+      const onAbort = caller && (() => this.#giveUp(current, clusterError('aborted', call.method)))
+      if (onAbort) caller.addEventListener('abort', onAbort, { once: true })
       const task = async () => {
+        // It was free, and was given up before it began.
+        if (current.isOverdue) throw options.signal.reason
         current.isRunning = true
-        return work({ signal })
+        return work(options)
       }
       current.isRunning = !lane.isExclusive
-      const result = lane.isExclusive ? this.#mutex.run(lane.key, task, signal) : task()
-      result.then(resolve, reject).finally(() => {
-        caller?.removeEventListener('abort', onAbort)
+      const end = () => {
+        if (onAbort) caller.removeEventListener('abort', onAbort)
         this.end(current)
-      })
+      }
+      const settled = (value: T) => {
+        resolve(value)
+        end()
+      }
+      const failed = (error: unknown) => {
+        reject(error)
+        end()
+      }
+      const result = lane.isExclusive ? this.#runExclusive(lane.key, task, options) : task()
+      result.then(settled, failed)
     })
+  }
+
+  /** A call that need not wait needs no signal. */
+  #runExclusive<T>(key: string, task: () => Promise<T>, options: { readonly signal: AbortSignal }): Promise<T> {
+    return this.#mutex.isFree(key) ? this.#mutex.run(key, task) : this.#mutex.run(key, task, options.signal)
   }
 
   /** Begins the time limit of a call. Rejects and returns undefined when the call must not begin. Call `end` when the host has ended it. */
@@ -200,4 +215,25 @@ export class HostCalls {
     }
     throw new Error(`no call of lane ${lane.key} is in progress`)
   }
+}
+
+/**
+ * A signal that is created when it is first read, and the function that aborts it: creating one for each call would cost more than the
+ * rest of the call. An own property, which a host may copy.
+ */
+function lazySignal(): [options: { readonly signal: AbortSignal }, abort: (error: Error) => void] {
+  let controller: AbortController | undefined
+  let reason: Error | undefined
+  const options = {
+    get signal(): AbortSignal {
+      controller ??= new AbortController()
+      if (reason) controller.abort(reason)
+      return controller.signal
+    },
+  }
+  const abort = (error: Error): void => {
+    reason = error
+    controller?.abort(error)
+  }
+  return [options, abort]
 }

@@ -57,6 +57,7 @@ export const kinds = {
   ),
   /** Seconds. */
   age: kind(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), 'an integer, 0 or more, or null', toNumber),
+  trim: kind(Type.Enum(['applied'] as const), "'applied' or null"),
   /** The syntax of nats-server. */
   syncInterval: nameKind(
     "'always' or a duration such as '10s', '500ms' or '1m30s'",

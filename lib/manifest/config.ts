@@ -119,6 +119,9 @@ clustering:
       maxAge: null
       maxBytes: null
       maxMsgs: null
+      # What every subscriber has applied goes after trimAfter seconds (default 3600): applied; null: as the limits say.
+      trim: null
+      trimAfter: null
       path: null
   tls:
     certificate: null

@@ -24,6 +24,10 @@ export type Settings = {
     readonly maxAge?: number
     readonly maxBytes?: number
     readonly maxMsgs?: number
+    /** What every subscriber has applied is removed. Undefined: what the limits remove, and nothing else. */
+    readonly trim?: 'applied'
+    /** Seconds for which it is kept all the same. */
+    readonly trimAfter?: number
     /** Directory of the leaf's store. */
     readonly path?: string
     /** How often the leaf syncs its store to disk: `always`, or a duration such as `10s`. Ignored, with a warning, before nats-server 2.10. */
@@ -63,6 +67,8 @@ export const settingPaths = {
   'streams.maxAge': 'clustering.leafServer.streams.maxAge',
   'streams.maxBytes': 'clustering.leafServer.streams.maxBytes',
   'streams.maxMsgs': 'clustering.leafServer.streams.maxMsgs',
+  'streams.trim': 'clustering.leafServer.streams.trim',
+  'streams.trimAfter': 'clustering.leafServer.streams.trimAfter',
   'streams.path': 'clustering.leafServer.streams.path',
   'streams.sync': 'clustering.leafServer.streams.sync',
   'tls.certificate': 'clustering.tls.certificate',
@@ -122,6 +128,8 @@ export function readSettings(root: ConfigNode): Settings {
         maxAge: at('streams.maxAge').read(kinds.age),
         maxBytes: at('streams.maxBytes').read(kinds.count),
         maxMsgs: at('streams.maxMsgs').read(kinds.count),
+        trim: at('streams.trim').read(kinds.trim),
+        trimAfter: at('streams.trimAfter').read(kinds.age),
         path: at('streams.path').read(kinds.text),
         sync: at('streams.sync').read(kinds.syncInterval),
       }),
@@ -134,7 +142,13 @@ export function readSettings(root: ConfigNode): Settings {
 const settingOf = (settings: Settings, name: SettingName): unknown =>
   name.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], settings)
 
-const limits = ['streams.maxAge', 'streams.maxBytes', 'streams.maxMsgs'] as const satisfies SettingName[]
+const limits = [
+  'streams.maxAge',
+  'streams.maxBytes',
+  'streams.maxMsgs',
+  'streams.trim',
+  'streams.trimAfter',
+] as const satisfies SettingName[]
 const liveSettings: readonly SettingName[] = ['operationsApiPort', ...limits]
 
 const differs = (running: Settings, edited: Settings) => (name: SettingName) =>

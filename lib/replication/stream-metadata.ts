@@ -140,7 +140,7 @@ export function readStreamMetadata(description: string): StreamMetadata {
 export const epochAfter = ({ epochs }: StreamMetadata, sequence: number): string =>
   epochs.findLast(({ from }) => from <= sequence + 1)?.epoch ?? epochs[0]?.epoch ?? ''
 
-/** The position after message `sequence`. Without `index` if only the next message can tell it. */
+/** The position after message `sequence`. Without `index` if only a message can tell it. */
 export function positionAfter(
   metadata: StreamMetadata,
   sequence: number,
@@ -149,7 +149,10 @@ export function positionAfter(
   // Without epochs, the sequence of a message is its index.
   if (epoch === '') return { epoch, sequence, index: sequence }
   const range = metadata.epochs.find((each) => each.epoch === epoch)!
-  return range.from > sequence ? { epoch, sequence, index: 0 } : { epoch, sequence }
+  if (range.from > sequence) return { epoch, sequence, index: 0 }
+  // A quiet stream may have no message that tells it.
+  const { lastIndex: index } = metadata.purged.find(({ from, to }) => to === sequence && from >= range.from) ?? {}
+  return { epoch, sequence, ...(index !== undefined && { index }) }
 }
 
 /**

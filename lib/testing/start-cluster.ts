@@ -6,7 +6,7 @@ import type { ClusterOptions } from '../cluster/options.ts'
 import { ClusterManager } from '../cluster-manager.ts'
 import type { ClusterError } from '../errors.ts'
 import type { EventName, Payload } from '../events/events.ts'
-import type { Host } from '../host/host.ts'
+import type { Checkpoint, Host, PublishedPosition } from '../host/host.ts'
 import type { MemoryNetwork } from '../mesh/memory/memory-network.ts'
 import { eventually } from './eventually.ts'
 import { freePorts } from './free-ports.ts'
@@ -123,8 +123,9 @@ export class TestingCluster<H extends Host = MemoryHost> {
   }
 
   /**
-   * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published.
-   * Rejects after `timeout` ms (default 15,000) with what is missing. For hosts with an outbox.
+   * Resolves when every outbox is empty and every running node has applied everything that the other running nodes published. What is in
+   * quarantine, was lost or was discarded is not waited for. Rejects after `timeout` ms (default 15,000) with what is missing,
+   * by node, table and transaction. For hosts with an outbox.
    */
   async converged(timeout = 15_000): Promise<void> {
     let pendingReason = ''
@@ -136,15 +137,15 @@ export class TestingCluster<H extends Host = MemoryHost> {
           return false
         }
       for (const { name, cluster, host } of running)
-        for (const { source, state, appliedSequence, error = '' } of cluster.subscriptions()) {
-          const { node, database, table } = source
-          const owner = running.find((each) => each.name === node)
+        for (const { source, state, error } of cluster.subscriptions()) {
+          const owner = running.find((each) => each.name === source.node)
           if (!owner) continue
-          const { sequence: last = 0, epoch } = (await owner.host.publishedPosition?.(database, table)) ?? {}
-          // The same sequence in another epoch is another position.
-          const isInOtherEpoch = last > 0 && (await host.loadCheckpoint(source))?.epoch !== epoch
-          pendingReason = `${name} is ${state} at ${appliedSequence} of ${last} of ${database}.${table} of ${node} ${error}`
-          if (state !== 'live' || appliedSequence < last || isInOtherEpoch) return false
+          const end = await owner.host.publishedPosition?.(source.database, source.table)
+          const checkpoint = await host.loadCheckpoint(source)
+          const lacking = end && lackingOf(end, checkpoint)
+          const reason = [lacking, ...(state === 'live' ? [] : [`it is ${state}`, error])].filter(Boolean).join(', ')
+          pendingReason = `${name}, table ${source.database}.${source.table} of ${source.node}: ${reason}`
+          if (reason !== '') return false
         }
       return true
     }
@@ -223,6 +224,18 @@ export async function startCluster<H extends Host = MemoryHost>(
     if (error instanceof Error) error.message += seedText(network?.seed)
     throw error
   }
+}
+
+/** What a node has not reached of a stream that ends there; undefined at the end. */
+function lackingOf(end: PublishedPosition, checkpoint: Checkpoint | undefined): string | undefined {
+  const { epoch, sequence, index: last, partial } = end
+  if (last === 0 && (sequence === 0 || checkpoint?.epoch === epoch)) return undefined
+  // The same number in another epoch is another transaction.
+  if (checkpoint?.epoch !== epoch) return `nothing of the ${last} transactions since the stream began again is applied`
+  const { index = 0 } = checkpoint
+  // A subscription that began at the end of the stream may not know the number of the last transaction there.
+  if (index >= last || (!partial && checkpoint.sequence >= sequence)) return undefined
+  return `transactions ${index + 1} to ${last} are not applied`
 }
 
 /** For errors: with the seed, the run can be repeated. */

@@ -8,6 +8,11 @@ export class KeyedMutex {
   /** The last task of all keys together. */
   #lastOfAll: Promise<void> = Promise.resolve()
 
+  /** A task of this key, added now, waits for no other of its key. */
+  isFree(key: string): boolean {
+    return !this.#last.has(key)
+  }
+
   /**
    * Settles as `task` does, which starts when every earlier task of this key has settled. When the signal aborts before that, the
    * task never runs and this rejects with the signal's reason.
@@ -30,6 +35,8 @@ export class KeyedMutex {
   }
 }
 
+const ignore = (): void => {}
+
 /** A task that waits for `earlier`; `done` also waits for it when the task was aborted, so that later tasks keep their place. */
 function start<T>(
   earlier: Promise<unknown>,
@@ -37,5 +44,6 @@ function start<T>(
   signal: AbortSignal | undefined,
 ): [result: Promise<T>, done: Promise<void>] {
   const result = withAbort(earlier, signal).then(task)
+  if (!signal) return [result, result.then(ignore, ignore)]
   return [result, Promise.allSettled([earlier, result]).then(() => {})]
 }

@@ -21,6 +21,7 @@ export async function closeAll(): Promise<void> {
 /** Nodes, and other things that end with them. */
 export class Scene extends TestCluster {
   readonly #afterwards: (() => Promise<unknown>)[] = []
+  protected override readonly checksEvents = false
 
   /** Called when the nodes have ended. */
   afterwards(work: () => Promise<unknown>): void {

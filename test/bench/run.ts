@@ -14,6 +14,7 @@ import { inserts } from './inserts.ts'
 import { latency } from './latency.ts'
 import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
+import { replicated } from './replicated.ts'
 import { type Part, type Row, tableWriter, toJson } from './report.ts'
 import { startUp } from './start-up.ts'
 import { status } from './status.ts'
@@ -24,6 +25,7 @@ const parts: readonly Part[] = [
   publish,
   endToEnd,
   latency,
+  replicated,
   catchUp,
   inserts,
   copy,

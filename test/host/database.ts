@@ -74,9 +74,13 @@ export class Database {
   /**
    * Runs `work` as one transaction over any number of tables: it is committed, appended to the outbox and published as a whole,
    * or rolled back if `work` throws. Resolves with the result of `work` when the commit is on disk. Does not wait for
-   * publishing, so that a failing cluster never blocks a write.
+   * publishing, so that a failing cluster never blocks a write; `onCommit` gets the transaction for those who wait.
    */
-  async transact<T>(user: string | undefined, work: (transaction: LocalTransaction) => T): Promise<T> {
+  async transact<T>(
+    user: string | undefined,
+    work: (transaction: LocalTransaction) => T,
+    onCommit?: (transaction: Transaction) => void,
+  ): Promise<T> {
     let committed: Transaction | undefined
     const result = await this.#storage.transaction(() => {
       // Inside the write transaction, so that timestamps follow commit order.
@@ -90,7 +94,10 @@ export class Database {
       }
       return result
     })
-    if (committed) void this.#publishCommitted(committed)
+    if (committed) {
+      void this.#publishCommitted(committed)
+      onCommit?.(committed)
+    }
     return result
   }
 

@@ -1,6 +1,6 @@
 // Dispatch of the data operations: JSON bodies and answers as HarperDB documents them.
 
-import type { Caller } from '../../lib/index.ts'
+import type { Caller, Transaction } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { type Body, isObject } from './request.ts'
@@ -8,15 +8,17 @@ import { describeOperations, schemaOperations } from './schema-operations.ts'
 import { searchOperations } from './search-operations.ts'
 import { writeOperations } from './write-operations.ts'
 
+/** `onCommit` is called with what the operation has committed, for what waits for other nodes. */
+export type DataCaller = Caller & { onCommit?(transaction: Transaction): void }
 /** Rejects with HostError. */
-export type Operation = (database: Database, body: Body, caller: Caller) => Promise<object>
+export type Operation = (database: Database, body: Body, caller: DataCaller) => Promise<object>
 export type Operations = Record<string, Operation>
 
 const unrestricted = new Map(Object.entries({ ...writeOperations, ...searchOperations, ...describeOperations }))
 const superUserOnly = new Map(Object.entries(schemaOperations))
 
 /** Returns undefined for any other operation, which the cluster answers. */
-export async function executeData(database: Database, body: unknown, caller: Caller): Promise<object | undefined> {
+export async function executeData(database: Database, body: unknown, caller: DataCaller): Promise<object | undefined> {
   if (!isObject(body) || typeof body.operation !== 'string') return undefined
   const restricted = superUserOnly.get(body.operation)
   if (restricted && !caller.superUser) {

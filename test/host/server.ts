@@ -2,13 +2,14 @@
 
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
-import type { Caller, Health, Logger } from '../../lib/index.ts'
+import type { Caller, Health, Logger, Transaction } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
 import { executeData } from './operations.ts'
 import { addProbes } from './probes.ts'
 import type { Users } from './users.ts'
+import { abortedWith, readWaitingHeaders, type WaitingCluster, waitForNodes } from './waiting-headers.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -21,14 +22,14 @@ const MAX_BODY_BYTES = 100 * 1024 * 1024
 export type ServerOptions = {
   database: Database
   /** Answers what the data operations do not know, unknown and missing operations included. */
-  cluster: { execute(request: unknown, caller: Caller): Promise<object>; health(): Health }
+  cluster: WaitingCluster & { execute(request: unknown, caller: Caller): Promise<object>; health(): Health }
   users: Users
   logger: Logger
 }
 
 /** Creates the server; the caller calls `listen`. */
 export function createServer({ database, cluster, users, logger }: ServerOptions): FastifyInstance {
-  const toAnswer = (error: unknown): [statusCode: number, body: object] => {
+  const toAnswer = (error: unknown): [statusCode: number, body: ErrorBody] => {
     const [statusCode, body] = describeError(error)
     if (statusCode >= 500) logger.error({ error }, 'A request failed')
     return [statusCode, body]
@@ -58,16 +59,32 @@ export function createServer({ database, cluster, users, logger }: ServerOptions
   server.setNotFoundHandler(() => {
     throw new HostError(404, 'Not found: send operations as POST /')
   })
-  server.post('/', async ({ body, caller }, reply) => {
-    const answer = (await executeData(database, body, caller!)) ?? (await cluster.execute(body, caller!))
-    return reply.type('application/json; charset=utf-8').send(answer)
+  server.post('/', async ({ body, caller, headers }, reply) => {
+    const { nodes, token } = readWaitingHeaders(headers)
+    const signal = abortedWith(reply.raw)
+    if (token) await cluster.caughtUp(token, { signal })
+    let committed: Transaction | undefined
+    const onCommit = (transaction: Transaction) => {
+      committed = transaction
+    }
+    const answer =
+      (await executeData(database, body, { ...caller!, onCommit })) ?? (await cluster.execute(body, caller!))
+    void reply.type('application/json; charset=utf-8')
+    if (committed === undefined || nodes === undefined) return reply.send(answer)
+    const { token: written, error } = await waitForNodes(cluster, committed, { nodes, signal })
+    if (written !== undefined) void reply.header('x-write-token', written)
+    if (error === undefined) return reply.send(answer)
+    const [statusCode, { error: message }] = toAnswer(error)
+    return reply.code(statusCode).send({ ...answer, error: message })
   })
   addProbes(server, cluster)
   return server
 }
 
+type ErrorBody = { error: string; [field: string]: unknown }
+
 /** HostError, ClusterError and fastify's errors have a status and a message for the caller. Any other error is internal: 500. */
-function describeError(error: unknown): [statusCode: number, body: object] {
+function describeError(error: unknown): [statusCode: number, body: ErrorBody] {
   const { statusCode, message } = error as { statusCode?: unknown; message?: unknown }
   if (typeof statusCode !== 'number' || typeof message !== 'string') {
     return [500, { error: 'There was an error processing your request. Check logs and try again.' }]

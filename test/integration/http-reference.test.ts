@@ -151,6 +151,7 @@ type Connection = {
   uptime: string
   subscriptions: Subscription[]
   system_info: { hdb_version: string; node_version: string; platform: string }
+  replicas: object[]
 }
 type Status = { node_name: string; is_enabled: boolean; connections: Connection[] }
 type Network = { nodes: { name: string; response_time: number; connected_nodes: string[]; routes: Route[] }[] }
@@ -169,6 +170,7 @@ const subscriptionExample = { schema: 'dev', table: 'dog', publish: true, subscr
 const connectionExample = {
   ...reference.cluster_status.answer.connections[0],
   system_info: { hdb_version: '4.3.0', node_version: 'v20.20.2', platform: 'linux' },
+  replicas: [],
 }
 
 const subscription = (
@@ -576,6 +578,7 @@ describe('three nodes answer as the reference says', () => {
         status: 'NoResponders',
         ports: {},
         subscriptions: [subscription('dog', 'both')],
+        replicas: connection.replicas,
       })
     const { nodes: members } = await eventually('a network of one', async () => {
       const answer = await network(node1)

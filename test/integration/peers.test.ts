@@ -138,7 +138,12 @@ describe('liveness', { concurrency: true }, () => {
         node_version: process.version,
         platform: process.platform,
       })
-      assert.deepEqual(removed, {
+      const { replicas, ...others } = removed!
+      assert.deepEqual(
+        replicas?.map(({ schema, table }) => ({ schema, table })),
+        [{ schema: 'dev', table: 'dog' }],
+      )
+      assert.deepEqual(others, {
         node_name: 'node3',
         status: 'NoResponders',
         ports: {},

@@ -90,11 +90,9 @@ test('a process that is killed three times while a table is replaced loses nothi
   await target.operation({ operation: 'delete', ...dog, ids: [2] })
 
   await setPlace('before the table is emptied')
-  await target.operation({
-    operation: 'update_node',
-    node_name: 'source',
-    subscriptions: [{ ...both, copy: true, replace: true }],
-  })
+  const replaced = { ...both, copy: true, replace: true }
+  // The process may end before it answers.
+  await target.operation({ operation: 'update_node', node_name: 'source', subscriptions: [replaced] }).catch(() => {})
   await killed()
   const first = await stored()
   assert.deepEqual([first.keys.size, first.outbox], [ROWS + OWN.length - 1, OWN.length + 2])

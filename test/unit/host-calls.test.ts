@@ -321,3 +321,29 @@ describe('when the manager closes', () => {
     end()
   })
 })
+
+describe('the signal of a call of the host', () => {
+  it('is aborted when the host reads it only after the time limit, also from a copy of the options', async () => {
+    const { clock, watched, hold } = start()
+    const held = hold('describe')
+    const result = outcome(watched.describe())
+    await clock.advance(30_000)
+    assert.equal(await codeOf(result), 'host_timeout')
+    const { signal } = { ...held[0]!.options }
+    assert.equal(signal!.aborted, true)
+    assert.equal((signal!.reason as ClusterError).code, 'host_timeout')
+    assert.equal(held[0]!.options.signal, signal)
+    held[0]!.resolve([])
+  })
+
+  it('does not let a call begin that was given up in the turn in which it was made', async () => {
+    const { watched, hold } = start()
+    const held = hold('apply')
+    const caller = new AbortController()
+    const result = outcome(watched.apply(batch(), { signal: caller.signal }))
+    caller.abort()
+    assert.equal(await codeOf(result), 'aborted')
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(held.length, 0)
+  })
+})

@@ -39,6 +39,7 @@ before(async () => {
       { username: 'mesh', password: 'mesh', role: 'cluster_user' },
     ]),
     cluster: {
+      ...{ replicated: async () => {}, token: async () => '', caughtUp: async () => {} },
       health: () => ({ ready: !isUnready, degraded: [{ code: 'isolated', message: 'no other node is reached' }] }),
       execute: async (request, caller) => {
         forwarded.push({ request, caller })

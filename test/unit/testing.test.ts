@@ -251,7 +251,10 @@ describe('a cluster in memory', () => {
     const started = await cluster(t, 2, { network, tables: dogs })
     network.cut('node1', 'node2')
     await started.nodes[0]!.host.insert('dev', 'dog', { id: 1 })
-    await assert.rejects(started.converged(50), /not within 50 ms: the cluster has converged: node\d is/)
+    await assert.rejects(
+      started.converged(50),
+      /not within 50 ms: the cluster has converged: node\d, table dev\.dog of node\d: it is/,
+    )
     await assert.rejects(startCluster(0), TypeError)
     await assert.rejects(startCluster(2, { network: new MemoryNetwork(), options: { maxBatch: 0 } }), {
       code: 'invalid_option',

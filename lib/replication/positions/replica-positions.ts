@@ -133,6 +133,11 @@ export class ReplicaPositions {
     return report?.isBeyond ? undefined : report
   }
 
+  /** See GrowthMarks. `at`: `Timers.elapsed`. */
+  lastStoredAt(table: TableName, epoch: string, at: number): number | undefined {
+    return this.#marks.lastStoredAt(table, epoch, at)
+  }
+
   /** Deletes what nodes reported that are no longer subscribers. */
   onManifest(): void {
     for (const [key, { table, nodes }] of this.#reports) {

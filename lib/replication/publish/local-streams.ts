@@ -114,6 +114,11 @@ export class LocalStreams {
     }
   }
 
+  /** See StreamWriter. */
+  trim(table: TableName, options: { epoch: string; before: number }): Promise<void> {
+    return this.#streamOf(table).writer.trim(options)
+  }
+
   /** Positions of the streams that grew recently, as far as they are known: subscribers count by them what they have lost. */
   recentPositions(): (TableName & StreamPosition)[] {
     const { mesh } = this.#options

@@ -193,6 +193,11 @@ export class Publisher implements PartListener {
     return this.#streams.lastSentOf(table)
   }
 
+  /** What the database knows to be in the local stream of this table. Rejects as the host does. */
+  async confirmedPosition(table: TableName): Promise<Pick<StreamEnd, 'epoch' | 'sequence'> | undefined> {
+    return this.#outbox.isDurable ? this.#outbox.publishedPosition(table.database, table.table) : this.endOf(table)
+  }
+
   /** Publishes transactions of other nodes. A host with an outbox stored them there when it applied them. */
   relay(transactions: Transaction[]): void {
     if (this.#outbox.isDurable) return this.wake()
@@ -256,6 +261,11 @@ export class Publisher implements PartListener {
   /** Purges between two messages, with none in flight. Rejects mesh_unavailable. */
   purge(table: TableName, options: PurgeOptions): Promise<void> {
     return this.#streams.purge(table, options)
+  }
+
+  /** Removes the messages before `before`, if the stream is still in that epoch. Rejects as the mesh does. */
+  trim(table: TableName, options: { epoch: string; before: number }): Promise<void> {
+    return this.#streams.trim(table, options)
   }
 
   /** Positions of the streams that grew recently, for the heartbeat. */

@@ -273,6 +273,17 @@ export class StreamWriter {
     })
   }
 
+  /**
+   * Removes the messages before `before`, which every subscriber has applied: while others are in flight, and without a purged range in the
+   * description. Does nothing in another epoch, whose messages have other numbers.
+   */
+  trim({ epoch, before }: { epoch: string; before: number }): Promise<void> {
+    return this.#exclusive.run(async () => {
+      const isInStep = this.#ready && !this.#isBehind && this.#stored.epoch === epoch
+      if (isInStep) await this.#options.mesh.purgeStream(this.#options.table, { before })
+    })
+  }
+
   /** Runs `work` with nothing in flight, one call at a time. */
   #runExclusive<T>(work: () => Promise<T>): Promise<T> {
     return this.#exclusive.run(async () => {

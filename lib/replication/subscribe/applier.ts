@@ -259,14 +259,8 @@ export class Applier {
   #step(source: RemoteTable, kind: StepKind, plan: Plan): Promise<number> {
     return this.#queue.run(async () => {
       if (this.#dropped.has(source.node)) throw new MeshError('reader_lost', 'the table was dropped')
-      await this.#settle()
-      const collected = this.#unsettled.collect(source, kind, ({ before, checkpoint }) =>
-        isDeepStrictEqual(plan(before)?.checkpoint, checkpoint),
-      )
-      if (collected?.isRepeated) return collected.step.transactions.length
-      if (collected) this.#reportRecovered(collected.step)
-      if (kind === 'position' && this.#unsettled.hasMoved(source))
-        throw new MeshError('reader_lost', 'the database has another position than expected')
+      const repeated = this.#unsettled.isEmpty ? undefined : await this.#collect(source, kind, plan)
+      if (repeated) return repeated.transactions.length
       const before = this.#checkpoints.get(source.node)
       const planned = plan(before)
       if (!planned) return 0
@@ -279,6 +273,19 @@ export class Applier {
       await this.#commit(step)
       return transactions.length
     })
+  }
+
+  /** Settles earlier steps. Resolves with the step that this one repeats. */
+  async #collect(source: RemoteTable, kind: StepKind, plan: Plan): Promise<Step | undefined> {
+    await this.#settle()
+    const collected = this.#unsettled.collect(source, kind, ({ before, checkpoint }) =>
+      isDeepStrictEqual(plan(before)?.checkpoint, checkpoint),
+    )
+    if (collected?.isRepeated) return collected.step
+    if (collected) this.#reportRecovered(collected.step)
+    if (kind === 'position' && this.#unsettled.hasMoved(source))
+      throw new MeshError('reader_lost', 'the database has another position than expected')
+    return undefined
   }
 
   async #commit(step: Step): Promise<void> {

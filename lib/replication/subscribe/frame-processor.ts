@@ -28,6 +28,8 @@ type Decoded = ReturnType<PartDecoder['decodeAt']>
 /** What a reader begins with. `signal`: the end of the attempt. */
 type Reading = ResumedPosition & { signal: AbortSignal }
 
+const noBatch = new PendingBatch({ epoch: '', sequence: 0 })
+
 export class FrameProcessor {
   readonly #options: FrameProcessorOptions
   #reading!: Reading
@@ -69,7 +71,9 @@ export class FrameProcessor {
       this.#delivery = entry.delivery
       await this.#processFrame(await this.#read(entry))
     }
-    await this.#flush()
+    if (this.#batch.isMoved) await this.#options.batchApplier.apply(this.#batch)
+    // The next call starts the next batch; until then nothing keeps the transactions.
+    this.#batch = noBatch
   }
 
   async #read(entry: Entry): Promise<Frame> {

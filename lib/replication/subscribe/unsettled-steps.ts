@@ -56,6 +56,11 @@ export class UnsettledSteps {
   /** Sources whose stored position is another than their subscribers know. */
   readonly #moved = new Set<string>()
 
+  /** Nothing is unsettled, and nothing of it is left to tell. */
+  get isEmpty(): boolean {
+    return this.#unknown.size === 0 && this.#uncollected.size === 0 && this.#moved.size === 0
+  }
+
   /** The host rejected this step. */
   add(step: Step): void {
     this.#unknown.set(step.source.node, step)
