@@ -138,6 +138,7 @@ async function idleShare(count: number): Promise<number> {
   const index = { subscribersOf: () => ['node2'] }
   const publisher = {
     endOf: (each: (typeof tables)[0]) => streams.endOf(each),
+    lastSentOf: (each: (typeof tables)[0]) => streams.lastSentOf(each),
     recentPositions: () => streams.recentPositions(),
     locate: async () => [],
   }

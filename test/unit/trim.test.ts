@@ -221,7 +221,12 @@ async function trimmedFor(reports: (Report | undefined)[], more: Partial<StreamT
       reportOf: ({ node }) => {
         const report = reports[Number(node.slice(4)) - 2]
         return (
-          report && { paused: false, at: 0, position: { epoch: 'e', sequence: 18, ...position, ...report } as never }
+          report && {
+            paused: false,
+            at: 0,
+            isBeyond: false,
+            position: { epoch: 'e', sequence: 18, ...position, ...report } as never,
+          }
         )
       },
       lastStoredAt: () => 19,

@@ -93,6 +93,11 @@ export class LocalStreams {
     return writer && writer.position.epoch !== '' ? writer.position : undefined
   }
 
+  /** See StreamWriter. */
+  lastSentOf(table: TableName): StreamWriter['lastSent'] {
+    return this.#streams.find(table)?.writer.lastSent
+  }
+
   /** The position of the last transaction in this stream. Rejects mesh_unavailable. */
   async lastPosition({ database, table }: TableName): Promise<TableName & { epoch: string; index: number }> {
     const { epoch, index } = await this.ensure({ database, table })

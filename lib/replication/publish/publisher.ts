@@ -188,6 +188,11 @@ export class Publisher implements PartListener {
     return this.#streams.endOf(table)
   }
 
+  /** The last transaction that may be in the local stream of this table; undefined while that is not known. */
+  lastSentOf(table: TableName): Pick<StreamPosition, 'epoch' | 'index'> | undefined {
+    return this.#streams.lastSentOf(table)
+  }
+
   /** What the database knows to be in the local stream of this table. Rejects as the host does. */
   async confirmedPosition(table: TableName): Promise<Pick<StreamEnd, 'epoch' | 'sequence'> | undefined> {
     return this.#outbox.isDurable ? this.#outbox.publishedPosition(table.database, table.table) : this.endOf(table)

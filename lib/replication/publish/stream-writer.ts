@@ -106,6 +106,12 @@ export class StreamWriter {
     return this.#end
   }
 
+  /** The last transaction that may be in the stream; undefined while the writer is not in step with it. */
+  get lastSent(): Pick<StreamPosition, 'epoch' | 'index'> | undefined {
+    if (!this.#ready || this.#isBehind) return undefined
+    return { epoch: this.#stored.epoch, index: this.#stored.index + this.#queue.partsInFlight }
+  }
+
   push(part: StreamPart): void {
     this.#queue.push(part)
     if (this.#comparison) this.#comparison.wake()

@@ -162,6 +162,11 @@ export class Subscriber {
     this.#copier.request(reason)
   }
 
+  /** See Copier. An object that takes the place of this one begins it. */
+  get requestedCopy(): CopyReason | undefined {
+    return this.#copier.requested
+  }
+
   /** A copy was stored with the checkpoint. */
   onCopyRequested(): void {
     this.#copier.check()
@@ -194,7 +199,7 @@ export class Subscriber {
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
-      quarantined: quarantine.list(source).length,
+      quarantined: quarantine.count(source),
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
