@@ -272,8 +272,9 @@ export class ClusterManager extends OperationMethods {
 
   /**
    * Resolves when so many other nodes, or these, have applied the transaction; also when `publish` was called for it before. Rejects as
-   * `publish`, too_few_replicas at once, not_applied when a node has passed it without applying it, replication_timeout, aborted (by
-   * `signal`), invalid_request, mesh_unavailable, clustering_disabled, closed. The transaction stays committed and is replicated in any case.
+   * `publish`, but not not_in_outbox (it was confirmed before); too_few_replicas at once, not_applied when a node has passed it without
+   * applying it, replication_timeout, aborted (by `signal`), invalid_request, mesh_unavailable, clustering_disabled, closed. The transaction
+   * stays committed and is replicated in any case.
    */
   async replicated(transaction: Transaction, options?: ReplicatedOptions): Promise<void> {
     checkTransaction(transaction)
@@ -291,7 +292,8 @@ export class ClusterManager extends OperationMethods {
 
   /**
    * Resolves when this node has the transaction of a token, by whatever path: reads then see it. Rejects token_invalid, token_expired,
-   * subscription_not_found, not_applied, replication_timeout, aborted (by `signal`), invalid_request, clustering_disabled, closed.
+   * subscription_not_found, not_applied, replication_timeout, aborted (by `signal`), invalid_request, clustering_disabled, closed; for a
+   * token of this node, mesh_unavailable while its stream is not known yet after the start.
    */
   caughtUp(token: string, options?: CaughtUpOptions): Promise<void> {
     return this.#runner.useService(({ positions }) => positions.caughtUp(token, options))

@@ -80,6 +80,8 @@ export class NodeHealth {
   }
 
   #check(): void {
+    // A node that sends no heartbeats may be read by now.
+    this.#reachability.onPeers()
     const [before, now] = [this.#reported, this.status()]
     const { began, ended } = compareHealth(before, now)
     if (began.length === 0 && ended.length === 0) return

@@ -137,9 +137,9 @@ export class PositionExchange {
     this.#tokens.onChange(source)
   }
 
-  /** The position was compared with the stream of this session of the source's servers. */
-  onCompared(source: RemoteTable, session: string): void {
-    if (this.#comparedIn.get(sourceKey(source)) === session) return
+  /** The position was compared with the stream of this session of the source's servers; undefined: not known before its first heartbeat. */
+  onCompared(source: RemoteTable, session: string | undefined): void {
+    if (session === undefined || this.#comparedIn.get(sourceKey(source)) === session) return
     this.#comparedIn.set(sourceKey(source), session)
     this.onCheckpoint(source)
   }

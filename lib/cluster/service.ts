@@ -40,6 +40,8 @@ import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
+/** States in which nothing comes from the source. */
+const NOT_READ: ReadonlySet<SubscriptionStatus['state']> = new Set(['pending', 'paused', 'ended'])
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -253,7 +255,7 @@ export class Service {
   #createHealth(): NodeHealth {
     return new NodeHealth({
       mesh: this.mesh,
-      peers: () => this.peerStates(),
+      peers: () => this.peerStates().filter(({ node, up }) => up || !this.#isSilent(node)),
       facts: () => ({
         superseded: this.superseded,
         subscriptions: this.replicator.status(),
@@ -263,6 +265,13 @@ export class Service {
       emit: this.#emit,
       logger: this.#options.logger,
     })
+  }
+
+  /** No heartbeat says whether a node of HarperDB is there. It is known by its answers, and after a restart by what is read from it. */
+  #isSilent(node: string): boolean {
+    if (this.peers.isHarper(node)) return true
+    const isRead = ({ source, state }: SubscriptionStatus) => source.node === node && !NOT_READ.has(state)
+    return !this.peers.wasHeard(node) && this.replicator.status().some(isRead)
   }
 
   #createPeers(): Peers {

@@ -119,6 +119,11 @@ export class Peers {
     return this.#versions.isHarper(node)
   }
 
+  /** True after the first heartbeat of the node. */
+  wasHeard(node: string): boolean {
+    return this.#versions.isKnown(node)
+  }
+
   /** Call after a reconnection. */
   sendHeartbeat(): void {
     this.#heartbeats.send()

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
 import { commit, insertInto } from '../support/committed.ts'
+import { CopyPair } from '../support/copy-pair.ts'
 import { openCluster } from '../support/kit-cluster.ts'
 import { hostWithRows } from '../support/rows-before.ts'
 
@@ -120,4 +121,51 @@ describe('a paused subscription', { concurrency: true, timeout: 60_000 }, () => 
     await Promise.all(waiting)
     assert.deepEqual(idsOf(two), [1])
   })
+  it('lets a second call wait until it is in effect', async (test) => {
+    const { one, two } = await pair(test)
+    const { apply } = two.host
+    let release = () => {}
+    const released = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    let isApplying = false
+    two.host.apply = async (batch) => {
+      isApplying = true
+      await released
+      return apply.call(two.host, batch)
+    }
+    await one.host.insert('dev', 'dog', { id: 1 })
+    await eventually('it is being applied', () => isApplying)
+    const states: unknown[] = []
+    const pauses = [1, 2].map(() => two.cluster.pause(source).then(() => void states.push(stateOf(two))))
+    setTimeout(release, 100)
+    await Promise.all(pauses)
+    assert.deepEqual(states, ['paused', 'paused'])
+    await two.cluster.resume(source)
+    await eventually('it runs', () => stateOf(two) === 'live')
+    assert.deepEqual(idsOf(two), [1])
+  })
+})
+
+it('a copy that a restored database needs begins after the pause', { timeout: 60_000 }, async (test) => {
+  let isPaused = false
+  const restored = await CopyPair.open(test, { isPaused: () => isPaused })
+  await restored.subscribe()
+  await restored.copies(1)
+  await restored.live()
+  restored.copied.length = 0
+  const { replicator, source: origin } = restored
+  origin.commitOnly(insertInto('dog', { id: 'lost' }))
+  isPaused = true
+  await replicator.onPausedChanged(source)
+  replicator.onDatabaseRestored(dog)
+  await replicator.onPausedChanged(source)
+  assert.deepEqual([replicator.statusOf(source)!.state, restored.copied], ['paused', []])
+  isPaused = false
+  await replicator.onPausedChanged(source)
+  await restored.copies(1)
+  assert.deepEqual(
+    restored.copied.map(({ reason }) => reason),
+    ['database_restored'],
+  )
 })

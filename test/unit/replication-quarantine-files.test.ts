@@ -57,6 +57,21 @@ describe('the quarantine', () => {
     assert.deepEqual(indexes(again), [3, 4])
   })
 
+  it('counts the messages of each source without reading through all of them', async (test) => {
+    const { options, quarantine } = await start(test)
+    const cat = { ...source, table: 'cat' }
+    const counts = (of: Quarantine) => [source, cat, { ...source, node: 'node2' }].map((each) => of.count(each))
+    assert.deepEqual(counts(quarantine), [0, 0, 0])
+    for (const index of [1, 1, 2]) await quarantine.put(source, part(index), 'bad')
+    await quarantine.put(cat, part(1), 'bad')
+    assert.deepEqual(counts(quarantine), [2, 1, 0])
+    assert.deepEqual(counts(await Quarantine.open(options)), [2, 1, 0])
+    await quarantine.remove({ source, epoch: 'e1', index: 1 })
+    await quarantine.remove({ source, epoch: 'e1', index: 1 })
+    await quarantine.remove({ source: cat, epoch: 'e1', index: 1 })
+    assert.deepEqual(counts(quarantine), [1, 0, 0])
+  })
+
   it('counts headers and reasons too', async (test) => {
     const { quarantine } = await start(test)
     const large: QuarantinedContent = { ...part(1), format: 'message', headers: { said: 'x'.repeat(100_000) } }

@@ -90,6 +90,11 @@ export class Copier {
     this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
 
+  /** A copy that was requested and has not begun: it is not stored. */
+  get requested(): CopyReason | undefined {
+    return this.#requested
+  }
+
   get isCopying(): boolean {
     return this.#rows !== undefined && (this.#position !== undefined || this.#requested !== undefined)
   }

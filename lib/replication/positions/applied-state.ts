@@ -22,18 +22,21 @@ export type AppliedPosition = {
   copying: readonly SequenceRange[]
   /** A copy is under way: what is older than the epoch, and not known, may be in it. */
   isCopying: boolean
+  /** The table was emptied, and the copy that brings the rows of this source again is under way. Not in reports: `copying` says it. */
+  isEmptied?: boolean
 }
 
-/** `isEmptied`: the local table was emptied, and the copy that fills it is under way. */
-export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isEmptied: boolean): AppliedPosition {
+/** `isReplaced`: the local table was emptied, and the copy that fills it is under way; from the other sources it is copied afterwards. */
+export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isReplaced: boolean): AppliedPosition {
   const { epoch, sequence, index = 0, applied = {}, quarantined, missing, copy } = checkpoint
+  const isEmptied = isReplaced || copy?.reason === 'table_replaced'
   const all: AppliedPosition['missing'] = { ...missing }
   for (const [each, ranges] of Object.entries(quarantined ?? {}))
     all[each] = [...(all[each] ?? []), ...ranges].sort(byFirst)
   const isCopying = copy !== undefined || isEmptied
   const ofSource = Object.hasOwn(applied, node) ? applied[node] : undefined
   const holes = isEmptied ? [[1, index] as SequenceRange] : holesOf(rangesOf(ofSource, epoch), index)
-  return { epoch, sequence, index, missing: all, copying: isCopying && index > 0 ? holes : [], isCopying }
+  return { epoch, sequence, index, missing: all, copying: isCopying && index > 0 ? holes : [], isCopying, isEmptied }
 }
 
 const byFirst = ([one]: SequenceRange, [other]: SequenceRange) => one - other
@@ -48,6 +51,13 @@ function holesOf(ranges: readonly SequenceRange[], last: number): SequenceRange[
   }
   if (next <= last) holes.push([next, last])
   return holes
+}
+
+/** The position, where it is known that it includes this transaction of its epoch: a copy under way has those that were not counted before. */
+export function atLeast(position: AppliedPosition, index: number): AppliedPosition {
+  const { index: counted, copying, isCopying } = position
+  if (index <= counted) return position
+  return { ...position, index, copying: isCopying ? [...copying, [counted + 1, index]] : copying }
 }
 
 /**

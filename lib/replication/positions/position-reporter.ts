@@ -3,6 +3,7 @@
 
 import { randomUUID } from 'node:crypto'
 import type { RemoteTable, TableName } from '../../host/host.ts'
+import { tableKey } from '../../manifest/manifest.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { Timers } from '../../util/timers.ts'
 import { sourceKey } from '../subscribe/sources.ts'
@@ -38,6 +39,10 @@ class Source {
   /** `Timers.elapsed` */
   notBefore = 0
   isSending = false
+  /** Tables that the source does not publish to this node yet, to be sent again after `retryRefusedAt` (`Timers.elapsed`): others do not wait for them. */
+  readonly refused = new Map<string, RemoteTable>()
+  readonly refusedBackoff = new Backoff(RETRY_BACKOFF)
+  retryRefusedAt = 0
 }
 
 export class PositionReporter {
@@ -56,7 +61,10 @@ export class PositionReporter {
   start(): void {
     this.#isOpen = true
     this.#stop = this.#options.timers.every(INTERVAL_MS, () => {
-      for (const node of this.#sources.keys()) this.#flush(node)
+      for (const [node, of] of this.#sources) {
+        this.#retryRefused(of)
+        this.#flush(node)
+      }
     })
     this.resend()
   }
@@ -73,6 +81,7 @@ export class PositionReporter {
     const { node } = source
     const of = this.#sourceOf(node)
     const key = sourceKey(source)
+    if (of.refused.has(key)) return
     of.marked.set(key, source)
     const until = of.watched.get(key)
     if (until === undefined) return
@@ -89,21 +98,26 @@ export class PositionReporter {
       if (!of) continue
       of.notBefore = 0
       of.backoff.reset()
+      of.refusedBackoff.reset()
+      of.retryRefusedAt = 0
+      this.#retryRefused(of)
       if (this.#options.isUp(each)) this.#flush(each)
     }
   }
 
   /** The node waits for the positions of these tables: reports them at once, and whenever they change. */
   watch(node: string, tables: readonly TableName[]): void {
-    if (!this.#isOpen) return
+    const sources = tables.map(({ database, table }) => ({ node, database, table }))
+    const known = sources.filter((source) => this.#options.report(source))
+    // Any name may ask.
+    if (!this.#isOpen || known.length === 0) return
     const of = this.#sourceOf(node)
     const now = this.#options.timers.elapsed()
     if (of.watched.size > MAX_WATCHED) of.watched.clear()
-    for (const { database, table } of tables) {
-      const source = { node, database, table }
-      if (!this.#options.report(source)) continue
+    for (const source of known) {
       of.watched.set(sourceKey(source), now + WATCH_MS)
       of.marked.set(sourceKey(source), source)
+      of.refused.delete(sourceKey(source))
     }
     of.notBefore = 0
     this.#flush(node)
@@ -132,15 +146,29 @@ export class PositionReporter {
     try {
       const refused =
         tables.length === 0 ? [] : await send(node, { instance: this.#instance, order: ++this.#order, tables })
-      for (const { database, table } of refused) this.#markAgain(of, { node, database, table })
-      if (refused.length > 0) of.notBefore = timers.elapsed() + of.backoff.next()
-      else of.backoff.reset()
+      this.#onAnswer(of, marked, refused)
     } catch {
       for (const [, source] of marked) this.#markAgain(of, source)
       of.notBefore = timers.elapsed() + of.backoff.next()
     }
     of.isSending = false
     if (this.#sources.get(node) === of && this.#hasUrgent(of, marked.length === MAX_TABLES)) this.#flush(node)
+  }
+
+  #onAnswer(of: Source, sent: readonly [string, RemoteTable][], refused: readonly TableName[]): void {
+    of.backoff.reset()
+    const keys = new Set(refused.map((table) => tableKey(table)))
+    for (const [key, source] of sent)
+      if (keys.has(tableKey(source))) of.refused.set(key, source)
+      else of.refused.delete(key)
+    if (keys.size > 0) of.retryRefusedAt = this.#options.timers.elapsed() + of.refusedBackoff.next()
+    else if (of.refused.size === 0) of.refusedBackoff.reset()
+  }
+
+  #retryRefused(of: Source): void {
+    if (of.refused.size === 0 || this.#options.timers.elapsed() < of.retryRefusedAt) return
+    for (const source of of.refused.values()) this.#markAgain(of, source)
+    of.refused.clear()
   }
 
   #markAgain(of: Source, source: RemoteTable): void {

@@ -4,7 +4,7 @@ import type { RemoteTable, TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Publisher } from '../publish/publisher.ts'
-import type { AppliedPosition } from './applied-state.ts'
+import { type AppliedPosition, atLeast } from './applied-state.ts'
 import { GrowthMarks } from './growth-marks.ts'
 import { fromReport, type PositionReports } from './position-report.ts'
 import type { TableIndex } from './table-index.ts'
@@ -51,14 +51,17 @@ export type ReplicaPositionsOptions = {
 }
 
 const MARK_INTERVAL_MS = 1_000
+/** ms for which reports of an earlier process of a node are refused, and the number of such processes. A process that runs sends them again. */
+const ENDED_MS = 60_000
+const MAX_ENDED = 8
 
 export class ReplicaPositions {
   readonly #options: ReplicaPositionsOptions
   readonly #marks = new GrowthMarks()
   /** By `tableKey`, then by node. */
   readonly #reports = new Map<string, { table: TableName; nodes: Map<string, ReplicaReport> }>()
-  /** The last request of each node that was taken. */
-  readonly #requests = new Map<string, { instance: string; order: number }>()
+  /** The last request of each node that was taken, and until when (`Timers.elapsed`) none of its earlier processes is. */
+  readonly #requests = new Map<string, { instance: string; order: number; ended: ReadonlyMap<string, number> }>()
   #stop = () => {}
 
   constructor(options: ReplicaPositionsOptions) {
@@ -74,10 +77,12 @@ export class ReplicaPositions {
     this.#stop()
   }
 
-  /** Takes the reports of a node. Returns the tables that are not published to it. */
+  /** Takes the reports of a node. Returns the tables that are not taken now: they are not published to it, or its process is an earlier one. */
   accept(node: string, { instance, order, tables }: PositionReports): TableName[] {
     const last = this.#requests.get(node)
     if (last?.instance === instance && order <= last.order) return []
+    if ((last?.ended.get(instance) ?? 0) > this.#options.timers.elapsed())
+      return tables.map(({ database, table }) => ({ database, table }))
     const refused: TableName[] = []
     for (const report of tables) {
       const { database, table } = report
@@ -98,15 +103,24 @@ export class ReplicaPositions {
       ofTable.set(node, current)
       if (this.#counted(current)) this.#options.reported({ node, ...name }, current, previous)
     }
-    if (refused.length < tables.length) this.#requests.set(node, { instance, order })
+    if (refused.length < tables.length)
+      this.#requests.set(node, { instance, order, ended: this.#endedBefore(instance, last) })
     return refused
+  }
+
+  /** The processes that ended a short time ago: what they sent may have been held up on the way. */
+  #endedBefore(instance: string, last: { instance: string; ended: ReadonlyMap<string, number> } | undefined) {
+    if (!last || last.instance === instance) return last?.ended ?? new Map<string, number>()
+    const now = this.#options.timers.elapsed()
+    const recent = [...last.ended].filter(([each, until]) => until > now && each !== instance)
+    return new Map([...recent.slice(1 - MAX_ENDED), [last.instance, now + ENDED_MS]])
   }
 
   /** A subscription that began at the end of the stream may not know which transaction that is. */
   #completed(table: TableName, position: AppliedPosition): AppliedPosition {
     const end = this.#options.publisher.endOf(table)
     const isAtEnd = end?.epoch === position.epoch && end.sequence <= position.sequence
-    return isAtEnd ? { ...position, index: Math.max(position.index, end.index ?? 0) } : position
+    return isAtEnd ? atLeast(position, end.index ?? 0) : position
   }
 
   /** The last report of this node, if it counts; undefined before the first one, and when the table is not published to it. */
@@ -131,8 +145,11 @@ export class ReplicaPositions {
 
   /** Deletes what nodes reported that are no longer subscribers. */
   onManifest(): void {
-    for (const { table, nodes } of this.#reports.values())
-      for (const node of nodes.keys()) if (!this.#options.index.subscribersOf(table).includes(node)) nodes.delete(node)
+    for (const [key, { table, nodes }] of this.#reports) {
+      const subscribers = this.#options.index.subscribersOf(table)
+      for (const node of nodes.keys()) if (!subscribers.includes(node)) nodes.delete(node)
+      if (nodes.size === 0) this.#reports.delete(key)
+    }
   }
 
   replicas(table: TableName): Replica[] {

@@ -8,7 +8,8 @@ import { wasApplied } from '../applied-ranges.ts'
 import type { TableStatus } from '../copy/row-messages.ts'
 import type { Publisher, TransactionPosition } from '../publish/publisher.ts'
 import { readStreamMetadata } from '../stream-metadata.ts'
-import { type AppliedPosition, type AppliedState, stateIn } from './applied-state.ts'
+import { sourceKey } from '../subscribe/sources.ts'
+import { type AppliedPosition, type AppliedState, atLeast, stateIn } from './applied-state.ts'
 import { Deadline } from './deadline.ts'
 import type { TableIndex } from './table-index.ts'
 import type { Token } from './token.ts'
@@ -18,7 +19,7 @@ export type TokenWaitsOptions = {
   node: string
   mesh: Pick<Mesh, 'timers' | 'streamState'>
   requestTimeout: number
-  publisher: Pick<Publisher, 'ensure'>
+  publisher: Pick<Publisher, 'ensure' | 'endOf'>
   index: Pick<TableIndex, 'sourcesOf'>
   /** How far a source is applied; undefined before it has begun. */
   position(source: RemoteTable): AppliedPosition | undefined
@@ -38,6 +39,8 @@ type Wait = {
   part: TransactionPosition
   /** Whether the epoch is an earlier one than that of the position with this epoch; as the source's stream says. */
   isEarlier?: { than: string; value: boolean } | undefined
+  /** The last message of this epoch of the source, which had stored the transaction by then: it is asked for when a subscriber knows no running number. */
+  end?: { epoch: string; sequence: number } | undefined
   relayed: readonly RelayedPosition[]
   resolve(): void
   reject(error: ClusterError): void
@@ -51,6 +54,8 @@ export class TokenWaits {
   readonly #options: TokenWaitsOptions
   /** By `tableKey`. */
   readonly #waits = new Map<string, Set<Wait>>()
+  /** Requests to relaying nodes that are not answered, by `sourceKey`. */
+  readonly #asking = new Map<string, Promise<TableStatus>>()
   #closing = new AbortController()
 
   constructor(options: TokenWaitsOptions) {
@@ -97,7 +102,8 @@ export class TokenWaits {
 
   /** It was committed here, unless the stream is another one by now. */
   async #checkLocal({ epoch, ...table }: TransactionPosition): Promise<void> {
-    const end = await this.#options.publisher.ensure({ database: table.database, table: table.table })
+    const { publisher } = this.#options
+    const end = publisher.endOf(table) ?? (await publisher.ensure({ database: table.database, table: table.table }))
     if (end.epoch !== epoch) throw expired(this.#options.node, table)
   }
 
@@ -135,13 +141,14 @@ export class TokenWaits {
     })
   }
 
-  #outcome({ node, part, isEarlier, relayed }: Wait): Outcome {
+  #outcome(wait: Wait): Outcome {
+    const { node, part, isEarlier, relayed } = wait
     const { index, position } = this.#options
     const sources = index.sourcesOf(part)
     if (sources.length === 0) return clusterError('subscription_not_found', node, `${part.database}.${part.table}`)
     const direct = sources.find((source) => source.node === node)
     if (direct) {
-      const current = position(direct)
+      const current = this.#counted(direct, wait)
       const state = current ? stateOfPart(current, part, this.#isEarlier(direct, current, part, isEarlier)) : 'ahead'
       if (state === 'applied') return 'applied'
       if (state === 'missing' && !this.#isRelayed(part, node, sources)) return notApplied(this.#options.node, part)
@@ -155,11 +162,24 @@ export class TokenWaits {
     return 'wait'
   }
 
-  /** The ranges of another source prove it, and nothing of that source is in quarantine or missing. */
+  /** A subscription that began behind messages which are gone does not know how many transactions they had. */
+  #counted(source: RemoteTable, { part, end }: Wait): AppliedPosition | undefined {
+    const current = this.#options.position(source)
+    if (!current || !this.#isUncounted(source, part) || end?.epoch !== current.epoch) return current
+    return current.sequence < end.sequence ? current : atLeast(current, part.index)
+  }
+
+  #isUncounted(source: RemoteTable, { epoch }: TransactionPosition): boolean {
+    const checkpoint = this.#options.checkpoint(source)
+    return checkpoint?.epoch === epoch && checkpoint.index === undefined
+  }
+
+  /** The ranges of another source prove it; nothing of that source is in quarantine or missing, and the rows were not removed since then. */
   #isRelayed({ epoch, index }: TransactionPosition, node: string, sources: readonly RemoteTable[]): boolean {
     return sources.some((source) => {
       if (source.node === node) return false
       const { applied, quarantined, missing } = this.#options.checkpoint(source) ?? {}
+      if (this.#options.position(source)?.isEmptied) return false
       return !quarantined && !missing && wasApplied(applied, node, epoch, index)
     })
   }
@@ -168,54 +188,79 @@ export class TokenWaits {
   #isEarlier(
     source: RemoteTable,
     { epoch: current }: AppliedPosition,
-    { epoch }: TransactionPosition,
+    { epoch, index }: TransactionPosition,
     asked: Wait['isEarlier'],
   ): boolean | undefined {
     if (asked?.than === current) return asked.value
-    const { applied = {} } = this.#options.checkpoint(source) ?? {}
-    const epochs = Object.hasOwn(applied, source.node) ? applied[source.node]! : {}
-    return epoch !== current && Object.hasOwn(epochs, epoch) ? true : undefined
+    // Ranges of an epoch do not tell: those of a later one may have come from a relaying node.
+    const { applied } = this.#options.checkpoint(source) ?? {}
+    return epoch !== current && wasApplied(applied, source.node, epoch, index) ? true : undefined
   }
 
-  /** Asks other nodes for what the checkpoints do not tell, as long as `isWaiting`. */
+  /** Asks other nodes for what the checkpoints do not tell, as long as `isWaiting`. One that does not answer holds up no other one. */
   async #ask(wait: Wait, isWaiting: () => boolean): Promise<void> {
     const { mesh, index } = this.#options
     const { signal } = this.#closing
-    while (isWaiting()) {
-      const sources = index.sourcesOf(wait.part)
-      const direct = sources.find(({ node }) => node === wait.node)
+    const asked = new Set<string>()
+    const ask = async (source: RemoteTable) => {
+      asked.add(source.node)
       try {
-        if (direct) await this.#askSource(wait, direct, signal)
-        else await Promise.all(sources.map((source) => this.#askRelay(wait, source, signal)))
+        if (source.node === wait.node) await this.#askSource(wait, source, signal)
+        else await this.#askRelay(wait, source, signal)
       } catch {
         // It is asked again.
       }
+      asked.delete(source.node)
       if (isWaiting()) wait.check()
-      if (isWaiting()) await new Promise<void>((resolve) => mesh.timers.after(ASK_INTERVAL_MS, resolve))
+    }
+    while (isWaiting()) {
+      const sources = index.sourcesOf(wait.part)
+      const direct = sources.filter(({ node }) => node === wait.node)
+      for (const source of direct.length > 0 ? direct : sources) if (!asked.has(source.node)) void ask(source)
+      await new Promise<void>((resolve) => mesh.timers.after(ASK_INTERVAL_MS, resolve))
     }
   }
 
-  /** Only if the epoch is another one than that of the position: which of them came first? */
+  /**
+   * Only if the epoch is another one than that of the position: which of them came first? Or if the running number there is not known: is
+   * it the end of the stream?
+   */
   async #askSource(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
     const { mesh, position, requestTimeout: timeout } = this.#options
     const { epoch: current } = position(source) ?? { epoch: '' }
     const { epoch } = wait.part
-    if (current === '' || current === epoch || wait.isEarlier?.than === current) return
+    const isKnown = current === epoch ? !this.#isUncounted(source, wait.part) : wait.isEarlier?.than === current
+    if (current === '' || isKnown) return
     const state = await mesh.streamState(source, { timeout, signal })
     if (!state) return
     const { epochs } = readStreamMetadata(state.description)
     const at = epochs.findIndex((each) => each.epoch === epoch)
     if (at < 0) return wait.reject(expired(source.node, wait.part))
-    wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+    const sequence = at === epochs.length - 1 ? state.lastSequence : epochs[at]!.last
+    if (current === epoch) wait.end = sequence === undefined ? undefined : { epoch, sequence }
+    else wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+  }
+
+  /** One request at a time to each node, for all that wait. */
+  #statusOf(source: RemoteTable, signal: AbortSignal): Promise<TableStatus> {
+    const key = sourceKey(source)
+    const known = this.#asking.get(key)
+    if (known) return known
+    const asked = this.#options.statusOf(source, { signal }).finally(() => this.#asking.delete(key))
+    this.#asking.set(key, asked)
+    return asked
   }
 
   /** A relaying node that has applied the transaction has it in its own stream. */
   async #askRelay(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
-    const { epoch, sequence, isPublished, sources } = await this.#options.statusOf(source, { signal })
+    const { epoch, sequence, isPublished, sources } = await this.#statusOf(source, signal)
     const origin = sources.find(({ node }) => node === wait.node)
     const hasIt = origin?.epoch === wait.part.epoch && (origin.index ?? -1) >= wait.part.index
-    if (!hasIt || !isPublished || wait.relayed.some((each) => each.source.node === source.node)) return
-    wait.relayed = [...wait.relayed, { source, epoch, sequence }]
+    // One that is known is nearer, unless the relaying node has begun a new stream.
+    const isKnown = wait.relayed.some((each) => each.source.node === source.node && each.epoch === epoch)
+    if (!hasIt || !isPublished || isKnown) return
+    const others = wait.relayed.filter((each) => each.source.node !== source.node)
+    wait.relayed = [...others, { source, epoch, sequence }]
   }
 }
 

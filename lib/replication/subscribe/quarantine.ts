@@ -14,6 +14,7 @@ import { writeFileAtomic } from '../../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../../util/format-version.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 import type { StoredPart } from '../wire/frame.ts'
+import { sourceKey } from './sources.ts'
 
 export type QuarantineCause = 'timestamp' | 'content'
 
@@ -112,6 +113,8 @@ const sameSource = (a: RemoteTable, b: RemoteTable) =>
 export class Quarantine {
   readonly #options: QuarantineOptions
   readonly #messages = new Map<string, { message: QuarantinedMessage; file: string; size: number }>()
+  /** Number of messages of each source that has some, by `sourceKey`: statuses of many subscriptions are read every second. */
+  readonly #counts = new Map<string, number>()
   /** Bytes of all files. */
   #bytes = 0
 
@@ -140,6 +143,11 @@ export class Quarantine {
 
   get size(): number {
     return this.#messages.size
+  }
+
+  /** Number of messages of a source. */
+  count(source: RemoteTable): number {
+    return this.#counts.size === 0 ? 0 : (this.#counts.get(sourceKey(source)) ?? 0)
   }
 
   /** Those of one source, or of all, in the order of the streams. */
@@ -204,6 +212,7 @@ export class Quarantine {
     const known = this.#messages.get(key)
     if (!known) return
     this.#messages.delete(key)
+    this.#addToCount(known.message.source, -1)
     this.#bytes -= known.size
     await rm(known.file, { force: true })
   }
@@ -231,9 +240,19 @@ export class Quarantine {
     size: number,
   ): QuarantinedMessage {
     const message = { ...content, bytes: Buffer.byteLength(data, 'base64') } as QuarantinedMessage
-    this.#messages.set(keyOf(message), { message, file, size })
-    this.#bytes += size
+    const key = keyOf(message)
+    const replaced = this.#messages.get(key)
+    if (!replaced) this.#addToCount(message.source, 1)
+    this.#messages.set(key, { message, file, size })
+    this.#bytes += size - (replaced?.size ?? 0)
     return message
+  }
+
+  #addToCount(source: RemoteTable, change: number): void {
+    const key = sourceKey(source)
+    const count = (this.#counts.get(key) ?? 0) + change
+    if (count > 0) this.#counts.set(key, count)
+    else this.#counts.delete(key)
   }
 }
 

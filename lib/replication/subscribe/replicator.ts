@@ -172,7 +172,7 @@ export class Replicator {
     try {
       await work()
     } finally {
-      if (running) this.#start(key, source)
+      if (running) this.#start(key, source, running.requestedCopy)
     }
   }
 
@@ -183,7 +183,7 @@ export class Replicator {
       const running = this.#subscribers.get(key)
       if (!running) return
       await this.#stop(key, running, 'pending')
-      this.#start(key, running.source)
+      this.#start(key, running.source, running.requestedCopy)
     })
   }
 
@@ -264,8 +264,9 @@ export class Replicator {
     for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
   }
 
-  #copyIfRestored(subscriber: Subscriber): void {
-    if (this.#restored.takeCopy(subscriber.source)) subscriber.requestCopy('database_restored')
+  #copyIfRestored(subscriber: Subscriber, requested?: CopyReason): void {
+    const reason = this.#restored.takeCopy(subscriber.source) ? 'database_restored' : requested
+    if (reason) subscriber.requestCopy(reason)
   }
 
   /** A negotiation created a local table. */
@@ -306,18 +307,17 @@ export class Replicator {
     return subscriber
   }
 
-  #start(key: string, source: RemoteTable): void {
+  #start(key: string, source: RemoteTable, requestedCopy?: CopyReason): void {
     if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.cancel(key)
-    const { events } = this.#options
     const subscriber = new Subscriber({
       ...this.#options,
       mesh: this.#returningNodes.streams,
       events: {
-        ...events,
+        ...this.#options.events,
         state: (source, state, ...more) => {
           if (state === 'catching-up') this.#progress.start()
-          events.state(source, state, ...more)
+          this.#options.events.state(source, state, ...more)
         },
       },
       source,
@@ -331,7 +331,7 @@ export class Replicator {
     this.#subscribers.set(key, subscriber)
     if (this.#options.isPaused?.(source)) subscriber.startPaused()
     else subscriber.start()
-    this.#copyIfRestored(subscriber)
+    this.#copyIfRestored(subscriber, requestedCopy)
   }
 
   async #stop(key: string, subscriber: Subscriber, state?: SubscriptionState): Promise<void> {

@@ -49,8 +49,8 @@ export type SubscriberOptions = {
   requestedStart?(source: RemoteTable): StartRequest | undefined
   /** The session of the node's servers, as its heartbeats say. */
   sessionOf?(node: string): string | undefined
-  /** The position was compared with the stream of this session of the source's servers, as far as there is something to compare. */
-  onCompared?(source: RemoteTable, session: string): void
+  /** The position was compared with the stream, as far as there is something to compare, in this session of the source's servers if it is known. */
+  onCompared?(source: RemoteTable, session: string | undefined): void
   /** Whether the local node subscribes to this table of a remote node. */
   isSubscribed(table: RemoteTable): boolean
   /** The local table was dropped: the checkpoints of all its sources are void. */

@@ -120,9 +120,7 @@ export class Subscriber {
     })
     const [cursor, batchApplier, lag] = [this.#cursor, this.#batchApplier, this.#lag]
     const extras = new ExtrasHandler({ ...options, timers })
-    const onCompared = () => {
-      if (this.#session !== undefined) options.onCompared?.(source, this.#session)
-    }
+    const onCompared = () => options.onCompared?.(source, this.#session)
     this.#frames = new FrameProcessor({ ...options, cursor, decoder, extras, batchApplier, lag, onCompared })
   }
 
@@ -167,6 +165,11 @@ export class Subscriber {
     this.#copier.request(reason)
   }
 
+  /** See Copier. An object that takes the place of this one begins it. */
+  get requestedCopy(): CopyReason | undefined {
+    return this.#copier.requested
+  }
+
   /** A copy was stored with the checkpoint. */
   onCopyRequested(): void {
     this.#copier.check()
@@ -199,7 +202,7 @@ export class Subscriber {
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
-      quarantined: quarantine.list(source).length,
+      quarantined: quarantine.count(source),
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
