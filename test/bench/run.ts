@@ -40,7 +40,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     json: { type: 'boolean', default: false },
-    entries: { type: 'string', default: '100,1000,10000' },
+    entries: { type: 'string', default: '100,10000' },
     on: { type: 'string', default: '' },
     rounds: { type: 'string', default: '5' },
     'warm-up': { type: 'string', default: '1000' },

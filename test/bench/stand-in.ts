@@ -1,7 +1,7 @@
 // A remote node on a network in memory that accepts every request, so that only the cost of the requests is measured.
 
 import type { Mesh } from '../../lib/mesh/mesh.ts'
-import { decodeRequest, encode } from '../../lib/peers/protocol.ts'
+import { decodeRequest, encode, PROTOCOL_VERSION } from '../../lib/peers/protocol.ts'
 import type { MemoryNetwork } from '../../lib/testing.ts'
 
 const described = { hash_attribute: 'id', attributes: [{ attribute: 'id' }] }
@@ -14,7 +14,7 @@ export async function standIn(network: MemoryNetwork, node: string, tables: read
   mesh.serve(async (data) => {
     const operation = decodeRequest(data)?.operation
     const message = operation === 'describe_all' ? { dev } : operation === 'compare_node' ? [] : 'taken'
-    return encode({ status: 'success', message })
+    return encode({ v: PROTOCOL_VERSION, status: 'success', message })
   })
   return mesh
 }
