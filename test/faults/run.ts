@@ -41,6 +41,8 @@ export type RunOptions = {
 /** Bounds in ms: until all nodes are connected; until the effects of a fault are over; until everything is applied at the end. */
 const MEETING = 30_000
 const PATIENCE = 30_000
+/** ms after which the last write is repeated. */
+const MARK_AGAIN = 10_000
 const CALM = 60_000
 /** ms for a comparison of two tables, which waits for rows that are on their way. */
 const COMPARISON = 60_000
@@ -198,12 +200,21 @@ export class Run {
   async #calm(): Promise<void> {
     await Promise.all(this.#nodes.map((node) => node.write(false)))
     const last = new Map<string, string>()
-    for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ ask: 'mark' }))
+    const mark = async () => {
+      for (const node of this.#nodes) last.set(node.name, await node.ask<string>({ ask: 'mark' }))
+    }
+    await mark()
+    let markedAt = Date.now()
     let behind: string[] = []
     await eventually(
       () => `everything is applied: ${behind.join(', ')}`,
-      () => {
+      async () => {
         behind = this.#flows.behind(last)
+        // What is released from quarantine is applied after the mark.
+        if (behind.length > 0 && Date.now() - markedAt > MARK_AGAIN) {
+          await mark()
+          markedAt = Date.now()
+        }
         return behind.length === 0
       },
       CALM,
