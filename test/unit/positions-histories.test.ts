@@ -5,6 +5,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
 import { commit, insertInto } from '../support/committed.ts'
 import { openCluster } from '../support/kit-cluster.ts'
+import { has, outcome, soon } from '../support/waits.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const subscribe = { node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] }
@@ -18,23 +19,6 @@ async function nodesOf(test: TestContext, count: number, options: object = {}) {
   await two.cluster.addNode(subscribe)
   await opened.cluster.converged()
   return { ...opened, clock, one, two, three }
-}
-
-const has = ({ host }: ClusterNode, id: unknown) => host.records('dev', 'dog').some((each) => each.id === id)
-const outcome = (work: Promise<unknown>) =>
-  work.then(
-    () => 'resolved',
-    (error) => error.code as string,
-  )
-/** Settles as `work` does, while the time passes. */
-async function soon<T>(clock: TestClock, work: Promise<T>): Promise<T> {
-  let isDone = false
-  const done = work.finally(() => {
-    isDone = true
-  })
-  done.catch(() => {})
-  while (!isDone) await clock.advance(100)
-  return done
 }
 
 /** The transaction is lost: that is the answer until the rows are copied, if they are. */

@@ -7,6 +7,7 @@ import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/t
 import { commit, insertInto } from '../support/committed.ts'
 import { openCluster } from '../support/kit-cluster.ts'
 import { copyDatabase } from '../support/memory-host-copy.ts'
+import { has, outcome, soon } from '../support/waits.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const subscribe = { node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] }
@@ -20,23 +21,6 @@ async function pair(test: TestContext, clustering: Record<string, unknown> = {})
   await two.cluster.addNode(subscribe)
   await opened.cluster.converged()
   return { ...opened, clock, one, two }
-}
-
-const has = ({ host }: ClusterNode, id: unknown) => host.records('dev', 'dog').some((each) => each.id === id)
-const outcome = (work: Promise<unknown>) =>
-  work.then(
-    () => 'resolved',
-    (error) => error.code as string,
-  )
-/** Settles as `work` does, while the time passes. */
-async function soon<T>(clock: TestClock, work: Promise<T>): Promise<T> {
-  let isDone = false
-  const done = work.finally(() => {
-    isDone = true
-  })
-  done.catch(() => {})
-  while (!isDone) await clock.advance(100)
-  return done
 }
 
 /** The subscriptions of this host do not read before the returned function is called: what they report is what they had applied. */
