@@ -54,6 +54,7 @@ export type {
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps, LOWEST_TIMESTAMP } from './host/hybrid-clock.ts'
 export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
+export { type TimestampSource, timestampAfter, timestampsFrom } from './host/timestamp-source.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { VerifyResult } from './host/verify-result.ts'
 export type { Problem } from './manifest/config-file.ts'
