@@ -258,7 +258,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async token_expired(test) {
     const { cluster } = await alone(test)
-    const parts = ['node1', [dog.database, dog.table, 'of another life', 1]]
+    const parts = ['node1', cluster.timestamp(), [dog.database, dog.table, 'of another life', 1]]
     return cluster.caughtUp(Buffer.from(JSON.stringify([1, ...parts])).toString('base64url'))
   },
   async token_too_large(test) {

@@ -12,7 +12,7 @@ import { TestClock } from '../../lib/testing.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const from = (node: string): RemoteTable => ({ node, ...dog })
-const part = (epoch: string, index: number) => ({ node: 'origin', parts: [{ ...dog, epoch, index }] })
+const part = (epoch: string, index: number) => ({ node: 'origin', timestamp: '', parts: [{ ...dog, epoch, index }] })
 
 function waits({ sources, ...options }: { sources: string[] } & Partial<TokenWaitsOptions>) {
   const clock = new TestClock({ stopped: true })

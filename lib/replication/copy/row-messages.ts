@@ -61,8 +61,18 @@ export type TableStatus = {
   /** The table is being replaced by a copy: rows are missing. */
   isReplaced?: boolean
 }
-/** `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. */
-export type TableSource = { node: string; state: string; epoch: string; sequence: number; index?: number }
+/**
+ * `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. `newest`: the
+ * newest of their timestamps, as far as these are known.
+ */
+export type TableSource = {
+  node: string
+  state: string
+  epoch: string
+  sequence: number
+  index?: number
+  newest?: Timestamp
+}
 
 export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
 
@@ -103,6 +113,7 @@ const StatusType = Type.Object({
       epoch: TextType,
       sequence: CountType,
       index: Type.Optional(CountType),
+      newest: Type.Optional(TextType),
     }),
     { maxItems: 10_000 },
   ),

@@ -1,7 +1,7 @@
 // What a checkpoint says about one transaction of the source's stream: the position alone does not tell, because quarantine, gaps and
 // new epochs move it past transactions that the node does not have.
 
-import type { Checkpoint, SequenceRange } from '../../host/host.ts'
+import type { AppliedRange, Checkpoint, SequenceRange } from '../../host/host.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 
 /**
@@ -42,7 +42,7 @@ export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isRep
 const byFirst = ([one]: SequenceRange, [other]: SequenceRange) => one - other
 
 /** What is not in these sorted ranges, from 1 to `last`. */
-function holesOf(ranges: readonly SequenceRange[], last: number): SequenceRange[] {
+function holesOf(ranges: readonly AppliedRange[], last: number): SequenceRange[] {
   const holes: SequenceRange[] = []
   let next = 1
   for (const [from, to] of ranges) {
