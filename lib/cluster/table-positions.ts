@@ -40,7 +40,7 @@ export async function tableStatus(
   const checkpoints = await loadAll()
   const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => {
     const before = relayed.find((each) => each.node === node)?.stored
-    return { node, state, epoch, sequence, ...relayedIndex(node, before, epoch) }
+    return { node, state, epoch, sequence, ...relayedPosition(node, before, epoch) }
   })
   const isReplaced = checkpoints.some(({ stored }) => stored?.copy?.replace)
   const horizon = await host.horizon?.({ database, table })
@@ -49,9 +49,11 @@ export async function tableStatus(
 }
 
 /** Transactions that are missing or not copied yet are not in the local stream. */
-function relayedIndex(node: string, checkpoint: Checkpoint | undefined, epoch: string): Partial<TableSource> {
-  const { epoch: at, index, applied, quarantined, missing, copy } = checkpoint ?? {}
-  if (at !== epoch || index === undefined || quarantined || missing || copy) return {}
+function relayedPosition(node: string, checkpoint: Checkpoint | undefined, epoch: string): Partial<TableSource> {
+  if (checkpoint?.epoch !== epoch) return {}
+  const { sequence, index, applied, quarantined, missing, copy } = checkpoint
+  if (quarantined || missing || copy) return {}
+  if (index === undefined) return { relayedSequence: sequence }
   const newest = newestAt(applied, node, epoch, index)
   return { index, ...(newest !== undefined && { newest }) }
 }

@@ -154,3 +154,33 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
     await assert.rejects(created.wait({ ...part('two', 3), node: 'here' }, options), { code: 'token_expired' })
   })
 })
+
+describe('a relaying node that does not know the running number of the transaction', () => {
+  const uncounted = (relayedSequence: number): TableStatus => ({
+    epoch: 'relay',
+    sequence: 5,
+    isPublished: true,
+    sources: [{ node: 'origin', state: 'live', epoch: 'one', sequence: relayedSequence, relayedSequence }],
+  })
+
+  it('counts when it has passed the end that the stream of the origin had, and not before', async () => {
+    for (const [relayedSequence, expected] of [
+      [8, 'waiting'],
+      [9, 'applied'],
+    ] as const) {
+      const clock = new TestClock({ stopped: true })
+      const mesh = { timers: clock, streamState: async () => streamOf(9, { epoch: 'one', from: 1 }) }
+      const { created, set } = waits({ sources: ['relay'], mesh, statusOf: async () => uncounted(relayedSequence) })
+      set('relay', { epoch: 'relay', sequence: 5 })
+      let result = 'waiting'
+      created.wait(part('one', 20), options).then(
+        () => {
+          result = 'applied'
+        },
+        () => {},
+      )
+      await clock.advance(1_000)
+      assert.equal(result, expected)
+    }
+  })
+})

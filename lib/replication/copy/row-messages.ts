@@ -63,7 +63,8 @@ export type TableStatus = {
 }
 /**
  * `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. `newest`: the
- * newest of their timestamps, as far as these are known.
+ * newest of their timestamps, as far as these are known. Instead of them `relayedSequence`: the same of messages, when the node does not know
+ * how many transactions they had, because they were gone before it subscribed.
  */
 export type TableSource = {
   node: string
@@ -72,6 +73,7 @@ export type TableSource = {
   sequence: number
   index?: number
   newest?: Timestamp
+  relayedSequence?: number
 }
 
 export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
@@ -114,6 +116,7 @@ const StatusType = Type.Object({
       sequence: CountType,
       index: Type.Optional(CountType),
       newest: Type.Optional(TextType),
+      relayedSequence: Type.Optional(CountType),
     }),
     { maxItems: 10_000 },
   ),

@@ -5,9 +5,9 @@ import type { Checkpoint, RemoteTable, TableName, Timestamp } from '../../host/h
 import { tableKey } from '../../manifest/manifest.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 import { isNewer, newestAt, wasApplied } from '../applied-ranges.ts'
-import type { TableStatus } from '../copy/row-messages.ts'
+import type { TableSource, TableStatus } from '../copy/row-messages.ts'
 import type { Publisher, TransactionPosition } from '../publish/publisher.ts'
-import { readStreamMetadata } from '../stream-metadata.ts'
+import { type EpochRange, readStreamMetadata } from '../stream-metadata.ts'
 import { sourceKey } from '../subscribe/sources.ts'
 import { type AppliedPosition, type AppliedState, atLeast, stateIn } from './applied-state.ts'
 import { Deadline } from './deadline.ts'
@@ -237,19 +237,29 @@ export class TokenWaits {
    * it the end of the stream?
    */
   async #askSource(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
-    const { mesh, position, requestTimeout: timeout } = this.#options
-    const { epoch: current } = position(source) ?? { epoch: '' }
+    const { epoch: current } = this.#options.position(source) ?? { epoch: '' }
     const { epoch } = wait.part
     const isKnown = current === epoch ? !this.#isUncounted(source, wait.part) : wait.isEarlier?.than === current
     if (current === '' || isKnown) return
-    const state = await mesh.streamState(source, { timeout, signal })
-    if (!state) return
+    const stream = await this.#readStream(wait, signal)
+    if (!stream || current === epoch) return
+    const { epochs, at } = stream
+    wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+  }
+
+  /** The epochs of the stream of the node that committed the transaction, and the place of its epoch among them. Sets `end`. */
+  async #readStream(wait: Wait, signal: AbortSignal): Promise<{ epochs: EpochRange[]; at: number } | undefined> {
+    const { mesh, requestTimeout: timeout } = this.#options
+    const { node, part } = wait
+    const { database, table, epoch } = part
+    const state = await mesh.streamState({ node, database, table }, { timeout, signal })
+    if (!state) return undefined
     const { epochs } = readStreamMetadata(state.description)
     const at = epochs.findIndex((each) => each.epoch === epoch)
-    if (at < 0) return wait.reject(expired(source.node, wait.part))
-    const sequence = at === epochs.length - 1 ? state.lastSequence : epochs[at]!.last
-    if (current === epoch) wait.end = sequence === undefined ? undefined : { epoch, sequence }
-    else wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+    if (at < 0) wait.reject(expired(node, part))
+    const sequence = at === epochs.length - 1 ? state.lastSequence : epochs[at]?.last
+    wait.end = sequence === undefined ? undefined : { epoch, sequence }
+    return at < 0 ? undefined : { epochs, at }
   }
 
   /** One request at a time to each node, for all that wait. */
@@ -266,13 +276,22 @@ export class TokenWaits {
   async #askRelay(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
     const { epoch, sequence, isPublished, sources } = await this.#statusOf(source, signal)
     const origin = sources.find(({ node }) => node === wait.node)
-    const hasNumber = origin?.epoch === wait.part.epoch && (origin.index ?? -1) >= wait.part.index
-    const hasIt = hasNumber && !isNewer(wait.timestamp, origin.newest)
+    const hasIt = origin?.epoch === wait.part.epoch && (await this.#hasRelayed(wait, origin, signal))
     // One that is known is nearer, unless the relaying node has begun a new stream.
     const isKnown = wait.relayed.some((each) => each.source.node === source.node && each.epoch === epoch)
     if (!hasIt || !isPublished || isKnown) return
     const others = wait.relayed.filter((each) => each.source.node !== source.node)
     wait.relayed = [...others, { source, epoch, sequence }]
+  }
+
+  async #hasRelayed(
+    wait: Wait,
+    { index = -1, newest, relayedSequence }: TableSource,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (relayedSequence === undefined) return index >= wait.part.index && !isNewer(wait.timestamp, newest)
+    if (!wait.end) await this.#readStream(wait, signal)
+    return wait.end !== undefined && relayedSequence >= wait.end.sequence
   }
 }
 
