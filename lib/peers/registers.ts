@@ -3,7 +3,7 @@
 
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { RemoteTable, Timestamp } from '../host/host.ts'
 import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
@@ -77,6 +77,8 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  /** Why the last write failed. */
+  #fault: { reason: unknown } | undefined
   /** Requests that belong to the next change of their subscriptions, by `keyOf`. */
   #planned = new Map<string, TableRequest>()
   /** A running subscription is to begin a request. */
@@ -289,6 +291,13 @@ export class Registers {
     await this.#writing
   }
 
+  /** Resolves when all changes so far are on disk. Rejects state_unwritable. */
+  async store(): Promise<void> {
+    await this.flush()
+    if (this.#fault)
+      throw clusterErrorFrom(this.#fault.reason, 'state_unwritable', this.#path!, reasonOf(this.#fault.reason))
+  }
+
   async #read(): Promise<boolean> {
     if (this.#path === undefined) return false
     try {
@@ -350,7 +359,9 @@ export class Registers {
           this.#path,
           JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun, paused }),
         )
+        this.#fault = undefined
       } catch (error) {
+        this.#fault = { reason: error }
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }
     }
