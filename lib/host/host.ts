@@ -158,6 +158,8 @@ export type CopyPosition = {
   acceptOld?: boolean
   /** The local table is to be emptied before the first row, or was emptied. */
   replace?: 'requested' | 'emptied'
+  /** The local table was emptied, for a copy from another node: what was applied of this source is gone until this copy ends. */
+  emptied?: true
   /** ms since 1970: rows with timestamps of the future were left out, and the copy is to run again then. */
   retryAt?: number
 }

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Checkpoint, RemoteTable } from '../../lib/index.ts'
 import { MeshError, type StreamState } from '../../lib/mesh/mesh.ts'
+import { beginCopy, requestedCopy } from '../../lib/replication/copy/copy-position.ts'
 import type { TableStatus } from '../../lib/replication/copy/row-messages.ts'
 import { positionOfCheckpoint } from '../../lib/replication/positions/applied-state.ts'
 import { TokenWaits, type TokenWaitsOptions } from '../../lib/replication/positions/token-waits.ts'
@@ -100,7 +101,7 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('does not count what was applied before the table was emptied, until its rows are copied again', async () => {
-    const copy = { id: 'copy', reason: 'table_replaced', rows: 0 } as unknown as NonNullable<Checkpoint['copy']>
+    const copy = beginCopy(undefined, 'table_replaced')
     const direct = waits({ sources: ['origin'] })
     const known = { epoch: 'one', sequence: 4, index: 4, applied: { origin: { one: [[1, 4]] } } } satisfies Checkpoint
     direct.set('origin', { ...known, copy })
@@ -114,6 +115,19 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(await relay.outcome(relayed, 1_000), 'waiting')
     relay.set('relay', { ...known, epoch: 'relay', sequence: 5 })
     assert.equal(await relay.outcome(relayed, 0), 'applied')
+  })
+
+  it('does not count it either when that copy begins again, for a gap or because it is asked for', async () => {
+    const emptied = beginCopy(undefined, 'table_replaced')
+    for (const copy of [beginCopy(emptied, 'gap'), requestedCopy(emptied), beginCopy(emptied, emptied.reason)]) {
+      const { created, set, outcome } = waits({ sources: ['origin'] })
+      const known = { epoch: 'one', sequence: 4, index: 4, applied: { origin: { one: [[1, 4]] } } } satisfies Checkpoint
+      set('origin', { ...known, copy })
+      const waiting = created.wait(part('one', 3), options)
+      assert.equal(await outcome(waiting, 1_000), 'waiting', copy.reason)
+      set('origin', known)
+      assert.equal(await outcome(waiting, 0), 'applied')
+    }
   })
 
   it('goes on by a new stream of a relaying node', async () => {

@@ -29,7 +29,7 @@ export type AppliedPosition = {
 /** `isReplaced`: the local table was emptied, and the copy that fills it is under way; from the other sources it is copied afterwards. */
 export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isReplaced: boolean): AppliedPosition {
   const { epoch, sequence, index = 0, applied = {}, quarantined, missing, copy } = checkpoint
-  const isEmptied = isReplaced || copy?.reason === 'table_replaced'
+  const isEmptied = isReplaced || copy?.emptied === true
   const all: AppliedPosition['missing'] = { ...missing }
   for (const [each, ranges] of Object.entries(quarantined ?? {}))
     all[each] = [...(all[each] ?? []), ...ranges].sort(byFirst)
