@@ -30,6 +30,8 @@ export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> &
   host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
   /** The local stream has the transactions of other nodes, but not the rows that are copied. */
   relayEnabled: boolean
+  /** Names that this node had before. */
+  earlierNames?: readonly string[]
   applier: Applier
   clock: HybridClock
   copies: Copies
@@ -86,7 +88,7 @@ export class Copier {
     this.#slice = new SliceSize(options.maxBatch)
     this.#sleep = new WakeableSleep(options.timers)
     this.#replacement = new TableReplacement(options)
-    this.#isAnnounced = announcedWrites(options.node, options.relayEnabled)
+    this.#isAnnounced = announcedWrites(options.node, options.relayEnabled, options.earlierNames)
     this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
   }
 
