@@ -3,7 +3,7 @@
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silentLogger } from '../../observe/logger.ts'
 import { runSteps } from '../../util/run-steps.ts'
-import { systemTimers } from '../../util/timers.ts'
+import { queueMicrotask, systemTimers } from '../../util/timers.ts'
 import {
   type Entry,
   type ExpectedLast,

@@ -1,12 +1,12 @@
 // The streams of the local tables on the local leaf: creates each when it is first needed, and checks it after every interruption.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { delay } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import type { FrameLimits, StreamPart } from './frame-queue.ts'
 import type { PurgeOptions } from './purge-plan.ts'

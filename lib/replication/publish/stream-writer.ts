@@ -5,6 +5,7 @@ import { reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { queueMicrotask, setImmediate } from '../../util/timers.ts'
 import {
   type EpochRange,
   endEpochs,
