@@ -115,7 +115,7 @@ function findName(url: string, path: string, assets: Assets): { name: string; qu
 function redirect(request: IncomingMessage & { originalUrl?: string }, response: ServerResponse): void {
   const [pathname = ''] = (request.originalUrl ?? request.url ?? '').split('?', 1)
   const last = pathname.slice(pathname.lastIndexOf('/') + 1)
-  response.writeHead(308, { ...HEADERS, location: `${last}/` }).end()
+  response.writeHead(308, { ...HEADERS, location: `${last}/`, 'content-length': 0 }).end()
 }
 
 function sendProbe(name: string, ready: boolean, response: ServerResponse): void {

@@ -80,18 +80,32 @@ export function collectRows(view: Pick<ClusterView, 'manifest' | 'subscriptions'
   return [...rows.values()]
 }
 
+/** Digits beyond are noise that every snapshot would carry. */
+const rounded = (value: number) => Math.round(value * 100) / 100
+
 export type RowRates = { received: number; sent: number }
 
 export function toTableRow({ node, database, table, status, replica }: CollectedRow, rates: RowRates): TableRow {
   const row: TableRow = { node, database, table }
   if (status) {
     const { source: _source, appliedSequence: _applied, lastSequence: _last, ...rest } = status
-    row.received = { ...rest, rate: rates.received }
+    row.received = { ...rest, lagSeconds: rounded(rest.lagSeconds), rate: rounded(rates.received) }
   }
   if (replica === 'unknown') row.sent = { rate: 0 }
   else if (replica) {
-    const { node: _node, epoch: _epoch, appliedIndex: _index, appliedSequence: _sequence, ...rest } = replica
-    row.sent = { ...rest, rate: rates.sent }
+    const {
+      node: _node,
+      epoch: _epoch,
+      appliedIndex: _index,
+      appliedSequence: _sequence,
+      lagSeconds,
+      ...rest
+    } = replica
+    row.sent = {
+      ...rest,
+      ...(lagSeconds !== undefined && { lagSeconds: rounded(lagSeconds) }),
+      rate: rounded(rates.sent),
+    }
   }
   return row
 }
@@ -129,7 +143,7 @@ function peerRow(node: string, up: boolean, tables: readonly TableRow[]): PeerRo
 
 const sumOf = (states: readonly { rate: number; lag?: number; lagSeconds?: number }[]) => ({
   tables: states.length,
-  rate: states.reduce((sum, { rate }) => sum + rate, 0),
+  rate: rounded(states.reduce((sum, { rate }) => sum + rate, 0)),
   lag: states.reduce((sum, { lag = 0 }) => sum + lag, 0),
   lagSeconds: states.reduce((highest, { lagSeconds = 0 }) => Math.max(highest, lagSeconds), 0),
 })
