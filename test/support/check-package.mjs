@@ -194,9 +194,10 @@ function checkScripts({ scripts = {} }) {
 
 const isAllowed = (file) =>
   ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md'].includes(file) ||
-  /^dist\/.+\.(js|d\.ts)(\.map)?$/.test(file) ||
+  /^dist\/.+\.(m?js|d\.m?ts)(\.map)?$/.test(file) ||
+  /^dist\/status-page\/page\/[\w-]+\.(html|css|svg)$/.test(file) ||
   // Sources for the source maps, and the documents that README.md links to.
-  /^lib\/.+\.(ts|md)$/.test(file)
+  /^lib\/.+\.(ts|mjs|md)$/.test(file)
 
 function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')
@@ -214,7 +215,7 @@ function checkFiles(files, description) {
       if (at >= 0) fault('a path of this machine occurs in', `${file} (${firstLine(text.slice(at, at + 60))})`)
     }
     const map = /^\/\/# sourceMappingURL=(.+)$/m.exec(content)?.[1]
-    if (map && /\.(js|d\.ts)$/.test(file) && !files.has(posix.join(posix.dirname(file), map)))
+    if (map && /\.(m?js|d\.m?ts)$/.test(file) && !files.has(posix.join(posix.dirname(file), map)))
       fault('a referenced source map is missing in the package', `${map} of ${file}`)
     if (file.endsWith('.map')) checkMap(file, JSON.parse(content), files)
   }

@@ -1,10 +1,8 @@
-// Copies the static files of the status page beside its compiled code, which the compiler does not. Usage: copy-page.mjs lib dist
+// Copies the files of the status page that the compiler does not copy beside its compiled code. Usage: copy-page.mjs lib dist
 
-import { cpSync } from 'node:fs'
+import { copyFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
-const [from, to] = process.argv.slice(2)
-cpSync(join(from, 'status-page', 'page'), join(to, 'status-page', 'page'), {
-  recursive: true,
-  filter: (path) => !path.endsWith('tsconfig.json'),
-})
+const [source, target] = process.argv.slice(2).map((root) => join(root, 'status-page', 'page'))
+for (const name of readdirSync(source))
+  if (/\.(html|css|svg)$/.test(name)) copyFileSync(join(source, name), join(target, name))

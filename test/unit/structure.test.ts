@@ -43,7 +43,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
 type SourceFile = { path: string; text: string; imports: string[]; packages: string[] }
 
 async function sources(): Promise<SourceFile[]> {
-  const names = (await readdir(lib, { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
+  const names = (await readdir(lib, { recursive: true })).filter((name) => /\.(ts|mjs)$/.test(name)).sort()
   return Promise.all(
     names.map(async (path) => {
       const text = await readFile(join(lib, path), 'utf8')
