@@ -59,7 +59,7 @@ const usage = [
   ),
   '',
   'Options:',
-  '  --json               check and status: prints JSON',
+  '  --json               prints JSON; watch: one line for each snapshot',
   '  -h, --help           prints this text',
   '  -v, --version        prints the version',
   '',

@@ -1,5 +1,5 @@
 // `enmesh watch URL`: the snapshots of the status page as they come. On a terminal they fill the screen; into a file or a pipe goes one line
-// for each event.
+// for each event, or with `--json` for each snapshot.
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { formatPlace } from '../status-page/page/format.mjs'
@@ -19,13 +19,13 @@ interface Display {
 }
 
 /** Resolves with 0 when it is ended, and with 2 when not even the first snapshot came. */
-export async function watch(url: string, _flags: Flags, io: Io): Promise<ExitCode> {
+export async function watch(url: string, { json }: Flags, io: Io): Promise<ExitCode> {
   let display: Display | undefined
   try {
     for (;;) {
       try {
         for await (const snapshot of streamSnapshots(url, io)) {
-          display ??= io.terminal ? new Screen(io, io.terminal) : new Lines(io)
+          display ??= createDisplay(json, io)
           display.show(snapshot)
         }
         display?.lost('the server has ended the connection')
@@ -43,6 +43,11 @@ export async function watch(url: string, _flags: Flags, io: Io): Promise<ExitCod
   } finally {
     display?.end()
   }
+}
+
+function createDisplay(json: boolean, io: Io): Display {
+  if (json) return new JsonLines(io)
+  return io.terminal ? new Screen(io, io.terminal) : new EventLines(io)
 }
 
 const ALTERNATE_SCREEN = '\u001b[?1049h\u001b[?25l'
@@ -93,31 +98,46 @@ class Screen implements Display {
   }
 }
 
-class Lines implements Display {
-  readonly #io: Io
-  #lastId = 0
+/** Reports each loss of the connection once. */
+class Lines {
+  protected readonly io: Io
   #isLost = false
 
   constructor(io: Io) {
-    this.#io = io
+    this.io = io
   }
 
-  show({ node, events }: Snapshot): void {
+  protected found(): void {
     this.#isLost = false
+  }
+
+  lost(reason: string): void {
+    if (!this.#isLost) this.io.printError(`No connection, trying again: ${reason}\n`)
+    this.#isLost = true
+  }
+
+  end(): void {}
+}
+
+class JsonLines extends Lines implements Display {
+  show(snapshot: Snapshot): void {
+    this.found()
+    this.io.print(`${JSON.stringify(snapshot)}\n`)
+  }
+}
+
+class EventLines extends Lines implements Display {
+  #lastId = 0
+
+  show({ node, events }: Snapshot): void {
+    this.found()
     // The process was restarted: its numbers begin again.
     if ((events[0]?.id ?? 0) < this.#lastId) this.#lastId = 0
     for (const record of events.filter(({ id }) => id > this.#lastId).reverse()) {
       const place = formatPlace(record)
       const time = new Date(record.time).toISOString()
-      this.#io.print(`${time} ${node} ${record.level} ${record.event} ${place ? `${place}: ` : ''}${record.text}\n`)
+      this.io.print(`${time} ${node} ${record.level} ${record.event} ${place ? `${place}: ` : ''}${record.text}\n`)
     }
     this.#lastId = events[0]?.id ?? this.#lastId
   }
-
-  lost(reason: string): void {
-    if (!this.#isLost) this.#io.printError(`No connection, trying again: ${reason}\n`)
-    this.#isLost = true
-  }
-
-  end(): void {}
 }

@@ -23,9 +23,17 @@ const good = (text: string, place: Partial<Place> = {}): EventLine => ({ level: 
 const warning = (text: string, place: Partial<Place> = {}): EventLine => ({ level: 'warning', text, ...place })
 const failure = (text: string, place: Partial<Place> = {}): EventLine => ({ level: 'error', text, ...place })
 
-/** Catching up and live again are the normal day of a busy table. */
-const isNews = (state: string, previous: string) =>
-  !(['live', 'catching-up'].includes(state) && ['live', 'catching-up', 'pending'].includes(previous))
+/** States in which nothing is applied. */
+const HALTED: readonly string[] = ['stalled', 'pending', 'paused']
+
+/** Catching up, copying and live are the normal day of a table. */
+function stateLine({ source, state, previous, error }: Payload<'subscription:state'>): EventLine | undefined {
+  const text = withReason(`${previous} → ${state}`, error)
+  const group = `${previous} → ${state}`
+  if (HALTED.includes(state)) return { ...(state === 'stalled' ? failure : warning)(text, placeOf(source)), group }
+  if (state === 'ended' || !HALTED.includes(previous)) return undefined
+  return { ...good(text, placeOf(source)), group, isRecovery: true }
+}
 
 const configuration: Texts = {
   'route:added': ({ server, route }) => info(`route of the ${server} added: ${route.host}:${route.port}`),
@@ -51,6 +59,7 @@ const nodes: Texts = {
       : good('this process takes part again'),
   'mesh:state': ({ state, reason }) => {
     const text = withReason(`mesh is ${state}`, reason)
+    if (state === 'connecting') return info(text)
     return state === 'connected' ? good(text) : failure(text)
   },
   'clock:ahead': ({ aheadMs }) =>
@@ -71,19 +80,18 @@ const nodes: Texts = {
 
 const tables: Texts = {
   'subscription:refused': ({ reason, ...place }) => failure(`subscription refused: ${reason}`, placeOf(place)),
-  'subscription:state': ({ source, state, previous, error }) => {
-    if (!isNews(state, previous) || state === 'ended') return undefined
-    const level = { stalled: failure, pending: warning, paused: warning, copying: info }[state as string] ?? good
-    return level(withReason(`${previous} → ${state}`, error), placeOf(source))
-  },
+  'subscription:state': stateLine,
   'replication:gap': ({ source, from, to, lost, reason, repair }) => {
     const range = from === undefined || to === undefined ? '' : `, numbers ${from} to ${to}`
     const what = lost === undefined ? 'transactions' : plural(lost, 'transaction')
     const next = repair ? 'a copy of the rows follows' : 'copy the rows to repair it'
     return failure(`gap (${reason}): ${what} lost${range}; ${next}`, placeOf(source))
   },
+  // An empty table is no news.
   'replication:copied': ({ rows, reason, ms, ...place }) =>
-    good(`${plural(rows, 'row')} copied in ${(ms / 1_000).toFixed(1)} s (${reason})`, placeOf(place)),
+    rows === 0
+      ? undefined
+      : good(`${plural(rows, 'row')} copied in ${(ms / 1_000).toFixed(1)} s (${reason})`, placeOf(place)),
   'replication:repaired': ({ reason, ...place }) => good(`repaired after ${reason}`, placeOf(place)),
   'replication:verified': ({ rows, missingHere, missingThere, different, inFlight, repaired, ...place }) => {
     const found = missingHere + missingThere + different
