@@ -18,6 +18,7 @@ export class StatusView {
   readonly down = new Set<string>()
   degraded: Health['degraded'] = []
   state: ClusterView['state'] = 'open'
+  ready = true
   committed = 0
   readonly view: ClusterView
 
@@ -57,7 +58,7 @@ export class StatusView {
       meshState: 'connected',
       meshReason: undefined,
       clock: { aheadMs: 0 },
-      health: () => ({ ready: true, degraded: self.degraded }),
+      health: () => ({ ready: self.ready, degraded: self.degraded }),
       peers: () => manifest.nodes.map(({ name: node }) => ({ node, up: !self.down.has(node) })),
       subscriptions: () => self.statuses.map((each) => ({ ...each })),
       replicas: ({ table }) => self.replicas.get(table) ?? [],
