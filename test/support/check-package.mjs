@@ -197,7 +197,7 @@ const isAllowed = (file) =>
   /^dist\/.+\.(m?js|d\.m?ts)(\.map)?$/.test(file) ||
   /^dist\/status-page\/page\/[\w-]+\.(html|css|svg)$/.test(file) ||
   // Sources for the source maps, and the documents that README.md links to.
-  /^lib\/.+\.(ts|mjs|md)$/.test(file)
+  /^lib\/.+\.(ts|mjs|md|png)$/.test(file)
 
 function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')

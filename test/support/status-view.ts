@@ -2,7 +2,7 @@
 
 import { createEventSource } from '../../lib/events/event-source.ts'
 import { type ClusterEvents, type EventName, SafeEmitter } from '../../lib/events/events.ts'
-import type { ClusterView, Health, Replica, SubscriptionStatus } from '../../lib/index.ts'
+import type { ClusterView, Health, QuarantinedMessage, Replica, SubscriptionStatus } from '../../lib/index.ts'
 import { makeManifest } from '../../lib/manifest/manifest.ts'
 
 export type StatusViewOptions = {
@@ -19,6 +19,7 @@ export class StatusView {
   degraded: Health['degraded'] = []
   state: ClusterView['state'] = 'open'
   ready = true
+  quarantined: QuarantinedMessage[] = []
   committed = 0
   readonly view: ClusterView
 
@@ -62,7 +63,7 @@ export class StatusView {
       peers: () => manifest.nodes.map(({ name: node }) => ({ node, up: !self.down.has(node) })),
       subscriptions: () => self.statuses.map((each) => ({ ...each })),
       replicas: ({ table }) => self.replicas.get(table) ?? [],
-      quarantine: { list: () => [] },
+      quarantine: { list: () => self.quarantined },
       metrics: () => ({
         publish: {
           ...{ transactions: self.committed, messages: 0, bytes: 0, retries: 0, rejected: 0, timeouts: 0 },

@@ -35,6 +35,7 @@ let history = { times: [], values: { committed: [], applied: [], copied: [], lag
 /** @type {Snapshot | undefined} */
 let snapshot
 let receivedAt = 0
+let isInterrupted = false
 
 /** @param {Snapshot} received */
 function onSnapshot(received) {
@@ -44,6 +45,7 @@ function onSnapshot(received) {
     return
   }
   receivedAt = performance.now()
+  isInterrupted = false
   snapshot = received
   addSample(received)
   // A page in the background shows the newest snapshot when it is looked at again.
@@ -107,7 +109,7 @@ function showCharts(end) {
 
 function showConnection() {
   const connection = byId('connection')
-  const isLive = receivedAt > 0 && performance.now() - receivedAt < SILENCE
+  const isLive = !isInterrupted && receivedAt > 0 && performance.now() - receivedAt < SILENCE
   const past = snapshot ? `no connection: shows ${formatTime(snapshot.time)}` : 'no connection'
   setText(connection, isLive ? '● live' : `✕ ${past}`)
   setAttribute(connection, 'class', isLive ? 'good' : 'error')
@@ -120,6 +122,7 @@ function connect() {
   })
   source.addEventListener('snapshot', ({ data }) => onSnapshot(JSON.parse(data)))
   source.addEventListener('error', () => {
+    isInterrupted = true
     showConnection()
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT)
   })

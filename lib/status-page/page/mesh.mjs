@@ -77,7 +77,9 @@ class PeerElement {
     place(this.#links.in, linkPath(spot, center, offset), hasLabels)
     fillAttributes(this.#circle, { cx: spot.x, cy: spot.y, r: spot.radius })
     fillAttributes(this.#mark, { x: spot.x, y: spot.y })
-    const texts = hasFigures ? [this.#label, this.#sent, this.#received] : [this.#label]
+    const figures = hasFigures ? [this.#sent, this.#received] : []
+    // The name is next to the node.
+    const texts = spot.y < 0 ? [...figures, this.#label] : [this.#label, ...figures]
     const lines = labelLines(spot, texts.length)
     const [top, bottom] = hasLabels
       ? [Math.min(lines[0] ?? 0, spot.y) - spot.radius, Math.max(lines.at(-1) ?? 0, spot.y) + spot.radius]
