@@ -5,30 +5,9 @@ import { type ParseArgsConfig, parseArgs } from 'node:util'
 import { packageVersion } from '../cluster/version.ts'
 import { suggestion } from '../util/suggestion.ts'
 import { check } from './check.ts'
+import type { ExitCode, Flags, Io } from './io.ts'
 import { status } from './status.ts'
 import { watch } from './watch.ts'
-
-/** A terminal that shows a whole screen. */
-export type Terminal = {
-  readonly columns: number
-  readonly rows: number
-  on(event: 'resize', listener: () => void): unknown
-  off(event: 'resize', listener: () => void): unknown
-}
-
-/** What a command uses of its process. */
-export type Io = {
-  print(text: string): void
-  printError(text: string): void
-  environment: Readonly<Record<string, string | undefined>>
-  /** Undefined when the output is a file or a pipe. */
-  terminal: Terminal | undefined
-  /** Aborts when the command is to end. */
-  signal: AbortSignal
-}
-
-export type Flags = { json: boolean }
-export type ExitCode = 0 | 1 | 2
 
 type Command = {
   readonly argument: string

@@ -1,8 +1,8 @@
 // Asks a status page for its data over HTTP.
 
 import { SNAPSHOT_VERSION, type Snapshot } from '../status-page/snapshot.ts'
+import type { Io } from './io.ts'
 import { printable, printableStrings } from './printable.ts'
-import type { Io } from './run.ts'
 
 /** ms for the answer to begin. */
 const TIMEOUT_MS = 10_000

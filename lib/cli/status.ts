@@ -1,6 +1,6 @@
 // `enmesh status URL`: one snapshot of the status page.
 
-import type { ExitCode, Flags, Io } from './run.ts'
+import type { ExitCode, Flags, Io } from './io.ts'
 import { fetchSnapshot } from './snapshots.ts'
 import { isWell, snapshotText } from './status-text.ts'
 

@@ -4,7 +4,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { formatPlace } from '../status-page/page/format.mjs'
 import type { Snapshot } from '../status-page/snapshot.ts'
-import type { ExitCode, Flags, Io, Terminal } from './run.ts'
+import type { ExitCode, Flags, Io, Terminal } from './io.ts'
 import { streamSnapshots } from './snapshots.ts'
 import { snapshotText } from './status-text.ts'
 

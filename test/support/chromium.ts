@@ -43,7 +43,7 @@ function install(): string | undefined {
   return undefined
 }
 
-/** A running browser, or why there is none. */
+/** A running browser, or why none runs. */
 export async function openBrowser(): Promise<Browser | { problem: string }> {
   const problem = find() ? undefined : install()
   const executablePath = find()

@@ -6,7 +6,10 @@ import { readdirSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import type { ClusterManager } from '../../lib/index.ts'
 import { type Snapshot, type StatusPageOptions, statusPage } from '../../lib/status-page.ts'
+import { freePorts } from '../../lib/testing.ts'
+import { serveStatusPage } from '../examples/status-page.ts'
 import { StatusView, type StatusViewOptions } from '../support/status-view.ts'
 
 /** Ends with the test. */
@@ -231,4 +234,19 @@ test('files can be in another directory, for bundles, and one that is missing is
   assert.equal((await get(`${url}/style.css`)).status, 200)
   const empty = await open(t, { directory: '/nonexistent' })
   assert.equal((await get(`${empty.url}/style.css`)).status, 500)
+})
+
+test('the example of the README asks for credentials', async (t) => {
+  const { view } = new StatusView()
+  const [port] = await freePorts(1)
+  const server = serveStatusPage({ view } as ClusterManager, port!, async (header) => header === 'let me in')
+  t.after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${port}/status/`
+  const refused = await get(url)
+  assert.deepEqual([refused.status, refused.headers.get('www-authenticate')], [401, 'Basic realm="status"'])
+  assert.equal((await get(url, { headers: { authorization: 'let me in' } })).status, 200)
 })
