@@ -24,7 +24,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   replication: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events'],
   operations: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'peers'],
   cluster: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events', 'peers', 'replication', 'operations'],
-  'status-page': ['cluster', 'events', 'manifest', 'observe', 'replication'],
+  'status-page': ['util', 'host', 'cluster', 'events', 'manifest', 'observe', 'replication'],
+  cli: ['util', 'errors', 'cluster', 'manifest', 'mesh', 'status-page'],
   'cluster-manager': ['*'],
   testing: ['*'],
   index: ['*'],
@@ -42,7 +43,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
 type SourceFile = { path: string; text: string; imports: string[]; packages: string[] }
 
 async function sources(): Promise<SourceFile[]> {
-  const names = (await readdir(lib, { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
+  const names = (await readdir(lib, { recursive: true })).filter((name) => /\.(ts|mjs)$/.test(name)).sort()
   return Promise.all(
     names.map(async (path) => {
       const text = await readFile(join(lib, path), 'utf8')
