@@ -40,8 +40,6 @@ import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
-/** States in which nothing comes from the source. */
-const NOT_READ: ReadonlySet<SubscriptionStatus['state']> = new Set(['pending', 'paused', 'ended'])
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -258,7 +256,7 @@ export class Service {
       peers: () => this.peerStates().filter(({ node, up }) => up || !this.#isSilent(node)),
       facts: () => ({
         superseded: this.superseded,
-        subscriptions: this.replicator.status(),
+        subscriptions: this.replicator.troubled(),
         refusals: this.#negotiator.refusals(),
         clockAhead: this.clockControl.problem,
       }),
@@ -270,8 +268,7 @@ export class Service {
   /** No heartbeat says whether a node of HarperDB is there. It is known by its answers, and after a restart by what is read from it. */
   #isSilent(node: string): boolean {
     if (this.peers.isHarper(node)) return true
-    const isRead = ({ source, state }: SubscriptionStatus) => source.node === node && !NOT_READ.has(state)
-    return !this.peers.wasHeard(node) && this.replicator.status().some(isRead)
+    return !this.peers.wasHeard(node) && this.replicator.isRead(node)
   }
 
   #createPeers(): Peers {

@@ -21,13 +21,14 @@ import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
 import { Subscriber } from './subscriber.ts'
+import { Subscribers } from './subscribers.ts'
 import { SubscriptionStarts } from './subscription-starts.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
 
 export class Replicator {
   readonly #options: ReplicatorOptions
-  readonly #subscribers = new Map<string, Subscriber>()
+  readonly #subscribers = new Subscribers()
   readonly #appliers = new Map<string, Applier>()
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
@@ -58,7 +59,7 @@ export class Replicator {
       repair: options.repair ?? true,
       hasOtherSource: (source) => this.#hasOtherSource(source),
       copyFromOthers: async (source) => {
-        for (const { source: other } of this.#subscribersOf(source))
+        for (const { source: other } of this.#subscribers.ofTable(source))
           if (other.node !== source.node) await this.#requestCopy(other, 'table_replaced')
       },
     })
@@ -150,7 +151,7 @@ export class Replicator {
   onHostSlow({ method, node, database, table, ms, answered }: SlowHostCall): void {
     if (node === undefined) return
     const reason = answered ? undefined : `the database has not answered ${method} for ${Math.round(ms / 1_000)} s`
-    for (const { source, subscriber } of this.#subscribersOf({ database, table }))
+    for (const { source, subscriber } of this.#subscribers.ofTable({ database, table }))
       subscriber.onHostSlow(reason, source.node === node)
   }
 
@@ -204,7 +205,17 @@ export class Replicator {
   }
 
   status(): SubscriptionStatus[] {
-    return [...this.#subscribers.values()].map((subscriber) => subscriber.status())
+    return this.#subscribers.status()
+  }
+
+  /** See Subscribers.troubled. */
+  troubled(): SubscriptionStatus[] {
+    return this.#subscribers.troubled()
+  }
+
+  /** See Subscribers.isRead. */
+  isRead(node: string): boolean {
+    return this.#subscribers.isRead(node)
   }
 
   /** Number of gaps since the subscription began, and of transactions in them. */
@@ -261,7 +272,7 @@ export class Replicator {
   onDatabaseRestored(table: TableName): void {
     if (!(this.#options.repair ?? true)) return
     this.#restored.add(table)
-    for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
+    for (const { subscriber } of this.#subscribers.ofTable(table)) this.#copyIfRestored(subscriber)
   }
 
   #copyIfRestored(subscriber: Subscriber, requested?: CopyReason): void {
@@ -276,7 +287,7 @@ export class Replicator {
 
   /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
   onTableDropped(table: TableName): void {
-    const ofTable = this.#subscribersOf(table)
+    const ofTable = this.#subscribers.ofTable(table)
     this.#tables.invalidate()
     this.#copies.onTableDropped(table)
     this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
@@ -355,11 +366,6 @@ export class Replicator {
     this.#applierOf(source).dropCheckpoint(source.node)
     await quarantine.reconcile(source, undefined)
     await host.deleteCheckpoint(source)
-  }
-
-  #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {
-    const all = [...this.#subscribers.values()].map((subscriber) => ({ source: subscriber.source, subscriber }))
-    return all.filter(({ source }) => source.database === database && source.table === table)
   }
 
   #createApplier({ database, table }: TableName): Applier {

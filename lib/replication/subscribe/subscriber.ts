@@ -210,6 +210,17 @@ export class Subscriber {
     }
   }
 
+  get state(): SubscriptionState {
+    return this.#state
+  }
+
+  /** Its status shows a condition of health. */
+  get isTroubled(): boolean {
+    const { unrepairedGaps = 0 } = this.#cursor.checkpoint
+    if (this.#state === 'stalled' || unrepairedGaps > 0 || this.#staleness.since !== undefined) return true
+    return this.#options.quarantine.count(this.source) > 0
+  }
+
   /** False while it waits for its source, or asks it. */
   get isReading(): boolean {
     return this.#reader !== undefined

@@ -1,0 +1,36 @@
+// The subscribers of one replicator by `sourceKey`, and what they are asked for together.
+
+import type { SubscriptionState } from '../../events/events.ts'
+import type { RemoteTable, TableName } from '../../host/host.ts'
+import type { Subscriber } from './subscriber.ts'
+import type { SubscriptionStatus } from './subscription-status.ts'
+
+/** States in which nothing comes from the source. */
+const NOT_READ: ReadonlySet<SubscriptionState> = new Set(['pending', 'paused', 'ended'])
+
+export class Subscribers extends Map<string, Subscriber> {
+  status(): SubscriptionStatus[] {
+    return [...this.values()].map((subscriber) => subscriber.status())
+  }
+
+  /** The statuses that show a problem. Asked for every second: a status of each of many subscriptions would cost most of an idle node's time. */
+  troubled(): SubscriptionStatus[] {
+    const found: SubscriptionStatus[] = []
+    for (const subscriber of this.values()) if (subscriber.isTroubled) found.push(subscriber.status())
+    return found
+  }
+
+  /** Streams of this node are read, or were and will be. */
+  isRead(node: string): boolean {
+    for (const { source, state } of this.values()) if (source.node === node && !NOT_READ.has(state)) return true
+    return false
+  }
+
+  ofTable({ database, table }: Partial<Record<keyof TableName, string | undefined>>): {
+    source: RemoteTable
+    subscriber: Subscriber
+  }[] {
+    const all = [...this.values()].map((subscriber) => ({ source: subscriber.source, subscriber }))
+    return all.filter(({ source }) => source.database === database && source.table === table)
+  }
+}
