@@ -11,16 +11,19 @@ import type { ExtrasHandler } from './message-extras.ts'
 import { type PartDecoder, SpecialPart } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
+export type FrameProcessorContext = {
+  counters: ReplicationCounters
+  /** Maximum number of transactions, and of their bytes, in one transaction of the database. */
+  maxBatch: number
+  maxBatchBytes: number
+}
+
 export type FrameProcessorOptions = {
   cursor: Cursor
   decoder: PartDecoder
   extras: ExtrasHandler
   batchApplier: BatchApplier
   lag: Lag
-  counters: ReplicationCounters
-  /** Maximum number of transactions, and of their bytes, in one transaction of the database. */
-  maxBatch: number
-  maxBatchBytes: number
   /** The stream has the transaction at the position, as far as it can tell. */
   onCompared(): void
 }
@@ -33,6 +36,7 @@ type Reading = ResumedPosition & { signal: AbortSignal }
 const noBatch = new PendingBatch({ epoch: '', sequence: 0 })
 
 export class FrameProcessor {
+  readonly #context: FrameProcessorContext
   readonly #options: FrameProcessorOptions
   #reading!: Reading
   /** Delivery number of the last message from the reader. */
@@ -41,7 +45,8 @@ export class FrameProcessor {
   #isCompared = false
   #batch!: PendingBatch
 
-  constructor(options: FrameProcessorOptions) {
+  constructor(context: FrameProcessorContext, options: FrameProcessorOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -91,7 +96,8 @@ export class FrameProcessor {
   }
 
   async #processFrame(frame: Frame): Promise<void> {
-    const { lag, cursor, counters } = this.#options
+    const { lag, cursor } = this.#options
+    const { counters } = this.#context
     const { first, fault } = frame
     const isNew = await this.#reach(frame)
     if (!this.#isCompared && !this.#isBeyond) {
@@ -110,7 +116,7 @@ export class FrameProcessor {
 
   /** The transactions of a message from this offset on. */
   async #processParts(frame: Frame, from: number): Promise<void> {
-    const { maxBatch, maxBatchBytes } = this.#options
+    const { maxBatch, maxBatchBytes } = this.#context
     for (let offset = from; offset < frame.count; offset++) {
       const decoded = this.#decode(frame, offset)
       const part = decoded instanceof Promise ? await decoded : decoded

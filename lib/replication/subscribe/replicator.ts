@@ -4,7 +4,7 @@ import { clusterError } from '../../errors.ts'
 import type { SubscriptionState } from '../../events/events.ts'
 import type { Checkpoint, CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
-import { type Manifest, tableKey } from '../../manifest/manifest.ts'
+import type { Manifest } from '../../manifest/manifest.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
@@ -12,8 +12,8 @@ import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
 import { RestoredTables } from '../copy/restored-tables.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import { Applier } from './applier.ts'
 import type { ApplierOptions } from './applier-options.ts'
+import { Appliers } from './appliers.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
@@ -21,6 +21,7 @@ import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
 import { Subscriber } from './subscriber.ts'
+import type { SubscriberContext } from './subscriber-options.ts'
 import { Subscribers } from './subscribers.ts'
 import { SubscriptionStarts } from './subscription-starts.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
@@ -29,7 +30,7 @@ import { TimedRelease } from './timed-release.ts'
 export class Replicator {
   readonly #options: ReplicatorOptions
   readonly #subscribers = new Subscribers()
-  readonly #appliers = new Map<string, Applier>()
+  readonly #appliers: Appliers
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
   readonly #ending: EndingSubscriptions
@@ -47,6 +48,7 @@ export class Replicator {
   readonly #starts: SubscriptionStarts
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
+  readonly #context: SubscriberContext
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
@@ -79,7 +81,7 @@ export class Replicator {
       ending: this.#ending,
       mutex: this.#mutex,
       keyOf: sourceKey,
-      applierOf: (source) => this.#applierOf(source),
+      applierOf: (source) => this.#appliers.of(source),
       isRunning: (key) => this.#subscribers.has(key),
       isCommitted: (key) => this.#desired.has(key),
       whileStopped: (source, work) => this.#whileStopped(source, work),
@@ -94,8 +96,10 @@ export class Replicator {
       ...options,
       timers: mesh.timers,
       subscriber: (source) => this.#subscribers.get(sourceKey(source)),
-      applier: (table) => this.#applierOf(table),
+      applier: (table) => this.#appliers.of(table),
     })
+    this.#appliers = this.#createAppliers()
+    this.#context = this.#subscriberContext()
   }
 
   /**
@@ -218,12 +222,6 @@ export class Replicator {
     return this.#subscribers.isRead(node)
   }
 
-  /** Number of gaps since the subscription began, and of transactions in them. */
-  losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
-    return { gaps, lost }
-  }
-
   /** Undefined without a subscription. */
   statusOf(source: RemoteTable): SubscriptionStatus | undefined {
     return this.#subscribers.get(sourceKey(source))?.status()
@@ -240,7 +238,7 @@ export class Replicator {
 
   /** As last read or stored. */
   checkpointOf(source: RemoteTable): Checkpoint | undefined {
-    return this.#appliers.get(tableKey(source))?.checkpointOf(source)
+    return this.#appliers.find(source)?.checkpointOf(source)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
@@ -264,7 +262,7 @@ export class Replicator {
   }
 
   async #requestCopy(source: RemoteTable, reason: CopyReason, replace = false): Promise<void> {
-    await this.#applierOf(source).requestCopy(source, reason, replace)
+    await this.#appliers.of(source).requestCopy(source, reason, replace)
     this.#subscribers.get(sourceKey(source))?.onCopyRequested()
   }
 
@@ -290,7 +288,7 @@ export class Replicator {
     const ofTable = this.#subscribers.ofTable(table)
     this.#tables.invalidate()
     this.#copies.onTableDropped(table)
-    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    this.#appliers.of(table).onTableDropped(ofTable.map(({ source }) => source.node))
     for (const { subscriber } of ofTable) subscriber.restart()
   }
 
@@ -321,24 +319,7 @@ export class Replicator {
   #start(key: string, source: RemoteTable, requestedCopy?: CopyReason): void {
     if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.cancel(key)
-    const subscriber = new Subscriber({
-      ...this.#options,
-      mesh: this.#returningNodes.streams,
-      events: {
-        ...this.#options.events,
-        state: (source, state, ...more) => {
-          if (state === 'catching-up') this.#progress.start()
-          this.#options.events.state(source, state, ...more)
-        },
-      },
-      source,
-      applier: this.#applierOf(source),
-      counters: this.#counters,
-      tables: this.#tables,
-      copies: this.#copies,
-      isSubscribed: (table) => this.#desired.has(sourceKey(table)),
-      onTableDropped: () => this.onTableDropped(source),
-    })
+    const subscriber = new Subscriber(this.#context, { source, applier: this.#appliers.of(source) })
     this.#subscribers.set(key, subscriber)
     if (this.#options.isPaused?.(source)) subscriber.startPaused()
     else subscriber.start()
@@ -362,45 +343,54 @@ export class Replicator {
   async #deleteCheckpoint(source: RemoteTable): Promise<void> {
     const { host, quarantine } = this.#options
     // A copy may have ended half-way with the subscription.
-    await this.#applierOf(source).announceChanges(source)
-    this.#applierOf(source).dropCheckpoint(source.node)
+    await this.#appliers.of(source).announceChanges(source)
+    this.#appliers.of(source).dropCheckpoint(source.node)
     await quarantine.reconcile(source, undefined)
     await host.deleteCheckpoint(source)
   }
 
-  #createApplier({ database, table }: TableName): Applier {
-    const onRecovered = this.#options.events.applied
-    const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
-    const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
-      if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
+  #subscriberContext(): SubscriberContext {
+    const options = this.#options
+    const { state } = options.events
+    return {
+      ...options,
+      mesh: this.#returningNodes.streams,
+      timers: options.mesh.timers,
+      events: {
+        ...options.events,
+        state: (source, current, ...more) => {
+          if (current === 'catching-up') this.#progress.start()
+          state(source, current, ...more)
+        },
+      },
+      counters: this.#counters,
+      tables: this.#tables,
+      copies: this.#copies,
+      isSubscribed: (table) => this.#desired.has(sourceKey(table)),
+      onTableDropped: (table) => this.onTableDropped(table),
     }
-    const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
-      this.#copies.afterSourceChange(source, copy)
-    const counters = this.#counters
-    const onCheckpoint = (node: string) => this.#options.onCheckpoint?.({ node, database, table })
-    return new Applier({
+  }
+
+  #createAppliers(): Appliers {
+    const { events } = this.#options
+    const options: ApplierOptions = {
       ...this.#options,
-      counters,
-      onRecovered,
-      onCommitted,
-      onSourceChanged,
-      onCheckpoint,
-      validate,
-    })
+      counters: this.#counters,
+      validate: (source, transactions) => this.#tables.validate(source, transactions),
+      onRecovered: (...recovered) => events.applied(...recovered),
+      onCommitted: (source, _, { ignoredWrites = 0 }) => {
+        if (ignoredWrites > 0) events.refusedOld(source, ignoredWrites)
+      },
+      onSourceChanged: (source, copy) => this.#copies.afterSourceChange(source, copy),
+    }
+    return new Appliers(options, (source) => this.#options.onCheckpoint?.(source))
   }
 
   /** By the manifest, or by a start that is to be committed. */
   #hasOtherSource({ node, ...table }: RemoteTable): boolean {
-    if (this.#applierOf(table).checkpointsOfOthers(node).length > 0) return true
+    if (this.#appliers.of(table).checkpointsOfOthers(node).length > 0) return true
     return this.#reconciledNodes.some(
       ({ name }) => name !== node && this.#desired.has(sourceKey({ ...table, node: name })),
     )
-  }
-
-  #applierOf(table: TableName): Applier {
-    const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? this.#createApplier(table)
-    this.#appliers.set(key, applier)
-    return applier
   }
 }
