@@ -20,7 +20,7 @@ export type ApplyRetryOptions = {
   source: RemoteTable
   sleep: WakeableSleep
   /** Aborts when the subscription stops. */
-  signal: AbortSignal
+  signal: { readonly aborted: boolean }
   /** Throws TableFaultError when the table is the reason of a rejection. `isFirst`: the first rejection in a row. */
   checkTable(isFirst: boolean): Promise<void>
   onStalled(at: RetriedWork, reason: string, attempts: number): void

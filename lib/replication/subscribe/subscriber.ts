@@ -45,7 +45,7 @@ export class Subscriber {
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
   readonly #staleness: Staleness
-  readonly #stopping = new AbortController()
+  readonly #ending = { aborted: false }
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
   /** Of the source's servers when the attempt began: what is read in it is of that session, or a later one. */
@@ -88,7 +88,7 @@ export class Subscriber {
     this.#stallDetector = new StallDetector(timers)
     const sleep = new WakeableSleep(timers)
     this.#sleep = sleep
-    const { signal } = this.#stopping
+    const signal = this.#ending
     const decoder = new PartDecoder(context, { source, applier })
     const onApplied = (transactions: number, sequence: number) => events.applied(source, transactions, sequence)
     this.#release = new QuarantineRelease(context, { source, applier, decoder, onApplied })
@@ -164,7 +164,7 @@ export class Subscriber {
 
   /** Resolves when reading, copying and applying have ended, or the database has not answered in time. `state`: from then on. */
   async stop(state: SubscriptionState = 'ended'): Promise<void> {
-    this.#stopping.abort()
+    this.#ending.aborted = true
     this.#staleness.stop()
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
@@ -286,7 +286,7 @@ export class Subscriber {
   }
 
   get #stopped(): boolean {
-    return this.#stopping.signal.aborted
+    return this.#ending.aborted
   }
 
   async #run(): Promise<void> {
@@ -324,7 +324,7 @@ export class Subscriber {
     this.#reader = await mesh.read(source, resumed.from, { timeout, signal, maxMessages: 2 * maxBatch, budget })
     if (signal.aborted) throw new MeshError('aborted')
     const { checkpoint } = this.#cursor
-    this.#frames.begin({ ...resumed, signal })
+    this.#frames.begin(resumed, signal)
     this.#lag.setLast(checkpoint.sequence)
     this.#lag.observeLast({ sequence: resumed.state.lastSequence }, checkpoint)
     if (this.#lag.count(checkpoint) > UNCOUNTED_MESSAGES) void this.#countLag(resumed)

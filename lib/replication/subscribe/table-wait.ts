@@ -23,7 +23,7 @@ export type TableWaitOptions = {
   applier: Applier
   sleep: WakeableSleep
   /** Aborts when the subscription stops. */
-  signal: AbortSignal
+  signal: { readonly aborted: boolean }
   /** Called again and again while it waits. `isNew`: with another reason than before. */
   onStalled(sequence: number, reason: string, isNew: boolean): void
 }
