@@ -87,8 +87,8 @@ export async function compare(
 ): Promise<Row[]> {
   const found = await inTurn(contenders, options)
   return comparisons.map((comparison) => {
-    const { what, limit } = comparison
-    return rowOf({ what, on, list: limit, entries }, () => compared(comparison, found))
+    const { what, limit, isAbsolute = false } = comparison
+    return rowOf({ what, on, list: limit, entries, isAbsolute }, () => compared(comparison, found))
   })
 }
 
