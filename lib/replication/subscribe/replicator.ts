@@ -29,7 +29,7 @@ import { TimedRelease } from './timed-release.ts'
 
 export class Replicator {
   readonly #options: ReplicatorOptions
-  readonly #subscribers = new Subscribers()
+  readonly #subscribers: Subscribers
   readonly #appliers: Appliers
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
@@ -53,6 +53,8 @@ export class Replicator {
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
+    this.#subscribers = new Subscribers(mesh.timers)
+    this.#subscribers.startChecks()
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#copies = new Copies({
       host,
@@ -245,6 +247,7 @@ export class Replicator {
   reopen(): void {
     this.#closed = false
     this.#timedRelease.start()
+    this.#subscribers.startChecks()
     this.#ending.reopen()
     this.#reconciledNodes = []
   }
@@ -303,6 +306,7 @@ export class Replicator {
     this.#closed = true
     this.#progress.stop()
     this.#timedRelease.close()
+    this.#subscribers.stopChecks()
     this.#ending.close()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),

@@ -22,7 +22,8 @@ export type StalenessOptions = {
   onStale(since: number): void
 }
 
-const CHECK_INTERVAL_MS = 60_000
+/** ms between two calls of `check`. */
+export const CHECK_INTERVAL_MS = 60_000
 /** Of `tombstoneAge`: how old the stored time may be. */
 const PRECISION = 1 / 30
 /** ms between two checks. After a longer pause, the process was suspended and does not know yet what it missed. */
@@ -31,20 +32,13 @@ const MAX_PAUSE_MS = 10 * CHECK_INTERVAL_MS
 export class Staleness {
   readonly #context: StalenessContext
   readonly #options: StalenessOptions
-  readonly #stop: () => void
   #checkedAt: number
   #isReported = false
 
   constructor(context: StalenessContext, options: StalenessOptions) {
     this.#context = context
     this.#options = options
-    const { timers, tombstoneAge } = context
-    this.#checkedAt = timers.now()
-    this.#stop = tombstoneAge === undefined ? () => {} : timers.every(CHECK_INTERVAL_MS, () => void this.#check())
-  }
-
-  stop(): void {
-    this.#stop()
+    this.#checkedAt = context.timers.now()
   }
 
   /** Since when it was not caught up, in ms since 1970, if that is too long: transactions that are lost now may contain deletes. */
@@ -69,9 +63,11 @@ export class Staleness {
     return checkpoint && (checkpoint.caughtUpAt ?? this.#context.subscribedSince?.(source))
   }
 
-  async #check(): Promise<void> {
+  /** Call every `CHECK_INTERVAL_MS`. Never rejects. */
+  async check(): Promise<void> {
     const { applier, source, isCaughtUp } = this.#options
-    const { timers, tombstoneAge = 0 } = this.#context
+    const { timers, tombstoneAge } = this.#context
+    if (tombstoneAge === undefined) return
     const now = timers.now()
     const pause = now - this.#checkedAt
     this.#checkedAt = now

@@ -165,7 +165,6 @@ export class Subscriber {
   /** Resolves when reading, copying and applying have ended, or the database has not answered in time. `state`: from then on. */
   async stop(state: SubscriptionState = 'ended'): Promise<void> {
     this.#ending.aborted = true
-    this.#staleness.stop()
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
     this.#setState(state)
@@ -205,6 +204,11 @@ export class Subscriber {
     const { unrepairedGaps = 0 } = this.#cursor.checkpoint
     if (this.#state === 'stalled' || unrepairedGaps > 0 || this.#staleness.since !== undefined) return true
     return this.#context.quarantine.count(this.source) > 0
+  }
+
+  /** See Staleness.check. */
+  checkStaleness(): Promise<void> {
+    return this.#ending.aborted ? Promise.resolve() : this.#staleness.check()
   }
 
   /** False while it waits for its source, or asks it. */
@@ -255,7 +259,7 @@ export class Subscriber {
 
   /** The database does not answer a call for this table; undefined: it has answered. `isOwn`: the call is for this source. */
   onHostSlow(reason: string | undefined, isOwn: boolean): void {
-    if (this.#stopped || this.#state === 'paused') return
+    if (this.#ending.aborted || this.#state === 'paused') return
     if (reason !== undefined) {
       if (!this.#batchApplier.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
     } else if (isOwn && this.#state === 'stalled' && !this.#applying) {
@@ -285,13 +289,9 @@ export class Subscriber {
     return this.#batchApplier.quarantineRefused()
   }
 
-  get #stopped(): boolean {
-    return this.#ending.aborted
-  }
-
   async #run(): Promise<void> {
     const backoff = new Backoff(RETRY_BACKOFF)
-    while (!this.#stopped) {
+    while (!this.#ending.aborted) {
       try {
         await this.#tableWait.untilUsable(() => this.#cursor.checkpoint.sequence + 1)
         this.#attempt = new AbortController()
@@ -301,7 +301,7 @@ export class Subscriber {
         backoff.reset()
         await this.#readUntilLost(resumed)
       } catch (error) {
-        if (this.#stopped) return
+        if (this.#ending.aborted) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
         if (isStallError(error)) this.#stallAt(error)
@@ -334,7 +334,7 @@ export class Subscriber {
       this.#updateState()
     }
     counters.consumerRestarts++
-    while (!this.#stopped) {
+    while (!this.#ending.aborted) {
       const entries = await this.#reader.next()
       this.#applying = true
       try {
@@ -383,7 +383,8 @@ export class Subscriber {
 
   /** `stalled` and `pending` take precedence. */
   #onCopyChange(): void {
-    if (!this.#stopped && this.isReading && this.#state !== 'stalled' && this.#state !== 'pending') this.#updateState()
+    if (!this.#ending.aborted && this.isReading && this.#state !== 'stalled' && this.#state !== 'pending')
+      this.#updateState()
   }
 
   #setState(state: SubscriptionState, error?: string): void {

@@ -2,6 +2,8 @@
 
 import type { SubscriptionState } from '../../events/events.ts'
 import type { RemoteTable, TableName } from '../../host/host.ts'
+import type { Timers } from '../../util/timers.ts'
+import { CHECK_INTERVAL_MS } from './staleness.ts'
 import type { Subscriber } from './subscriber.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 
@@ -9,6 +11,26 @@ import type { SubscriptionStatus } from './subscription-status.ts'
 const NOT_READ: ReadonlySet<SubscriptionState> = new Set(['pending', 'paused', 'ended'])
 
 export class Subscribers extends Map<string, Subscriber> {
+  readonly #timers: Timers
+  #stopChecks = () => {}
+
+  constructor(timers: Timers) {
+    super()
+    this.#timers = timers
+  }
+
+  /** One timer for all: those of a thousand idle subscriptions would wake the process a thousand times. Idempotent. */
+  startChecks(): void {
+    this.#stopChecks()
+    this.#stopChecks = this.#timers.every(CHECK_INTERVAL_MS, () => {
+      for (const subscriber of this.values()) void subscriber.checkStaleness()
+    })
+  }
+
+  stopChecks(): void {
+    this.#stopChecks()
+  }
+
   status(): SubscriptionStatus[] {
     return [...this.values()].map((subscriber) => subscriber.status())
   }
