@@ -253,7 +253,7 @@ export class Service {
   #createHealth(): NodeHealth {
     return new NodeHealth({
       mesh: this.mesh,
-      peers: () => this.peerStates().filter(({ node, up }) => up || !this.#isSilent(node)),
+      peers: () => this.#expectedPeers(),
       facts: () => ({
         superseded: this.superseded,
         subscriptions: this.replicator.troubled(),
@@ -265,10 +265,13 @@ export class Service {
     })
   }
 
-  /** No heartbeat says whether a node of HarperDB is there. It is known by its answers, and after a restart by what is read from it. */
-  #isSilent(node: string): boolean {
-    if (this.peers.isHarper(node)) return true
-    return !this.peers.wasHeard(node) && this.replicator.isRead(node)
+  /** Without nodes of HarperDB, which send no heartbeats: they are known by their answers, and after a restart by what is read from them. */
+  #expectedPeers(): { node: string; up: boolean }[] {
+    const peers = this.peerStates()
+    if (peers.every(({ up }) => up)) return peers
+    const read = this.replicator.readNodes()
+    const isSilent = (node: string) => this.peers.isHarper(node) || (!this.peers.wasHeard(node) && read.has(node))
+    return peers.filter(({ node, up }) => up || !isSilent(node))
   }
 
   #createPeers(): Peers {

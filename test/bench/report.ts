@@ -35,6 +35,8 @@ export type PartOptions = {
   readonly rounds: number
   /** ms of rounds before those that count, at least one round. */
   readonly warmUp: number
+  /** The same where contenders are compared: rounds, if `warmUp` is not 0. */
+  readonly warmUpRounds?: number
   /** For how long each round of a flow of transactions is fed. */
   readonly seconds: number
   /** Transactions of each round that go alone, one after the other. */

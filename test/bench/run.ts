@@ -43,7 +43,7 @@ const { values, positionals } = parseArgs({
     entries: { type: 'string', default: '100,10000' },
     on: { type: 'string', default: '' },
     rounds: { type: 'string', default: '5' },
-    'warm-up': { type: 'string', default: '1000' },
+    'warm-up': { type: 'string', default: '400' },
     seconds: { type: 'string', default: '1' },
     samples: { type: 'string', default: '2000' },
     backlog: { type: 'string', default: '500000' },

@@ -219,9 +219,9 @@ export class Replicator {
     return this.#subscribers.troubled()
   }
 
-  /** See Subscribers.isRead. */
-  isRead(node: string): boolean {
-    return this.#subscribers.isRead(node)
+  /** See Subscribers.readNodes. */
+  readNodes(): ReadonlySet<string> {
+    return this.#subscribers.readNodes()
   }
 
   /** Undefined without a subscription. */

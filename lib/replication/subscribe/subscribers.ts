@@ -42,10 +42,11 @@ export class Subscribers extends Map<string, Subscriber> {
     return found
   }
 
-  /** Streams of this node are read, or were and will be. */
-  isRead(node: string): boolean {
-    for (const { source, state } of this.values()) if (source.node === node && !NOT_READ.has(state)) return true
-    return false
+  /** The nodes from which something comes. */
+  readNodes(): ReadonlySet<string> {
+    const nodes = new Set<string>()
+    for (const { source, state } of this.values()) if (!NOT_READ.has(state)) nodes.add(source.node)
+    return nodes
   }
 
   ofTable({ database, table }: Partial<Record<keyof TableName, string | undefined>>): {
