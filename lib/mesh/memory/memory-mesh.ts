@@ -151,7 +151,8 @@ export class MemoryMesh implements Mesh {
         for (const announcementHandler of this.#announcementHandlers) announcementHandler(data.slice())
       },
       failReaders: (reason, peer, silently) => {
-        for (const reader of [...this.#readers])
+        // Not copied: a reader that fails is removed, and another one is added later at the earliest.
+        for (const reader of this.#readers)
           if (reader.peer === peer) silently ? reader.endConsumer() : reader.fail(reason)
       },
       linked: () => listener.linked(),

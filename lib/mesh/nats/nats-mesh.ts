@@ -335,11 +335,12 @@ export class NatsMesh implements Mesh {
       consumers: this.#consumers,
       headers: this.#headers,
     }
-    const closed = (reader: PullReader) => this.#readers.delete(reader)
-    const reader = await PullReader.open(access, source, sequence, { ...options, closed })
+    const reader = await PullReader.open(access, source, sequence, options, this.#onReaderClosed)
     if (!reader.failed) this.#readers.add(reader)
     return reader
   }
+
+  readonly #onReaderClosed = (reader: PullReader) => void this.#readers.delete(reader)
 
   // --- inspection -------------------------------------------------------------------------------------------------------
 

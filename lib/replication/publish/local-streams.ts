@@ -54,6 +54,8 @@ export const ANNOUNCE_FOR_MS = 30_000
 export class LocalStreams {
   readonly #options: LocalStreamsOptions
   readonly #streams = new TableMap<LocalStream>()
+  /** Those that grew, or were created, in the last `ANNOUNCE_FOR_MS`; others until the next call of `recentPositions`. */
+  readonly #recent = new Set<LocalStream>()
   #closed = false
 
   constructor(options: LocalStreamsOptions) {
@@ -118,11 +120,13 @@ export class LocalStreams {
   recentPositions(): (TableName & StreamPosition)[] {
     const { mesh } = this.#options
     const since = mesh.timers.elapsed() - ANNOUNCE_FOR_MS
-    return [...this.#streams.values()].flatMap(({ table, writer, grownAt }) => {
-      const { epoch, sequence, index } = writer.position
-      const isKnown = epoch !== '' && index !== undefined
-      return isKnown && grownAt >= since ? [{ ...table, epoch, sequence, index }] : []
-    })
+    const positions: (TableName & StreamPosition)[] = []
+    for (const stream of this.#recent) {
+      const { epoch, sequence, index } = stream.writer.position
+      if (stream.grownAt < since) this.#recent.delete(stream)
+      else if (epoch !== '' && index !== undefined) positions.push({ ...stream.table, epoch, sequence, index })
+    }
+    return positions
   }
 
   close(): void {
@@ -155,10 +159,12 @@ export class LocalStreams {
         diverged: (divergence) => this.#onDiverged(table, divergence),
         onGrowth: () => {
           stream.grownAt = mesh.timers.elapsed()
+          this.#recent.add(stream)
           this.#options.messageStored?.()
         },
       }),
     }
+    this.#recent.add(stream)
     void this.#resync(stream)
     return stream
   }
