@@ -4,6 +4,7 @@ import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
 import { withAbort } from '../../util/abort.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
+import { LIST_KEY } from './header-reader.ts'
 
 export type ConnectionOptions = {
   port: number
@@ -52,7 +53,9 @@ class SentHeaders {
         const value = values[key]!
         if (value.includes('\n') || value.includes('\r'))
           throw new MeshError('rejected', `header ${key} contains a line break`)
-        text += `${key}: ${value}\r\n`
+        // HarperDB has one line for each node.
+        if (key !== LIST_KEY) text += `${key}: ${value}\r\n`
+        else for (const item of value.split(',')) text += `${key}: ${item}\r\n`
       }
     this.#bytes = Buffer.from(`${text}\r\n`)
   }

@@ -9,8 +9,10 @@ import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import type { FrameLimits, StreamPart } from './frame-queue.ts'
+import type { MessageFormat } from './message-format.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import { type Divergence, type StreamEnd, StreamWriter } from './stream-writer.ts'
+import { StreamWriter } from './stream-writer.ts'
+import type { Divergence, StreamEnd } from './stream-writer-options.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
@@ -20,6 +22,8 @@ export type LocalStreamsOptions = {
   frames: FrameLimits
   /** ms for each request to the local leaf. */
   requestTimeout: number
+  /** See StreamWriterOptions. */
+  formatOf?: ((table: TableName) => MessageFormat) | undefined
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
   /** See UnrecordedCommits. */
@@ -135,6 +139,7 @@ export class LocalStreams {
 
   readonly #createStream = (table: TableName): LocalStream => {
     const { mesh, node, frames, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
+    const format = this.#options.formatOf?.(table)
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
@@ -147,6 +152,7 @@ export class LocalStreams {
         mesh,
         frames,
         requestTimeout,
+        ...(format && { format }),
         unrecordedMark: async () => this.#options.unrecordedMark?.(table),
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
