@@ -26,6 +26,7 @@ import { createReplicator } from './create-replicator.ts'
 import { createRowExchange } from './create-row-exchange.ts'
 import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
+import { harperReaders } from './harper-readers.ts'
 import { NodeHealth } from './node-health.ts'
 import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
@@ -90,6 +91,7 @@ export class Service {
     this.#registers = foundation.registers
     this.publisher = createPublisher(options, foundation, {
       node: store.manifest.nodeName,
+      singleMessages: this.#hasHarperReaders,
       diverged: (divergence) => {
         emit('replication:diverged', divergence)
         this.replicator.onDatabaseRestored(divergence)
@@ -139,6 +141,10 @@ export class Service {
     )
   }
 
+  get #hasHarperReaders(): boolean {
+    return this.#store.settings.compatibility === 'harperdb4'
+  }
+
   /** Resolves when this node can write its streams and answers requests. Rejects as `Mesh.open`. */
   async start(): Promise<void> {
     this.#store.listen({
@@ -157,8 +163,10 @@ export class Service {
     const { settings, manifest } = this.#store
     this.clockControl.start()
     step('servers', 1)
-    const servesRows = this.#options.host.readRows !== undefined
+    // HarperDB copies no rows: what it has not read must stay.
+    const servesRows = this.#options.host.readRows !== undefined && !this.#hasHarperReaders
     await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
+    if (this.#hasHarperReaders) mesh.admitReaders?.(harperReaders(this.#store, this.#registers, this.publisher))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()
@@ -301,6 +309,7 @@ export class Service {
       host,
       logger,
       peers,
+      harperReaders: this.#hasHarperReaders,
       streams: publisher,
       starts: replicator,
       store: this.#store,

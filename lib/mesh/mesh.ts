@@ -115,10 +115,13 @@ export type ReadOptions = RequestOptions & { maxMessages: number; budget?: ReadB
 
 /** Which nodes of HarperDB may read which local streams. */
 export type ReaderAdmission = {
-  /** The tables that the node may read. */
-  tablesOf(node: string): readonly TableName[]
-  /** Where the node may begin in the stream: the first message that it can read, and the time of its subscription, in ms since 1970. */
-  startOf(node: string, table: TableName): Promise<{ sequence: number; since?: number | undefined }>
+  /** The subscriptions with the node: it may read the tables with `publish`. The same object while nothing changes. */
+  subscriptionsOf(node: string): readonly (TableName & { publish: boolean })[]
+  /**
+   * Where the node may begin in the stream of such a table: the first message that it can read, and the time of its subscription, in ms
+   * since 1970. Undefined if it can read none. May reject.
+   */
+  startOf(node: string, table: TableName): Promise<{ sequence: number; since?: number | undefined } | undefined>
 }
 
 export interface Mesh {
@@ -197,7 +200,7 @@ export interface Mesh {
    * Absent: on this network they read as all nodes do.
    */
   admitReaders?(admission: ReaderAdmission): void
-  /** Removes the consumers of nodes that are not admitted any more; all of them without an admission. Rejects as `streamState`. */
+  /** Removes the consumers that are not admitted any more; all of them without an admission. Rejects as `streamState`. */
   reviewReaders?(): Promise<void>
 
   /** Every node whose hub answers within `timeout`: the local one first, then by name. */

@@ -44,6 +44,8 @@ export type NegotiationOptions = {
   tables: Tables
   takeover: Takeover
   agreements: Agreements
+  /** Nodes of HarperDB may read from this one. */
+  harperReaders: boolean
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
   /** Throws clock_ahead. */
@@ -74,7 +76,7 @@ export class Negotiation {
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
     const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
-    const refused = peers.isHarper(node) ? publishFault(requests) : undefined
+    const refused = peers.isHarper(node) ? publishFault(requests, this.#options.harperReaders) : undefined
     if (refused !== undefined) throw clusterError('peer_rejected', node, refused)
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)

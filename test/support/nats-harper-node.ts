@@ -4,11 +4,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { connect, type NatsConnection, headers as newHeaders } from 'nats'
+import { AckPolicy, connect, DeliverPolicy, type NatsConnection, headers as newHeaders } from 'nats'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterPassword, clusterUser, eventually, freePorts, temporaryDirectory } from './cluster.ts'
 import { harperPack } from './harper-messages.ts'
-import { HarperNode, type HarperTable } from './harper-node.ts'
+import { HarperNode, type HarperTable, type HarperTransport, type StopReading } from './harper-node.ts'
 
 type Login = { user: string; password: string }
 const user: Login = { user: clusterUser, password: clusterPassword }
@@ -34,7 +34,9 @@ export async function startNatsHarperNode(
   const [clusterPort = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
   const servers: ChildProcess[] = []
   const clients: NatsConnection[] = []
+  let harper: HarperNode | undefined
   test.after(async () => {
+    await harper?.close()
     for (const client of clients) await client.close()
     for (const server of servers) {
       server.kill('SIGKILL')
@@ -81,6 +83,7 @@ export async function startNatsHarperNode(
   }
   const connection = await connectTo('leaf', leaf)
   const node = await harperNode(connection, name, tables)
+  harper = node
   const atHub = await connectTo('hub', hub)
   await eventually(`the leaf of ${name} is linked to its hub`, () =>
     atHub.request(`${name}.__request__`, harperPack({ operation: 'cluster_status' })).catch(() => undefined),
@@ -110,5 +113,45 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
       for (const [key, value] of lines) headers.append(key, value)
       await jetStream.publish(subjectOf(database, table), data, { headers })
     },
+    read: (source, from, ingest) => readDurably(connection, domain, source, from, ingest),
   })
+}
+
+/** As HarperDB reads the stream of another node: it makes a durable consumer there, unless it has one. */
+async function readDurably(
+  connection: NatsConnection,
+  ownDomain: string,
+  { node, database, table }: Parameters<HarperTransport['read']>[0],
+  from: Date,
+  ingest: Parameters<HarperTransport['read']>[2],
+): Promise<StopReading> {
+  const options = { domain: `${node}-leaf`, timeout: 5_000 }
+  const stream = streamName({ database, table })
+  const manager = await connection.jetstreamManager({ ...options, checkAPI: false })
+  const create = {
+    ack_policy: AckPolicy.Explicit,
+    durable_name: ownDomain,
+    deliver_policy: DeliverPolicy.StartTime,
+    opt_start_time: from.toISOString(),
+  }
+  await manager.consumers.add(stream, create).catch((error: Error) => {
+    if (error.message !== 'consumer already exists') throw error
+  })
+  const consumer = await connection.jetstream(options).consumers.get(stream, ownDomain)
+  const messages = await consumer.consume({ max_messages: 100, expires: 30_000 })
+  const reading = (async () => {
+    for await (const message of messages) {
+      const lines = [...(message.headers ?? [])].flatMap(([name, values]) =>
+        values.map((value): [string, string] => [name, value]),
+      )
+      await ingest(message.data, lines)
+      message.ack()
+    }
+  })()
+  // Not awaited: a consumer that fails rejects it.
+  reading.catch(() => {})
+  return async (remove) => {
+    await messages.close()
+    if (remove) await manager.consumers.delete(stream, ownDomain).catch(() => {})
+  }
 }

@@ -91,6 +91,12 @@ export class LocalStreams {
     return stream.writer.position
   }
 
+  /** The first message of this stream that HarperDB reads; undefined if it reads none. Rejects mesh_unavailable. */
+  async firstSingleMessage(table: TableName): Promise<number | undefined> {
+    await this.ensure(table)
+    return this.#streamOf(table).writer.single
+  }
+
   /** The end of this stream; undefined while it is not known. */
   endOf(table: TableName): StreamEnd | undefined {
     const { writer } = this.#streams.find(table) ?? {}

@@ -188,6 +188,11 @@ export class Publisher implements PartListener {
     return Promise.all(tablesOf(writes).map((table) => this.#streams.lastPosition(table)))
   }
 
+  /** The first message in the stream of this table that HarperDB reads; undefined if it reads none. Rejects mesh_unavailable. */
+  firstSingleMessage(table: TableName): Promise<number | undefined> {
+    return this.#streams.firstSingleMessage(table)
+  }
+
   /** The end of the local stream of this table; undefined while it is not known. */
   endOf(table: TableName): StreamEnd | undefined {
     return this.#streams.endOf(table)

@@ -3,7 +3,7 @@
 import type { PublishedPosition } from '../../host/host.ts'
 import type { Mesh, MeshError, TableName } from '../../mesh/mesh.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import type { FrameLimits, StreamPart } from './frame-queue.ts'
+import type { FrameLimits } from './frame-queue.ts'
 import type { MessageFormat } from './message-format.ts'
 
 /**

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { reasonOf } from '../../errors.ts'
-import { type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import {
   type EpochRange,
@@ -15,8 +15,8 @@ import {
 } from '../stream-metadata.ts'
 import { frameId } from '../wire/message-ids.ts'
 import type { MessagePosition } from '../wire/single-message-encoder.ts'
-import { type FrameLimits, FrameQueue, type StreamPart } from './frame-queue.ts'
-import { type Definition, frameFormat, type MessageFormat } from './message-format.ts'
+import { FrameQueue, type StreamPart } from './frame-queue.ts'
+import { type Definition, frameFormat } from './message-format.ts'
 import { type PurgeOptions, planPurge } from './purge-plan.ts'
 import { positionIn, readEnd, type StoredFrame, type StoredPosition } from './stored-frame.ts'
 import { StoredTail } from './stored-tail.ts'
@@ -42,6 +42,7 @@ export class StreamWriter {
   #end: StreamEnd = start
   /** Id of the last frame that was sent. */
   #sentId = ''
+  #single: number | undefined
   /** In flight alone. */
   #definition: Definition | undefined
   #ready = false
@@ -73,6 +74,11 @@ export class StreamWriter {
   /** The end of the stream; epoch '' before the first resync. Without index while its last message is gone and not compared yet. */
   get position(): StreamEnd {
     return this.#end
+  }
+
+  /** The first message that HarperDB reads; undefined if it reads none, and before the first resync. */
+  get single(): number | undefined {
+    return this.#single
   }
 
   push(part: StreamPart): void {
@@ -111,6 +117,7 @@ export class StreamWriter {
     const isInFormat = format.isSingle === (metadata.single !== undefined)
     const current = epochs.findLast((each) => each.last === undefined)
     const { index, ...end } = await readEnd({ mesh, source: { node, ...table }, requestTimeout }, state, current, known)
+    this.#single = metadata.single
     const isInStep = isMarked && isInFormat && this.#divergence === undefined
     if (isInStep && known && current?.epoch === known.epoch && isWithin(known, state)) {
       this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index })
@@ -122,8 +129,8 @@ export class StreamWriter {
       // Nobody has read a stream that has no earlier epoch.
       const isUnrecorded = !isMarked && before.length > 0
       const next = { epoch, from: end.sequence + 1, ...(isUnrecorded && { unrecorded: true as const }) }
-      const single = format.isSingle ? singleFrom(state.description, metadata, next.from) : undefined
-      const described = { epochs: [...before, next], purged, unrecorded: mark, single }
+      this.#single = format.isSingle ? singleFrom(state.description, metadata, next.from) : undefined
+      const described = { epochs: [...before, next], purged, unrecorded: mark, single: this.#single }
       await mesh.describeStream(table, formatStreamMetadata(table, described))
       await this.#startEpoch({ epoch, sequence: end.sequence, index: 0 })
       this.#reportDivergence(epochs, known, end.sequence)
