@@ -166,7 +166,8 @@ export class Service {
     // HarperDB copies no rows: what it has not read must stay.
     const servesRows = this.#options.host.readRows !== undefined && !this.#hasHarperReaders
     await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
-    if (this.#hasHarperReaders) mesh.admitReaders?.(harperReaders(this.#store, this.#registers, this.publisher))
+    const parts = { store: this.#store, registers: this.#registers, negotiator: this.#negotiator }
+    if (this.#hasHarperReaders) mesh.admitReaders?.(harperReaders({ ...parts, publisher: this.publisher }))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()

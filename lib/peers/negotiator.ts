@@ -81,6 +81,11 @@ export class Negotiator {
     return this.#negotiation.subscribe(node, requests, options)
   }
 
+  /** See Negotiation.askedOf. */
+  askedOf(node: string): readonly SubscriptionRequest[] {
+    return this.#negotiation.askedOf(node)
+  }
+
   /** See Negotiation.remove. */
   remove(node: string, options: NegotiateOptions): Promise<{ reached: boolean }> {
     return this.#negotiation.remove(node, options)

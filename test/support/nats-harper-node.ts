@@ -99,8 +99,14 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
   )
   const jetStream = connection.jetstream({ domain })
   const subjectOf = (database: string, table: string) => `txn.${database}.${table}.${domain}`
-  for (const { database, table } of tables)
-    await manager.streams.add({ name: streamName({ database, table }), subjects: [subjectOf(database, table)] })
+  const streams = new Set<string>()
+  const ensureStream = async (database: string, table: string) => {
+    const name = streamName({ database, table })
+    if (streams.has(name)) return
+    await manager.streams.add({ name, subjects: [subjectOf(database, table)] })
+    streams.add(name)
+  }
+  for (const { database, table } of tables) await ensureStream(database, table)
   return new HarperNode(name, tables, {
     request: async (node, data) => (await connection.request(`${node}.__request__`, data, { timeout: 5_000 })).data,
     serve: (handler) => {
@@ -109,6 +115,7 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
       })
     },
     append: async (database, table, data, lines) => {
+      await ensureStream(database, table)
       const headers = newHeaders()
       for (const [key, value] of lines) headers.append(key, value)
       await jetStream.publish(subjectOf(database, table), data, { headers })
@@ -116,6 +123,9 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
     read: (source, from, ingest) => readDurably(connection, domain, source, from, ingest),
   })
 }
+
+/** HarperDB has 30 s, after which it notices that its request is gone. */
+const EXPIRES_MS = 2_000
 
 /** As HarperDB reads the stream of another node: it makes a durable consumer there, unless it has one. */
 async function readDurably(
@@ -138,7 +148,7 @@ async function readDurably(
     if (error.message !== 'consumer already exists') throw error
   })
   const consumer = await connection.jetstream(options).consumers.get(stream, ownDomain)
-  const messages = await consumer.consume({ max_messages: 100, expires: 30_000 })
+  const messages = await consumer.consume({ max_messages: 100, expires: EXPIRES_MS })
   const reading = (async () => {
     for await (const message of messages) {
       const lines = [...(message.headers ?? [])].flatMap(([name, values]) =>
@@ -151,7 +161,8 @@ async function readDurably(
   // Not awaited: a consumer that fails rejects it.
   reading.catch(() => {})
   return async (remove) => {
-    await messages.close()
+    // Its promise may never settle after a failure.
+    void messages.close()
     if (remove) await manager.consumers.delete(stream, ownDomain).catch(() => {})
   }
 }

@@ -49,8 +49,11 @@ const KNOWN_KEYS: ReadonlySet<string> = new Set([
   'opt_start_time',
   'replay_policy',
 ])
-/** The node never has more than one message of a stream in hand: changes of a row that it applies at once may end in another order. */
-const MAX_ACK_PENDING = 1
+/**
+ * The node never has more than one message of a stream in hand: changes of a row that it applies at once may end in another order. `ack_wait`, in
+ * seconds: what was sent to a process that is gone is sent again then, and what takes longer is applied twice, which times make harmless.
+ */
+const FLOW = { max_ack_pending: 1, ack_wait: 5 }
 /** Tokens of an acknowledgement's subject, and where they name the consumer. Later servers name domain and account before the stream. */
 const ACK_FORMS: readonly { tokens: (count: number) => boolean; consumer: number }[] = [
   { tokens: (count) => count === 9, consumer: 3 },
@@ -198,11 +201,7 @@ export class HarperGate {
     const sequence = Math.max(start.sequence, from)
     const { node: peer, table } = reader
     logger.info({ peer, ...table, sequence }, 'a HarperDB node begins to read')
-    return jetStream.createDurable(
-      this.#source(reader),
-      { name: reader.name, sequence, maxAckPending: MAX_ACK_PENDING },
-      REQUEST,
-    )
+    return jetStream.createDurable(this.#source(reader), { name: reader.name, sequence, ...FLOW }, REQUEST)
   }
 
   async #sequenceAt(reader: Reader, time: number): Promise<number> {

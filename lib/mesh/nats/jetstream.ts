@@ -256,10 +256,10 @@ export class JetStream {
     }
   }
 
-  /** A pull consumer that stays, with acknowledgements. A start beyond the end is moved to the end. */
+  /** A pull consumer that stays, with acknowledgements. `ack_wait`: seconds. A start beyond the end is moved to the end. */
   async createDurable(
     source: RemoteTable,
-    { name, sequence, maxAckPending }: { name: string; sequence: number; maxAckPending: number },
+    { name, sequence, ...more }: { name: string; sequence: number; max_ack_pending: number; ack_wait: number },
     options: RequestOptions,
   ): Promise<ConsumerInfo> {
     const stream = streamName(source)
@@ -269,8 +269,9 @@ export class JetStream {
       deliver_policy: 'by_start_sequence',
       opt_start_seq: Math.max(1, Math.min(sequence, end)),
       ack_policy: 'explicit',
-      max_ack_pending: maxAckPending,
       replay_policy: 'instant',
+      ...more,
+      ack_wait: more.ack_wait * NANOSECONDS_PER_SECOND,
     }
     const verb = `CONSUMER.DURABLE.CREATE.${stream}.${name}`
     return this.call(source.node, verb, { stream_name: stream, config }, options)
