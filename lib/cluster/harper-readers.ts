@@ -7,6 +7,10 @@ import type { Negotiator } from '../peers/negotiator.ts'
 import type { Registers } from '../peers/registers.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 
+/** HarperDB nodes may read from this one. */
+export const hasHarperReaders = ({ settings }: Pick<ManifestStore, 'settings'>): boolean =>
+  settings.compatibility === 'harperdb4'
+
 const none: readonly never[] = []
 
 export type HarperReadersParts = {
