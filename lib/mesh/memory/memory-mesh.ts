@@ -271,7 +271,7 @@ export class MemoryMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (this.#state === 'connected') return this.#appender!.append(table, message, expected, done)
