@@ -117,15 +117,18 @@ export class Service {
       progress: (task) => this.#progress(task),
     })
     this.peers = this.#createPeers()
-    const { publisher, replicator } = this
     this.positions = new PositionExchange({
-      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, publisher, replicator, logger: options.logger },
+      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, logger: options.logger },
+      ...{ publisher: this.publisher, replicator: this.replicator },
       ...{ requestTimeout: options.requestTimeout, servesRows: options.host.readRows !== undefined },
-      statuses: this.rows.requests.statuses,
-      peers: () => this.peers,
+      ...{ statuses: this.rows.requests.statuses, peers: () => this.peers },
       isPaused: (source) => foundation.registers.paused.has(source),
     })
-    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
+    this.pauses = new Pauses({
+      registers: foundation.registers,
+      replicator: this.replicator,
+      positions: this.positions,
+    })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({ options, store, emit }, this, {
       // Logged; `close` tries the parts again.

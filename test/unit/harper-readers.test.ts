@@ -1,4 +1,4 @@
-// A HarperDB node reads from a node with `clustering.compatibility: harperdb4`: both have the same rows, whoever writes and however.
+// A HarperDB node reads from a node with `clustering.compatibility: harperdb4`: both have the same rows, by every kind of write on either node.
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
