@@ -59,9 +59,14 @@ export class Database {
   readonly #rows: Rows
   readonly #conflicts: Conflicts
   readonly #logger: Logger
+  /** As stored: only this process writes it. Undefined: not read since the last rollback. */
+  #lastTimestamp: Timestamp | undefined
 
   private constructor(storage: Storage, logger: Logger) {
     this.#storage = storage
+    storage.onRollback(() => {
+      this.#lastTimestamp = undefined
+    })
     this.#logger = logger
     this.#tables = new Tables(storage)
     this.#rows = new Rows(storage, this.#tables)
@@ -185,7 +190,7 @@ export class Database {
       const { rows, transactions, lastTimestamp } = pass.finish()
       for (const row of rows) this.#rows.replace(row)
       for (const transaction of transactions) this.outbox.add(transaction)
-      this.#storage.state.put('timestamp', lastTimestamp)
+      this.#putTimestamp(lastTimestamp)
     })
   }
 
@@ -212,7 +217,8 @@ export class Database {
 
   /** The highest timestamp committed here, of local and remote transactions. */
   lastTimestamp(): Timestamp | undefined {
-    return this.#storage.state.get('timestamp') as Timestamp | undefined
+    this.#lastTimestamp ??= this.#storage.state.get('timestamp') as Timestamp | undefined
+    return this.#lastTimestamp
   }
 
   /** The record, or undefined. Throws HostError 404 if the table does not exist, as `scan` does. */
@@ -308,7 +314,12 @@ export class Database {
   }
 
   #raiseTimestamp(timestamp: Timestamp): void {
-    if (timestamp > (this.lastTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
+    if (timestamp > (this.lastTimestamp() ?? '')) this.#putTimestamp(timestamp)
+  }
+
+  #putTimestamp(timestamp: Timestamp): void {
+    this.#storage.state.put('timestamp', timestamp)
+    this.#lastTimestamp = timestamp
   }
 
   async #publishCommitted(transaction: Transaction): Promise<void> {
