@@ -1,6 +1,7 @@
 // Asks a status page for its data over HTTP.
 
 import { SNAPSHOT_VERSION, type Snapshot } from '../status-page/snapshot.ts'
+import { clearTimeout, setTimeout } from '../util/timers.ts'
 import type { Io } from './io.ts'
 import { printable, printableStrings } from './printable.ts'
 

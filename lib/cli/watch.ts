@@ -1,9 +1,9 @@
 // `enmesh watch URL`: the snapshots of the status page as they come. On a terminal they fill the screen; into a file or a pipe goes one line
 // for each event, or with `--json` for each snapshot.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { formatPlace } from '../status-page/page/format.mjs'
 import type { Snapshot } from '../status-page/snapshot.ts'
+import { delay } from '../util/timers.ts'
 import type { ExitCode, Flags, Io, Terminal } from './io.ts'
 import { streamSnapshots } from './snapshots.ts'
 import { snapshotText } from './status-text.ts'

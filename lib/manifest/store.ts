@@ -3,6 +3,7 @@
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
+import { clearTimeout, setTimeout } from '../util/timers.ts'
 import { type Commit, type CommitRequest, type CommitStep, planCommits, type Revisions } from './commit-plan.ts'
 import { defaultConfigText } from './config.ts'
 import { missingKeyProblems } from './config-check.ts'

@@ -46,6 +46,7 @@ export async function startNode(
   try {
     const database = await Database.open(join(config.rootPath, 'database'), logger)
     closers.unshift(() => database.close())
+    database.logsConflicts = config.logConflicts
 
     // The manager needs the host to open; the database gets its clock from the open manager.
     const host = new LmdbHost(database, VERSION)

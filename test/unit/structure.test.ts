@@ -148,6 +148,23 @@ test('each package is imported only where it belongs', async () => {
   assert.deepEqual(wrong, [])
 })
 
+test('time and timers of the system are used in one module only, which fake timers of test runners do not reach', async () => {
+  const globals =
+    /(?<![.\w])(?:(?:set|clear)(?:Timeout|Interval|Immediate)|queueMicrotask|performance\.now|Date\.now|new Date\(\))/
+  const wrong = (await sources())
+    .filter(({ path }) => path !== 'util/timers.ts' && !path.startsWith('status-page/page/'))
+    .flatMap(({ path, text }) => {
+      const imported = [...text.matchAll(/^import \{([^}]*)\} from '[^']*\/timers\.ts'/gm)].map(([, names]) => names!)
+      const code = text.replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, '').replaceAll(/^import .*$/gm, '')
+      return [...code.matchAll(new RegExp(globals, 'g'))]
+        .map(([name]) => name)
+        .filter((name) => !imported.some((names) => names.split(',').some((each) => each.trim() === name)))
+        .concat(/'node:timers(?:\/promises)?'/.test(text) ? ['node:timers'] : [])
+        .map((name) => `${path} uses ${name}, which it must import from util/timers.ts`)
+    })
+  assert.deepEqual(wrong, [])
+})
+
 test(`no file has more than ${MAX_FILE_LINES} lines`, async () => {
   const long = (await sources())
     .map(({ path, text }) => ({ path, lines: text.trimEnd().split('\n').length }))
