@@ -131,7 +131,7 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     assert.deepEqual(node2.seen('replication:quarantined'), [])
   })
 
-  test('goes on where it was when HarperDB ran on the node, and reads what it wrote then', async (t) => {
+  test('goes on where it was when HarperDB ran on the node, and misses nothing when its consumer is lost', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables, clustering })
     const store = await cluster.client(node1)
@@ -155,6 +155,12 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     await node1.host.write('t3', insert('dog', { id: 3 }))
     await have([harper], [2, 3])
     assert.deepEqual(await durables(store, 'node1-leaf'), ['harper-leaf--of--node1'])
+    // Its consumer is lost, and HarperDB asks for the present.
+    await harper.close()
+    await manager.consumers.delete(dogStream, 'harper-leaf--of--node1')
+    await node1.host.write('t4', insert('dog', { id: 4 }))
+    await harper.restart()
+    await have([harper], [2, 3, 4])
   })
 
   test('has its consumer removed when the setting is taken back, and an enmesh node reads on', async (t) => {
