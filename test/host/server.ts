@@ -6,6 +6,7 @@ import type { Caller, Health, Logger, Transaction } from '../../lib/index.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
+import { isAccepted, MESSAGE_PACK, toMessagePack } from './message-pack.ts'
 import { executeData } from './operations.ts'
 import { addProbes } from './probes.ts'
 import type { Users } from './users.ts'
@@ -70,6 +71,8 @@ export function createServer({ database, cluster, users, logger }: ServerOptions
     const answer =
       (await executeData(database, body, { ...caller!, onCommit })) ?? (await cluster.execute(body, caller!))
     void reply.type('application/json; charset=utf-8')
+    if (committed === undefined && isAccepted(headers.accept))
+      return reply.type(MESSAGE_PACK).send(toMessagePack(answer))
     if (committed === undefined || nodes === undefined) return reply.send(answer)
     const { token: written, error } = await waitForNodes(cluster, committed, { nodes, signal })
     if (written !== undefined) void reply.header('x-write-token', written)

@@ -25,6 +25,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   operations: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'peers'],
   cluster: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events', 'peers', 'replication', 'operations'],
   'status-page': ['cluster', 'events', 'manifest', 'observe', 'replication'],
+  migrate: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'peers', 'replication'],
   'cluster-manager': ['*'],
   testing: ['*'],
   index: ['*'],
