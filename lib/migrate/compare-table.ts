@@ -35,10 +35,13 @@ export type CompareOptions = {
   table: KeyedTable
   here: RowReader
   there: RowReader
-  /** ms since 1970: rows that `there` has written since then, or deleted, count as changed meanwhile. */
+  /** ms since 1970: rows that were written there since then count as changed meanwhile. */
   since?: number | undefined
-  /** With `since`: the database that the rows `here` were imported from. A row that it does not have any more was deleted. */
-  original?: RowReader | undefined
+  /**
+   * With `since`: the database that the rows `here` were imported from. What it has by now as it is there, or has not either, changed
+   * after the import.
+   */
+  original?: RowReader | 'there' | undefined
   /** ms between two looks at rows that differ: they may be on their way. Default 1,000. */
   settle?: number
   signal?: AbortSignal | undefined
@@ -121,7 +124,7 @@ async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOpti
     pairs = pairs.filter((pair) => digest(pair.here, rules) !== digest(pair.there, rules))
     keys = new Map(pairs.map(({ key }) => [keyIdentity(key), key]))
   }
-  const unchanged = await withoutChanged(pairs, options)
+  const unchanged = await withoutChanged(pairs, options, rules)
   const count = (matches: (pair: Pair) => boolean) => unchanged.filter(matches).length
   return {
     counts: {
@@ -139,14 +142,16 @@ type Pair = { key: PrimaryKey; here: KeyedRow | undefined; there: KeyedRow | und
 const digest = (row: KeyedRow | undefined, rules: HashRules): string | undefined =>
   row && digestOf(rowText(keyIdentity(row.key), withoutTime(row).row, rules) ?? '')
 
-/** A row was written since then if its time says so, and deleted if the original does not have it any more either. */
-async function withoutChanged(pairs: readonly Pair[], { table, since, original }: CompareOptions): Promise<Pair[]> {
+/** Without rows whose time is after `since`, and without those that the original has as they are there. */
+async function withoutChanged(pairs: readonly Pair[], options: CompareOptions, rules: HashRules): Promise<Pair[]> {
+  const { table, since, original } = options
   if (since === undefined) return [...pairs]
-  const missing = new Map(pairs.filter(({ there }) => !there).map(({ key }) => [keyIdentity(key), key]))
-  const kept = original && missing.size > 0 ? await rowsOf(original, missing) : missing
-  return pairs.filter(({ key, there }) =>
-    there ? (writtenAt(table, there.row.record ?? {}) ?? 0) < since : kept.has(keyIdentity(key)),
-  )
+  const isLater = ({ there }: Pair) => there !== undefined && (writtenAt(table, there.row.record ?? {}) ?? 0) >= since
+  const earlier = pairs.filter((pair) => !isLater(pair))
+  if (original === 'there') return earlier.filter(({ there }) => there)
+  if (!original || earlier.length === 0) return earlier
+  const present = await rowsOf(original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
+  return earlier.filter(({ key, there }) => digest(present.get(keyIdentity(key)), rules) !== digest(there, rules))
 }
 
 async function rowsOf(reader: RowReader, keys: ReadonlyMap<string, PrimaryKey>): Promise<Map<string, KeyedRow>> {

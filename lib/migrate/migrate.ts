@@ -63,6 +63,8 @@ export type MigrationResult = {
 }
 
 const DEFAULT_OVERLAP_MS = 3_600_000
+/** ms: for a write that was on its way to this node when the import began. */
+const CHANGE_MARGIN_MS = 60_000
 /** Of HarperDB. */
 const DEFAULT_API_PORT = 9925
 
@@ -99,7 +101,7 @@ export async function migrate(options: MigrationOptions): Promise<MigrationResul
       if (result) imported.push(result)
     }
     const done = plan.tables.filter((each) => imported.some((one) => nameOf(one) === nameOf(each)))
-    await compareWithAll(options, { plan, api, host, tables: done, report, compared, since: began })
+    await compareWithAll(options, { plan, api, host, tables: done, report, compared, since: began - CHANGE_MARGIN_MS })
   }
   signal?.throwIfAborted()
   const hasProblems = steps.some(({ state }) => state === 'problem')
@@ -205,7 +207,7 @@ type CompareContext = {
   tables: KeyedTable[]
   report: Report
   compared: MigrationResult['compared']
-  /** ms since 1970 */
+  /** ms since 1970. */
   since: number
 }
 
@@ -213,12 +215,11 @@ type CompareContext = {
 async function compareWithAll(options: MigrationOptions, context: CompareContext): Promise<void> {
   const { plan, api, host, tables, report } = context
   if (!host.readRows) return report.warning('compare', 'the database cannot read its rows, so they are not compared')
-  for (const table of tables)
-    await compareOne(options, context, {
-      node: 'HarperDB of this node',
-      table,
-      there: apiReader(api, table, options.signal),
-    })
+  const readerOf = (each: HarperApi, table: KeyedTable) => apiReader(each, table, options.signal)
+  for (const table of tables) {
+    const there = readerOf(api, table)
+    await compareOne(options, context, { node: 'HarperDB of this node', table, there, original: 'there' })
+  }
   for (const neighbour of plan.neighbours) {
     const url = options.apiUrls?.[neighbour.node] ?? neighbour.apiUrl
     if (url === undefined) {
@@ -226,29 +227,28 @@ async function compareWithAll(options: MigrationOptions, context: CompareContext
       continue
     }
     const remote = new HarperApi({ ...options.harper, url })
-    for (const table of tables.filter((each) => isShared(neighbour, each)))
-      await compareOne(options, context, {
-        node: neighbour.node,
-        table,
-        there: apiReader(remote, table, options.signal),
-      })
+    for (const table of tables.filter((each) => isShared(neighbour, each))) {
+      const [there, original] = [readerOf(remote, table), readerOf(api, table)]
+      await compareOne(options, context, { node: neighbour.node, table, there, original })
+    }
   }
 }
 
 const isShared = ({ subscriptions }: Neighbour, table: KeyedTable) =>
   subscriptions.some((each) => nameOf(each) === nameOf(table) && (each.publish || each.subscribe))
 
-type Other = { node: string; table: KeyedTable; there: RowReader }
+/** `original`: of `compareTable`. */
+type Other = { node: string; table: KeyedTable; there: RowReader; original: RowReader | 'there' }
 
 async function compareOne(
   options: MigrationOptions,
   context: CompareContext,
-  { node, table, there }: Other,
+  { node, table, there, original }: Other,
 ): Promise<void> {
-  const { host, api, report, compared, since } = context
+  const { host, report, compared, since } = context
   try {
     const { signal, settle } = options
-    const [here, original] = [hostReader(host, table), apiReader(api, table, signal)]
+    const here = hostReader(host, table)
     const comparison = await compareTable({
       table,
       here,

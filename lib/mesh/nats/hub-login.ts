@@ -29,17 +29,19 @@ export type HubLoginResult =
   | { outcome: 'rejected'; reason: string }
   | { outcome: 'unreachable'; reason: string }
 
-const AnswerType = Type.Object({
-  server: Type.Object({ name: Type.String(), id: Type.String() }),
-  data: Type.Optional(
-    Type.Object({
-      cluster: Type.Optional(Type.Object({ cluster_port: Type.Optional(Type.Integer()) })),
-      routes: Type.Optional(Type.Array(Type.Object({ remote_id: Type.String(), ip: Type.String() }))),
-    }),
-  ),
+const ServerType = Type.Object({ name: Type.String(), id: Type.String() })
+/** `routes` is a number in VARZ. */
+const VarzType = Type.Object({
+  server: ServerType,
+  data: Type.Object({ cluster: Type.Object({ cluster_port: Type.Integer() }) }),
 })
-type Answer = Type.Static<typeof AnswerType>
-const answerValidator = Compile(AnswerType)
+const RoutezType = Type.Object({
+  server: ServerType,
+  data: Type.Object({ routes: Type.Array(Type.Object({ remote_id: Type.String(), ip: Type.String() })) }),
+})
+type Varz = Type.Static<typeof VarzType>
+type Routez = Type.Static<typeof RoutezType>
+const validators = { VARZ: Compile(VarzType), ROUTEZ: Compile(RoutezType) }
 
 const HUB_SUFFIX = hubName('')
 /** ms without another answer after which no more are expected. */
@@ -57,24 +59,29 @@ export async function logInToHub({ host, port, user, password, timeout = 2_000 }
     return { outcome: isRejected ? 'rejected' : 'unreachable', reason: reasonOf(error) }
   }
   try {
-    const [varz, routez] = await Promise.all(['VARZ', 'ROUTEZ'].map((kind) => ask(connection, kind, timeout)))
-    return { outcome: 'accepted', serverVersion: connection.info?.version ?? '', hubs: linkedHubs(varz!, routez!) }
+    const [varz, routez] = await Promise.all([
+      ask<Varz>(connection, 'VARZ', timeout),
+      ask<Routez>(connection, 'ROUTEZ', timeout),
+    ])
+    const { version = '', server_id } = connection.info ?? {}
+    // What the local hub sees comes first: other hubs may see an address that does not lead there from here.
+    routez.sort((a, b) => Number(b.server.id === server_id) - Number(a.server.id === server_id))
+    return { outcome: 'accepted', serverVersion: version, hubs: linkedHubs(varz, routez) }
   } finally {
     await connection.close().catch(() => {})
   }
 }
 
-/** The answers of all servers. There is no end to wait for: it comes after a pause without answers. */
-async function ask(connection: NatsConnection, kind: string, timeout: number): Promise<Answer[]> {
-  const answers: Answer[] = []
+/** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers. */
+async function ask<T>(connection: NatsConnection, kind: keyof typeof validators, timeout: number): Promise<T[]> {
+  const answers: T[] = []
   let last = performance.now()
   const inbox = createInbox()
   connection.subscribe(inbox, {
     callback: (error, message) => {
       last = performance.now()
-      if (error || message.headers?.code) return
-      const answer = readAnswer(message)
-      if (answer) answers.push(answer)
+      const answer = error || message.headers?.code ? undefined : readJson(message)
+      if (validators[kind].Check(answer)) answers.push(answer as T)
     },
   })
   connection.publish(`$SYS.REQ.SERVER.PING.${kind}`, '', { reply: inbox })
@@ -83,25 +90,23 @@ async function ask(connection: NatsConnection, kind: string, timeout: number): P
   return answers
 }
 
-function readAnswer(message: Parameters<typeof parseJson>[0]): Answer | undefined {
+function readJson(message: Parameters<typeof parseJson>[0]): unknown {
   try {
-    const answer = parseJson<unknown>(message)
-    return answerValidator.Check(answer) ? (answer as Answer) : undefined
+    return parseJson(message)
   } catch {
     return undefined
   }
 }
 
 /** nats-server 2.9 names no servers in ROUTEZ, only their ids. */
-function linkedHubs(varz: readonly Answer[], routez: readonly Answer[]): LinkedHub[] {
+function linkedHubs(varz: readonly Varz[], routez: readonly Routez[]): LinkedHub[] {
   const hubs = varz.filter(({ server }) => server.name.endsWith(HUB_SUFFIX) && server.name !== HUB_SUFFIX)
   const addresses = new Map<string, string>()
-  // The address that most hubs see would be better; the first one is enough to be linked.
   for (const { data } of routez)
-    for (const { remote_id, ip } of data?.routes ?? []) if (!addresses.has(remote_id)) addresses.set(remote_id, ip)
+    for (const { remote_id, ip } of data.routes) if (!addresses.has(remote_id)) addresses.set(remote_id, ip)
   return hubs.map(({ server, data }) => {
-    const [host, port] = [addresses.get(server.id), data?.cluster?.cluster_port]
-    const address = host !== undefined && port !== undefined ? { host, port } : undefined
+    const host = addresses.get(server.id)
+    const address = host === undefined ? undefined : { host, port: data.cluster.cluster_port }
     return { node: server.name.slice(0, -HUB_SUFFIX.length), address }
   })
 }
