@@ -7,16 +7,14 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { isLong } from '../support/long.ts'
+import { programArguments } from '../support/program.ts'
 import { seedOf } from '../support/random.ts'
-
-const main = fileURLToPath(new URL('../faults/main.ts', import.meta.url))
 
 function run(t: TestContext, ...options: string[]) {
   const seed = seedOf()
   t.diagnostic(`SEED=${seed}`)
-  const args = ['--import', 'tsx', main, '--seed', String(seed), ...options]
+  const args = [...programArguments('faults/main.ts'), '--seed', String(seed), ...options]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   t.after(() => child.kill('SIGTERM'))
   const lines: string[] = []
@@ -28,7 +26,7 @@ function run(t: TestContext, ...options: string[]) {
 }
 
 /** A whole run has time for every kind of fault. */
-const MINUTES = isLong ? '1' : '0.3'
+const MINUTES = isLong ? '1' : '0.2'
 
 test('a run with faults: no transaction is lost or applied twice, and recovery is fast', {
   timeout: 240_000,

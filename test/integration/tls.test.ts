@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { parse, stringify } from 'yaml'
 import { Authority, type CertificateOptions, type TlsFiles } from '../support/authority.ts'
 import { eventually, type NodeFiles, quiet, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
@@ -169,7 +170,10 @@ describe('replaced certificates', () => {
     let written = 0
     const writing = { on: true }
     const writer = (async () => {
-      while (writing.on) await write(node1, `w${written++}`)
+      while (writing.on) {
+        await write(node1, `w${written++}`)
+        await delay(2)
+      }
     })()
     /** Changes every node's files and waits until all nodes use them. */
     const replace = async (how: (files: TlsFiles, node: TestNode) => Promise<unknown>) => {

@@ -43,3 +43,37 @@ test('invalid answers and floods of invented servers do not hide members', async
     ],
   )
 })
+
+test('a route to a hub that has just ended delays the members only until the servers have noticed', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const server = new ScriptedConnection()
+  const asked = members(server.connection, 'node1', { timeout: 60_000 })
+  const answer = (value: object) =>
+    server.deliver(server.subscriptions[0]!, { data: Buffer.from(JSON.stringify(value)) })
+  const self = { server: { name: 'node1-hub' } }
+  answer({ ...self, statsz: { routes: [{ name: 'node2-hub' }] } })
+  answer({ ...self, data: { cluster: { urls: [] } } })
+  const before = server.sent.length
+  t.mock.timers.tick(500)
+  assert.equal(server.sent.length, 2 * before, 'the same requests again')
+  answer({ ...self, statsz: { routes: [] } })
+  assert.deepEqual(
+    (await asked).map(({ node, connectedNodes }) => [node, connectedNodes]),
+    [['node1', []]],
+  )
+})
+
+test('members are those that have answered when the connection is closed meanwhile', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const server = new ScriptedConnection()
+  const asked = members(server.connection, 'node1', { timeout: 60_000 })
+  server.deliver(server.subscriptions[0]!, {
+    data: Buffer.from(JSON.stringify({ server: { name: 'node1-hub' }, statsz: { routes: [{ name: 'node2-hub' }] } })),
+  })
+  server.refusal = new Error('closed')
+  t.mock.timers.tick(500)
+  assert.deepEqual(
+    (await asked).map(({ node }) => node),
+    ['node1'],
+  )
+})

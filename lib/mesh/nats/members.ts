@@ -21,13 +21,15 @@ type Part = Type.Static<typeof PartType>
 const schema = Compile(PartType)
 type Hub = { name: string; responseTime: number; statsz?: Part['statsz']; varz?: Part['data'] }
 
+/** A hub reports a route to a node that has just ended until it has noticed, and a message may be lost: both are right the next time. */
+const REPEAT_INTERVAL_MS = 500
 /** A peer may answer with any number of invented names. */
 const MAX_HUBS = 2_000
 const HUB_SUFFIX = hubName('')
 const nodeOf = (server: string) => server.slice(0, -HUB_SUFFIX.length)
 
 /**
- * Asks every server. Resolves when all hubs have answered that the local hub is routed to, directly or indirectly, or after the
+ * Asks every server, again and again. Resolves when all hubs have answered that the local hub is routed to, directly or indirectly, or after the
  * time-out. (The count of active servers in the answers is wrong for seconds after a crash.)
  */
 export async function members(connection: Connection, node: string, options: RequestOptions): Promise<Member[]> {
@@ -51,12 +53,25 @@ export async function members(connection: Connection, node: string, options: Req
     if (isComplete(hubs, hubName(node))) done()
   })
   const timeout = new AbortController()
+  let repeat: NodeJS.Timeout | undefined
   try {
-    connection.publish('$SYS.REQ.SERVER.PING', '', { reply: inbox })
-    connection.publish('$SYS.REQ.SERVER.PING.VARZ', '', { reply: inbox })
+    const ask = () => {
+      connection.publish('$SYS.REQ.SERVER.PING', '', { reply: inbox })
+      connection.publish('$SYS.REQ.SERVER.PING.VARZ', '', { reply: inbox })
+    }
+    ask()
+    repeat = setInterval(() => {
+      try {
+        ask()
+      } catch {
+        // The connection was closed: nobody answers any more.
+        done()
+      }
+    }, REPEAT_INTERVAL_MS)
     const expired = delay(options.timeout, undefined, { signal: timeout.signal }).catch(() => {})
     await withAbort(Promise.race([complete, expired]), options.signal, endedBy('aborted'))
   } finally {
+    clearInterval(repeat)
     timeout.abort()
     subscription.unsubscribe()
   }
