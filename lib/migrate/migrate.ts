@@ -143,7 +143,7 @@ async function writeConfiguration(
 ): Promise<void> {
   const { configFile, rootPath, streams = 'keep' } = options
   if (await exists(configFile)) return report('file', `${configFile} exists and stays as it is`)
-  const { nodes, harper } = plan
+  const { nodes, harper, neighbours } = plan
   if (rootPath === harper.settings.rootPath)
     throw clusterError(
       'migration_blocked',
@@ -153,7 +153,8 @@ async function writeConfiguration(
     await mkdir(join(rootPath, 'clustering'), { recursive: true, mode: 0o700 })
     await mkdir(dirname(configFile), { recursive: true })
     // First: without the file, the next call writes both.
-    await writeStartTimes({ rootPath, nodeName: harper.nodeName, nodes }, startTime)
+    const copied = new Set(neighbours.flatMap(({ node, runsHarper }) => (runsHarper ? [] : [node])))
+    await writeStartTimes({ rootPath, nodeName: harper.nodeName, nodes, time: startTime, copied })
     await writeFileAtomic(configFile, text)
   } catch (error) {
     throw clusterError('config_unwritable', configFile, reasonOf(error))

@@ -73,7 +73,7 @@ export async function planMigration(options: PlanOptions): Promise<MigrationPlan
     given: options.addresses ?? {},
   })
   if (planned.missing.length > 0) throw clusterError('migration_blocked', missingText(planned.missing))
-  report('routes', `a route to each of the other nodes: ${planned.routes.map(textOf).join(', ') || 'there are none'}`)
+  report('routes', `a route to each of the other nodes: ${planned.routes.map(textOf).join(', ') || 'no other node'}`)
   const { tables, skipped } = selectTables(described)
   const neighbours = status.connections.map((each) =>
     neighbourOf(each, planned.addresses.get(each.node), api.url, skipped),

@@ -10,14 +10,18 @@ import { Registers } from '../peers/registers.ts'
 /** ms by which a timestamp may be ahead: no limit matters here. */
 const MAX_DRIFT = Number.MAX_SAFE_INTEGER
 
-/**
- * Each subscription reads what its stream stored since `time` (ms since 1970). Written before the node opens first; a file that exists
- * stays. Rejects as the file system does.
- */
-export async function writeStartTimes(
-  { rootPath, nodeName, nodes }: { rootPath: string; nodeName: string; nodes: readonly ManifestNode[] },
-  time: number,
-): Promise<void> {
+export type StartTimes = {
+  rootPath: string
+  nodeName: string
+  nodes: readonly ManifestNode[]
+  /** ms since 1970: each subscription reads what its stream has stored since then. */
+  time: number
+  /** Of these nodes the rows are copied too, as far as they differ. HarperDB serves no rows. */
+  copied: ReadonlySet<string>
+}
+
+/** Written before the node opens first. Rejects as the file system does. */
+export async function writeStartTimes({ rootPath, nodeName, nodes, time, copied }: StartTimes): Promise<void> {
   const clock = new HybridClock(nodeName, MAX_DRIFT)
   const path = join(rootPath, 'clustering', 'revisions.json')
   const revisions = { timestamp: () => clock.timestamp(), resume: (timestamp: string) => clock.resume(timestamp) }
@@ -25,7 +29,8 @@ export async function writeStartTimes(
   for (const { name, subscriptions } of nodes)
     for (const subscription of subscriptions) {
       const revision = clock.timestamp()
-      const start = startRequest(revision, { startTime: new Date(time).toISOString() })
+      const startTime = new Date(time).toISOString()
+      const start = startRequest(revision, { startTime, ...(copied.has(name) && { copy: true }) })
       registers.set(name, { ...subscription, removed: false, revision, subscribeSince: time, start })
     }
   await registers.flush()

@@ -17,6 +17,7 @@ const usage = `npm run migrate -- --harperdb FILE --directory DIR [options]
   --user NAME             super user of HarperDB. Default: HDB_ADMIN
   --dry-run               reads and checks everything, changes nothing
   --final                 no program writes to this node any more
+  --overlap MINUTES       how long before the first pass the streams of other nodes are read from. Default: 60
   --new-streams           begin empty streams, instead of those of HarperDB
   --address NODE=HOST:PORT  address of the hub of another node
   --node-api NODE=URL     operations API of another node
@@ -29,6 +30,7 @@ const options = {
   user: { type: 'string', default: 'HDB_ADMIN' },
   'dry-run': { type: 'boolean', default: false },
   final: { type: 'boolean', default: false },
+  overlap: { type: 'string', default: '60' },
   'new-streams': { type: 'boolean', default: false },
   address: { type: 'string', multiple: true, default: [] as string[] },
   'node-api': { type: 'string', multiple: true, default: [] as string[] },
@@ -65,6 +67,11 @@ function toRoute(text: string): Route {
   return { host: match[1]!.replace(/^\[(.*)\]$/, '$1'), port: Number(match[2]) }
 }
 
+function minutes(text: string): number {
+  if (!/^\d+$/.test(text)) throw invalid(`--overlap must be a number of minutes, received '${text}'.`)
+  return Number(text)
+}
+
 function print({ state, step, message, details }: MigrationStep): void {
   const mark = state === 'done' ? 'ok     ' : state
   const { text, examples } = (details ?? {}) as { text?: string; examples?: unknown[] }
@@ -96,6 +103,7 @@ async function migrateNode(values: Values, stop: AbortSignal): Promise<boolean> 
           ...(clusterUser === user ? [] : [{ username: clusterUser, password: clusterPassword, role: 'cluster_user' }]),
         ],
       }),
+      overlap: minutes(values.overlap) * 60_000,
       streams: values['new-streams'] ? 'new' : 'keep',
       addresses: Object.fromEntries(pairs('address', values.address).map(([node, text]) => [node, toRoute(text)])),
       apiUrls: Object.fromEntries(pairs('node-api', values['node-api'])),

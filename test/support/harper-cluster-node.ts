@@ -166,7 +166,7 @@ export class HarperClusterNode {
 
   /** HarperDB ends: the API and both servers. */
   async stop(): Promise<void> {
-    for (const messages of this.#reading) messages.stop()
+    for (const messages of this.#reading) await messages.close()
     await this.http.stop()
     await this.#nats?.stop()
   }

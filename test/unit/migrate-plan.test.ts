@@ -93,6 +93,17 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     assert.deepEqual([...registers.changedWhileDown], [])
   })
 
+  it('copies from migrated nodes the rows that differ, and nothing from nodes of HarperDB', async (test) => {
+    const site = await withNeighbour(test, { system_info: { hdb_version: '1.0.0' } })
+    site.harper.connections.push(connection('node3'))
+    site.options.addresses = { ...site.options.addresses, node3: { host: '10.0.0.3', port: 9932 } }
+    await site.migrate()
+    const { nodes } = JSON.parse(await readFile(join(site.directory, 'new', 'clustering', 'revisions.json'), 'utf8'))
+    const startOf = (node: string) => nodes[node][0].at(-1)
+    assert.deepEqual([startOf('node2').copy, startOf('node3').copy], [true, undefined])
+    assert.equal(startOf('node2').startTime, startOf('node3').startTime)
+  })
+
   it('changes nothing in a dry run, and shows what it would write without the keys of the host', async (test) => {
     const { migrate, directory, host, harper } = await withNeighbour(test)
     harper.tables[0]!.put(1, { id: 1 }, ROW_TIME)
