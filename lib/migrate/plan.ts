@@ -139,7 +139,7 @@ async function checkPassword(
   { clusterPassword, report, logIn = logInToHub }: PlanOptions,
 ): Promise<HubLoginResult> {
   const { host, port } = { host: '127.0.0.1', port: settings.ports.hub }
-  const result = await logIn({ host, port, user: settings.user!, password: clusterPassword })
+  const result = await logIn({ host, port, user: settings.user!, password: clusterPassword, tls: settings.tls })
   if (result.outcome === 'rejected')
     throw clusterError(
       'migration_blocked',

@@ -17,7 +17,7 @@ import { isLong } from '../support/long.ts'
 const NAMES = ['node1', 'node2', 'node3']
 /** Rows that each node has before the migration. */
 const FIRST_ROWS = isLong ? 5_000 : 100
-const WRITE_INTERVAL_MS = isLong ? 2 : 10
+const WRITE_INTERVAL_MS = isLong ? 2 : 25
 
 /** One node of the cluster, before and after its migration. */
 class MigratingNode {
@@ -125,7 +125,7 @@ class MigratingNode {
         hostKeys: () => ({ users }),
         apiUrls: Object.fromEntries(others.map((each) => [each.harper.name, each.url])),
         writersStopped,
-        settle: 200,
+        settle: 100,
       })
     } finally {
       await database.close()

@@ -1,7 +1,5 @@
 // The rows of a simulated HarperDB node: in the order of its keys, each with the time of its last write, and what it answers to searches.
 
-import { isDeepStrictEqual } from 'node:util'
-
 export type HarperRecord = Record<string, unknown>
 export type HarperTableOptions = {
   database: string
@@ -12,8 +10,9 @@ export type HarperTableOptions = {
   hasTimes?: boolean
 }
 
-const numbers = 1
-const rank = (key: unknown): number => (typeof key === 'number' ? numbers : typeof key === 'string' ? 2 : 3)
+type Row = { key: unknown; record: HarperRecord; time: number }
+
+const rank = (key: unknown): number => (typeof key === 'number' ? 1 : typeof key === 'string' ? 2 : 3)
 
 /** Numbers before strings before lists. */
 function compareKeys(a: unknown, b: unknown): number {
@@ -29,8 +28,10 @@ export class HarperTableRows {
   readonly primaryKey: string | undefined
   readonly attributes: string[]
   readonly #hasTimes: boolean
-  /** Sorted by key. */
-  #records: { key: unknown; record: HarperRecord; time: number }[] = []
+  /** By key as JSON. */
+  readonly #rows = new Map<string, Row>()
+  /** By key; undefined after a row has come or gone. */
+  #sorted: Row[] | undefined
   /** Times of deleted rows. */
   readonly #deleted = new Map<string, number>()
 
@@ -43,12 +44,17 @@ export class HarperTableRows {
   }
 
   get size(): number {
-    return this.#records.length
+    return this.#rows.size
+  }
+
+  get #records(): readonly Row[] {
+    this.#sorted ??= [...this.#rows.values()].sort((a, b) => compareKeys(a.key, b.key))
+    return this.#sorted
   }
 
   /** `time`: ms since 1970. An older write, and one at the same time, is dropped. `isPatch`: only these attributes are set. */
   put(key: unknown, values: HarperRecord, time: number, isPatch = false): boolean {
-    const known = this.#records.find((each) => isDeepStrictEqual(each.key, key))
+    const known = this.#rows.get(JSON.stringify(key))
     const deleted = this.#deleted.get(JSON.stringify(key)) ?? 0
     if (Math.max(known?.time ?? 0, deleted) >= time) return false
     const times = this.#hasTimes
@@ -58,22 +64,22 @@ export class HarperTableRows {
     for (const name of Object.keys(record)) if (!this.attributes.includes(name)) this.attributes.push(name)
     if (known) Object.assign(known, { record, time })
     else {
-      this.#records.push({ key, record, time })
-      this.#records.sort((a, b) => compareKeys(a.key, b.key))
+      this.#rows.set(JSON.stringify(key), { key, record, time })
+      this.#sorted = undefined
     }
     return true
   }
 
   delete(key: unknown, time: number): boolean {
-    const at = this.#records.findIndex((each) => isDeepStrictEqual(each.key, key))
-    if (at >= 0 && this.#records[at]!.time >= time) return false
-    this.#deleted.set(JSON.stringify(key), time)
-    if (at >= 0) this.#records.splice(at, 1)
+    const name = JSON.stringify(key)
+    if ((this.#rows.get(name)?.time ?? 0) >= time) return false
+    this.#deleted.set(name, time)
+    if (this.#rows.delete(name)) this.#sorted = undefined
     return true
   }
 
   get(key: unknown): HarperRecord | undefined {
-    return this.#records.find((each) => isDeepStrictEqual(each.key, key))?.record
+    return this.#rows.get(JSON.stringify(key))?.record
   }
 
   /** All attributes that the table knows: null where the record has none. */

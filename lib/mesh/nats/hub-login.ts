@@ -6,7 +6,7 @@ import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../../errors.ts'
 import type { Route } from '../mesh.ts'
-import { adminOf, hubName } from './configuration.ts'
+import { adminOf, hubName, type Tls } from './configuration.ts'
 import { parseJson } from './connection.ts'
 
 export type HubLogin = {
@@ -16,6 +16,8 @@ export type HubLogin = {
   /** Name of the cluster user. */
   user: string
   password: string
+  /** Paths of PEM files, for a hub that requires TLS of its clients, as that of HarperDB does when it has certificates. */
+  tls?: Pick<Tls, 'certificate' | 'certificateAuthority' | 'privateKey'> | undefined
   /** ms for the login, and again for the answers of the other hubs. Default 2,000. */
   timeout?: number
 }
@@ -44,16 +46,16 @@ type Routez = Type.Static<typeof RoutezType>
 const validators = { VARZ: Compile(VarzType), ROUTEZ: Compile(RoutezType) }
 
 const HUB_SUFFIX = hubName('')
+const DEFAULT_TIMEOUT_MS = 2_000
 /** ms without another answer after which no more are expected. */
 const QUIET_MS = 300
 
 /** Logs in as the administrator, as the hubs of HarperDB do. Changes nothing. */
-export async function logInToHub({ host, port, user, password, timeout = 2_000 }: HubLogin): Promise<HubLoginResult> {
+export async function logInToHub(options: HubLogin): Promise<HubLoginResult> {
+  const { timeout = DEFAULT_TIMEOUT_MS } = options
   let connection: NatsConnection
   try {
-    const login = { user: adminOf(user), pass: password }
-    const servers = `${host.includes(':') && !host.startsWith('[') ? `[${host}]` : host}:${port}`
-    connection = await connect({ servers, ...login, timeout, reconnect: false, name: 'enmesh-migrate' })
+    connection = await connectTo(options)
   } catch (error) {
     const isRejected = error instanceof NatsError && error.code === ErrorCode.AuthorizationViolation
     return { outcome: isRejected ? 'rejected' : 'unreachable', reason: reasonOf(error) }
@@ -70,6 +72,20 @@ export async function logInToHub({ host, port, user, password, timeout = 2_000 }
   } finally {
     await connection.close().catch(() => {})
   }
+}
+
+async function connectTo({ host, port, user, password, tls, timeout = DEFAULT_TIMEOUT_MS }: HubLogin) {
+  const servers = `${host.includes(':') && !host.startsWith('[') ? `[${host}]` : host}:${port}`
+  const login = { servers, user: adminOf(user), pass: password, timeout, reconnect: false, name: 'enmesh-migrate' }
+  if (!tls) return connect(login)
+  const { certificate: certFile, privateKey: keyFile, certificateAuthority: caFile } = tls
+  // On this machine the certificate is that of another name.
+  const secure = { certFile, keyFile, caFile, rejectUnauthorized: false }
+  return connect({ ...login, tls: secure }).catch((error) => {
+    // The hub requires no TLS of clients: the hubs of enmesh listen on this machine only.
+    if (error instanceof NatsError && error.code === ErrorCode.ServerOptionNotAvailable) return connect(login)
+    throw error
+  })
 }
 
 /** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers. */
