@@ -64,4 +64,6 @@ export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name
   newGaps?: number
   replayed?: number
   copy?: CopyPosition | undefined
+  /** The subscribers of the local table are to copy what they lack. */
+  announce?: boolean
 }

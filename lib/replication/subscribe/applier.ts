@@ -103,7 +103,7 @@ export class Applier {
   async move(
     source: RemoteTable,
     position: Position,
-    { newGaps = 0, lost = 0, replayed = 0, missing: added = [], copy, request, staleSince }: MoveOptions = {},
+    { newGaps = 0, lost = 0, replayed = 0, missing: added = [], copy, request, staleSince, announce }: MoveOptions = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
@@ -122,6 +122,7 @@ export class Applier {
           ...(missing && { missing }),
           ...(applied && { applied }),
           ...(copy && { copy }),
+          ...(announce && { unannounced: true }),
           ...(request !== undefined && { request }),
           ...(staleSince !== undefined && { staleSince }),
         },
