@@ -39,6 +39,8 @@ export type QuarantinedRange = { epoch: string; index: number; count: number }
 /** The transactions to apply, and the checkpoint to store with them. */
 export type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & {
   duplicates?: number
+  /** See Selection. Default: all. */
+  relayable?: RemoteTransaction[]
   relayed?: Transaction[]
 }
 /** Undefined: nothing to change. */
