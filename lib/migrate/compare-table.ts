@@ -1,10 +1,10 @@
 // Compares the rows of a table in two databases by their keys and values: counts, digests, and which rows differ. Memory is bounded.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Host, KeyedRow, PrimaryKey, TableName } from '../host/host.ts'
 import { BucketSums, bucketOf, bucketsFor } from '../replication/copy/buckets.ts'
 import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { digestOf, type HashRules, rowText } from '../replication/copy/row-hash.ts'
+import { delay } from '../util/timers.ts'
 import type { HarperApi } from './harper-api.ts'
 import { isKey, writtenAt } from './imported-row.ts'
 import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'

@@ -1,10 +1,10 @@
 // A client of HarperDB's operations API over HTTP. It reads only: it has no operation that changes anything.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { PrimaryKey, TableName } from '../host/host.ts'
 import { packr } from '../replication/packr.ts'
 import { Backoff } from '../util/backoff.ts'
+import { delay, systemTimers } from '../util/timers.ts'
 import {
   type HarperMember,
   type HarperStatus,
@@ -100,7 +100,7 @@ export class HarperApi {
   /** Repeats the request while there is no answer. */
   async #request(body: { operation: string }, signal?: AbortSignal): Promise<unknown> {
     const { patience = DEFAULTS.patience } = this.#login
-    const end = performance.now() + patience
+    const end = systemTimers.elapsed() + patience
     const backoff = new Backoff({ first: 100, max: 2_000 })
     for (;;) {
       try {
@@ -109,7 +109,7 @@ export class HarperApi {
         if (signal?.aborted) throw clusterError('aborted', body.operation)
         if (error instanceof ClusterError && error.code === 'harperdb_rejected') throw error
         const wait = backoff.next()
-        if (performance.now() + wait >= end) throw clusterError('harperdb_unreachable', this.url, failureOf(error))
+        if (systemTimers.elapsed() + wait >= end) throw clusterError('harperdb_unreachable', this.url, failureOf(error))
         await delay(wait, undefined, { signal }).catch(() => {})
       }
     }

@@ -5,6 +5,7 @@ import { reasonOf } from '../errors.ts'
 import type { Host, KeyedRow, PrimaryKey, RemoteTable, RemoteTransaction, TableName, Write } from '../host/host.ts'
 import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { withVersion } from '../replication/subscribe/checkpoint-version.ts'
+import { systemTimers } from '../util/timers.ts'
 import type { HarperApi } from './harper-api.ts'
 import { deletedTimestamp, importedRow, isImported, isKey, type TimeProblem } from './imported-row.ts'
 import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'
@@ -67,7 +68,7 @@ class ImportPass {
     this.#options = options
     const { database, table } = options.table
     this.#source = { node: IMPORT_SOURCE, database, table }
-    this.#now = options.now ?? Date.now
+    this.#now = options.now ?? systemTimers.now
     const counts = { rows: 0, continuedAfter: 0, changed: 0, deleted: 0, untimed: 0, future: 0, refused: 0 }
     this.#result = { database, table, ...counts, examples: [] }
   }

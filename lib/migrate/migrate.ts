@@ -8,6 +8,7 @@ import type { Host } from '../host/host.ts'
 import type { Route } from '../manifest/manifest.ts'
 import { migratedConfigText } from '../manifest/migrated-config.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
+import { systemTimers } from '../util/timers.ts'
 import { apiReader, type Comparison, compareTable, hostReader, type RowReader } from './compare-table.ts'
 import { HarperApi, type HarperLogin } from './harper-api.ts'
 import { type ImportResult, importTable } from './import-table.ts'
@@ -76,7 +77,7 @@ export async function migrate(options: MigrationOptions): Promise<MigrationResul
   const { report, steps } = createReport(options.onStep)
   const { signal, dryRun = false, writersStopped = false, overlap = DEFAULT_OVERLAP_MS } = options
   // Before anything is read: what other nodes write from now on is in their streams after this time.
-  const began = Date.now()
+  const began = systemTimers.now()
   const startTime = began - overlap
   const harper = await readConfiguration(options.harperConfigFile, report)
   const url = options.harper.url ?? `http://127.0.0.1:${harper.settings.operationsApiPort ?? DEFAULT_API_PORT}`

@@ -1,10 +1,10 @@
 // Logs in to the hub of a node whose servers run already, of HarperDB or of enmesh, and asks it for the hubs it is linked with.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { connect, createInbox, ErrorCode, type NatsConnection, NatsError } from 'nats'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { reasonOf } from '../../errors.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import type { Route } from '../mesh.ts'
 import { adminOf, hubName, type Tls } from './configuration.ts'
 import { parseJson } from './connection.ts'
@@ -91,18 +91,18 @@ async function connectTo({ host, port, user, password, tls, timeout = DEFAULT_TI
 /** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers. */
 async function ask<T>(connection: NatsConnection, kind: keyof typeof validators, timeout: number): Promise<T[]> {
   const answers: T[] = []
-  let last = performance.now()
+  let last = systemTimers.elapsed()
   const inbox = createInbox()
   connection.subscribe(inbox, {
     callback: (error, message) => {
-      last = performance.now()
+      last = systemTimers.elapsed()
       const answer = error || message.headers?.code ? undefined : readJson(message)
       if (validators[kind].Check(answer)) answers.push(answer as T)
     },
   })
   connection.publish(`$SYS.REQ.SERVER.PING.${kind}`, '', { reply: inbox })
   const end = last + timeout
-  while (performance.now() < Math.min(end, last + QUIET_MS)) await delay(20)
+  while (systemTimers.elapsed() < Math.min(end, last + QUIET_MS)) await delay(20)
   return answers
 }
 
