@@ -3,11 +3,13 @@
 import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
 import type { Caller, Health, Logger, Transaction } from '../../lib/index.ts'
+import type { StatusPage } from '../../lib/status-page.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
 import { executeData } from './operations.ts'
 import { addProbes } from './probes.ts'
+import { addStatusPage } from './status-page.ts'
 import type { Users } from './users.ts'
 import { abortedWith, readWaitingHeaders, type WaitingCluster, waitForNodes } from './waiting-headers.ts'
 
@@ -25,10 +27,12 @@ export type ServerOptions = {
   cluster: WaitingCluster & { execute(request: unknown, caller: Caller): Promise<object>; health(): Health }
   users: Users
   logger: Logger
+  /** Mounted at `/status`. The server ends its streams when it closes. */
+  statusPage?: StatusPage
 }
 
 /** Creates the server; the caller calls `listen`. */
-export function createServer({ database, cluster, users, logger }: ServerOptions): FastifyInstance {
+export function createServer({ database, cluster, users, logger, statusPage }: ServerOptions): FastifyInstance {
   const toAnswer = (error: unknown): [statusCode: number, body: ErrorBody] => {
     const [statusCode, body] = describeError(error)
     if (statusCode >= 500) logger.error({ error }, 'A request failed')
@@ -79,6 +83,7 @@ export function createServer({ database, cluster, users, logger }: ServerOptions
     return reply.code(statusCode).send({ ...answer, error: message })
   })
   addProbes(server, cluster)
+  if (statusPage) addStatusPage(server, statusPage)
   return server
 }
 

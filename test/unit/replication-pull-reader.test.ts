@@ -8,6 +8,7 @@ import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const source = { node: 'node2', database: 'dev', table: 'dog' }
@@ -203,7 +204,7 @@ describe('pull reader', () => {
   })
 
   it('fails when a request is not answered in time', async (test) => {
-    test.mock.timers.enable({ apis: ['setTimeout'] })
+    fakeSystemTimers(test, 'setTimeout')
     const { reader } = await start(test)
     test.mock.timers.tick(64_999)
     assert.equal(reader.failed, false)

@@ -1,6 +1,6 @@
 // The mesh of one node in memory. Requests to other nodes and calls to the local streams are messages on the wires of the network.
 
-import type { Timers } from '../../util/timers.ts'
+import { queueMicrotask, setImmediate, type Timers } from '../../util/timers.ts'
 import {
   type Entry,
   type ExpectedLast,
@@ -271,7 +271,7 @@ export class MemoryMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (this.#state === 'connected') return this.#appender!.append(table, message, expected, done)

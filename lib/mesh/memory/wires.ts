@@ -1,6 +1,6 @@
 // The links between pairs of nodes. Messages of a link arrive in the order of sending, or a cut loses them.
 
-import type { Timers } from '../../util/timers.ts'
+import { setImmediate, type Timers } from '../../util/timers.ts'
 
 /** `notified`: both ends are notified; `silent`: messages are lost and no node is notified. */
 export type CutMode = 'notified' | 'silent'

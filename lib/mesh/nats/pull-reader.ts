@@ -1,6 +1,7 @@
 // Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
+import { clearTimeout, setTimeout } from '../../util/timers.ts'
 import { type Entry, MeshError, type Reader, type ReadOptions, type RemoteTable } from '../mesh.ts'
 import { PullWindow } from '../pull-window.ts'
 import { leafName, MAX_STORED_BYTES } from './configuration.ts'

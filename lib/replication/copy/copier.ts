@@ -3,16 +3,15 @@
 // merged, so it may be applied at any time.
 
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
-import type { CopyPosition, CopyReason, Host, KeyedRow, RemoteTable } from '../../host/host.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { CopyPosition, CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
 import { MeshError } from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { setImmediate } from '../../util/timers.ts'
 import type { Applier } from '../subscribe/applier.ts'
-import type { LocalTables, SourceTables } from '../subscribe/local-tables.ts'
-import type { CopyEvents, CopyStatus } from '../subscribe/subscription-status.ts'
+import type { CopyStatus } from '../subscribe/subscription-status.ts'
 import { WakeableSleep } from '../subscribe/wakeable-sleep.ts'
 import { ChangeAnnouncer } from './change-announcer.ts'
-import type { Copies } from './copies.ts'
+import type { CopierContext, CopierOptions } from './copier-options.ts'
 import { beginCopy } from './copy-position.ts'
 import { createFeed, type Feed } from './feed.ts'
 import { keyText } from './key-text.ts'
@@ -21,27 +20,7 @@ import type { FeedPart } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
 import { SliceSize } from './slice-size.ts'
-import { TableReplacement, type TableReplacementContext, type TableReplacementOptions } from './table-replacement.ts'
-
-export type CopierContext = TableReplacementContext & {
-  host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
-  /** The local stream has the transactions of other nodes, but not the rows that are copied. */
-  relayEnabled: boolean
-  clock: HybridClock
-  copies: Copies
-  tables: Pick<LocalTables, 'check' | 'primaryKeyOf'>
-  sourceTables: SourceTables
-  events: CopyEvents
-  /** Maximum number of transactions in one transaction of the database; a row is never divided. */
-  maxBatch: number
-}
-
-export type CopierOptions = TableReplacementOptions & {
-  /** The stream of the source is being read: the source is reachable. */
-  isReading(): boolean
-  /** A copy began or ended, or its reason for waiting changed. */
-  onChange(): void
-}
+import { TableReplacement } from './table-replacement.ts'
 
 /** ms. */
 const RETRY_BACKOFF = { first: 100, max: 5_000 }
@@ -90,7 +69,7 @@ export class Copier {
     this.#slice = new SliceSize(context.maxBatch)
     this.#sleep = new WakeableSleep(context.timers)
     this.#replacement = new TableReplacement(context, options)
-    this.#isAnnounced = announcedWrites(context.node, context.relayEnabled)
+    this.#isAnnounced = announcedWrites(context.node, context.relayEnabled, context.earlierNames)
     this.#announcer = new ChangeAnnouncer(context, { source, applier, isCopying: () => this.#isActive })
   }
 

@@ -1,16 +1,18 @@
 // The streams of the local tables on the local leaf: creates each when it is first needed, and checks it after every interruption.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { delay } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import type { FrameLimits, StreamPart } from './frame-queue.ts'
+import type { MessageFormat } from './message-format.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import { type Divergence, type StreamEnd, StreamWriter } from './stream-writer.ts'
+import { StreamWriter } from './stream-writer.ts'
+import type { Divergence, StreamEnd } from './stream-writer-options.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
@@ -20,6 +22,8 @@ export type LocalStreamsOptions = {
   frames: FrameLimits
   /** ms for each request to the local leaf. */
   requestTimeout: number
+  /** See StreamWriterOptions. */
+  formatOf?: ((table: TableName) => MessageFormat) | undefined
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
   /** See UnrecordedCommits. */
@@ -89,6 +93,12 @@ export class LocalStreams {
     return stream.writer.position
   }
 
+  /** The first message of this stream that HarperDB reads; undefined if it reads none. Rejects mesh_unavailable. */
+  async firstSingleMessage(table: TableName): Promise<number | undefined> {
+    await this.ensure(table)
+    return this.#streamOf(table).writer.single
+  }
+
   /** The end of this stream; undefined while it is not known. */
   endOf(table: TableName): StreamEnd | undefined {
     const { writer } = this.#streams.find(table) ?? {}
@@ -139,6 +149,7 @@ export class LocalStreams {
 
   readonly #createStream = (table: TableName): LocalStream => {
     const { mesh, node, frames, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
+    const format = this.#options.formatOf?.(table)
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
@@ -151,6 +162,7 @@ export class LocalStreams {
         mesh,
         frames,
         requestTimeout,
+        ...(format && { format }),
         unrecordedMark: async () => this.#options.unrecordedMark?.(table),
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),

@@ -235,8 +235,9 @@ export class Applier {
           : !this.#deduplication.isKnown(source, builder, undefined, transaction)
       const newTransactions = transactions.filter((transaction) => {
         if (!isNew(transaction)) return false
-        const { node, epoch, index } = transaction.origin
-        if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+        const { origin, timestamp } = transaction
+        const { node, epoch, index } = origin
+        if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
         return true
       })
       if (!isDiscarded && epoch !== '') builder.add(source.node, epoch, index, last)

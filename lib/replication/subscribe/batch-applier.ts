@@ -2,6 +2,7 @@
 // before it are applied, and the bad one can be quarantined.
 
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import { setImmediate } from '../../util/timers.ts'
 import type { Applier } from './applier.ts'
 import { ApplyRetry, type ApplyRetryContext, type ApplyRetryOptions } from './apply-retry.ts'
 import type { Position } from './checkpoint-parts.ts'

@@ -20,6 +20,8 @@ export type ReplicatorOptions = {
   mesh: Mesh
   host: Host
   node: string
+  /** Names that this node had before. */
+  earlierNames?: readonly string[]
   clock: HybridClock
   quarantine: Quarantine
   events: SubscriberEvents
