@@ -117,18 +117,9 @@ export class Service {
       progress: (task) => this.#progress(task),
     })
     this.peers = this.#createPeers()
-    this.positions = new PositionExchange({
-      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, logger: options.logger },
-      ...{ publisher: this.publisher, replicator: this.replicator },
-      ...{ requestTimeout: options.requestTimeout, servesRows: options.host.readRows !== undefined },
-      ...{ statuses: this.rows.requests.statuses, peers: () => this.peers },
-      isPaused: (source) => foundation.registers.paused.has(source),
-    })
-    this.pauses = new Pauses({
-      registers: foundation.registers,
-      replicator: this.replicator,
-      positions: this.positions,
-    })
+    this.positions = this.#createPositions(foundation)
+    const { positions, replicator } = this
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({ options, store, emit }, this, {
       // Logged; `close` tries the parts again.
@@ -281,6 +272,19 @@ export class Service {
     const read = this.replicator.readNodes()
     const isSilent = (node: string) => this.peers.isHarper(node) || (!this.peers.wasHeard(node) && read.has(node))
     return peers.filter(({ node, up }) => up || !isSilent(node))
+  }
+
+  #createPositions({ registers }: Foundation): PositionExchange {
+    const { mesh, publisher, replicator } = this
+    const { host, logger, requestTimeout } = this.#options
+    const store = this.#store
+    return new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh, store, publisher, replicator, logger, requestTimeout },
+      servesRows: host.readRows !== undefined,
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+      isPaused: (source) => registers.paused.has(source),
+    })
   }
 
   #createPeers(): Peers {
