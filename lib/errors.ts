@@ -156,6 +156,12 @@ export const errors = {
     true,
     'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
   ),
+  state_unwritable: defineError(
+    500,
+    (file: string, reason: string) => `File ${file} of the node's state could not be written: ${reason}`,
+    true,
+    'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
+  ),
   host_timeout: defineError(
     503,
     (call: string, ms: number) => `The database has not answered ${call} for ${Math.round(ms / 1_000)} s`,

@@ -169,7 +169,7 @@ export class PositionExchange {
   /** See ClusterManager.token. */
   async token(transaction: Transaction): Promise<string> {
     const parts = await this.#options.publisher.locate(transaction)
-    return encodeToken({ node: this.#options.node, parts })
+    return encodeToken({ node: this.#options.node, timestamp: transaction.timestamp, parts })
   }
 
   /** See ClusterManager.caughtUp. */

@@ -1,122 +1,103 @@
-// The rows of a simulated HarperDB node: in the order of its keys, each with the time of its last write, and what it answers to searches.
+// How HarperDB 4.3 and later reads messages, and what it does with their writes: a later time of a row wins, and an equal one loses.
 
-export type HarperRecord = Record<string, unknown>
-export type HarperTableOptions = {
+import { type HarperWrite, harperUnpack } from './harper-messages.ts'
+import type { HarperTable } from './harper-node.ts'
+
+type Link = {
+  operation: string
+  table: string
+  id?: unknown
+  record?: object
+  next?: Link
+  hash_values?: unknown
+  records?: unknown
+}
+type Body = Omit<Link, 'hash_values' | 'records'> & {
+  schema: string
+  hash_values?: unknown[]
+  records?: (object | undefined)[]
+  attributes?: { name: string; attribute: string; indexed: boolean }[]
+  __origin: { timestamp: number; node_name: string; user: string | null }
+}
+export type HarperMessage = {
   database: string
   table: string
-  /** Absent: a table that was created without one. */
-  primaryKey?: string | undefined
-  /** false: the table has no attributes with times. */
-  hasTimes?: boolean
+  timestamp: number
+  writes: HarperWrite[] | { attributes: string[] }
 }
 
-type Row = { key: unknown; record: HarperRecord; time: number }
-
-const rank = (key: unknown): number => (typeof key === 'number' ? 1 : typeof key === 'string' ? 2 : 3)
-
-/** Numbers before strings before lists. */
-function compareKeys(a: unknown, b: unknown): number {
-  if (rank(a) !== rank(b)) return rank(a) - rank(b)
-  if (rank(a) < 3) return (a as string) < (b as string) ? -1 : a === b ? 0 : 1
-  const [left, right] = [JSON.stringify(a), JSON.stringify(b)]
-  return left < right ? -1 : left === right ? 0 : 1
+const operations: Record<string, HarperWrite['operation']> = {
+  insert: 'upsert',
+  update: 'upsert',
+  upsert: 'upsert',
+  put: 'upsert',
+  patch: 'patch',
+  delete: 'delete',
 }
 
-export class HarperTableRows {
-  readonly database: string
-  readonly table: string
-  readonly primaryKey: string | undefined
-  readonly attributes: string[]
-  readonly #hasTimes: boolean
-  /** By key as JSON. */
-  readonly #rows = new Map<string, Row>()
-  /** By key; undefined after a row has come or gone. */
-  #sorted: Row[] | undefined
-  /** Times of deleted rows. */
-  readonly #deleted = new Map<string, number>()
+function writeOf(operation: string, table: string, id: unknown, record: object | undefined): HarperWrite {
+  const known = operations[operation]
+  if (!known) throw new Error(`unknown operation '${operation}'`)
+  if (id === undefined || id === null) throw new Error(`a ${operation} in '${table}' has no id`)
+  if (known !== 'delete' && (typeof record !== 'object' || record === null)) throw new Error('a write has no record')
+  return { operation: known, table, id, record }
+}
 
-  constructor({ database, table, primaryKey, hasTimes = true }: HarperTableOptions) {
-    this.database = database
-    this.table = table
-    this.primaryKey = primaryKey
-    this.#hasTimes = hasTimes
-    this.attributes = [...(primaryKey ? [primaryKey] : []), ...(hasTimes ? ['__createdtime__', '__updatedtime__'] : [])]
+/** Throws where HarperDB throws. */
+export function readHarperMessage(data: Uint8Array): HarperMessage {
+  const body = harperUnpack(data) as Body
+  const { operation, schema: database, table, records, hash_values: ids = [], attributes, __origin } = body
+  if (typeof __origin.timestamp !== 'number' || !__origin.node_name) throw new Error('a message has no origin')
+  if (operation === 'define_schema') {
+    const names = attributes!.map(({ name }) => name)
+    return { database, table, timestamp: __origin.timestamp, writes: { attributes: names } }
+  }
+  const writes = (records ?? ids).map((record, index) => writeOf(operation, table, ids[index], record as object))
+  for (let link = body.next; link; link = link.next) {
+    if (link.records !== undefined || link.hash_values !== undefined) throw new Error('a further write has lists')
+    writes.push(writeOf(link.operation, link.table, link.id, link.record))
+  }
+  return { database, table, timestamp: __origin.timestamp, writes }
+}
+
+type Row = { time: number; record?: Record<string, unknown> | undefined }
+
+export class HarperDatabase {
+  readonly #tables: HarperTable[]
+  readonly #rows = new Map<string, Map<unknown, Row>>()
+
+  constructor(tables: HarperTable[]) {
+    this.#tables = tables
   }
 
-  get size(): number {
-    return this.#rows.size
-  }
-
-  get #records(): readonly Row[] {
-    this.#sorted ??= [...this.#rows.values()].sort((a, b) => compareKeys(a.key, b.key))
-    return this.#sorted
-  }
-
-  /** `time`: ms since 1970. An older write, and one at the same time, is dropped. `isPatch`: only these attributes are set. */
-  put(key: unknown, values: HarperRecord, time: number, isPatch = false): boolean {
-    const known = this.#rows.get(JSON.stringify(key))
-    const deleted = this.#deleted.get(JSON.stringify(key)) ?? 0
-    if (Math.max(known?.time ?? 0, deleted) >= time) return false
-    const times = this.#hasTimes
-      ? { __createdtime__: known?.record.__createdtime__ ?? time, __updatedtime__: time }
-      : {}
-    const record = { ...(isPatch && known?.record), ...values, ...times }
-    for (const name of Object.keys(record)) if (!this.attributes.includes(name)) this.attributes.push(name)
-    if (known) Object.assign(known, { record, time })
-    else {
-      this.#rows.set(JSON.stringify(key), { key, record, time })
-      this.#sorted = undefined
-    }
-    return true
-  }
-
-  delete(key: unknown, time: number): boolean {
-    const name = JSON.stringify(key)
-    if ((this.#rows.get(name)?.time ?? 0) >= time) return false
-    this.#deleted.set(name, time)
-    if (this.#rows.delete(name)) this.#sorted = undefined
-    return true
-  }
-
-  get(key: unknown): HarperRecord | undefined {
-    return this.#rows.get(JSON.stringify(key))?.record
-  }
-
-  /** All attributes that the table knows: null where the record has none. */
-  all(): HarperRecord[] {
-    return this.#records.map(({ record }) => this.#complete(record))
-  }
-
-  after(key: unknown, limit: number): HarperRecord[] {
-    const found = key === undefined ? this.#records : this.#records.filter((each) => compareKeys(each.key, key) > 0)
-    return found.slice(0, limit).map(({ record }) => this.#complete(record))
-  }
-
-  /** One entry for each key: undefined for an absent row. */
-  some(keys: readonly unknown[]): (HarperRecord | undefined)[] {
-    return keys.map((key) => {
-      const record = this.get(key)
-      return record && this.#complete(record)
-    })
-  }
-
-  describe(): object {
-    return {
-      schema: this.database,
-      name: this.table,
-      ...(this.primaryKey && { hash_attribute: this.primaryKey }),
-      audit: true,
-      schema_defined: false,
-      attributes: this.attributes.map((attribute) => ({
-        attribute,
-        ...(attribute === this.primaryKey && { is_primary_key: true }),
-        indexed: true,
-      })),
-      record_count: this.size,
+  apply(database: string, writes: readonly HarperWrite[], time: number): void {
+    for (const { operation, table, id, record } of writes) {
+      const known = this.#tables.find((each) => each.database === database && each.table === table)
+      if (!known) throw new Error(`table '${database}.${table}' does not exist`)
+      const rows = this.#rowsOf(database, table)
+      const before = rows.get(id)
+      if (before && before.time >= time) continue
+      const key = known.primaryKey === undefined ? {} : { [known.primaryKey]: id }
+      if (operation === 'delete') rows.set(id, { time })
+      else if (operation === 'patch') rows.set(id, { time, record: { ...key, ...before?.record, ...record } })
+      else if (operation === 'upsert') rows.set(id, { time, record: { ...record } })
     }
   }
 
-  #complete(record: HarperRecord): HarperRecord {
-    return Object.fromEntries(this.attributes.map((name) => [name, record[name] ?? null]))
+  define(database: string, table: string, names: readonly string[]): void {
+    const known = this.#tables.find((each) => each.database === database && each.table === table)
+    for (const name of names) if (known && !known.attributes.includes(name)) known.attributes.push(name)
+  }
+
+  contents(database: string, table: string): Record<string, unknown>[] {
+    const rows = [...this.#rowsOf(database, table)].flatMap(([id, { record }]) => (record ? [{ id, record }] : []))
+    return rows.sort((a, b) => (String(a.id) < String(b.id) ? -1 : 1)).map(({ record }) => record)
+  }
+
+  #rowsOf(database: string, table: string): Map<unknown, Row> {
+    const key = JSON.stringify([database, table])
+    const rows = this.#rows.get(key) ?? new Map<unknown, Row>()
+    this.#rows.set(key, rows)
+    return rows
   }
 }

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Packr } from 'msgpackr'
-import { type HarperTableOptions, HarperTableRows } from './harper-database.ts'
+import { type HarperTableOptions, HarperTableRows } from './harper-rows.ts'
 
 type Body = Record<string, unknown> & { operation: string }
 export type HarperConnectionAnswer = {

@@ -7,8 +7,8 @@ import { planMigration } from '../../lib/migrate/plan.ts'
 import { type MigrationOptions, type MigrationResult, migrate } from '../../lib/migrate.ts'
 import { MemoryHost } from '../../lib/testing.ts'
 import { clusterPassword, clusterUser, temporaryDirectory } from './cluster.ts'
-import type { HarperTableOptions } from './harper-database.ts'
 import { HarperHttp, harperLogin } from './harper-http.ts'
+import type { HarperTableOptions } from './harper-rows.ts'
 
 export { migrate, planMigration }
 

@@ -31,9 +31,10 @@ export class Applier {
   readonly #queue = new SerialQueue()
   readonly #deduplication: Deduplication
 
-  constructor(options: ApplierOptions) {
+  /** `onCheckpoint`: the checkpoint of the source with this node was read, stored or dropped. */
+  constructor(options: ApplierOptions, onCheckpoint?: (node: string) => void) {
     this.#options = options
-    this.#checkpoints = new Checkpoints((node) => options.onCheckpoint?.(node))
+    this.#checkpoints = new Checkpoints(onCheckpoint)
     this.#deduplication = new Deduplication(options, this.#checkpoints)
   }
 
@@ -234,8 +235,9 @@ export class Applier {
           : !this.#deduplication.isKnown(source, builder, undefined, transaction)
       const newTransactions = transactions.filter((transaction) => {
         if (!isNew(transaction)) return false
-        const { node, epoch, index } = transaction.origin
-        if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+        const { origin, timestamp } = transaction
+        const { node, epoch, index } = origin
+        if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
         return true
       })
       if (!isDiscarded && epoch !== '') builder.add(source.node, epoch, index, last)

@@ -39,8 +39,9 @@ export class Deduplication {
     let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
-      const { node, epoch, index } = transaction.origin
-      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+      const { origin, timestamp } = transaction
+      const { node, epoch, index } = origin
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
       const isMarker = isChangeMarker(transaction)
       if (isMarker) markers++
       if (isMarker && isNew) hasSourceChanged = true
@@ -77,14 +78,14 @@ export class Deduplication {
     replayUntil = 0,
     transaction: RemoteTransaction,
   ): boolean {
-    const { origin, sequence: at } = transaction
+    const { origin, timestamp, sequence: at } = transaction
     const { node, epoch, index, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
     if (epoch === undefined || index === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, index)) return true
+    if (builder.has(node, epoch, index, timestamp)) return true
     for (const [other, { applied }] of this.#checkpoints)
-      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
+      if (other !== source.node && wasApplied(applied, node, epoch, index, timestamp)) return true
     return false
   }
 
