@@ -60,10 +60,12 @@ export async function compareTable(options: CompareOptions): Promise<Comparison>
   const { table, here, there } = options
   const rules: HashRules = { primaryKey: table.primaryKey, cut: '', values: true }
   const buckets = bucketsFor(table.rows)
-  const [left, right] = await Promise.all([sumsOf(here, buckets, rules), sumsOf(there, buckets, rules)])
+  const strip = withoutTimes(table)
+  const sums = (reader: RowReader) => sumsOf(reader, buckets, rules, strip)
+  const [left, right] = await Promise.all([sums(here), sums(there)])
   const differing = new Set(left.sums.differences(right.sums))
   const suspects = differing.size === 0 ? new Map<string, PrimaryKey>() : await keysIn(differing, options, buckets)
-  const found = await confirmed(suspects, options, rules)
+  const found = await confirmed(suspects, options)
   const { database, table: name } = table
   return {
     database,
@@ -79,22 +81,29 @@ async function sumsOf(
   reader: RowReader,
   buckets: number,
   rules: HashRules,
+  strip: (row: KeyedRow) => KeyedRow,
 ): Promise<{ sums: BucketSums; rows: number }> {
   const sums = new BucketSums(buckets)
   let rows = 0
   for await (const page of reader.all())
     for (const row of page) {
-      sums.add(withoutTime(row), rules)
+      sums.add(strip(row), rules)
       rows++
     }
   return { sums, rows }
 }
 
+/** Attributes that HarperDB sets by itself, also of rows that it got from a node that has none. */
+const USUAL_TIMES = ['__createdtime__', '__updatedtime__']
+
 /** The two databases may know different times of a row. */
-const withoutTime = ({ key, row }: KeyedRow): KeyedRow => ({
-  key,
-  row: { timestamp: '', ...(row.record && { record: row.record }) },
-})
+function withoutTimes({ updatedTime, createdTime }: KeyedTable): (row: KeyedRow) => KeyedRow {
+  const times = new Set([...USUAL_TIMES, updatedTime, createdTime])
+  return ({ key, row: { record } }) => {
+    const kept = record && Object.fromEntries(Object.entries(record).filter(([name]) => !times.has(name)))
+    return { key, row: { timestamp: '', ...(kept && { record: kept }) } }
+  }
+}
 
 /** The keys of both sides in these buckets, by identity. */
 async function keysIn(
@@ -113,18 +122,19 @@ async function keysIn(
 }
 
 /** The rows that differ at every look, without those that have changed since `since`. */
-async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOptions, rules: HashRules) {
-  const { here, there, settle = 1_000, signal } = options
+async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOptions) {
+  const { table, here, there, settle = 1_000, signal } = options
+  const digest = digester(table)
   let pairs: Pair[] = []
   let keys = suspects
   for (let look = 1; look <= LOOKS && keys.size > 0; look++) {
     if (look > 1) await delay(settle, undefined, { signal })
     const [left, right] = await Promise.all([rowsOf(here, keys), rowsOf(there, keys)])
     pairs = [...keys].map(([identity, key]) => ({ key, here: left.get(identity), there: right.get(identity) }))
-    pairs = pairs.filter((pair) => digest(pair.here, rules) !== digest(pair.there, rules))
+    pairs = pairs.filter((pair) => digest(pair.here) !== digest(pair.there))
     keys = new Map(pairs.map(({ key }) => [keyIdentity(key), key]))
   }
-  const unchanged = await withoutChanged(pairs, options, rules)
+  const unchanged = await withoutChanged(pairs, options)
   const count = (matches: (pair: Pair) => boolean) => unchanged.filter(matches).length
   return {
     counts: {
@@ -139,19 +149,24 @@ async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOpti
 
 type Pair = { key: PrimaryKey; here: KeyedRow | undefined; there: KeyedRow | undefined }
 
-const digest = (row: KeyedRow | undefined, rules: HashRules): string | undefined =>
-  row && digestOf(rowText(keyIdentity(row.key), withoutTime(row).row, rules) ?? '')
+/** Of a row without its times; undefined for an absent one. */
+function digester(table: KeyedTable): (row: KeyedRow | undefined) => string | undefined {
+  const strip = withoutTimes(table)
+  const rules = { primaryKey: table.primaryKey, cut: '', values: true }
+  return (row) => row && digestOf(rowText(keyIdentity(row.key), strip(row).row, rules) ?? '')
+}
 
 /** Without rows whose time is after `since`, and without those that the original has as they are there. */
-async function withoutChanged(pairs: readonly Pair[], options: CompareOptions, rules: HashRules): Promise<Pair[]> {
+async function withoutChanged(pairs: readonly Pair[], options: CompareOptions): Promise<Pair[]> {
   const { table, since, original } = options
+  const digest = digester(table)
   if (since === undefined) return [...pairs]
   const isLater = ({ there }: Pair) => there !== undefined && (writtenAt(table, there.row.record ?? {}) ?? 0) >= since
   const earlier = pairs.filter((pair) => !isLater(pair))
   if (original === 'there') return earlier.filter(({ there }) => there)
   if (!original || earlier.length === 0) return earlier
   const present = await rowsOf(original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
-  return earlier.filter(({ key, there }) => digest(present.get(keyIdentity(key)), rules) !== digest(there, rules))
+  return earlier.filter(({ key, there }) => digest(present.get(keyIdentity(key))) !== digest(there))
 }
 
 async function rowsOf(reader: RowReader, keys: ReadonlyMap<string, PrimaryKey>): Promise<Map<string, KeyedRow>> {

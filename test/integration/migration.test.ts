@@ -17,6 +17,7 @@ import { isLong } from '../support/long.ts'
 const NAMES = ['node1', 'node2', 'node3']
 /** Rows that each node has before the migration. */
 const FIRST_ROWS = isLong ? 5_000 : 100
+const MAX_PASSES = 20
 const WRITE_INTERVAL_MS = isLong ? 2 : 25
 
 /** One node of the cluster, before and after its migration. */
@@ -92,18 +93,28 @@ class MigratingNode {
   async migrate(others: readonly MigratingNode[]): Promise<void> {
     await this.#pass(others, false)
     await this.stopWriting()
-    const { isComplete, steps } = await this.#pass(others, true)
-    const problems = steps.filter(({ state }) => state === 'problem').map(({ message }) => message)
-    // A HarperDB node does not have what migrated nodes wrote: it cannot read from them.
-    const migrated = others.flatMap(({ node, harper }) => (node ? [harper.name] : []))
-    assert.deepEqual(
-      problems.filter((text) => !migrated.some((name) => text.startsWith(`dev.dog differs from that of ${name}`))),
-      [],
-    )
-    assert.equal(isComplete, problems.length === 0)
+    // Rows may be on their way from a node that is read slowly.
+    for (let pass = 1; ; pass++) {
+      const { isComplete, steps } = await this.#pass(others, true)
+      if (isComplete) break
+      const problems = steps.filter(({ state }) => state === 'problem').map(({ message }) => message)
+      assert.ok(pass < MAX_PASSES, problems.join('\n'))
+    }
     await this.harper.stop()
     this.node = await startNode(join(this.directory, 'config.yaml'), silentLogger)
     this.startWriting()
+    await this.write()
+    const last = [...this.expected.keys()].at(-1)!
+    // Nodes of HarperDB ask for their consumers again, and go on where they were.
+    for (const { node, harper } of others) {
+      if (node) continue
+      await harper.subscribe(this.harper.name)
+      await eventually(
+        `${harper.name} reads from ${this.harper.name}`,
+        () => harper.rows.get(last) !== undefined,
+        20_000,
+      )
+    }
   }
 
   async #pass(others: readonly MigratingNode[], writersStopped: boolean) {

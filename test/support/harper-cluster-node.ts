@@ -16,6 +16,9 @@ type Test = { after(work: () => unknown): void }
 const dog = { database: 'dev', table: 'dog', primaryKey: 'id' }
 const both = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
 
+/** HarperDB has 30 s, after which it notices that its request is gone. */
+const EXPIRES_MS = 2_000
+
 /** A message of HarperDB; a link of a chain has `id` and `record`. */
 type Message = {
   operation: string
@@ -35,7 +38,8 @@ export class HarperClusterNode {
   readonly http: HarperHttp
   #nats: NatsHarperNode | undefined
   #lastTime = 0
-  readonly #reading: ConsumerMessages[] = []
+  /** By node. */
+  readonly #reading = new Map<string, ConsumerMessages>()
 
   private constructor(name: string, directory: string, ports: NodePorts, http: HarperHttp) {
     this.name = name
@@ -102,17 +106,21 @@ export class HarperClusterNode {
     }
   }
 
-  /** Reads the table of another node from now on, with a durable consumer there. */
+  /** Reads the table of another node from now on, with a durable consumer there; again after a restart of HarperDB. */
   async subscribe(other: string): Promise<void> {
     const { connection } = this.#nats!
+    void this.#reading.get(other)?.close()
     const [domain, stream, consumer] = [`${other}-leaf`, streamName(dog), `${this.name}-leaf`]
     await eventually(`${this.name} has a consumer at ${other}`, async () => {
-      const manager = await connection.jetstreamManager({ domain, timeout: 1_000 }).catch(() => undefined)
+      const options = { domain, timeout: 1_000, checkAPI: false }
       const config = { durable_name: consumer, ack_policy: AckPolicy.Explicit, deliver_policy: DeliverPolicy.All }
-      return manager?.consumers.add(stream, config).catch(() => undefined)
+      const manager = await connection.jetstreamManager(options)
+      return manager.consumers.add(stream, config).catch(({ message }) => message === 'consumer already exists')
     })
-    const messages = await (await connection.jetstream({ domain }).consumers.get(stream, consumer)).consume()
-    this.#reading.push(messages)
+    const messages = await (await connection.jetstream({ domain }).consumers.get(stream, consumer)).consume({
+      expires: EXPIRES_MS,
+    })
+    this.#reading.set(other, messages)
     void (async () => {
       for await (const message of messages) {
         this.#ingest(harperUnpack(message.data) as Message)
@@ -166,7 +174,8 @@ export class HarperClusterNode {
 
   /** HarperDB ends: the API and both servers. */
   async stop(): Promise<void> {
-    for (const messages of this.#reading) await messages.close()
+    // Its promise may never settle after a failure.
+    for (const messages of this.#reading.values()) void messages.close()
     await this.http.stop()
     await this.#nats?.stop()
   }
