@@ -85,6 +85,11 @@ async function migrateNode(values: Values, stop: AbortSignal): Promise<boolean> 
   const { harperdb, directory, user, api } = values
   if (!harperdb || !directory) throw invalid('--harperdb and --directory are required.')
   const [harper, clusterPassword] = [password('HARPERDB_PASSWORD'), password('CLUSTER_PASSWORD')]
+  const parsed = {
+    overlap: minutes(values.overlap) * 60_000,
+    addresses: Object.fromEntries(pairs('address', values.address).map(([node, text]) => [node, toRoute(text)])),
+    apiUrls: Object.fromEntries(pairs('node-api', values['node-api'])),
+  }
   const rootPath = resolve(directory)
   const isDry = values['dry-run']
   const database = isDry ? undefined : await Database.open(resolve(rootPath, 'database'))
@@ -103,10 +108,8 @@ async function migrateNode(values: Values, stop: AbortSignal): Promise<boolean> 
           ...(clusterUser === user ? [] : [{ username: clusterUser, password: clusterPassword, role: 'cluster_user' }]),
         ],
       }),
-      overlap: minutes(values.overlap) * 60_000,
+      ...parsed,
       streams: values['new-streams'] ? 'new' : 'keep',
-      addresses: Object.fromEntries(pairs('address', values.address).map(([node, text]) => [node, toRoute(text)])),
-      apiUrls: Object.fromEntries(pairs('node-api', values['node-api'])),
       dryRun: isDry,
       writersStopped: values.final,
       signal: stop,

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -103,4 +104,5 @@ test('a wrong command line is explained', async () => {
     assert.match(output, message)
     assert.match(output, /Usage: npm run migrate/)
   }
+  assert.ok(!existsSync('y'), 'nothing was created')
 })
