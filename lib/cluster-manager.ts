@@ -360,7 +360,8 @@ export class ClusterManager extends OperationMethods {
 
   /**
    * Applies nothing of a subscribed remote table until `resume`, also after a restart; copies stop too. Its stream keeps what arrives, within
-   * its limits. Resolves when nothing is being applied any more. Rejects subscription_not_found, clustering_disabled, closed, internal.
+   * its limits. Resolves when nothing is being applied any more. Rejects subscription_not_found, state_unwritable, clustering_disabled,
+   * closed, internal.
    */
   pause(source: RemoteTable): Promise<void> {
     return this.#runner.withService((service) => service.pauses.set(source, true))

@@ -20,6 +20,7 @@ export type {
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
+  AppliedRange,
   ApplyOutcome,
   ApplyResult,
   Batch,

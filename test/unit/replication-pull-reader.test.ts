@@ -26,7 +26,7 @@ async function start(test: TestContext, maxMessages = 10) {
     return { name: 'c1', delivered: { stream_seq: 4 }, num_pending: 1 }
   }
   const closed: PullReader[] = []
-  const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }
+  const options = { timeout: 1_000, maxMessages }
   const { connection } = server
   const jetStream = new JetStream(() => connection)
   const consumers = { create: jetStream.createConsumer.bind(jetStream) }
@@ -35,6 +35,7 @@ async function start(test: TestContext, maxMessages = 10) {
     source,
     5,
     options,
+    (reader) => void closed.push(reader),
   )
   test.after(() => reader.close())
   const [inbox] = server.subscriptions

@@ -151,7 +151,8 @@ export class MemoryMesh implements Mesh {
         for (const announcementHandler of this.#announcementHandlers) announcementHandler(data.slice())
       },
       failReaders: (reason, peer, silently) => {
-        for (const reader of [...this.#readers])
+        // Not copied: a reader that fails is removed, and another one is added later at the earliest.
+        for (const reader of this.#readers)
           if (reader.peer === peer) silently ? reader.endConsumer() : reader.fail(reason)
       },
       linked: () => listener.linked(),
@@ -270,7 +271,7 @@ export class MemoryMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (this.#state === 'connected') return this.#appender!.append(table, message, expected, done)

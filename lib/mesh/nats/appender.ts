@@ -78,14 +78,14 @@ export class Appender {
     return unanswered ?? this.#pending.values().next().value?.table ?? this.#lastWritten
   }
 
-  append(table: TableName, message: Message, expected: ExpectedLast, done: AppendCallback): void {
+  append(table: TableName, message: Message, expected: ExpectedLast | undefined, done: AppendCallback): void {
     const token = this.#next++
     const target = this.#targetOf(table, done)
     try {
       this.#connection.publish(target.subject, message.data, {
         reply: `${this.#inbox}${token}`,
         headers: message.headers,
-        extraHeaders: headersOf(expected),
+        ...(expected && { extraHeaders: headersOf(expected) }),
       })
     } catch (error) {
       const reason = toMeshError(error)

@@ -5,6 +5,7 @@ import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type N
 import { withAbort } from '../../util/abort.ts'
 import { clearInterval, setInterval, systemTimers } from '../../util/timers.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
+import { LIST_KEY } from './header-reader.ts'
 
 export type ConnectionOptions = {
   port: number
@@ -53,7 +54,9 @@ class SentHeaders {
         const value = values[key]!
         if (value.includes('\n') || value.includes('\r'))
           throw new MeshError('rejected', `header ${key} contains a line break`)
-        text += `${key}: ${value}\r\n`
+        // HarperDB has one line for each node.
+        if (key !== LIST_KEY) text += `${key}: ${value}\r\n`
+        else for (const item of value.split(',')) text += `${key}: ${item}\r\n`
       }
     this.#bytes = Buffer.from(`${text}\r\n`)
   }

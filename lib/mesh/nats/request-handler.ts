@@ -9,7 +9,7 @@ export type RequestHandler = {
   connection: Connection
   subject: string
   /** Resolves with the answer. When it rejects there is no answer, and the requester times out. */
-  handler(data: Uint8Array): Promise<Uint8Array | string>
+  handler(data: Uint8Array, subject: string): Promise<Uint8Array | string>
   /** Limits of concurrent requests and their bytes; further requests get no answer. */
   limits: { requests: number; bytes: number }
   logger: Logger
@@ -31,7 +31,7 @@ export function serve({ connection, subject, handler, limits, logger }: RequestH
     requests++
     bytes += size
     try {
-      message.respond(await handler(message.data))
+      message.respond(await handler(message.data, message.subject))
     } catch (error) {
       logger.warn({ subject, reason: reasonOf(error) }, 'request handler failed')
     } finally {
