@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
@@ -74,8 +75,10 @@ test('worker threads and the main thread issue each timestamp once, in the order
   const COUNT = 2_000
   const clock = new HybridClock('node1', DRIFT_MS)
   const source: TimestampSource = { node: 'node1', memory: clock.share() }
-  const [file, ...execArgv] = programArguments('support/timestamp-worker.ts').reverse()
-  const workers = [1, 2].map(() => new Worker(file!, { execArgv: execArgv.reverse(), workerData: source }))
+  const file = pathToFileURL(programArguments('support/timestamp-worker.ts').at(-1)!).href
+  // Without the compiled programs: tsx does not register itself in threads.
+  const program = `import('tsx/esm/api').then(({ register }) => register()).then(() => import('${file}'))`
+  const workers = [1, 2].map(() => new Worker(program, { eval: true, workerData: source }))
   t.after(() => Promise.all(workers.map((worker) => worker.terminate())))
   const issued: string[] = []
   for (let round = 0; round < 3; round++) {
