@@ -156,6 +156,12 @@ export const errors = {
     true,
     'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
   ),
+  state_unwritable: defineError(
+    500,
+    (file: string, reason: string) => `File ${file} of the node's state could not be written: ${reason}`,
+    true,
+    'Nothing was changed. Check the permissions of the directory and the free space on the disk.',
+  ),
   host_timeout: defineError(
     503,
     (call: string, ms: number) => `The database has not answered ${call} for ${Math.round(ms / 1_000)} s`,
@@ -311,6 +317,24 @@ export const errors = {
     (server: string, reason: string) => `The ${server} server did not start: ${reason}`,
     true,
     'See the log of the server.',
+  ),
+  harperdb_unreachable: defineError(
+    503,
+    (url: string, reason: string) => `HarperDB does not answer at ${url}: ${reason}`,
+    true,
+    'Start HarperDB, or correct the URL of its operations API, and repeat the migration: it continues where it stopped.',
+  ),
+  harperdb_rejected: defineError(
+    502,
+    (operation: string, url: string, reason: string) => `HarperDB at ${url} rejected ${operation}: ${reason}`,
+    false,
+    'Log in as a super user of HarperDB. See its log for other reasons.',
+  ),
+  migration_blocked: defineError(
+    409,
+    (reason: string) => `The migration cannot go on: ${reason}`,
+    false,
+    'Fix what the message names, and repeat the migration. lib/migrate/README.md has the steps.',
   ),
 } as const
 

@@ -20,6 +20,7 @@ export type {
 } from './events/events.ts'
 export { eventNames } from './events/events.ts'
 export type {
+  AppliedRange,
   ApplyOutcome,
   ApplyResult,
   Batch,
@@ -53,7 +54,9 @@ export type {
 } from './host/host.ts'
 export type { HostCall, SlowHostCall } from './host/host-calls.ts'
 export { compareTimestamps, LOWEST_TIMESTAMP } from './host/hybrid-clock.ts'
+export type { MergeConflict, RowVersion } from './host/merge-conflict.ts'
 export { type Attributes, type MergeOptions, mergeRow, type RowChange, rowChanges } from './host/merge-row.ts'
+export { type TimestampSource, timestampAfter, timestampsFrom } from './host/timestamp-source.ts'
 export { type TraceContext, traceContext } from './host/trace-context.ts'
 export type { VerifyResult } from './host/verify-result.ts'
 export type { Problem } from './manifest/config-file.ts'

@@ -42,6 +42,7 @@ export function createReplicator(
     ...parts,
     ...(meter && { onApplied: createDelayRecorder({ meter, node, now, aheadOf }) }),
     progress: () => progress({ task: 'catch-up' }),
+    earlierNames: registers.earlierNames,
     begun: registers.begun,
     isPaused: (source) => registers.paused.has(source),
     requestedStart: (source) => registers.openStart(source),

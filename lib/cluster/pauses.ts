@@ -7,7 +7,7 @@ import { SerialQueue } from '../util/serial-queue.ts'
 import type { PositionExchange } from './position-exchange.ts'
 
 export type PausesOptions = {
-  registers: Pick<Registers, 'paused' | 'flush'>
+  registers: Pick<Registers, 'paused' | 'store'>
   replicator: Pick<Replicator, 'requireSubscriber' | 'statusOf' | 'onPausedChanged'>
   positions: Pick<PositionExchange, 'onCheckpoint'>
 }
@@ -21,7 +21,7 @@ export class Pauses {
     this.#options = options
   }
 
-  /** Idempotent. Resolves when it is in effect. Rejects subscription_not_found. */
+  /** Idempotent. Resolves when it is in effect. Rejects subscription_not_found; and state_unwritable: then nothing has changed. */
   set(requested: RemoteTable, isPaused: boolean): Promise<void> {
     return this.#queue.run(() => this.#set(requested, isPaused))
   }
@@ -30,11 +30,22 @@ export class Pauses {
     const { registers, replicator, positions } = this.#options
     const { source } = replicator.requireSubscriber(requested)
     const isInEffect = (replicator.statusOf(source)?.state === 'paused') === isPaused
-    if (registers.paused.has(source) === isPaused && isInEffect) return
-    if (isPaused) registers.paused.add(source)
-    else registers.paused.delete(source)
-    await registers.flush()
+    const before = registers.paused.has(source)
+    if (before === isPaused && isInEffect) return
+    this.#setFlag(source, isPaused)
+    try {
+      await registers.store()
+    } catch (error) {
+      this.#setFlag(source, before)
+      throw error
+    }
     await replicator.onPausedChanged(source)
     positions.onCheckpoint(source)
+  }
+
+  #setFlag(source: RemoteTable, isPaused: boolean): void {
+    const { paused } = this.#options.registers
+    if (isPaused) paused.add(source)
+    else paused.delete(source)
   }
 }

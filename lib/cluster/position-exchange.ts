@@ -86,6 +86,10 @@ export class PositionExchange {
       index,
       publisher,
       session: () => mesh.session,
+      storedAt: async (table, sequence) => {
+        const { node, requestTimeout: timeout } = options
+        return (await mesh.messageAt({ node, ...table }, sequence, { timeout }))?.time
+      },
       reported: (source, report, previous) => this.#waits.onReport(source, report, previous),
     })
     const replicas = this.#replicas
@@ -169,7 +173,7 @@ export class PositionExchange {
   /** See ClusterManager.token. */
   async token(transaction: Transaction): Promise<string> {
     const parts = await this.#options.publisher.locate(transaction)
-    return encodeToken({ node: this.#options.node, parts })
+    return encodeToken({ node: this.#options.node, timestamp: transaction.timestamp, parts })
   }
 
   /** See ClusterManager.caughtUp. */

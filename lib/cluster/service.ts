@@ -42,8 +42,6 @@ import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
-/** States in which nothing comes from the source. */
-const NOT_READ: ReadonlySet<SubscriptionStatus['state']> = new Set(['pending', 'paused', 'ended'])
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -118,15 +116,9 @@ export class Service {
       progress: (task) => this.#progress(task),
     })
     this.peers = this.#createPeers()
-    const { publisher, replicator } = this
-    this.positions = new PositionExchange({
-      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, publisher, replicator, logger: options.logger },
-      ...{ requestTimeout: options.requestTimeout, servesRows: options.host.readRows !== undefined },
-      statuses: this.rows.requests.statuses,
-      peers: () => this.peers,
-      isPaused: (source) => foundation.registers.paused.has(source),
-    })
-    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
+    this.positions = this.#createPositions(foundation)
+    const { positions, replicator } = this
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({ options, store, emit }, this, {
       // Logged; `close` tries the parts again.
@@ -260,10 +252,10 @@ export class Service {
   #createHealth(): NodeHealth {
     return new NodeHealth({
       mesh: this.mesh,
-      peers: () => this.peerStates().filter(({ node, up }) => up || !this.#isSilent(node)),
+      peers: () => this.#expectedPeers(),
       facts: () => ({
         superseded: this.superseded,
-        subscriptions: this.replicator.status(),
+        subscriptions: this.replicator.troubled(),
         refusals: this.#negotiator.refusals(),
         clockAhead: this.clockControl.problem,
       }),
@@ -272,11 +264,26 @@ export class Service {
     })
   }
 
-  /** No heartbeat says whether a node of HarperDB is there. It is known by its answers, and after a restart by what is read from it. */
-  #isSilent(node: string): boolean {
-    if (this.peers.isHarper(node)) return true
-    const isRead = ({ source, state }: SubscriptionStatus) => source.node === node && !NOT_READ.has(state)
-    return !this.peers.wasHeard(node) && this.replicator.status().some(isRead)
+  /** Without nodes of HarperDB, which send no heartbeats: they are known by their answers, and after a restart by what is read from them. */
+  #expectedPeers(): { node: string; up: boolean }[] {
+    const peers = this.peerStates()
+    if (peers.every(({ up }) => up)) return peers
+    const read = this.replicator.readNodes()
+    const isSilent = (node: string) => this.peers.isHarper(node) || (!this.peers.wasHeard(node) && read.has(node))
+    return peers.filter(({ node, up }) => up || !isSilent(node))
+  }
+
+  #createPositions({ registers }: Foundation): PositionExchange {
+    const { mesh, publisher, replicator } = this
+    const { host, logger, requestTimeout } = this.#options
+    const store = this.#store
+    return new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh, store, publisher, replicator, logger, requestTimeout },
+      servesRows: host.readRows !== undefined,
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+      isPaused: (source) => registers.paused.has(source),
+    })
   }
 
   #createPeers(): Peers {

@@ -1,7 +1,8 @@
 // What this node has of a table: the end of its stream, and how far each subscription of the table is. For nodes that compare it.
 
 import type { Checkpoint, Host, TableName } from '../host/host.ts'
-import type { TableStatus } from '../replication/copy/row-messages.ts'
+import { newestAt } from '../replication/applied-ranges.ts'
+import type { TableSource, TableStatus } from '../replication/copy/row-messages.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
@@ -39,7 +40,7 @@ export async function tableStatus(
   const checkpoints = await loadAll()
   const sources = checkpoints.map(({ node, state, stored: { epoch = '', sequence = 0 } = {} }) => {
     const before = relayed.find((each) => each.node === node)?.stored
-    return { node, state, epoch, sequence, ...relayedIndex(before, epoch) }
+    return { node, state, epoch, sequence, ...relayedPosition(node, before, epoch) }
   })
   const isReplaced = checkpoints.some(({ stored }) => stored?.copy?.replace)
   const horizon = await host.horizon?.({ database, table })
@@ -48,9 +49,13 @@ export async function tableStatus(
 }
 
 /** Transactions that are missing or not copied yet are not in the local stream. */
-function relayedIndex(checkpoint: Checkpoint | undefined, epoch: string): { index?: number } {
-  const { epoch: at, index, quarantined, missing, copy } = checkpoint ?? {}
-  return at === epoch && index !== undefined && !quarantined && !missing && !copy ? { index } : {}
+function relayedPosition(node: string, checkpoint: Checkpoint | undefined, epoch: string): Partial<TableSource> {
+  if (checkpoint?.epoch !== epoch) return {}
+  const { sequence, index, applied, quarantined, missing, copy } = checkpoint
+  if (quarantined || missing || copy) return {}
+  if (index === undefined) return { relayedSequence: sequence }
+  const newest = newestAt(applied, node, epoch, index)
+  return { index, ...(newest !== undefined && { newest }) }
 }
 
 /** Resolves with true when everything that was committed before is in the streams; with false after a time. */

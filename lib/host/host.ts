@@ -80,6 +80,9 @@ export type RemoteTransaction = Transaction & { origin: Origin; sequence: number
 /** Inclusive range of sequences, or of running numbers. */
 export type SequenceRange = [from: number, to: number]
 
+/** Applied transactions of one epoch, by running number, inclusive. `newest`: the newest of their timestamps, as far as these are known. */
+export type AppliedRange = [from: number, to: number, newest?: Timestamp]
+
 /**
  * How far a remote table has been applied. The host stores it unchanged, in the same database transaction as the rows, and
  * returns it from `loadCheckpoint`. A host needs to understand `epoch` and `sequence` at most.
@@ -98,7 +101,7 @@ export type Checkpoint = {
   /** Id of the transaction at `index`, if that was read last. A different id there means that the stream was rewound. */
   lastId?: string
   /** What arrived through this source, by origin: `[origin node][epoch]` to ranges. Used for deduplication. */
-  applied?: Record<string, Record<string, SequenceRange[]>>
+  applied?: Record<string, Record<string, AppliedRange[]>>
   /** `start_time` that this subscription started with, ISO 8601. */
   startTime?: string
   /** A replay that bypasses deduplication is in progress up to this sequence. */
@@ -112,7 +115,10 @@ export type Checkpoint = {
   missing?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
-  /** Number of gaps since the last complete copy of the source's rows. */
+  /**
+   * Number of gaps since the last complete copy of the source's rows. `missing` does not tell it: that has discarded transactions too, and none that
+   * were never in a stream.
+   */
   unrepairedGaps?: number
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]
@@ -155,6 +161,8 @@ export type CopyPosition = {
   acceptOld?: boolean
   /** The local table is to be emptied before the first row, or was emptied. */
   replace?: 'requested' | 'emptied'
+  /** The local table was emptied, for a copy from another node: what was applied of this source is gone until this copy ends. */
+  emptied?: true
   /** ms since 1970: rows with timestamps of the future were left out, and the copy is to run again then. */
   retryAt?: number
 }

@@ -39,11 +39,12 @@ const columns = [
   'subscribeSince',
   'start',
 ] as const
-/** `node`: the name of the local node. `firstNode`: its first name, which stays. */
+/** `node`: the name of the local node. `firstNode`: its first name, which stays. `earlierNodes`: all that it had before, oldest first. */
 export const fileSchema = Compile(
   Type.Object({
     node: Type.Optional(Type.String()),
     firstNode: Type.Optional(Type.String()),
+    earlierNodes: Type.Optional(Type.Array(Type.String())),
     nodes: Type.Record(Type.String(), Type.Array(Type.Array(Type.Unknown()))),
     begun: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Array(Type.String(), { minItems: 2 })))),
     paused: Type.Optional(Type.Record(Type.String(), Type.Array(Type.Tuple([Type.String(), Type.String()])))),

@@ -3,7 +3,7 @@
 
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { RemoteTable, Timestamp } from '../host/host.ts'
 import { wallTimeOf } from '../host/hybrid-clock.ts'
 import { type Manifest, tableKey } from '../manifest/manifest.ts'
@@ -14,6 +14,7 @@ import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../util/format-version.ts'
+import { clearTimeout, setTimeout, systemTimers } from '../util/timers.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 import { PausedSubscriptions } from './paused-subscriptions.ts'
 import {
@@ -34,14 +35,15 @@ type RevisionClock = { timestamp(): Timestamp; resume(revision: Timestamp): void
  * Version of the revision file, in its field `v`. It stands for all state that the node stores, the checkpoints in the database included: a
  * later version is noticed here, before anything is read or changed.
  *
- * 1: `node`, `firstNode`, `nodes` (rows of registers by node), `begun` (tables of subscriptions with a checkpoint, and the last request that
- * each has begun, by node), `paused` (tables of subscriptions that are paused, by node).
+ * 1: `node`, `firstNode`, `earlierNodes` (names that the node had, oldest first), `nodes` (rows of registers by node), `begun` (tables of
+ * subscriptions with a checkpoint, and the last request that each has begun, by node), `paused` (tables of subscriptions that are paused, by node).
  */
 export const STATE_VERSION = 1
 const READABLE = readableVersions(STATE_VERSION)
 
 /** ms of the system's time until the subscriptions that have begun are written. */
 const SAVE_DELAY_MS = 500
+const MAX_EARLIER_NAMES = 16
 
 type TableRequest = TableName & StartFields & { readonly node: string }
 const keyOf = (node: string, table: TableName) => JSON.stringify([node, tableKey(table)])
@@ -69,6 +71,7 @@ export class Registers {
   readonly #node: string
   /** As in the file; undefined if it has none. */
   #firstNode: string | undefined
+  #earlierNames: readonly string[] = []
   /** Subscriptions that were edited while the node was down. */
   #changedWhileDown: ChangedTables = new Map()
   readonly #nodes = new Map<string, Map<string, Register>>()
@@ -77,6 +80,8 @@ export class Registers {
   #syncedManifest: Manifest | undefined
   #writing: Promise<void> | undefined
   #dirty = false
+  /** Why the last write failed. */
+  #fault: { reason: unknown } | undefined
   /** Requests that belong to the next change of their subscriptions, by `keyOf`. */
   #planned = new Map<string, TableRequest>()
   /** A running subscription is to begin a request. */
@@ -101,7 +106,7 @@ export class Registers {
     manifest: Manifest,
     clock: RevisionClock,
     logger: Logger,
-    timeNow: () => number = Date.now,
+    timeNow: () => number = systemTimers.now,
   ): Promise<Registers> {
     const registers = new Registers(path, manifest.nodeName, clock, logger, timeNow)
     const wasRead = await registers.#read()
@@ -140,6 +145,11 @@ export class Registers {
   /** Name of the local node when clustering was first enabled with this state. */
   get firstNode(): string {
     return this.#firstNode ?? this.#node
+  }
+
+  /** The names that the local node had before: timestamps of its rows have them. */
+  get earlierNames(): readonly string[] {
+    return this.#earlierNames
   }
 
   /** On disk before the database uses it for its rows. */
@@ -289,6 +299,13 @@ export class Registers {
     await this.#writing
   }
 
+  /** Resolves when all changes so far are on disk. Rejects state_unwritable. */
+  async store(): Promise<void> {
+    await this.flush()
+    if (this.#fault)
+      throw clusterErrorFrom(this.#fault.reason, 'state_unwritable', this.#path!, reasonOf(this.#fault.reason))
+  }
+
   async #read(): Promise<boolean> {
     if (this.#path === undefined) return false
     try {
@@ -300,6 +317,10 @@ export class Registers {
       if (value.node !== undefined && value.node !== this.#node)
         this.#logger.warn({ previousName: value.node }, 'the node was renamed')
       this.#firstNode = value.firstNode ?? value.node
+      const names = new Set([value.firstNode, ...(value.earlierNodes ?? []), value.node])
+      this.#earlierNames = [...names]
+        .filter((name): name is string => name !== undefined && name !== this.#node)
+        .slice(-MAX_EARLIER_NAMES)
       for (const [node, rows] of Object.entries(value.nodes)) for (const row of rows) this.set(node, fromRow(row))
       for (const [node, tables] of Object.entries(value.begun ?? {}))
         for (const [database, table, request] of tables)
@@ -343,14 +364,16 @@ export class Registers {
       const nodes = Object.fromEntries(
         [...this.#nodes].map(([node, registers]) => [node, [...registers.values()].map(toRow)]),
       )
-      const { begun, paused } = this
+      const { begun, paused, earlierNames: earlierNodes, firstNode } = this
       try {
         await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 })
         await writeFileAtomic(
           this.#path,
-          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode: this.firstNode, nodes, begun, paused }),
+          JSON.stringify({ v: STATE_VERSION, node: this.#node, firstNode, earlierNodes, nodes, begun, paused }),
         )
+        this.#fault = undefined
       } catch (error) {
+        this.#fault = { reason: error }
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }
     }

@@ -23,6 +23,7 @@ import type {
 } from '../host/host.ts'
 import { LOWEST_TIMESTAMP } from '../host/hybrid-clock.ts'
 import { mergeRow, rowChanges, type StoredRow } from '../host/merge-row.ts'
+import { illFormedString } from '../util/well-formed.ts'
 import { cloneRow } from './clone-row.ts'
 import { RowOrder } from './row-order.ts'
 
@@ -390,4 +391,6 @@ function checkWrite(write: Write, { table, primaryKey }: TableDescription): void
   if (!Array.isArray(records) || !records.every((record) => isKey(record?.[primaryKey])))
     throw new TypeError(`each record of '${table}' must be an object with its primary key '${primaryKey}'`)
   if (!Array.isArray(ids) || !ids.every(isKey)) throw new TypeError(`ids of '${table}' must be strings or numbers`)
+  const text = illFormedString([records, ids])
+  if (text !== undefined) throw new TypeError(`a string has half of a surrogate pair: ${JSON.stringify(text)}`)
 }

@@ -2,6 +2,7 @@
 
 import type { PrimaryKey } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
+import { illFormedString } from '../../lib/util/well-formed.ts'
 import { badRequest } from './errors.ts'
 
 export type Body = Record<string, unknown>
@@ -25,6 +26,10 @@ export function readRecords(body: Body): Attributes[] {
   records.forEach((record, i) => {
     if (!isObject(record)) throw badRequest(`'records[${i}]' must be of type object`)
   })
+  // `publish` would reject the transaction after it is committed.
+  const text = illFormedString(records)
+  if (text !== undefined)
+    throw badRequest(`'records' has a string with half of a surrogate pair: ${JSON.stringify(text.slice(0, 200))}`)
   return records as Attributes[]
 }
 

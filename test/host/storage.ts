@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { type DatabaseOptions, open, type Database as Store } from 'lmdb'
 import type { Transaction } from '../../lib/host/host.ts'
 import type { StoredRow } from '../../lib/host/merge-row.ts'
+import type { StoredConflict } from './conflicts.ts'
 import { HostError } from './errors.ts'
 
 /**
@@ -29,18 +30,20 @@ export class Storage {
   readonly schema: Store<StoredTable | null, string[]>
   /** Key: a position that only increases. */
   readonly outbox: Store<Transaction, number>
+  /** Key: a position that only increases. */
+  readonly conflicts: Store<StoredConflict, number>
   /** Highest timestamp, checkpoints and published positions. */
   readonly state: Store<unknown, string | string[]>
   readonly #root: ReturnType<typeof open>
   #closed: Promise<void> | undefined
-  /** Called when a transaction has failed: what was read in it may not be in the database. */
-  onRollback: () => void = () => {}
+  readonly #rollbackListeners: (() => void)[] = []
 
   private constructor(directory: string) {
     this.#root = open({ path: directory })
     this.rows = this.#root.openDB('rows', { ...valueOptions, keyEncoding: 'binary' })
     this.schema = this.#root.openDB('schema', {})
     this.outbox = this.#root.openDB('outbox', valueOptions)
+    this.conflicts = this.#root.openDB('conflicts', valueOptions)
     this.state = this.#root.openDB('state', {})
   }
 
@@ -59,7 +62,7 @@ export class Storage {
       // A child transaction: a plain one is grouped with others and would keep the writes before an exception.
       return await this.#root.childTransaction(() => this.#run(work))
     } catch (error) {
-      this.onRollback()
+      this.#rolledBack()
       throw error
     }
   }
@@ -71,9 +74,18 @@ export class Storage {
       return result
     } catch (error) {
       // Before the next transaction of the same commit runs.
-      this.onRollback()
+      this.#rolledBack()
       throw error
     }
+  }
+
+  /** `listener` is called when a transaction has failed: what was read in it may not be in the database. */
+  onRollback(listener: () => void): void {
+    this.#rollbackListeners.push(listener)
+  }
+
+  #rolledBack(): void {
+    for (const listener of this.#rollbackListeners) listener()
   }
 
   /** Waits for pending transactions. Idempotent. */

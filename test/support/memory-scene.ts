@@ -74,6 +74,11 @@ export class MemoryNode {
     return this.#node.name
   }
 
+  /** That of its configuration file. */
+  get directory(): string {
+    return this.#node.directory
+  }
+
   get host(): MemoryHost {
     return this.#node.host
   }

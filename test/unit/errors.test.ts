@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext, test } from 'node:test'
@@ -19,6 +19,8 @@ import {
 import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
+import { harperLogin } from '../support/harper-http.ts'
+import { harperSite } from '../support/harper-site.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, numbered, Scene } from '../support/memory-scene.ts'
 
@@ -258,7 +260,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
   async token_expired(test) {
     const { cluster } = await alone(test)
-    const parts = ['node1', [dog.database, dog.table, 'of another life', 1]]
+    const parts = ['node1', cluster.timestamp(), [dog.database, dog.table, 'of another life', 1]]
     return cluster.caughtUp(Buffer.from(JSON.stringify([1, ...parts])).toString('base64url'))
   },
   async token_too_large(test) {
@@ -318,6 +320,14 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     await writeFile(join(files.directory, 'clustering'), 'a file in place of the directory')
     return cluster.open(files)
   },
+  async state_unwritable(test) {
+    const { node1 } = await linkedPair(test)
+    const file = join(node1.directory, 'clustering', 'revisions.json')
+    // A file cannot take the place of a directory.
+    await rename(file, `${file}.kept`)
+    await mkdir(file)
+    return node1.cluster.pause({ node: 'node2', ...dog })
+  },
   nats_server_missing: (test) =>
     TestCluster.for(test).start('node1', { options: { natsServer: '/no/such/nats-server' } }),
   tls_invalid(test) {
@@ -342,6 +352,23 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     test.after(() => taken.close())
     await once(taken, 'listening')
     return cluster.open(files)
+  },
+
+  // --- the migration from HarperDB --------------------------------------------------------------------------------------
+
+  async harperdb_unreachable(test) {
+    const { harper, migrate } = await harperSite(test)
+    await harper.stop()
+    return migrate()
+  },
+  async harperdb_rejected(test) {
+    const { migrate } = await harperSite(test)
+    return migrate({ harper: { ...harperLogin, password: 'wrong' } })
+  },
+  async migration_blocked(test) {
+    const { harper, migrate } = await harperSite(test)
+    harper.isEnabled = false
+    return migrate()
   },
 }
 

@@ -20,7 +20,7 @@ const transaction = (
   const { node = 'node1', epoch = 'e1', place = sequence, relayedBy = [] } = where
   return {
     id: where.id ?? `${node}-${place}`,
-    timestamp: makeTimestamp(sequence, 0, node),
+    timestamp: makeTimestamp(place, 0, node),
     writes: [],
     origin: { node, epoch, index: place, relayedBy },
     sequence,
@@ -158,7 +158,10 @@ describe('the checkpoint', () => {
     ]
     await applier.apply(from('node1'), mixed.slice(0, 2), at(2))
     await applier.apply(from('node1'), mixed.slice(2), at(4))
-    assert.deepEqual((await stored('node1')).applied, { node1: { e1: [[1, 4]] }, node3: { e1: [[9, 10]] } })
+    assert.deepEqual((await stored('node1')).applied, {
+      node1: { e1: [[1, 4, makeTimestamp(3, 0, 'node1')]] },
+      node3: { e1: [[9, 10, makeTimestamp(10, 0, 'node3')]] },
+    })
   })
 
   it('keeps applied ranges, quarantine and gaps when its position changes', async () => {
@@ -167,7 +170,7 @@ describe('the checkpoint', () => {
     await applier.quarantine(from('node1'), at(2), range(2), undefined)
     await applier.move(from('node1'), at(4), { newGaps: 1, lost: 2 })
     const kept = {
-      applied: { node1: { e1: [[1, 1]] } },
+      applied: { node1: { e1: [[1, 1, makeTimestamp(1, 0, 'node1')]] } },
       quarantined: { e1: [[2, 2]] },
       gaps: { count: 1, lost: 2 },
       unrepairedGaps: 1,

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Checkpoint, RemoteTable } from '../../lib/index.ts'
 import { MeshError, type StreamState } from '../../lib/mesh/mesh.ts'
+import { beginCopy, requestedCopy } from '../../lib/replication/copy/copy-position.ts'
 import type { TableStatus } from '../../lib/replication/copy/row-messages.ts'
 import { positionOfCheckpoint } from '../../lib/replication/positions/applied-state.ts'
 import { TokenWaits, type TokenWaitsOptions } from '../../lib/replication/positions/token-waits.ts'
@@ -12,7 +13,7 @@ import { TestClock } from '../../lib/testing.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const from = (node: string): RemoteTable => ({ node, ...dog })
-const part = (epoch: string, index: number) => ({ node: 'origin', parts: [{ ...dog, epoch, index }] })
+const part = (epoch: string, index: number) => ({ node: 'origin', timestamp: '', parts: [{ ...dog, epoch, index }] })
 
 function waits({ sources, ...options }: { sources: string[] } & Partial<TokenWaitsOptions>) {
   const clock = new TestClock({ stopped: true })
@@ -100,7 +101,7 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('does not count what was applied before the table was emptied, until its rows are copied again', async () => {
-    const copy = { id: 'copy', reason: 'table_replaced', rows: 0 } as unknown as NonNullable<Checkpoint['copy']>
+    const copy = beginCopy(undefined, 'table_replaced')
     const direct = waits({ sources: ['origin'] })
     const known = { epoch: 'one', sequence: 4, index: 4, applied: { origin: { one: [[1, 4]] } } } satisfies Checkpoint
     direct.set('origin', { ...known, copy })
@@ -114,6 +115,19 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(await relay.outcome(relayed, 1_000), 'waiting')
     relay.set('relay', { ...known, epoch: 'relay', sequence: 5 })
     assert.equal(await relay.outcome(relayed, 0), 'applied')
+  })
+
+  it('does not count it either when that copy begins again, for a gap or because it is asked for', async () => {
+    const emptied = beginCopy(undefined, 'table_replaced')
+    for (const copy of [beginCopy(emptied, 'gap'), requestedCopy(emptied), beginCopy(emptied, emptied.reason)]) {
+      const { created, set, outcome } = waits({ sources: ['origin'] })
+      const known = { epoch: 'one', sequence: 4, index: 4, applied: { origin: { one: [[1, 4]] } } } satisfies Checkpoint
+      set('origin', { ...known, copy })
+      const waiting = created.wait(part('one', 3), options)
+      assert.equal(await outcome(waiting, 1_000), 'waiting', copy.reason)
+      set('origin', known)
+      assert.equal(await outcome(waiting, 0), 'applied')
+    }
   })
 
   it('goes on by a new stream of a relaying node', async () => {
@@ -152,5 +166,35 @@ describe('a wait for a token', { concurrency: true, timeout: 30_000 }, () => {
     const { created } = waits({ sources: [], publisher: { endOf: () => end, ensure } })
     await created.wait({ ...part('one', 3), node: 'here' }, options)
     await assert.rejects(created.wait({ ...part('two', 3), node: 'here' }, options), { code: 'token_expired' })
+  })
+})
+
+describe('a relaying node that does not know the running number of the transaction', () => {
+  const uncounted = (relayedSequence: number): TableStatus => ({
+    epoch: 'relay',
+    sequence: 5,
+    isPublished: true,
+    sources: [{ node: 'origin', state: 'live', epoch: 'one', sequence: relayedSequence, relayedSequence }],
+  })
+
+  it('counts when it has passed the end that the stream of the origin had, and not before', async () => {
+    for (const [relayedSequence, expected] of [
+      [8, 'waiting'],
+      [9, 'applied'],
+    ] as const) {
+      const clock = new TestClock({ stopped: true })
+      const mesh = { timers: clock, streamState: async () => streamOf(9, { epoch: 'one', from: 1 }) }
+      const { created, set } = waits({ sources: ['relay'], mesh, statusOf: async () => uncounted(relayedSequence) })
+      set('relay', { epoch: 'relay', sequence: 5 })
+      let result = 'waiting'
+      created.wait(part('one', 20), options).then(
+        () => {
+          result = 'applied'
+        },
+        () => {},
+      )
+      await clock.advance(1_000)
+      assert.equal(result, expected)
+    }
   })
 })

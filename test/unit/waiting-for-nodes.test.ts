@@ -262,7 +262,7 @@ describe('a token', { concurrency: true, timeout: 60_000 }, () => {
     )
     assert.ok(idsOf(two).includes('lost'))
     await assert.rejects(one.cluster.caughtUp(lost), { code: 'token_expired' })
-    const unknown = ['node1', ['dev', 'dog', 'of another life', 1]]
+    const unknown = ['node1', one.cluster.timestamp(), ['dev', 'dog', 'of another life', 1]]
     const token = Buffer.from(JSON.stringify([1, ...unknown])).toString('base64url')
     await assert.rejects(two.cluster.caughtUp(token), { code: 'token_expired' })
     await cluster.converged()

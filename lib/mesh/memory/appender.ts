@@ -1,5 +1,6 @@
 // Appends to the local streams, and the ones in flight.
 
+import { queueMicrotask } from '../../util/timers.ts'
 import { type ExpectedLast, MeshError, type Message, type TableName } from '../mesh.ts'
 import type { Fabric } from './fabric.ts'
 import { requireStream, sizeOf } from './stream.ts'

@@ -1,5 +1,6 @@
 // Appends to the local streams. All acknowledgements arrive on one inbox, so that many messages are in flight at once.
 
+import { clearInterval, queueMicrotask, setInterval } from '../../util/timers.ts'
 import { type ExpectedLast, type Headers, MeshError, type Message, type TableName } from '../mesh.ts'
 import { TableMap } from '../table-map.ts'
 import { type Connection, parseJson, toMeshError } from './connection.ts'

@@ -3,6 +3,7 @@
 import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
 import { withAbort } from '../../util/abort.ts'
+import { clearInterval, setInterval, systemTimers } from '../../util/timers.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
 import { LIST_KEY } from './header-reader.ts'
 
@@ -127,10 +128,10 @@ export class Connection {
    * may arrive for as long as the suspension lasted. A new connection receives data at once.
    */
   #watchForSuspend(): NodeJS.Timeout {
-    let last = performance.now()
+    let last = systemTimers.elapsed()
     let reconnectedAt = Number.NEGATIVE_INFINITY
     const timer = setInterval(() => {
-      const now = performance.now()
+      const now = systemTimers.elapsed()
       if (
         now - last > SUSPEND_CHECK_INTERVAL_MS + SUSPEND_THRESHOLD_MS &&
         now - reconnectedAt > MIN_RECONNECT_INTERVAL_MS

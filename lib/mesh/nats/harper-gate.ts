@@ -9,6 +9,7 @@ import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { RateLimit } from '../../util/rate-limit.ts'
+import { systemTimers } from '../../util/timers.ts'
 import { MeshError, type ReaderAdmission, type RequestOptions, type TableName } from '../mesh.ts'
 import { leafName } from './configuration.ts'
 import type { Connection } from './connection.ts'
@@ -170,7 +171,7 @@ export class HarperGate {
     if (config.deliver_policy === undefined || config.deliver_policy === 'all')
       return this.#make(reader, { sequence: 1 })
     const time = config.deliver_policy === 'by_start_time' ? Date.parse(String(config.opt_start_time)) : Number.NaN
-    return this.#make(reader, { time: Number.isNaN(time) ? Date.now() : time })
+    return this.#make(reader, { time: Number.isNaN(time) ? systemTimers.now() : time })
   }
 
   /** Rejects not_found. */

@@ -3,7 +3,7 @@
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silentLogger } from '../../observe/logger.ts'
 import { runSteps } from '../../util/run-steps.ts'
-import { systemTimers } from '../../util/timers.ts'
+import { queueMicrotask, systemTimers } from '../../util/timers.ts'
 import {
   type Entry,
   type ExpectedLast,
@@ -356,11 +356,12 @@ export class NatsMesh implements Mesh {
       consumers: this.#consumers,
       headers: this.#headers,
     }
-    const closed = (reader: PullReader) => this.#readers.delete(reader)
-    const reader = await PullReader.open(access, source, sequence, { ...options, closed })
+    const reader = await PullReader.open(access, source, sequence, options, this.#onReaderClosed)
     if (!reader.failed) this.#readers.add(reader)
     return reader
   }
+
+  readonly #onReaderClosed = (reader: PullReader) => void this.#readers.delete(reader)
 
   // --- inspection -------------------------------------------------------------------------------------------------------
 

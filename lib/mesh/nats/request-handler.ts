@@ -2,6 +2,7 @@
 
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { systemTimers } from '../../util/timers.ts'
 import type { Connection } from './connection.ts'
 
 export type RequestHandler = {
@@ -23,8 +24,8 @@ export function serve({ connection, subject, handler, limits, logger }: RequestH
   return connection.subscribe(subject, async (message) => {
     const size = message.data.byteLength
     if (requests >= limits.requests || bytes + size > limits.bytes) {
-      if (performance.now() - loggedAt < LOG_INTERVAL_MS) return
-      loggedAt = performance.now()
+      if (systemTimers.elapsed() - loggedAt < LOG_INTERVAL_MS) return
+      loggedAt = systemTimers.elapsed()
       return logger.warn({ subject, requests, bytes }, 'request limit reached, dropping requests')
     }
     requests++

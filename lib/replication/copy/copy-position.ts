@@ -11,6 +11,7 @@ export const beginCopy = (current: CopyPosition | undefined, reason: CopyReason,
   rows: 0,
   ...((acceptOld || current?.acceptOld) && { acceptOld: true }),
   ...(current?.replace && { replace: current.replace }),
+  ...((reason === 'table_replaced' || current?.emptied) && { emptied: true }),
 })
 
 /** The copy that an operator asks for. `replace`: the local table is emptied first. */

@@ -1,6 +1,7 @@
 // Encodes rows for one page until its limits are reached.
 
 import type { KeyedRow, PrimaryKey } from '../../host/host.ts'
+import { illFormedString, mayBeIllFormed } from '../../util/well-formed.ts'
 import { encodeRow } from './row-page.ts'
 
 /** A row that does not fit into any page. */
@@ -36,6 +37,8 @@ export class PageBuilder {
     const isFirst = this.encoded.length === 0
     if (this.large || this.rowsLeft === 0) return false
     const encoded = encodeRow(row)
+    // A transaction with such a string is not replicated either: see encodePart.
+    if (mayBeIllFormed(encoded) && illFormedString([row.key, row.row.record]) !== undefined) return true
     const bytes = encoded.byteLength
     this.rowBytes ??= bytes
     if (isFirst && bytes > this.#limits.rowBytes) {

@@ -9,15 +9,17 @@ import { keyIdentity } from './key-identity.ts'
 
 /**
  * Whether a write that a copy brings is announced to the subscribers of the local table, because the local stream is where they expect it.
- * A relaying node announces all writes. Every node announces its own: only a database that was restored lacks them, and no stream may
+ * A relaying node announces all writes. Every node announces its own, also those that it wrote under an earlier name: only a database that was restored lacks them, and no stream may
  * have them any more.
  */
 export type IsAnnounced = (timestamp: Timestamp) => boolean
 
 export const announcedWrites =
-  (node: string, relayEnabled: boolean): IsAnnounced =>
-  (timestamp) =>
-    relayEnabled || nodeOfTimestamp(timestamp) === node
+  (node: string, relayEnabled: boolean, earlierNames: readonly string[] = []): IsAnnounced =>
+  (timestamp) => {
+    const issuer = nodeOfTimestamp(timestamp)
+    return relayEnabled || issuer === node || earlierNames.includes(issuer)
+  }
 
 /** Rows that are different after they are applied, or are refused because of the horizon. `announce`: such writes are among them. */
 export type EffectiveRows = { rows: readonly KeyedRow[]; announce: boolean }

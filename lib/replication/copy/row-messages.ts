@@ -61,8 +61,20 @@ export type TableStatus = {
   /** The table is being replaced by a copy: rows are missing. */
   isReplaced?: boolean
 }
-/** `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. */
-export type TableSource = { node: string; state: string; epoch: string; sequence: number; index?: number }
+/**
+ * `index`: the transactions of this source up to it are in the node's own stream, because it relays; absent if some are not. `newest`: the
+ * newest of their timestamps, as far as these are known. Instead of them `relayedSequence`: the same of messages, when the node does not know
+ * how many transactions they had, because they were gone before it subscribed.
+ */
+export type TableSource = {
+  node: string
+  state: string
+  epoch: string
+  sequence: number
+  index?: number
+  newest?: Timestamp
+  relayedSequence?: number
+}
 
 export type ReadRowsAnswer = BusyAnswer | PageAnswer | PieceAnswer
 
@@ -103,6 +115,8 @@ const StatusType = Type.Object({
       epoch: TextType,
       sequence: CountType,
       index: Type.Optional(CountType),
+      newest: Type.Optional(TextType),
+      relayedSequence: Type.Optional(CountType),
     }),
     { maxItems: 10_000 },
   ),

@@ -1,7 +1,7 @@
 // What a checkpoint says about one transaction of the source's stream: the position alone does not tell, because quarantine, gaps and
 // new epochs move it past transactions that the node does not have.
 
-import type { Checkpoint, SequenceRange } from '../../host/host.ts'
+import type { AppliedRange, Checkpoint, SequenceRange } from '../../host/host.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 
 /**
@@ -29,7 +29,7 @@ export type AppliedPosition = {
 /** `isReplaced`: the local table was emptied, and the copy that fills it is under way; from the other sources it is copied afterwards. */
 export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isReplaced: boolean): AppliedPosition {
   const { epoch, sequence, index = 0, applied = {}, quarantined, missing, copy } = checkpoint
-  const isEmptied = isReplaced || copy?.reason === 'table_replaced'
+  const isEmptied = isReplaced || copy?.emptied === true
   const all: AppliedPosition['missing'] = { ...missing }
   for (const [each, ranges] of Object.entries(quarantined ?? {}))
     all[each] = [...(all[each] ?? []), ...ranges].sort(byFirst)
@@ -42,7 +42,7 @@ export function positionOfCheckpoint(node: string, checkpoint: Checkpoint, isRep
 const byFirst = ([one]: SequenceRange, [other]: SequenceRange) => one - other
 
 /** What is not in these sorted ranges, from 1 to `last`. */
-function holesOf(ranges: readonly SequenceRange[], last: number): SequenceRange[] {
+function holesOf(ranges: readonly AppliedRange[], last: number): SequenceRange[] {
   const holes: SequenceRange[] = []
   let next = 1
   for (const [from, to] of ranges) {

@@ -1,13 +1,13 @@
 // Waits until this node has what a token names: the transaction of another node, by whatever path it comes.
 
 import { type ClusterError, clusterError } from '../../errors.ts'
-import type { Checkpoint, RemoteTable, TableName } from '../../host/host.ts'
+import type { Checkpoint, RemoteTable, TableName, Timestamp } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
-import { wasApplied } from '../applied-ranges.ts'
-import type { TableStatus } from '../copy/row-messages.ts'
+import { isNewer, newestAt, wasApplied } from '../applied-ranges.ts'
+import type { TableSource, TableStatus } from '../copy/row-messages.ts'
 import type { Publisher, TransactionPosition } from '../publish/publisher.ts'
-import { readStreamMetadata } from '../stream-metadata.ts'
+import { type EpochRange, readStreamMetadata } from '../stream-metadata.ts'
 import { sourceKey } from '../subscribe/sources.ts'
 import { type AppliedPosition, type AppliedState, atLeast, stateIn } from './applied-state.ts'
 import { Deadline } from './deadline.ts'
@@ -36,6 +36,7 @@ type RelayedPosition = { source: RemoteTable; epoch: string; sequence: number }
 /** One part of a token. */
 type Wait = {
   node: string
+  timestamp: Timestamp
   part: TransactionPosition
   /** Whether the epoch is an earlier one than that of the position with this epoch; as the source's stream says. */
   isEarlier?: { than: string; value: boolean } | undefined
@@ -82,14 +83,17 @@ export class TokenWaits {
 
   /** Rejects subscription_not_found, not_applied, token_expired, replication_timeout, aborted, closed, mesh_unavailable. */
   async wait(
-    { node, parts }: Token,
+    { node, timestamp, parts }: Token,
     { timeout, signal }: { timeout: number; signal?: AbortSignal | undefined },
   ): Promise<void> {
     const deadline = new Deadline(this.#options.mesh.timers, { timeout, signal, operation: 'wait for the token' })
     const ended = new AbortController()
     try {
       for (const part of parts) {
-        const done = node === this.#options.node ? this.#checkLocal(part) : this.#untilApplied(node, part, ended.signal)
+        const done =
+          node === this.#options.node
+            ? this.#checkLocal(part)
+            : this.#untilApplied({ node, timestamp, part, relayed: [] }, ended.signal)
         await deadline.limit(done, () =>
           clusterError('replication_timeout', `${part.database}.${part.table} of ${node} is not applied up to it here`),
         )
@@ -107,8 +111,8 @@ export class TokenWaits {
     if (end.epoch !== epoch) throw expired(this.#options.node, table)
   }
 
-  #untilApplied(node: string, part: TransactionPosition, ended: AbortSignal): Promise<void> {
-    const key = tableKey(part)
+  #untilApplied(awaited: Omit<Wait, 'resolve' | 'reject' | 'check'>, ended: AbortSignal): Promise<void> {
+    const key = tableKey(awaited.part)
     const ofTable = this.#waits.get(key) ?? new Set<Wait>()
     this.#waits.set(key, ofTable)
     return new Promise<void>((resolve, reject) => {
@@ -117,9 +121,7 @@ export class TokenWaits {
         if (ofTable.size === 0 && this.#waits.get(key) === ofTable) this.#waits.delete(key)
       }
       const wait: Wait = {
-        node,
-        part,
-        relayed: [],
+        ...awaited,
         resolve: () => {
           end()
           resolve()
@@ -142,18 +144,18 @@ export class TokenWaits {
   }
 
   #outcome(wait: Wait): Outcome {
-    const { node, part, isEarlier, relayed } = wait
+    const { node, part, relayed } = wait
     const { index, position } = this.#options
     const sources = index.sourcesOf(part)
     if (sources.length === 0) return clusterError('subscription_not_found', node, `${part.database}.${part.table}`)
     const direct = sources.find((source) => source.node === node)
     if (direct) {
       const current = this.#counted(direct, wait)
-      const state = current ? stateOfPart(current, part, this.#isEarlier(direct, current, part, isEarlier)) : 'ahead'
+      const state = current && !this.#isReused(direct, wait) ? this.#stateIn(current, direct, wait) : 'ahead'
       if (state === 'applied') return 'applied'
-      if (state === 'missing' && !this.#isRelayed(part, node, sources)) return notApplied(this.#options.node, part)
+      if (state === 'missing' && !this.#isRelayed(wait, sources)) return notApplied(this.#options.node, part)
     }
-    if (this.#isRelayed(part, node, sources)) return 'applied'
+    if (this.#isRelayed(wait, sources)) return 'applied'
     for (const each of relayed) {
       const current = position(each.source)
       const isThere = current?.epoch === each.epoch && current.sequence >= each.sequence && !current.isCopying
@@ -175,26 +177,35 @@ export class TokenWaits {
   }
 
   /** The ranges of another source prove it; nothing of that source is in quarantine or missing, and the rows were not removed since then. */
-  #isRelayed({ epoch, index }: TransactionPosition, node: string, sources: readonly RemoteTable[]): boolean {
+  #isRelayed({ node, timestamp, part: { epoch, index } }: Wait, sources: readonly RemoteTable[]): boolean {
     return sources.some((source) => {
       if (source.node === node) return false
       const { applied, quarantined, missing } = this.#options.checkpoint(source) ?? {}
       if (this.#options.position(source)?.isEmptied) return false
-      return !quarantined && !missing && wasApplied(applied, node, epoch, index)
+      return !quarantined && !missing && wasApplied(applied, node, epoch, index, timestamp)
     })
+  }
+
+  /** Its number was applied, but for a transaction that the source has lost. */
+  #isReused(source: RemoteTable, { timestamp, part: { epoch, index } }: Wait): boolean {
+    return isNewer(timestamp, newestAt(this.#options.checkpoint(source)?.applied, source.node, epoch, index))
+  }
+
+  #stateIn(current: AppliedPosition, source: RemoteTable, wait: Wait): AppliedState {
+    const { epoch, index } = wait.part
+    return stateIn(current, epoch, index, this.#isEarlier(source, current, wait))
   }
 
   /** Undefined: not known. */
   #isEarlier(
     source: RemoteTable,
     { epoch: current }: AppliedPosition,
-    { epoch, index }: TransactionPosition,
-    asked: Wait['isEarlier'],
+    { timestamp, part: { epoch, index }, isEarlier: asked }: Wait,
   ): boolean | undefined {
     if (asked?.than === current) return asked.value
     // Ranges of an epoch do not tell: those of a later one may have come from a relaying node.
     const { applied } = this.#options.checkpoint(source) ?? {}
-    return epoch !== current && wasApplied(applied, source.node, epoch, index) ? true : undefined
+    return epoch !== current && wasApplied(applied, source.node, epoch, index, timestamp) ? true : undefined
   }
 
   /** Asks other nodes for what the checkpoints do not tell, as long as `isWaiting`. One that does not answer holds up no other one. */
@@ -226,19 +237,29 @@ export class TokenWaits {
    * it the end of the stream?
    */
   async #askSource(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
-    const { mesh, position, requestTimeout: timeout } = this.#options
-    const { epoch: current } = position(source) ?? { epoch: '' }
+    const { epoch: current } = this.#options.position(source) ?? { epoch: '' }
     const { epoch } = wait.part
     const isKnown = current === epoch ? !this.#isUncounted(source, wait.part) : wait.isEarlier?.than === current
     if (current === '' || isKnown) return
-    const state = await mesh.streamState(source, { timeout, signal })
-    if (!state) return
+    const stream = await this.#readStream(wait, signal)
+    if (!stream || current === epoch) return
+    const { epochs, at } = stream
+    wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+  }
+
+  /** The epochs of the stream of the node that committed the transaction, and the place of its epoch among them. Sets `end`. */
+  async #readStream(wait: Wait, signal: AbortSignal): Promise<{ epochs: EpochRange[]; at: number } | undefined> {
+    const { mesh, requestTimeout: timeout } = this.#options
+    const { node, part } = wait
+    const { database, table, epoch } = part
+    const state = await mesh.streamState({ node, database, table }, { timeout, signal })
+    if (!state) return undefined
     const { epochs } = readStreamMetadata(state.description)
     const at = epochs.findIndex((each) => each.epoch === epoch)
-    if (at < 0) return wait.reject(expired(source.node, wait.part))
-    const sequence = at === epochs.length - 1 ? state.lastSequence : epochs[at]!.last
-    if (current === epoch) wait.end = sequence === undefined ? undefined : { epoch, sequence }
-    else wait.isEarlier = { than: current, value: at < epochs.findIndex((each) => each.epoch === current) }
+    if (at < 0) wait.reject(expired(node, part))
+    const sequence = at === epochs.length - 1 ? state.lastSequence : epochs[at]?.last
+    wait.end = sequence === undefined ? undefined : { epoch, sequence }
+    return at < 0 ? undefined : { epochs, at }
   }
 
   /** One request at a time to each node, for all that wait. */
@@ -255,20 +276,24 @@ export class TokenWaits {
   async #askRelay(wait: Wait, source: RemoteTable, signal: AbortSignal): Promise<void> {
     const { epoch, sequence, isPublished, sources } = await this.#statusOf(source, signal)
     const origin = sources.find(({ node }) => node === wait.node)
-    const hasIt = origin?.epoch === wait.part.epoch && (origin.index ?? -1) >= wait.part.index
+    const hasIt = origin?.epoch === wait.part.epoch && (await this.#hasRelayed(wait, origin, signal))
     // One that is known is nearer, unless the relaying node has begun a new stream.
     const isKnown = wait.relayed.some((each) => each.source.node === source.node && each.epoch === epoch)
     if (!hasIt || !isPublished || isKnown) return
     const others = wait.relayed.filter((each) => each.source.node !== source.node)
     wait.relayed = [...others, { source, epoch, sequence }]
   }
-}
 
-const stateOfPart = (
-  position: AppliedPosition,
-  { epoch, index }: TransactionPosition,
-  isEarlier: boolean | undefined,
-): AppliedState => stateIn(position, epoch, index, isEarlier)
+  async #hasRelayed(
+    wait: Wait,
+    { index = -1, newest, relayedSequence }: TableSource,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (relayedSequence === undefined) return index >= wait.part.index && !isNewer(wait.timestamp, newest)
+    if (!wait.end) await this.#readStream(wait, signal)
+    return wait.end !== undefined && relayedSequence >= wait.end.sequence
+  }
+}
 
 const expired = (node: string, { database, table }: TableName) =>
   clusterError('token_expired', node, `${database}.${table}`)

@@ -1,6 +1,5 @@
 // Publishes the outbox to the streams of the local leaf: in commit order, one stream for each table, every message acknowledged.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Host, Transaction } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
@@ -9,6 +8,7 @@ import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
 import { SharedCall } from '../../util/shared-call.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import { isReplicable, tablesOf } from '../wire/names.ts'
 import { FRAME_LIMITS, type FrameLimits } from './frame-queue.ts'
@@ -290,9 +290,9 @@ export class Publisher implements PartListener {
     this.#confirmation.stopRetrying()
     await this.#reader.close()
     // What is not acknowledged within the time limit stays in the outbox.
-    const end = performance.now() + CLOSE_TIMEOUT_MS
+    const end = systemTimers.elapsed() + CLOSE_TIMEOUT_MS
     const isInFlight = () => [...this.#pending.values()].some(({ unstoredParts }) => unstoredParts > 0)
-    while (isInFlight() && this.#options.mesh.state === 'connected' && performance.now() < end)
+    while (isInFlight() && this.#options.mesh.state === 'connected' && systemTimers.elapsed() < end)
       await delay(CLOSE_POLL_MS)
     await this.#confirmation.idle()
     this.#calls.close()

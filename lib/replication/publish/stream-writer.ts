@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { reasonOf } from '../../errors.ts'
 import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { queueMicrotask, setImmediate } from '../../util/timers.ts'
 import {
   type EpochRange,
   endEpochs,

@@ -23,8 +23,6 @@ export type ApplierOptions = {
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
   /** These transactions were committed. Not called for copied rows. */
   onApplied?(source: RemoteTable, transactions: readonly RemoteTransaction[]): void
-  /** The checkpoint of the source with this node was read, stored or dropped. */
-  onCheckpoint?(node: string): void
   /** A batch was committed. `result` is what the host says about it, if it does. */
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */
@@ -39,6 +37,8 @@ export type QuarantinedRange = { epoch: string; index: number; count: number }
 /** The transactions to apply, and the checkpoint to store with them. */
 export type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & {
   duplicates?: number
+  /** See Selection. Default: all. */
+  relayable?: RemoteTransaction[]
   relayed?: Transaction[]
 }
 /** Undefined: nothing to change. */
@@ -64,4 +64,6 @@ export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name
   newGaps?: number
   replayed?: number
   copy?: CopyPosition | undefined
+  /** The subscribers of the local table are to copy what they lack. */
+  announce?: boolean
 }

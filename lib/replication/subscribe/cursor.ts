@@ -17,10 +17,15 @@ import {
   type StreamMetadata,
   type StreamPosition,
 } from '../stream-metadata.ts'
-import { Frame } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
 import { type Position, positionOf } from './checkpoint-parts.ts'
-import { beginning, requestedPosition, type StartRequests, startPosition } from './start-position.ts'
+import {
+  beginning,
+  positionBeforeFirst,
+  requestedPosition,
+  type StartRequests,
+  startPosition,
+} from './start-position.ts'
 
 /** The subscriptions that have stored a checkpoint: without one, they have lost it. */
 export interface BegunSubscriptions {
@@ -108,6 +113,7 @@ export class Cursor {
     else if (!known) await this.#start(await this.#startPosition(state, signal, this.#openStart?.startTime))
     await this.#beginRequest(state, signal)
     begun.add(source, this.checkpoint.request)
+    await this.#enterFirstEpoch(metadata)
     await this.#advanceEpochs(
       metadata,
       firstSequence,
@@ -177,16 +183,25 @@ export class Cursor {
 
   /**
    * The transaction at the checkpoint is not the one that was applied: stream and database of the source were restored together.
-   * Applied transactions stay. The stream is read again from its beginning, and what it had of this epoch is reported as a gap.
+   * Applied transactions stay. The stream is read again from its beginning, and what it had of this epoch is reported as a gap. The source
+   * does not know what it has lost, and gets it back by a copy, as other subscribers of the local table do.
    */
   async rewind(state: StreamState, signal: AbortSignal): Promise<void> {
     const metadata = readStreamMetadata(state.description)
     const { epoch, index } = this.checkpoint
-    const position = await this.#positionBeforeFirst(metadata, state, signal)
+    const position = await positionBeforeFirst(this.#options, metadata, state, signal)
     const from = position.epoch === epoch ? after(position.index) : 1
     const replayUntil = Math.max(state.lastSequence, lastTouched(this.checkpoint))
     const loss = { from, to: index, reason: 'rewound' as const }
-    await this.#moveTo({ ...position, replayUntil }, loss)
+    await this.#moveTo({ ...position, replayUntil }, loss, { announce: epoch !== '' })
+  }
+
+  /** The subscription began before the stream existed. Its messages may be gone before any of them was read. */
+  async #enterFirstEpoch(metadata: StreamMetadata): Promise<void> {
+    const { epoch, sequence, index } = this.checkpoint
+    const isBefore = epoch === '' && sequence === 0 && index === 0
+    if (isBefore && metadata.epochs.some(({ from }) => from === 1))
+      await this.#moveTo(positionAfter(metadata, 0), { from: 1, to: 0, reason: 'expired' })
   }
 
   #startPosition(state: StreamState | undefined, signal: AbortSignal, startTime?: string): Promise<Position> {
@@ -242,27 +257,13 @@ export class Cursor {
     return { sequence, index: isKnown ? this.#reported!.index : undefined }
   }
 
-  /** The position before the first message that the stream has, with its index if that can be read. */
-  async #positionBeforeFirst(metadata: StreamMetadata, state: StreamState, signal: AbortSignal): Promise<Position> {
-    const { source, mesh, requestTimeout: timeout } = this.#options
-    const { firstSequence, lastSequence } = state
-    // An empty stream may have the first sequence 0.
-    const position = positionAfter(metadata, Math.min(Math.max(firstSequence - 1, 0), lastSequence))
-    if (position.index !== undefined || firstSequence > lastSequence) return position
-    const entry = await mesh.messageAt(source, firstSequence, { timeout, signal })
-    const { epoch, first, fault } = entry ? Frame.read(entry) : {}
-    return fault === undefined && epoch === position.epoch && first !== undefined
-      ? { ...position, index: first - 1 }
-      : position
-  }
-
   /**
    * The checkpoint was lost, perhaps with the rows: continues at the first message that the stream has, and reports everything
    * before it as a gap. Earlier epochs that ended, which are gone, are gaps of their own.
    */
   async #startOver(metadata: StreamMetadata, state: StreamState, signal: AbortSignal): Promise<void> {
     const { source, applier, gap, copies } = this.#options
-    const position = await this.#positionBeforeFirst(metadata, state, signal)
+    const position = await positionBeforeFirst(this.#options, metadata, state, signal)
     const { epochs } = metadata
     const current = epochs.findIndex(({ epoch }) => epoch === position.epoch)
     const ends: (number | undefined)[] = epochs
@@ -375,7 +376,11 @@ export class Cursor {
   }
 
   /** Moves the checkpoint; `loss` is lost by that, and with `isUnrecorded` transactions that are in no stream. */
-  async #moveTo(position: Position, loss: Loss, { replayed = 0, isUnrecorded = false } = {}): Promise<void> {
+  async #moveTo(
+    position: Position,
+    loss: Loss,
+    { replayed = 0, isUnrecorded = false, announce = false } = {},
+  ): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { epoch, sequence, startTime, replayUntil, copy: current } = this.checkpoint
     // The sequences of a stream that begins again do not compare.
@@ -386,7 +391,7 @@ export class Cursor {
     const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
     const staleSince = newGaps > 0 ? this.#options.overdueSince?.() : undefined
     const missing = lost === 0 ? [] : [{ epoch, from: loss.from ?? 1, to: loss.to ?? UNKNOWN_END }]
-    const more = { newGaps, lost: lost ?? 0, replayed, missing, copy, staleSince }
+    const more = { newGaps, lost: lost ?? 0, replayed, missing, copy, staleSince, announce }
     await applier.move(source, { ...kept, ...position }, more)
     if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
     // Their number is not known.

@@ -10,7 +10,13 @@ import type { ApplierOptions } from './applier-options.ts'
 import { keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 
 export type DeduplicationOptions = Pick<ApplierOptions, 'node' | 'onSourceChanged'>
-export type Selection = { transactions: RemoteTransaction[]; checkpoint: Checkpoint; duplicates: number }
+/** `relayable`: those of the transactions that were not applied before, if a replay applies others too: the local streams have them already. */
+export type Selection = {
+  transactions: RemoteTransaction[]
+  relayable?: RemoteTransaction[]
+  checkpoint: Checkpoint
+  duplicates: number
+}
 
 export class Deduplication {
   readonly #options: DeduplicationOptions
@@ -35,17 +41,23 @@ export class Deduplication {
     const builder = new AppliedRangesBuilder(current?.applied)
     let voided = current?.voided
     const newTransactions: RemoteTransaction[] = []
+    let relayable: RemoteTransaction[] | undefined
     let markers = 0
     let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
-      const { node, epoch, index } = transaction.origin
-      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index)
+      const isReplayed = isNew && position.replayUntil !== undefined && this.isKnown(source, builder, 0, transaction)
+      const { origin, timestamp } = transaction
+      const { node, epoch, index } = origin
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
       const isMarker = isChangeMarker(transaction)
       if (isMarker) markers++
       if (isMarker && isNew) hasSourceChanged = true
       if (isMarker || !isNew) continue
-      newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
+      const selected = isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction
+      if (isReplayed) relayable ??= [...newTransactions]
+      else relayable?.push(selected)
+      newTransactions.push(selected)
       voided = withVoids(voided, transaction, current?.applied)
     }
     // The stream of the source is one range, whatever the origins of its transactions are.
@@ -65,6 +77,7 @@ export class Deduplication {
     const moved = { ...kept, ...position, ...changed }
     return {
       transactions: newTransactions,
+      ...(relayable && { relayable }),
       checkpoint: withCopy(moved, copy),
       duplicates: transactions.length - newTransactions.length - markers,
     }
@@ -77,14 +90,14 @@ export class Deduplication {
     replayUntil = 0,
     transaction: RemoteTransaction,
   ): boolean {
-    const { origin, sequence: at } = transaction
+    const { origin, timestamp, sequence: at } = transaction
     const { node, epoch, index, relayedBy } = origin
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
     if (epoch === undefined || index === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, index)) return true
+    if (builder.has(node, epoch, index, timestamp)) return true
     for (const [other, { applied }] of this.#checkpoints)
-      if (other !== source.node && wasApplied(applied, node, epoch, index)) return true
+      if (other !== source.node && wasApplied(applied, node, epoch, index, timestamp)) return true
     return false
   }
 

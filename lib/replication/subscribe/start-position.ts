@@ -51,6 +51,23 @@ export async function requestedPosition(options: StartOptions, startTime: string
   return { ...position, startTime, replayUntil: last }
 }
 
+/** The position before the first message that the stream has, with its index if that can be read. Rejects as the mesh. */
+export async function positionBeforeFirst(
+  { source, mesh, requestTimeout: timeout }: Pick<StartOptions, 'source' | 'mesh'> & { requestTimeout: number },
+  metadata: StreamMetadata,
+  { firstSequence, lastSequence }: StreamState,
+  signal: AbortSignal,
+): Promise<Position> {
+  // An empty stream may have the first sequence 0.
+  const position = positionAfter(metadata, Math.min(Math.max(firstSequence - 1, 0), lastSequence))
+  if (position.index !== undefined || firstSequence > lastSequence) return position
+  const entry = await mesh.messageAt(source, firstSequence, { timeout, signal })
+  const { epoch, first, fault } = entry ? Frame.read(entry) : {}
+  return fault === undefined && epoch === position.epoch && first !== undefined
+    ? { ...position, index: first - 1 }
+    : position
+}
+
 /** With the index that the message at the position tells, if the stream still has it. The position of a quiet stream is known by that. */
 async function withIndex(position: Position, { source, mesh, request }: StartOptions): Promise<Position> {
   const { epoch, sequence, index } = position

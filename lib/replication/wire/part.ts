@@ -11,6 +11,7 @@ import type { Origin, PrimaryKey, RemoteTable, Transaction, VoidedRange, Write }
 import { counterOf, isIssuedBy, issuerOf, makeParsedTimestamp, wallTimeOf } from '../../host/hybrid-clock.ts'
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import { checkDecodeLimits, MAX_HARMLESS_BYTES } from '../../util/decode-limits.ts'
+import { illFormedString, mayBeIllFormed } from '../../util/well-formed.ts'
 import { packr } from '../packr.ts'
 import {
   ISSUER_PATTERN,
@@ -68,7 +69,8 @@ export type DecodedPart = {
 
 /**
  * Encodes one table's part of a transaction. `node`: the local node. A restamp keeps the name that its node had, because it voids
- * timestamps with that name. Throws for values that MessagePack cannot hold.
+ * timestamps with that name. Throws for values that MessagePack cannot hold, and for strings that UTF-8 cannot: as keys, two of them would
+ * become one.
  */
 export function encodePart(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
   const { id, timestamp, user = null } = transaction
@@ -77,7 +79,12 @@ export function encodePart(transaction: Transaction, writes: readonly Write[], n
   const list: unknown[] = []
   for (const write of joinRuns(writes))
     list.push(OPERATION_NUMBERS[write.operation], (write.operation === 'delete' ? write.ids : write.records) ?? [])
-  return packr.pack([id, time, counterOf(timestamp), user, list, extraOf(transaction, node)])
+  const part = [id, time, counterOf(timestamp), user, list, extraOf(transaction, node)]
+  const data = packr.pack(part)
+  const text = mayBeIllFormed(data) ? illFormedString(part) : undefined
+  if (text !== undefined)
+    throw new Error(`it has a string with half of a surrogate pair: ${JSON.stringify(text.slice(0, 200))}`)
+  return data
 }
 
 function extraOf({ origin, voids, trace, timestamp }: Transaction, node: string): Extra | null {
