@@ -35,6 +35,7 @@ import { type ClusterEvents, type EventName, eventNames } from './events/events.
 import type { RemoteTable, TableName, Timestamp, Transaction } from './host/host.ts'
 import type { SlowHostCall } from './host/host-calls.ts'
 import { HybridClock, makeTimestamp } from './host/hybrid-clock.ts'
+import { checkedTimestamp, type TimestampSource } from './host/timestamp-source.ts'
 import type { VerifyResult } from './host/verify-result.ts'
 import { type WatchedHost, watchHost } from './host/watched-host.ts'
 import type { Manifest } from './manifest/manifest.ts'
@@ -151,6 +152,7 @@ export class ClusterManager extends OperationMethods {
 
   async #close(): Promise<void> {
     this.#state = 'closing'
+    this.#clock.stopThreads('closed')
     const { host, logger } = this.#options
     const endHostCalls = host.beginClose()
     const [store, locks, service, stopMetering] = [this.#store, this.#locks, this.#service, this.#stopMetering]
@@ -235,11 +237,24 @@ export class ClusterManager extends OperationMethods {
 
   /**
    * Call it inside the write transaction of the database, and store the result with the rows. It is higher than every timestamp
-   * issued or applied before. Throws restamping.
+   * issued or applied before, and than `after`: the highest timestamp in the database, if other processes commit into it too
+   * (`timestampAfter`). Throws restamping, and a TypeError for an invalid `after`.
    */
-  timestamp(): Timestamp {
-    if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
+  timestamp(after?: Timestamp): Timestamp {
+    this.#checkRestamping()
+    if (after !== undefined) this.#clock.resume(checkedTimestamp(after))
     return this.#clock.timestamp()
+  }
+
+  /** For `timestampsFrom` in other threads, until this manager closes. Throws restamping, closed. */
+  timestampSource(): TimestampSource {
+    this.#checkRestamping()
+    if (this.#closing) throw clusterError('closed')
+    return { node: this.manifest.nodeName || LOCAL, memory: this.#clock.share() }
+  }
+
+  #checkRestamping(): void {
+    if (this.#service?.clockControl.isRestamping) throw clusterError('restamping')
   }
 
   /**

@@ -119,9 +119,11 @@ export class ClockControl {
     if (this.#isRestamping) throw clusterError('restamping')
     if (this.status.reason === 'wall-clock') this.check()
     const limit = timers.now() + clock.maxDrift
-    const restamp = new Restamp({ node, limit, highest: clock.last, createClock: () => this.#clockAbovePeers() })
     let transactions: Transaction[] = []
     this.#isRestamping = true
+    clock.stopThreads('restamping')
+    // Read after the other threads have stopped: the range of voided timestamps includes theirs.
+    const restamp = new Restamp({ node, limit, highest: clock.last, createClock: () => this.#clockAbovePeers() })
     try {
       await host.restamp(restamp)
       if (!restamp.result || !restamp.clock) throw new Error('Host.restamp did not finish a pass over the rows')
@@ -129,6 +131,7 @@ export class ClockControl {
       clock.continueFrom(restamp.clock)
     } finally {
       this.#isRestamping = false
+      clock.resumeThreads()
       // After a rejection too: the host may have committed.
       publish(transactions)
     }

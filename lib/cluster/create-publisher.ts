@@ -7,7 +7,7 @@ import type { CheckedOptions } from './options.ts'
 export function createPublisher(
   options: CheckedOptions,
   { mesh, unrecorded }: Pick<Foundation, 'mesh' | 'unrecorded'>,
-  parts: Pick<PublisherOptions, 'node' | 'diverged'>,
+  parts: Pick<PublisherOptions, 'node' | 'singleMessages' | 'diverged'>,
 ): Publisher {
   const { host, logger, requestTimeout, publishWindow, publishTimeout, maxInFlight, maxInFlightBytes } = options
   return new Publisher({

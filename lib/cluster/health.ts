@@ -13,6 +13,7 @@ export type HealthFacts = {
   /** `isSettled`: other nodes had the time to be heard. */
   mesh: { state: ClusterMeshState; reason: string | undefined; isSettled: boolean; problems: readonly MeshProblem[] }
   peers: readonly { node: string; up: boolean }[]
+  /** At least those that `Subscriber.isTroubled` names. */
   subscriptions: readonly SubscriptionStatus[]
   refusals: readonly Refusal[]
   /** Why peers quarantine what this node commits. */

@@ -1,5 +1,7 @@
 // Holds the events that occur before `open` resolves, and delivers them right after it, in order.
 
+import { setImmediate } from '../util/timers.ts'
+
 export class HeldEvents {
   readonly #held: (() => void)[] = []
   #opened = false

@@ -36,7 +36,10 @@ export function operationParts(
     purge: (database, table, options) => publisher.purge({ database, table }, options),
     replica: (subscriber: RemoteTable) => positions.replica(subscriber),
     setPaused: (source: RemoteTable, isPaused: boolean) => pauses.set(source, isPaused),
-    losses: (source: RemoteTable) => replicator.losses(source),
+    losses: (source: RemoteTable) => {
+      const { gaps = 0, lost = 0 } = replicator.statusOf(source) ?? {}
+      return { gaps, lost }
+    },
     problem: (source: RemoteTable) =>
       problemOf(replicator.statusOf(source), negotiator.disagreement(source.node, source)),
   }

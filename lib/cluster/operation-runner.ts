@@ -1,6 +1,5 @@
 // Runs operations and other calls of the manager: checks the state, traces, waits for the effect, and converts errors.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
 import { MeshError } from '../mesh/mesh.ts'
@@ -17,6 +16,7 @@ import {
   type ResponseOf,
 } from '../operations/index.ts'
 import { pendingOf } from '../operations/pending.ts'
+import { delay } from '../util/timers.ts'
 import type { CheckedOptions } from './options.ts'
 import type { Service } from './service.ts'
 import type { ClusterState } from './view.ts'

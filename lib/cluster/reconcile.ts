@@ -1,5 +1,5 @@
-// After every commit, brings the routes of the mesh, the running subscriptions and the stream limits in line with the newest
-// configuration. A step that fails is logged and retried until it succeeds or a newer configuration replaces it.
+// After every commit, brings the routes of the mesh, the running subscriptions, the readers of HarperDB and the stream limits in line with the
+// newest configuration. A step that fails is logged and retried until it succeeds or a newer configuration replaces it.
 
 import { reasonOf } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
@@ -11,17 +11,17 @@ import { SerialQueue } from '../util/serial-queue.ts'
 import { effectiveLimits } from './stream-limits.ts'
 
 export type ReconcilerOptions = {
-  mesh: Pick<Mesh, 'setRoutes' | 'setLimits' | 'timers'>
+  mesh: Pick<Mesh, 'setRoutes' | 'setLimits' | 'reviewReaders' | 'timers'>
   replicator: Pick<Replicator, 'reconcile'>
   store: Pick<ManifestStore, 'manifest' | 'settings'>
-  /** The host has `readRows`. */
+  /** See `effectiveLimits`. */
   servesRows: boolean
   logger: Logger
   /** The values that mesh and replicator were started with. */
-  inEffect: Record<StepName, unknown>
+  inEffect: Partial<Record<StepName, unknown>>
 }
 
-type StepName = 'routes' | 'nodes' | 'limits'
+type StepName = 'routes' | 'nodes' | 'limits' | 'readers'
 
 /** One part of the configuration. Values are compared by identity: a commit keeps the objects that it does not change. */
 type Step = {
@@ -59,6 +59,7 @@ export class Reconciler {
     this.#steps = [
       step('routes', routes, () => mesh.setRoutes(routes())),
       step('nodes', nodes, () => replicator.reconcile(store.manifest)),
+      step('readers', nodes, async () => mesh.reviewReaders?.()),
       step('limits', limits, () => mesh.setLimits(effectiveLimits(limits(), servesRows))),
     ]
   }

@@ -10,7 +10,7 @@ import { findNode } from '../manifest/manifest.ts'
 import type { Commit, ManifestStore } from '../manifest/store.ts'
 import type { Mesh, MeshListener, NameCheck, StreamLimits } from '../mesh/mesh.ts'
 import { ProgressReport, type ProgressTask } from '../observe/progress.ts'
-import { Negotiator } from '../peers/negotiator.ts'
+import type { Negotiator } from '../peers/negotiator.ts'
 import { type PeerListener, Peers } from '../peers/peers.ts'
 import type { Registers } from '../peers/registers.ts'
 import type { Publisher } from '../replication/publish/publisher.ts'
@@ -21,11 +21,13 @@ import type { SubscriptionStatus } from '../replication/subscribe/subscription-s
 import { type EndStep, runSteps } from '../util/run-steps.ts'
 import type { ClockControl } from './clock-control.ts'
 import { createClockControl } from './create-clock-control.ts'
+import { createNegotiator } from './create-negotiator.ts'
 import { createPublisher } from './create-publisher.ts'
 import { createReplicator } from './create-replicator.ts'
 import { createRowExchange } from './create-row-exchange.ts'
 import { createStandingDown } from './create-standing-down.ts'
 import { type Foundation, openFoundation, type ServiceOptions } from './foundation.ts'
+import { harperReaders, hasHarperReaders } from './harper-readers.ts'
 import { NodeHealth } from './node-health.ts'
 import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
@@ -40,8 +42,6 @@ import { effectiveLimits } from './stream-limits.ts'
 
 /** A part that has not ended by then, usually for a call of the host, does not hold up the others. */
 const CLOSE_TIMEOUT_MS = { part: 15_000, mesh: 60_000 }
-/** States in which nothing comes from the source. */
-const NOT_READ: ReadonlySet<SubscriptionStatus['state']> = new Set(['pending', 'paused', 'ended'])
 /** Steps of `open` that `progress` reports. */
 const OPEN_STEPS = 3
 
@@ -90,6 +90,7 @@ export class Service {
     this.#registers = foundation.registers
     this.publisher = createPublisher(options, foundation, {
       node: store.manifest.nodeName,
+      singleMessages: hasHarperReaders(store),
       diverged: (divergence) => {
         emit('replication:diverged', divergence)
         this.replicator.onDatabaseRestored(divergence)
@@ -116,15 +117,9 @@ export class Service {
       progress: (task) => this.#progress(task),
     })
     this.peers = this.#createPeers()
-    const { publisher, replicator } = this
-    this.positions = new PositionExchange({
-      ...{ node: store.manifest.nodeName, mesh: this.mesh, store, publisher, replicator, logger: options.logger },
-      ...{ requestTimeout: options.requestTimeout, servesRows: options.host.readRows !== undefined },
-      statuses: this.rows.requests.statuses,
-      peers: () => this.peers,
-      isPaused: (source) => foundation.registers.paused.has(source),
-    })
-    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions: this.positions })
+    this.positions = this.#createPositions(foundation)
+    const { positions, replicator } = this
+    this.pauses = new Pauses({ registers: foundation.registers, replicator, positions })
     this.#negotiator = this.#createNegotiator()
     this.#standingDown = createStandingDown({ options, store, emit }, this, {
       // Logged; `close` tries the parts again.
@@ -157,8 +152,11 @@ export class Service {
     const { settings, manifest } = this.#store
     this.clockControl.start()
     step('servers', 1)
-    const servesRows = this.#options.host.readRows !== undefined
+    // HarperDB copies no rows: what it has not read must stay.
+    const servesRows = this.#options.host.readRows !== undefined && !hasHarperReaders(this.#store)
     await mesh.setLimits(effectiveLimits(settings.streams, servesRows))
+    const parts = { store: this.#store, registers: this.#registers, negotiator: this.#negotiator }
+    if (hasHarperReaders(this.#store)) mesh.admitReaders?.(harperReaders({ ...parts, publisher: this.publisher }))
     await mesh.open(manifest.nodeName, manifest.routes, this.#meshListener())
     step('subscriptions', 2)
     this.#negotiator.reopen()
@@ -255,10 +253,10 @@ export class Service {
   #createHealth(): NodeHealth {
     return new NodeHealth({
       mesh: this.mesh,
-      peers: () => this.peerStates().filter(({ node, up }) => up || !this.#isSilent(node)),
+      peers: () => this.#expectedPeers(),
       facts: () => ({
         superseded: this.superseded,
-        subscriptions: this.replicator.status(),
+        subscriptions: this.replicator.troubled(),
         refusals: this.#negotiator.refusals(),
         clockAhead: this.clockControl.problem,
       }),
@@ -267,11 +265,26 @@ export class Service {
     })
   }
 
-  /** No heartbeat says whether a node of HarperDB is there. It is known by its answers, and after a restart by what is read from it. */
-  #isSilent(node: string): boolean {
-    if (this.peers.isHarper(node)) return true
-    const isRead = ({ source, state }: SubscriptionStatus) => source.node === node && !NOT_READ.has(state)
-    return !this.peers.wasHeard(node) && this.replicator.status().some(isRead)
+  /** Without nodes of HarperDB, which send no heartbeats: they are known by their answers, and after a restart by what is read from them. */
+  #expectedPeers(): { node: string; up: boolean }[] {
+    const peers = this.peerStates()
+    if (peers.every(({ up }) => up)) return peers
+    const read = this.replicator.readNodes()
+    const isSilent = (node: string) => this.peers.isHarper(node) || (!this.peers.wasHeard(node) && read.has(node))
+    return peers.filter(({ node, up }) => up || !isSilent(node))
+  }
+
+  #createPositions({ registers }: Foundation): PositionExchange {
+    const { mesh, publisher, replicator } = this
+    const { host, logger, requestTimeout } = this.#options
+    const store = this.#store
+    return new PositionExchange({
+      ...{ node: store.manifest.nodeName, mesh, store, publisher, replicator, logger, requestTimeout },
+      servesRows: host.readRows !== undefined,
+      statuses: this.rows.requests.statuses,
+      peers: () => this.peers,
+      isPaused: (source) => registers.paused.has(source),
+    })
   }
 
   #createPeers(): Peers {
@@ -294,29 +307,12 @@ export class Service {
   }
 
   #createNegotiator(): Negotiator {
-    const { publisher, replicator, peers } = this
-    const { host, logger } = this.#options
-    return new Negotiator({
-      node: this.#store.manifest.nodeName,
-      host,
-      logger,
-      peers,
-      streams: publisher,
-      starts: replicator,
-      store: this.#store,
-      registers: this.#registers,
-      clock: this.#clock,
+    const { mesh, publisher, replicator, peers } = this
+    return createNegotiator(this.#options, {
+      ...{ mesh, publisher, replicator, peers, emit: this.#emit, nameFault: this.#nameFault },
+      ...{ store: this.#store, registers: this.#registers, clock: this.#clock },
       checkClock: () => this.clockControl.check(),
-      nameFault: this.#nameFault,
-      timers: this.mesh.timers,
-      tableCreated: ({ database, table }, node) => {
-        replicator.onTableCreated({ database, table })
-        this.#emit('table:created', { database, table, node })
-      },
-      attributesAdded: (table, node, attributes) => this.#emit('table:attributes', { node, ...table, attributes }),
-      sourceKeysKnown: (node) => replicator.onSourceKeys(node),
-      refused: (node, table, reason) => this.#emit('subscription:refused', { node, ...table, reason }),
-      progress: (node, step) => this.#progress({ task: 'configure', node, step }),
+      progress: (task) => this.#progress(task),
     })
   }
 

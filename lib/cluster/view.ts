@@ -1,12 +1,13 @@
 // The view of a manager for plugins: read-only state and events.
 
 import type { ClusterEventSource } from '../events/event-source.ts'
-import type { TableName, Timestamp } from '../host/host.ts'
+import type { RemoteTable, TableName, Timestamp } from '../host/host.ts'
 import type { Manifest } from '../manifest/manifest.ts'
 import type { ClusterMeshState } from '../mesh/mesh.ts'
 import type { Health } from '../observe/health.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Replica } from '../replication/positions/replica-positions.ts'
+import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
 
@@ -36,6 +37,8 @@ export interface ClusterView {
   subscriptions(): SubscriptionStatus[]
   /** See `ClusterManager.replicas`. */
   replicas(table: TableName): Replica[]
+  /** See `QuarantineControl.list`. */
+  readonly quarantine: { list(source?: RemoteTable): QuarantinedMessage[] }
   /** Undefined while clustering is disabled. */
   metrics(): Metrics | undefined
   /** See `ClusterManager.tombstoneLimit`. */
@@ -64,6 +67,7 @@ export function viewOf(manager: ClusterView): ClusterView {
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
     replicas: (table: TableName) => manager.replicas(table),
+    quarantine: Object.freeze({ list: (source?: RemoteTable) => manager.quarantine.list(source) }),
     metrics: () => manager.metrics(),
     tombstoneLimit: () => manager.tombstoneLimit(),
   })

@@ -2,7 +2,7 @@
 
 import { type ClusterError, clusterError } from '../errors.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
-import type { Timers } from '../util/timers.ts'
+import { clearTimeout, setTimeout, type Timers } from '../util/timers.ts'
 import type { Host } from './host.ts'
 
 /** A call, as the log and the events show it. `node`: the remote node of the transactions. */

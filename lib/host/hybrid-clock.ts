@@ -1,9 +1,8 @@
 // The hybrid logical clock: its timestamps order transactions across nodes, are close to wall time, and never decrease.
 
 import { systemTimers } from '../util/timers.ts'
+import { type ClockPosition, LocalPosition, SharedPosition, type StopReason } from './clock-position.ts'
 import type { Timestamp } from './host.ts'
-
-const MAX_COUNTER = 0xffffff
 
 /** Negative when `a` is older than `b`, positive when newer, 0 when they are equal. */
 export const compareTimestamps = (a: Timestamp, b: Timestamp): number => (a < b ? -1 : a > b ? 1 : 0)
@@ -84,8 +83,10 @@ export class HybridClock {
   readonly #node: string
   readonly #maxDrift: number
   readonly #now: () => number
-  #time = 0
-  #counter = 0
+  #position: ClockPosition = new LocalPosition()
+  /** Undefined while no other thread issues timestamps of this node. */
+  #shared: SharedPosition | undefined
+  readonly #make: (time: number, counter: number) => Timestamp
   /** The highest timestamp that `merge` accepted. */
   #merged: Timestamp = ''
 
@@ -94,21 +95,31 @@ export class HybridClock {
     this.#node = node
     this.#maxDrift = maxDrift
     this.#now = now
+    this.#make = (time, counter) => makeTimestamp(time, counter, node)
   }
 
   /** A timestamp greater than every one returned or merged before. */
   timestamp(): Timestamp {
-    const now = this.#now()
-    if (now > this.#time) {
-      this.#time = now
-      this.#counter = 0
-    } else if (this.#counter < MAX_COUNTER) {
-      this.#counter++
-    } else {
-      this.#time++
-      this.#counter = 0
+    return this.#position.next(this.#now(), this.#make)
+  }
+
+  /** Memory from which other threads issue timestamps of this node, above those of this clock; this clock continues above theirs. */
+  share(): SharedArrayBuffer {
+    if (!this.#shared) {
+      const { time, counter } = this.#position
+      this.#position = this.#shared = new SharedPosition()
+      this.#position.set(time, counter)
     }
-    return makeTimestamp(this.#time, this.#counter, this.#node)
+    return this.#shared.memory
+  }
+
+  /** Other threads get no timestamps until `resumeThreads`; after `closed`, never again. */
+  stopThreads(reason: StopReason): void {
+    this.#shared?.stop(reason)
+  }
+
+  resumeThreads(): void {
+    this.#shared?.resume()
   }
 
   /** False when the timestamp is too far in the future, or invalid. */
@@ -128,7 +139,7 @@ export class HybridClock {
 
   /** ms by which the last timestamp is ahead of wall time; 0 when it is not. */
   get aheadMs(): number {
-    return Math.max(0, this.#time - this.#now())
+    return Math.max(0, this.#position.time - this.#now())
   }
 
   get maxDrift(): number {
@@ -137,7 +148,7 @@ export class HybridClock {
 
   /** The highest timestamp that was issued so far, or a higher one. */
   get last(): Timestamp {
-    return makeTimestamp(this.#time, this.#counter, this.#node)
+    return this.#make(this.#position.time, this.#position.counter)
   }
 
   /** Another clock of this node at wall time, above every timestamp of a peer that this clock has merged and still accepts. */
@@ -150,8 +161,7 @@ export class HybridClock {
   /** Continues after the last timestamp of `clock`, which may be lower than the last one of this clock. */
   continueFrom(clock: HybridClock): void {
     const merged = this.#merged
-    this.#time = clock.#time
-    this.#counter = clock.#counter
+    this.#position.set(clock.#position.time, clock.#position.counter)
     this.#merged = clock.#merged
     // Timestamps that were merged since `clock` was created.
     this.merge(merged)
@@ -164,13 +174,6 @@ export class HybridClock {
 
   #advanceTo(timestamp: Timestamp): void {
     const time = wallTimeOf(timestamp)
-    if (Number.isNaN(time) || time < this.#time) return
-    const counter = counterOf(timestamp)
-    if (time > this.#time) {
-      this.#time = time
-      this.#counter = counter
-    } else if (counter > this.#counter) {
-      this.#counter = counter
-    }
+    if (!Number.isNaN(time)) this.#position.raise(time, counterOf(timestamp))
   }
 }

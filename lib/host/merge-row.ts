@@ -3,6 +3,7 @@
 
 import { isDeepStrictEqual } from 'node:util'
 import type { PrimaryKey, StoredRow, Timestamp, VoidedRange, Write } from './host.ts'
+import { type MergeConflict, reportConflicts } from './merge-conflict.ts'
 
 export type { StoredRow } from './host.ts'
 
@@ -19,6 +20,8 @@ export type MergeOptions = {
   voids?: VoidedRange | undefined
   /** Of the table (`Host.horizon`), unless the batch has `acceptOld`: a write at or below it does not bring an absent row back. */
   horizon?: Timestamp | undefined
+  /** Called for each attribute that `change` loses against a newer version of another node, before the result is returned. Again if a transaction is repeated. */
+  onConflict?: ((conflict: MergeConflict) => void) | undefined
 }
 
 /**
@@ -42,10 +45,11 @@ export function mergeRow(
 export function mergeRow(
   stored: StoredRow | undefined,
   change: RowChange,
-  { voids, horizon }: MergeOptions = {},
+  { voids, horizon, onConflict }: MergeOptions = {},
 ): StoredRow | undefined {
   if (!stored && horizon !== undefined && change.timestamp <= horizon) return undefined
   const row = stored && voids ? lowerRow(stored, (timestamp) => isVoided(voids, timestamp)) : stored
+  if (row && onConflict) reportConflicts(row, change, onConflict)
   if (row && change.timestamp < row.timestamp) return row
   const merged =
     change.operation === 'update' ? applyUpdate(row ?? { timestamp: '' }, change) : applyWholeRow(row, change)

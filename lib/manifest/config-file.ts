@@ -21,6 +21,7 @@ import { type FSWatcher, watch } from 'chokidar'
 import { clusterErrorFrom, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import { isSyncDenied, syncFile } from '../util/atomic-file.ts'
+import { clearTimeout, setTimeout } from '../util/timers.ts'
 import { decodeBytes } from './config-bytes.ts'
 import { errorCode, linkTarget } from './file-links.ts'
 
@@ -30,6 +31,8 @@ export type { Problem } from './config-text.ts'
 const DEBOUNCE_MS = 75
 /** Polling finds changes without events: a symbolic link in the path was replaced, or a network file system. */
 const POLL_INTERVAL_MS = 1000
+/** Fake timers of Jest also stop process.nextTick, and chokidar's event `ready` with it. Until the watcher is ready, polling notices changes. */
+const READY_TIMEOUT_MS = 500
 
 const temporaryPath = (target: string, id: string) => join(dirname(target), `.${basename(target)}.${id}.tmp`)
 const isTemporaryPath = (target: string, name: string) =>
@@ -206,7 +209,13 @@ export class ConfigFile {
     watcher.on('error', (error) =>
       this.#logger.error({ file: this.path, reason: reasonOf(error) }, 'configuration file not watched'),
     )
-    await new Promise<void>((ready) => watcher.once('ready', ready))
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, READY_TIMEOUT_MS)
+      watcher.once('ready', () => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
   }
 
   async close(): Promise<void> {

@@ -57,6 +57,7 @@ export const kinds = {
   ),
   /** Seconds. */
   age: kind(Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }), 'an integer, 0 or more, or null', toNumber),
+  compatibility: kind(Type.Enum(['harperdb4'] as const), "'harperdb4' or null"),
   trim: kind(Type.Enum(['applied'] as const), "'applied' or null"),
   /** The syntax of nats-server. */
   syncInterval: nameKind(

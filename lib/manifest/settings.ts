@@ -11,6 +11,8 @@ export type Settings = {
   readonly logLevel: LogLevel
   /** Relay transactions of other nodes. */
   readonly republishMessages: boolean
+  /** Nodes of HarperDB 4.3 and later may read from this node: its streams have messages of their format. */
+  readonly compatibility: 'harperdb4' | undefined
   readonly clusterName: string
   /** Compression between hubs, as nats-server names it. Ignored, with a warning, before nats-server 2.10. */
   readonly routeCompression: string | undefined
@@ -56,6 +58,7 @@ export const settingPaths = {
   user: 'clustering.user',
   logLevel: 'clustering.logLevel',
   republishMessages: 'clustering.republishMessages',
+  compatibility: 'clustering.compatibility',
   clusterName: 'clustering.hubServer.cluster.name',
   routeCompression: 'clustering.hubServer.cluster.compression',
   clusterHost: 'clustering.hubServer.cluster.network.host',
@@ -118,6 +121,7 @@ export function readSettings(root: ConfigNode): Settings {
     user: at('user').read(kinds.text),
     logLevel: at('logLevel').read(kinds.logLevel) ?? 'error',
     republishMessages: at('republishMessages').read(kinds.flag) ?? false,
+    compatibility: at('compatibility').read(kinds.compatibility),
     clusterName: at('clusterName').read(kinds.token) ?? 'harperdb',
     routeCompression: at('routeCompression').read(kinds.routeCompression),
     clusterHost: at('clusterHost').read(kinds.host),

@@ -3,8 +3,10 @@
 import { type ClusterError, clusterError, reasonOf } from '../errors.ts'
 import { type Logger, silentLogger } from '../observe/logger.ts'
 import { SerialQueue } from '../util/serial-queue.ts'
+import { clearTimeout, setTimeout } from '../util/timers.ts'
 import { type Commit, type CommitRequest, type CommitStep, planCommits, type Revisions } from './commit-plan.ts'
 import { defaultConfigText } from './config.ts'
+import { missingKeyProblems } from './config-check.ts'
 import { editConfig } from './config-edit.ts'
 import { ConfigFile } from './config-file.ts'
 import { nameProblems } from './config-names.ts'
@@ -288,11 +290,8 @@ export class ManifestStore {
       this.#reject(text.problems)
       return
     }
-    if (config.manifest.enabled && config.manifest.nodeName === '') {
-      this.#reject([text.problem(['clustering', 'nodeName'], 'is missing while clustering is enabled')])
-      return
-    }
-    const problems = nameProblems(text, this.#nameFault)
+    const missing = missingKeyProblems(text, ['nodeName'])
+    const problems = missing.length > 0 ? missing : nameProblems(text, this.#nameFault)
     if (problems.length > 0) {
       this.#reject(problems)
       return

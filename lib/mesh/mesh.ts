@@ -113,6 +113,17 @@ export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined
 /** `maxMessages`: unread in memory. `budget`: bytes that several readers hold together; without it, some megabytes for each. */
 export type ReadOptions = RequestOptions & { maxMessages: number; budget?: ReadBudget | undefined }
 
+/** Which nodes of HarperDB may read which local streams. */
+export type ReaderAdmission = {
+  /** The subscriptions with the node: it may read the tables with `publish`. The same object while nothing changes. */
+  subscriptionsOf(node: string): readonly (TableName & { publish: boolean })[]
+  /**
+   * Where the node may begin in the stream of such a table: the first message that it can read, and the time of its subscription, in ms
+   * since 1970. Undefined if it can read none. May reject.
+   */
+  startOf(node: string, table: TableName): Promise<{ sequence: number; since?: number | undefined } | undefined>
+}
+
 export interface Mesh {
   readonly state: MeshState
   /** Id of the current run of the local streams' server. When it changes, the server's state of earlier requests is lost. */
@@ -162,13 +173,14 @@ export interface Mesh {
   ensureStream(table: TableName, description: string): Promise<StreamState>
   describeStream(table: TableName, description: string): Promise<void>
   /**
-   * Appends to the local stream if its last message is the expected one, by sequence and, if given, by id. Calls `done` once: with the
-   * sequence, or with an error when the message was not stored or its fate is unknown. Never throws. Calls keep their order.
+   * Appends to the local stream if its last message is the expected one, by sequence and, if given, by id; without `expected` in any case.
+   * Calls `done` once: with the sequence, or with an error when the message was not stored or its fate is unknown. Never throws. Calls keep
+   * their order.
    */
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void
   /** Removes all but the last `keep` messages, or all before `before`, or all. Does nothing without a stream. */
@@ -182,6 +194,14 @@ export interface Mesh {
   messageAt(source: RemoteTable, sequence: number, options: RequestOptions): Promise<Entry | undefined>
   /** Reads a stream from `sequence` on. Rejects as `request`, or not_found. */
   read(source: RemoteTable, sequence: number, options: ReadOptions): Promise<Reader>
+
+  /**
+   * Lets nodes of HarperDB read local streams with consumers that they make themselves. Without a call none may. Call it before `open`.
+   * Absent: on this network they read as all nodes do.
+   */
+  admitReaders?(admission: ReaderAdmission): void
+  /** Removes the consumers that are not admitted any more; all of them without an admission. Rejects as `streamState`. */
+  reviewReaders?(): Promise<void>
 
   /** Every node whose hub answers within `timeout`: the local one first, then by name. */
   members(options: RequestOptions): Promise<Member[]>

@@ -126,7 +126,8 @@ export class PullWindow {
   }
 
   #add(pull: PullRequest & { isLarge: boolean }): PullRequest {
-    this.#pulls.push({ ...pull, remaining: pull.batch, bytes: pull.maxBytes })
+    const { batch, maxBytes, brief, isLarge } = pull
+    this.#pulls.push({ batch, maxBytes, brief, isLarge, remaining: batch, bytes: maxBytes })
     this.#requested += pull.batch
     return pull
   }

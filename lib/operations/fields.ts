@@ -6,6 +6,7 @@ import { tableKey } from '../manifest/manifest.ts'
 import { isHost, isNodeName } from '../manifest/names.ts'
 import type { NameCheck } from '../mesh/mesh.ts'
 import type { SkippedSubscription, SubscriptionRequest } from '../peers/negotiator.ts'
+import { systemTimers } from '../util/timers.ts'
 import { withRule } from './body.ts'
 import type { NameRules } from './context.ts'
 import { isDateTime, toUtc } from './time.ts'
@@ -114,7 +115,7 @@ export function toSubscriptionRequests(requests: readonly SubscriptionBody[]): S
       table,
       publish,
       subscribe,
-      ...(startTime !== undefined && { startTime: toUtc(startTime, Date.now()) }),
+      ...(startTime !== undefined && { startTime: toUtc(startTime, systemTimers.now()) }),
       ...(copy !== undefined && { copy }),
       ...(replace && { replace }),
     }

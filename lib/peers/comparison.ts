@@ -21,6 +21,8 @@ export type ComparisonOptions = {
   tables: Tables
   takeover: Takeover
   agreements: Agreements
+  /** Nodes of HarperDB may read from this one. */
+  harperReaders: boolean
   logger: Logger
   timers: Timers
 }
@@ -137,11 +139,11 @@ export class Comparison {
     return isComplete
   }
 
-  /** HarperDB knows no comparison: it is read from without its agreement, and cannot read. */
+  /** HarperDB knows no comparison: the subscriptions stand without its agreement. */
   #settleWithHarper(node: string, entries: readonly Register[]): boolean {
-    const { agreements } = this.#options
+    const { agreements, harperReaders } = this.#options
     for (const entry of entries) {
-      const refused = entry.removed ? undefined : publishFault([entry])
+      const refused = entry.removed ? undefined : publishFault([entry], harperReaders)
       if (refused === undefined) agreements.confirm(node, [entry])
       else agreements.refuse(node, entry, refused)
     }

@@ -44,6 +44,8 @@ export type NegotiationOptions = {
   tables: Tables
   takeover: Takeover
   agreements: Agreements
+  /** Nodes of HarperDB may read from this one. */
+  harperReaders: boolean
   clock: Pick<HybridClock, 'timestamp'>
   logger: Logger
   /** Throws clock_ahead. */
@@ -58,6 +60,8 @@ type MatchedTable = { request: SubscriptionRequest; table: TableDescription; mis
 
 export class Negotiation {
   readonly #options: NegotiationOptions
+  /** Subscriptions that nodes are being asked for, by node. */
+  readonly #asked = new Map<string, readonly SubscriptionRequest[]>()
 
   constructor(options: NegotiationOptions) {
     this.#options = options
@@ -74,7 +78,7 @@ export class Negotiation {
   ): Promise<SubscribeResult> {
     const { peers, tables, takeover, clock, progress } = this.#options
     const [remote, local] = await Promise.all([peers.describeTables(node, options), tables.local(options)])
-    const refused = peers.isHarper(node) ? publishFault(requests) : undefined
+    const refused = peers.isHarper(node) ? publishFault(requests, this.#options.harperReaders) : undefined
     if (refused !== undefined) throw clusterError('peer_rejected', node, refused)
     const { matched, skipped } = this.#matchTables(node, requests, local, byKey(remote))
     const agreed = matched.map(({ request }) => request)
@@ -85,6 +89,7 @@ export class Negotiation {
     const revision = clock.timestamp()
     const removed = () => (options.replace ? this.#unnamedRegisters(node, agreed, revision) : [])
     const changes = () => [...agreed.map((each) => toRegister(each, revision)), ...removed()]
+    this.#asked.set(node, agreed)
     await this.#withdrawOnFailure(node, changes, options, async (ask) => {
       let sent = 0
       const report = progress(node, 'agreement')
@@ -97,8 +102,13 @@ export class Negotiation {
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
       this.#options.agreements.confirm(node, changes())
       tables.addAttributes(node, byKey(remote), local)
-    })
+    }).finally(() => this.#asked.delete(node))
     return { agreed, skipped }
+  }
+
+  /** The subscriptions that this node is being asked for now. A HarperDB node begins to read before they are committed here. */
+  askedOf(node: string): readonly SubscriptionRequest[] {
+    return this.#asked.get(node) ?? []
   }
 
   /** Rejects before the remote node receives a request, when the configuration file is invalid or the clock is ahead. */

@@ -32,6 +32,8 @@ export type NegotiatorOptions = {
   store: Pick<ManifestStore, 'manifest' | 'commit'>
   registers: Registers
   clock: Pick<HybridClock, 'timestamp' | 'merge'>
+  /** Nodes of HarperDB may read from this one. Default: false. */
+  harperReaders?: boolean
   /** Throws clock_ahead while the revisions that this node issues are too far in the future. */
   checkClock(): void
   /** Why a node, database or table of that name cannot take part in the cluster. */
@@ -64,7 +66,8 @@ export class Negotiator {
     this.#takeover = new Takeover({ ...options, tables: this.#tables })
     this.#agreements = new Agreements(options)
     for (const [node, tables] of options.registers.changedWhileDown) this.#agreements.changed(node, tables)
-    const parts = { tables: this.#tables, takeover: this.#takeover, agreements: this.#agreements }
+    const { harperReaders = false } = options
+    const parts = { tables: this.#tables, takeover: this.#takeover, agreements: this.#agreements, harperReaders }
     this.#comparison = new Comparison({ ...options, ...parts })
     this.#negotiation = new Negotiation({ ...options, ...parts, compare: (node) => this.#comparison.compare(node) })
   }
@@ -76,6 +79,11 @@ export class Negotiator {
     options: NegotiateOptions,
   ): Promise<SubscribeResult> {
     return this.#negotiation.subscribe(node, requests, options)
+  }
+
+  /** See Negotiation.askedOf. */
+  askedOf(node: string): readonly SubscriptionRequest[] {
+    return this.#negotiation.askedOf(node)
   }
 
   /** See Negotiation.remove. */
@@ -149,7 +157,7 @@ export class Negotiator {
     const fault = nameFault(node)
     if (fault) throw new Error(`'node_name' invalid, ${fault}`)
     if (node === self) throw clusterError('peer_rejected', self, 'there are two nodes of this name')
-    if (isHarper) checkHarperRequest(self, request)
+    if (isHarper) checkHarperRequest(self, request, this.#options.harperReaders === true)
     if (!this.#takeover.observe(revision))
       throw new Error(
         `the revision of the request lies too far in the future: correct the clock of the node that is wrong; if it was '${node}', call cluster.restamp() there`,

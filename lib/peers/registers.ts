@@ -14,6 +14,7 @@ import type { TableName } from '../mesh/mesh.ts'
 import type { Logger } from '../observe/logger.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../util/format-version.ts'
+import { clearTimeout, setTimeout, systemTimers } from '../util/timers.ts'
 import { BegunSubscriptions } from './begun-subscriptions.ts'
 import { PausedSubscriptions } from './paused-subscriptions.ts'
 import {
@@ -105,7 +106,7 @@ export class Registers {
     manifest: Manifest,
     clock: RevisionClock,
     logger: Logger,
-    timeNow: () => number = Date.now,
+    timeNow: () => number = systemTimers.now,
   ): Promise<Registers> {
     const registers = new Registers(path, manifest.nodeName, clock, logger, timeNow)
     const wasRead = await registers.#read()

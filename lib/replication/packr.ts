@@ -2,8 +2,7 @@
 
 import { Packr } from 'msgpackr'
 
-export const packr = new Packr({
-  useRecords: false,
+const options = {
   mapsAsObjects: true,
   // Remote messages may contain circular references.
   structuredClone: false,
@@ -12,4 +11,8 @@ export const packr = new Packr({
   encodeUndefinedAsNil: false,
   // Without it msgpackr encodes a typed array of wider elements with one byte for each element, and then unrelated memory.
   moreTypes: true,
-})
+}
+
+export const packr = new Packr({ ...options, useRecords: false })
+/** Packs objects as records, which HarperDB reads with the default options of msgpackr: it takes maps for objects of another kind. */
+export const recordPackr = new Packr(options)

@@ -9,8 +9,8 @@ import { MeshError, type TableName } from '../mesh/mesh.ts'
  *
  * 1: `<database>.<table> v=1`, then an entry `epoch=<id>@<from>` for each epoch, which once it is over has
  *    `..<last>` or `..<last>/<lastIndex>`, and an entry `purged=<from>..<to>` or
- *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged. `!` behind an epoch, and `unrecorded=<mark>`: see
- *    `EpochRange` and `StreamMetadata`.
+ *    `purged=<from>..<to>/<firstIndex>..<lastIndex>` for each range that was purged. `!` behind an epoch, `unrecorded=<mark>` and
+ *    `single=<from>`: see `EpochRange` and `StreamMetadata`.
  * Without a version: a stream of HarperDB, which has no epochs.
  */
 export const METADATA_VERSION = 1
@@ -27,9 +27,15 @@ export type PurgedRange = { from: number; to: number; firstIndex?: number; lastI
 
 /**
  * `epochs`: oldest first, the last one is current. `purged`: sorted, without overlaps. `unrecorded`: the mark of the last unrecorded
- * transactions that an epoch stands for (UnrecordedCommits.markOf).
+ * transactions that an epoch stands for (UnrecordedCommits.markOf). `single`: the messages from this sequence on are single messages, which
+ * HarperDB reads; absent while frames are written.
  */
-export type StreamMetadata = { epochs: EpochRange[]; purged: PurgedRange[]; unrecorded?: string | undefined }
+export type StreamMetadata = {
+  epochs: EpochRange[]
+  purged: PurgedRange[]
+  unrecorded?: string | undefined
+  single?: number | undefined
+}
 
 /** The end of a stream, or the last message that counts: never inside a message. */
 export type StreamPosition = { epoch: string; sequence: number; index: number }
@@ -47,7 +53,7 @@ const MAX_PURGED = 16
 
 export const formatStreamMetadata = (
   { database, table }: TableName,
-  { epochs, purged, unrecorded }: StreamMetadata,
+  { epochs, purged, unrecorded, single }: StreamMetadata,
 ): string =>
   [
     `${database}.${table}`,
@@ -55,6 +61,7 @@ export const formatStreamMetadata = (
     ...epochs.slice(-MAX_EPOCHS).map(formatEpoch),
     ...purged.slice(-MAX_PURGED).map(formatPurged),
     ...(unrecorded === undefined ? [] : [`unrecorded=${unrecorded}`]),
+    ...(single === undefined ? [] : [`single=${single}`]),
   ].join(' ')
 
 const formatEpoch = ({ epoch, from, last, lastIndex, unrecorded }: EpochRange): string => {
@@ -94,9 +101,26 @@ export function parseStreamMetadata(description: string): StreamMetadata {
         ...numbers(purged, 3, 'firstIndex', 'lastIndex'),
       })
   }
-  const unrecorded = words.flatMap((word) => /^unrecorded=(\w+)$/.exec(word)?.[1] ?? [])[0]
-  return unrecorded === undefined ? metadata : { ...metadata, unrecorded }
+  const find = (pattern: RegExp) => words.flatMap((word) => pattern.exec(word)?.[1] ?? [])[0]
+  const unrecorded = find(/^unrecorded=(\w+)$/)
+  const single = find(/^single=(\d+)$/)
+  return {
+    ...metadata,
+    ...(unrecorded !== undefined && { unrecorded }),
+    ...(single !== undefined && { single: Number(single) }),
+  }
 }
+
+/** False for a stream that HarperDB has created. */
+export const isOwnDescription = (description: string): boolean =>
+  description.split(' ', 2)[1]?.startsWith('v=') === true
+
+/**
+ * From which sequence on the messages are single ones, when an epoch with single messages begins at `from`. HarperDB's own messages, which
+ * a stream may begin with, are single ones too; a store that has lost its messages numbers them again.
+ */
+export const singleFrom = (description: string, { single }: StreamMetadata, from: number): number =>
+  isOwnDescription(description) ? Math.min(single ?? from, from) : 1
 
 /** The groups from `first` on, with these names; without those that did not match. */
 const numbers = (match: RegExpExecArray, first: number, ...names: string[]): Record<string, number> =>

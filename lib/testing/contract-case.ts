@@ -1,6 +1,6 @@
 // One case of a contract suite: any test runner can run it, or a plain program.
 
-import { setTimeout as delay } from 'node:timers/promises'
+import { delay } from '../util/timers.ts'
 
 /** What a test runner passes to its tests: node:test and Vitest have `skip`. */
 export type CaseContext = { skip?: (reason?: string) => void }

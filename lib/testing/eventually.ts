@@ -1,6 +1,6 @@
 // Waiting for a condition that no event reports.
 
-import { setTimeout as delay } from 'node:timers/promises'
+import { delay, systemTimers } from '../util/timers.ts'
 
 const POLL_INTERVAL_MS = 10
 
@@ -13,11 +13,12 @@ export async function eventually<T>(
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   timeout = 15_000,
 ): Promise<T> {
-  const end = Date.now() + timeout
+  const end = systemTimers.now() + timeout
   for (;;) {
     const value = await probe()
     if (value !== undefined && value !== false) return value
-    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
+    if (systemTimers.now() > end)
+      throw new Error(`not within ${timeout} ms: ${typeof what === 'string' ? what : what()}`)
     await delay(POLL_INTERVAL_MS)
   }
 }

@@ -1,6 +1,6 @@
 // A clock that tests advance: heartbeats, time-outs, back-off, retention and delays pass without waiting.
 
-import type { Timers } from '../util/timers.ts'
+import { clearTimeout, setImmediate, setTimeout, systemTimers, type Timers } from '../util/timers.ts'
 
 export type TestClockOptions = {
   /** The time at the start: ms since 1970, or a Date. Default: the system's time. */
@@ -30,13 +30,13 @@ export class TestClock implements Timers {
   #nextTimer: NodeJS.Timeout | undefined
   #advancing: Promise<void> = Promise.resolve()
 
-  constructor({ start = Date.now(), stopped = false }: TestClockOptions = {}) {
+  constructor({ start = systemTimers.now(), stopped = false }: TestClockOptions = {}) {
     const time = Number(start)
     if (!(time >= MIN_TIME_MS && time <= MAX_TIME_MS))
       throw new TypeError(`'start' must be a time, received ${String(start)}`)
     this.#start = time
     this.#stopped = stopped
-    this.#offset = stopped ? 0 : -performance.now()
+    this.#offset = stopped ? 0 : -systemTimers.elapsed()
   }
 
   /** ms since 1970. */
@@ -46,7 +46,7 @@ export class TestClock implements Timers {
 
   /** ms since the clock was created. */
   elapsed(): number {
-    return this.#stopped ? this.#offset : performance.now() + this.#offset
+    return this.#stopped ? this.#offset : systemTimers.elapsed() + this.#offset
   }
 
   /**

@@ -12,17 +12,17 @@ export type BackoffOptions = {
 }
 
 export class Backoff {
-  readonly #options: Required<BackoffOptions>
+  readonly #options: BackoffOptions
   #next: number
 
   constructor(options: BackoffOptions) {
-    this.#options = { jitter: 0.2, random: Math.random, ...options }
+    this.#options = options
     this.#next = options.first
   }
 
   /** ms to wait now; the next wait is twice as long. */
   next(): number {
-    const { max, jitter, random } = this.#options
+    const { max, jitter = 0.2, random = Math.random } = this.#options
     const wait = Math.min(this.#next, max)
     this.#next = Math.min(2 * wait, max)
     return wait * (1 - jitter * random())

@@ -11,9 +11,9 @@ import { createHash, randomBytes } from 'node:crypto'
 import { lstat, readdir, readFile, rename, unlink, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import { type Answer, ask, listen, type SocketServer, shortDirectory } from './local-socket.ts'
+import { clearInterval, delay, setInterval, systemTimers } from './timers.ts'
 
 export type DirectoryLockOptions = {
   /** What the holder is, for the error of the next process: the path of its configuration file. */
@@ -93,14 +93,14 @@ class Locker {
   }
 
   async acquire(): Promise<void> {
-    const end = performance.now() + PATIENCE_LEASES * this.#leaseMs
+    const end = systemTimers.elapsed() + PATIENCE_LEASES * this.#leaseMs
     for (;;) {
       if (!this.#entry) await this.#publish()
       const own = this.#entry!
       const live = await this.#liveEntries(own)
       if (live.length === 0) break
       const holder = live.find(({ content }) => content.state === 'held')
-      if (holder || performance.now() > end) {
+      if (holder || systemTimers.elapsed() > end) {
         const { entry, content } = holder ?? live[0]!
         throw clusterError('directory_in_use', this.#directory, describe(entry, content))
       }
@@ -228,7 +228,7 @@ class Locker {
 
   /** Renews an entry. Resolves with the change time, which the file system sets. */
   async #touch(name: string): Promise<number> {
-    const now = new Date()
+    const now = new Date(systemTimers.now())
     await utimes(this.#path(name), now, now)
     return (await lstat(this.#path(name))).ctimeMs
   }

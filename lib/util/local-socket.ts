@@ -4,6 +4,7 @@ import { mkdtemp, open, rm, stat, symlink } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { clearTimeout, setTimeout } from './timers.ts'
 
 /** Bytes of a socket's path, without the final null: 107 on Linux, 103 on macOS. Longer ones are cut off or rejected. */
 const MAX_PATH_BYTES = 103

@@ -1,5 +1,7 @@
 // Counts events in fixed windows of time, so that a flood of them stays bounded.
 
+import { systemTimers } from './timers.ts'
+
 export type RateLimitOptions = {
   /** Events allowed in a window. */
   limit: number
@@ -20,7 +22,7 @@ export class RateLimit {
   /** Counts an event; false when it exceeds the limit. */
   allows(): boolean {
     const { limit, windowMs, leftOut } = this.#options
-    const now = performance.now()
+    const now = systemTimers.elapsed()
     if (now - this.#windowStart >= windowMs) {
       const excess = this.#count - limit
       this.#windowStart = now

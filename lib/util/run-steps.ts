@@ -1,5 +1,7 @@
 // Ends several things one after the other, whatever happens on the way.
 
+import { clearTimeout, setTimeout } from './timers.ts'
+
 /** Name and work of a step, and the ms after which the next step follows although this one has not settled. Default: none. */
 export type EndStep = readonly [name: string, work: () => unknown, timeout?: number]
 

@@ -25,7 +25,7 @@ export type Comparison = {
 }
 
 /** Rounds that are not counted: until the compiler has optimised everything, the contender with more code seems slower. */
-const WARM_UP_ROUNDS = 3
+const WARM_UP_ROUNDS = 2
 
 type Found = { readonly rounds: Figures[]; failed?: string }
 
@@ -34,7 +34,7 @@ export const reasonOf = (error: unknown): string => (error instanceof Error ? er
 /** A contender that fails is not measured again; the others continue. */
 async function inTurn(contenders: readonly Contender[], options: PartOptions): Promise<Map<string, Found>> {
   const found = new Map<string, Found>(contenders.map(({ name }) => [name, { rounds: [] }]))
-  const uncounted = options.warmUp > 0 ? WARM_UP_ROUNDS : 0
+  const uncounted = options.warmUp > 0 ? (options.warmUpRounds ?? WARM_UP_ROUNDS) : 0
   for (let round = 0; round < uncounted + options.rounds; round++)
     for (const { name, run } of contenders) {
       const its = found.get(name)!
@@ -87,8 +87,8 @@ export async function compare(
 ): Promise<Row[]> {
   const found = await inTurn(contenders, options)
   return comparisons.map((comparison) => {
-    const { what, limit } = comparison
-    return rowOf({ what, on, list: limit, entries }, () => compared(comparison, found))
+    const { what, limit, isAbsolute = false } = comparison
+    return rowOf({ what, on, list: limit, entries, isAbsolute }, () => compared(comparison, found))
   })
 }
 

@@ -15,6 +15,8 @@ import { nextId } from './transactions.ts'
 const SIZE = 200
 const text = 'x'.repeat(SIZE - 10)
 const MAX_ROUNDS = 3
+/** A round copies enough rows to optimise the code. */
+const WARM_UP_ROUNDS = 1
 const MEGABYTE = 2 ** 20
 /** ms between two samples of the memory. */
 const LOOK = 20
@@ -170,7 +172,8 @@ async function* rowsOf(
   const of = (limit: string) => ({ what: 'copy, rows/s', figure: 'rate', enmesh: 'enmesh', limit })
   const comparisons = [{ ...of(rawMoves), target: atLeast(0.5) }, of(rawApplies)]
   const identity = { on, entries: rows }
-  yield* await compare(contenders, comparisons, identity, { ...options, rounds: Math.min(options.rounds, MAX_ROUNDS) })
+  const rounds = Math.min(options.rounds, MAX_ROUNDS)
+  yield* await compare(contenders, comparisons, identity, { ...options, rounds, warmUpRounds: WARM_UP_ROUNDS })
   yield await memoryRow(nodes, identity)
   yield* latencyRows(nodes, identity)
 }

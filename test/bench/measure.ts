@@ -13,8 +13,9 @@ export type Work<T = unknown> = {
 
 /** Maximum number of warm-up rounds. */
 const WARM_UP_ROUNDS = 50
-/** ms after which no further round of an operation begins. */
-const ENOUGH = 30_000
+/** ms after which no further round of an operation begins, once there are some. */
+const ENOUGH = 3_000
+const LEAST_ROUNDS = 2
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
@@ -46,7 +47,8 @@ export async function measure<T>(
   const started = performance.now()
   for (let count = 0; count < WARM_UP_ROUNDS && performance.now() < started + warmUp; count++) await round(work)
   const found = [await round(work)]
-  while (found.length < rounds && performance.now() < started + ENOUGH) found.push(await round(work))
+  const isEnough = () => found.length >= LEAST_ROUNDS && performance.now() >= started + ENOUGH
+  while (found.length < rounds && !isEnough()) found.push(await round(work))
   const times = found.map(({ time }) => time / perRun)
   const cpu = median(found.map((each) => each.cpu / perRun))
   return {

@@ -52,7 +52,7 @@ class ArrivalHost extends NullHost {
 }
 
 async function* timesOf(scene: Scene, [one, two]: Nodes, applied: Arrival, options: PartOptions): AsyncIterable<Row> {
-  const { samples } = options
+  const samples = Math.ceil(options.samples / 2)
   const next = transactionsOf(one.cluster, table, SIZE)
   const message = messageOf(one.cluster, table, SIZE)
   const store = await storeClient(scene, one)

@@ -12,6 +12,8 @@ export type Row = {
   readonly what: string
   readonly figures: Readonly<Record<string, Figure>>
   readonly failed?: string
+  /** The target is one for the figure of enmesh, although there is a ratio. */
+  readonly isAbsolute?: boolean
 }
 
 /** What can be named on the command line. */
@@ -33,6 +35,8 @@ export type PartOptions = {
   readonly rounds: number
   /** ms of rounds before those that count, at least one round. */
   readonly warmUp: number
+  /** The same where contenders are compared: rounds, if `warmUp` is not 0. */
+  readonly warmUpRounds?: number
   /** For how long each round of a flow of transactions is fed. */
   readonly seconds: number
   /** Transactions of each round that go alone, one after the other. */
@@ -73,4 +77,12 @@ export function tableWriter(columns: Part['columns'], write: (line: string) => v
   }
 }
 
-export const toJson = (part: string, { figures, ...row }: Row): object => ({ part, ...row, ...figures })
+/** One line for a row with a target: met or missed, and by what figure. */
+export function targetLine(part: string, { what, on, list, figures, isAbsolute = false }: Row): string {
+  const { ratio, enmesh, target, met } = figures
+  const value = isAbsolute || ratio === undefined ? enmesh! : ratio
+  const where = [part, what, on, list].filter((text) => text !== '-').join(', ')
+  return `  ${(met === true ? 'met' : 'missed').padEnd(8)}${`${figureText(value)} (${target})`.padEnd(22)}${where}`
+}
+
+export const toJson = (part: string, { figures, isAbsolute: _, ...row }: Row): object => ({ part, ...row, ...figures })

@@ -15,7 +15,7 @@ import { latency } from './latency.ts'
 import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
 import { replicated } from './replicated.ts'
-import { type Part, type Row, tableWriter, toJson } from './report.ts'
+import { type Part, type Row, tableWriter, targetLine, toJson } from './report.ts'
 import { startUp } from './start-up.ts'
 import { status } from './status.ts'
 import { verify } from './verify.ts'
@@ -43,7 +43,7 @@ const { values, positionals } = parseArgs({
     entries: { type: 'string', default: '100,10000' },
     on: { type: 'string', default: '' },
     rounds: { type: 'string', default: '5' },
-    'warm-up': { type: 'string', default: '1000' },
+    'warm-up': { type: 'string', default: '400' },
     seconds: { type: 'string', default: '1' },
     samples: { type: 'string', default: '2000' },
     backlog: { type: 'string', default: '500000' },
@@ -108,6 +108,9 @@ async function* rowsOf(part: Part): AsyncIterable<Row> {
 const say = (text: string) => values.json || process.stdout.write(`${text}\n`)
 const machine = { node: process.version, cpus: cpus().length, cpu: cpus()[0]?.model ?? 'unknown' }
 const found: object[] = []
+const summary: string[] = []
+const started = performance.now()
+const secondsSince = (time: number) => Math.round((performance.now() - time) / 1_000)
 let failures = 0
 let missed = 0
 say(`Node ${machine.node}, ${machine.cpus} x ${machine.cpu}; medians of ${options.rounds} rounds after a warm-up`)
@@ -115,14 +118,19 @@ for (const part of parts) {
   if (positionals.length > 0 && !positionals.includes(part.name)) continue
   say(`\n${part.name}\n${part.legend.map((line) => `  ${line}`).join('\n')}`)
   const write = tableWriter(part.columns, say)
+  const began = performance.now()
   for await (const row of rowsOf(part)) {
     found.push(toJson(part.name, row))
     if (row.failed !== undefined) failures++
     if (row.figures.met === false) missed++
+    if (typeof row.figures.met === 'boolean') summary.push(targetLine(part.name, row))
     write(row)
   }
+  say(`\n${part.name} took ${secondsSince(began)} s`)
 }
+if (summary.length > 0) say(`\ntargets\n${summary.join('\n')}`)
 if (missed > 0) say(`\n${missed} targets are missed`)
 if (failures > 0) say(`\n${failures} measurements failed`)
+say(`\nall took ${secondsSince(started)} s`)
 if (values.json) process.stdout.write(`${JSON.stringify({ machine, rows: found }, undefined, 2)}\n`)
 process.exitCode = failures > 0 ? 1 : 0

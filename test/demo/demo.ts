@@ -216,6 +216,7 @@ try {
   if (values.keep) {
     story.say(
       ...nodes.map((node) => `${node.name}: ${node.url}  (${node.configFile})`),
+      `Status page: ${nodes[0]!.url}/status/ (user '${admin.username}', password '${admin.password}')`,
       `curl -u '${admin.username}:${admin.password}' -H 'content-type: application/json' -d '{"operation":"cluster_status"}' ${nodes[0]!.url}`,
       'Press Ctrl-C to stop.',
     )

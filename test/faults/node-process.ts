@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, ClusterManager, type Logger } from '../../lib/index.ts'
+import { systemTime } from '../../lib/util/timers.ts'
 import { Database } from '../host/database.ts'
 import { clusterPassword } from '../support/cluster.ts'
 import { randomNumbers } from '../support/random.ts'
@@ -25,8 +26,8 @@ const RESTAMP_TIMEOUT = 30_000
 const setup = JSON.parse(process.argv[2]!) as NodeSetup
 const trueTime = Date.now
 let clockOffset = 0
-// Before other modules take a reference to it.
-Date.now = () => trueTime() + clockOffset
+// The clock of enmesh, and that of the database.
+systemTime.now = Date.now = () => trueTime() + clockOffset
 
 const tell = (message: FromNode) => {
   if (process.connected) process.send!(message)

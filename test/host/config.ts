@@ -13,6 +13,8 @@ export type Config = {
   /** Port of the operations API; 0 for a free one. */
   port: number
   users: User[]
+  /** Whether writes that lost against concurrent ones are kept for `list_conflicts`. */
+  logConflicts: boolean
   /** Password of the user that `clustering.user` names; undefined if clustering is disabled. */
   clusterPassword: string | undefined
 }
@@ -39,8 +41,12 @@ export async function readConfig(file: string): Promise<Config> {
   if (typeof port !== 'number' || !Number.isInteger(port) || port < 0 || port > 65535) {
     throw configError("'operationsApi.network.port' must be an integer from 0 to 65535", '0 selects a free port.')
   }
+  const { logConflicts = false } = root
+  if (typeof logConflicts !== 'boolean')
+    throw configError("'logConflicts' must be true or false", 'The default is false.')
   const checked = readUsers(users, configError)
-  return { rootPath: resolve(dirname(file), rootPath), port, users: checked, clusterPassword: clusterPassword() }
+  const path = resolve(dirname(file), rootPath)
+  return { rootPath: path, port, users: checked, logConflicts, clusterPassword: clusterPassword() }
 
   function clusterPassword(): string | undefined {
     const name = valueAt(root, 'clustering', 'user')

@@ -19,9 +19,11 @@ import type {
   Timestamp,
   Transaction,
 } from '../../lib/host/host.ts'
+import type { MergeConflict } from '../../lib/host/merge-conflict.ts'
 import { type Attributes, rowChanges } from '../../lib/host/merge-row.ts'
 import { TableMap } from '../../lib/mesh/table-map.ts'
 import { type Logger, silentLogger } from '../../lib/observe/logger.ts'
+import { Conflicts, type StoredConflict } from './conflicts.ts'
 import { HostError } from './errors.ts'
 import { LocalTransaction } from './local-transaction.ts'
 import { Outbox } from './outbox.ts'
@@ -45,6 +47,9 @@ export class Database {
   /** Whether commits are stored in the outbox: while clustering is disabled, it would grow without end. */
   isRecording: () => boolean = () => true
 
+  /** Whether conflicts of remote writes are stored. */
+  logsConflicts = false
+
   /** Called after a table was dropped. */
   tableDropped: (table: { database: string; table: string }) => void = () => {}
 
@@ -52,6 +57,7 @@ export class Database {
   readonly #storage: Storage
   readonly #tables: Tables
   readonly #rows: Rows
+  readonly #conflicts: Conflicts
   readonly #logger: Logger
 
   private constructor(storage: Storage, logger: Logger) {
@@ -60,6 +66,7 @@ export class Database {
     this.#tables = new Tables(storage)
     this.#rows = new Rows(storage, this.#tables)
     this.outbox = new Outbox(storage)
+    this.#conflicts = new Conflicts(storage)
   }
 
   static async open(directory: string, logger: Logger = silentLogger): Promise<Database> {
@@ -102,14 +109,16 @@ export class Database {
   }
 
   /** Commits a batch of a remote node: rows, checkpoint, horizon and relayed transactions, all or nothing. */
-  apply({ source, transactions, checkpoint, relay = [], acceptOld, horizon }: Batch): Promise<ApplyResult> {
+  apply({ source, transactions, checkpoint, relay = [], isCopy, acceptOld, horizon }: Batch): Promise<ApplyResult> {
+    // Copied rows are old by their nature.
+    const conflicts = this.logsConflicts && !isCopy ? this.#conflicts : undefined
     return this.#storage.transaction(() => {
       const editors = new TableMap<EditedTable>()
       const edited = (table: TableName) => editors.get(table, () => this.#edited(table, acceptOld))
       let ignoredWrites = 0
       let highest = ''
       for (const transaction of transactions) {
-        ignoredWrites += applyWrites(transaction, edited)
+        ignoredWrites += applyWrites(transaction, edited, conflicts)
         if (transaction.timestamp > highest) highest = transaction.timestamp
       }
       let changedRows = 0
@@ -123,6 +132,11 @@ export class Database {
       this.#storage.state.put(checkpointKey(source), checkpoint)
       return { changedRows, ignoredWrites }
     })
+  }
+
+  /** The newest first. */
+  conflicts(limit?: number): StoredConflict[] {
+    return this.#conflicts.list(limit)
   }
 
   /** Rows with their timestamps, tombstones included. No rows if the table does not exist. */
@@ -316,17 +330,25 @@ type EditedTable = { editor: TableEditor; horizon: Timestamp | undefined }
 function applyWrites(
   { timestamp, writes, voids }: RemoteTransaction,
   edited: (table: TableName) => EditedTable,
+  conflicts: Conflicts | undefined,
 ): number {
   let ignored = 0
   for (const write of writes) {
     const { editor, horizon } = edited(write)
     const options = { voids, horizon }
     // A delete of an absent row leaves a tombstone as well: it outranks older writes that arrive later.
-    for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey))
-      if (editor.merge(key, change, options) === undefined) ignored++
+    for (const { key, change } of rowChanges(write, timestamp, editor.table.primaryKey)) {
+      const onConflict = conflicts && conflictLogger(conflicts, write, key)
+      if (editor.merge(key, change, onConflict ? { ...options, onConflict } : options) === undefined) ignored++
+    }
   }
   return ignored
 }
+
+const conflictLogger =
+  (conflicts: Conflicts, { database, table }: TableName, key: PrimaryKey) =>
+  (conflict: MergeConflict) =>
+    conflicts.add({ database, table, key, ...conflict })
 
 const checkpointKey = ({ node, database, table }: RemoteTable) => ['checkpoint', node, database, table]
 const publishedKey = (database: string, table: string) => ['published', database, table]

@@ -2,6 +2,7 @@
 
 import { join } from 'node:path'
 import { ClusterManager, type ClusterOptions, type Logger } from '../../lib/index.ts'
+import { statusPage } from '../../lib/status-page.ts'
 import { readConfig } from './config.ts'
 import { Database } from './database.ts'
 import { HostError } from './errors.ts'
@@ -45,6 +46,7 @@ export async function startNode(
   try {
     const database = await Database.open(join(config.rootPath, 'database'), logger)
     closers.unshift(() => database.close())
+    database.logsConflicts = config.logConflicts
 
     // The manager needs the host to open; the database gets its clock from the open manager.
     const host = new LmdbHost(database, VERSION)
@@ -64,7 +66,13 @@ export async function startNode(
 
     closers.unshift(dropTombstonesRegularly({ database, cluster, interval, logger }))
 
-    const server = createServer({ database, cluster, users: new Users(config.users), logger })
+    const server = createServer({
+      database,
+      cluster,
+      users: new Users(config.users),
+      logger,
+      statusPage: statusPage(cluster.view, { path: '/status' }),
+    })
     closers.unshift(() => server.close())
     const url = await server.listen({ host: '127.0.0.1', port: config.port }).catch((error) => {
       throw new HostError(

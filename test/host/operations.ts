@@ -1,6 +1,7 @@
 // Dispatch of the data operations: JSON bodies and answers as HarperDB documents them.
 
 import type { Caller, Transaction } from '../../lib/index.ts'
+import { conflictOperations } from './conflict-operations.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { type Body, isObject } from './request.ts'
@@ -15,7 +16,7 @@ export type Operation = (database: Database, body: Body, caller: DataCaller) => 
 export type Operations = Record<string, Operation>
 
 const unrestricted = new Map(Object.entries({ ...writeOperations, ...searchOperations, ...describeOperations }))
-const superUserOnly = new Map(Object.entries(schemaOperations))
+const superUserOnly = new Map(Object.entries({ ...schemaOperations, ...conflictOperations }))
 
 /** Returns undefined for any other operation, which the cluster answers. */
 export async function executeData(database: Database, body: unknown, caller: DataCaller): Promise<object | undefined> {

@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { type DatabaseOptions, open, type Database as Store } from 'lmdb'
 import type { Transaction } from '../../lib/host/host.ts'
 import type { StoredRow } from '../../lib/host/merge-row.ts'
+import type { StoredConflict } from './conflicts.ts'
 import { HostError } from './errors.ts'
 
 /**
@@ -29,6 +30,8 @@ export class Storage {
   readonly schema: Store<StoredTable | null, string[]>
   /** Key: a position that only increases. */
   readonly outbox: Store<Transaction, number>
+  /** Key: a position that only increases. */
+  readonly conflicts: Store<StoredConflict, number>
   /** Highest timestamp, checkpoints and published positions. */
   readonly state: Store<unknown, string | string[]>
   readonly #root: ReturnType<typeof open>
@@ -41,6 +44,7 @@ export class Storage {
     this.rows = this.#root.openDB('rows', { ...valueOptions, keyEncoding: 'binary' })
     this.schema = this.#root.openDB('schema', {})
     this.outbox = this.#root.openDB('outbox', valueOptions)
+    this.conflicts = this.#root.openDB('conflicts', valueOptions)
     this.state = this.#root.openDB('state', {})
   }
 

@@ -95,7 +95,7 @@ async function open({ connection, jetStream }: Leaf, maxMessages: number) {
     return made
   }
   const access = { connection: recording, jetStream, consumers: { create }, headers: new HeaderReader(silentLogger) }
-  const reader = await PullReader.open(access, source, 1, { ...options, maxMessages, closed() {} })
+  const reader = await PullReader.open(access, source, 1, { ...options, maxMessages }, () => {})
   return { reader, statuses, replies, consumer: names[0]! }
 }
 

@@ -6,7 +6,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type TestContext, test } from 'node:test'
+import { describe, type TestContext, test } from 'node:test'
 import { promisify } from 'node:util'
 import { connect, headers, type NatsConnection, StringCodec } from 'nats'
 import { exposuresOf, factsOf } from '../../lib/mesh/nats/advisories.ts'
@@ -33,7 +33,9 @@ type Attack = [what: string, subject: string, body?: object | string]
 const PATIENCE = 300
 const text = StringCodec()
 /** No answer, or an error. */
-const REFUSED = /TIMEOUT|503|jetstream not enabled for account/i
+const REFUSED = /TIMEOUT|503|jetstream not enabled for account|"err_code":10012\b/i
+/** With `harperdb4`, nodes make consumers that nodes of HarperDB would make, and no others. */
+const compatibilities = [undefined, 'harperdb4'] as const
 
 /** A client with the cluster's user on a foreign server. */
 async function foreignClient(t: TestContext, configuration: (port: number, other: number) => object) {
@@ -91,9 +93,10 @@ const foreignLeaf = (t: TestContext, { ports }: TestNode) =>
     },
   }))
 
-async function scene(t: TestContext) {
+async function scene(t: TestContext, compatibility?: (typeof compatibilities)[number]) {
   const cluster = TestCluster.for(t)
-  const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables })) as [TestNode, TestNode]
+  const clustering = compatibility ? { compatibility } : {}
+  const [node1, node2] = (await cluster.startAll(['node1', 'node2'], { tables, clustering })) as [TestNode, TestNode]
   await subscribe(node1, node2, { dog: 'publish', cat: 'publish' })
   for (const table of ['dog', 'cat'])
     for (const id of ['a', 'b', 'c']) await node1.host.write(`${table} ${id}`, insert(table, { id }))
@@ -119,98 +122,142 @@ const attackers: [
   ['a leaf of nobody’s', async (t, { node1 }) => foreignLeaf(t, node1)],
 ]
 
-for (const [name, clientOf] of attackers)
-  test(`${name} reads a remote node's stream, and can neither change nor delete it`, async (t) => {
-    const nodes = await scene(t)
-    const { node1, node2, streams } = nodes
-    const client = await clientOf(t, nodes)
-    const [dog, cat] = await streams()
-    assert.ok(dog && cat)
-    const api = (verb: string, domain = 'node1-leaf') => `$JS.${domain}.API.${verb}`
-    const ask = async (subject: string, body: object | string = ''): Promise<string> => {
-      const data = typeof body === 'string' ? body : JSON.stringify(body)
-      const answer = await client
-        .request(subject, data, { timeout: PATIENCE, noMux: true })
-        .catch((error) => error as Error)
-      return answer instanceof Error ? answer.message : text.decode(answer.data)
-    }
-    const stream = dog.config.name
+/** What a holder of the credentials tries with the consumers that nodes of HarperDB make: here node2 would be one. */
+async function attackGate(
+  client: NatsConnection,
+  ask: (subject: string, body: object) => Promise<string>,
+  stream: string,
+  otherSubject: string,
+) {
+  const harper = { durable_name: 'node2-leaf', ack_policy: 'explicit' }
+  const create = (config: object, name = 'node2-leaf', ofStream = stream) =>
+    ask(`$JS.node1-leaf.API.CONSUMER.CREATE.${ofStream}.${name}`, { stream_name: ofStream, config })
+  const refused: [what: string, answer: Promise<string>][] = [
+    ['delivers to a stream', create({ ...harper, deliver_subject: otherSubject })],
+    ['needs no acknowledgement', create({ ...harper, ack_policy: 'none' })],
+    ['takes headers only', create({ ...harper, headers_only: true })],
+    ['has another name', create({ ...harper, durable_name: 'other' })],
+    ['is of a node that does not subscribe', create({ ...harper, durable_name: 'node3-leaf' }, 'node3-leaf')],
+    ['is of a stream that is not published', create(harper, 'node2-leaf', '0'.repeat(32))],
+    ['has no configuration', ask(`$JS.node1-leaf.API.CONSUMER.CREATE.${stream}.node2-leaf`, [])],
+  ]
+  for (const [what, answer] of refused) assert.match(await answer, REFUSED, what)
+  assert.match(await create(harper), /"max_ack_pending":1\b/)
+  assert.match(await create(harper), /"err_code":10148,"description":"consumer already exists"/)
+  // The messages go to the subject that the request names, and acknowledgements that ask for something do nothing.
+  const pull = { batch: 10, expires: 1e9, idle_heartbeat: 1e8 }
+  const subject = `$JS.node1-leaf.API.CONSUMER.MSG.NEXT.${stream}.node2-leaf--of--node1`
+  client.publish(subject, text.encode(JSON.stringify(pull)), { reply: otherSubject })
+  const acknowledgement = `$JS.ACK.${stream}.node2-leaf--of--node1.1.1.1.${Date.now()}000000.0`
+  for (const body of ['+NXT {"batch":10}', '-NAK', '+TERM', '+WPI', '+ACK'])
+    client.publish(acknowledgement, text.encode(body), { reply: otherSubject })
+  for (const config of ['CREATE', 'DURABLE.CREATE', 'INFO', 'DELETE'])
+    client.publish(`$JS.node1-leaf.API.CONSUMER.${config}.${stream}.node2-leaf`, '', { reply: otherSubject })
+}
 
-    await eventually('it can read', async () => /"messages":3/.test(await ask(api(`STREAM.INFO.${stream}`))))
-    assert.match(await ask(api(`STREAM.MSG.GET.${stream}`), { seq: 2 }), /"seq":2/)
-    const reading = JSON.stringify({ database: 'dev', table: 'dog', start: { sequence: 1 } })
-    const { name: consumer } = JSON.parse(await ask('enmesh.consumer.node1', reading)) as { name: string }
-    assert.match(await ask(api(`CONSUMER.MSG.NEXT.${stream}.${consumer}`), { batch: 1 }), /dog a/)
+const runs = compatibilities.flatMap((compatibility) =>
+  attackers.map(([name, clientOf]) => ({ name, clientOf, compatibility })),
+)
+// Most of the time is waiting for answers that do not come.
+describe('a holder of the credentials', { concurrency: 3 }, () => {
+  for (const { name, clientOf, compatibility } of runs)
+    test(`${name} reads a remote node's stream, and can neither change nor delete it${compatibility ? `, with ${compatibility}` : ''}`, async (t) => {
+      const nodes = await scene(t, compatibility)
+      const { node1, node2, streams } = nodes
+      const client = await clientOf(t, nodes)
+      const [dog, cat] = await streams()
+      assert.ok(dog && cat)
+      const api = (verb: string, domain = 'node1-leaf') => `$JS.${domain}.API.${verb}`
+      const ask = async (subject: string, body: object | string = ''): Promise<string> => {
+        const data = typeof body === 'string' ? body : JSON.stringify(body)
+        const answer = await client
+          .request(subject, data, { timeout: PATIENCE, noMux: true })
+          .catch((error) => error as Error)
+        return answer instanceof Error ? answer.message : text.decode(answer.data)
+      }
+      const stream = dog.config.name
 
-    const { config } = dog
-    const attacks: Attack[] = [
-      ['deletes it', api(`STREAM.DELETE.${stream}`)],
-      ['deletes it, without a domain', `$JS.API.STREAM.DELETE.${stream}`],
-      ['purges it', api(`STREAM.PURGE.${stream}`), {}],
-      ['deletes one of its messages', api(`STREAM.MSG.DELETE.${stream}`), { seq: 2 }],
-      ['gives it limits', api(`STREAM.UPDATE.${stream}`), { ...config, max_msgs: 1 }],
-      ['gives it another description', api(`STREAM.UPDATE.${stream}`), { ...config, description: 'dev.dog' }],
-      ['seals it', api(`STREAM.UPDATE.${stream}`), { ...config, sealed: true }],
-      ['makes another on its subject', api('STREAM.CREATE.other'), { ...config, name: 'other' }],
-      ['makes one that fills the disk', api('STREAM.CREATE.full'), { name: 'full', subjects: ['>'], storage: 'file' }],
-      ['restores another in its place', api(`STREAM.RESTORE.${stream}`), { config, state: dog.state }],
-      ['has it copied', api(`STREAM.SNAPSHOT.${stream}`), { deliver_subject: 'x', no_consumers: true }],
-      [
-        'makes a consumer that stays',
-        api(`CONSUMER.DURABLE.CREATE.${stream}.stays`),
-        { stream_name: stream, config: { durable_name: 'stays', ack_policy: 'explicit' } },
-      ],
-    ]
-    // The creator of a consumer decides what it delivers and to which subject: messages, heartbeats, advisories.
-    const deliver = {
-      ack_policy: 'none',
-      deliver_policy: 'all',
-      deliver_subject: cat.config.subjects[0],
-      idle_heartbeat: 1e8,
-    }
-    for (const config of [{ ack_policy: 'none' }, deliver, { ...deliver, headers_only: true }])
-      attacks.push(
-        ['makes a consumer', api(`CONSUMER.CREATE.${stream}`), { stream_name: stream, config }],
+      await eventually('it can read', async () => /"messages":3/.test(await ask(api(`STREAM.INFO.${stream}`))))
+      assert.match(await ask(api(`STREAM.MSG.GET.${stream}`), { seq: 2 }), /"seq":2/)
+      const reading = JSON.stringify({ database: 'dev', table: 'dog', start: { sequence: 1 } })
+      const { name: consumer } = JSON.parse(await ask('enmesh.consumer.node1', reading)) as { name: string }
+      assert.match(await ask(api(`CONSUMER.MSG.NEXT.${stream}.${consumer}`), { batch: 1 }), /dog a/)
+
+      const { config } = dog
+      const attacks: Attack[] = [
+        ['deletes it', api(`STREAM.DELETE.${stream}`)],
+        ['deletes it, without a domain', `$JS.API.STREAM.DELETE.${stream}`],
+        ['purges it', api(`STREAM.PURGE.${stream}`), {}],
+        ['deletes one of its messages', api(`STREAM.MSG.DELETE.${stream}`), { seq: 2 }],
+        ['gives it limits', api(`STREAM.UPDATE.${stream}`), { ...config, max_msgs: 1 }],
+        ['gives it another description', api(`STREAM.UPDATE.${stream}`), { ...config, description: 'dev.dog' }],
+        ['seals it', api(`STREAM.UPDATE.${stream}`), { ...config, sealed: true }],
+        ['makes another on its subject', api('STREAM.CREATE.other'), { ...config, name: 'other' }],
         [
-          'makes one by name',
-          api(`CONSUMER.CREATE.${stream}.named`),
-          { stream_name: stream, config: { ...config, name: 'named' } },
+          'makes one that fills the disk',
+          api('STREAM.CREATE.full'),
+          { name: 'full', subjects: ['>'], storage: 'file' },
         ],
-      )
-    for (const [what, subject, body] of attacks) assert.match(await ask(subject, body), REFUSED, what)
+        ['restores another in its place', api(`STREAM.RESTORE.${stream}`), { config, state: dog.state }],
+        ['has it copied', api(`STREAM.SNAPSHOT.${stream}`), { deliver_subject: 'x', no_consumers: true }],
+        [
+          'makes a consumer that stays',
+          api(`CONSUMER.DURABLE.CREATE.${stream}.stays`),
+          { stream_name: stream, config: { durable_name: 'stays', ack_policy: 'explicit' } },
+        ],
+      ]
+      // The creator of a consumer decides what it delivers and to which subject: messages, heartbeats, advisories.
+      const deliver = {
+        ack_policy: 'none',
+        deliver_policy: 'all',
+        deliver_subject: cat.config.subjects[0],
+        idle_heartbeat: 1e8,
+      }
+      for (const config of [{ ack_policy: 'none' }, deliver, { ...deliver, headers_only: true }])
+        attacks.push(
+          ['makes a consumer', api(`CONSUMER.CREATE.${stream}`), { stream_name: stream, config }],
+          [
+            'makes one by name',
+            api(`CONSUMER.CREATE.${stream}.named`),
+            { stream_name: stream, config: { ...config, name: 'named' } },
+          ],
+        )
+      for (const [what, subject, body] of attacks) assert.match(await ask(subject, body), REFUSED, what)
+      if (compatibility) await attackGate(client, ask, stream, cat.config.subjects[0]!)
 
-    // Answers and pulled messages go to the subject that the request names.
-    const reply = cat.config.subjects[0]!
-    const pull = text.encode(JSON.stringify({ batch: 10, expires: 1e9, idle_heartbeat: 1e8 }))
-    client.publish(api('INFO'), '', { reply })
-    client.publish(api(`STREAM.INFO.${stream}`), '', { reply })
-    client.publish(api(`STREAM.MSG.GET.${stream}`), text.encode(JSON.stringify({ seq: 1 })), { reply })
-    client.publish(api(`CONSUMER.MSG.NEXT.${stream}.${consumer}`), pull, { reply })
-    client.publish('enmesh.consumer.node1', text.encode(reading), { reply })
-    client.publish('node1.__request__', '', { reply })
-    client.publish('enmesh.probe.node1', '', { reply })
-    for (const [table, expected] of [
-      ['dog', undefined],
-      ['cat', '3'],
-    ] as const) {
-      const forged = headers()
-      forged.set('origin', 'node1')
-      if (expected) forged.set('Nats-Expected-Last-Sequence', expected)
-      client.publish(`txn.dev.${table}.node1-leaf`, 'forged', { headers: forged })
-    }
-    await client.flush()
-    // That request expires after a second.
-    await client.request('enmesh.probe.node1', '', { timeout: 2_000 })
-    await node1.host.write('last', insert('dog', { id: 'last' }), insert('cat', { id: 'last' }))
-    await quiet([node1, node2])
-    for (const [index, before] of [dog, cat].entries()) {
-      const { config, created, state } = (await streams())[index]!
-      assert.deepEqual([config, created], [before.config, before.created])
-      assert.deepEqual([state.first_seq, state.last_seq, state.messages], [1, 4, 4])
-    }
-    assert.deepEqual(node2.seen('replication:gap'), [])
-    assert.deepEqual(node2.seen('replication:quarantined'), [])
-  })
+      // Answers and pulled messages go to the subject that the request names.
+      const reply = cat.config.subjects[0]!
+      const pull = text.encode(JSON.stringify({ batch: 10, expires: 1e9, idle_heartbeat: 1e8 }))
+      client.publish(api('INFO'), '', { reply })
+      client.publish(api(`STREAM.INFO.${stream}`), '', { reply })
+      client.publish(api(`STREAM.MSG.GET.${stream}`), text.encode(JSON.stringify({ seq: 1 })), { reply })
+      client.publish(api(`CONSUMER.MSG.NEXT.${stream}.${consumer}`), pull, { reply })
+      client.publish('enmesh.consumer.node1', text.encode(reading), { reply })
+      client.publish('node1.__request__', '', { reply })
+      client.publish('enmesh.probe.node1', '', { reply })
+      for (const [table, expected] of [
+        ['dog', undefined],
+        ['cat', '3'],
+      ] as const) {
+        const forged = headers()
+        forged.set('origin', 'node1')
+        if (expected) forged.set('Nats-Expected-Last-Sequence', expected)
+        client.publish(`txn.dev.${table}.node1-leaf`, 'forged', { headers: forged })
+      }
+      await client.flush()
+      // That request expires after a second.
+      await client.request('enmesh.probe.node1', '', { timeout: 2_000 })
+      await node1.host.write('last', insert('dog', { id: 'last' }), insert('cat', { id: 'last' }))
+      await quiet([node1, node2])
+      for (const [index, before] of [dog, cat].entries()) {
+        const { config, created, state } = (await streams())[index]!
+        assert.deepEqual([config, created], [before.config, before.created])
+        assert.deepEqual([state.first_seq, state.last_seq, state.messages], [1, 4, 4])
+      }
+      assert.deepEqual(node2.seen('replication:gap'), [])
+      assert.deepEqual(node2.seen('replication:quarantined'), [])
+    })
+})
 
 test('the system account reports on servers and gives no access to streams', async (t) => {
   const { node1, node2, streams } = await scene(t)

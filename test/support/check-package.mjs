@@ -2,7 +2,17 @@
 // each fault and exits with 1 when there is one.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { homedir, tmpdir } from 'node:os'
 import { dirname, join, posix } from 'node:path'
@@ -152,6 +162,32 @@ async function checkLoading(names) {
   }
 }
 
+/** As npm links it: the command starts, finds its own files, and its exit code says what it found. */
+function checkCommand({ bin }) {
+  for (const [name, path] of Object.entries(bin)) {
+    const file = join(folder, 'config.yaml')
+    writeFileSync(file, 'clustering:\n  enabled: true\n')
+    const runCommand = (...args) =>
+      spawnSync(process.execPath, [join(installed, path), ...args], {
+        cwd: folder,
+        encoding: 'utf8',
+        timeout: patience,
+      })
+    const version = runCommand('--version')
+    const check = runCommand('check', file)
+    if (version.status !== 0) fault(`'${name} --version' fails: ${firstLine(version.stderr)}`)
+    if (check.status !== 1 || !check.stdout.includes('nodeName is missing'))
+      fault(`'${name} check' of an invalid file exits with ${check.status}: ${firstLine(check.stderr || check.stdout)}`)
+  }
+}
+
+/** The files of the status page that are not compiled are copied. */
+function checkPage(files) {
+  for (const name of readdirSync(join(root, 'lib', 'status-page', 'page')))
+    if (name !== 'tsconfig.json' && !files.has(`dist/status-page/page/${name}`))
+      fault('the package lacks a file of the status page', name)
+}
+
 /** Importing one small function must not bundle the whole library, nor a dependency. */
 function checkBundle() {
   // esbuild is a dependency of tsx, not a direct one.
@@ -194,9 +230,10 @@ function checkScripts({ scripts = {} }) {
 
 const isAllowed = (file) =>
   ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md'].includes(file) ||
-  /^dist\/.+\.(js|d\.ts)(\.map)?$/.test(file) ||
+  /^dist\/.+\.(m?js|d\.m?ts)(\.map)?$/.test(file) ||
+  /^dist\/status-page\/page\/[\w-]+\.(html|css|svg)$/.test(file) ||
   // Sources for the source maps, and the documents that README.md links to.
-  /^lib\/.+\.(ts|md)$/.test(file)
+  /^lib\/.+\.(ts|mjs|md|png)$/.test(file)
 
 function checkFiles(files, description) {
   const slashes = (text) => text.replace(/\\+/g, '/')
@@ -214,7 +251,7 @@ function checkFiles(files, description) {
       if (at >= 0) fault('a path of this machine occurs in', `${file} (${firstLine(text.slice(at, at + 60))})`)
     }
     const map = /^\/\/# sourceMappingURL=(.+)$/m.exec(content)?.[1]
-    if (map && /\.(js|d\.ts)$/.test(file) && !files.has(posix.join(posix.dirname(file), map)))
+    if (map && /\.(m?js|d\.m?ts)$/.test(file) && !files.has(posix.join(posix.dirname(file), map)))
       fault('a referenced source map is missing in the package', `${map} of ${file}`)
     if (file.endsWith('.map')) checkMap(file, JSON.parse(content), files)
   }
@@ -262,6 +299,8 @@ const { description, packed } = install()
 const files = readFiles()
 checkFiles(files, description)
 checkScripts(description)
+checkCommand(description)
+checkPage(files)
 await checkLoading(
   Object.keys(description.exports)
     .filter((name) => name !== './package.json')

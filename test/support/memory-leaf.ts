@@ -25,7 +25,7 @@ export type Append = {
   /** Id of the message. */
   frameId: string
   epoch: string
-  expected: ExpectedLast
+  expected: ExpectedLast | undefined
   /** Stores or rejects the message and answers. Resolves when it is answered. */
   pass(): Promise<void>
   /** Stores the message without an answer. */
@@ -113,7 +113,12 @@ export class MemoryLeaf {
     return entries.flatMap(idsOf)
   }
 
-  #append(table: TableName, message: Message, expected: ExpectedLast, done: Parameters<Mesh['append']>[3]): void {
+  #append(
+    table: TableName,
+    message: Message,
+    expected: ExpectedLast | undefined,
+    done: Parameters<Mesh['append']>[3],
+  ): void {
     this.calls.push('append')
     let answered = false
     const answer = (error: MeshError | undefined, sequence = 0) => {

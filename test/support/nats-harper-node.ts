@@ -4,11 +4,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { connect, type NatsConnection, headers as newHeaders } from 'nats'
+import { AckPolicy, connect, DeliverPolicy, type NatsConnection, headers as newHeaders } from 'nats'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterPassword, clusterUser, eventually, freePorts, temporaryDirectory } from './cluster.ts'
 import { harperPack } from './harper-messages.ts'
-import { HarperNode, type HarperTable } from './harper-node.ts'
+import { HarperNode, type HarperTable, type HarperTransport, type StopReading } from './harper-node.ts'
 
 type Login = { user: string; password: string }
 const user: Login = { user: clusterUser, password: clusterPassword }
@@ -34,7 +34,9 @@ export async function startNatsHarperNode(
   const [clusterPort = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
   const servers: ChildProcess[] = []
   const clients: NatsConnection[] = []
+  let harper: HarperNode | undefined
   test.after(async () => {
+    await harper?.close()
     for (const client of clients) await client.close()
     for (const server of servers) {
       server.kill('SIGKILL')
@@ -81,6 +83,7 @@ export async function startNatsHarperNode(
   }
   const connection = await connectTo('leaf', leaf)
   const node = await harperNode(connection, name, tables)
+  harper = node
   const atHub = await connectTo('hub', hub)
   await eventually(`the leaf of ${name} is linked to its hub`, () =>
     atHub.request(`${name}.__request__`, harperPack({ operation: 'cluster_status' })).catch(() => undefined),
@@ -96,8 +99,14 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
   )
   const jetStream = connection.jetstream({ domain })
   const subjectOf = (database: string, table: string) => `txn.${database}.${table}.${domain}`
-  for (const { database, table } of tables)
-    await manager.streams.add({ name: streamName({ database, table }), subjects: [subjectOf(database, table)] })
+  const streams = new Set<string>()
+  const ensureStream = async (database: string, table: string) => {
+    const name = streamName({ database, table })
+    if (streams.has(name)) return
+    await manager.streams.add({ name, subjects: [subjectOf(database, table)] })
+    streams.add(name)
+  }
+  for (const { database, table } of tables) await ensureStream(database, table)
   return new HarperNode(name, tables, {
     request: async (node, data) => (await connection.request(`${node}.__request__`, data, { timeout: 5_000 })).data,
     serve: (handler) => {
@@ -106,9 +115,54 @@ async function harperNode(connection: NatsConnection, name: string, tables: Harp
       })
     },
     append: async (database, table, data, lines) => {
+      await ensureStream(database, table)
       const headers = newHeaders()
       for (const [key, value] of lines) headers.append(key, value)
       await jetStream.publish(subjectOf(database, table), data, { headers })
     },
+    read: (source, from, ingest) => readDurably(connection, domain, source, from, ingest),
   })
+}
+
+/** HarperDB has 30 s, after which it notices that its request is gone. */
+const EXPIRES_MS = 2_000
+
+/** As HarperDB reads the stream of another node: it makes a durable consumer there, unless it has one. */
+async function readDurably(
+  connection: NatsConnection,
+  ownDomain: string,
+  { node, database, table }: Parameters<HarperTransport['read']>[0],
+  from: Date,
+  ingest: Parameters<HarperTransport['read']>[2],
+): Promise<StopReading> {
+  const options = { domain: `${node}-leaf`, timeout: 5_000 }
+  const stream = streamName({ database, table })
+  const manager = await connection.jetstreamManager({ ...options, checkAPI: false })
+  const create = {
+    ack_policy: AckPolicy.Explicit,
+    durable_name: ownDomain,
+    deliver_policy: DeliverPolicy.StartTime,
+    opt_start_time: from.toISOString(),
+  }
+  await manager.consumers.add(stream, create).catch((error: Error) => {
+    if (error.message !== 'consumer already exists') throw error
+  })
+  const consumer = await connection.jetstream(options).consumers.get(stream, ownDomain)
+  const messages = await consumer.consume({ max_messages: 100, expires: EXPIRES_MS })
+  const reading = (async () => {
+    for await (const message of messages) {
+      const lines = [...(message.headers ?? [])].flatMap(([name, values]) =>
+        values.map((value): [string, string] => [name, value]),
+      )
+      await ingest(message.data, lines)
+      message.ack()
+    }
+  })()
+  // Not awaited: a consumer that fails rejects it.
+  reading.catch(() => {})
+  return async (remove) => {
+    // Its promise may never settle after a failure.
+    void messages.close()
+    if (remove) await manager.consumers.delete(stream, ownDomain).catch(() => {})
+  }
 }

@@ -14,6 +14,8 @@ import { programArguments } from './program.ts'
 import { containsSecret } from './secrets.ts'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
+/** As in the script `node` of package.json. */
+const NODE_OPTIONS = ['--max-semi-space-size=1']
 const START_TIMEOUT = 30_000
 const STOP_TIMEOUT = 10_000
 
@@ -69,7 +71,13 @@ export class NodeProcess extends NodeClient {
   async start(): Promise<string> {
     const child = spawn(
       process.execPath,
-      [...programArguments(this.program), '--config', this.configFile, ...(this.onProgress ? ['--progress'] : [])],
+      [
+        ...NODE_OPTIONS,
+        ...programArguments(this.program),
+        '--config',
+        this.configFile,
+        ...(this.onProgress ? ['--progress'] : []),
+      ],
       {
         cwd: root,
         stdio: ['ignore', 'pipe', 'pipe'],

@@ -4,7 +4,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -25,6 +25,7 @@ export async function compileAll(directory: string): Promise<void> {
   const options = Object.entries(OPTIONS).flatMap(([name, value]) => [`--${name}`, String(value)])
   const compiler = join(root, 'node_modules', '.bin', 'tsc')
   await promisify(execFile)(compiler, ['-p', join(root, 'test', 'tsconfig.json'), ...options, '--outDir', directory])
+  await cp(join(root, 'lib', 'status-page', 'page'), join(directory, 'lib', 'status-page', 'page'), { recursive: true })
   await symlink(join(root, 'node_modules'), join(directory, 'node_modules'))
   await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module' }))
 }

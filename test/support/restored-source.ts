@@ -214,7 +214,7 @@ export class RestoredSource {
   async #openSource(): Promise<void> {
     const real = this.network.mesh()
     const append: Mesh['append'] = (table, message, expected, done) => {
-      const frame = Frame.read({ ...message, sequence: expected.sequence + 1, time: 0, delivery: 0 })
+      const frame = Frame.read({ ...message, sequence: (expected?.sequence ?? 0) + 1, time: 0, delivery: 0 })
       for (let offset = 0; offset < frame.count; offset++) {
         const index = frame.first! + offset
         this.places.push({ id: frame.idAt(offset), table: table.table, epoch: frame.epoch, index })

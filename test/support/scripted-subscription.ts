@@ -10,7 +10,7 @@ import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
 import { Quarantine } from '../../lib/replication/subscribe/quarantine.ts'
 import { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
-import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
+import type { SubscriberContext } from '../../lib/replication/subscribe/subscriber-options.ts'
 import { Begun, sourceTables } from './begun.ts'
 import { eventually, temporaryDirectory } from './cluster.ts'
 import { MemoryHost } from './memory-host.ts'
@@ -20,7 +20,7 @@ import { subscriberEvents } from './subscriber-events.ts'
 /** A subscriber to a scripted stream. `earlier`: what is left of another one, as after a restart of the process. */
 export async function subscribe(
   test: TestContext,
-  options: Partial<SubscriberOptions> = {},
+  options: Partial<SubscriberContext> = {},
   earlier: { stream?: RemoteStream; host?: MemoryHost; directory?: string } = {},
 ) {
   const [directory, remove] = earlier.directory ? [earlier.directory, async () => {}] : await temporaryDirectory()
@@ -39,13 +39,12 @@ export async function subscribe(
   const tables = new LocalTables({ host, timers: stream.mesh.timers, begun, sources: sourceTables })
   const validate: LocalTables['validate'] = (table, transactions) => tables.validate(table, transactions)
   const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate })
-  const subscriber = new Subscriber({
-    source,
+  const context: SubscriberContext = {
     node: 'node2',
     host,
     relayEnabled: false,
     mesh: stream.mesh,
-    applier,
+    timers: stream.mesh.timers,
     clock,
     quarantine,
     counters,
@@ -74,7 +73,8 @@ export async function subscribe(
         void reported.push(`quarantined ${index}${count > 1 ? `..${index + count - 1}` : ''}`),
     }),
     ...options,
-  })
+  }
+  const subscriber = new Subscriber(context, { source, applier })
   test.after(async () => {
     await subscriber.stop()
     await remove()

@@ -5,7 +5,8 @@ import type { PublishedPosition } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import type { FrameLimits } from '../../lib/replication/publish/frame-queue.ts'
 import { positionIn } from '../../lib/replication/publish/stored-frame.ts'
-import { type Divergence, StreamWriter, type StreamWriterOptions } from '../../lib/replication/publish/stream-writer.ts'
+import { StreamWriter } from '../../lib/replication/publish/stream-writer.ts'
+import type { Divergence, StreamWriterOptions } from '../../lib/replication/publish/stream-writer-options.ts'
 import { encodePart } from '../../lib/replication/wire/part.ts'
 import { eventually } from './cluster.ts'
 import { insert } from './memory-host.ts'
@@ -42,6 +43,7 @@ export class Writer {
   readonly stream: StreamWriter
   interruptions = 0
   readonly divergences: Divergence[] = []
+  partOf = partOf
 
   constructor(leaf: MemoryLeaf, memory: StoredPosition, options: Partial<StreamWriterOptions> = {}) {
     this.leaf = leaf
@@ -71,7 +73,7 @@ export class Writer {
     for (const id of ids)
       this.stream.push({
         id,
-        data: partOf(id),
+        data: this.partOf(id),
         stored: (frame, index) => {
           this.memory.stored.push(`${id}@${frame.sequence}`)
           this.memory.position = { ...positionIn(frame, index), id }

@@ -10,6 +10,7 @@ import { CertificateFault, checkCertificates, type TlsContents } from '../../lib
 import { Certificates } from '../../lib/mesh/nats/certificates.ts'
 import { Authority, type CertificateOptions, type TlsFiles } from '../support/authority.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
@@ -309,7 +310,7 @@ async function scene(t: TestContext, options: CertificateOptions = {}) {
   const [directory, remove] = await temporaryDirectory()
   const longer = { notAfter: new Date(Date.now() + 100 * DAY) }
   const files = await authority.issue(join(directory, 'files'), 'node1', { ...longer, ...options })
-  t.mock.timers.enable({ apis: ['setInterval', 'Date'], now: Date.now() })
+  fakeSystemTimers(t, 'setInterval', 'Date')
   const lines: Line[] = []
   const log = (level: string) => (_: object, message: string) => void lines.push({ level, message })
   const state = { reloads: 0, failures: 0, changes: [] as (string | undefined)[] }

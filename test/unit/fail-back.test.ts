@@ -5,9 +5,10 @@ import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { FailBack } from '../../lib/mesh/nats/fail-back.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 
 function scene(t: TestContext) {
-  t.mock.timers.enable({ apis: ['setTimeout'] })
+  fakeSystemTimers(t, 'setTimeout')
   const state = { remote: '127.0.0.1:9931' as string | undefined, host: '127.0.0.1', isHubUp: true, restarts: 0 }
   const failBack = new FailBack({
     home: () => ({ host: state.host, port: 9931 }),

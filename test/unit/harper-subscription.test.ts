@@ -8,7 +8,7 @@ import { silentLogger } from '../../lib/observe/logger.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { LocalTables } from '../../lib/replication/subscribe/local-tables.ts'
 import { toRelayed } from '../../lib/replication/subscribe/relayed-transaction.ts'
-import type { SubscriberOptions } from '../../lib/replication/subscribe/subscriber-options.ts'
+import type { SubscriberContext } from '../../lib/replication/subscribe/subscriber-options.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
 import { Begun, sourceTables } from '../support/begun.ts'
 import { eventually } from '../support/cluster.ts'
@@ -29,11 +29,11 @@ const put = (table: string, id: unknown, more: object = {}): HarperWrite => ({
 /** A running subscription to the table `dog`; `cat` is subscribed too. */
 async function begin(
   test: TestContext,
-  options: Partial<SubscriberOptions> = {},
+  options: Partial<SubscriberContext> = {},
   tables: Partial<Pick<LocalTables, 'onAttributesDefined'>> = {},
 ) {
   const counters = replicationCounters()
-  const isSubscribed: SubscriberOptions['isSubscribed'] = ({ table }) => table === 'dog' || table === 'cat'
+  const isSubscribed: SubscriberContext['isSubscribed'] = ({ table }) => table === 'dog' || table === 'cat'
   const subscription = await subscribe(test, { counters, isSubscribed, ...options })
   const { stream, subscriber, checkpointAt, tables: local } = subscription
   Object.assign(local, tables)

@@ -8,6 +8,7 @@ import { silentLogger } from '../../lib/observe/logger.ts'
 import { Negotiator } from '../../lib/peers/negotiator.ts'
 import type { Registers } from '../../lib/peers/registers.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve))
 
@@ -76,7 +77,7 @@ it('a failed comparison is retried after 1 s, then after twice the wait each tim
     return []
   })
   test.after(() => negotiator.close())
-  test.mock.timers.enable({ apis: ['setTimeout'] })
+  fakeSystemTimers(test, 'setTimeout')
   await negotiator.compare('node2')
   let times = 1
   for (const wait of [1_000, 2_000, 4_000, 8_000, 10_000, 10_000]) {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { members } from '../../lib/mesh/nats/members.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 test('invalid answers and floods of invented servers do not hide members', async () => {
@@ -45,7 +46,7 @@ test('invalid answers and floods of invented servers do not hide members', async
 })
 
 test('a route to a hub that has just ended delays the members only until the servers have noticed', async (t) => {
-  t.mock.timers.enable({ apis: ['setInterval'] })
+  fakeSystemTimers(t, 'setInterval')
   const server = new ScriptedConnection()
   const asked = members(server.connection, 'node1', { timeout: 60_000 })
   const answer = (value: object) =>
@@ -64,7 +65,7 @@ test('a route to a hub that has just ended delays the members only until the ser
 })
 
 test('members are those that have answered when the connection is closed meanwhile', async (t) => {
-  t.mock.timers.enable({ apis: ['setInterval'] })
+  fakeSystemTimers(t, 'setInterval')
   const server = new ScriptedConnection()
   const asked = members(server.connection, 'node1', { timeout: 60_000 })
   server.deliver(server.subscriptions[0]!, {

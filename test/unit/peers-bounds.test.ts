@@ -5,7 +5,7 @@ import { it, type TestContext } from 'node:test'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Peers } from '../../lib/peers/peers.ts'
 import { decodeHeartbeat, encode } from '../../lib/peers/protocol.ts'
-import { systemTimers } from '../../lib/util/timers.ts'
+import { systemTime, systemTimers } from '../../lib/util/timers.ts'
 
 function open(test: TestContext) {
   const reported: Record<string, string[]> = { up: [], down: [], duplicate: [], superseded: [] }
@@ -41,7 +41,7 @@ function open(test: TestContext) {
 
 it('ignores names beyond ten thousand until others expire', (test) => {
   let now = 1_000
-  test.mock.method(performance, 'now', () => now)
+  test.mock.method(systemTime, 'elapsed', () => now)
   const { peers, reported, heartbeat } = open(test)
   for (let index = 0; index < 12_000; index++) heartbeat(`n${index}`)
   assert.equal(reported.up!.length, 10_000)

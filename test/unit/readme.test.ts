@@ -65,6 +65,7 @@ async function readExamples(): Promise<Map<string, string>> {
         shown
           .replace('../../lib/index.ts', 'enmesh')
           .replace('../../lib/testing.ts', 'enmesh/testing')
+          .replace('../../lib/status-page.ts', 'enmesh/status-page')
           .replace(/'\.\.\/examples\//g, "'./"),
       ),
     )

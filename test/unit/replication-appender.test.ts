@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { Appender } from '../../lib/mesh/nats/appender.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -97,7 +98,7 @@ describe('append', () => {
   })
 
   it('fails after a time-out without an answer, with all later messages', (test) => {
-    test.mock.timers.enable({ apis: ['setInterval'] })
+    fakeSystemTimers(test, 'setInterval')
     const { answers, append, acknowledge } = start(test)
     append('one')
     test.mock.timers.tick(3_000)

@@ -8,7 +8,7 @@ import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { Publisher, type PublisherOptions } from '../../lib/replication/publish/publisher.ts'
 import { eventually } from '../support/cluster.ts'
-import { setClock } from '../support/elapsed.ts'
+import { fakeSystemTimers, setClock } from '../support/elapsed.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { MemoryLeaf, node } from '../support/memory-leaf.ts'
 
@@ -100,7 +100,7 @@ const isPending = async (promise: Promise<unknown>): Promise<boolean> =>
 const outboxOf = ({ outbox }: MemoryHost) => outbox.map(({ id }) => id)
 
 it('a call of publish does not time out when the system clock is set forward', async (test) => {
-  test.mock.timers.enable({ apis: ['setInterval'] })
+  fakeSystemTimers(test, 'setInterval')
   const { leaf, publish } = await start(test)
   leaf.held = true
   const [one] = publish(transaction('one'))

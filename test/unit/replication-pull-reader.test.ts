@@ -8,6 +8,7 @@ import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
 const source = { node: 'node2', database: 'dev', table: 'dog' }
@@ -25,7 +26,7 @@ async function start(test: TestContext, maxMessages = 10) {
     return { name: 'c1', delivered: { stream_seq: 4 }, num_pending: 1 }
   }
   const closed: PullReader[] = []
-  const options = { timeout: 1_000, maxMessages, closed: (reader: PullReader) => void closed.push(reader) }
+  const options = { timeout: 1_000, maxMessages }
   const { connection } = server
   const jetStream = new JetStream(() => connection)
   const consumers = { create: jetStream.createConsumer.bind(jetStream) }
@@ -34,6 +35,7 @@ async function start(test: TestContext, maxMessages = 10) {
     source,
     5,
     options,
+    (reader) => void closed.push(reader),
   )
   test.after(() => reader.close())
   const [inbox] = server.subscriptions
@@ -202,7 +204,7 @@ describe('pull reader', () => {
   })
 
   it('fails when a request is not answered in time', async (test) => {
-    test.mock.timers.enable({ apis: ['setTimeout'] })
+    fakeSystemTimers(test, 'setTimeout')
     const { reader } = await start(test)
     test.mock.timers.tick(64_999)
     assert.equal(reader.failed, false)

@@ -7,6 +7,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { LineReader, MAX_LINE_BYTES } from '../../lib/mesh/nats/line-reader.ts'
 import { LogWatch } from '../../lib/mesh/nats/log-watch.ts'
 import { ServerProcess } from '../../lib/mesh/nats/server-process.ts'
+import { systemTime } from '../../lib/util/timers.ts'
 import { temporaryDirectory } from '../support/cluster.ts'
 
 function linesOf(...chunks: (string | Buffer)[]): string[] {
@@ -73,7 +74,7 @@ it('400 MB without a newline take no memory', { skip: process.platform === 'win3
 
 function watch(t: TestContext) {
   const clock = { now: 0 }
-  t.mock.method(performance, 'now', () => clock.now)
+  t.mock.method(systemTime, 'elapsed', () => clock.now)
   const log: { level: string; text: string; fields: object }[] = []
   const note = (level: string) => (fields: object, text: string) => void log.push({ level, text, fields })
   const state = { rejected: [] as [string, string][], routesLost: 0, linked: 0 }

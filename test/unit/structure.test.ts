@@ -24,7 +24,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   replication: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events'],
   operations: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'peers'],
   cluster: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events', 'peers', 'replication', 'operations'],
-  'status-page': ['cluster', 'events', 'manifest', 'observe', 'replication'],
+  'status-page': ['util', 'host', 'cluster', 'events', 'manifest', 'observe', 'replication'],
+  cli: ['util', 'errors', 'cluster', 'manifest', 'mesh', 'status-page'],
   'cluster-manager': ['*'],
   testing: ['*'],
   index: ['*'],
@@ -42,7 +43,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
 type SourceFile = { path: string; text: string; imports: string[]; packages: string[] }
 
 async function sources(): Promise<SourceFile[]> {
-  const names = (await readdir(lib, { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
+  const names = (await readdir(lib, { recursive: true })).filter((name) => /\.(ts|mjs)$/.test(name)).sort()
   return Promise.all(
     names.map(async (path) => {
       const text = await readFile(join(lib, path), 'utf8')
@@ -144,6 +145,23 @@ test('each package is imported only where it belongs', async () => {
       .filter((name) => packages[name] && !packages[name].some((folder) => path.startsWith(`${folder}/`)))
       .map((name) => `${path} imports ${name}`),
   )
+  assert.deepEqual(wrong, [])
+})
+
+test('time and timers of the system are used in one module only, which fake timers of test runners do not reach', async () => {
+  const globals =
+    /(?<![.\w])(?:(?:set|clear)(?:Timeout|Interval|Immediate)|queueMicrotask|performance\.now|Date\.now|new Date\(\))/
+  const wrong = (await sources())
+    .filter(({ path }) => path !== 'util/timers.ts' && !path.startsWith('status-page/page/'))
+    .flatMap(({ path, text }) => {
+      const imported = [...text.matchAll(/^import \{([^}]*)\} from '[^']*\/timers\.ts'/gm)].map(([, names]) => names!)
+      const code = text.replaceAll(/^\s*(?:\/\/|\/?\*).*$/gm, '').replaceAll(/^import .*$/gm, '')
+      return [...code.matchAll(new RegExp(globals, 'g'))]
+        .map(([name]) => name)
+        .filter((name) => !imported.some((names) => names.split(',').some((each) => each.trim() === name)))
+        .concat(/'node:timers(?:\/promises)?'/.test(text) ? ['node:timers'] : [])
+        .map((name) => `${path} uses ${name}, which it must import from util/timers.ts`)
+    })
   assert.deepEqual(wrong, [])
 })
 

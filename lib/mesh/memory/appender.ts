@@ -1,5 +1,6 @@
 // Appends to the local streams, and the ones in flight.
 
+import { queueMicrotask } from '../../util/timers.ts'
 import { type ExpectedLast, MeshError, type Message, type TableName } from '../mesh.ts'
 import type { Fabric } from './fabric.ts'
 import { requireStream, sizeOf } from './stream.ts'
@@ -20,7 +21,7 @@ export class Appender {
     this.#address = address
   }
 
-  append(table: TableName, { data, headers }: Message, expected: ExpectedLast, done: AppendCallback): void {
+  append(table: TableName, { data, headers }: Message, expected: ExpectedLast | undefined, done: AppendCallback): void {
     const size = sizeOf({ data, headers })
     if (size > MAX_PAYLOAD) {
       const error = new MeshError('too_large', `message of ${size} bytes exceeds the maximum of ${MAX_PAYLOAD}`)
@@ -49,7 +50,7 @@ export class Appender {
     this.#fabric.send(this.#address, this.#address, work)
   }
 
-  #store(table: TableName, message: Message, expected: ExpectedLast): Parameters<AppendCallback> {
+  #store(table: TableName, message: Message, expected: ExpectedLast | undefined): Parameters<AppendCallback> {
     try {
       const stream = requireStream(this.#fabric.disk(this.#address).find(table))
       return [undefined, stream.append(message, expected)]

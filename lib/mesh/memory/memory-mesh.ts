@@ -1,6 +1,6 @@
 // The mesh of one node in memory. Requests to other nodes and calls to the local streams are messages on the wires of the network.
 
-import type { Timers } from '../../util/timers.ts'
+import { queueMicrotask, setImmediate, type Timers } from '../../util/timers.ts'
 import {
   type Entry,
   type ExpectedLast,
@@ -151,7 +151,8 @@ export class MemoryMesh implements Mesh {
         for (const announcementHandler of this.#announcementHandlers) announcementHandler(data.slice())
       },
       failReaders: (reason, peer, silently) => {
-        for (const reader of [...this.#readers])
+        // Not copied: a reader that fails is removed, and another one is added later at the earliest.
+        for (const reader of this.#readers)
           if (reader.peer === peer) silently ? reader.endConsumer() : reader.fail(reason)
       },
       linked: () => listener.linked(),
@@ -270,7 +271,7 @@ export class MemoryMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (this.#state === 'connected') return this.#appender!.append(table, message, expected, done)

@@ -66,10 +66,10 @@ export class MemoryStream {
   }
 
   /** Returns the sequence. Throws wrong_sequence. Stores the message without a copy. */
-  append({ data, headers }: Message, expected: ExpectedLast): number {
-    if (expected.sequence !== this.#last)
+  append({ data, headers }: Message, expected: ExpectedLast | undefined): number {
+    if (expected && expected.sequence !== this.#last)
       throw new MeshError('wrong_sequence', `wrong last sequence: ${this.#last}, expected ${expected.sequence}`)
-    if (expected.id !== undefined && expected.id !== this.#lastId)
+    if (expected?.id !== undefined && expected.id !== this.#lastId)
       throw new MeshError('wrong_sequence', `wrong last id: ${this.#lastId}, expected ${expected.id}`)
     const sequence = ++this.#last
     this.#lastId = headers[MESSAGE_ID_HEADER] ?? ''

@@ -1,6 +1,6 @@
 // The links between pairs of nodes. Messages of a link arrive in the order of sending, or a cut loses them.
 
-import type { Timers } from '../../util/timers.ts'
+import { setImmediate, type Timers } from '../../util/timers.ts'
 
 /** `notified`: both ends are notified; `silent`: messages are lost and no node is notified. */
 export type CutMode = 'notified' | 'silent'
@@ -23,7 +23,8 @@ type Token = { wire: Wire; generation: number }
 export class Wires {
   readonly #timers: Timers
   readonly #random: (() => number) | undefined
-  readonly #wires = new Map<string, Wire>()
+  /** By both ends, in either order. */
+  readonly #wires = new Map<string, Map<string, Wire>>()
   /** Nodes that are cut from all nodes, also from those that join later. */
   readonly #isolated = new Map<string, CutMode>()
   /** Cancel the delayed deliveries. */
@@ -93,27 +94,38 @@ export class Wires {
 
   /** Drops all messages in flight from and to this node. */
   clear(node: string): void {
-    for (const wire of this.#wires.values()) if (wire.ends.includes(node)) this.#dropMessages(wire)
+    for (const wire of this.#of(node).values()) this.#dropMessages(wire)
   }
 
   close(): void {
-    for (const wire of this.#wires.values()) this.#dropMessages(wire)
+    for (const wires of this.#wires.values()) for (const wire of wires.values()) this.#dropMessages(wire)
     for (const cancel of this.#delayed) cancel()
     this.#delayed.clear()
   }
 
   #between(a: string, b: string): Wire {
-    const ends = a < b ? ([a, b] as const) : ([b, a] as const)
-    const key = JSON.stringify(ends)
+    const known = this.#wires.get(a)?.get(b)
+    if (known) return known
     const cut = a === b ? undefined : (this.#isolated.get(a) ?? this.#isolated.get(b))
-    const wire = this.#wires.get(key) ?? { ends, cut, delay: 0, queue: [], head: 0, generation: 0 }
-    this.#wires.set(key, wire)
+    const wire: Wire = { ends: a < b ? [a, b] : [b, a], cut, delay: 0, queue: [], head: 0, generation: 0 }
+    this.#of(a).set(b, wire)
+    this.#of(b).set(a, wire)
     return wire
   }
 
   #select(a?: string, b?: string): Wire[] {
     if (a !== undefined && b !== undefined) return [this.#between(a, b)]
-    return [...this.#wires.values()].filter(({ ends }) => ends[0] !== ends[1] && (a === undefined || ends.includes(a)))
+    const nodes = a === undefined ? [...this.#wires.keys()] : [a]
+    const wires = new Set(nodes.flatMap((node) => [...this.#of(node).values()]))
+    return [...wires].filter(({ ends }) => ends[0] !== ends[1])
+  }
+
+  #of(node: string): Map<string, Wire> {
+    const known = this.#wires.get(node)
+    if (known) return known
+    const wires = new Map<string, Wire>()
+    this.#wires.set(node, wires)
+    return wires
   }
 
   #dropMessages(wire: Wire): void {

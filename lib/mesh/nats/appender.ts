@@ -1,5 +1,6 @@
 // Appends to the local streams. All acknowledgements arrive on one inbox, so that many messages are in flight at once.
 
+import { clearInterval, queueMicrotask, setInterval } from '../../util/timers.ts'
 import { type ExpectedLast, type Headers, MeshError, type Message, type TableName } from '../mesh.ts'
 import { TableMap } from '../table-map.ts'
 import { type Connection, parseJson, toMeshError } from './connection.ts'
@@ -77,14 +78,14 @@ export class Appender {
     return unanswered ?? this.#pending.values().next().value?.table ?? this.#lastWritten
   }
 
-  append(table: TableName, message: Message, expected: ExpectedLast, done: AppendCallback): void {
+  append(table: TableName, message: Message, expected: ExpectedLast | undefined, done: AppendCallback): void {
     const token = this.#next++
     const target = this.#targetOf(table, done)
     try {
       this.#connection.publish(target.subject, message.data, {
         reply: `${this.#inbox}${token}`,
         headers: message.headers,
-        extraHeaders: headersOf(expected),
+        ...(expected && { extraHeaders: headersOf(expected) }),
       })
     } catch (error) {
       const reason = toMeshError(error)

@@ -7,7 +7,7 @@ import { isAtLeast, type Version } from './versions.ts'
 
 export type Binary = { path: string; version: Version }
 
-const OLDEST_SUPPORTED: Version = [2, 9, 0]
+export const OLDEST_SUPPORTED: Version = [2, 9, 0]
 const run = promisify(execFile)
 
 /** The binary to use and its version. Rejects nats_server_missing. */

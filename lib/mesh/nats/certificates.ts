@@ -8,6 +8,7 @@ import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
 import { ensurePrivateDirectory } from '../../util/private-directory.ts'
+import { clearInterval, setInterval, systemTimers } from '../../util/timers.ts'
 import { CertificateFault, checkCertificates, expiryOf, type FileKind, type TlsContents } from './certificate-check.ts'
 import type { Tls } from './configuration.ts'
 
@@ -89,7 +90,7 @@ export class Certificates {
 
   /** One sentence each; empty when nothing expires soon. */
   get warnings(): readonly string[] {
-    const left = this.#expiresAt - Date.now()
+    const left = this.#expiresAt - systemTimers.now()
     if (left > EXPIRY_WARNING_MS) return []
     const time = new Date(this.#expiresAt).toISOString()
     return [`The local certificate ${left > 0 ? 'expires' : 'has expired'} on ${time}, or its issuer does.`]
@@ -191,7 +192,7 @@ export class Certificates {
   /** Once a day. */
   #logExpiry(): void {
     const [text] = this.warnings
-    const now = Date.now()
+    const now = systemTimers.now()
     if (!text || (text === this.#lastWarning.text && now - this.#lastWarning.time < DAY_MS)) return
     this.#lastWarning = { text, time: now }
     const level = now > this.#expiresAt ? 'error' : 'warn'
@@ -211,7 +212,7 @@ async function read(tls: Tls): Promise<TlsContents> {
 /** When the certificates expire, in ms since 1970. Throws tls_invalid when a node cannot work with them. */
 function check({ tls, localHost }: CertificatesOptions, contents: TlsContents): number {
   try {
-    return expiryOf(checkCertificates(contents, { localHost, insecure: tls.insecure, now: Date.now() }))
+    return expiryOf(checkCertificates(contents, { localHost, insecure: tls.insecure, now: systemTimers.now() }))
   } catch (error) {
     if (!(error instanceof CertificateFault)) throw error
     throw clusterErrorFrom(error, 'tls_invalid', keys[error.kind], tls[error.kind], error.message)

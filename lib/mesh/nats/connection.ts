@@ -3,7 +3,9 @@
 import { setMaxListeners } from 'node:events'
 import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
 import { withAbort } from '../../util/abort.ts'
+import { clearInterval, setInterval, systemTimers } from '../../util/timers.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
+import { LIST_KEY } from './header-reader.ts'
 
 export type ConnectionOptions = {
   port: number
@@ -52,7 +54,9 @@ class SentHeaders {
         const value = values[key]!
         if (value.includes('\n') || value.includes('\r'))
           throw new MeshError('rejected', `header ${key} contains a line break`)
-        text += `${key}: ${value}\r\n`
+        // HarperDB has one line for each node.
+        if (key !== LIST_KEY) text += `${key}: ${value}\r\n`
+        else for (const item of value.split(',')) text += `${key}: ${item}\r\n`
       }
     this.#bytes = Buffer.from(`${text}\r\n`)
   }
@@ -124,10 +128,10 @@ export class Connection {
    * may arrive for as long as the suspension lasted. A new connection receives data at once.
    */
   #watchForSuspend(): NodeJS.Timeout {
-    let last = performance.now()
+    let last = systemTimers.elapsed()
     let reconnectedAt = Number.NEGATIVE_INFINITY
     const timer = setInterval(() => {
-      const now = performance.now()
+      const now = systemTimers.elapsed()
       if (
         now - last > SUSPEND_CHECK_INTERVAL_MS + SUSPEND_THRESHOLD_MS &&
         now - reconnectedAt > MIN_RECONNECT_INTERVAL_MS

@@ -2,6 +2,7 @@
 // it sends and to which subject. Nodes that do not answer such requests (HarperDB) let readers create consumers themselves.
 
 import type { Logger } from '../../observe/logger.ts'
+import { systemTimers } from '../../util/timers.ts'
 import { MeshError, type MeshErrorCode, type RemoteTable, type RequestOptions, type TableName } from '../mesh.ts'
 import { type Connection, parseJson, toMeshError } from './connection.ts'
 import type { Consumer, ConsumerStart, JetStream } from './jetstream.ts'
@@ -72,14 +73,14 @@ export class Consumers {
   }
 
   async #handleRequest(data: Uint8Array): Promise<Consumer> {
-    const receivedAt = performance.now()
+    const receivedAt = systemTimers.elapsed()
     const request = data.byteLength <= MAX_REQUEST_BYTES ? parseConsumerRequest(text.decode(data)) : undefined
     if (!request) throw new MeshError('rejected', 'invalid consumer request')
     while (this.#creating >= MAX_CONCURRENT_CREATES) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     this.#creating++
     try {
       // A consumer without a waiting reader would exist until the server notices.
-      if (performance.now() - receivedAt > REQUEST_TIMEOUT_MS)
+      if (systemTimers.elapsed() - receivedAt > REQUEST_TIMEOUT_MS)
         throw new MeshError('timeout', 'too many concurrent consumer requests')
       return await this.#createWithinLimit(request)
     } finally {
@@ -103,7 +104,7 @@ export class Consumers {
   }
 
   #count(): Promise<number> {
-    const now = performance.now()
+    const now = systemTimers.elapsed()
     if (this.#lastCount && now - this.#lastCount.at < COUNT_CACHE_MS) return this.#lastCount.consumers
     const { node, jetStream } = this.#options
     const before = this.#createdSinceCount

@@ -4,6 +4,7 @@
 import { lookup } from 'node:dns/promises'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { clearTimeout, setTimeout } from '../../util/timers.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 

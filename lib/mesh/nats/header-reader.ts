@@ -7,7 +7,7 @@ import type { Logger } from '../../observe/logger.ts'
 /** The headers that nodes write have far fewer bytes; a message with more is read as one without headers. */
 const MAX_HEADER_BYTES = 64 * 1024
 /** A list: HarperDB writes one line for each element, which are joined with commas. Of other keys the first line counts. */
-const LIST_KEY = 'transacted_nodes'
+export const LIST_KEY = 'transacted_nodes'
 /** Addressed to the server that stored the message. */
 const EXPECTED_PREFIX = 'Nats-Expected-'
 /** Frequent keys, of different lengths, shared instead of allocated for each message. */

@@ -1,7 +1,7 @@
 // The routes of the hub: brings them into effect while it runs, and verifies the resulting links.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../observe/logger.ts'
+import { delay } from '../../util/timers.ts'
 import type { Route } from '../mesh.ts'
 import { address } from './configuration.ts'
 import type { HubMonitor } from './hub-monitor.ts'

@@ -42,7 +42,7 @@ export function apiError({ code, err_code, description = `error ${code}` }: ApiE
 type StreamInfo = {
   config: { name: string; description?: string; subjects?: string[] } & Record<string, unknown>
   created: string
-  state: { messages: number; first_seq: number; last_seq: number }
+  state: { messages: number; first_seq: number; last_seq: number; consumer_count?: number }
 }
 
 /** The window is set on existing streams too: HarperDB's have minutes, and the server rejects a maximum age below the window. */
@@ -56,7 +56,13 @@ const limitsOf = ({ maxAge = 0, maxBytes = -1, maxMsgs = -1 }: StreamLimits) => 
 /** As the API answers it: `hdrs` and `data` are base64, `time` is ISO 8601. */
 export type StoredMessage = { seq: number; hdrs?: string; data?: string; time: string }
 
-type ConsumerInfo = { name: string; delivered: { stream_seq: number }; num_pending: number }
+export type ConsumerInfo = {
+  name: string
+  config: { ack_policy?: string; deliver_subject?: string }
+  delivered: { stream_seq: number }
+  ack_floor: { stream_seq: number }
+  num_pending: number
+}
 
 /** True when the stream's configuration, as the server reports it, has all desired values. */
 const matches = ({ config }: StreamInfo, desired: Record<string, unknown>) =>
@@ -233,6 +239,69 @@ export class JetStream {
       inactive_threshold: INACTIVE_AFTER_SECONDS * NANOSECONDS_PER_SECOND,
     }
     return this.call(source.node, `CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, options)
+  }
+
+  /** Undefined when the stream has no consumer of this name, or does not exist. */
+  async consumer(source: RemoteTable, name: string, options: RequestOptions): Promise<ConsumerInfo | undefined> {
+    try {
+      return await this.call<ConsumerInfo>(
+        source.node,
+        `CONSUMER.INFO.${streamName(source)}.${name}`,
+        undefined,
+        options,
+      )
+    } catch (error) {
+      if (error instanceof MeshError && error.code === 'not_found') return undefined
+      throw error
+    }
+  }
+
+  /** A pull consumer that stays, with acknowledgements. `ack_wait`: seconds. A start beyond the end is moved to the end. */
+  async createDurable(
+    source: RemoteTable,
+    { name, sequence, ...more }: { name: string; sequence: number; max_ack_pending: number; ack_wait: number },
+    options: RequestOptions,
+  ): Promise<ConsumerInfo> {
+    const stream = streamName(source)
+    const end = ((await this.#info(source, options))?.state.last_seq ?? 0) + 1
+    const config = {
+      durable_name: name,
+      deliver_policy: 'by_start_sequence',
+      opt_start_seq: Math.max(1, Math.min(sequence, end)),
+      ack_policy: 'explicit',
+      replay_policy: 'instant',
+      ...more,
+      ack_wait: more.ack_wait * NANOSECONDS_PER_SECOND,
+    }
+    const verb = `CONSUMER.DURABLE.CREATE.${stream}.${name}`
+    return this.call(source.node, verb, { stream_name: stream, config }, options)
+  }
+
+  /** Names of the consumers of the streams of a node; streams without one are left out. */
+  async consumersByStream(node: string, options: RequestOptions): Promise<{ stream: string; consumers: string[] }[]> {
+    const all: { stream: string; consumers: string[] }[] = []
+    for (const { config, state } of await this.#list(node, options)) {
+      if (!state.consumer_count) continue
+      const consumers: string[] = []
+      for (let more = true; more; ) {
+        const verb = `CONSUMER.NAMES.${config.name}`
+        const body = { offset: consumers.length }
+        const page = await this.call<{ consumers: string[] | null; total: number }>(node, verb, body, options)
+        consumers.push(...(page.consumers ?? []))
+        more = consumers.length < page.total && (page.consumers ?? []).length > 0
+      }
+      all.push({ stream: config.name, consumers })
+    }
+    return all
+  }
+
+  /** Does nothing without such a consumer. */
+  async deleteByName(node: string, stream: string, name: string, options: RequestOptions): Promise<void> {
+    try {
+      await this.call(node, `CONSUMER.DELETE.${stream}.${name}`, undefined, options)
+    } catch (error) {
+      if (!(error instanceof MeshError && error.code === 'not_found')) throw error
+    }
   }
 
   async deleteConsumer(source: RemoteTable, name: string, options: RequestOptions): Promise<void> {

@@ -1,8 +1,8 @@
 // Decides whether the local leaf's streams can be written, and has a leaf replaced whose store is not trusted.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { delay } from '../../util/timers.ts'
 import { MeshError, type RemoteTable, type RequestOptions, type StreamState, type TableName } from '../mesh.ts'
 import { type JetStream, streamName } from './jetstream.ts'
 import type { LocalConnections } from './local-connections.ts'

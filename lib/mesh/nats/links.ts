@@ -1,7 +1,7 @@
 // Probes the links between the local hub and remote hubs: on both accounts, in both directions.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../observe/logger.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import type { Member } from '../mesh.ts'
 import type { Connection } from './connection.ts'
 import { serve } from './request-handler.ts'
@@ -61,14 +61,14 @@ export class Links {
    * little longer than one successful check, because hubs that learn of each other by gossip link by themselves.
    */
   async waitUntilStable(ignored: ReadonlySet<string>, expected: number): Promise<string[]> {
-    const end = performance.now() + LINK_TIMEOUT_MS
+    const end = systemTimers.elapsed() + LINK_TIMEOUT_MS
     for (let stableSince = 0; ; await delay(10)) {
       const { count, unreachable } = await this.check(ignored)
       const isStable = unreachable.length === 0 && count + ignored.size >= expected
       if (!isStable) stableSince = 0
-      else if (stableSince === 0) stableSince = performance.now()
-      const isDone = stableSince > 0 && performance.now() - stableSince >= STABLE_FOR_MS
-      if (isDone || performance.now() > end || this.#options.stopped()) return unreachable
+      else if (stableSince === 0) stableSince = systemTimers.elapsed()
+      const isDone = stableSince > 0 && systemTimers.elapsed() - stableSince >= STABLE_FOR_MS
+      if (isDone || systemTimers.elapsed() > end || this.#options.stopped()) return unreachable
     }
   }
 

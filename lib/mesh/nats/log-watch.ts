@@ -2,6 +2,7 @@
 
 import type { Logger } from '../../observe/logger.ts'
 import { RateLimit } from '../../util/rate-limit.ts'
+import { systemTimers } from '../../util/timers.ts'
 import type { MeshListener } from '../mesh.ts'
 import { CLOSED_AT_ONCE, RouteClosings } from './route-closings.ts'
 
@@ -64,7 +65,7 @@ export class LogWatch {
   }
 
   #closedAtOnce(text: string): { peer: string; reason: string } | undefined {
-    const peer = this.#closings.line(text, performance.now())
+    const peer = this.#closings.line(text, systemTimers.elapsed())
     return peer === undefined ? undefined : { peer, reason: CLOSED_AT_ONCE }
   }
 
@@ -89,7 +90,7 @@ export class LogWatch {
   }
 
   #isRepeated(event: string): boolean {
-    const now = performance.now()
+    const now = systemTimers.elapsed()
     const key = event.slice(0, MAX_QUOTED_LENGTH)
     const isRepeated = now - (this.#lastReported.get(key) ?? Number.NEGATIVE_INFINITY) < REPEAT_AFTER_MS
     if (isRepeated) return true

@@ -1,9 +1,9 @@
 // The members of the mesh, requested from the servers through the system account: hubs answer even when their database hangs.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
 import { withAbort } from '../../util/abort.ts'
+import { clearInterval, delay, setInterval, systemTimers } from '../../util/timers.ts'
 import type { Member, RequestOptions, Route } from '../mesh.ts'
 import { hubName } from './configuration.ts'
 import { type Connection, endedBy, parseJson } from './connection.ts'
@@ -33,7 +33,7 @@ const nodeOf = (server: string) => server.slice(0, -HUB_SUFFIX.length)
  * time-out. (The count of active servers in the answers is wrong for seconds after a crash.)
  */
 export async function members(connection: Connection, node: string, options: RequestOptions): Promise<Member[]> {
-  const started = performance.now()
+  const started = systemTimers.elapsed()
   const hubs = new Map<string, Hub>()
   const inbox = connection.inbox()
   let done = () => {}
@@ -46,7 +46,7 @@ export async function members(connection: Connection, node: string, options: Req
     if (!schema.Check(part)) return
     const { server, statsz, data } = part as Part
     if (!server.name.endsWith(HUB_SUFFIX) || (hubs.size >= MAX_HUBS && !hubs.has(server.name))) return
-    const hub = hubs.get(server.name) ?? { name: server.name, responseTime: performance.now() - started }
+    const hub = hubs.get(server.name) ?? { name: server.name, responseTime: systemTimers.elapsed() - started }
     if (statsz) hub.statsz = statsz
     if (data) hub.varz = data
     hubs.set(server.name, hub)

@@ -3,7 +3,7 @@
 import { reasonOf } from '../../errors.ts'
 import { type Logger, silentLogger } from '../../observe/logger.ts'
 import { runSteps } from '../../util/run-steps.ts'
-import { systemTimers } from '../../util/timers.ts'
+import { queueMicrotask, systemTimers } from '../../util/timers.ts'
 import {
   type Entry,
   type ExpectedLast,
@@ -16,6 +16,7 @@ import {
   type Message,
   type NameCheck,
   type Reader,
+  type ReaderAdmission,
   type ReadOptions,
   type RemoteTable,
   type RequestOptions,
@@ -28,6 +29,7 @@ import { Appender } from './appender.ts'
 import { findBinary } from './binary.ts'
 import { MAX_PAYLOAD_BYTES, MAX_STORED_BYTES } from './configuration.ts'
 import { Consumers } from './consumers.ts'
+import { HarperGate, reviewHarperReaders } from './harper-gate.ts'
 import { HeaderReader, parseHeaders } from './header-reader.ts'
 import { JetStream } from './jetstream.ts'
 import { LeafHealth } from './leaf-health.ts'
@@ -71,6 +73,7 @@ export class NatsMesh implements Mesh {
   /** Why the hub cannot be started. */
   #hubFailure: string | undefined
   #limits: StreamLimits = {}
+  #admission: ReaderAdmission | undefined
   #requestSubscription: { unsubscribe(): void } | undefined
   #closing: Promise<void> | undefined
 
@@ -124,6 +127,7 @@ export class NatsMesh implements Mesh {
       await servers.start(routes, this.#serverListener(health, listener))
       this.#appender = new Appender(servers.connections.store, node)
       this.#consumers.serve(this.#logger)
+      this.#openGate(servers.connections)
       await health.started()
     } catch (error) {
       await this.close().catch(() => {})
@@ -254,6 +258,23 @@ export class NatsMesh implements Mesh {
     return this.#servers.members(options)
   }
 
+  // --- nodes of HarperDB --------------------------------------------------------------------------------------------------
+
+  admitReaders(admission: ReaderAdmission): void {
+    this.#admission = admission
+  }
+
+  async reviewReaders(): Promise<void> {
+    if (this.#state !== 'connected') throw new MeshError('disconnected', 'the local leaf server is not ready')
+    await reviewHarperReaders(this.#node, this.#jetStream, this.#admission, this.#logger)
+  }
+
+  #openGate({ mesh, store }: LocalConnections): void {
+    if (!this.#admission) return
+    const parts = { node: this.#node, jetStream: this.#jetStream, mesh, store, logger: this.#logger }
+    new HarperGate({ ...parts, admission: this.#admission }).open()
+  }
+
   // --- local streams ----------------------------------------------------------------------------------------------------
 
   /** The connection is up before the store is: until then a request would get no answer. */
@@ -287,7 +308,7 @@ export class NatsMesh implements Mesh {
   append(
     table: TableName,
     message: Message,
-    expected: ExpectedLast,
+    expected: ExpectedLast | undefined,
     done: (error: MeshError | undefined, sequence: number) => void,
   ): void {
     if (!this.#appender || this.#state !== 'connected')
@@ -335,11 +356,12 @@ export class NatsMesh implements Mesh {
       consumers: this.#consumers,
       headers: this.#headers,
     }
-    const closed = (reader: PullReader) => this.#readers.delete(reader)
-    const reader = await PullReader.open(access, source, sequence, { ...options, closed })
+    const reader = await PullReader.open(access, source, sequence, options, this.#onReaderClosed)
     if (!reader.failed) this.#readers.add(reader)
     return reader
   }
+
+  readonly #onReaderClosed = (reader: PullReader) => void this.#readers.delete(reader)
 
   // --- inspection -------------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 import { execFile } from 'node:child_process'
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { delay, systemTimers } from '../../util/timers.ts'
 
 /** Command line of a server; it identifies the server's process. */
 export const serverArguments = (configFile: string): string[] => ['-c', configFile]
@@ -21,9 +21,9 @@ async function isAlive(pid: number): Promise<boolean> {
 
 /** True when the process has ended, false when it has not within `timeout` ms. */
 async function waitForExit(pid: number, timeout: number): Promise<boolean> {
-  const end = performance.now() + timeout
+  const end = systemTimers.elapsed() + timeout
   while (await isAlive(pid)) {
-    if (performance.now() > end) return false
+    if (systemTimers.elapsed() > end) return false
     await delay(10)
   }
   return true

@@ -1,6 +1,7 @@
 // Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
+import { clearTimeout, setTimeout } from '../../util/timers.ts'
 import { type Entry, MeshError, type Reader, type ReadOptions, type RemoteTable } from '../mesh.ts'
 import { PullWindow } from '../pull-window.ts'
 import { leafName, MAX_STORED_BYTES } from './configuration.ts'
@@ -22,7 +23,6 @@ const ENTRY_BYTES = 256
 const UNREQUESTED_MESSAGE = 'unrequested message received'
 const PENDING_MESSAGES_HEADER = 'Nats-Pending-Messages'
 
-export type ReaderOptions = ReadOptions & { closed(reader: PullReader): void }
 /** `connection` leads to the stream's node, `consumers` creates consumers there. */
 export type StreamAccess = {
   connection: Connection
@@ -34,7 +34,7 @@ export type StreamAccess = {
 export class PullReader implements Reader {
   readonly #access: StreamAccess
   readonly #source: RemoteTable
-  readonly #options: ReaderOptions
+  readonly #closed: (reader: PullReader) => void
   readonly #inbox: string
   readonly #window: PullWindow
   #subscription: { unsubscribe(): void } | undefined
@@ -46,12 +46,16 @@ export class PullReader implements Reader {
   #wake: (() => void) | undefined
   #deadline: NodeJS.Timeout | undefined
 
-  private constructor(access: StreamAccess, source: RemoteTable, options: ReaderOptions) {
+  private constructor(
+    access: StreamAccess,
+    source: RemoteTable,
+    { maxMessages, budget }: ReadOptions,
+    closed: (reader: PullReader) => void,
+  ) {
     this.#access = access
     this.#source = source
-    this.#options = options
+    this.#closed = closed
     this.#inbox = access.connection.inbox()
-    const { maxMessages, budget } = options
     const ready = () => this.#pull()
     this.#window = new PullWindow({ maxMessages, maxMessageBytes: MAX_STORED_BYTES, budget, ready })
   }
@@ -60,9 +64,10 @@ export class PullReader implements Reader {
     access: StreamAccess,
     source: RemoteTable,
     sequence: number,
-    options: ReaderOptions,
+    options: ReadOptions,
+    closed: (reader: PullReader) => void,
   ): Promise<PullReader> {
-    const reader = new PullReader(access, source, options)
+    const reader = new PullReader(access, source, options, closed)
     try {
       const { name } = await access.consumers.create(source, { sequence: Math.max(sequence, 1) }, options)
       reader.#consumer = name
@@ -107,7 +112,7 @@ export class PullReader implements Reader {
     this.#window.close()
     clearTimeout(this.#deadline)
     this.#subscription?.unsubscribe()
-    this.#options.closed(this)
+    this.#closed(this)
     this.#wake?.()
     this.#access.jetStream.deleteConsumer(this.#source, this.#consumer, { timeout: DELETE_TIMEOUT_MS }).catch(() => {
       // Its server deletes an inactive consumer by itself.
@@ -130,9 +135,11 @@ export class PullReader implements Reader {
 
   /** The server answers every request, at the latest when it expires; without an answer it has lost the consumer. */
   #expectAnswer(): void {
-    clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.fail('no answer to a pull request'), PULL_EXPIRES_MS + PULL_GRACE_MS)
-    this.#deadline.unref()
+    if (this.#deadline) this.#deadline.refresh()
+    else {
+      this.#deadline = setTimeout(() => this.fail('no answer to a pull request'), PULL_EXPIRES_MS + PULL_GRACE_MS)
+      this.#deadline.unref()
+    }
   }
 
   #receive(message: Msg): void {

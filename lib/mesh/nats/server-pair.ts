@@ -1,14 +1,13 @@
 // The two local servers, hub and leaf: configuration, start, routes, certificates, password, version and end.
 
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { ensurePrivateDirectory } from '../../util/private-directory.ts'
 import { RetriedTask } from '../../util/retried-task.ts'
 import { runSteps } from '../../util/run-steps.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { systemTimers } from '../../util/timers.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import type { Member, RequestOptions, Route, Routes } from '../mesh.ts'
 import { ExposureReport } from './advisories.ts'
 import { findBinary } from './binary.ts'

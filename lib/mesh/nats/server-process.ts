@@ -2,8 +2,8 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
+import { clearTimeout, delay, setTimeout } from '../../util/timers.ts'
 import { LineReader } from './line-reader.ts'
 import { serverArguments } from './processes.ts'
 

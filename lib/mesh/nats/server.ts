@@ -1,10 +1,10 @@
 // Keeps one nats-server running while the mesh is open: starts, probes, reloads, restarts and stops it.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { type ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { clearInterval, delay, setInterval, systemTimers } from '../../util/timers.ts'
 import type { Binary } from './binary.ts'
 import { serversOf, terminate } from './processes.ts'
 import { ServerProcess } from './server-process.ts'
@@ -180,7 +180,7 @@ export class NatsServer {
     this.#process = process
     const result = await process.waitUntilReady({ timeout: this.#readyTimeout, probe, signal: this.#stopSignal.signal })
     if (result === 'ready') {
-      this.#startedAt = performance.now()
+      this.#startedAt = systemTimers.elapsed()
       this.#readyTimeout = READY_TIMEOUT_MS.min
       this.#serving = true
       return
@@ -206,7 +206,7 @@ export class NatsServer {
       if (this.#stopping) return
       events.died(reason)
       logger.warn({ server: kind, reason }, 'server ended, restarting')
-      if (performance.now() - this.#startedAt > STABLE_AFTER_MS) this.#backoff.reset()
+      if (systemTimers.elapsed() - this.#startedAt > STABLE_AFTER_MS) this.#backoff.reset()
       while (!this.#stopping && !(await this.#relaunch()));
       if (this.#stopping) return
       events.returned()
@@ -241,12 +241,12 @@ export class NatsServer {
   async #waitForEnd(): Promise<string> {
     const process = this.#process!
     let misses = 0
-    let last = performance.now()
-    const isLate = () => performance.now() - last > 1.5 * HEALTH_INTERVAL_MS
+    let last = systemTimers.elapsed()
+    const isLate = () => systemTimers.elapsed() - last > 1.5 * HEALTH_INTERVAL_MS
     const timer = setInterval(async () => {
       // A late timer means that the host itself was suspended: the missing answer may be waiting in the socket.
       const late = isLate()
-      last = performance.now()
+      last = systemTimers.elapsed()
       const healthy = await this.#options.probe(AbortSignal.timeout(HEALTH_INTERVAL_MS)).then(
         () => true,
         () => false,

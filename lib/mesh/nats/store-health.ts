@@ -2,6 +2,7 @@
 
 import { mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { systemTimers } from '../../util/timers.ts'
 import type { RemoteTable, RequestOptions, StreamState, TableName } from '../mesh.ts'
 import { MAX_STORED_BYTES } from './configuration.ts'
 import type { JetStream } from './jetstream.ts'
@@ -86,7 +87,7 @@ export async function moveDamagedStream(storeDirectory: string, stream: string):
   await mkdir(directory, { recursive: true, mode: 0o700 })
   await rename(
     join(storeDirectory, 'jetstream', 'HDB', 'streams', stream),
-    join(directory, `${stream}-${new Date().toISOString().replaceAll(':', '-')}`),
+    join(directory, `${stream}-${new Date(systemTimers.now()).toISOString().replaceAll(':', '-')}`),
   )
 }
 

@@ -7,11 +7,11 @@ import { Backoff } from '../../util/backoff.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Applier } from '../subscribe/applier.ts'
 
+export type ChangeAnnouncerContext = { timers: Timers; logger: Logger }
+
 export type ChangeAnnouncerOptions = {
   source: RemoteTable
   applier: Pick<Applier, 'checkpointOf' | 'announceChanges'>
-  timers: Timers
-  logger: Logger
   /** Rows are being copied: `check` is called when that ends. */
   isCopying(): boolean
 }
@@ -21,13 +21,15 @@ const DELAY_MS = 300
 const RETRY_BACKOFF = { first: 500, max: 10_000 }
 
 export class ChangeAnnouncer {
+  readonly #context: ChangeAnnouncerContext
   readonly #options: ChangeAnnouncerOptions
   readonly #backoff = new Backoff(RETRY_BACKOFF)
   #cancel: (() => void) | undefined
   #running: Promise<void> | undefined
   #isStopped = false
 
-  constructor(options: ChangeAnnouncerOptions) {
+  constructor(context: ChangeAnnouncerContext, options: ChangeAnnouncerOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -50,20 +52,23 @@ export class ChangeAnnouncer {
   }
 
   #schedule(ms: number): void {
-    this.#cancel = this.#options.timers.after(ms, () => {
+    this.#cancel = this.#context.timers.after(ms, () => {
       this.#cancel = undefined
       if (this.#isDue) this.#running = this.#announce()
     })
   }
 
   async #announce(): Promise<void> {
-    const { source, applier, logger } = this.#options
+    const { source, applier } = this.#options
     try {
       await applier.announceChanges(source)
       this.#backoff.reset()
     } catch (error) {
       const { node: peer, database, table } = source
-      logger.warn({ peer, database, table, reason: reasonOf(error) }, 'copied rows not announced, retrying')
+      this.#context.logger.warn(
+        { peer, database, table, reason: reasonOf(error) },
+        'copied rows not announced, retrying',
+      )
       if (!this.#isStopped) this.#schedule(this.#backoff.next())
     } finally {
       this.#running = undefined

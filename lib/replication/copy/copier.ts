@@ -3,18 +3,15 @@
 // merged, so it may be applied at any time.
 
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
-import type { CopyPosition, CopyReason, Host, KeyedRow, RemoteTable } from '../../host/host.ts'
-import type { HybridClock } from '../../host/hybrid-clock.ts'
+import type { CopyPosition, CopyReason, KeyedRow, RemoteTable } from '../../host/host.ts'
 import { MeshError } from '../../mesh/mesh.ts'
-import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Timers } from '../../util/timers.ts'
+import { setImmediate } from '../../util/timers.ts'
 import type { Applier } from '../subscribe/applier.ts'
-import type { LocalTables, SourceTables } from '../subscribe/local-tables.ts'
-import type { CopyEvents, CopyStatus } from '../subscribe/subscription-status.ts'
+import type { CopyStatus } from '../subscribe/subscription-status.ts'
 import { WakeableSleep } from '../subscribe/wakeable-sleep.ts'
 import { ChangeAnnouncer } from './change-announcer.ts'
-import type { Copies } from './copies.ts'
+import type { CopierContext, CopierOptions } from './copier-options.ts'
 import { beginCopy } from './copy-position.ts'
 import { createFeed, type Feed } from './feed.ts'
 import { keyText } from './key-text.ts'
@@ -23,30 +20,7 @@ import type { FeedPart } from './row-feed.ts'
 import type { RowRequests } from './row-requests.ts'
 import { transactionsOfRow } from './row-transactions.ts'
 import { SliceSize } from './slice-size.ts'
-import { TableReplacement, type TableReplacementOptions } from './table-replacement.ts'
-
-export type CopierOptions = Pick<TableReplacementOptions, 'node' | 'statuses'> & {
-  source: RemoteTable
-  host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
-  /** The local stream has the transactions of other nodes, but not the rows that are copied. */
-  relayEnabled: boolean
-  /** Names that this node had before. */
-  earlierNames?: readonly string[]
-  applier: Applier
-  clock: HybridClock
-  copies: Copies
-  timers: Timers
-  logger: Logger
-  tables: Pick<LocalTables, 'check' | 'primaryKeyOf'>
-  sourceTables: SourceTables
-  events: CopyEvents
-  /** Maximum number of transactions in one transaction of the database; a row is never divided. */
-  maxBatch: number
-  /** The stream of the source is being read: the source is reachable. */
-  isReading(): boolean
-  /** A copy began or ended, or its reason for waiting changed. */
-  onChange(): void
-}
+import { TableReplacement } from './table-replacement.ts'
 
 /** ms. */
 const RETRY_BACKOFF = { first: 100, max: 5_000 }
@@ -54,7 +28,10 @@ const RETRY_BACKOFF = { first: 100, max: 5_000 }
 const MAX_WAIT_MS = 60_000
 
 export class Copier {
+  readonly #context: CopierContext
   readonly #options: CopierOptions
+  readonly #source: RemoteTable
+  readonly #applier: Applier
   readonly #rows: RowRequests | undefined
   readonly #sleep: WakeableSleep
   readonly #stopping = new AbortController()
@@ -82,14 +59,18 @@ export class Copier {
   readonly #isAnnounced: IsAnnounced
   #updateProgress: ((done: number, total?: number) => void) | undefined
 
-  constructor(options: CopierOptions) {
+  constructor(context: CopierContext, options: CopierOptions) {
+    const { source, applier } = options
+    this.#context = context
     this.#options = options
-    this.#rows = options.copies.rows
-    this.#slice = new SliceSize(options.maxBatch)
-    this.#sleep = new WakeableSleep(options.timers)
-    this.#replacement = new TableReplacement(options)
-    this.#isAnnounced = announcedWrites(options.node, options.relayEnabled, options.earlierNames)
-    this.#announcer = new ChangeAnnouncer({ ...options, isCopying: () => this.#isActive })
+    this.#source = source
+    this.#applier = applier
+    this.#rows = context.copies.rows
+    this.#slice = new SliceSize(context.maxBatch)
+    this.#sleep = new WakeableSleep(context.timers)
+    this.#replacement = new TableReplacement(context, options)
+    this.#isAnnounced = announcedWrites(context.node, context.relayEnabled, context.earlierNames)
+    this.#announcer = new ChangeAnnouncer(context, { source, applier, isCopying: () => this.#isActive })
   }
 
   /** A copy that was requested and has not begun: it is not stored. */
@@ -110,7 +91,7 @@ export class Copier {
     const position = this.isCopying ? this.#position : undefined
     if (!position) return { copied: this.#copied }
     const { reason, rows } = position
-    const ms = this.#resumed ? this.#options.timers.elapsed() - this.#resumed.at : 0
+    const ms = this.#resumed ? this.#context.timers.elapsed() - this.#resumed.at : 0
     const rate = ms > 0 ? { rate: Math.max(0, ((rows - this.#resumed!.rows) * 1_000) / ms) } : {}
     return { copied: this.#copied, copy: { reason, rows, ...rate } }
   }
@@ -141,7 +122,8 @@ export class Copier {
 
   /** Applies rows of the source beside a copy, whose position stays. Rejects as the host does. */
   async merge(rows: readonly KeyedRow[]): Promise<void> {
-    const { source, host, tables, applier, clock } = this.#options
+    const { host, tables, clock } = this.#context
+    const [source, applier] = [this.#source, this.#applier]
     const primaryKey = await tables.primaryKeyOf(source)
     if (primaryKey === undefined) throw clusterError('table_not_found', source.table)
     const effective = await effectiveRows(rows, {
@@ -177,7 +159,7 @@ export class Copier {
   }
 
   get #position(): CopyPosition | undefined {
-    return this.#options.applier.checkpointOf(this.#options.source)?.copy
+    return this.#applier.checkpointOf(this.#source)?.copy
   }
 
   /** Until the source is reachable, or until the local clock reaches rows that were left out. */
@@ -204,23 +186,23 @@ export class Copier {
         await this.#sleep.sleep(this.#backoff.next())
       }
     }
-    if (this.#ending && this.#options.applier.checkpointOf(this.#options.source) && !this.#position) this.#onEnded()
+    if (this.#ending && this.#applier.checkpointOf(this.#source) && !this.#position) this.#onEnded()
     this.#setReason(undefined)
     this.#options.onChange()
   }
 
   async #copy(signal: AbortSignal): Promise<void> {
-    const { source, applier, copies } = this.#options
+    const { copies } = this.#context
     await this.#checkSource()
     if (this.#requested) {
       const requested = this.#requested
-      await applier.requestCopy(source, requested)
+      await this.#applier.requestCopy(this.#source, requested)
       if (!this.#position) throw new MeshError('reader_lost', 'the subscription has no checkpoint')
       if (this.#requested === requested) this.#requested = undefined
     }
     const position = this.#position
     if (!position) return
-    if (this.#rows!.serves(source) === false) return this.#drop(position)
+    if (this.#rows!.serves(this.#source) === false) return this.#drop(position)
     const isBegun = position.after !== undefined || this.#feed?.position === position
     if (!isBegun && (await this.#waitForClock(position.retryAt))) return
     if (copies.slots.isFull) this.#setReason('waiting for other copies')
@@ -238,7 +220,8 @@ export class Copier {
   }
 
   async #checkSource(): Promise<void> {
-    const { source, tables, sourceTables } = this.#options
+    const { tables, sourceTables } = this.#context
+    const source = this.#source
     if (this.#rows!.serves(source) === undefined) await sourceTables.refresh(source.node)
     if (this.#rows!.serves(source) === undefined) throw new Error(`${source.node} has not described its tables`)
     const fault = await tables.check(source)
@@ -247,7 +230,7 @@ export class Copier {
 
   /** The copy is to run again at that time. True when it waited. */
   async #waitForClock(retryAt = 0): Promise<boolean> {
-    const wait = retryAt - this.#options.timers.now()
+    const wait = retryAt - this.#context.timers.now()
     if (wait <= 0) return false
     this.#setReason(`rows with timestamps of the future are missing until ${new Date(retryAt).toISOString()}`)
     this.#waitsFor = 'clock'
@@ -258,7 +241,7 @@ export class Copier {
   /** Before the first row of a copy that replaces the table. Undefined: the copy began again. */
   async #prepare(position: CopyPosition, signal: AbortSignal): Promise<CopyPosition | undefined> {
     if (!position.replace || position.after !== undefined) return position
-    const readHorizon = async () => (await this.#rows!.page(this.#options.source, undefined, { signal })).horizon
+    const readHorizon = async () => (await this.#rows!.page(this.#source, undefined, { signal })).horizon
     return this.#replacement.prepare(position, readHorizon, signal, (reason) => this.#setReason(reason))
   }
 
@@ -266,44 +249,45 @@ export class Copier {
     // Nothing is compared twice after a failure: what the source got since then arrives in its stream.
     const known = this.#feed
     if (known?.position === position && !known.rows.isOrdered) return known
-    const { copies } = this.#options
+    const { hashes } = this.#context.copies
     const primaryKey = () => this.#primaryKey()
-    const more = { hashes: copies.hashes, requests: this.#rows!, isAnnounced: this.#isAnnounced, primaryKey }
-    this.#feed = await createFeed(position, { ...this.#options, ...more })
+    const own = { source: this.#source, applier: this.#applier }
+    const more = { hashes, requests: this.#rows!, isAnnounced: this.#isAnnounced, primaryKey }
+    this.#feed = await createFeed(position, { ...this.#context, ...own, ...more })
     return this.#feed
   }
 
   async #copyRows(feed: Feed, signal: AbortSignal): Promise<void> {
-    const { source, timers, events } = this.#options
+    const { timers, events } = this.#context
     const { rows, reason } = feed.position
     this.#resumed = { rows, at: timers.elapsed() }
-    this.#updateProgress = events.copyProgress(source)
+    this.#updateProgress = events.copyProgress(this.#source)
     for (let isFirst = rows === 0; ; isFirst = false) {
       const part = await feed.rows.next(signal)
       this.#setReason(undefined)
       if (part.rows.length === 0) return this.#end(feed, part.horizon)
       feed.isEmpty = false
-      if (isFirst) events.copyBegan(source, reason)
+      if (isFirst) events.copyBegan(this.#source, reason)
       if (!(await this.#applyPart(part, feed))) return
       feed.rows.done()
     }
   }
 
   async #primaryKey(): Promise<string> {
-    const { source, tables } = this.#options
-    const primaryKey = await tables.primaryKeyOf(source)
+    const primaryKey = await this.#context.tables.primaryKeyOf(this.#source)
     if (primaryKey === undefined) throw new Error('the table does not exist here')
     return primaryKey
   }
 
   /** Resolves with false when the copy began again. */
   async #applyPart({ rows, announce }: FeedPart, feed: Feed): Promise<boolean> {
-    const { source, applier, clock, maxBatch } = this.#options
+    const { clock, maxBatch } = this.#context
+    const source = this.#source
     const primaryKey = await this.#primaryKey()
     for (let next = 0; next < rows.length; ) {
       if (this.#stopping.signal.aborted) throw new MeshError('aborted')
       const from = feed.position
-      const sequence = applier.checkpointOf(source)?.sequence ?? 0
+      const sequence = this.#applier.checkpointOf(source)?.sequence ?? 0
       const transactions = []
       let { retryAt } = feed
       const begin = next
@@ -332,11 +316,10 @@ export class Copier {
     step: { from: CopyPosition; to: CopyPosition; announce: boolean },
     rows: readonly KeyedRow[],
   ): Promise<boolean> {
-    const { source, applier } = this.#options
     const { from, to } = step
     try {
       const options = to.acceptOld ? { acceptOld: true } : {}
-      const apply = () => applier.copy(source, transactions, { ...step, ...options })
+      const apply = () => this.#applier.copy(this.#source, transactions, { ...step, ...options })
       if (!(await this.#slice.run(apply))) return false
     } catch (error) {
       if (error instanceof MeshError || error instanceof ClusterError || this.#stopping.signal.aborted) throw error
@@ -358,11 +341,11 @@ export class Copier {
 
   /** All rows were read. Runs again later when some were left out. */
   async #end({ position, retryAt, isEmpty }: Feed, horizon: FeedPart['horizon']): Promise<void> {
-    const { source, applier, copies } = this.#options
+    const [source, applier] = [this.#source, this.#applier]
     this.#feed = undefined
     const isComplete = isEmpty || retryAt === undefined
     // What they had sent before, and this source does not have, was in the table.
-    if (isComplete && position.replace) await copies.copyFromOthers(source)
+    if (isComplete && position.replace) await this.#context.copies.copyFromOthers(source)
     const to = isComplete ? undefined : { ...beginCopy(position, position.reason), retryAt }
     this.#ending = isComplete ? position : undefined
     const options = { ...(horizon !== undefined && { horizon }), ...(position.acceptOld && { acceptOld: true }) }
@@ -371,19 +354,20 @@ export class Copier {
   }
 
   async #drop(position: CopyPosition): Promise<void> {
-    const { source, applier, logger } = this.#options
-    await applier.copy(source, [], { from: position, to: undefined })
-    const { node: peer, database, table } = source
-    logger.warn({ peer, database, table, reason: position.reason }, 'rows not copied: the source does not serve them')
+    await this.#applier.copy(this.#source, [], { from: position, to: undefined })
+    const { node: peer, database, table } = this.#source
+    const fields = { peer, database, table, reason: position.reason }
+    this.#context.logger.warn(fields, 'rows not copied: the source does not serve them')
   }
 
   #onEnded(): void {
-    const { source, copies, events, timers } = this.#options
+    const { copies, events, timers } = this.#context
     const { reason, rows } = this.#ending!
     this.#ending = undefined
-    copies.onCopied(source)
+    copies.onCopied(this.#source)
     this.#updateProgress?.(rows, rows)
-    events.copied(source, { reason, rows, ms: Math.round(timers.elapsed() - (this.#resumed?.at ?? timers.elapsed())) })
+    const now = timers.elapsed()
+    events.copied(this.#source, { reason, rows, ms: Math.round(now - (this.#resumed?.at ?? now)) })
   }
 
   #setReason(reason: string | undefined): void {

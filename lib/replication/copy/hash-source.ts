@@ -1,6 +1,7 @@
 // Answers the requests of a node that compares a table with this one. Nothing is remembered between two requests.
 
 import type { KeyedRow, PrimaryKey, RemoteTable, TableName } from '../../host/host.ts'
+import { systemTimers } from '../../util/timers.ts'
 import { BucketSet, bucketOf, isBucketCount, PartialSums } from './buckets.ts'
 import { keyIdentity } from './key-identity.ts'
 import { type HashRules, rowDigest } from './row-hash.ts'
@@ -96,13 +97,13 @@ export class HashSource {
   /** Calls `add` for the next rows until the time is over or it returns false. */
   async #scan(request: RowsRequest, add: (row: KeyedRow, rules: HashRules) => boolean): Promise<ScanAnswer> {
     const rules = await this.#rulesOf(request)
-    const end = performance.now() + ANSWER_MS
+    const end = systemTimers.elapsed() + ANSWER_MS
     let rows = 0
     for await (const chunk of scanTable(this.#options.host, request, request.after && decodeKey(request.after)))
       for (const [index, row] of chunk.entries()) {
         rows++
         const isLast = index === chunk.length - 1
-        const isOver = isLast && (performance.now() >= end || rows >= MAX_ROWS)
+        const isOver = isLast && (systemTimers.elapsed() >= end || rows >= MAX_ROWS)
         if (!add(row, rules) || isOver) return { rows, next: encodeKey(row.key), ...confirmed(request) }
       }
     return { rows, ...confirmed(request) }

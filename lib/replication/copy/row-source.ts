@@ -1,11 +1,10 @@
 // Serves the rows of local tables to remote nodes, in pages of bounded size, a few at a time.
 
 import { createHash } from 'node:crypto'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Host, KeyedRow, PrimaryKey, TableDescription, TableName } from '../../host/host.ts'
 import { findNode, type Manifest, type Subscription, tableKey } from '../../manifest/manifest.ts'
 import { SharedCall } from '../../util/shared-call.ts'
-import { systemTimers, type Timers } from '../../util/timers.ts'
+import { nextTurn, systemTimers, type Timers } from '../../util/timers.ts'
 import { keyIdentity } from './key-identity.ts'
 import { type LargeRow, PageBuilder } from './page-builder.ts'
 import type { BusyAnswer, PageAnswer, PieceAnswer, ReadRowsAnswer, RowsRequest } from './row-messages.ts'

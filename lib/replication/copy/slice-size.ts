@@ -1,6 +1,8 @@
 // How many rows are applied at once. A database that answers within the same turn of the event loop blocks the process meanwhile, so it
 // gets fewer rows when that takes long: live transactions have to wait for the slices of a copy. One that works elsewhere gets all.
 
+import { clearImmediate, setImmediate, systemTimers } from '../../util/timers.ts'
+
 /** ms for which a slice may block the process. */
 const SLICE_MS = { min: 2, max: 4 }
 /** Fewer cost too much for each: a slice is a transaction of the database. */
@@ -22,7 +24,7 @@ export class SliceSize {
 
   /** Adapts the size to what `work` takes. Settles as `work` does. */
   async run<T>(work: () => Promise<T>): Promise<T> {
-    const started = performance.now()
+    const started = systemTimers.elapsed()
     let hasTurned = false
     const turn = setImmediate(() => {
       hasTurned = true
@@ -31,7 +33,7 @@ export class SliceSize {
       return await work()
     } finally {
       clearImmediate(turn)
-      this.#adapt(hasTurned ? 0 : performance.now() - started)
+      this.#adapt(hasTurned ? 0 : systemTimers.elapsed() - started)
     }
   }
 

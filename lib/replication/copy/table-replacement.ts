@@ -14,27 +14,29 @@ export interface TableStatuses {
   there(source: RemoteTable, options: { signal: AbortSignal }): Promise<TableStatus>
 }
 
-export type TableReplacementOptions = {
-  source: RemoteTable
+export type TableReplacementContext = {
   /** Name of the local node. */
   node: string
-  applier: Applier
   timers: Timers
   logger: Logger
   /** Without it, the copy waits for nothing. */
   statuses?: TableStatuses | undefined
 }
 
+export type TableReplacementOptions = { source: RemoteTable; applier: Applier }
+
 /** ms. Then the copier tries again, and shows the reason. */
 const WAIT_MS = 5_000
 const POLL_MS = 50
 
 export class TableReplacement {
+  readonly #context: TableReplacementContext
   readonly #options: TableReplacementOptions
   /** What this node had after the table was emptied. */
   #target: TableStatus | undefined
 
-  constructor(options: TableReplacementOptions) {
+  constructor(context: TableReplacementContext, options: TableReplacementOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -60,25 +62,26 @@ export class TableReplacement {
 
   /** Two nodes that replace their tables by each other's would both end empty. */
   async #checkSource(signal: AbortSignal): Promise<void> {
-    const { source, statuses } = this.#options
-    const status = await statuses?.there(source, { signal })
+    const { source } = this.#options
+    const status = await this.#context.statuses?.there(source, { signal })
     if (status?.isReplaced) throw new Error(`${source.node} replaces its own table now`)
   }
 
   async #empty(position: CopyPosition, horizon: Timestamp | undefined): Promise<CopyPosition | undefined> {
-    const { source, applier, logger } = this.#options
+    const { source, applier } = this.#options
     const to: CopyPosition = { ...position, replace: 'emptied' }
     const options = { empties: true, ...(horizon !== undefined && { horizon }) } as const
     this.#target = undefined
     if (!(await applier.copy(source, [], { from: position, to, ...options }))) return undefined
     const { node: peer, database, table } = source
-    logger.warn({ peer, database, table }, 'table emptied, to be replaced by a copy')
+    this.#context.logger.warn({ peer, database, table }, 'table emptied, to be replaced by a copy')
     return to
   }
 
   /** Transactions of this node that the source has not applied are in the local stream, and in no table any more. */
   async #untilApplied(signal: AbortSignal, onWait: (reason: string) => void): Promise<void> {
-    const { source, node, statuses, timers } = this.#options
+    const { node, statuses, timers } = this.#context
+    const { source } = this.#options
     if (!statuses) return
     this.#target ??= await statuses.here({ database: source.database, table: source.table })
     const end = timers.elapsed() + WAIT_MS

@@ -1,8 +1,8 @@
 // Reads all rows of a local table in chunks that the database answers quickly, so that other work gets its turn.
 
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { clusterError } from '../../errors.ts'
 import type { Host, KeyedRow, PrimaryKey, TableDescription, TableName } from '../../host/host.ts'
+import { nextTurn, systemTimers } from '../../util/timers.ts'
 
 export type RowsHost = Pick<Host, 'readRows' | 'horizon' | 'describe'>
 
@@ -26,12 +26,12 @@ export async function* scanTable(
 ): AsyncGenerator<KeyedRow[], void> {
   let limit = FIRST_CHUNK_ROWS
   for (let after = first; ; ) {
-    const started = performance.now()
+    const started = systemTimers.elapsed()
     const rows = await host.readRows!({ database, table }, { after, limit })
     if (rows.length === 0) return
     yield rows
     after = rows.at(-1)!.key
-    const elapsed = performance.now() - started
+    const elapsed = systemTimers.elapsed() - started
     if (elapsed < CHUNK_MS.min) limit = Math.min(2 * limit, MAX_CHUNK_ROWS)
     else if (elapsed > CHUNK_MS.max) limit = Math.max(limit >> 1, 1)
     await nextTurn()

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto'
 import type { RemoteTable, TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import { Backoff } from '../../util/backoff.ts'
-import type { Timers } from '../../util/timers.ts'
+import { queueMicrotask, type Timers } from '../../util/timers.ts'
 import { sourceKey } from '../subscribe/sources.ts'
 import type { PositionReport, PositionReports } from './position-report.ts'
 

@@ -2,7 +2,7 @@
 
 import type { TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
-import type { Timers } from '../../util/timers.ts'
+import { queueMicrotask, type Timers } from '../../util/timers.ts'
 import { WATCH_MS } from './position-reporter.ts'
 
 export type WatchesOptions = {

@@ -89,6 +89,11 @@ export class FrameQueue {
     return parts
   }
 
+  /** A message without a part of the queue is in flight from now on. Only while nothing else is. */
+  sendOther(): void {
+    this.#frames.push({ count: 0, bytes: 0 })
+  }
+
   /** The oldest frame is stored. Returns the number of its transactions, which the caller shifts. */
   acknowledge(): number {
     const { count, bytes } = this.#frames.shift()!

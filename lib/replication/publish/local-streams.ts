@@ -1,16 +1,18 @@
 // The streams of the local tables on the local leaf: creates each when it is first needed, and checks it after every interruption.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { clusterError, clusterErrorFrom, reasonOf } from '../../errors.ts'
 import type { PublishedPosition } from '../../host/host.ts'
 import { type Mesh, MeshError, type TableName } from '../../mesh/mesh.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { Backoff } from '../../util/backoff.ts'
+import { delay } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import type { FrameLimits, StreamPart } from './frame-queue.ts'
+import type { MessageFormat } from './message-format.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import { type Divergence, type StreamEnd, StreamWriter } from './stream-writer.ts'
+import { StreamWriter } from './stream-writer.ts'
+import type { Divergence, StreamEnd } from './stream-writer-options.ts'
 
 export type LocalStreamsOptions = {
   mesh: Mesh
@@ -20,6 +22,8 @@ export type LocalStreamsOptions = {
   frames: FrameLimits
   /** ms for each request to the local leaf. */
   requestTimeout: number
+  /** See StreamWriterOptions. */
+  formatOf?: ((table: TableName) => MessageFormat) | undefined
   loadPosition(table: TableName): Promise<PublishedPosition | undefined>
   savePosition(table: TableName, position: StreamPosition): Promise<void>
   /** See UnrecordedCommits. */
@@ -54,6 +58,8 @@ export const ANNOUNCE_FOR_MS = 30_000
 export class LocalStreams {
   readonly #options: LocalStreamsOptions
   readonly #streams = new TableMap<LocalStream>()
+  /** Those that grew, or were created, in the last `ANNOUNCE_FOR_MS`; others until the next call of `recentPositions`. */
+  readonly #recent = new Set<LocalStream>()
   #closed = false
 
   constructor(options: LocalStreamsOptions) {
@@ -87,6 +93,12 @@ export class LocalStreams {
     return stream.writer.position
   }
 
+  /** The first message of this stream that HarperDB reads; undefined if it reads none. Rejects mesh_unavailable. */
+  async firstSingleMessage(table: TableName): Promise<number | undefined> {
+    await this.ensure(table)
+    return this.#streamOf(table).writer.single
+  }
+
   /** The end of this stream; undefined while it is not known. */
   endOf(table: TableName): StreamEnd | undefined {
     const { writer } = this.#streams.find(table) ?? {}
@@ -118,11 +130,13 @@ export class LocalStreams {
   recentPositions(): (TableName & StreamPosition)[] {
     const { mesh } = this.#options
     const since = mesh.timers.elapsed() - ANNOUNCE_FOR_MS
-    return [...this.#streams.values()].flatMap(({ table, writer, grownAt }) => {
-      const { epoch, sequence, index } = writer.position
-      const isKnown = epoch !== '' && index !== undefined
-      return isKnown && grownAt >= since ? [{ ...table, epoch, sequence, index }] : []
-    })
+    const positions: (TableName & StreamPosition)[] = []
+    for (const stream of this.#recent) {
+      const { epoch, sequence, index } = stream.writer.position
+      if (stream.grownAt < since) this.#recent.delete(stream)
+      else if (epoch !== '' && index !== undefined) positions.push({ ...stream.table, epoch, sequence, index })
+    }
+    return positions
   }
 
   close(): void {
@@ -135,6 +149,7 @@ export class LocalStreams {
 
   readonly #createStream = (table: TableName): LocalStream => {
     const { mesh, node, frames, requestTimeout, loadPosition, savePosition, mayShowMore } = this.#options
+    const format = this.#options.formatOf?.(table)
     const stream: LocalStream = {
       table,
       grownAt: mesh.timers.elapsed(),
@@ -147,6 +162,7 @@ export class LocalStreams {
         mesh,
         frames,
         requestTimeout,
+        ...(format && { format }),
         unrecordedMark: async () => this.#options.unrecordedMark?.(table),
         loadPosition: () => loadPosition(table),
         savePosition: (position) => savePosition(table, position),
@@ -155,10 +171,12 @@ export class LocalStreams {
         diverged: (divergence) => this.#onDiverged(table, divergence),
         onGrowth: () => {
           stream.grownAt = mesh.timers.elapsed()
+          this.#recent.add(stream)
           this.#options.messageStored?.()
         },
       }),
     }
+    this.#recent.add(stream)
     void this.#resync(stream)
     return stream
   }

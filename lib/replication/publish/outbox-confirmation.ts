@@ -1,9 +1,9 @@
 // Confirms to the host which transactions are stored, so that the host can remove them from its outbox.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { delay } from '../../util/timers.ts'
 import type { OutgoingPart, PendingTransaction } from './pending-transaction.ts'
 import type { PublishedPositions } from './published-positions.ts'
 

@@ -1,10 +1,10 @@
 // Passes over the outbox: each reads the transactions after the cursor, and waits while too much is in flight.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { reasonOf } from '../../errors.ts'
 import type { Transaction } from '../../host/host.ts'
 import type { Outbox } from '../../host/outbox.ts'
 import type { Logger } from '../../observe/logger.ts'
+import { delay } from '../../util/timers.ts'
 
 export type OutboxReaderOptions = {
   outbox: Outbox

@@ -1,6 +1,5 @@
 // Publishes the outbox to the streams of the local leaf: in commit order, one stream for each table, every message acknowledged.
 
-import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError, clusterError, reasonOf } from '../../errors.ts'
 import type { Host, Transaction } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
@@ -8,10 +7,13 @@ import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
+import { SharedCall } from '../../util/shared-call.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 import { isReplicable, tablesOf } from '../wire/names.ts'
 import { FRAME_LIMITS, type FrameLimits } from './frame-queue.ts'
 import { LocalStreams } from './local-streams.ts'
+import { HarperTimes, type MessageFormat, SingleMessages } from './message-format.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
 import { maxDataBytes, PartEncoder } from './part-encoder.ts'
@@ -19,7 +21,7 @@ import { type OutgoingPart, type PartListener, PendingTransaction } from './pend
 import { PublishCalls } from './publish-calls.ts'
 import { PublishedPositions } from './published-positions.ts'
 import type { PurgeOptions } from './purge-plan.ts'
-import type { Divergence, StreamEnd } from './stream-writer.ts'
+import type { Divergence, StreamEnd } from './stream-writer-options.ts'
 import { everythingRecorded, type UnrecordedCommits } from './unrecorded-commits.ts'
 
 export type PublisherOptions = {
@@ -29,6 +31,8 @@ export type PublisherOptions = {
   logger: Logger
   /** Maximum number of messages in flight for one table. */
   window: number
+  /** HarperDB nodes read the streams: each transaction is a message as they write it. */
+  singleMessages?: boolean
   /** How transactions are put together to messages; for tests. */
   frames?: Partial<FrameLimits>
   /** Maximum number of transactions, and of their bytes, in memory; the rest stays in the outbox. */
@@ -90,10 +94,11 @@ export class Publisher implements PartListener {
     this.#outbox = outbox
     const positions = new PublishedPositions(outbox)
     this.#confirmed = new RecentSet(REMEMBERED_PER_IN_FLIGHT * maxInFlight)
-    this.#encoder = new PartEncoder(mesh, this)
+    this.#encoder = new PartEncoder(mesh, this, options.singleMessages)
     this.#streams = new LocalStreams({
       ...options,
       frames: frameLimits(options),
+      formatOf: options.singleMessages ? singleMessageFormats(options) : undefined,
       messageStored: () => {
         this.#counters.messages++
       },
@@ -181,6 +186,11 @@ export class Publisher implements PartListener {
     const stored = known ?? (call?.holder instanceof PendingTransaction ? call.holder : undefined)
     if (stored) return stored.parts.map(({ publishedPosition }) => publishedPosition)
     return Promise.all(tablesOf(writes).map((table) => this.#streams.lastPosition(table)))
+  }
+
+  /** The first message in the stream of this table that HarperDB reads; undefined if it reads none. Rejects mesh_unavailable. */
+  firstSingleMessage(table: TableName): Promise<number | undefined> {
+    return this.#streams.firstSingleMessage(table)
   }
 
   /** The end of the local stream of this table; undefined while it is not known. */
@@ -280,9 +290,9 @@ export class Publisher implements PartListener {
     this.#confirmation.stopRetrying()
     await this.#reader.close()
     // What is not acknowledged within the time limit stays in the outbox.
-    const end = performance.now() + CLOSE_TIMEOUT_MS
+    const end = systemTimers.elapsed() + CLOSE_TIMEOUT_MS
     const isInFlight = () => [...this.#pending.values()].some(({ unstoredParts }) => unstoredParts > 0)
-    while (isInFlight() && this.#options.mesh.state === 'connected' && performance.now() < end)
+    while (isInFlight() && this.#options.mesh.state === 'connected' && systemTimers.elapsed() < end)
       await delay(CLOSE_POLL_MS)
     await this.#confirmation.idle()
     this.#calls.close()
@@ -343,9 +353,17 @@ export class Publisher implements PartListener {
   }
 }
 
-const frameLimits = ({ mesh, window, frames }: PublisherOptions): FrameLimits => ({
+const frameLimits = ({ mesh, window, frames, singleMessages }: PublisherOptions): FrameLimits => ({
   ...FRAME_LIMITS,
   bytes: Math.min(FRAME_LIMITS.bytes, maxDataBytes(mesh)),
   inFlight: window,
+  ...(singleMessages && { transactions: 1, partial: 1, inFlight: 1 }),
   ...frames,
 })
+
+function singleMessageFormats({ mesh, host }: PublisherOptions): (table: TableName) => MessageFormat {
+  const times = new HarperTimes()
+  // After an interruption the writers of all tables ask at once.
+  const tables = new SharedCall(() => host.describe(), { timers: mesh.timers, maxAge: 0 })
+  return (table) => new SingleMessages({ table, times, describe: () => tables.get() })
+}

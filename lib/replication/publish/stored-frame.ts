@@ -1,7 +1,7 @@
 // Messages of a local stream as its writer sees them, and positions of transactions in them.
 
-import type { Mesh, RemoteTable } from '../../mesh/mesh.ts'
-import type { StreamPosition } from '../stream-metadata.ts'
+import type { Mesh, RemoteTable, StreamState } from '../../mesh/mesh.ts'
+import type { EpochRange, StreamPosition } from '../stream-metadata.ts'
 import { Frame } from '../wire/frame.ts'
 
 /**
@@ -25,4 +25,22 @@ export async function readFrame(
 ): Promise<Frame | undefined> {
   const entry = await mesh.messageAt(source, sequence, { timeout })
   return entry && Frame.read(entry)
+}
+
+/**
+ * The last message of the stream: its epoch, and the index of its last transaction; without them if it cannot be read. `current`: the
+ * epoch that the description names. `known`: the confirmed position. Rejects as `readFrame`.
+ */
+export async function readEnd(
+  { mesh, source, requestTimeout }: { mesh: Mesh; source: RemoteTable; requestTimeout: number },
+  { firstSequence, lastSequence: sequence }: StreamState,
+  current: EpochRange | undefined,
+  known: StoredPosition | undefined,
+): Promise<{ sequence: number; epoch: string; index?: number }> {
+  if (known && known.epoch === current?.epoch && known.sequence === sequence && !known.partial) return known
+  if (current && sequence === current.from - 1) return { epoch: current.epoch, sequence, index: 0 }
+  if (sequence < firstSequence) return { epoch: '', sequence }
+  const frame = await readFrame(mesh, source, sequence, requestTimeout)
+  if (frame?.last === undefined || frame.fault !== undefined) return { epoch: '', sequence }
+  return { epoch: frame.epoch, sequence, index: frame.last }
 }

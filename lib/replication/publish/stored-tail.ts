@@ -1,6 +1,7 @@
 // Reads the end of the local stream that lies beyond the confirmed position, so that the writer can compare it with the outbox.
 
 import type { Mesh, Reader, TableName } from '../../mesh/mesh.ts'
+import { clearTimeout, setTimeout } from '../../util/timers.ts'
 import { Frame } from '../wire/frame.ts'
 
 export type StoredTailOptions = {

@@ -2,59 +2,27 @@
 
 import { randomUUID } from 'node:crypto'
 import { reasonOf } from '../../errors.ts'
-import type { PublishedPosition } from '../../host/host.ts'
-import { type Mesh, MeshError, type StreamState, type TableName } from '../../mesh/mesh.ts'
+import { MeshError, type StreamState } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
+import { queueMicrotask, setImmediate } from '../../util/timers.ts'
 import {
   type EpochRange,
   endEpochs,
   formatStreamMetadata,
   parseStreamMetadata,
   type StreamPosition,
+  singleFrom,
   withPurge,
 } from '../stream-metadata.ts'
-import { encodeFrame, frameId } from '../wire/frame.ts'
-import { type FrameLimits, FrameQueue, type StreamPart } from './frame-queue.ts'
+import { frameId } from '../wire/message-ids.ts'
+import type { MessagePosition } from '../wire/single-message-encoder.ts'
+import { FrameQueue, type StreamPart } from './frame-queue.ts'
+import { type Definition, frameFormat } from './message-format.ts'
 import { type PurgeOptions, planPurge } from './purge-plan.ts'
-import { positionIn, readFrame, type StoredFrame, type StoredPosition } from './stored-frame.ts'
+import { positionIn, readEnd, type StoredFrame, type StoredPosition } from './stored-frame.ts'
 import { StoredTail } from './stored-tail.ts'
+import type { StreamEnd, StreamWriterOptions } from './stream-writer-options.ts'
 import { TailComparison } from './tail-comparison.ts'
-
-/**
- * The stream has, or had, the messages `from` to `to` of its epoch, and the outbox does not prove that they are its own: the database
- * is older than the stream, or they were deleted before they were confirmed. `epoch` is the new epoch.
- */
-export type Divergence = { epoch: string; from: number; to: number; reason: string }
-
-export type StreamWriterOptions = {
-  table: TableName
-  /** Name of the local node. */
-  node: string
-  mesh: Mesh
-  /** ms for each request. */
-  requestTimeout: number
-  frames: FrameLimits
-  /** The position that the host stored for this table; undefined when it stored none. */
-  loadPosition(): Promise<PublishedPosition | undefined>
-  /** The mark of transactions that are in no stream: while it is not in the description, a new epoch begins. */
-  unrecordedMark?(): Promise<string | undefined>
-  /** Stores where an epoch begins, before any message is appended in it. */
-  savePosition(position: StreamPosition): Promise<void>
-  /**
-   * False when everything is queued that an earlier process may have appended. `queued`: the number of queued parts; the outbox may
-   * show no more before some of them are stored.
-   */
-  mayShowMore(queued: number): boolean
-  /** Appending stopped until the next `resync`. */
-  interrupted(error: MeshError): void
-  /** A new epoch began because the stream does not match the database. */
-  diverged?(divergence: Divergence): void
-  /** The stream has one more message than was known. */
-  onGrowth?(): void
-}
-
-/** The last message of the stream, and the index of its last transaction if that is known. */
-export type StreamEnd = { epoch: string; sequence: number; index?: number | undefined }
 
 const start: StoredPosition = { epoch: '', sequence: 0, index: 0 }
 
@@ -75,6 +43,9 @@ export class StreamWriter {
   #end: StreamEnd = start
   /** Id of the last frame that was sent. */
   #sentId = ''
+  #single: number | undefined
+  /** In flight alone. */
+  #definition: Definition | undefined
   #ready = false
   /** Acknowledgements of appends before the last interruption are ignored. */
   #generation = 0
@@ -106,6 +77,11 @@ export class StreamWriter {
     return this.#end
   }
 
+  /** The first message that HarperDB reads; undefined if it reads none, and before the first resync. */
+  get single(): number | undefined {
+    return this.#single
+  }
+
   push(part: StreamPart): void {
     this.#queue.push(part)
     if (this.#comparison) this.#comparison.wake()
@@ -129,21 +105,24 @@ export class StreamWriter {
   }
 
   async #resync(): Promise<void> {
-    const { mesh, table } = this.#options
-    const known = await this.#knownPosition()
+    const { mesh, table, node, requestTimeout, format = frameFormat } = this.#options
+    const [known] = await Promise.all([this.#knownPosition(), format.prepare()])
     // The description of a new stream names no current epoch: a store that lost a description may create the stream over old messages.
     const ended = { epochs: endEpochs([], known, { sequence: 0 }), purged: [] }
     const state = await mesh.ensureStream(table, formatStreamMetadata(table, ended))
     if (isInconsistent(state)) throw new Error(`the state of stream ${table.database}.${table.table} is inconsistent`)
-    const { epochs, purged, unrecorded } = parseStreamMetadata(state.description)
+    const metadata = parseStreamMetadata(state.description)
+    const { epochs, purged, unrecorded } = metadata
     const mark = (await this.#options.unrecordedMark?.()) ?? unrecorded
     const isMarked = mark === unrecorded
+    const isInFormat = format.isSingle === (metadata.single !== undefined)
     const current = epochs.findLast((each) => each.last === undefined)
-    const { index, ...end } = await this.#readEnd(state, current, known)
-    const isInStep = isMarked && this.#divergence === undefined
+    const { index, ...end } = await readEnd({ mesh, source: { node, ...table }, requestTimeout }, state, current, known)
+    this.#single = metadata.single
+    const isInStep = isMarked && isInFormat && this.#divergence === undefined
     if (isInStep && known && current?.epoch === known.epoch && isWithin(known, state)) {
       this.#resume(known, { epoch: known.epoch, sequence: end.sequence, index })
-    } else if (isMarked && current && !known && current.epoch === end.epoch && index !== undefined) {
+    } else if (isMarked && isInFormat && current && !known && current.epoch === end.epoch && index !== undefined) {
       await this.#startEpoch({ epoch: current.epoch, sequence: end.sequence, index })
     } else {
       const epoch = newEpoch()
@@ -151,7 +130,8 @@ export class StreamWriter {
       // Nobody has read a stream that has no earlier epoch.
       const isUnrecorded = !isMarked && before.length > 0
       const next = { epoch, from: end.sequence + 1, ...(isUnrecorded && { unrecorded: true as const }) }
-      const described = { epochs: [...before, next], purged, unrecorded: mark }
+      this.#single = format.isSingle ? singleFrom(state.description, metadata, next.from) : undefined
+      const described = { epochs: [...before, next], purged, unrecorded: mark, single: this.#single }
       await mesh.describeStream(table, formatStreamMetadata(table, described))
       await this.#startEpoch({ epoch, sequence: end.sequence, index: 0 })
       this.#reportDivergence(epochs, known, end.sequence)
@@ -168,21 +148,6 @@ export class StreamWriter {
     const { epoch, sequence, index, partial } = loaded
     this.#storedId = loaded.id
     return { epoch, sequence, index, ...(partial && { partial }) }
-  }
-
-  /** The last message of the stream: its epoch, and the index of its last transaction; without them if it cannot be read. */
-  async #readEnd(
-    { firstSequence, lastSequence: sequence }: StreamState,
-    current: EpochRange | undefined,
-    known: StoredPosition | undefined,
-  ): Promise<{ sequence: number; epoch: string; index?: number }> {
-    const { mesh, table, node, requestTimeout } = this.#options
-    if (known && known.epoch === current?.epoch && known.sequence === sequence && !known.partial) return known
-    if (current && sequence === current.from - 1) return { epoch: current.epoch, sequence, index: 0 }
-    if (sequence < firstSequence) return { epoch: '', sequence }
-    const frame = await readFrame(mesh, { node, ...table }, sequence, requestTimeout)
-    if (frame?.last === undefined || frame.fault !== undefined) return { epoch: '', sequence }
-    return { epoch: frame.epoch, sequence, index: frame.last }
   }
 
   #reportDivergence(epochs: EpochRange[], known: StoredPosition | undefined, to: number): void {
@@ -213,6 +178,7 @@ export class StreamWriter {
       mayShowMore: this.#options.mayShowMore,
       position: () => this.#stored,
       reportStored: (frame, index) => this.#reportStored(frame, index),
+      passDefinition: this.#options.format?.isSingle ? (frame) => this.#passDefinition(frame) : undefined,
     })
     this.#comparison = comparison
     try {
@@ -313,20 +279,33 @@ export class StreamWriter {
   }
 
   #sendQueued(): void {
-    const { mesh, table, node } = this.#options
+    const { mesh, table, node, format = frameFormat } = this.#options
     // While messages are compared, it is not known which part is next.
     if (!this.#ready || this.#paused || this.#isBehind) return
     const { epoch, sequence, index } = this.#stored
     for (;;) {
       const ahead = this.#queue.framesInFlight
-      const first = index + this.#queue.partsInFlight + 1
+      const position = { node, epoch, first: index + this.#queue.partsInFlight + 1 }
+      if (format.isSingle && ahead === 0 && this.#sendDefinition(position)) return
       const parts = this.#queue.cut()
       if (!parts) return
       // Without the id, a foreign message at that sequence would pass for the frame in flight.
       const expected = ahead > 0 ? { sequence: sequence + ahead, id: this.#sentId } : { sequence }
-      this.#sentId = frameId(epoch, first, parts.length)
-      mesh.append(table, encodeFrame({ node, epoch, first }, parts), expected, this.#onAcknowledgement)
+      this.#sentId = frameId(epoch, position.first, parts.length)
+      const message = format.encode(position, parts)
+      mesh.append(table, message, format.isSingle ? undefined : expected, this.#onAcknowledgement)
     }
+  }
+
+  /** Sends what has to be stored before the next part, if there is something. Only with nothing in flight. */
+  #sendDefinition(position: MessagePosition): boolean {
+    const { mesh, table, format = frameFormat } = this.#options
+    const next = this.#queue.at(0)
+    this.#definition = next && format.definitionFor(position, next.data)
+    if (!this.#definition) return false
+    this.#queue.sendOther()
+    mesh.append(table, this.#definition.message, undefined, this.#onAcknowledgement)
+    return true
   }
 
   /** For appends of the current generation only. */
@@ -336,9 +315,14 @@ export class StreamWriter {
       if (generation !== this.#generation) return
       const { epoch, index } = this.#stored
       if (error || sequence !== this.#stored.sequence + 1) return this.#fail(error)
-      const last = index + this.#queue.acknowledge()
+      const definition = this.#definition
+      this.#definition = undefined
+      const last = index + (definition ? 1 : 0) + this.#queue.acknowledge()
       this.#end = { epoch, sequence, index: last }
-      this.#reportStored({ epoch, sequence, last }, last)
+      if (definition) {
+        definition.stored()
+        this.#passDefinition({ epoch, sequence, last })
+      } else this.#reportStored({ epoch, sequence, last }, last)
       if (this.#queue.framesInFlight === 0) this.#notifyDrained()
       this.#sendQueued()
     }
@@ -356,6 +340,13 @@ export class StreamWriter {
     if (index === frame.last) this.#options.onGrowth?.()
   }
 
+  /** The stream has a message that is no transaction of the outbox. */
+  #passDefinition(frame: StoredFrame): void {
+    this.#stored = positionIn(frame, frame.last)
+    this.#storedId = frameId(frame.epoch, frame.last, 1)
+    this.#options.onGrowth?.()
+  }
+
   #fail(error: MeshError | undefined): void {
     this.#interrupt()
     this.#options.interrupted(error ?? new MeshError('wrong_sequence', 'acknowledged out of order'))
@@ -366,6 +357,7 @@ export class StreamWriter {
     this.#generation++
     this.#onAcknowledgement = this.#createAcknowledgementHandler()
     this.#queue.reset()
+    this.#definition = undefined
     this.#comparison?.cancel()
     this.#comparison = undefined
     this.#notifyDrained()

@@ -18,6 +18,8 @@ export type TailComparisonOptions = {
   position(): StoredPosition
   /** The stream has the queue up to `index`. Moves `position` and the queue. */
   reportStored(frame: StoredFrame, index: number): void
+  /** The stream has a message that is no transaction of the outbox. Moves `position`. Absent: the writer sends no such message. */
+  passDefinition?: ((frame: StoredFrame) => void) | undefined
 }
 
 /**
@@ -35,11 +37,12 @@ export class TailComparison {
 
   /** Resolves when everything is compared or `cancel` was called; with a reason when the stream does not match the outbox. Rejects as the mesh does. */
   async run(): Promise<string | undefined> {
-    const { tail, to, position } = this.#options
+    const { tail, to, position, passDefinition } = this.#options
     try {
       while (!this.#cancelled && position().sequence < to) {
         // An older database has no part for the next message: then nothing needs to be read.
-        const frame = (await this.#isQueued(position().index + 1)) ? await tail.next() : undefined
+        const isReadable = (await this.#isQueued(position().index + 1)) || passDefinition !== undefined
+        const frame = isReadable && !this.#cancelled ? await tail.next() : undefined
         const reason = frame ? await this.#compare(frame) : this.#missing()
         if (reason !== undefined) return this.#cancelled ? undefined : reason
       }
@@ -68,6 +71,10 @@ export class TailComparison {
     if (reason !== undefined) return reason
     const first = frame.first!
     const stored: StoredFrame = { epoch: frame.epoch, sequence, last: frame.last! }
+    if (this.#options.passDefinition && frame.isDefinition) {
+      this.#options.passDefinition(stored)
+      return undefined
+    }
     for (let index = Math.max(first, position().index + 1); index <= stored.last; index++) {
       if (!(await this.#isQueued(index))) return this.#missing()
       const expected = queue.at(index - position().index - 1)!.id

@@ -23,8 +23,6 @@ export type ApplierOptions = {
   onRecovered?(source: RemoteTable, transactions: number, sequence: number): void
   /** These transactions were committed. Not called for copied rows. */
   onApplied?(source: RemoteTable, transactions: readonly RemoteTransaction[]): void
-  /** The checkpoint of the source with this node was read, stored or dropped. */
-  onCheckpoint?(node: string): void
   /** A batch was committed. `result` is what the host says about it, if it does. */
   onCommitted?(source: RemoteTable, kind: StepKind, result: ApplyResult): void
   /** The source reports that it copied rows: the copy to run now, if `current` is under way. Default: `current`. */

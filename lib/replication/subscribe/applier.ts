@@ -31,9 +31,10 @@ export class Applier {
   readonly #queue = new SerialQueue()
   readonly #deduplication: Deduplication
 
-  constructor(options: ApplierOptions) {
+  /** `onCheckpoint`: the checkpoint of the source with this node was read, stored or dropped. */
+  constructor(options: ApplierOptions, onCheckpoint?: (node: string) => void) {
     this.#options = options
-    this.#checkpoints = new Checkpoints((node) => options.onCheckpoint?.(node))
+    this.#checkpoints = new Checkpoints(onCheckpoint)
     this.#deduplication = new Deduplication(options, this.#checkpoints)
   }
 

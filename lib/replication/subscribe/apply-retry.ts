@@ -9,15 +9,18 @@ import { Backoff } from '../../util/backoff.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import type { WakeableSleep } from './wakeable-sleep.ts'
 
+export type ApplyRetryContext = {
+  counters: ReplicationCounters
+  logger: Logger
+  /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
+  maxApplyAttempts: number
+}
+
 export type ApplyRetryOptions = {
   source: RemoteTable
   sleep: WakeableSleep
   /** Aborts when the subscription stops. */
-  signal: AbortSignal
-  counters: ReplicationCounters
-  logger: Logger
-  /** Attempts after which a refused transaction is quarantined automatically; 0: never. */
-  maxAttempts: number
+  signal: { readonly aborted: boolean }
   /** Throws TableFaultError when the table is the reason of a rejection. `isFirst`: the first rejection in a row. */
   checkTable(isFirst: boolean): Promise<void>
   onStalled(at: RetriedWork, reason: string, attempts: number): void
@@ -43,6 +46,7 @@ const RETRY_BACKOFF = { first: 50, max: 2_000 }
 const MAX_AUTOMATIC = 10
 
 export class ApplyRetry {
+  readonly #context: ApplyRetryContext
   readonly #options: ApplyRetryOptions
   #refusal: Refusal | undefined
   /** The attempt in progress. */
@@ -50,7 +54,8 @@ export class ApplyRetry {
   /** Transactions quarantined automatically since the last one that was applied. */
   #automatic = 0
 
-  constructor(options: ApplyRetryOptions) {
+  constructor(context: ApplyRetryContext, options: ApplyRetryOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -97,7 +102,7 @@ export class ApplyRetry {
 
   /** Resolves with the reason when the host rejects `work`. Rejects as `run`. */
   async attempt(at: RetriedWork, work: () => Promise<void>, attempts = 1): Promise<string | undefined> {
-    const { signal, counters, checkTable } = this.#options
+    const { signal, checkTable } = this.#options
     this.#current = { at, attempts }
     try {
       await work()
@@ -105,7 +110,7 @@ export class ApplyRetry {
     } catch (error) {
       if (signal.aborted) throw new MeshError('aborted', 'the subscription ended')
       if (error instanceof MeshError) throw error
-      counters.retries++
+      this.#context.counters.retries++
       await checkTable(attempts === 1)
       return reasonOf(error)
     } finally {
@@ -115,7 +120,7 @@ export class ApplyRetry {
 
   /** True when the transaction is quarantined. It is the only attempt: the next one follows after the next rejection. */
   async #setAside(setAside: SetAside, reason: string, attempts: number): Promise<boolean> {
-    const { source, maxAttempts, logger } = this.#options
+    const { maxApplyAttempts: maxAttempts, logger } = this.#context
     const refusal = this.#refusal!
     const { request } = refusal
     const isDue = maxAttempts > 0 && attempts >= maxAttempts && this.#automatic < MAX_AUTOMATIC
@@ -130,7 +135,7 @@ export class ApplyRetry {
       if (error instanceof MeshError) throw error
       delete refusal.request
       request?.reject(error)
-      const { node: peer, database, table } = source
+      const { node: peer, database, table } = this.#options.source
       logger.warn({ peer, database, table, reason: reasonOf(error) }, 'cannot quarantine a refused transaction')
       return false
     }

@@ -2,14 +2,16 @@
 // before it are applied, and the bad one can be quarantined.
 
 import type { RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import { setImmediate } from '../../util/timers.ts'
 import type { Applier } from './applier.ts'
-import { ApplyRetry, type ApplyRetryOptions } from './apply-retry.ts'
+import { ApplyRetry, type ApplyRetryContext, type ApplyRetryOptions } from './apply-retry.ts'
 import type { Position } from './checkpoint-parts.ts'
 import type { PendingBatch, ReadPart } from './pending-batch.ts'
 import type { Quarantine, QuarantinedMessage } from './quarantine.ts'
 
+export type BatchApplierContext = ApplyRetryContext & { quarantine: Quarantine }
+
 export type BatchApplierOptions = ApplyRetryOptions & {
-  quarantine: Quarantine
   applier: Applier
   /** The checkpoint moved: transactions were applied or quarantined. */
   onProgress(applied: number, sequence: number): void
@@ -18,13 +20,15 @@ export type BatchApplierOptions = ApplyRetryOptions & {
 
 export class BatchApplier {
   readonly #options: BatchApplierOptions
+  readonly #quarantine: Quarantine
   readonly #source: RemoteTable
   readonly #retry: ApplyRetry
 
-  constructor(options: BatchApplierOptions) {
+  constructor(context: BatchApplierContext, options: BatchApplierOptions) {
     this.#options = options
+    this.#quarantine = context.quarantine
     this.#source = options.source
-    this.#retry = new ApplyRetry(options)
+    this.#retry = new ApplyRetry(context, options)
   }
 
   /** See ApplyRetry.quarantineRefused. */
@@ -96,8 +100,8 @@ export class BatchApplier {
 
   /** The database refused to quarantine the transaction, and applied it later. */
   async #removeLeftover(): Promise<void> {
-    const { quarantine, applier } = this.#options
-    await quarantine.reconcile(this.#source, applier.checkpointOf(this.#source)?.quarantined)
+    const { applier } = this.#options
+    await this.#quarantine.reconcile(this.#source, applier.checkpointOf(this.#source)?.quarantined)
   }
 
   async #advance(transactions: RemoteTransaction[], position: Position): Promise<void> {
@@ -114,11 +118,11 @@ export class BatchApplier {
     early?: RemoteTransaction,
     options: { isApplied?: boolean } = {},
   ): Promise<QuarantinedMessage | undefined> {
-    const { quarantine, applier, onProgress, onQuarantined } = this.#options
-    const message = await quarantine.put(this.#source, content, reason, transaction?.id, early)
+    const { applier, onProgress, onQuarantined } = this.#options
+    const message = await this.#quarantine.put(this.#source, content, reason, transaction?.id, early)
     const isQuarantined = await applier.quarantine(this.#source, position, content, transaction, options)
     if (isQuarantined) onQuarantined(message)
-    else await quarantine.remove(message)
+    else await this.#quarantine.remove(message)
     onProgress(isQuarantined && options.isApplied ? 1 : 0, content.sequence)
     return isQuarantined ? message : undefined
   }

@@ -1,6 +1,6 @@
 // Processes the messages that a subscription reads: finds the place of each in the stream, and collects their transactions into batches.
 
-import { type Entry, MeshError } from '../../mesh/mesh.ts'
+import { type Entry, MeshError, type StreamState } from '../../mesh/mesh.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
 import { Frame } from '../wire/frame.ts'
 import type { BatchApplier } from './batch-applier.ts'
@@ -11,37 +11,41 @@ import type { ExtrasHandler } from './message-extras.ts'
 import { type PartDecoder, SpecialPart } from './part-decoder.ts'
 import { PendingBatch } from './pending-batch.ts'
 
+export type FrameProcessorContext = {
+  counters: ReplicationCounters
+  /** Maximum number of transactions, and of their bytes, in one transaction of the database. */
+  maxBatch: number
+  maxBatchBytes: number
+}
+
 export type FrameProcessorOptions = {
   cursor: Cursor
   decoder: PartDecoder
   extras: ExtrasHandler
   batchApplier: BatchApplier
   lag: Lag
-  counters: ReplicationCounters
-  /** Maximum number of transactions, and of their bytes, in one transaction of the database. */
-  maxBatch: number
-  maxBatchBytes: number
   /** The stream has the transaction at the position, as far as it can tell. */
   onCompared(): void
 }
 
 type Decoded = ReturnType<PartDecoder['decodeAt']>
 
-/** What a reader begins with. `signal`: the end of the attempt. */
-type Reading = ResumedPosition & { signal: AbortSignal }
-
 const noBatch = new PendingBatch({ epoch: '', sequence: 0 })
 
 export class FrameProcessor {
+  readonly #context: FrameProcessorContext
   readonly #options: FrameProcessorOptions
-  #reading!: Reading
+  /** Of the stream, when the reader began; and the end of the attempt. */
+  #state!: StreamState
+  #signal!: AbortSignal
   /** Delivery number of the last message from the reader. */
   #delivery = 0
   #isBeyond = false
   #isCompared = false
   #batch!: PendingBatch
 
-  constructor(options: FrameProcessorOptions) {
+  constructor(context: FrameProcessorContext, options: FrameProcessorOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -50,12 +54,13 @@ export class FrameProcessor {
     return this.#isBeyond
   }
 
-  /** A new reader begins. */
-  begin(reading: Reading): void {
-    this.#reading = reading
+  /** A new reader begins. `signal`: the end of the attempt. */
+  begin({ state, isBeyond, isCompared }: ResumedPosition, signal: AbortSignal): void {
+    this.#state = state
+    this.#signal = signal
     this.#delivery = 0
-    this.#isBeyond = reading.isBeyond
-    this.#isCompared = reading.isCompared
+    this.#isBeyond = isBeyond
+    this.#isCompared = isCompared
     if (this.#isCompared) this.#options.onCompared()
   }
 
@@ -91,7 +96,8 @@ export class FrameProcessor {
   }
 
   async #processFrame(frame: Frame): Promise<void> {
-    const { lag, cursor, counters } = this.#options
+    const { lag, cursor } = this.#options
+    const { counters } = this.#context
     const { first, fault } = frame
     const isNew = await this.#reach(frame)
     if (!this.#isCompared && !this.#isBeyond) {
@@ -110,7 +116,7 @@ export class FrameProcessor {
 
   /** The transactions of a message from this offset on. */
   async #processParts(frame: Frame, from: number): Promise<void> {
-    const { maxBatch, maxBatchBytes } = this.#options
+    const { maxBatch, maxBatchBytes } = this.#context
     for (let offset = from; offset < frame.count; offset++) {
       const decoded = this.#decode(frame, offset)
       const part = decoded instanceof Promise ? await decoded : decoded
@@ -160,7 +166,7 @@ export class FrameProcessor {
     }
     const index = fault === undefined ? frame.first! - 1 : undefined
     if (sequence !== before.sequence + 1)
-      await this.#moveCheckpoint(() => cursor.skipHole({ sequence: sequence - 1, index }, this.#reading.signal))
+      await this.#moveCheckpoint(() => cursor.skipHole({ sequence: sequence - 1, index }, this.#signal))
     if (index !== undefined) await this.#align(frame, this.#batch.position, index)
     return true
   }
@@ -200,7 +206,7 @@ export class FrameProcessor {
       // Each writer without epochs, and each epoch, has its own running numbers. Before the first message it is 0.
       return this.#renumber(epoch, position.index === 0 && position.sequence === 0 ? 0 : undefined)
     }
-    await this.#moveCheckpoint(() => cursor.enterEpoch(epoch, sequence, this.#reading.signal))
+    await this.#moveCheckpoint(() => cursor.enterEpoch(epoch, sequence, this.#signal))
     lag.setLast(entry.sequence)
     this.#isBeyond = this.#batch.position.lastId !== undefined
     // The epoch may begin before the first sequence of this reader.
@@ -213,7 +219,7 @@ export class FrameProcessor {
   }
 
   async #rewind(): Promise<never> {
-    await this.#moveCheckpoint(() => this.#options.cursor.rewind(this.#reading.state, this.#reading.signal))
+    await this.#moveCheckpoint(() => this.#options.cursor.rewind(this.#state, this.#signal))
     throw new MeshError('reader_lost', 'the stream was rewound')
   }
 

@@ -7,8 +7,7 @@ import type { Timers } from '../../util/timers.ts'
 import type { MessageExtras } from '../wire/message-chain.ts'
 import type { LocalTables } from './local-tables.ts'
 
-export type MessageExtrasOptions = {
-  source: RemoteTable
+export type MessageExtrasContext = {
   tables: Pick<LocalTables, 'onAttributesDefined'>
   counters: ReplicationCounters
   logger: Logger
@@ -19,17 +18,19 @@ export type MessageExtrasOptions = {
 const REPORT_INTERVAL_MS = 60_000
 
 export class ExtrasHandler {
-  readonly #options: MessageExtrasOptions
+  readonly #context: MessageExtrasContext
+  readonly #source: RemoteTable
   #reportedAt = Number.NEGATIVE_INFINITY
 
-  constructor(options: MessageExtrasOptions) {
-    this.#options = options
+  constructor(context: MessageExtrasContext, source: RemoteTable) {
+    this.#context = context
+    this.#source = source
   }
 
   handle({ attributes, notSubscribed }: MessageExtras): void {
-    const { source, tables, counters } = this.#options
+    const { tables, counters } = this.#context
     // Nothing waits for it: rows with such an attribute bring it as well.
-    for (const [table, names] of attributes) void tables.onAttributesDefined({ ...source, table }, names)
+    for (const [table, names] of attributes) void tables.onAttributesDefined({ ...this.#source, table }, names)
     for (const [table, writes] of notSubscribed) {
       counters.notSubscribed += writes
       this.#report(table, writes)
@@ -37,11 +38,11 @@ export class ExtrasHandler {
   }
 
   #report(table: string, writes: number): void {
-    const { source, logger, timers } = this.#options
+    const { logger, timers } = this.#context
     const now = timers.elapsed()
     if (now - this.#reportedAt < REPORT_INTERVAL_MS) return
     this.#reportedAt = now
-    const { node: peer, database, table: stream } = source
+    const { node: peer, database, table: stream } = this.#source
     logger.warn({ peer, database, table, stream, writes }, 'writes to a table that is not subscribed were not applied')
   }
 }

@@ -30,22 +30,25 @@ export class SpecialPart {
   }
 }
 
-export type PartDecoderOptions = {
-  source: RemoteTable
+export type PartDecoderContext = {
   clock: HybridClock
-  applier: Applier
   tables: Pick<LocalTables, 'knownPrimaryKey' | 'refresh'>
   /** Whether the local node subscribes to this table of a remote node. */
   isSubscribed(table: RemoteTable): boolean
 }
 
+export type PartDecoderOptions = { source: RemoteTable; applier: Applier }
+
 export class PartDecoder {
+  readonly #context: PartDecoderContext
   readonly #options: PartDecoderOptions
   readonly #lookup: TableLookup
 
-  constructor(options: PartDecoderOptions) {
+  constructor(context: PartDecoderContext, options: PartDecoderOptions) {
+    this.#context = context
     this.#options = options
-    const { source, tables, isSubscribed } = options
+    const { tables, isSubscribed } = context
+    const { source } = options
     this.#lookup = {
       primaryKeyOf: (table) => tables.knownPrimaryKey({ ...source, table }),
       isSubscribed: (table) => isSubscribed({ ...source, table }),
@@ -76,13 +79,13 @@ export class PartDecoder {
 
   /** As `decodeAt`, with the tables that exist now. Rejects with MissingTableError, and as the host does. */
   async decodeAgain(frame: Frame, offset: number): Promise<RemoteTransaction | SpecialPart> {
-    await this.#options.tables.refresh()
+    await this.#context.tables.refresh()
     return this.decodeAt(frame, offset)
   }
 
   #checkTimestamp(transaction: RemoteTransaction): RemoteTransaction | SpecialPart {
-    const { source, clock, applier } = this.#options
-    if (clock.merge(transaction.timestamp) || applier.isApplied(source, transaction)) return transaction
+    const { source, applier } = this.#options
+    if (this.#context.clock.merge(transaction.timestamp) || applier.isApplied(source, transaction)) return transaction
     // Its rows would win over every other write until that time.
     const fault = `timestamp ${transaction.timestamp} is too far in the future: the clock of one node is wrong`
     return new SpecialPart({ fault, transaction })

@@ -14,14 +14,17 @@ import type { Quarantine, QuarantinedContent, QuarantinedMessage } from './quara
 /** Indexes of quarantined transactions, and first indexes of messages: applied now, removed because their origin voided them, and still in quarantine. */
 export type ReplayOutcome = { applied: number[]; voided: number[]; kept: number[] }
 
-export type QuarantineReleaseOptions = {
-  source: RemoteTable
+export type QuarantineReleaseContext = {
   quarantine: Quarantine
-  applier: Applier
   clock: HybridClock
-  decoder: PartDecoder
   logger: Logger
   timers: Timers
+}
+
+export type QuarantineReleaseOptions = {
+  source: RemoteTable
+  applier: Applier
+  decoder: PartDecoder
   onApplied(transactions: number, sequence: number): void
 }
 
@@ -29,6 +32,7 @@ export type QuarantineReleaseOptions = {
 const RETRY_INTERVAL_MS = 60_000
 
 export class QuarantineRelease {
+  readonly #context: QuarantineReleaseContext
   readonly #options: QuarantineReleaseOptions
   /** One replay, release or discard at a time. */
   readonly #queue = new SerialQueue()
@@ -36,7 +40,8 @@ export class QuarantineRelease {
   /** ms, by `Timers.elapsed`. */
   #notBefore = 0
 
-  constructor(options: QuarantineReleaseOptions) {
+  constructor(context: QuarantineReleaseContext, options: QuarantineReleaseOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -50,7 +55,8 @@ export class QuarantineRelease {
 
   /** As `replay`, for the messages for which `isDue` returns true; in order. Logs what it released, and a failure. Never rejects. */
   async releaseDue(isDue: (message: QuarantinedMessage) => boolean): Promise<void> {
-    const { source, logger, timers } = this.#options
+    const { source } = this.#options
+    const { logger, timers } = this.#context
     const { node: peer, database, table } = source
     if (this.#isReleasing || timers.elapsed() < this.#notBefore) return
     this.#isReleasing = true
@@ -82,7 +88,8 @@ export class QuarantineRelease {
 
   /** `kept` when it is still not valid as a whole. */
   async #replayOne(message: QuarantinedMessage): Promise<keyof ReplayOutcome> {
-    const { source, applier, quarantine, clock, onApplied } = this.#options
+    const { source, applier, onApplied } = this.#options
+    const { quarantine, clock } = this.#context
     const content = await quarantine.content(message)
     const transactions = content && this.#decode(content)
     if (!transactions) return 'kept'
@@ -110,7 +117,8 @@ export class QuarantineRelease {
   /** Removes messages without applying them. Resolves with their indexes. */
   discard(indexes?: readonly number[]): Promise<number[]> {
     return this.#queue.run(async () => {
-      const { source, applier, quarantine } = this.#options
+      const { source, applier } = this.#options
+      const { quarantine } = this.#context
       const messages = this.#select(indexes)
       for (const message of messages) {
         await applier.releaseQuarantined(source, message)
@@ -121,8 +129,9 @@ export class QuarantineRelease {
   }
 
   #select(indexes?: readonly number[]): QuarantinedMessage[] {
-    const { source, quarantine } = this.#options
-    return quarantine.list(source).filter(({ index }) => !indexes || indexes.includes(index))
+    return this.#context.quarantine
+      .list(this.#options.source)
+      .filter(({ index }) => !indexes || indexes.includes(index))
   }
 }
 

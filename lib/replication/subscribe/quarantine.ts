@@ -12,6 +12,7 @@ import type { Checkpoint, RemoteTable, RemoteTransaction, Timestamp } from '../.
 import type { Logger } from '../../observe/logger.ts'
 import { writeFileAtomic } from '../../util/atomic-file.ts'
 import { isLater, readableVersions, versionText } from '../../util/format-version.ts'
+import { systemTimers } from '../../util/timers.ts'
 import { inRanges, rangesOf } from '../applied-ranges.ts'
 import type { StoredPart } from '../wire/frame.ts'
 import { sourceKey } from './sources.ts'
@@ -181,7 +182,7 @@ export class Quarantine {
       ...(id === undefined ? {} : { id }),
       ...(early && { timestamp: early.timestamp, origin: originOf(early) }),
       storedAt: time,
-      quarantinedAt: Date.now(),
+      quarantinedAt: systemTimers.now(),
       format,
       node,
       headers: { ...headers },

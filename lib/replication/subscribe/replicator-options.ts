@@ -13,7 +13,7 @@ import type { ApplierOptions } from './applier-options.ts'
 import type { BegunSubscriptions } from './cursor.ts'
 import type { SourceTables } from './local-tables.ts'
 import type { Quarantine } from './quarantine.ts'
-import type { SubscriberOptions } from './subscriber-options.ts'
+import type { SubscriberContext } from './subscriber-options.ts'
 import type { SubscriberEvents } from './subscription-status.ts'
 
 export type ReplicatorOptions = {
@@ -51,9 +51,9 @@ export type ReplicatorOptions = {
   isPaused?(source: RemoteTable): boolean
   /** The checkpoint of this source was read, stored or dropped. */
   onCheckpoint?(source: RemoteTable): void
-  /** See SubscriberOptions. */
-  sessionOf?: NonNullable<SubscriberOptions['sessionOf']>
-  onCompared?: NonNullable<SubscriberOptions['onCompared']>
+  /** See SubscriberContext. */
+  sessionOf?: NonNullable<SubscriberContext['sessionOf']>
+  onCompared?: NonNullable<SubscriberContext['onCompared']>
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void
   requestTimeout: number

@@ -4,7 +4,7 @@ import { clusterError } from '../../errors.ts'
 import type { SubscriptionState } from '../../events/events.ts'
 import type { Checkpoint, CopyReason, RemoteTable } from '../../host/host.ts'
 import type { SlowHostCall } from '../../host/host-calls.ts'
-import { type Manifest, tableKey } from '../../manifest/manifest.ts'
+import type { Manifest } from '../../manifest/manifest.ts'
 import type { StartRequest } from '../../manifest/start-request.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import { type Metrics, replicationCounters, subscriptionGauges } from '../../observe/metrics.ts'
@@ -12,8 +12,8 @@ import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { Copies } from '../copy/copies.ts'
 import { RestoredTables } from '../copy/restored-tables.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import { Applier } from './applier.ts'
 import type { ApplierOptions } from './applier-options.ts'
+import { Appliers } from './appliers.ts'
 import { CatchUpProgress } from './catch-up-progress.ts'
 import { EndingSubscriptions, type PendingChange } from './ending-subscriptions.ts'
 import { LocalTables } from './local-tables.ts'
@@ -21,14 +21,16 @@ import type { ReplicatorOptions } from './replicator-options.ts'
 import { ReturningNodes } from './returning-nodes.ts'
 import { sourceKey, sourcesOf } from './sources.ts'
 import { Subscriber } from './subscriber.ts'
+import type { SubscriberContext } from './subscriber-options.ts'
+import { Subscribers } from './subscribers.ts'
 import { SubscriptionStarts } from './subscription-starts.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 import { TimedRelease } from './timed-release.ts'
 
 export class Replicator {
   readonly #options: ReplicatorOptions
-  readonly #subscribers = new Map<string, Subscriber>()
-  readonly #appliers = new Map<string, Applier>()
+  readonly #subscribers: Subscribers
+  readonly #appliers: Appliers
   /** Subscriptions of the last reconciled manifest. */
   readonly #desired = new Map<string, RemoteTable>()
   readonly #ending: EndingSubscriptions
@@ -46,10 +48,13 @@ export class Replicator {
   readonly #starts: SubscriptionStarts
   readonly #returningNodes: ReturningNodes
   readonly #timedRelease: TimedRelease
+  readonly #context: SubscriberContext
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { host, mesh, begun, sourceTables } = options
+    this.#subscribers = new Subscribers(mesh.timers)
+    this.#subscribers.startChecks()
     this.#tables = new LocalTables({ host, timers: mesh.timers, begun, sources: sourceTables })
     this.#copies = new Copies({
       host,
@@ -58,7 +63,7 @@ export class Replicator {
       repair: options.repair ?? true,
       hasOtherSource: (source) => this.#hasOtherSource(source),
       copyFromOthers: async (source) => {
-        for (const { source: other } of this.#subscribersOf(source))
+        for (const { source: other } of this.#subscribers.ofTable(source))
           if (other.node !== source.node) await this.#requestCopy(other, 'table_replaced')
       },
     })
@@ -78,7 +83,7 @@ export class Replicator {
       ending: this.#ending,
       mutex: this.#mutex,
       keyOf: sourceKey,
-      applierOf: (source) => this.#applierOf(source),
+      applierOf: (source) => this.#appliers.of(source),
       isRunning: (key) => this.#subscribers.has(key),
       isCommitted: (key) => this.#desired.has(key),
       whileStopped: (source, work) => this.#whileStopped(source, work),
@@ -93,8 +98,10 @@ export class Replicator {
       ...options,
       timers: mesh.timers,
       subscriber: (source) => this.#subscribers.get(sourceKey(source)),
-      applier: (table) => this.#applierOf(table),
+      applier: (table) => this.#appliers.of(table),
     })
+    this.#appliers = this.#createAppliers()
+    this.#context = this.#subscriberContext()
   }
 
   /**
@@ -150,7 +157,7 @@ export class Replicator {
   onHostSlow({ method, node, database, table, ms, answered }: SlowHostCall): void {
     if (node === undefined) return
     const reason = answered ? undefined : `the database has not answered ${method} for ${Math.round(ms / 1_000)} s`
-    for (const { source, subscriber } of this.#subscribersOf({ database, table }))
+    for (const { source, subscriber } of this.#subscribers.ofTable({ database, table }))
       subscriber.onHostSlow(reason, source.node === node)
   }
 
@@ -204,13 +211,17 @@ export class Replicator {
   }
 
   status(): SubscriptionStatus[] {
-    return [...this.#subscribers.values()].map((subscriber) => subscriber.status())
+    return this.#subscribers.status()
   }
 
-  /** Number of gaps since the subscription began, and of transactions in them. */
-  losses(source: RemoteTable): { gaps: number; lost: number } {
-    const { gaps = 0, lost = 0 } = this.statusOf(source) ?? {}
-    return { gaps, lost }
+  /** See Subscribers.troubled. */
+  troubled(): SubscriptionStatus[] {
+    return this.#subscribers.troubled()
+  }
+
+  /** See Subscribers.readNodes. */
+  readNodes(): ReadonlySet<string> {
+    return this.#subscribers.readNodes()
   }
 
   /** Undefined without a subscription. */
@@ -229,13 +240,14 @@ export class Replicator {
 
   /** As last read or stored. */
   checkpointOf(source: RemoteTable): Checkpoint | undefined {
-    return this.#appliers.get(tableKey(source))?.checkpointOf(source)
+    return this.#appliers.find(source)?.checkpointOf(source)
   }
 
   /** After `close`: the next `reconcile` starts all subscriptions again. */
   reopen(): void {
     this.#closed = false
     this.#timedRelease.start()
+    this.#subscribers.startChecks()
     this.#ending.reopen()
     this.#reconciledNodes = []
   }
@@ -253,7 +265,7 @@ export class Replicator {
   }
 
   async #requestCopy(source: RemoteTable, reason: CopyReason, replace = false): Promise<void> {
-    await this.#applierOf(source).requestCopy(source, reason, replace)
+    await this.#appliers.of(source).requestCopy(source, reason, replace)
     this.#subscribers.get(sourceKey(source))?.onCopyRequested()
   }
 
@@ -261,7 +273,7 @@ export class Replicator {
   onDatabaseRestored(table: TableName): void {
     if (!(this.#options.repair ?? true)) return
     this.#restored.add(table)
-    for (const { subscriber } of this.#subscribersOf(table)) this.#copyIfRestored(subscriber)
+    for (const { subscriber } of this.#subscribers.ofTable(table)) this.#copyIfRestored(subscriber)
   }
 
   #copyIfRestored(subscriber: Subscriber, requested?: CopyReason): void {
@@ -276,10 +288,10 @@ export class Replicator {
 
   /** A local table was dropped, and perhaps created again: the checkpoints of its sources are void. */
   onTableDropped(table: TableName): void {
-    const ofTable = this.#subscribersOf(table)
+    const ofTable = this.#subscribers.ofTable(table)
     this.#tables.invalidate()
     this.#copies.onTableDropped(table)
-    this.#applierOf(table).onTableDropped(ofTable.map(({ source }) => source.node))
+    this.#appliers.of(table).onTableDropped(ofTable.map(({ source }) => source.node))
     for (const { subscriber } of ofTable) subscriber.restart()
   }
 
@@ -294,6 +306,7 @@ export class Replicator {
     this.#closed = true
     this.#progress.stop()
     this.#timedRelease.close()
+    this.#subscribers.stopChecks()
     this.#ending.close()
     await Promise.all(
       [...this.#subscribers].map(([key, subscriber]) => this.#mutex.run(key, () => this.#stop(key, subscriber))),
@@ -310,24 +323,7 @@ export class Replicator {
   #start(key: string, source: RemoteTable, requestedCopy?: CopyReason): void {
     if (this.#closed || this.#subscribers.has(key)) return
     this.#ending.cancel(key)
-    const subscriber = new Subscriber({
-      ...this.#options,
-      mesh: this.#returningNodes.streams,
-      events: {
-        ...this.#options.events,
-        state: (source, state, ...more) => {
-          if (state === 'catching-up') this.#progress.start()
-          this.#options.events.state(source, state, ...more)
-        },
-      },
-      source,
-      applier: this.#applierOf(source),
-      counters: this.#counters,
-      tables: this.#tables,
-      copies: this.#copies,
-      isSubscribed: (table) => this.#desired.has(sourceKey(table)),
-      onTableDropped: () => this.onTableDropped(source),
-    })
+    const subscriber = new Subscriber(this.#context, { source, applier: this.#appliers.of(source) })
     this.#subscribers.set(key, subscriber)
     if (this.#options.isPaused?.(source)) subscriber.startPaused()
     else subscriber.start()
@@ -351,50 +347,54 @@ export class Replicator {
   async #deleteCheckpoint(source: RemoteTable): Promise<void> {
     const { host, quarantine } = this.#options
     // A copy may have ended half-way with the subscription.
-    await this.#applierOf(source).announceChanges(source)
-    this.#applierOf(source).dropCheckpoint(source.node)
+    await this.#appliers.of(source).announceChanges(source)
+    this.#appliers.of(source).dropCheckpoint(source.node)
     await quarantine.reconcile(source, undefined)
     await host.deleteCheckpoint(source)
   }
 
-  #subscribersOf({ database, table }: Partial<Record<keyof TableName, string | undefined>>) {
-    const all = [...this.#subscribers.values()].map((subscriber) => ({ source: subscriber.source, subscriber }))
-    return all.filter(({ source }) => source.database === database && source.table === table)
+  #subscriberContext(): SubscriberContext {
+    const options = this.#options
+    const { state } = options.events
+    return {
+      ...options,
+      mesh: this.#returningNodes.streams,
+      timers: options.mesh.timers,
+      events: {
+        ...options.events,
+        state: (source, current, ...more) => {
+          if (current === 'catching-up') this.#progress.start()
+          state(source, current, ...more)
+        },
+      },
+      counters: this.#counters,
+      tables: this.#tables,
+      copies: this.#copies,
+      isSubscribed: (table) => this.#desired.has(sourceKey(table)),
+      onTableDropped: (table) => this.onTableDropped(table),
+    }
   }
 
-  #createApplier({ database, table }: TableName): Applier {
-    const onRecovered = this.#options.events.applied
-    const validate: ApplierOptions['validate'] = (source, transactions) => this.#tables.validate(source, transactions)
-    const onCommitted: ApplierOptions['onCommitted'] = (source, _, { ignoredWrites = 0 }) => {
-      if (ignoredWrites > 0) this.#options.events.refusedOld(source, ignoredWrites)
-    }
-    const onSourceChanged: ApplierOptions['onSourceChanged'] = (source, copy) =>
-      this.#copies.afterSourceChange(source, copy)
-    const counters = this.#counters
-    const onCheckpoint = (node: string) => this.#options.onCheckpoint?.({ node, database, table })
-    return new Applier({
+  #createAppliers(): Appliers {
+    const { events } = this.#options
+    const options: ApplierOptions = {
       ...this.#options,
-      counters,
-      onRecovered,
-      onCommitted,
-      onSourceChanged,
-      onCheckpoint,
-      validate,
-    })
+      counters: this.#counters,
+      validate: (source, transactions) => this.#tables.validate(source, transactions),
+      onRecovered: (...recovered) => events.applied(...recovered),
+      onCommitted: (source, _, { ignoredWrites = 0 }) => {
+        if (ignoredWrites > 0) events.refusedOld(source, ignoredWrites)
+      },
+      onSourceChanged: (source, copy) => this.#copies.afterSourceChange(source, copy),
+    }
+    return new Appliers(options, (source) => this.#options.onCheckpoint?.(source))
   }
 
   /** By the manifest, or by a start that is to be committed. */
   #hasOtherSource({ node, ...table }: RemoteTable): boolean {
-    if (this.#applierOf(table).checkpointsOfOthers(node).length > 0) return true
+    if (this.#appliers.of(table).checkpointsOfOthers(node).length > 0) return true
     return this.#reconciledNodes.some(
       ({ name }) => name !== node && this.#desired.has(sourceKey({ ...table, node: name })),
     )
-  }
-
-  #applierOf(table: TableName): Applier {
-    const key = tableKey(table)
-    const applier = this.#appliers.get(key) ?? this.#createApplier(table)
-    this.#appliers.set(key, applier)
-    return applier
   }
 }

@@ -5,46 +5,45 @@ import type { RemoteTable } from '../../host/host.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Applier } from './applier.ts'
 
+export type StalenessContext = {
+  timers: Timers
+  /** ms. Without it, no subscription is stale. */
+  tombstoneAge?: number | undefined
+  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
+  subscribedSince?(source: RemoteTable): number | undefined
+}
+
 export type StalenessOptions = {
   source: RemoteTable
   applier: Applier
-  timers: Timers
-  /** ms. Without it, no subscription is stale. */
-  tombstoneAge: number | undefined
-  /** When the subscription was made, in ms since 1970; undefined if that is not known. */
-  subscribedSince(): number | undefined
   /** Everything that the source has is applied. */
   isCaughtUp(): boolean
   /** `since`: ms since 1970. Called once. */
   onStale(since: number): void
 }
 
-const CHECK_INTERVAL_MS = 60_000
+/** ms between two calls of `check`. */
+export const CHECK_INTERVAL_MS = 60_000
 /** Of `tombstoneAge`: how old the stored time may be. */
 const PRECISION = 1 / 30
 /** ms between two checks. After a longer pause, the process was suspended and does not know yet what it missed. */
 const MAX_PAUSE_MS = 10 * CHECK_INTERVAL_MS
 
 export class Staleness {
+  readonly #context: StalenessContext
   readonly #options: StalenessOptions
-  readonly #stop: () => void
   #checkedAt: number
   #isReported = false
 
-  constructor(options: StalenessOptions) {
+  constructor(context: StalenessContext, options: StalenessOptions) {
+    this.#context = context
     this.#options = options
-    const { timers, tombstoneAge } = options
-    this.#checkedAt = timers.now()
-    this.#stop = tombstoneAge === undefined ? () => {} : timers.every(CHECK_INTERVAL_MS, () => void this.#check())
-  }
-
-  stop(): void {
-    this.#stop()
+    this.#checkedAt = context.timers.now()
   }
 
   /** Since when it was not caught up, in ms since 1970, if that is too long: transactions that are lost now may contain deletes. */
   get overdueSince(): number | undefined {
-    const { timers, tombstoneAge } = this.#options
+    const { timers, tombstoneAge } = this.#context
     const since = this.#caughtUpAt
     return since !== undefined && tombstoneAge !== undefined && timers.now() - since > tombstoneAge ? since : undefined
   }
@@ -59,13 +58,16 @@ export class Staleness {
 
   /** Undefined before the first checkpoint: then it has nothing that could be deleted. */
   get #caughtUpAt(): number | undefined {
-    const { applier, source, subscribedSince } = this.#options
+    const { applier, source } = this.#options
     const checkpoint = applier.checkpointOf(source)
-    return checkpoint && (checkpoint.caughtUpAt ?? subscribedSince())
+    return checkpoint && (checkpoint.caughtUpAt ?? this.#context.subscribedSince?.(source))
   }
 
-  async #check(): Promise<void> {
-    const { applier, source, timers, tombstoneAge = 0, isCaughtUp } = this.#options
+  /** Call every `CHECK_INTERVAL_MS`. Never rejects. */
+  async check(): Promise<void> {
+    const { applier, source, isCaughtUp } = this.#options
+    const { timers, tombstoneAge } = this.#context
+    if (tombstoneAge === undefined) return
     const now = timers.now()
     const pause = now - this.#checkedAt
     this.#checkedAt = now

@@ -6,6 +6,7 @@ import type { StartRequest } from '../../manifest/start-request.ts'
 import type { ReadBudget } from '../../mesh/read-budget.ts'
 import type { Logger } from '../../observe/logger.ts'
 import type { ReplicationCounters } from '../../observe/metrics.ts'
+import type { Timers } from '../../util/timers.ts'
 import type { Copies } from '../copy/copies.ts'
 import type { TableStatuses } from '../copy/table-replacement.ts'
 import type { Applier } from './applier.ts'
@@ -15,14 +16,14 @@ import type { RemoteStreams } from './node-gates.ts'
 import type { Quarantine } from './quarantine.ts'
 import type { SubscriberEvents } from './subscription-status.ts'
 
-export type SubscriberOptions = {
-  source: RemoteTable
+/** One object for all subscribers of a node: a copy of it in each of their parts would be most of the memory of an idle subscription. */
+export type SubscriberContext = {
   /** Name of the local node. */
   node: string
   host: Pick<Host, 'readRows' | 'horizon' | 'describe'>
   relayEnabled: boolean
   mesh: RemoteStreams
-  applier: Applier
+  timers: Timers
   clock: HybridClock
   quarantine: Quarantine
   counters: ReplicationCounters
@@ -54,5 +55,10 @@ export type SubscriberOptions = {
   /** Whether the local node subscribes to this table of a remote node. */
   isSubscribed(table: RemoteTable): boolean
   /** The local table was dropped: the checkpoints of all its sources are void. */
-  onTableDropped(): void
+  onTableDropped(table: RemoteTable): void
+}
+
+export type SubscriberOptions = {
+  source: RemoteTable
+  applier: Applier
 }

@@ -6,12 +6,11 @@ import type { Checkpoint, CopyReason, KeyedRow, RemoteTable } from '../../host/h
 import { MeshError, type Reader } from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { Copier } from '../copy/copier.ts'
-import { MetadataVersionError, type StreamPosition } from '../stream-metadata.ts'
-import { Frame, MessageVersionError } from '../wire/frame.ts'
-import { MissingTableError } from '../wire/message-chain.ts'
+import type { StreamPosition } from '../stream-metadata.ts'
+import { Frame } from '../wire/frame.ts'
+import type { Applier } from './applier.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
-import { CheckpointVersionError } from './checkpoint-version.ts'
 import { Cursor, type Gap, type ResumedPosition } from './cursor.ts'
 import { FrameProcessor } from './frame-processor.ts'
 import { Lag } from './lag.ts'
@@ -21,9 +20,10 @@ import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { Staleness } from './staleness.ts'
 import { StallDetector } from './stall-detector.ts'
-import type { SubscriberOptions } from './subscriber-options.ts'
+import { isOfMessage, isStallError, type StallError } from './stall-error.ts'
+import type { SubscriberContext, SubscriberOptions } from './subscriber-options.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
-import { TableFaultError, TableWait } from './table-wait.ts'
+import { TableFaultError, TableWait, type TableWaitOptions } from './table-wait.ts'
 import { WakeableSleep } from './wakeable-sleep.ts'
 
 /** ms. */
@@ -31,16 +31,10 @@ const RETRY_BACKOFF = { first: 50, max: 2_000 }
 /** A subscription that is more messages behind asks how many transactions they have. */
 const UNCOUNTED_MESSAGES = 8
 
-/** Reading stalls until a later version runs here, or the missing table exists. */
-type StallError = MessageVersionError | MetadataVersionError | CheckpointVersionError | MissingTableError
-const isStallError = (error: unknown): error is StallError =>
-  error instanceof MessageVersionError ||
-  error instanceof MetadataVersionError ||
-  error instanceof CheckpointVersionError ||
-  error instanceof MissingTableError
-
 export class Subscriber {
-  readonly #options: SubscriberOptions
+  readonly #context: SubscriberContext
+  readonly #applier: Applier
+  readonly source: RemoteTable
   readonly #cursor: Cursor
   readonly #frames: FrameProcessor
   readonly #release: QuarantineRelease
@@ -51,7 +45,7 @@ export class Subscriber {
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
   readonly #staleness: Staleness
-  readonly #stopping = new AbortController()
+  readonly #ending = { aborted: false }
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
   /** Of the source's servers when the attempt began: what is read in it is of that session, or a later one. */
@@ -65,51 +59,47 @@ export class Subscriber {
   #stalledAt: Pick<Checkpoint, 'epoch' | 'sequence'> | undefined
   #running: Promise<void> | undefined
 
-  constructor(options: SubscriberOptions) {
-    this.#options = options
-    const { source, mesh, applier, requestTimeout, events } = options
-    const { timers } = mesh
-    const gap = (found: Gap) => this.#onGap(found)
-    const since = () => options.subscribedSince?.(source)
-    const { begun, copies } = options
-    this.#staleness = new Staleness({
+  constructor(context: SubscriberContext, { source, applier }: SubscriberOptions) {
+    this.#context = context
+    this.#applier = applier
+    this.source = source
+    const { mesh, timers, requestTimeout, events, begun, copies } = context
+    this.#staleness = new Staleness(context, {
       source,
       applier,
-      timers,
-      tombstoneAge: options.tombstoneAge,
-      subscribedSince: since,
       isCaughtUp: () => this.#state === 'live',
       onStale: (time) => events.stale(source, time),
     })
     this.#cursor = new Cursor({
-      ...{ source, mesh, applier, begun, copies, requestTimeout, since, gap },
-      requestedStart: () => options.requestedStart?.(source),
+      source,
+      mesh,
+      applier,
+      begun,
+      copies,
+      requestTimeout,
+      since: () => context.subscribedSince?.(source),
+      gap: (found) => this.#onGap(found),
+      requestedStart: () => context.requestedStart?.(source),
       overdueSince: () => this.#staleness.overdueSince,
     })
     const isReading = () => this.isReading
-    this.#copier = new Copier({ ...options, timers, isReading, onChange: () => this.#onCopyChange() })
+    this.#copier = new Copier(context, { source, applier, isReading, onChange: () => this.#onCopyChange() })
     this.#lag = new Lag(timers)
     this.#stallDetector = new StallDetector(timers)
-    this.#sleep = new WakeableSleep(timers)
-    const decoder = new PartDecoder(options)
-    this.#release = new QuarantineRelease({
-      ...options,
-      timers,
-      decoder,
-      onApplied: (transactions, sequence) => events.applied(source, transactions, sequence),
-    })
-    this.#tableWait = new TableWait({
-      ...options,
-      sleep: this.#sleep,
-      signal: this.#stopping.signal,
-      onStalled: (sequence, reason, isNew) =>
-        isNew ? this.#stall({ sequence }, reason, 1) : this.#setState('stalled', reason),
-    })
-    this.#batchApplier = new BatchApplier({
-      ...options,
-      sleep: this.#sleep,
-      signal: this.#stopping.signal,
-      maxAttempts: options.maxApplyAttempts,
+    const sleep = new WakeableSleep(timers)
+    this.#sleep = sleep
+    const signal = this.#ending
+    const decoder = new PartDecoder(context, { source, applier })
+    const onApplied = (transactions: number, sequence: number) => events.applied(source, transactions, sequence)
+    this.#release = new QuarantineRelease(context, { source, applier, decoder, onApplied })
+    const onTableStalled: TableWaitOptions['onStalled'] = (sequence, reason, isNew) =>
+      isNew ? this.#stall({ sequence }, reason, 1) : this.#setState('stalled', reason)
+    this.#tableWait = new TableWait(context, { source, applier, sleep, signal, onStalled: onTableStalled })
+    this.#batchApplier = new BatchApplier(context, {
+      source,
+      applier,
+      sleep,
+      signal,
       checkTable: (isFirst) => this.#tableWait.check(isFirst),
       onStalled: (at, reason, attempts) => this.#stall(at, reason, attempts),
       onProgress: (applied, sequence) => {
@@ -119,17 +109,13 @@ export class Subscriber {
       onQuarantined: (message) => events.quarantined(message),
     })
     const [cursor, batchApplier, lag] = [this.#cursor, this.#batchApplier, this.#lag]
-    const extras = new ExtrasHandler({ ...options, timers })
-    const onCompared = () => options.onCompared?.(source, this.#session)
-    this.#frames = new FrameProcessor({ ...options, cursor, decoder, extras, batchApplier, lag, onCompared })
-  }
-
-  get source(): RemoteTable {
-    return this.#options.source
+    const extras = new ExtrasHandler(context, source)
+    const onCompared = () => context.onCompared?.(source, this.#session)
+    this.#frames = new FrameProcessor(context, { cursor, decoder, extras, batchApplier, lag, onCompared })
   }
 
   #onGap(gap: Gap): void {
-    const { counters, events } = this.#options
+    const { counters, events } = this.#context
     counters.gaps++
     counters.lost += gap.lost ?? 0
     events.gap(this.source, gap)
@@ -154,7 +140,7 @@ export class Subscriber {
   /** Instead of `start`: nothing is applied until the subscription is started by another object. Its position is known. */
   startPaused(): void {
     this.#setState('paused')
-    this.#running = this.#options.applier.loadCheckpoint(this.source).then(
+    this.#running = this.#applier.loadCheckpoint(this.source).then(
       () => {},
       () => {},
     )
@@ -178,15 +164,14 @@ export class Subscriber {
 
   /** Resolves when reading, copying and applying have ended, or the database has not answered in time. `state`: from then on. */
   async stop(state: SubscriptionState = 'ended'): Promise<void> {
-    this.#stopping.abort()
-    this.#staleness.stop()
+    this.#ending.aborted = true
     this.restart()
     await Promise.all([this.#running, this.#copier.stop()])
     this.#setState(state)
   }
 
   status(): SubscriptionStatus {
-    const { source, quarantine } = this.#options
+    const { source } = this
     const { checkpoint } = this.#cursor
     const { sequence: appliedSequence, gaps, unrepairedGaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
@@ -202,12 +187,28 @@ export class Subscriber {
       gaps: gaps?.count ?? 0,
       lost: gaps?.lost ?? 0,
       ...(unrepairedGaps === undefined ? {} : { unrepairedGaps }),
-      quarantined: quarantine.count(source),
+      quarantined: this.#context.quarantine.count(source),
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
       ...(error ? { error } : {}),
       ...(this.#refused ? { refused: this.#refused } : {}),
     }
+  }
+
+  get state(): SubscriptionState {
+    return this.#state
+  }
+
+  /** Its status shows a condition of health. */
+  get isTroubled(): boolean {
+    const { unrepairedGaps = 0 } = this.#cursor.checkpoint
+    if (this.#state === 'stalled' || unrepairedGaps > 0 || this.#staleness.since !== undefined) return true
+    return this.#context.quarantine.count(this.source) > 0
+  }
+
+  /** See Staleness.check. */
+  checkStaleness(): Promise<void> {
+    return this.#ending.aborted ? Promise.resolve() : this.#staleness.check()
   }
 
   /** False while it waits for its source, or asks it. */
@@ -236,7 +237,7 @@ export class Subscriber {
     if (!allowed) return
     if (isRepeated) {
       const { node: peer, database, table } = this.source
-      this.#options.logger.warn(
+      this.#context.logger.warn(
         { peer, database, table, sequence, lastSequence: this.#lag.lastSequence },
         'no messages although the stream has newer ones; recreating the consumer',
       )
@@ -258,7 +259,7 @@ export class Subscriber {
 
   /** The database does not answer a call for this table; undefined: it has answered. `isOwn`: the call is for this source. */
   onHostSlow(reason: string | undefined, isOwn: boolean): void {
-    if (this.#stopped || this.#state === 'paused') return
+    if (this.#ending.aborted || this.#state === 'paused') return
     if (reason !== undefined) {
       if (!this.#batchApplier.reportSlow(reason) && isOwn) this.#setState('stalled', reason)
     } else if (isOwn && this.#state === 'stalled' && !this.#applying) {
@@ -288,23 +289,19 @@ export class Subscriber {
     return this.#batchApplier.quarantineRefused()
   }
 
-  get #stopped(): boolean {
-    return this.#stopping.signal.aborted
-  }
-
   async #run(): Promise<void> {
     const backoff = new Backoff(RETRY_BACKOFF)
-    while (!this.#stopped) {
+    while (!this.#ending.aborted) {
       try {
         await this.#tableWait.untilUsable(() => this.#cursor.checkpoint.sequence + 1)
         this.#attempt = new AbortController()
-        this.#session = this.#options.sessionOf?.(this.source.node)
+        this.#session = this.#context.sessionOf?.(this.source.node)
         const resumed = await this.#cursor.resume(this.#attempt.signal)
-        await this.#options.quarantine.reconcile(this.source, this.#cursor.checkpoint.quarantined)
+        await this.#context.quarantine.reconcile(this.source, this.#cursor.checkpoint.quarantined)
         backoff.reset()
         await this.#readUntilLost(resumed)
       } catch (error) {
-        if (this.#stopped) return
+        if (this.#ending.aborted) return
         const isLost = error instanceof MeshError && (error.code === 'reader_lost' || error.code === 'aborted')
         const isSlow = error instanceof ClusterError && error.code === 'host_timeout'
         if (isStallError(error)) this.#stallAt(error)
@@ -321,12 +318,13 @@ export class Subscriber {
   }
 
   async #readUntilLost(resumed: ResumedPosition): Promise<void> {
-    const { source, mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#options
+    const { source } = this
+    const { mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#context
     const { signal } = this.#attempt
     this.#reader = await mesh.read(source, resumed.from, { timeout, signal, maxMessages: 2 * maxBatch, budget })
     if (signal.aborted) throw new MeshError('aborted')
     const { checkpoint } = this.#cursor
-    this.#frames.begin({ ...resumed, signal })
+    this.#frames.begin(resumed, signal)
     this.#lag.setLast(checkpoint.sequence)
     this.#lag.observeLast({ sequence: resumed.state.lastSequence }, checkpoint)
     if (this.#lag.count(checkpoint) > UNCOUNTED_MESSAGES) void this.#countLag(resumed)
@@ -336,7 +334,7 @@ export class Subscriber {
       this.#updateState()
     }
     counters.consumerRestarts++
-    while (!this.#stopped) {
+    while (!this.#ending.aborted) {
       const entries = await this.#reader.next()
       this.#applying = true
       try {
@@ -349,9 +347,9 @@ export class Subscriber {
 
   /** The last message tells how many transactions the subscription is behind. */
   async #countLag({ state: { lastSequence: sequence } }: ResumedPosition): Promise<void> {
-    const { source, mesh, requestTimeout: timeout } = this.#options
+    const { mesh, requestTimeout: timeout } = this.#context
     try {
-      const entry = await mesh.messageAt(source, sequence, { timeout, signal: this.#attempt.signal })
+      const entry = await mesh.messageAt(this.source, sequence, { timeout, signal: this.#attempt.signal })
       const { epoch, last: index } = entry ? Frame.read(entry) : {}
       const { checkpoint } = this.#cursor
       if (epoch === checkpoint.epoch) this.#lag.observeLast({ sequence, index }, checkpoint)
@@ -364,14 +362,13 @@ export class Subscriber {
     this.#setState('stalled', reason)
     if (at.id !== undefined && at.index !== undefined)
       this.#refused = { sequence: at.sequence, index: at.index, id: at.id }
-    this.#options.events.stalled(this.source, at, reason, attempts)
+    this.#context.events.stalled(this.source, at, reason, attempts)
   }
 
   /** The next message, or the description, cannot be read here yet. It is reported once. */
   #stallAt(error: StallError): void {
     const { epoch, sequence } = this.#cursor.checkpoint
-    const isMessage = error instanceof MessageVersionError || error instanceof MissingTableError
-    this.#stalledAt = isMessage ? { epoch, sequence } : undefined
+    this.#stalledAt = isOfMessage(error) ? { epoch, sequence } : undefined
     if (this.#state === 'stalled' && this.#error === error.message) return
     this.#stall({ sequence: sequence + 1 }, error.message, 1)
   }
@@ -386,7 +383,8 @@ export class Subscriber {
 
   /** `stalled` and `pending` take precedence. */
   #onCopyChange(): void {
-    if (!this.#stopped && this.isReading && this.#state !== 'stalled' && this.#state !== 'pending') this.#updateState()
+    if (!this.#ending.aborted && this.isReading && this.#state !== 'stalled' && this.#state !== 'pending')
+      this.#updateState()
   }
 
   #setState(state: SubscriptionState, error?: string): void {
@@ -395,6 +393,6 @@ export class Subscriber {
     if (state === this.#state) return
     const previous = this.#state
     this.#state = state
-    this.#options.events.state(this.#options.source, state, previous, error)
+    this.#context.events.state(this.source, state, previous, error)
   }
 }

@@ -12,15 +12,18 @@ export class TableFaultError extends Error {
   override readonly name = 'TableFaultError'
 }
 
-export type TableWaitOptions = {
-  source: RemoteTable
+export type TableWaitContext = {
   tables: LocalTables
   sourceTables: SourceTables
+  onTableDropped(table: RemoteTable): void
+}
+
+export type TableWaitOptions = {
+  source: RemoteTable
   applier: Applier
   sleep: WakeableSleep
   /** Aborts when the subscription stops. */
-  signal: AbortSignal
-  onTableDropped(): void
+  signal: { readonly aborted: boolean }
   /** Called again and again while it waits. `isNew`: with another reason than before. */
   onStalled(sequence: number, reason: string, isNew: boolean): void
 }
@@ -29,9 +32,11 @@ export type TableWaitOptions = {
 const POLL_BACKOFF = { first: 50, max: 2_000 }
 
 export class TableWait {
+  readonly #context: TableWaitContext
   readonly #options: TableWaitOptions
 
-  constructor(options: TableWaitOptions) {
+  constructor(context: TableWaitContext, options: TableWaitOptions) {
+    this.#context = context
     this.#options = options
   }
 
@@ -40,7 +45,8 @@ export class TableWait {
    * requests and the host do, and when the subscription stops.
    */
   async untilUsable(sequence: () => number): Promise<void> {
-    const { source, tables, sourceTables, sleep, signal, onStalled } = this.#options
+    const { tables, sourceTables } = this.#context
+    const { source, sleep, signal, onStalled } = this.#options
     let fault = await tables.check(source)
     if (fault?.kind === 'missing') {
       await sourceTables.create(source)
@@ -60,16 +66,16 @@ export class TableWait {
 
   /** The host has deleted the checkpoints with the table; one that remains belongs to rows that are gone. */
   async #forgetCheckpoints(): Promise<void> {
-    const { source, applier, onTableDropped } = this.#options
-    onTableDropped()
+    const { source, applier } = this.#options
+    this.#context.onTableDropped(source)
     await applier.loadCheckpoint(source)
   }
 
   /** Rejects with TableFaultError when the table is the reason of a rejection. `isFirst`: the first rejection in a row. */
   async check(isFirst: boolean): Promise<void> {
-    const { source, tables } = this.#options
+    const { tables } = this.#context
     // A database that cannot describe its tables has another fault.
-    const fault = await tables.check(source, { fresh: isFirst }).catch(() => undefined)
+    const fault = await tables.check(this.#options.source, { fresh: isFirst }).catch(() => undefined)
     if (fault) throw new TableFaultError(fault.reason)
   }
 }

@@ -4,19 +4,12 @@ import type { Origin, RemoteTable, RemoteTransaction } from '../../host/host.ts'
 import type { Entry, Message } from '../../mesh/mesh.ts'
 import { decodeBody, encodeBody } from './frame-body.ts'
 import type { MessageExtras, TableLookup } from './message-chain.ts'
+import { frameId, MESSAGE_VERSION } from './message-ids.ts'
 import { MAX_EPOCH_LENGTH } from './names.ts'
 import { type DecodedPart, decodePart, idOfPart } from './part.ts'
 import { decodeSingleMessage, idOfMessage } from './single-message.ts'
+import { isForwarded } from './single-message-format.ts'
 
-/**
- * Version of stream messages, in their header `v`. A node reads this one and the one before.
- *
- * 1: the body is a MessagePack array of byte strings, one for each transaction (see part.ts). The headers are `Nats-Msg-Id`
- *    (`<epoch>:<first>:<count>`), `origin` (the owner of the stream), `epoch`, `first` (running number, in the epoch, of the first
- *    transaction, from 1) and `count`.
- * Without a version: a message of HarperDB, one transaction, whose running number is its sequence.
- */
-export const MESSAGE_VERSION = 1
 /** A frame with more transactions is unreadable. */
 export const MAX_FRAME_TRANSACTIONS = 4_096
 /** Bytes of a frame with several transactions: together they then have no more values than one transaction may have. */
@@ -26,9 +19,6 @@ export const MAX_FRAME_BYTES = 512 * 1024
 export class MessageVersionError extends Error {
   override readonly name = 'MessageVersionError'
 }
-
-/** The same id is always the same content. */
-export const frameId = (epoch: string, first: number, count: number): string => `${epoch}:${first}:${count}`
 
 /** `node`: the local node. `first`: running number of the first part in this epoch. */
 export function encodeFrame(
@@ -86,6 +76,7 @@ export class Frame {
   private constructor(
     entry: Entry,
     content: {
+      epoch?: string | undefined
       first: number | undefined
       count: number
       fault?: string
@@ -93,7 +84,7 @@ export class Frame {
       format: StoredPart['format']
     },
   ) {
-    const { epoch = '' } = entry.headers
+    const { epoch = '' } = content
     const { buffer, byteOffset, byteLength } = entry.data
     this.entry = entry
     this.#data = Buffer.from(buffer, byteOffset, byteLength)
@@ -109,8 +100,8 @@ export class Frame {
   /** Throws MessageVersionError. An unreadable message is a frame with a `fault`. */
   static read(entry: Entry): Frame {
     const { v, epoch, first, count } = entry.headers
-    if (v === undefined) {
-      // A message of another writer: its sequence is its running number.
+    if (v === undefined || isForwarded(entry.headers)) {
+      // A message that HarperDB has stored: its sequence is its running number.
       return new Frame(entry, { first: entry.sequence, count: 1, bounds: [0, entry.data.byteLength], format: 'single' })
     }
     if (v !== `${MESSAGE_VERSION}`)
@@ -118,7 +109,7 @@ export class Frame {
         `message ${entry.sequence} has version '${v}', this node reads version ${MESSAGE_VERSION}`,
       )
     const unreadable = (fault: string, from?: number, number = 1) =>
-      new Frame(entry, { first: from, count: number, fault, bounds: [], format: 'part' })
+      new Frame(entry, { epoch, first: from, count: number, fault, bounds: [], format: 'part' })
     const firstIndex = toCount(first)
     const expected = toCount(count)
     if (!epoch || epoch.length > MAX_EPOCH_LENGTH || firstIndex === undefined || expected === undefined)
@@ -127,7 +118,8 @@ export class Frame {
       return unreadable(`has ${expected} transactions, more than ${MAX_FRAME_TRANSACTIONS}`, firstIndex)
     if (isMap(entry.data)) {
       if (expected !== 1) return unreadable('is one transaction, and its headers name several', firstIndex, expected)
-      return new Frame(entry, { first: firstIndex, count: 1, bounds: [0, entry.data.byteLength], format: 'single' })
+      const bounds = [0, entry.data.byteLength]
+      return new Frame(entry, { epoch, first: firstIndex, count: 1, bounds, format: 'single' })
     }
     if (expected > 1 && entry.data.byteLength > MAX_FRAME_BYTES)
       return unreadable(`has ${expected} transactions in more than ${MAX_FRAME_BYTES} bytes`, firstIndex, expected)
@@ -136,7 +128,7 @@ export class Frame {
     const stored = bounds.length / 2
     if (stored !== expected)
       return unreadable(`has ${stored} transactions, and its headers name ${expected}`, firstIndex, expected)
-    return new Frame(entry, { first: firstIndex, count: expected, bounds, format: 'part' })
+    return new Frame(entry, { epoch, first: firstIndex, count: expected, bounds, format: 'part' })
   }
 
   /** Running number of the last transaction; undefined with `first`. */
@@ -162,6 +154,11 @@ export class Frame {
   /** The only transaction is encoded as HarperDB does. */
   get isSingle(): boolean {
     return this.#format === 'single'
+  }
+
+  /** The message only tells HarperDB the names of attributes: it has a running number, and is no transaction of a database. */
+  get isDefinition(): boolean {
+    return this.isSingle && this.idAt(0) === frameId(this.epoch, this.first!, 1)
   }
 
   /** As `decodeStored` of this part. Throws WireError. */

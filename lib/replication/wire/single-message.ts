@@ -1,7 +1,7 @@
-// Decodes a message that is one transaction: the MessagePack map or record and the headers of HarperDB 4.x, with additional keys.
+// Decodes a message that is one transaction: see single-message-format.ts.
 //
 // The first write has `records` and `hash_values`. Further ones follow as a chain in `next`, one row in each, without `schema` and with
-// `record` and `id`; they may write other tables of the database. A chain link of enmesh has `schema` and lists as well.
+// `record` and `id`; they may write other tables of the database.
 
 import Type from 'typebox'
 import { Compile } from 'typebox/schema'
@@ -13,11 +13,17 @@ import type { Entry } from '../../mesh/mesh.ts'
 import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { packr } from '../packr.ts'
 import { type ChainLink, ChainLinkType, type MessageExtras, resolveChain, type TableLookup } from './message-chain.ts'
-import { MAX_ID_LENGTH, MAX_RELAYS, NODE_PATTERN, oneLine, TIMESTAMP_PATTERN, WireError } from './names.ts'
+import {
+  MAX_EPOCH_LENGTH,
+  MAX_ID_LENGTH,
+  MAX_RELAYS,
+  NODE_PATTERN,
+  oneLine,
+  TIMESTAMP_PATTERN,
+  WireError,
+} from './names.ts'
 import type { DecodedPart } from './part.ts'
-
-/** `relayedBy`: separated by commas; HarperDB writes one header line for each node. */
-const HEADER = { id: 'Nats-Msg-Id', relayedBy: 'transacted_nodes' } as const
+import { HEADER, isForwarded, PARTS_OF_MS, transactedNodes } from './single-message-format.ts'
 
 const NodeType = Type.String({ pattern: NODE_PATTERN })
 const RelayedByType = Type.Array(NodeType, { maxItems: MAX_RELAYS })
@@ -30,8 +36,18 @@ const EnvelopeType = Type.Object({
     node_name: NodeType,
     user: Type.Optional(Type.Union([Type.String(), Type.Null()])),
   }),
-  id: Type.Optional(Type.String({ pattern: oneLine(MAX_ID_LENGTH) })),
-  timestamp: Type.Optional(TimestampType),
+  /** Not in HarperDB. */
+  __enmesh: Type.Optional(
+    Type.Object({
+      id: Type.String({ pattern: oneLine(MAX_ID_LENGTH) }),
+      timestamp: TimestampType,
+      /** Of the origin, for a relayed transaction. */
+      epoch: Type.Optional(Type.String({ pattern: oneLine(MAX_EPOCH_LENGTH) })),
+      index: Type.Optional(Type.Integer({ minimum: 1 })),
+      voids: Type.Optional(Type.Object({ node: NodeType, from: TimestampType, to: TimestampType })),
+      trace: Type.Optional(Type.Object({})),
+    }),
+  ),
 })
 const linkValidator = Compile(ChainLinkType)
 const envelopeValidator = Compile(EnvelopeType)
@@ -39,22 +55,21 @@ const relayedByValidator = Compile(RelayedByType)
 
 type Envelope = ChainLink & Type.Static<typeof EnvelopeType>
 
-/**
- * Parts of a millisecond that a time of HarperDB tells apart: those of a 64-bit floating-point number of ms until the year 2039. So the
- * counter of a timestamp holds them without loss.
- */
-const PARTS_OF_MS = 4_096
-
 /** `time`: ms since 1970. */
 const toTimestamp = (time: number, node: string): string => {
   const ms = Math.max(0, Math.floor(time))
   return makeTimestamp(ms, Math.max(0, Math.floor((time - ms) * PARTS_OF_MS)), node)
 }
 
-/** The id in the headers of a single message; '' when it is missing or too long. */
-export function idOfMessage({ headers }: Pick<Entry, 'headers'>): string {
+/** The id of a single message; '' when it is missing, too long or unreadable. */
+export function idOfMessage({ data, headers }: Pick<Entry, 'data' | 'headers'>): string {
   const id = headers[HEADER.id]
-  return id !== undefined && id.length <= MAX_ID_LENGTH ? id : ''
+  if (headers.v === undefined) return id !== undefined && id.length <= MAX_ID_LENGTH ? id : ''
+  try {
+    return unpack(data).__enmesh?.id ?? ''
+  } catch {
+    return ''
+  }
 }
 
 /** Throws WireError, and MissingTableError as `resolveChain`. */
@@ -71,24 +86,34 @@ export function decodeSingleMessage(
     )
   const { writes, ...extras } = resolveChain(source, linksOf(message), tables)
   const { user, timestamp, node_name } = message.__origin
+  const { __enmesh: own } = message
   return {
-    id: message.id ?? (idOfMessage(entry) || `${source.node}:${entry.sequence}`),
-    timestamp: message.timestamp ?? toTimestamp(timestamp, node_name),
+    id: own?.id ?? (idOfMessage(entry) || `${source.node}:${entry.sequence}`),
+    timestamp: own?.timestamp ?? toTimestamp(timestamp, node_name),
     user: user ?? undefined,
     writes,
     node: node_name,
-    epoch: undefined,
-    index: undefined,
-    relayedBy: relayedByOf(entry),
-    voids: undefined,
-    trace: traceContext(entry.headers),
+    ...placeOf(message, entry),
+    relayedBy: relayedByOf(entry, node_name),
+    voids: own?.voids,
+    trace: traceContext(own?.trace ?? entry.headers),
     extras,
   }
 }
 
+/** Where the origin has the transaction in its stream, if it does not come from there and that is known. */
+function placeOf({ __enmesh: own, __origin }: Envelope, { headers }: Entry): Pick<DecodedPart, 'epoch' | 'index'> {
+  const none = { epoch: undefined, index: undefined }
+  if (own?.epoch !== undefined && own.index !== undefined) return { epoch: own.epoch, index: own.index }
+  const { epoch, first, origin } = headers
+  // HarperDB has forwarded the message with the headers that it had in the stream of its origin.
+  const isOfOrigin = isForwarded(headers) && headers[HEADER.nodeCount] === '1' && origin === __origin.node_name
+  const index = Number(first)
+  return isOfOrigin && epoch && Number.isSafeInteger(index) && index > 0 ? { epoch, index } : none
+}
+
 function linksOf(message: Envelope): ChainLink[] {
-  // The id of the message is that of the transaction.
-  const links: ChainLink[] = [{ ...message, id: undefined }]
+  const links: ChainLink[] = [message]
   for (let link = message.next; link !== undefined && link !== null; link = (link as ChainLink).next) {
     if (!linkValidator.Check(link)) throw new WireError('contains an invalid write')
     links.push(link as ChainLink)
@@ -96,8 +121,9 @@ function linksOf(message: Envelope): ChainLink[] {
   return links
 }
 
-function relayedByOf({ headers }: Entry): string[] {
-  const relayedBy = (headers[HEADER.relayedBy] ?? '').split(',').filter((name) => name !== '')
+function relayedByOf({ headers }: Entry, committedBy: string): string[] {
+  const nodes = transactedNodes(headers)
+  const relayedBy = nodes[0] === committedBy ? nodes.slice(1) : nodes
   if (relayedBy.length > 0 && !relayedByValidator.Check(relayedBy))
     throw new WireError('invalid list of relaying nodes')
   return relayedBy
@@ -113,8 +139,7 @@ function unpack(data: Uint8Array): Envelope {
     throw new WireError(`not valid MessagePack: ${reasonOf(error)}`)
   }
   if (!envelopeValidator.Check(value) || !linkValidator.Check(value)) throw new WireError('not a valid transaction')
-  const { timestamp } = value as Envelope
-  if (timestamp !== undefined && Number.isNaN(wallTimeOf(timestamp)))
-    throw new WireError(`'${timestamp}' is not a valid timestamp`)
+  const { __enmesh: own } = value as Envelope
+  if (own && Number.isNaN(wallTimeOf(own.timestamp))) throw new WireError(`'${own.timestamp}' is not a valid timestamp`)
   return value as Envelope
 }

@@ -2,6 +2,7 @@
 // works, between any two of its asynchronous steps.
 
 import assert from 'node:assert/strict'
+import { setImmediate } from '../../util/timers.ts'
 import { at, cat, dog, type HostCase, type HostScene, insert, remoteTable } from './scene.ts'
 
 /** Each case is repeated: a window between two transactions of the database may be short. */

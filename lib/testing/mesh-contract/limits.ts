@@ -1,8 +1,8 @@
 // The mesh contract: limits of the local streams. Each case opens a node, because limits hold for all streams of a node.
 
 import assert from 'node:assert/strict'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { TableName } from '../../mesh/mesh.ts'
+import { delay } from '../../util/timers.ts'
 import { eventually } from '../eventually.ts'
 import {
   append,

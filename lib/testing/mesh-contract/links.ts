@@ -1,8 +1,8 @@
 // The mesh contract: opening and closing, members, and what happens when servers or links break.
 
 import assert from 'node:assert/strict'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { MeshErrorCode } from '../../mesh/mesh.ts'
+import { delay } from '../../util/timers.ts'
 import { eventually } from '../eventually.ts'
 import { freePorts } from '../free-ports.ts'
 import {

@@ -1,8 +1,8 @@
 // The mesh contract: reading the streams of any node.
 
 import assert from 'node:assert/strict'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Entry } from '../../mesh/mesh.ts'
+import { delay, systemTimers } from '../../util/timers.ts'
 import {
   aborted,
   appendMany,
@@ -49,20 +49,20 @@ export const sequenceAtCases: Record<string, MeshCase> = {
     const { node1, node2 } = scene
     const table = await scene.newStream(2)
     await delay(20)
-    const between = Date.now()
+    const between = systemTimers.now()
     await delay(20)
     await appendMany(node1, table, 2, 2)
     for (const { mesh } of [node1, node2]) {
       const source = sourceOf(node1, table)
       assert.equal(await mesh.sequenceAt(source, between - 60_000, withTimeout), 1)
       assert.equal(await mesh.sequenceAt(source, between, withTimeout), 3)
-      assert.equal(await mesh.sequenceAt(source, Date.now() + 60_000, withTimeout), 5)
+      assert.equal(await mesh.sequenceAt(source, systemTimers.now() + 60_000, withTimeout), 5)
     }
   },
   'is last + 1 for an empty stream': async (scene) => {
     const { node1, node2 } = scene
     const empty = await scene.newStream(0)
-    assert.equal(await node2.mesh.sequenceAt(sourceOf(node1, empty), Date.now(), withTimeout), 1)
+    assert.equal(await node2.mesh.sequenceAt(sourceOf(node1, empty), systemTimers.now(), withTimeout), 1)
     const purged = await scene.newStream(3)
     await node1.mesh.purgeStream(purged, {})
     assert.equal(await node2.mesh.sequenceAt(sourceOf(node1, purged), 0, withTimeout), 4)
@@ -88,7 +88,7 @@ export const readCases: Record<string, MeshCase> = {
   'delivers stored messages in order, once, numbered from 1': async (scene) => {
     const { node1, node2 } = scene
     const table = await scene.newStream(3)
-    const started = Date.now()
+    const started = systemTimers.now()
     for (const { mesh } of [node1, node2]) {
       const reader = await mesh.read(sourceOf(node1, table), 1, reading)
       const entries = await take(reader, 3)

@@ -1,7 +1,7 @@
 // The mesh contract: requests and announcements between nodes.
 
 import assert from 'node:assert/strict'
-import { setTimeout as delay } from 'node:timers/promises'
+import { delay } from '../../util/timers.ts'
 import { eventually } from '../eventually.ts'
 import {
   aborted,

@@ -1,8 +1,8 @@
 // The mesh contract: creating, describing, appending to and purging the local streams.
 
 import assert from 'node:assert/strict'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { MeshError } from '../../mesh/mesh.ts'
+import { delay } from '../../util/timers.ts'
 import { eventually } from '../eventually.ts'
 import {
   aborted,

@@ -1,0 +1,17 @@
+#!/usr/bin/env node
+// The command `enmesh`.
+
+import { run } from './run.ts'
+
+const stop = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort())
+// The reader of a pipe may end first, as `head` does.
+process.stdout.on('error', () => process.exit(0))
+
+process.exitCode = await run(process.argv.slice(2), {
+  print: (text) => void process.stdout.write(text),
+  printError: (text) => void process.stderr.write(text),
+  environment: process.env,
+  terminal: process.stdout.isTTY ? process.stdout : undefined,
+  signal: stop.signal,
+})

@@ -1,0 +1,269 @@
+// Lets nodes of HarperDB 4.3 and later read the local streams. They make a durable consumer on the node that they read from, which no remote node
+// can do here: the gate stands in both accounts of the leaf, answers their requests in MESH, makes the consumer in HDB as it sees fit,
+// and passes their acknowledgements on. Messages go over the import that all nodes use.
+//
+// The consumer has a name of its own, which HarperDB learns from the answer: acknowledgements then have a subject that no other node's
+// consumer has, although the streams of a table have one name on all nodes.
+
+import { reasonOf } from '../../errors.ts'
+import type { Logger } from '../../observe/logger.ts'
+import { KeyedMutex } from '../../util/keyed-mutex.ts'
+import { RateLimit } from '../../util/rate-limit.ts'
+import { systemTimers } from '../../util/timers.ts'
+import { MeshError, type ReaderAdmission, type RequestOptions, type TableName } from '../mesh.ts'
+import { leafName } from './configuration.ts'
+import type { Connection } from './connection.ts'
+import { type ConsumerInfo, type JetStream, streamName } from './jetstream.ts'
+import { serve } from './request-handler.ts'
+
+export type HarperGateOptions = {
+  /** Name of the local node. */
+  node: string
+  jetStream: JetStream
+  /** Leads to remote nodes. */
+  mesh: Connection
+  /** Leads to the local streams. */
+  store: Connection
+  admission: ReaderAdmission
+  logger: Logger
+}
+
+const REQUEST: RequestOptions = { timeout: 5_000 }
+const PENDING_REQUEST_LIMITS = { requests: 1_000, bytes: 4 * 1024 * 1024 }
+const MAX_DELETIONS = 1_000
+const LOG_LIMIT = { limit: 20, windowMs: 60_000 }
+const CREATE = 'io.nats.jetstream.api.v1.consumer_create_response'
+const INFO = 'io.nats.jetstream.api.v1.consumer_info_response'
+/** Between the name that HarperDB asks for and the name of the local node. */
+const MARK = '--of--'
+const LEAF = leafName('')
+/** Names of consumers have at most 255 bytes. */
+const MAX_NAME_BYTES = 255
+/** What HarperDB sends, and what clients of its kind may add without an effect. */
+const KNOWN_KEYS: ReadonlySet<string> = new Set([
+  'ack_policy',
+  'ack_wait',
+  'deliver_policy',
+  'durable_name',
+  'max_ack_pending',
+  'name',
+  'opt_start_time',
+  'replay_policy',
+])
+/**
+ * The node never has more than one message of a stream in hand: changes of a row that it applies at once may end in another order. `ack_wait`, in
+ * seconds: what was sent to a process that is gone is sent again then, and what takes longer is applied twice, which times make harmless.
+ */
+const FLOW = { max_ack_pending: 1, ack_wait: 5 }
+/** Tokens of an acknowledgement's subject, and where they name the consumer. Later servers name domain and account before the stream. */
+const ACK_FORMS: readonly { tokens: (count: number) => boolean; consumer: number }[] = [
+  { tokens: (count) => count === 9, consumer: 3 },
+  { tokens: (count) => count >= 11, consumer: 5 },
+]
+const ACK = '+ACK'
+
+/** A request that is not admitted. */
+class Refusal extends Error {
+  override readonly name = 'Refusal'
+}
+
+/** A node's consumer of one stream, as the node calls it (`asked`) and as it is called here. */
+type Reader = { node: string; table: TableName; stream: string; asked: string; name: string }
+
+export class HarperGate {
+  readonly #options: HarperGateOptions
+  readonly #work = new KeyedMutex()
+  /** By node: its subscriptions, and the tables among them that it may read, by stream. */
+  readonly #tables = new Map<string, { subscriptions: readonly object[]; byStream: Map<string, TableName> }>()
+  readonly #lines: RateLimit
+  #deletions = 0
+
+  constructor(options: HarperGateOptions) {
+    this.#options = options
+    const leftOut = (count: number) =>
+      options.logger.warn({ count }, 'more requests of HarperDB refused than are listed')
+    this.#lines = new RateLimit({ ...LOG_LIMIT, leftOut })
+  }
+
+  /** Until the connections are closed. */
+  open(): void {
+    const { mesh } = this.#options
+    const answer = (subject: string, type: string, work: (reader: Reader, body: unknown) => Promise<object>) =>
+      this.#serve(subject, type, work)
+    answer('$JS.API.CONSUMER.CREATE.*.*', CREATE, (reader, body) => this.#create(reader, body))
+    answer('$JS.API.CONSUMER.DURABLE.CREATE.*.*', CREATE, (reader, body) => this.#create(reader, body))
+    answer('$JS.API.CONSUMER.INFO.*.*', INFO, (reader) => this.#info(reader))
+    // The server answers this one as well.
+    mesh.subscribe('$JS.API.CONSUMER.DELETE.*.*', ({ subject }) => this.#delete(subject))
+    mesh.subscribe('$JS.ACK.>', ({ subject, data }) => this.#acknowledge(subject, data))
+  }
+
+  #serve(subject: string, type: string, work: (reader: Reader, body: unknown) => Promise<object>) {
+    const { mesh, logger } = this.#options
+    const handle = async (data: Uint8Array, from: string): Promise<object> => {
+      const reader = this.#readerOf(from)
+      const body: unknown = data.byteLength > 0 ? JSON.parse(Buffer.from(data).toString()) : undefined
+      return this.#work.run(reader.name + reader.stream, () => work(reader, body))
+    }
+    return serve({
+      connection: mesh,
+      subject,
+      logger,
+      limits: PENDING_REQUEST_LIMITS,
+      handler: async (data, from) => {
+        const answer = await handle(data, from).catch((error) => this.#errorAnswer(from, error))
+        return JSON.stringify({ ...answer, type })
+      },
+    })
+  }
+
+  #errorAnswer(subject: string, error: unknown): object {
+    const reason = reasonOf(error)
+    if (error instanceof MeshError && error.code === 'not_found')
+      return { error: { code: 404, err_code: 10014, description: 'consumer not found' } }
+    if (this.#lines.allows()) this.#options.logger.warn({ subject, reason }, 'a request of HarperDB was refused')
+    const isRefusal = error instanceof Refusal || error instanceof SyntaxError
+    const [code, err_code] = isRefusal ? [400, 10012] : [503, 10008]
+    return { error: { code, err_code, description: reason } }
+  }
+
+  /** Throws Refusal when the node does not subscribe to the table. */
+  #readerOf(subject: string): Reader {
+    const [stream = '', name = ''] = subject.split('.').slice(-2)
+    const mark = name.indexOf(MARK)
+    const asked = mark < 0 ? name : name.slice(0, mark)
+    const node = asked.endsWith(LEAF) ? asked.slice(0, -LEAF.length) : ''
+    const table = this.#tablesOf(node).get(stream)
+    if (!table) throw new Refusal(`node '${node}' does not subscribe to a table with the stream '${stream}'`)
+    return { node, table, stream, asked, name: this.#nameOf(asked) }
+  }
+
+  #nameOf(asked: string): string {
+    const name = `${asked}${MARK}${this.#options.node}`
+    if (Buffer.byteLength(name) > MAX_NAME_BYTES) throw new Refusal(`'${name}' is too long for the name of a consumer`)
+    return name
+  }
+
+  #tablesOf(node: string): ReadonlyMap<string, TableName> {
+    const subscriptions = node === '' ? [] : this.#options.admission.subscriptionsOf(node)
+    const known = this.#tables.get(node)
+    if (known?.subscriptions === subscriptions) return known.byStream
+    const byStream = new Map(
+      subscriptions.flatMap(({ database, table, publish }) =>
+        publish ? [[streamName({ database, table }), { database, table }] as const] : [],
+      ),
+    )
+    if (byStream.size > 0) this.#tables.set(node, { subscriptions, byStream })
+    else this.#tables.delete(node)
+    return byStream
+  }
+
+  async #create(reader: Reader, body: unknown): Promise<object> {
+    const { stream_name, config } = (body ?? {}) as { stream_name?: unknown; config?: Record<string, unknown> }
+    const name = config?.durable_name ?? config?.name
+    const isDurable = stream_name === reader.stream && name === reader.asked && config?.ack_policy === 'explicit'
+    if (!isDurable || Object.keys(config).some((key) => !KNOWN_KEYS.has(key)))
+      throw new Refusal(
+        'only durable pull consumers with explicit acknowledgements are made here, as HarperDB asks for them',
+      )
+    if ((await this.#find(reader)) !== undefined)
+      return { error: { code: 400, err_code: 10148, description: 'consumer already exists' } }
+    if (config.deliver_policy === undefined || config.deliver_policy === 'all')
+      return this.#make(reader, { sequence: 1 })
+    const time = config.deliver_policy === 'by_start_time' ? Date.parse(String(config.opt_start_time)) : Number.NaN
+    return this.#make(reader, { time: Number.isNaN(time) ? systemTimers.now() : time })
+  }
+
+  /** Rejects not_found. */
+  async #info(reader: Reader): Promise<object> {
+    const found = await this.#find(reader)
+    if (!found) throw new MeshError('not_found')
+    return found
+  }
+
+  /** The node's consumer here; one that it has from the time when HarperDB ran here is replaced, and it goes on where it was. */
+  async #find(reader: Reader): Promise<object | undefined> {
+    const own = await this.#consumer(reader, reader.name)
+    if (own) return own
+    const before = await this.#consumer(reader, reader.asked)
+    if (before?.config.ack_policy !== 'explicit' || before.config.deliver_subject) return undefined
+    const made = await this.#make(reader, { sequence: before.ack_floor.stream_seq + 1 })
+    await this.#options.jetStream.deleteConsumer(this.#source(reader), reader.asked, REQUEST)
+    return made
+  }
+
+  async #make(reader: Reader, wanted: { time: number } | { sequence: number }): Promise<object> {
+    const { admission, jetStream, logger } = this.#options
+    const start = await admission.startOf(reader.node, reader.table)
+    if (!start) throw new Refusal('the stream has no messages that HarperDB reads')
+    // HarperDB asks for the present, also when its consumer was lost: what it has already changes nothing.
+    const { since = Number.POSITIVE_INFINITY } = start
+    const from = 'time' in wanted ? await this.#sequenceAt(reader, Math.min(wanted.time, since)) : wanted.sequence
+    const sequence = Math.max(start.sequence, from)
+    const { node: peer, table } = reader
+    logger.info({ peer, ...table, sequence }, 'a HarperDB node begins to read')
+    return jetStream.createDurable(this.#source(reader), { name: reader.name, sequence, ...FLOW }, REQUEST)
+  }
+
+  async #sequenceAt(reader: Reader, time: number): Promise<number> {
+    const { jetStream } = this.#options
+    const source = this.#source(reader)
+    const { name, before } = await jetStream.createConsumer(source, { time }, REQUEST)
+    jetStream.deleteConsumer(source, name, REQUEST).catch(() => {})
+    return before + 1
+  }
+
+  async #consumer(reader: Reader, name: string): Promise<ConsumerInfo | undefined> {
+    return this.#options.jetStream.consumer(this.#source(reader), name, REQUEST)
+  }
+
+  #source({ table }: Reader) {
+    return { node: this.#options.node, ...table }
+  }
+
+  #delete(subject: string): void {
+    const [stream = '', asked = ''] = subject.split('.').slice(-2)
+    if (!/^[0-9a-f]{32}$/.test(stream) || !asked.endsWith(LEAF) || this.#deletions >= MAX_DELETIONS) return
+    const { node, jetStream } = this.#options
+    const name = `${asked}${MARK}${node}`
+    this.#deletions++
+    const ended = () => {
+      this.#deletions--
+    }
+    this.#work.run(name + stream, () => jetStream.deleteByName(node, stream, name, REQUEST)).then(ended, ended)
+  }
+
+  /** Nothing but an acknowledgement passes, and no reply is asked for. */
+  #acknowledge(subject: string, data: Uint8Array): void {
+    const tokens = subject.split('.')
+    const form = ACK_FORMS.find((each) => each.tokens(tokens.length))
+    if (!form || !tokens[form.consumer]!.endsWith(`${MARK}${this.#options.node}`)) return
+    if (data.byteLength > 0 && Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString() !== ACK) return
+    try {
+      this.#options.store.publish(subject, data)
+    } catch {
+      // The leaf is down: the message comes again.
+    }
+  }
+}
+
+/** Removes the consumers of HarperDB nodes that are not admitted; all of them without an admission. Rejects as `JetStream.call`. */
+export async function reviewHarperReaders(
+  node: string,
+  jetStream: JetStream,
+  admission: ReaderAdmission | undefined,
+  logger: Logger,
+): Promise<void> {
+  for (const { stream, consumers } of await jetStream.consumersByStream(node, REQUEST))
+    for (const name of consumers) {
+      const mark = name.indexOf(MARK)
+      if (mark < 0) continue
+      const peer = name.slice(0, mark - LEAF.length)
+      const isAdmitted =
+        name === `${peer}${LEAF}${MARK}${node}` &&
+        admission?.subscriptionsOf(peer).some((each) => each.publish && streamName(each) === stream)
+      if (isAdmitted) continue
+      await jetStream.deleteByName(node, stream, name, REQUEST)
+      logger.info({ peer, stream }, 'a HarperDB node does not read any more')
+    }
+}

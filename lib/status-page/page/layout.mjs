@@ -1,0 +1,111 @@
+// Where the nodes of the picture are. Pure.
+
+/** @typedef {{ x: number, y: number, radius: number }} Spot */
+/** @typedef {{ viewBox: string, center: Spot, spots: Spot[], hasLabels: boolean }} Layout */
+
+/** Room for a name and two lines of figures above and below the nodes, and for half of a name at the sides. */
+const LABEL_HEIGHT = 52
+const LABEL_WIDTH = 78
+
+/** Nodes of one ring, beyond which there are more rings. */
+const RING = 14
+/** With more nodes, names are shown only where something is wrong, and for the chosen node. */
+export const MAX_LABELS = 20
+
+/**
+ * The local node in the middle, its peers around it on rings that hold more nodes the wider they are.
+ * @param {number} count of peers
+ * @returns {Layout}
+ */
+export function layOut(count) {
+  const rings = ringSizes(count)
+  const step = rings.length === 1 ? 0 : 78
+  const first = rings.length === 1 ? (count <= 6 ? 150 : 190) : 150
+  const radius = count <= 6 ? 20 : count <= MAX_LABELS ? 14 : 9
+  const center = { x: 0, y: 0, radius: Math.max(radius, 16) }
+  const spots = rings.flatMap((size, ring) =>
+    Array.from({ length: size }, (_, index) => {
+      // Half a place further on every second ring, so that links do not pass through nodes.
+      const turn = (index + (ring % 2) / 2) / size
+      const angle = 2 * Math.PI * turn - Math.PI / 2
+      const distance = first + step * ring
+      return { x: center.x + distance * Math.cos(angle), y: center.y + distance * Math.sin(angle), radius }
+    }),
+  )
+  return { viewBox: frame([center, ...spots]), center, spots, hasLabels: count <= MAX_LABELS }
+}
+
+/**
+ * @param {readonly Spot[]} spots
+ * @returns {string} the smallest part of the plane that shows them with their names
+ */
+function frame(spots) {
+  const [left, right] = [Math.min(...spots.map(({ x }) => x)), Math.max(...spots.map(({ x }) => x))]
+  const [top, bottom] = [Math.min(...spots.map(({ y }) => y)), Math.max(...spots.map(({ y }) => y))]
+  const radius = Math.max(...spots.map((spot) => spot.radius))
+  const [x, y] = [left - LABEL_WIDTH, top - radius - LABEL_HEIGHT]
+  return [x, y, right + LABEL_WIDTH - x, bottom + radius + LABEL_HEIGHT - y].map(Math.round).join(' ')
+}
+
+/**
+ * Where the lines of text of a node are: on its side that is away from the middle, so that links do not cross them.
+ * @param {Spot} spot
+ * @param {number} lines
+ * @returns {number[]} the y of each line, from the first
+ */
+export function labelLines({ y, radius }, lines) {
+  const isAbove = y < 0
+  return Array.from({ length: lines }, (_, index) => {
+    const distance = radius + 15 + 13 * (isAbove ? lines - 1 - index : index)
+    return isAbove ? y - distance + 8 : y + distance
+  })
+}
+
+/**
+ * @param {number} count
+ * @returns {number[]} the number of nodes on each ring, from the inner one
+ */
+function ringSizes(count) {
+  if (count <= RING + 6) return [count]
+  const sizes = []
+  for (let left = count, size = RING; left > 0; size += 8) {
+    const next = left < size + size / 2 ? left : size
+    sizes.push(next)
+    left -= next
+  }
+  return sizes
+}
+
+/**
+ * The line from one node to another, beside the line of the other direction.
+ * @param {Spot} from
+ * @param {Spot} to
+ * @param {number} offset to the right of the direction
+ * @returns {{ path: string, arrow: string }} the line, and the tip at its end
+ */
+export function linkPath(from, to, offset) {
+  const length = Math.hypot(to.x - from.x, to.y - from.y) || 1
+  const [dx, dy] = [(to.x - from.x) / length, (to.y - from.y) / length]
+  /** @param {number} along @param {number} aside */
+  const at = (along, aside) => {
+    const x = from.x + dx * along - dy * aside
+    const y = from.y + dy * along + dx * aside
+    return `${x.toFixed(1)} ${y.toFixed(1)}`
+  }
+  const [start, end] = [from.radius + 4, length - to.radius - 5]
+  return {
+    path: `M${at(start, offset)} L${at(end, offset)}`,
+    arrow: `M${at(end - 8, offset - 5)} L${at(end, offset)} L${at(end - 8, offset + 5)}`,
+  }
+}
+
+/**
+ * The width of a line for so many transactions per second: each factor of ten adds the same.
+ * @param {number} rate
+ * @param {boolean} isSmall
+ * @returns {number}
+ */
+export function linkWidth(rate, isSmall) {
+  const width = 1.5 + 1.1 * Math.log10(1 + Math.max(0, rate))
+  return Math.round((isSmall ? Math.min(width, 4) / 1.4 : Math.min(width, 7)) * 10) / 10
+}
