@@ -2,6 +2,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import { ClusterError } from '../../lib/index.ts'
+import { ANNOUNCE_FOR_MS } from '../../lib/replication/publish/local-streams.ts'
 import { eventually, type SpawnedNode, serversOf, type TestNode } from '../support/cluster.ts'
 import { sharesOf } from '../support/usage.ts'
 import { below, bounded } from './compare.ts'
@@ -10,19 +11,19 @@ import { playing, type Scene } from './nodes.ts'
 import { NullHost } from './null-host.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 
-/** Seconds. Readers renew their requests every 60 seconds, heartbeats come every second. */
-const WATCHED = { without: 10, subscribed: 60 }
-/** ms until the effects of a change are over. */
-const SETTLE = 2_000
+/** Seconds. Heartbeats come every second. Readers renew their requests 60 seconds after they began, which is within the second period. */
+const WATCHED = { without: 10, subscribed: 45 }
+/** ms until the effects of a change are over. Heartbeats carry the position of a new stream for 30 seconds. */
+const SETTLE = { without: 2_000, subscribed: ANNOUNCE_FOR_MS }
 const SUBSCRIBE_TIMEOUT = 120_000
 type Shares = { subscriber: number; publisher: number; servers: number }
 
-/** Percent of one core over this many idle seconds. */
-async function watch(subscriber: TestNode, publisher: SpawnedNode, watched: number): Promise<Shares> {
+/** Percent of one core in an idle period. */
+async function watch(subscriber: TestNode, publisher: SpawnedNode, period: keyof typeof WATCHED): Promise<Shares> {
   const pids = await serversOf([subscriber, publisher])
-  await delay(SETTLE)
+  await delay(SETTLE[period])
   const groups = [[process.pid], [publisher.child.pid!], pids]
-  const [mine = 0, theirs = 0, four = 0] = await sharesOf(groups, watched * 1_000)
+  const [mine = 0, theirs = 0, four = 0] = await sharesOf(groups, WATCHED[period] * 1_000)
   return { subscriber: mine, publisher: theirs, servers: four }
 }
 
@@ -57,12 +58,12 @@ async function* rowsOf(scene: Scene, { subscriptions }: PartOptions): AsyncItera
     routes: [publisher.ports.cluster],
     options: { host: new NullHost(tables), requestTimeout: SUBSCRIBE_TIMEOUT },
   })
-  const without = await watch(subscriber, publisher, WATCHED.without)
+  const without = await watch(subscriber, publisher, 'without')
   const memory = await bytesInUse()
   const started = performance.now()
   await subscribeTo(subscriber, publisher, tables)
   const seconds = (performance.now() - started) / 1_000
-  const found = await watch(subscriber, publisher, WATCHED.subscribed)
+  const found = await watch(subscriber, publisher, 'subscribed')
   const bytes = (await bytesInUse()) - memory
 
   const row = (what: string, list: string, figures: Row['figures']): Row => ({
@@ -83,8 +84,9 @@ export const idle: Part = {
   name: 'idle',
   legend: [
     'One node subscribes to that many tables of another, and nothing is written. The subscriber is this process; the publisher',
-    `is a separate process. Processor time is that of ${WATCHED.subscribed} s, in which each reader renews its request once; without: of the same nodes before`,
-    'they subscribe. Memory: the heap, all garbage collected.',
+    `is a separate process. Processor time is that of ${WATCHED.subscribed} s, in which each reader renews its request once, as it does every minute. They begin`,
+    `${ANNOUNCE_FOR_MS / 1_000} s after the streams were created: until then heartbeats carry their positions. without: of the same nodes before they subscribe. Memory:`,
+    'the heap, all garbage collected.',
   ],
   columns: ['what', 'on', 'of', 'subscriptions'],
   run: (options) => playing((scene) => rowsOf(scene, options)),

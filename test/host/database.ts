@@ -32,6 +32,9 @@ import { Storage } from './storage.ts'
 import type { TableEditor } from './table-editor.ts'
 import { type Table, Tables } from './tables.ts'
 
+/** Rows that are read at once, tombstones included. */
+const MAX_READ_ROWS = 1_000
+
 export class Database {
   /**
    * The cluster's clock, read inside each write transaction. Set after `ClusterManager.open`, because opening the manager needs
@@ -59,9 +62,14 @@ export class Database {
   readonly #rows: Rows
   readonly #conflicts: Conflicts
   readonly #logger: Logger
+  /** As stored: only this process writes it. Undefined: not read since the last rollback. */
+  #lastTimestamp: Timestamp | undefined
 
   private constructor(storage: Storage, logger: Logger) {
     this.#storage = storage
+    storage.onRollback(() => {
+      this.#lastTimestamp = undefined
+    })
     this.#logger = logger
     this.#tables = new Tables(storage)
     this.#rows = new Rows(storage, this.#tables)
@@ -185,7 +193,7 @@ export class Database {
       const { rows, transactions, lastTimestamp } = pass.finish()
       for (const row of rows) this.#rows.replace(row)
       for (const transaction of transactions) this.outbox.add(transaction)
-      this.#storage.state.put('timestamp', lastTimestamp)
+      this.#putTimestamp(lastTimestamp)
     })
   }
 
@@ -212,7 +220,8 @@ export class Database {
 
   /** The highest timestamp committed here, of local and remote transactions. */
   lastTimestamp(): Timestamp | undefined {
-    return this.#storage.state.get('timestamp') as Timestamp | undefined
+    this.#lastTimestamp ??= this.#storage.state.get('timestamp') as Timestamp | undefined
+    return this.#lastTimestamp
   }
 
   /** The record, or undefined. Throws HostError 404 if the table does not exist, as `scan` does. */
@@ -225,6 +234,19 @@ export class Database {
   scan(database: string, table: string): Iterable<Attributes> {
     this.#tables.get(database, table)
     return this.#rows.scan(database, table)
+  }
+
+  /** At most `limit` records in the order of their primary keys, after this key. */
+  readRecords(database: string, table: string, after: PrimaryKey, limit: number): Attributes[] {
+    this.#tables.get(database, table)
+    const records: Attributes[] = []
+    for (let from = after; records.length < limit; ) {
+      const rows = this.#rows.read(database, table, { after: from, limit: Math.min(limit, MAX_READ_ROWS) })
+      if (rows.length === 0) break
+      for (const { row } of rows) if (row.record && records.length < limit) records.push(row.record)
+      from = rows.at(-1)!.key
+    }
+    return records
   }
 
   databases(): string[] {
@@ -308,7 +330,12 @@ export class Database {
   }
 
   #raiseTimestamp(timestamp: Timestamp): void {
-    if (timestamp > (this.lastTimestamp() ?? '')) this.#storage.state.put('timestamp', timestamp)
+    if (timestamp > (this.lastTimestamp() ?? '')) this.#putTimestamp(timestamp)
+  }
+
+  #putTimestamp(timestamp: Timestamp): void {
+    this.#storage.state.put('timestamp', timestamp)
+    this.#lastTimestamp = timestamp
   }
 
   async #publishCommitted(transaction: Transaction): Promise<void> {

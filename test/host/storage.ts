@@ -36,8 +36,7 @@ export class Storage {
   readonly state: Store<unknown, string | string[]>
   readonly #root: ReturnType<typeof open>
   #closed: Promise<void> | undefined
-  /** Called when a transaction has failed: what was read in it may not be in the database. */
-  onRollback: () => void = () => {}
+  readonly #rollbackListeners: (() => void)[] = []
 
   private constructor(directory: string) {
     this.#root = open({ path: directory })
@@ -63,7 +62,7 @@ export class Storage {
       // A child transaction: a plain one is grouped with others and would keep the writes before an exception.
       return await this.#root.childTransaction(() => this.#run(work))
     } catch (error) {
-      this.onRollback()
+      this.#rolledBack()
       throw error
     }
   }
@@ -75,9 +74,18 @@ export class Storage {
       return result
     } catch (error) {
       // Before the next transaction of the same commit runs.
-      this.onRollback()
+      this.#rolledBack()
       throw error
     }
+  }
+
+  /** `listener` is called when a transaction has failed: what was read in it may not be in the database. */
+  onRollback(listener: () => void): void {
+    this.#rollbackListeners.push(listener)
+  }
+
+  #rolledBack(): void {
+    for (const listener of this.#rollbackListeners) listener()
   }
 
   /** Waits for pending transactions. Idempotent. */

@@ -11,6 +11,8 @@ import { rowKey } from './keys.ts'
 import type { Storage } from './storage.ts'
 import { checkAttribute, type Table, type Tables } from './tables.ts'
 
+type FoundRow = { readonly key: unknown; readonly storedKey: Buffer; row: StoredRow | undefined }
+
 export class TableEditor {
   readonly table: Table
   readonly #storage: Storage
@@ -18,6 +20,8 @@ export class TableEditor {
   readonly #attributes: Set<string>
   readonly #changed = new Set<string>()
   #count: number
+  /** The row that was used last, as it is in this transaction: most are looked for before they are written. */
+  #last: FoundRow | undefined
 
   constructor(storage: Storage, tables: Tables, table: Table) {
     this.#storage = storage
@@ -33,18 +37,19 @@ export class TableEditor {
   }
 
   has(key: unknown): boolean {
-    return this.#read(this.#key(key))?.record !== undefined
+    return this.#find(key).row?.record !== undefined
   }
 
   /** True if the row is different now; undefined if the write was ignored because of the horizon. */
   merge(key: unknown, change: RowChange, options: MergeOptions = {}): boolean | undefined {
-    const storedKey = this.#key(key)
+    const found = this.#find(key)
     if (change.operation !== 'delete') this.#addAttributes(change.record)
-    const before = this.#read(storedKey)
+    const { storedKey, row: before } = found
     const after = mergeRow(before, change, options)
     if (!after) return undefined
     if (after === before) return false
     this.#storage.rows.put(storedKey, after)
+    found.row = after
     this.#changed.add(storedKey.toString('latin1'))
     this.#count += Number(after.record !== undefined) - Number(before?.record !== undefined)
     return true
@@ -55,12 +60,12 @@ export class TableEditor {
     this.#tables.put({ ...this.table, attributes: [...this.#attributes], count: this.#count })
   }
 
-  #key(key: unknown): Buffer {
-    return rowKey(this.table.database, this.table.table, key)
-  }
-
-  #read(key: Buffer): StoredRow | undefined {
-    return this.#storage.rows.get(key)
+  #find(key: unknown): FoundRow {
+    if (this.#last && this.#last.key === key) return this.#last
+    const storedKey = rowKey(this.table.database, this.table.table, key)
+    const found = { key, storedKey, row: this.#storage.rows.get(storedKey) }
+    this.#last = found
+    return found
   }
 
   #addAttributes(record: Attributes): void {

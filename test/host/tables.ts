@@ -15,7 +15,7 @@ export class Tables {
 
   constructor(storage: Storage) {
     this.#storage = storage
-    storage.onRollback = () => this.#cache.clear()
+    storage.onRollback(() => this.#cache.clear())
   }
 
   databases(): string[] {
