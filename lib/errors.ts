@@ -318,6 +318,24 @@ export const errors = {
     true,
     'See the log of the server.',
   ),
+  harperdb_unreachable: defineError(
+    503,
+    (url: string, reason: string) => `HarperDB does not answer at ${url}: ${reason}`,
+    true,
+    'Start HarperDB, or correct the URL of its operations API, and repeat the migration: it continues where it stopped.',
+  ),
+  harperdb_rejected: defineError(
+    502,
+    (operation: string, url: string, reason: string) => `HarperDB at ${url} rejected ${operation}: ${reason}`,
+    false,
+    'Log in as a super user of HarperDB. See its log for other reasons.',
+  ),
+  migration_blocked: defineError(
+    409,
+    (reason: string) => `The migration cannot go on: ${reason}`,
+    false,
+    'Fix what the message names, and repeat the migration. lib/migrate/README.md has the steps.',
+  ),
 } as const
 
 export type ErrorCode = keyof typeof errors

@@ -70,12 +70,12 @@ export class NodeHealth {
 
   /** Computed when it is called. */
   status(): Health {
-    const { mesh, peers, facts } = this.#options
+    const { mesh, facts } = this.#options
     const { state, reason, isSettled } = this.#reachability
     return assessHealth({
       ...facts(),
       mesh: { state, reason, isSettled, problems: mesh.problems?.() ?? [] },
-      peers: peers(),
+      peers: this.#reachability.peers(),
     })
   }
 

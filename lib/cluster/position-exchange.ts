@@ -86,6 +86,10 @@ export class PositionExchange {
       index,
       publisher,
       session: () => mesh.session,
+      storedAt: async (table, sequence) => {
+        const { node, requestTimeout: timeout } = options
+        return (await mesh.messageAt({ node, ...table }, sequence, { timeout }))?.time
+      },
       reported: (source, report, previous) => this.#waits.onReport(source, report, previous),
     })
     const replicas = this.#replicas

@@ -22,6 +22,8 @@ export class Reachability {
   #reason: string | undefined
   #isSettled = false
   #cancelGrace: (() => void) | undefined
+  /** Until when (`Timers.elapsed`) each node of the manifest may not have been heard yet. */
+  readonly #awaitedUntil = new Map<string, number>()
 
   constructor(options: ReachabilityOptions) {
     this.#options = options
@@ -39,6 +41,18 @@ export class Reachability {
   /** False while other nodes may not have been heard yet, because the local servers have just started. */
   get isSettled(): boolean {
     return this.#isSettled
+  }
+
+  /** The nodes of the manifest, without those that were added a moment ago and have not been heard yet. */
+  peers(): { node: string; up: boolean }[] {
+    const peers = this.#options.peers()
+    const now = this.#options.timers.elapsed()
+    const nodes = new Set(peers.map(({ node }) => node))
+    for (const node of this.#awaitedUntil.keys()) if (!nodes.has(node)) this.#awaitedUntil.delete(node)
+    for (const { node, up } of peers)
+      if (up) this.#awaitedUntil.set(node, 0)
+      else if (!this.#awaitedUntil.has(node)) this.#awaitedUntil.set(node, now + GRACE_MS)
+    return peers.filter(({ node, up }) => up || now >= this.#awaitedUntil.get(node)!)
   }
 
   /** The mesh reports a state or a reason. `connected` with a reason: the local hub does not work. */
@@ -82,7 +96,7 @@ export class Reachability {
 
   #current(): { state: ClusterMeshState; reason: string | undefined } {
     if (this.#mesh.state !== 'connected') return this.#mesh
-    const peers = this.#options.peers()
+    const peers = this.peers()
     if (peers.some(({ up }) => up)) return { state: 'connected', reason: undefined }
     if (this.#mesh.reason !== undefined) return { state: 'isolated', reason: this.#mesh.reason }
     if (peers.length === 0 || !this.#isSettled) return { state: 'connected', reason: undefined }

@@ -89,8 +89,7 @@ export class Service {
     this.#nameFault = foundation.nameFault
     this.#registers = foundation.registers
     this.publisher = createPublisher(options, foundation, {
-      node: store.manifest.nodeName,
-      singleMessages: hasHarperReaders(store),
+      ...{ node: store.manifest.nodeName, singleMessages: hasHarperReaders(store) },
       diverged: (divergence) => {
         emit('replication:diverged', divergence)
         this.replicator.onDatabaseRestored(divergence)

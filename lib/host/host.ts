@@ -115,7 +115,10 @@ export type Checkpoint = {
   missing?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
-  /** Number of gaps since the last complete copy of the source's rows. */
+  /**
+   * Number of gaps since the last complete copy of the source's rows. `missing` does not tell it: that has discarded transactions too, and none that
+   * were never in a stream.
+   */
   unrepairedGaps?: number
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]

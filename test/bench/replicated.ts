@@ -144,7 +144,8 @@ async function idleShare(count: number): Promise<number> {
   const { timers } = mesh
   const isUp = () => true
   const session = () => 's'
-  const replicas = new ReplicaPositions({ timers, index, publisher, session, reported: () => {} })
+  const storedAt = async () => undefined
+  const replicas = new ReplicaPositions({ timers, index, publisher, session, storedAt, reported: () => {} })
   const watches = new Watches({ timers, isUp, send: async () => {} })
   const waits = new ReplicationWaits({ timers, publisher, replicas, index, watches })
   const reporter = new PositionReporter({

@@ -32,6 +32,9 @@ import { Storage } from './storage.ts'
 import type { TableEditor } from './table-editor.ts'
 import { type Table, Tables } from './tables.ts'
 
+/** Rows that are read at once, tombstones included. */
+const MAX_READ_ROWS = 1_000
+
 export class Database {
   /**
    * The cluster's clock, read inside each write transaction. Set after `ClusterManager.open`, because opening the manager needs
@@ -231,6 +234,19 @@ export class Database {
   scan(database: string, table: string): Iterable<Attributes> {
     this.#tables.get(database, table)
     return this.#rows.scan(database, table)
+  }
+
+  /** At most `limit` records in the order of their primary keys, after this key. */
+  readRecords(database: string, table: string, after: PrimaryKey, limit: number): Attributes[] {
+    this.#tables.get(database, table)
+    const records: Attributes[] = []
+    for (let from = after; records.length < limit; ) {
+      const rows = this.#rows.read(database, table, { after: from, limit: Math.min(limit, MAX_READ_ROWS) })
+      if (rows.length === 0) break
+      for (const { row } of rows) if (row.record && records.length < limit) records.push(row.record)
+      from = rows.at(-1)!.key
+    }
+    return records
   }
 
   databases(): string[] {

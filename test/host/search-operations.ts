@@ -1,9 +1,21 @@
-// search_by_id, search_by_value and two forms of SELECT. Without indexes.
+// search_by_id, search_by_value, search_by_conditions for pages in the order of the keys, and two forms of SELECT. Without indexes.
 
+import type { PrimaryKey } from '../../lib/host/host.ts'
 import type { Attributes } from '../../lib/host/merge-row.ts'
 import { badRequest } from './errors.ts'
 import type { Operation, Operations } from './operations.ts'
-import { readAny, readAttributes, readDatabase, readIds, readString, readTable, required } from './request.ts'
+import {
+  type Body,
+  isObject,
+  readAny,
+  readAttributes,
+  readDatabase,
+  readIds,
+  readList,
+  readString,
+  readTable,
+  required,
+} from './request.ts'
 
 const searchById: Operation = async (database, body) => {
   const [name, table, ids, attributes] = [readDatabase(body), readTable(body), readIds(body), readAttributes(body)]
@@ -23,12 +35,22 @@ export const searchOperations: Operations = {
     const attribute = required(readString(body, 'search_attribute', 'attribute'), 'search_attribute')
     const matches = matcher(readAny(body, 'search_value', 'value'))
     const attributes = readAttributes(body)
+    const limit = readLimit(body)
     const found: Attributes[] = []
     for (const record of database.scan(readDatabase(body), readTable(body))) {
+      if (found.length === limit) break
       const value = Object.hasOwn(record, attribute) ? record[attribute] : undefined
       if (value !== undefined && value !== null && matches(value)) found.push(pick(record, attributes))
     }
     return found
+  },
+
+  async search_by_conditions(database, body) {
+    const [name, table] = [readDatabase(body), readTable(body)]
+    const after = readAfter(body, database.table(name, table).primaryKey)
+    const rows = database.readRecords(name, table, after, readLimit(body) ?? Number.MAX_SAFE_INTEGER)
+    const attributes = readAttributes(body)
+    return rows.map((record) => pick(record, attributes))
   },
 
   async sql(database, body) {
@@ -38,6 +60,25 @@ export const searchOperations: Operations = {
     const attributes = columns === '*' ? undefined : columns.split(',').map((column) => identifier(column.trim()))
     return Array.from(database.scan(name, table), (record) => pick(record, attributes))
   },
+}
+
+function readLimit(body: Body): number | undefined {
+  const { limit } = body
+  if (limit === undefined) return undefined
+  if (typeof limit !== 'number' || !Number.isInteger(limit) || limit < 1)
+    throw badRequest("'limit' must be an integer, 1 or more")
+  return limit
+}
+
+/** The key after which a page begins. */
+function readAfter(body: Body, primaryKey: string): PrimaryKey {
+  const [condition, ...more] = readList(body, 'conditions')
+  const { search_attribute, search_type, search_value } = isObject(condition) ? condition : {}
+  if (more.length > 0 || search_type !== 'greater_than' || search_attribute !== primaryKey)
+    throw badRequest(`'conditions' must be one 'greater_than' of the primary key '${primaryKey}'`)
+  if (typeof search_value !== 'string' && typeof search_value !== 'number')
+    throw badRequest("'conditions[0].search_value' must be a string or a number")
+  return search_value
 }
 
 /** Attributes that the record lacks are null. */

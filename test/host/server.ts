@@ -7,6 +7,7 @@ import type { StatusPage } from '../../lib/status-page.ts'
 import type { Database } from './database.ts'
 import { HostError } from './errors.ts'
 import { toJson } from './json.ts'
+import { isAccepted, MESSAGE_PACK, toMessagePack } from './message-pack.ts'
 import { executeData } from './operations.ts'
 import { addProbes } from './probes.ts'
 import { addStatusPage } from './status-page.ts'
@@ -75,6 +76,8 @@ export function createServer({ database, cluster, users, logger, statusPage }: S
     const answer =
       (await executeData(database, body, { ...caller!, onCommit })) ?? (await cluster.execute(body, caller!))
     void reply.type('application/json; charset=utf-8')
+    if (committed === undefined && isAccepted(headers.accept))
+      return reply.type(MESSAGE_PACK).send(toMessagePack(answer))
     if (committed === undefined || nodes === undefined || !waiting) return reply.send(answer)
     const { token: written, error } = await waitForNodes(cluster, committed, { nodes, ...waiting })
     if (written !== undefined) void reply.header('x-write-token', written)

@@ -2,11 +2,12 @@
 // acknowledgements, kills of servers on the way, a relay that repeats headers, and a stream from the time when HarperDB ran here.
 
 import assert from 'node:assert/strict'
+import { readFile, writeFile } from 'node:fs/promises'
 import { describe, type TestContext, test } from 'node:test'
 import { AckPolicy, type NatsConnection } from 'nats'
 import type { Write } from '../../lib/host/host.ts'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
-import { eventually, TestCluster, type TestNode } from '../support/cluster.ts'
+import { eventually, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
 import { type HarperWrite, harperPack, harperTransaction } from '../support/harper-messages.ts'
 import type { HarperNode } from '../support/harper-node.ts'
 import { startNatsHarperNode } from '../support/nats-harper-node.ts'
@@ -130,7 +131,7 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     assert.deepEqual(node2.seen('replication:quarantined'), [])
   })
 
-  test('goes on where it was when HarperDB ran on the node, and reads what it wrote then', async (t) => {
+  test('goes on where it was when HarperDB ran on the node, and misses nothing when its consumer is lost', async (t) => {
     const cluster = TestCluster.for(t)
     const node1 = await cluster.start('node1', { tables, clustering })
     const store = await cluster.client(node1)
@@ -154,5 +155,31 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     await node1.host.write('t3', insert('dog', { id: 3 }))
     await have([harper], [2, 3])
     assert.deepEqual(await durables(store, 'node1-leaf'), ['harper-leaf--of--node1'])
+    // Its consumer is lost, and HarperDB asks for the present.
+    await harper.close()
+    await manager.consumers.delete(dogStream, 'harper-leaf--of--node1')
+    await node1.host.write('t4', insert('dog', { id: 4 }))
+    await harper.restart()
+    await have([harper], [2, 3, 4])
+  })
+
+  test('has its consumer removed when the setting is taken back, and an enmesh node reads on', async (t) => {
+    const { cluster, node1, harper } = await pair(t)
+    const node2 = await cluster.start('node2', { tables, routes: [node1.ports.cluster] })
+    await harper.addNode('node1', [both('dog')])
+    await subscribe(node1, node2, { dog: 'publish' })
+    await node1.host.write('t1', insert('dog', { id: 1, name: 'Rex' }))
+    await have([harper, node2], [1])
+    await harper.close()
+    await node1.cluster.close()
+    const text = await readFile(node1.configFile, 'utf8')
+    await writeFile(node1.configFile, text.replace(/^ *compatibility: .*\n/m, ''))
+    await node1.reopen()
+    await node1.host.write('t2', insert('dog', { id: 2 }))
+    await have([node2], [1, 2])
+    const store = await cluster.client(node1)
+    await eventually('the consumer is removed', async () => (await durables(store, 'node1-leaf')).length === 0)
+    assert.deepEqual([node2.seen('replication:gap'), node1.seen('replication:diverged')], [[], []])
+    await assert.rejects(harper.addNode('node1', [both('dog')]), /'clustering.compatibility: harperdb4'/)
   })
 })

@@ -4,11 +4,12 @@
 import { createInterface } from 'node:readline'
 import { ClusterManager } from '../../lib/index.ts'
 import { MemoryHost } from '../../lib/testing.ts'
+import { systemTime } from '../../lib/util/timers.ts'
 import { clusterPassword } from './cluster.ts'
 import type { NodeCommand } from './spawned-commands.ts'
 
 const { configFile, tables } = JSON.parse(process.argv[2]!) as { configFile: string; tables: [string, string][] }
-const now = Date.now
+const { now } = systemTime
 const host = new MemoryHost({ tables: tables.map(([database, table]) => ({ database, table })) })
 const cluster = await ClusterManager.open({ configFile, host, password: clusterPassword })
 host.attach(cluster)
@@ -16,7 +17,7 @@ host.attach(cluster)
 function run(request: NodeCommand): unknown {
   switch (request.command) {
     case 'clock':
-      Date.now = () => now() + request.ms
+      systemTime.now = () => now() + request.ms
       return null
     case 'insert':
       return host.insert('dev', request.table, request.record)

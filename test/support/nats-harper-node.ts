@@ -6,7 +6,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AckPolicy, connect, DeliverPolicy, type NatsConnection, headers as newHeaders } from 'nats'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
-import { clusterPassword, clusterUser, eventually, freePorts, temporaryDirectory } from './cluster.ts'
+import { clusterPassword, clusterUser, eventually, freePorts, type NodePorts, temporaryDirectory } from './cluster.ts'
 import { harperPack } from './harper-messages.ts'
 import { HarperNode, type HarperTable, type HarperTransport, type StopReading } from './harper-node.ts'
 
@@ -22,27 +22,42 @@ export type NatsHarperNode = {
   clusterPort: number
   /** At the leaf, in the account of the streams. */
   connection: NatsConnection
+  /** Ends the servers. Idempotent. */
+  stop(): Promise<void>
+}
+
+/** Where the servers of a node run; `store`: directory of its streams. */
+export type HarperServers = { directory: string; store: string; ports: NodePorts }
+
+async function newServers(): Promise<HarperServers & { remove(): Promise<void> }> {
+  const [directory, remove] = await temporaryDirectory()
+  const [cluster = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
+  return { directory, store: join(directory, 'store'), ports: { cluster, leafNodes, hub, leaf }, remove }
 }
 
 /** `routes`: ports of other hubs; HarperDB logs in there as the administrator. */
 export async function startNatsHarperNode(
   test: { after(work: () => unknown): void },
   name: string,
-  { tables, routes = [] }: { tables: HarperTable[]; routes?: number[] },
+  { tables, routes = [], at }: { tables: HarperTable[]; routes?: number[]; at?: HarperServers },
 ): Promise<NatsHarperNode> {
-  const [directory, remove] = await temporaryDirectory()
-  const [clusterPort = 0, leafNodes = 0, hub = 0, leaf = 0] = await freePorts(4)
+  const created = at ? undefined : await newServers()
+  const { directory, store, ports } = at ?? created!
+  const { cluster: clusterPort, leafNodes, hub, leaf } = ports
   const servers: ChildProcess[] = []
   const clients: NatsConnection[] = []
   let harper: HarperNode | undefined
-  test.after(async () => {
+  const stop = async () => {
     await harper?.close()
     for (const client of clients) await client.close()
     for (const server of servers) {
       server.kill('SIGKILL')
       if (server.exitCode === null && server.signalCode === null) await once(server, 'exit')
     }
-    await remove()
+  }
+  test.after(async () => {
+    await stop()
+    await created?.remove()
   })
   const start = async (kind: string, configuration: object) => {
     const file = join(directory, `${kind}.json`)
@@ -67,7 +82,7 @@ export async function startNatsHarperNode(
     listen: `127.0.0.1:${leaf}`,
     accounts: { ...accounts, HDB: { ...accounts.HDB, jetstream: 'enabled' } },
     system_account: 'SYS',
-    jetstream: { store_dir: join(directory, 'store'), domain: `${name}-leaf` },
+    jetstream: { store_dir: store, domain: `${name}-leaf` },
     leafnodes: {
       remotes: [
         { account: 'SYS', urls: [url('nats-leaf', admin, leafNodes)] },
@@ -89,7 +104,7 @@ export async function startNatsHarperNode(
     atHub.request(`${name}.__request__`, harperPack({ operation: 'cluster_status' })).catch(() => undefined),
   )
   node.requests.length = 0
-  return { node, clusterPort, connection }
+  return { node, clusterPort, connection, stop }
 }
 
 async function harperNode(connection: NatsConnection, name: string, tables: HarperTable[]): Promise<HarperNode> {

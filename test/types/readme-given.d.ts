@@ -45,6 +45,7 @@ declare global {
   const cluster: ClusterManager
   const source: RemoteTable
   const stopping: AbortController
+  const host: Host
   const hostOne: Host
   const hostTwo: Host
 }

@@ -19,6 +19,8 @@ import {
 import { encode } from '../../lib/peers/protocol.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, TestCluster, temporaryDirectory } from '../support/cluster.ts'
+import { harperLogin } from '../support/harper-http.ts'
+import { harperSite } from '../support/harper-site.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
 import { both, dog, type MemoryNodeOptions, numbered, Scene } from '../support/memory-scene.ts'
 
@@ -350,6 +352,23 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     test.after(() => taken.close())
     await once(taken, 'listening')
     return cluster.open(files)
+  },
+
+  // --- the migration from HarperDB --------------------------------------------------------------------------------------
+
+  async harperdb_unreachable(test) {
+    const { harper, migrate } = await harperSite(test)
+    await harper.stop()
+    return migrate()
+  },
+  async harperdb_rejected(test) {
+    const { migrate } = await harperSite(test)
+    return migrate({ harper: { ...harperLogin, password: 'wrong' } })
+  },
+  async migration_blocked(test) {
+    const { harper, migrate } = await harperSite(test)
+    harper.isEnabled = false
+    return migrate()
   },
 }
 

@@ -56,6 +56,7 @@ describe('the view', () => {
       'meshState',
       'metrics',
       'peers',
+      'quarantine',
       'replicas',
       'state',
       'subscriptions',

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { it, type TestContext } from 'node:test'
-import { type ClusterNode, MemoryHost } from '../../lib/testing.ts'
+import { type ClusterNode, eventually, MemoryHost } from '../../lib/testing.ts'
 import { openCluster } from '../support/kit-cluster.ts'
 
 const dog = { database: 'dev', table: 'dog' }
@@ -17,7 +17,7 @@ async function pair(test: TestContext) {
   await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] })
   await opened.cluster.converged()
   const file = join(two.directory, 'clustering', 'revisions.json')
-  assert.ok((await readFile(file, 'utf8')).includes('dog'))
+  await eventually('the subscription is stored', async () => (await readFile(file, 'utf8')).includes('dog'))
   /** A file cannot take the place of a directory. */
   const breakFile = async () => {
     await rename(file, `${file}.kept`)

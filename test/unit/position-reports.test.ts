@@ -74,6 +74,7 @@ describe('a source', () => {
         endOf: () => stream,
         recentPositions: () => [],
       },
+      storedAt: async () => undefined,
       session: () => server.session,
       reported: (_, __, before) => void previous.push(before?.position.index),
     })

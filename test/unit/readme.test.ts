@@ -66,6 +66,7 @@ async function readExamples(): Promise<Map<string, string>> {
           .replace('../../lib/index.ts', 'enmesh')
           .replace('../../lib/testing.ts', 'enmesh/testing')
           .replace('../../lib/status-page.ts', 'enmesh/status-page')
+          .replace('../../lib/migrate.ts', 'enmesh/migrate')
           .replace(/'\.\.\/examples\//g, "'./"),
       ),
     )

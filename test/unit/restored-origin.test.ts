@@ -10,7 +10,6 @@ import { copyDatabase } from '../support/memory-host-copy.ts'
 import { has, outcome } from '../support/waits.ts'
 
 const dog = { database: 'dev', table: 'dog' }
-const subscribed = [{ ...dog, publish: false, subscribe: true }]
 
 /** Rows cannot be copied: transactions alone bring them. */
 function hostWithoutCopies(): MemoryHost {
@@ -21,26 +20,30 @@ function hostWithoutCopies(): MemoryHost {
 
 type Cluster = Awaited<ReturnType<typeof open>>
 
-/** `subscriptions`: pairs of names, the first one subscribes to the second one. All nodes relay. */
+/** `subscriptions`: pairs of names, the first one subscribes to the second one. By default all nodes relay, and copy nothing. */
 async function open(
   test: TestContext,
   names: readonly string[],
   subscriptions: readonly (readonly [string, string])[],
+  { host = hostWithoutCopies, relays = true } = {},
 ) {
   const network = new MemoryNetwork()
   const cluster = await startCluster(names, {
     network,
     subscribe: false,
-    host: hostWithoutCopies,
-    clustering: () => ({ republishMessages: true }),
+    host,
+    clustering: () => ({ republishMessages: relays }),
   })
   test.after(async () => {
     await cluster.close()
     await network.close()
   })
   const node = (name: string): ClusterNode => cluster.nodes.find((each) => each.name === name)!
-  for (const [subscriber, source] of subscriptions)
-    await node(subscriber).cluster.updateNode({ node_name: source, subscriptions: subscribed })
+  for (const [subscriber, source] of subscriptions) {
+    const publish = subscriptions.some(([other, of]) => other === source && of === subscriber)
+    const request = { node_name: source, subscriptions: [{ ...dog, publish, subscribe: true }] }
+    await node(subscriber).cluster.updateNode(request)
+  }
   return { network, cluster, node, origin: node('origin') }
 }
 
@@ -187,4 +190,31 @@ describe('a restored origin', { timeout: 60_000 }, () => {
       await last.cluster.caughtUp(next)
       assert.ok(has(last, 'new 1'))
     })
+
+  it('gets back what it has lost and a peer has, and its other subscribers get it too', async (test) => {
+    const names = ['origin', 'peer', 'other']
+    const opened = await open(
+      test,
+      names,
+      names.flatMap((name) => names.filter((each) => each !== name).map((each) => [name, each] as const)),
+      { host: () => new MemoryHost({ tables: [dog] }), relays: false },
+    )
+    const { origin, network, cluster } = opened
+    await insert(origin, 'old 1')
+    await allHave(opened, 'old 1')
+    const restore = await snapshot(opened)
+    network.cut('other', 'origin')
+    await insert(origin, 'lost 1', 'lost 2')
+    await eventually('the peer has them', () => has(opened.node('peer'), 'lost 2'))
+    await restore()
+    network.heal()
+    await insert(origin, 'new 1', 'new 2', 'new 3')
+    await allHave(opened, 'lost 1', 'lost 2', 'new 1', 'new 2', 'new 3')
+    await eventually('nothing is left to be copied or announced', () =>
+      cluster.nodes.every(({ host }) =>
+        [...host.checkpoints.values()].every(({ copy, unannounced }) => !copy && !unannounced),
+      ),
+    )
+    await cluster.converged()
+  })
 })

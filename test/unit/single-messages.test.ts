@@ -2,10 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { ClusterError } from '../../lib/errors.ts'
 import type { Transaction, Write } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
-import type { Message } from '../../lib/mesh/mesh.ts'
+import type { Mesh, Message } from '../../lib/mesh/mesh.ts'
 import { HarperTimes, SingleMessages } from '../../lib/replication/publish/message-format.ts'
+import { PartEncoder } from '../../lib/replication/publish/part-encoder.ts'
+import { type PartListener, PendingTransaction } from '../../lib/replication/publish/pending-transaction.ts'
 import { decodeMessage, decodeStored, Frame, storedId } from '../../lib/replication/wire/frame.ts'
 import { encodePart } from '../../lib/replication/wire/part.ts'
 import { encodeDefinition, harperTime } from '../../lib/replication/wire/single-message-encoder.ts'
@@ -201,5 +204,42 @@ describe('times for HarperDB', () => {
     assert.deepEqual(ordered.slice(0, 3), [now, now + 1 / 4_096, now + 4_095 / 4_096])
     assert.equal(ordered.at(-1), now + 9)
     assert.equal(times.of(makeTimestamp(now, 0, 'node2')), now)
+  })
+})
+
+describe('a transaction for HarperDB', () => {
+  const mesh = { maxPayload: 4 * 1024 * 1024 } as Mesh
+  const listener: PartListener = { node, partStored: () => {}, transactionStored: () => {} }
+  const encoder = new PartEncoder(mesh, listener, true)
+  const encodeAll = (...writes: Write[]) => {
+    const transaction = { id: 't1', timestamp, writes }
+    const parts = encoder.encode(new PendingTransaction(transaction), transaction)
+    if (parts instanceof ClusterError) throw parts
+    return parts[0]!.data
+  }
+  const rows = (count: number) => Array.from({ length: count }, (_, id) => ({ id: 10_000 + id, name: `dog ${id}` }))
+  const keys = (count: number) => Array.from({ length: count }, (_, id) => id)
+
+  it('may have 500 rows beside the largest group of its writes, which msgpackr reads', async () => {
+    const data = encodeAll(
+      remove(...keys(250)),
+      insert(...rows(2_000)),
+      update(...keys(250).map((id) => ({ id: -id - 1 }))),
+    )
+    const message = (await format()).encode(place, [data])
+    let length = 0
+    for (let link = bodyOf(message).next as { next?: object }; link; link = link.next as { next?: object }) length++
+    assert.equal(length, 500)
+    assert.equal(decode(message).writes.length, 501)
+    const code = 'transaction_too_large'
+    assert.throws(() => encodeAll(insert(...rows(2_000)), remove(...keys(501))), { code, message: /500/ })
+    assert.equal(encodeAll(insert(...rows(2_000))).byteLength > 0, true)
+  })
+
+  it('may have half the bytes of a message, because its keys are repeated', () => {
+    const code = 'transaction_too_large'
+    assert.throws(() => encodeAll(insert({ id: 1, text: 'x'.repeat(2 * 1024 * 1024) })), { code })
+    const largest = encodeAll(insert({ id: 'k'.repeat(1_800_000) }))
+    assert.ok(2 * largest.byteLength < mesh.maxPayload)
   })
 })

@@ -26,6 +26,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   cluster: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'events', 'peers', 'replication', 'operations'],
   'status-page': ['util', 'host', 'cluster', 'events', 'manifest', 'observe', 'replication'],
   cli: ['util', 'errors', 'cluster', 'manifest', 'mesh', 'status-page'],
+  migrate: ['util', 'errors', 'observe', 'host', 'manifest', 'mesh', 'peers', 'replication'],
   'cluster-manager': ['*'],
   testing: ['*'],
   index: ['*'],

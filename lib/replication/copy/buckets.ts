@@ -70,6 +70,14 @@ export class BucketSums {
     return this.#words[STRIDE * bucket + WORDS]!
   }
 
+  /** The sum of all buckets as hexadecimal digits: equal for tables with the same rows, whatever their number of buckets. */
+  digest(): string {
+    const total = this.fold(1).#words
+    let text = ''
+    for (let word = WORDS - 1; word >= 0; word--) text += total[word]!.toString(16).padStart(8, '0')
+    return text
+  }
+
   /** The same rows in fewer buckets. */
   fold(buckets: number): BucketSums {
     if (buckets === this.buckets) return this

@@ -5,8 +5,9 @@ import type { TableName } from '../../host/host.ts'
 import { TableMap } from '../../mesh/table-map.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
 
-type Mark = { index: number; sequence: number; at: number }
-type TableMarks = { epoch: string; marks: Mark[] }
+/** `isFirst`: of what was stored before marks were made, it says nothing but that it is older. */
+type Mark = { index: number; sequence: number; at: number; isFirst?: boolean }
+type TableMarks = { epoch: string; marks: Mark[]; isNoted: boolean }
 
 /** For each table. */
 const MAX_MARKS = 128
@@ -17,16 +18,31 @@ export class GrowthMarks {
   /** Call about once a second for the streams that grew. `at`: ms. */
   note(positions: readonly (TableName & StreamPosition)[], at: number): void {
     for (const { database, table, epoch, index, sequence } of positions) {
-      let known = this.#tables.find({ database, table })
-      if (known?.epoch !== epoch) {
-        known = { epoch, marks: [] }
-        this.#tables.set({ database, table }, known)
-      }
-      const { marks } = known
-      if ((marks.at(-1)?.index ?? -1) >= index) continue
-      marks.push({ index, sequence, at })
-      if (marks.length > MAX_MARKS) marks.splice(leastNeeded(marks, at), 1)
+      const known = this.#of({ database, table }, epoch)
+      if ((known.marks.at(-1)?.index ?? -1) >= index) continue
+      insert(known.marks, { index, sequence, at, ...(!known.isNoted && { isFirst: true }) }, at)
+      known.isNoted = true
     }
+  }
+
+  /** The first transaction of this message is this one, and was stored at that time (ms). `now`: ms. */
+  noteMessage(table: TableName, epoch: string, { index, sequence, at }: Omit<Mark, 'isFirst'>, now: number): void {
+    const { marks } = this.#of(table, epoch)
+    if (!marks.some((each) => each.index === index && !each.isFirst)) insert(marks, { index, sequence, at }, now)
+  }
+
+  /** The transaction after `index` was stored before marks were made, so that only its message tells when. */
+  isOlder(table: TableName, epoch: string, index: number): boolean {
+    const known = this.#tables.find(table)
+    return known?.epoch !== epoch || known.marks.find((mark) => mark.index > index)?.isFirst !== undefined
+  }
+
+  #of({ database, table }: TableName, epoch: string): TableMarks {
+    const known = this.#tables.find({ database, table })
+    if (known?.epoch === epoch) return known
+    const created = { epoch, marks: [], isNoted: false }
+    this.#tables.set({ database, table }, created)
+    return created
   }
 
   /** By when the transaction after `index` was stored, as far as that is known. */
@@ -39,6 +55,13 @@ export class GrowthMarks {
     const known = this.#tables.find(table)
     return known?.epoch === epoch ? known.marks.findLast((mark) => mark.at <= at)?.sequence : undefined
   }
+}
+
+/** In the order of the transactions. */
+function insert(marks: Mark[], mark: Mark, now: number): void {
+  const behind = marks.findIndex(({ index }) => index >= mark.index)
+  marks.splice(behind < 0 ? marks.length : behind, 0, mark)
+  if (marks.length > MAX_MARKS) marks.splice(leastNeeded(marks, now), 1)
 }
 
 /** The mark whose neighbours are nearest to each other in proportion to their age. The first and the last one stay. */

@@ -4,6 +4,7 @@ import type { RemoteTable, TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Publisher } from '../publish/publisher.ts'
+import { sourceKey } from '../subscribe/sources.ts'
 import { type AppliedPosition, atLeast } from './applied-state.ts'
 import { GrowthMarks } from './growth-marks.ts'
 import { fromReport, type PositionReports } from './position-report.ts'
@@ -19,7 +20,7 @@ export type Replica = {
   appliedSequence?: number
   /** Transactions behind that position. */
   lag?: number
-  /** Seconds, to about one, for which the oldest of them has been stored here; not more than since this process started. */
+  /** Seconds, to about one, for which the oldest of them has been stored here. */
   lagSeconds?: number
   /** Transactions up to the position that it has not: quarantined, discarded, or lost and not copied yet. */
   missing?: number
@@ -46,6 +47,8 @@ export type ReplicaPositionsOptions = {
   publisher: Pick<Publisher, 'endOf' | 'recentPositions'>
   /** Of the local streams' server: see Mesh. */
   session(): string
+  /** ms since 1970 when this message of a local stream was stored; undefined if it is gone. */
+  storedAt(table: TableName, sequence: number): Promise<number | undefined>
   /** A report arrived that counts. `previous`: the one before, if it counts. */
   reported(source: RemoteTable, report: ReplicaReport, previous: ReplicaReport | undefined): void
 }
@@ -62,6 +65,8 @@ export class ReplicaPositions {
   readonly #reports = new Map<string, { table: TableName; nodes: Map<string, ReplicaReport> }>()
   /** The last request of each node that was taken, and until when (`Timers.elapsed`) none of its earlier processes is. */
   readonly #requests = new Map<string, { instance: string; order: number; ended: ReadonlyMap<string, number> }>()
+  /** By `sourceKey`: nodes that may be behind with what was stored before this process started. */
+  readonly #undated = new Map<string, RemoteTable>()
   #stop = () => {}
 
   constructor(options: ReplicaPositionsOptions) {
@@ -70,7 +75,10 @@ export class ReplicaPositions {
 
   start(): void {
     const { timers, publisher } = this.#options
-    this.#stop = timers.every(MARK_INTERVAL_MS, () => this.#marks.note(publisher.recentPositions(), timers.elapsed()))
+    this.#stop = timers.every(MARK_INTERVAL_MS, () => {
+      this.#marks.note(publisher.recentPositions(), timers.elapsed())
+      this.#datePositions()
+    })
   }
 
   close(): void {
@@ -102,10 +110,39 @@ export class ReplicaPositions {
       }
       ofTable.set(node, current)
       if (this.#counted(current)) this.#options.reported({ node, ...name }, current, previous)
+      if (this.#isBehind(name, current.position) !== false)
+        this.#undated.set(sourceKey({ node, ...name }), { node, ...name })
     }
     if (refused.length < tables.length)
       this.#requests.set(node, { instance, order, ended: this.#endedBefore(instance, last) })
     return refused
+  }
+
+  /** Undefined: not known yet, because the writer of the stream is not in step. */
+  #isBehind(table: TableName, { epoch, sequence }: AppliedPosition): boolean | undefined {
+    const end = this.#options.publisher.endOf(table)
+    return end && end.epoch === epoch && sequence < end.sequence
+  }
+
+  /** Asks the streams for the times of the next messages. */
+  #datePositions(): void {
+    for (const [key, source] of this.#undated) {
+      const position = this.#reports.get(tableKey(source))?.nodes.get(source.node)?.position
+      const isBehind = position && this.#isBehind(source, position)
+      if (position && isBehind === undefined) continue
+      this.#undated.delete(key)
+      if (position && isBehind && this.#marks.isOlder(source, position.epoch, position.index))
+        void this.#date(source, position)
+    }
+  }
+
+  async #date({ database, table }: RemoteTable, { epoch, sequence, index }: AppliedPosition): Promise<void> {
+    const { timers, storedAt } = this.#options
+    const time = await storedAt({ database, table }, sequence + 1).catch(() => undefined)
+    if (time === undefined) return
+    const now = timers.elapsed()
+    const at = now - Math.max(0, timers.now() - time)
+    this.#marks.noteMessage({ database, table }, epoch, { index: index + 1, sequence: sequence + 1, at }, now)
   }
 
   /** The processes that ended a short time ago: what they sent may have been held up on the way. */

@@ -37,6 +37,8 @@ export type QuarantinedRange = { epoch: string; index: number; count: number }
 /** The transactions to apply, and the checkpoint to store with them. */
 export type ApplyStep = Pick<Step, 'checkpoint' | 'transactions' | 'copy'> & {
   duplicates?: number
+  /** See Selection. Default: all. */
+  relayable?: RemoteTransaction[]
   relayed?: Transaction[]
 }
 /** Undefined: nothing to change. */
@@ -62,4 +64,6 @@ export type MoveOptions = { [Name in 'request' | 'staleSince']?: Checkpoint[Name
   newGaps?: number
   replayed?: number
   copy?: CopyPosition | undefined
+  /** The subscribers of the local table are to copy what they lack. */
+  announce?: boolean
 }

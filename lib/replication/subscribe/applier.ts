@@ -104,7 +104,7 @@ export class Applier {
   async move(
     source: RemoteTable,
     position: Position,
-    { newGaps = 0, lost = 0, replayed = 0, missing: added = [], copy, request, staleSince }: MoveOptions = {},
+    { newGaps = 0, lost = 0, replayed = 0, missing: added = [], copy, request, staleSince, announce }: MoveOptions = {},
   ): Promise<void> {
     await this.#step(source, 'position', (current) => {
       const { count = 0, lost: before = 0 } = current?.gaps ?? {}
@@ -123,6 +123,7 @@ export class Applier {
           ...(missing && { missing }),
           ...(applied && { applied }),
           ...(copy && { copy }),
+          ...(announce && { unannounced: true }),
           ...(request !== undefined && { request }),
           ...(staleSince !== undefined && { staleSince }),
         },
@@ -197,11 +198,12 @@ export class Applier {
     let isQuarantined = true
     await this.#step(source, 'position', (current) => {
       const selected = this.#deduplication.select(source, transaction ? [transaction] : [], position, current)
-      const { checkpoint, transactions, duplicates } = selected
+      const { checkpoint, transactions, relayable, duplicates } = selected
       isQuarantined = !transaction || transactions.length > 0
       if (!isQuarantined) return { transactions: [], checkpoint, duplicates }
       const quarantined = withRange(checkpoint.quarantined, epoch, index, index + count - 1)
-      return { transactions: isApplied ? transactions : [], checkpoint: { ...checkpoint, quarantined } }
+      const applied = isApplied ? { transactions, ...(relayable && { relayable }) } : { transactions: [] }
+      return { ...applied, checkpoint: { ...checkpoint, quarantined } }
     })
     return isQuarantined
   }
@@ -266,10 +268,10 @@ export class Applier {
       const before = this.#checkpoints.get(source.node)
       const planned = plan(before)
       if (!planned) return 0
-      const { transactions, duplicates = 0 } = planned
+      const { transactions, relayable = transactions, duplicates = 0 } = planned
       await this.#options.validate(source, transactions)
       const isRelayed = this.#options.relayEnabled && kind !== 'copy'
-      const { relayed = isRelayed ? transactions.flatMap((each) => toRelayed(this.#options.node, source, each)) : [] } =
+      const { relayed = isRelayed ? relayable.flatMap((each) => toRelayed(this.#options.node, source, each)) : [] } =
         planned
       const step = { ...planned, source, kind, before, relayed, duplicates }
       await this.#commit(step)

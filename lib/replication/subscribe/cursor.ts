@@ -183,7 +183,8 @@ export class Cursor {
 
   /**
    * The transaction at the checkpoint is not the one that was applied: stream and database of the source were restored together.
-   * Applied transactions stay. The stream is read again from its beginning, and what it had of this epoch is reported as a gap.
+   * Applied transactions stay. The stream is read again from its beginning, and what it had of this epoch is reported as a gap. The source
+   * does not know what it has lost, and gets it back by a copy, as other subscribers of the local table do.
    */
   async rewind(state: StreamState, signal: AbortSignal): Promise<void> {
     const metadata = readStreamMetadata(state.description)
@@ -192,7 +193,7 @@ export class Cursor {
     const from = position.epoch === epoch ? after(position.index) : 1
     const replayUntil = Math.max(state.lastSequence, lastTouched(this.checkpoint))
     const loss = { from, to: index, reason: 'rewound' as const }
-    await this.#moveTo({ ...position, replayUntil }, loss)
+    await this.#moveTo({ ...position, replayUntil }, loss, { announce: epoch !== '' })
   }
 
   /** The subscription began before the stream existed. Its messages may be gone before any of them was read. */
@@ -375,7 +376,11 @@ export class Cursor {
   }
 
   /** Moves the checkpoint; `loss` is lost by that, and with `isUnrecorded` transactions that are in no stream. */
-  async #moveTo(position: Position, loss: Loss, { replayed = 0, isUnrecorded = false } = {}): Promise<void> {
+  async #moveTo(
+    position: Position,
+    loss: Loss,
+    { replayed = 0, isUnrecorded = false, announce = false } = {},
+  ): Promise<void> {
     const { source, applier, gap, copies } = this.#options
     const { epoch, sequence, startTime, replayUntil, copy: current } = this.checkpoint
     // The sequences of a stream that begins again do not compare.
@@ -386,7 +391,7 @@ export class Cursor {
     const copy = newGaps === 0 ? undefined : copies.afterLoss(source, current, 'gap')
     const staleSince = newGaps > 0 ? this.#options.overdueSince?.() : undefined
     const missing = lost === 0 ? [] : [{ epoch, from: loss.from ?? 1, to: loss.to ?? UNKNOWN_END }]
-    const more = { newGaps, lost: lost ?? 0, replayed, missing, copy, staleSince }
+    const more = { newGaps, lost: lost ?? 0, replayed, missing, copy, staleSince, announce }
     await applier.move(source, { ...kept, ...position }, more)
     if (lost !== 0) gap({ ...loss, lost, isRepaired: copy !== undefined })
     // Their number is not known.

@@ -10,7 +10,13 @@ import type { ApplierOptions } from './applier-options.ts'
 import { keptFields, type Position, withCopy } from './checkpoint-parts.ts'
 
 export type DeduplicationOptions = Pick<ApplierOptions, 'node' | 'onSourceChanged'>
-export type Selection = { transactions: RemoteTransaction[]; checkpoint: Checkpoint; duplicates: number }
+/** `relayable`: those of the transactions that were not applied before, if a replay applies others too: the local streams have them already. */
+export type Selection = {
+  transactions: RemoteTransaction[]
+  relayable?: RemoteTransaction[]
+  checkpoint: Checkpoint
+  duplicates: number
+}
 
 export class Deduplication {
   readonly #options: DeduplicationOptions
@@ -35,10 +41,12 @@ export class Deduplication {
     const builder = new AppliedRangesBuilder(current?.applied)
     let voided = current?.voided
     const newTransactions: RemoteTransaction[] = []
+    let relayable: RemoteTransaction[] | undefined
     let markers = 0
     let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
+      const isReplayed = isNew && position.replayUntil !== undefined && this.isKnown(source, builder, 0, transaction)
       const { origin, timestamp } = transaction
       const { node, epoch, index } = origin
       if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
@@ -46,7 +54,10 @@ export class Deduplication {
       if (isMarker) markers++
       if (isMarker && isNew) hasSourceChanged = true
       if (isMarker || !isNew) continue
-      newTransactions.push(isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction)
+      const selected = isVoidKnown(voided, transaction) ? withoutVoids(transaction) : transaction
+      if (isReplayed) relayable ??= [...newTransactions]
+      else relayable?.push(selected)
+      newTransactions.push(selected)
       voided = withVoids(voided, transaction, current?.applied)
     }
     // The stream of the source is one range, whatever the origins of its transactions are.
@@ -66,6 +77,7 @@ export class Deduplication {
     const moved = { ...kept, ...position, ...changed }
     return {
       transactions: newTransactions,
+      ...(relayable && { relayable }),
       checkpoint: withCopy(moved, copy),
       duplicates: transactions.length - newTransactions.length - markers,
     }

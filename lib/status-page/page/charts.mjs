@@ -51,7 +51,7 @@ const CLASSES = ['first', 'second', 'third']
 
 export class Chart {
   #paths = CLASSES.map((name) => svg('path', { class: name }))
-  #labels = CLASSES.map((name) => html('span', { class: `series ${name} quiet` }))
+  #labels = CLASSES.map((name) => html('span', { class: `series ${name} quiet`, hidden: true }))
   #scale = html('span', { class: 'quiet' })
   #image
   #title

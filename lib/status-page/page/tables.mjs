@@ -125,7 +125,7 @@ class Details {
 export class Tables {
   #body = html('tbody')
   #head = html('tr')
-  #more = html('button', { type: 'button', class: 'more' })
+  #more = html('button', { type: 'button', class: 'more', hidden: true })
   /** @type {Map<string, Element>} */
   #elements = new Map()
   /** @type {Map<string, Details>} */

@@ -1,0 +1,128 @@
+// The answers of HarperDB's operations API, as far as a migration needs them.
+
+import Type from 'typebox'
+import { Compile } from 'typebox/schema'
+import type { Route, TableName } from '../mesh/mesh.ts'
+import type { TimedTable } from './imported-row.ts'
+
+export type HarperSubscription = TableName & { publish: boolean; subscribe: boolean }
+
+/** A node that the local one is connected with, of `cluster_status`. What is unknown of an unreachable node is left out. */
+export type HarperConnection = {
+  node: string
+  status: string
+  clusteringPort?: number
+  apiPort?: number
+  version?: string
+  subscriptions: HarperSubscription[]
+}
+
+export type HarperStatus = { nodeName: string; isEnabled: boolean; connections: HarperConnection[] }
+export type HarperMember = { node: string; routes: Route[] }
+
+/** `primaryKey` is undefined for a table that was created without one. `rows`: as HarperDB counts or estimates them. */
+export type HarperTable = TableName & { attributes: string[]; rows: number } & Omit<TimedTable, 'primaryKey'> & {
+    primaryKey: string | undefined
+  }
+
+const optional = <T extends Type.TSchema>(type: T) => Type.Optional(Type.Union([type, Type.Null()]))
+const RouteType = Type.Object({ host: Type.String(), port: Type.Number() })
+const StatusType = Type.Object({
+  node_name: optional(Type.String()),
+  is_enabled: optional(Type.Boolean()),
+  connections: optional(
+    Type.Array(
+      Type.Object({
+        node_name: Type.String(),
+        status: optional(Type.String()),
+        ports: optional(Type.Object({ clustering: optional(Type.Number()), operations_api: optional(Type.Number()) })),
+        system_info: optional(Type.Object({ hdb_version: optional(Type.String()) })),
+        subscriptions: optional(
+          Type.Array(
+            Type.Object({
+              schema: Type.Optional(Type.String()),
+              database: Type.Optional(Type.String()),
+              table: Type.String(),
+              publish: Type.Boolean(),
+              subscribe: Type.Boolean(),
+            }),
+          ),
+        ),
+      }),
+    ),
+  ),
+})
+const NetworkType = Type.Object({
+  nodes: Type.Array(Type.Object({ name: Type.String(), routes: optional(Type.Array(RouteType)) })),
+})
+const AttributeType = Type.Object({
+  attribute: Type.String(),
+  is_primary_key: optional(Type.Boolean()),
+  assigned_updated_time: optional(Type.Boolean()),
+  assigned_created_time: optional(Type.Boolean()),
+})
+const TableType = Type.Object({
+  hash_attribute: optional(Type.String()),
+  attributes: optional(Type.Array(AttributeType)),
+  record_count: optional(Type.Number()),
+})
+
+const validators = { status: Compile(StatusType), network: Compile(NetworkType), table: Compile(TableType) }
+
+/** HarperDB's own database. */
+const SYSTEM_DATABASE = 'system'
+
+/** Undefined for an answer of another form, as in the functions below. */
+export function readStatus(answer: unknown): HarperStatus | undefined {
+  if (!validators.status.Check(answer)) return undefined
+  const { node_name, is_enabled, connections } = answer as Type.Static<typeof StatusType>
+  return {
+    nodeName: node_name ?? '',
+    isEnabled: is_enabled ?? false,
+    connections: (connections ?? []).map(({ node_name: node, status, ports, system_info, subscriptions }) => ({
+      node,
+      status: status ?? '',
+      ...(typeof ports?.clustering === 'number' && { clusteringPort: ports.clustering }),
+      ...(typeof ports?.operations_api === 'number' && { apiPort: ports.operations_api }),
+      ...(typeof system_info?.hdb_version === 'string' && { version: system_info.hdb_version }),
+      subscriptions: (subscriptions ?? []).map(({ schema, database, table, publish, subscribe }) => ({
+        database: database ?? schema ?? 'data',
+        table,
+        publish,
+        subscribe,
+      })),
+    })),
+  }
+}
+
+export function readNetwork(answer: unknown): HarperMember[] | undefined {
+  if (!validators.network.Check(answer)) return undefined
+  const { nodes } = answer as Type.Static<typeof NetworkType>
+  return nodes.map(({ name: node, routes }) => ({ node, routes: routes ?? [] }))
+}
+
+export function readDescription(answer: unknown): HarperTable[] | undefined {
+  if (typeof answer !== 'object' || answer === null) return undefined
+  const found: HarperTable[] = []
+  for (const [database, tables] of Object.entries(answer)) {
+    if (database === SYSTEM_DATABASE || typeof tables !== 'object' || tables === null) continue
+    for (const [table, described] of Object.entries(tables))
+      if (validators.table.Check(described)) found.push(readTable({ database, table }, described as never))
+  }
+  return found
+}
+
+function readTable(name: TableName, described: Type.Static<typeof TableType>): HarperTable {
+  const attributes = described.attributes ?? []
+  const names = attributes.map(({ attribute }) => attribute)
+  const named = (usual: string) => (names.includes(usual) ? usual : undefined)
+  const primaryKey = described.hash_attribute ?? attributes.find((each) => each.is_primary_key)?.attribute
+  return {
+    ...name,
+    primaryKey,
+    attributes: names,
+    rows: described.record_count ?? 0,
+    updatedTime: attributes.find((each) => each.assigned_updated_time)?.attribute ?? named('__updatedtime__'),
+    createdTime: attributes.find((each) => each.assigned_created_time)?.attribute ?? named('__createdtime__'),
+  }
+}

@@ -1,0 +1,61 @@
+// The records of a table in pages, in the order of their keys: by the last key, not by a number, so that rows that come and go meanwhile
+// move no others.
+
+import { clusterError } from '../errors.ts'
+import type { HarperTable } from './harper-answers.ts'
+import type { HarperApi } from './harper-api.ts'
+
+/** A table whose primary key is known. */
+export type KeyedTable = HarperTable & { primaryKey: string }
+export type HarperRecord = Readonly<Record<string, unknown>>
+
+export type PageOptions = {
+  /** Begins after this key. Default: at the first row. */
+  after?: unknown
+  signal?: AbortSignal | undefined
+}
+
+/** A page has as many rows as take about this many bytes. */
+const PAGE_BYTES = 2 * 1024 * 1024
+const FIRST_ROWS = 200
+const MAX_ROWS = 5_000
+
+/** A page that is not full is the last one: of a table to which rows are appended all the time, there would be no end. Rejects as the API. */
+export async function* recordPages(
+  api: HarperApi,
+  table: KeyedTable,
+  { after: first, signal }: PageOptions = {},
+): AsyncGenerator<HarperRecord[]> {
+  let after = first
+  for (let limit = FIRST_ROWS; ; ) {
+    const records = await api.recordsAfter(table, after, limit, signal)
+    if (records.length === 0) return
+    const last = records.at(-1)![table.primaryKey]
+    if (last === undefined || JSON.stringify(last) === JSON.stringify(after))
+      throw clusterError(
+        'harperdb_rejected',
+        'search_by_conditions',
+        api.url,
+        'the next rows do not follow the last one',
+      )
+    yield records
+    if (records.length < limit) return
+    after = last
+    limit = nextLimit(records, limit)
+  }
+}
+
+/** By the size of the last page, at most twice as many rows. */
+function nextLimit(records: readonly HarperRecord[], limit: number): number {
+  const bytes = records.reduce((sum, record) => sum + sizeOf(record), 0)
+  const fitting = Math.floor((PAGE_BYTES * records.length) / Math.max(bytes, 1))
+  return Math.max(1, Math.min(fitting, 2 * limit, MAX_ROWS))
+}
+
+/** About the number of bytes that a value takes. */
+function sizeOf(value: unknown): number {
+  if (typeof value === 'string') return value.length
+  if (ArrayBuffer.isView(value)) return value.byteLength
+  if (typeof value !== 'object' || value === null) return 8
+  return Object.entries(value).reduce((sum, [name, each]) => sum + name.length + sizeOf(each), 8)
+}

@@ -1,0 +1,174 @@
+// The operations API of a simulated HarperDB node over HTTP: the operations that read, with HarperDB's answers, in JSON or MessagePack.
+
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Packr } from 'msgpackr'
+import { type HarperTableOptions, HarperTableRows } from './harper-rows.ts'
+
+type Body = Record<string, unknown> & { operation: string }
+export type HarperConnectionAnswer = {
+  node_name: string
+  status?: string
+  ports?: { clustering?: number; operations_api?: number }
+  subscriptions: { schema: string; table: string; publish: boolean; subscribe: boolean }[]
+  system_info?: { hdb_version: string }
+}
+export type HarperMemberAnswer = { name: string; routes: { host: string; port: number }[] }
+
+export type HarperHttpOptions = {
+  name: string
+  tables?: HarperTableOptions[]
+  /** false: answers JSON only. */
+  hasMessagePack?: boolean
+}
+
+export const harperLogin = { username: 'HDB_ADMIN', password: 'admin of harper' }
+const packr = new Packr({ useRecords: false })
+const MAX_BODY_BYTES = 1_000_000
+
+/** For the caller of the API. */
+class HarperError extends Error {
+  readonly status: number
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+export class HarperHttp {
+  readonly name: string
+  readonly tables: HarperTableRows[]
+  connections: HarperConnectionAnswer[] = []
+  members: HarperMemberAnswer[]
+  isEnabled = true
+  /** The operations that were asked for, oldest first. */
+  readonly operations: string[] = []
+  /** Called before an operation is answered, with its number from 1 on. When it throws, the connection is destroyed without an answer. */
+  beforeAnswer: ((body: Body, number: number) => void | Promise<void>) | undefined
+  readonly #hasMessagePack: boolean
+  #server: Server | undefined
+  #port = 0
+
+  private constructor({ name, tables = [], hasMessagePack = true }: HarperHttpOptions) {
+    this.name = name
+    this.tables = tables.map((each) => new HarperTableRows(each))
+    this.members = [{ name, routes: [] }]
+    this.#hasMessagePack = hasMessagePack
+  }
+
+  /** Ends with the test. */
+  static async start(test: { after(work: () => unknown): void }, options: HarperHttpOptions): Promise<HarperHttp> {
+    const harper = new HarperHttp(options)
+    test.after(() => harper.stop())
+    await harper.listen()
+    return harper
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`
+  }
+  get port(): number {
+    return this.#port
+  }
+
+  table(database: string, table: string): HarperTableRows {
+    const found = this.tables.find((each) => each.database === database && each.table === table)
+    if (!found) throw new HarperError(404, `Table '${database}.${table}' does not exist`)
+    return found
+  }
+
+  /** On the port of before, if there was one. */
+  async listen(): Promise<void> {
+    const server = createServer((request, response) => void this.#serve(request, response))
+    server.listen(this.#port, '127.0.0.1')
+    await once(server, 'listening')
+    this.#port = (server.address() as AddressInfo).port
+    this.#server = server
+  }
+
+  async stop(): Promise<void> {
+    const server = this.#server
+    this.#server = undefined
+    if (!server) return
+    const closed = once(server, 'close')
+    server.close()
+    server.closeAllConnections()
+    await closed
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const body = await readBody(request)
+      this.operations.push(body.operation)
+      await this.beforeAnswer?.(body, this.operations.length)
+      this.#send(request, response, this.#answer(request, body))
+    } catch (error) {
+      if (!(error instanceof HarperError)) return void response.destroy()
+      response.statusCode = error.status
+      this.#send(request, response, { error: error.message })
+    }
+  }
+
+  /** Lists of records as MessagePack are one value after the other. */
+  #send({ headers }: IncomingMessage, response: ServerResponse, answer: unknown): void {
+    const isPacked = this.#hasMessagePack && (headers.accept ?? '').includes('application/x-msgpack')
+    response.setHeader('content-type', isPacked ? 'application/x-msgpack' : 'application/json')
+    if (!isPacked) response.end(JSON.stringify(answer))
+    else if (Array.isArray(answer)) response.end(Buffer.concat(answer.map((each) => packr.pack(each))))
+    else response.end(packr.pack(answer))
+  }
+
+  #answer({ headers }: IncomingMessage, body: Body): unknown {
+    const { username, password } = harperLogin
+    if (headers.authorization !== `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`)
+      throw new HarperError(401, 'Login failed')
+    switch (body.operation) {
+      case 'cluster_status':
+        return { node_name: this.name, is_enabled: this.isEnabled, connections: this.connections }
+      case 'cluster_network':
+        return { nodes: this.members.map((each) => ({ response_time: 4, connected_nodes: [], ...each })) }
+      case 'describe_all':
+        return this.#describe()
+      case 'search_by_value':
+        if (body.search_value !== '*') throw new HarperError(400, 'only * is simulated')
+        return this.#tableOf(body).after(undefined, body.limit as number)
+      case 'search_by_conditions':
+        return this.#tableOf(body).after(keyOfCondition(body), body.limit as number)
+      case 'search_by_hash':
+        return this.#tableOf(body)
+          .some(body.hash_values as unknown[])
+          .map((record) => record ?? null)
+      default:
+        throw new HarperError(400, `Operation '${body.operation}' not found`)
+    }
+  }
+
+  #tableOf({ database, table }: Body): HarperTableRows {
+    return this.table(String(database), String(table))
+  }
+
+  #describe(): object {
+    const databases: Record<string, Record<string, object>> = {}
+    for (const table of this.tables) {
+      databases[table.database] ??= {}
+      databases[table.database]![table.table] = table.describe()
+    }
+    return databases
+  }
+}
+
+function keyOfCondition({ conditions }: Body): unknown {
+  const [condition] = conditions as { search_type: string; search_value: unknown }[]
+  if (condition?.search_type !== 'greater_than') throw new HarperError(400, 'only greater_than is simulated')
+  return condition.search_value
+}
+
+async function readBody(request: IncomingMessage): Promise<Body> {
+  let text = ''
+  for await (const chunk of request.setEncoding('utf8')) {
+    text += chunk
+    if (text.length > MAX_BODY_BYTES) throw new HarperError(413, 'the body is too large')
+  }
+  return JSON.parse(text) as Body
+}
