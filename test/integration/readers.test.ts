@@ -157,3 +157,13 @@ describe(`a reader and nats-server ${versionText(version)}`, () => {
     }
   })
 })
+
+test('a request that waits when its connection is closed ends at once', async (t) => {
+  const { connection } = await leafWith(t, [])
+  const asked = connection.subscribe('silent', () => {})
+  const request = connection.request('silent', '', { timeout: 60_000 })
+  const rejected = assert.rejects(request, { code: 'disconnected' })
+  await connection.close()
+  await rejected
+  asked.unsubscribe()
+})

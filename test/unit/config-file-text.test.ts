@@ -113,6 +113,7 @@ clustering:
   user: cluster_user
   logLevel: debug
   republishMessages: "true"
+  compatibility: harperdb4
   hubServer:
     cluster: { name: mine, compression: s2_fast, network: { host: 10.0.0.1, port: "1", routes: [ { host: a, port: "12345" }, { host: A, port: 12345 } ] } }
     leafNodes: { network: { port: 2 } }
@@ -139,7 +140,7 @@ clustering:
       user: 'cluster_user',
       logLevel: 'debug',
       republishMessages: true,
-      compatibility: undefined,
+      compatibility: 'harperdb4',
       clusterName: 'mine',
       routeCompression: 's2_fast',
       clusterHost: '10.0.0.1',

@@ -44,6 +44,29 @@ it('a replay applies everything again, and relays only what is new', async () =>
   )
 })
 
+it('a transaction of an origin without epochs gets another id each time that it arrives', async () => {
+  const relayed: Transaction[] = []
+  const counters = replicationCounters()
+  const relay = (all: readonly Transaction[]) => void relayed.push(...all)
+  const host = new MemoryHost([['dev', 'dog']])
+  const applier = new Applier({ host, node: 'local', relayEnabled: true, counters, relay, validate() {} })
+  for (const [node, relayedBy] of [
+    ['harper', []],
+    ['node2', ['node2']],
+  ] as const) {
+    const transaction: RemoteTransaction = {
+      id: 'same',
+      timestamp: makeTimestamp(1, 0, 'harper'),
+      writes: [{ operation: 'insert', ...dog, records: [{ id: 1 }] }],
+      origin: { node: 'harper', relayedBy: [...relayedBy] },
+      sequence: 1,
+      index: 1,
+    }
+    await applier.apply(from(node), [transaction], { epoch: node === 'harper' ? '' : 'f1', sequence: 1, index: 1 })
+  }
+  assert.equal(new Set(relayed.map(({ id }) => id)).size, 2)
+})
+
 it('a local write between two replayed transactions is not lost', { timeout: 60_000 }, async (test) => {
   const hosts = [1, 2, 3].map(() => new KitHost({ tables: [dog] }))
   const { nodes } = await openCluster(test, hosts, {}, { clustering: { republishMessages: true } })

@@ -209,6 +209,8 @@ export class Connection {
   async close(): Promise<void> {
     this.#closed = true
     clearInterval(this.#suspendTimer)
+    // The client forgets pending requests, and their time-outs, when it closes.
+    this.#disconnected.abort()
     await this.nats.close()
   }
 }

@@ -74,6 +74,8 @@ export class NatsMesh implements Mesh {
   #hubFailure: string | undefined
   #limits: StreamLimits = {}
   #admission: ReaderAdmission | undefined
+  /** Those of an earlier run are removed once; without an admission no others come. */
+  #hasNoReaders = false
   #requestSubscription: { unsubscribe(): void } | undefined
   #closing: Promise<void> | undefined
 
@@ -266,7 +268,9 @@ export class NatsMesh implements Mesh {
 
   async reviewReaders(): Promise<void> {
     if (this.#state !== 'connected') throw new MeshError('disconnected', 'the local leaf server is not ready')
+    if (this.#hasNoReaders) return
     await reviewHarperReaders(this.#node, this.#jetStream, this.#admission, this.#logger)
+    this.#hasNoReaders = this.#admission === undefined
   }
 
   #openGate({ mesh, store }: LocalConnections): void {

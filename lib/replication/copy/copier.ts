@@ -147,7 +147,8 @@ export class Copier {
 
   /** The link or the server of the source restarted: aborts the requests in progress, and tries again without a delay. */
   restart(): void {
-    this.#attempt.abort()
+    // Without a copy nothing uses it, and an aborted signal would stay in memory for each idle subscription.
+    if (this.#running) this.#attempt.abort()
     this.#sleep.wake()
   }
 
