@@ -4,7 +4,8 @@
 // time, and does not know it. So a number alone does not name a transaction. Each range has the newest timestamp of its transactions: one
 // that arrives again is not newer, and one that was committed after the restore is, because timestamps never decrease.
 
-import type { AppliedRange, Checkpoint, SequenceRange, Timestamp } from '../host/host.ts'
+import type { AppliedRange, Checkpoint, SequenceRange, Timestamp, VoidedRange } from '../host/host.ts'
+import { isVoided } from '../host/merge-row.ts'
 
 export type AppliedRanges = NonNullable<Checkpoint['applied']>
 
@@ -178,6 +179,20 @@ export class AppliedRangesBuilder {
       const ranges = rangesOf(ownProperty(this.#applied, origin), epoch)
       this.#run = { origin, epoch, from, to, newest, ranges }
     }
+  }
+
+  /**
+   * A transaction of the origin voids these timestamps of the future: as the newest of a range, they would hide that a number is used again.
+   * `timestamp`: that of the transaction, which stands for them.
+   */
+  void(origin: string, voids: VoidedRange, timestamp: Timestamp): void {
+    this.#flushRun()
+    const ofOrigin = ownProperty(this.#applied, origin)
+    if (!ofOrigin) return
+    const valid = ([from, to, newest]: AppliedRange): AppliedRange =>
+      rangeFrom(from, to, newest !== undefined && isVoided(voids, newest) ? timestamp : newest)
+    const epochs = Object.entries(ofOrigin).map(([epoch, ranges]) => [epoch, ranges.map(valid)])
+    this.#applied = { ...this.#applied, [origin]: Object.fromEntries(epochs) }
   }
 
   has(origin: string, epoch: string, number: number, timestamp?: Timestamp): boolean {

@@ -47,9 +47,12 @@ export class Deduplication {
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
       const isReplayed = isNew && position.replayUntil !== undefined && this.isKnown(source, builder, 0, transaction)
-      const { origin, timestamp } = transaction
+      const { origin, timestamp, voids } = transaction
       const { node, epoch, index } = origin
-      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, timestamp)
+      if (voids) builder.void(node, voids, timestamp)
+      // One that was voided says nothing about what its origin has lost.
+      const newest = !isNew && this.isVoided(transaction) ? undefined : timestamp
+      if (epoch !== undefined && index !== undefined) builder.add(node, epoch, index, index, newest)
       const isMarker = isChangeMarker(transaction)
       if (isMarker) markers++
       if (isMarker && isNew) hasSourceChanged = true
