@@ -301,6 +301,7 @@ export class Registers {
 
   /** Resolves when all changes so far are on disk. Rejects state_unwritable. */
   async store(): Promise<void> {
+    if (this.#fault) this.#save()
     await this.flush()
     if (this.#fault)
       throw clusterErrorFrom(this.#fault.reason, 'state_unwritable', this.#path!, reasonOf(this.#fault.reason))
@@ -348,9 +349,7 @@ export class Registers {
     clearTimeout(this.#delayedSave)
     this.#delayedSave = undefined
     this.#dirty = true
-    this.#writing ??= this.#write().finally(() => {
-      this.#writing = undefined
-    })
+    this.#writing ??= this.#write()
   }
 
   /**
@@ -377,5 +376,7 @@ export class Registers {
         this.#logger.error({ file: this.#path, reason: reasonOf(error) }, 'revision file not written')
       }
     }
+    // In the turn of the last check: a change right after it begins another write.
+    this.#writing = undefined
   }
 }
