@@ -12,7 +12,6 @@ import {
   type EpochRange,
   epochAfter,
   type GapBound,
-  positionAfter,
   readStreamMetadata,
   type StreamMetadata,
   type StreamPosition,
@@ -196,12 +195,13 @@ export class Cursor {
     await this.#moveTo({ ...position, replayUntil }, loss, { announce: epoch !== '' })
   }
 
-  /** The subscription began before the stream existed. Its messages may be gone before any of them was read. */
+  /** The subscription began before the stream existed. Its messages, or all of an epoch, may be gone before any of them was read. */
   async #enterFirstEpoch(metadata: StreamMetadata): Promise<void> {
     const { epoch, sequence, index } = this.checkpoint
     const isBefore = epoch === '' && sequence === 0 && index === 0
-    if (isBefore && metadata.epochs.some(({ from }) => from === 1))
-      await this.#moveTo(positionAfter(metadata, 0), { from: 1, to: 0, reason: 'expired' })
+    const first = metadata.epochs.find(({ from }) => from <= 1)
+    if (isBefore && first)
+      await this.#moveTo({ epoch: first.epoch, sequence: 0, index: 0 }, { from: 1, to: 0, reason: 'expired' })
   }
 
   #startPosition(state: StreamState | undefined, signal: AbortSignal, startTime?: string): Promise<Position> {
