@@ -111,9 +111,9 @@ describe('a transaction', () => {
   it('is applied again within a replay, and not behind it', async () => {
     const { host, applier } = start()
     const all = [1, 2, 3].map((place) => transaction(place))
-    await applier.apply(from('node1'), all, at(3))
-    await applier.move(from('node1'), { ...at(0), replayUntil: 2 })
-    await applier.apply(from('node1'), all, { ...at(3), replayUntil: 2 })
+    await applier.apply(from('node2'), all, at(3, 'f1'))
+    await applier.move(from('node2'), { ...at(0, 'f1'), replayUntil: 2 })
+    await applier.apply(from('node2'), all, { ...at(3, 'f1'), replayUntil: 2 })
     assert.deepEqual(host.applied.slice(3), ['node1-1', 'node1-2'])
   })
 

@@ -46,7 +46,8 @@ export class Deduplication {
     let hasSourceChanged = false
     for (const transaction of transactions) {
       const isNew = !this.isKnown(source, builder, position.replayUntil, transaction)
-      const isReplayed = isNew && position.replayUntil !== undefined && this.isKnown(source, builder, 0, transaction)
+      const isInReplay = transaction.sequence <= (position.replayUntil ?? 0)
+      const isReplayed = isNew && isInReplay && this.isKnown(source, builder, 0, transaction)
       const { origin, timestamp, voids } = transaction
       const { node, epoch, index } = origin
       if (voids) builder.void(node, voids, timestamp)
@@ -98,7 +99,9 @@ export class Deduplication {
     if (node === this.#options.node || relayedBy.includes(this.#options.node)) return true
     if (this.isVoided(transaction)) return true
     if (epoch === undefined || index === undefined || at <= replayUntil) return false
-    if (builder.has(node, epoch, index, timestamp)) return true
+    // Of its own stream, the source can only have lost what has numbers behind a replay: whatever its clock said, this is another transaction.
+    const isBehindReplay = replayUntil > 0 && node === source.node
+    if (!isBehindReplay && builder.has(node, epoch, index, timestamp)) return true
     for (const [other, { applied }] of this.#checkpoints)
       if (other !== source.node && wasApplied(applied, node, epoch, index, timestamp)) return true
     return false
