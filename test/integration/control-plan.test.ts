@@ -18,7 +18,7 @@ import { isLong } from '../support/long.ts'
 import { insert } from '../support/memory-host.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 
-const RECONFIGURATIONS = isLong ? 20 : 8
+const RECONFIGURATIONS = isLong ? 20 : 6
 /** Two pages of a negotiation at least. */
 const TABLES = isLong ? 250 : 130
 const changing = ['ant', 'bee', 'cow', 'dog']

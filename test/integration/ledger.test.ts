@@ -9,7 +9,7 @@ import { isLong } from '../support/long.ts'
 import { canonical, NodeProcess } from '../support/node-process.ts'
 import { randomNumbers, seedOf } from '../support/random.ts'
 
-const WRITES = isLong ? 10_000 : 3_000
+const WRITES = isLong ? 10_000 : 1_500
 const SHARED_KEYS = 200
 /** Concurrent requests to each node. */
 const CONCURRENCY = 8

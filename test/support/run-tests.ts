@@ -36,9 +36,9 @@ const SEPARATE = /\/(?:control|host)-/
 const GROUPS = 6
 
 /** Integration tests mostly wait for servers that start, hang or recover. */
-const INTEGRATION_CONCURRENCY = 3
-/** Unit tests mostly wait: two at a time leave two thirds of two cores idle. */
-const UNIT_CONCURRENCY = 6
+const INTEGRATION_CONCURRENCY = 4
+/** Unit tests mostly wait: two at a time leave two thirds of two cores idle. More than the groups, so that separate files start with them. */
+const UNIT_CONCURRENCY = 8
 
 /** For each file on Node 20 and 22, for each test on later versions: a test that hangs must not use up the time limit of CI. */
 const TIMEOUT_MS = 20 * 60_000

@@ -518,9 +518,9 @@ async function crash(operation: Operation, victim: string, at: number): Promise<
   })
 }
 
-/** Crashes at every step; in a short run at every third one. */
+/** Crashes at every step; in a short run at every fourth one. */
 async function crashEverywhere(test: TestContext, operation: Operation, victim: string): Promise<void> {
-  const stride = isLong ? 1 : 3
+  const stride = isLong ? 1 : 4
   let next = 1 + (seed % stride)
   let isOver = false
   const kinds = new Set<string>()
