@@ -2,9 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { cp, mkdtemp, rename, rm } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { type StatusPageOptions, statusPage } from '../../lib/status-page.ts'
 import { StatusView, type StatusViewOptions } from '../support/status-view.ts'
 
@@ -72,4 +76,15 @@ test('a reader that reads nothing does not keep the server from closing', { time
   page.close()
   const isLate = new Promise((resolve) => setTimeout(resolve, 2_000, false))
   assert.equal(await Promise.race([isClosed, isLate]), true)
+})
+
+test('a file that could not be read is read again', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'status-page-'))
+  t.after(() => rm(directory, { recursive: true }))
+  await cp(fileURLToPath(new URL('../../lib/status-page/page', import.meta.url)), directory, { recursive: true })
+  const { url } = await open(t, { directory })
+  await rename(join(directory, 'main.mjs'), join(directory, 'away'))
+  assert.equal((await fetch(`${url}/main.mjs`)).status, 500)
+  await rename(join(directory, 'away'), join(directory, 'main.mjs'))
+  assert.equal((await fetch(`${url}/main.mjs`)).status, 200)
 })
