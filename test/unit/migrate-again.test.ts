@@ -4,7 +4,9 @@ import assert from 'node:assert/strict'
 import { access, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { harperSite } from '../support/harper-site.ts'
+import { compareNodes, type MigrationStep } from '../../lib/migrate.ts'
+import { HarperHttp, harperLogin } from '../support/harper-http.ts'
+import { dogs, harperSite, ROW_TIME } from '../support/harper-site.ts'
 
 describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
   it('writes no configuration when the times from which streams are read cannot be written', async (test) => {
@@ -22,4 +24,17 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     await assert.rejects(migrate(), { code: 'config_unwritable' })
     await assert.rejects(access(configFile), { code: 'ENOENT' })
   })
+})
+
+it('a comparison of nodes reports tables that only one of them has', async (test) => {
+  const here = await HarperHttp.start(test, { name: 'node1', tables: [dogs] })
+  const there = await HarperHttp.start(test, { name: 'node2', tables: [] })
+  here.tables[0]!.put(1, { id: 1 }, ROW_TIME)
+  const steps: MigrationStep[] = []
+  await compareNodes({
+    here: { ...harperLogin, url: here.url },
+    there: { ...harperLogin, url: there.url },
+    onStep: (step) => steps.push(step),
+  })
+  assert.match(steps.map(({ message }) => message).join('\n'), /dev\.dog/)
 })
