@@ -19,6 +19,8 @@ export type ImportOptions = {
   onRows?: ((rows: number) => void) | undefined
   /** ms since 1970. */
   now?: () => number
+  /** Every row is read: it continues an interrupted final pass, and no other one, since which rows may have changed. */
+  isFinal?: boolean
 }
 
 /** A row that could not be imported. */
@@ -44,6 +46,8 @@ export type ImportResult = TableName & {
 /** Not a name of a node: it holds the position of the import. */
 const IMPORT_SOURCE = '.harperdb'
 const MAX_EXAMPLES = 10
+/** In place of the epoch, by `isFinal`. */
+const PASS = { false: '', true: 'final' } as const
 /** Rows of the local table that are looked for in HarperDB at once. */
 const SWEEP_ROWS = 1_000
 
@@ -63,19 +67,22 @@ class ImportPass {
   readonly #source: RemoteTable
   readonly #result: ImportResult
   readonly #now: () => number
+  readonly #pass: string
 
   constructor(options: ImportOptions) {
     this.#options = options
     const { database, table } = options.table
     this.#source = { node: IMPORT_SOURCE, database, table }
     this.#now = options.now ?? systemTimers.now
+    this.#pass = PASS[`${options.isFinal === true}`]
     const counts = { rows: 0, continuedAfter: 0, changed: 0, deleted: 0, untimed: 0, future: 0, refused: 0 }
     this.#result = { database, table, ...counts, examples: [] }
   }
 
   async readAll(): Promise<void> {
     const { api, host, table, signal, onRows } = this.#options
-    const position = (await host.loadCheckpoint(this.#source))?.copy
+    const stored = await host.loadCheckpoint(this.#source)
+    const position = this.#options.isFinal && stored?.epoch !== this.#pass ? undefined : stored?.copy
     this.#result.continuedAfter = position?.rows ?? 0
     const after: unknown = position?.after === undefined ? undefined : JSON.parse(position.after)
     for await (const records of recordPages(api, table, { after, signal })) {
@@ -125,7 +132,7 @@ class ImportPass {
     const { host } = this.#options
     const known = await host.loadCheckpoint(this.#source)
     const rows = this.#result.continuedAfter + this.#result.rows
-    const moved = { epoch: '', sequence: 0, copy: { reason: 'requested' as const, after: after!, rows } }
+    const moved = { epoch: this.#pass, sequence: 0, copy: { reason: 'requested' as const, after: after!, rows } }
     const checkpoint = after === undefined ? (known ?? { epoch: '', sequence: 0 }) : moved
     const batch = {
       source: this.#source,

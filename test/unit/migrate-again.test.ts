@@ -24,6 +24,23 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     await assert.rejects(migrate(), { code: 'config_unwritable' })
     await assert.rejects(access(configFile), { code: 'ENOENT' })
   })
+
+  it('reads every row in its final pass, also after an earlier pass was interrupted', async (test) => {
+    const { migrate, harper, host } = await harperSite(test)
+    const rows = harper.tables[0]!
+    for (let id = 1; id <= 1_000; id++) rows.put(id, { id, name: 'old' }, ROW_TIME)
+    let pages = 0
+    harper.beforeAnswer = ({ operation }) => {
+      if (operation.startsWith('search_by') && ++pages > 2) throw new Error('power failure')
+    }
+    await assert.rejects(migrate(), { code: 'harperdb_unreachable' })
+    harper.beforeAnswer = undefined
+    // The last write of a program that stops then.
+    rows.put(1, { id: 1, name: 'new' }, Date.now())
+    const last = await migrate({ writersStopped: true })
+    assert.equal(last.isComplete, true, JSON.stringify(last.steps))
+    assert.equal(host.get('dev', 'dog', 1)!.name, 'new')
+  })
 })
 
 it('a comparison of nodes reports tables that only one of them has', async (test) => {
