@@ -7,7 +7,15 @@ import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { withVersion } from '../replication/subscribe/checkpoint-version.ts'
 import { systemTimers } from '../util/timers.ts'
 import type { HarperApi } from './harper-api.ts'
-import { deletedTimestamp, importedRow, isImported, isKey, type TimeProblem } from './imported-row.ts'
+import {
+  deletedTimestamp,
+  importedRow,
+  isExact,
+  isImported,
+  isKey,
+  searchedKey,
+  type TimeProblem,
+} from './imported-row.ts'
 import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'
 
 export type ImportOptions = {
@@ -87,7 +95,7 @@ class ImportPass {
     const after: unknown = position?.after === undefined ? undefined : JSON.parse(position.after)
     for await (const records of recordPages(api, table, { after, signal })) {
       this.#result.rows += records.length
-      await this.#applyRows(this.#toRows(records), JSON.stringify(records.at(-1)![table.primaryKey]))
+      await this.#applyRows(this.#toRows(records), JSON.stringify(searchedKey(records.at(-1)![table.primaryKey])))
       onRows?.(this.#result.continuedAfter + this.#result.rows)
     }
   }
@@ -174,7 +182,7 @@ class ImportPass {
       const stored = await host.readRows(table, { after, limit: SWEEP_ROWS })
       if (stored.length === 0) return
       after = stored.at(-1)!.key
-      const imported = stored.filter(({ row }) => isImported(row))
+      const imported = stored.filter(({ key, row }) => isExact(key) && isImported(row))
       if (imported.length === 0) continue
       const keys = imported.map(({ key }) => key)
       const found = new Set(

@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { access, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import type { HarperApi } from '../../lib/migrate/harper-api.ts'
+import { importTable } from '../../lib/migrate/import-table.ts'
 import { compareNodes, type MigrationStep } from '../../lib/migrate.ts'
 import { HarperHttp, harperLogin } from '../support/harper-http.ts'
 import { dogs, harperSite, ROW_TIME } from '../support/harper-site.ts'
@@ -40,6 +42,25 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     const last = await migrate({ writersStopped: true })
     assert.equal(last.isComplete, true, JSON.stringify(last.steps))
     assert.equal(host.get('dev', 'dog', 1)!.name, 'new')
+  })
+
+  it('imports rows whose keys are big integers, and keeps them', async (test) => {
+    const { harper, host } = await harperSite(test)
+    await host.createTable({ database: 'dev', table: 'dog', primaryKey: 'id', attributes: [] })
+    const table = { ...dogs, primaryKey: 'id', attributes: ['id'], rows: 3, updatedTime: 'time' }
+    const keys = [2n ** 53n + 1n, 2n ** 53n + 2n, 2n ** 53n + 3n, 2n ** 53n + 4n, 2n ** 60n + 1n]
+    const api = {
+      url: harper.url,
+      recordsAfter: async (_: unknown, after: number | undefined, limit: number) => {
+        const all = keys.filter((key) => after === undefined || key > after)
+        return all.slice(0, Math.min(limit, 200)).map((id) => ({ id, time: ROW_TIME }))
+      },
+      // As HarperDB finds them: JSON has them as numbers.
+      recordsOf: async (_: unknown, asked: (number | bigint)[]) =>
+        keys.filter((key) => asked.some((each) => BigInt(Number(each)) === key)).map((id) => ({ id, time: ROW_TIME })),
+    } as never as HarperApi
+    const result = await importTable({ api, host, table })
+    assert.deepEqual([result.deleted, host.records('dev', 'dog').length], [0, keys.length])
   })
 })
 
