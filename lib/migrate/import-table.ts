@@ -13,6 +13,8 @@ import {
   isExact,
   isImported,
   isKey,
+  isUntimed,
+  nextTimestamp,
   searchedKey,
   type TimeProblem,
 } from './imported-row.ts'
@@ -95,7 +97,10 @@ class ImportPass {
     const after: unknown = position?.after === undefined ? undefined : JSON.parse(position.after)
     for await (const records of recordPages(api, table, { after, signal })) {
       this.#result.rows += records.length
-      await this.#applyRows(this.#toRows(records), JSON.stringify(searchedKey(records.at(-1)![table.primaryKey])))
+      await this.#applyRows(
+        await this.#aboveStored(this.#toRows(records)),
+        JSON.stringify(searchedKey(records.at(-1)![table.primaryKey])),
+      )
       onRows?.(this.#result.continuedAfter + this.#result.rows)
     }
   }
@@ -116,6 +121,21 @@ class ImportPass {
     this.#result.untimed += problems.filter((each) => each === 'untimed').length
     this.#result.future += problems.filter((each) => each === 'future').length
     return rows
+  }
+
+  /** Without times, nothing else says that a row is newer than what an earlier pass has imported, or deleted. */
+  async #aboveStored(rows: KeyedRow[]): Promise<KeyedRow[]> {
+    const { host, table } = this.#options
+    const keys = rows.flatMap(({ key, row }) => (isUntimed(row.timestamp) ? [key] : []))
+    if (keys.length === 0 || !host.readRows) return rows
+    const known = new Map(
+      (await host.readRows(table, { keys })).map(({ key, row }) => [keyIdentity(key), row.timestamp]),
+    )
+    return rows.map(({ key, row }) => {
+      const before = known.get(keyIdentity(key))
+      const timestamp = before && isUntimed(row.timestamp) ? nextTimestamp(before, row.timestamp) : row.timestamp
+      return { key, row: { ...row, timestamp } }
+    })
   }
 
   /** If the host refuses the page, each row by itself: the fault may be in one of them. */

@@ -101,3 +101,14 @@ export const isImported = ({ timestamp, record, updated }: StoredRow): boolean =
 /** Of the delete of a row that HarperDB no longer has. When it was deleted is not known, so it is just above the row. */
 export const deletedTimestamp = (timestamp: Timestamp): Timestamp =>
   makeTimestamp(wallTimeOf(timestamp), counterOf(timestamp) + 1, DELETED)
+
+/** Of a row that HarperDB has no time of. */
+export const isUntimed = (timestamp: Timestamp): boolean =>
+  wallTimeOf(timestamp) === 0 && issuerOf(timestamp).startsWith(ISSUER)
+
+/** Of an untimed row whose stored timestamp is `before`: the same for the same contents, and otherwise above what was imported. */
+export function nextTimestamp(before: Timestamp, own: Timestamp): Timestamp {
+  if (!isUntimed(before)) return own
+  const issuer = issuerOf(own)
+  return issuer === issuerOf(before) ? before : makeTimestamp(0, counterOf(before) + 1, issuer)
+}

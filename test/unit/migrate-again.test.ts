@@ -44,6 +44,27 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(host.get('dev', 'dog', 1)!.name, 'new')
   })
 
+  it('takes over what changed in a table without times', async (test) => {
+    const { migrate, harper, host } = await harperSite(test, { tables: [{ ...dogs, hasTimes: false }] })
+    const rows = harper.tables[0]!
+    for (let id = 1; id <= 20; id++) rows.put(id, { id, name: 'old' }, ROW_TIME)
+    await migrate()
+    for (let id = 1; id <= 18; id++) rows.put(id, { id, name: `new ${id}` }, ROW_TIME + 1)
+    rows.delete(19, ROW_TIME + 1)
+    await migrate()
+    rows.put(19, { id: 19, name: 'back' }, ROW_TIME + 2)
+    const last = await migrate({ writersStopped: true })
+    assert.deepEqual(
+      host
+        .records('dev', 'dog')
+        .filter(({ name }) => name === 'old')
+        .map(({ id }) => id),
+      [20],
+    )
+    assert.equal(host.get('dev', 'dog', 19)?.name, 'back')
+    assert.equal(last.isComplete, true, JSON.stringify(last.steps))
+  })
+
   it('imports rows whose keys are big integers, and keeps them', async (test) => {
     const { harper, host } = await harperSite(test)
     await host.createTable({ database: 'dev', table: 'dog', primaryKey: 'id', attributes: [] })
