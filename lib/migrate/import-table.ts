@@ -63,7 +63,7 @@ const SWEEP_ROWS = 1_000
 
 /**
  * One pass over all rows, and then over the imported rows that HarperDB does not have any more. After an interruption the next call
- * continues. Rejects harperdb_unreachable, harperdb_rejected, aborted, and internal when the host refuses a whole page.
+ * continues. Rejects harperdb_unreachable, harperdb_rejected, aborted, and internal when the host refuses even its position.
  */
 export async function importTable(options: ImportOptions): Promise<ImportResult> {
   const pass = new ImportPass(options)
@@ -143,14 +143,11 @@ class ImportPass {
     const transactions = rows.map((row) => this.#put(row))
     try {
       return await this.#apply(transactions, after)
-    } catch (error) {
-      let refused = 0
+    } catch {
+      // A host that refuses everything refuses this too. Without it, a page of faulty rows only would end every pass.
+      await this.#apply([])
       for (const [index, transaction] of transactions.entries())
-        await this.#apply([transaction]).catch((reason) => {
-          refused++
-          this.#refuse(rows[index]!.key, reasonOf(reason))
-        })
-      if (refused === transactions.length) throw error
+        await this.#apply([transaction]).catch((reason) => this.#refuse(rows[index]!.key, reasonOf(reason)))
     }
     await this.#apply([], after)
   }

@@ -65,6 +65,18 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     assert.equal(last.isComplete, true, JSON.stringify(last.steps))
   })
 
+  it('reports the rows of a page that are all refused, and goes on with the other tables', async (test) => {
+    const { migrate, harper, host } = await harperSite(test, { tables: [dogs, { ...dogs, table: 'cat' }] })
+    harper.tables[0]!.put('refused', { id: 'refused' }, ROW_TIME)
+    harper.tables[1]!.put(1, { id: 1 }, ROW_TIME)
+    host.beforeApply = ({ transactions }) => {
+      if (transactions.some(({ id }) => id.endsWith('srefused'))) throw new Error('the key is too long')
+    }
+    const { isComplete, imported } = await migrate({ writersStopped: true })
+    assert.deepEqual([isComplete, imported.map(({ refused }) => refused)], [false, [1, 0]])
+    assert.equal(host.records('dev', 'cat').length, 1)
+  })
+
   it('imports rows whose keys are big integers, and keeps them', async (test) => {
     const { harper, host } = await harperSite(test)
     await host.createTable({ database: 'dev', table: 'dog', primaryKey: 'id', attributes: [] })
