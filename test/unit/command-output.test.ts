@@ -1,4 +1,4 @@
-// The exit code of the command when its output cannot be written: it says what was found out, or that it could not be told.
+// The exit code of the command when its output cannot be written: what was found out, or that nobody gets to know it.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
