@@ -69,8 +69,8 @@ test('a reader that reads nothing does not keep the server from closing', { time
     socket.pause()
     socket.write('GET /events HTTP/1.1\r\nhost: x\r\n\r\n')
   })
-  await new Promise((resolve) => setTimeout(resolve, 200))
-  assert.ok(response.writableLength > 0, 'nothing is unread')
+  // What the sockets do not hold.
+  while (response.writableLength === 0) await new Promise((resolve) => setTimeout(resolve, 5))
   const isClosed = once(server, 'close').then(() => true)
   server.close()
   page.close()
