@@ -5,8 +5,12 @@ import { run } from './run.ts'
 
 const stop = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort())
-// The reader of a pipe may end first, as `head` does.
-process.stdout.on('error', () => process.exit(0))
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // The reader of a pipe may end first, as `head` does: what was found out stays the result.
+  if (error.code === 'EPIPE') process.exit()
+  process.stderr.write(`The output cannot be written: ${error.message}\n`)
+  process.exit(2)
+})
 
 process.exitCode = await run(process.argv.slice(2), {
   print: (text) => void process.stdout.write(text),

@@ -17,7 +17,7 @@ export type CompareNodesOptions = {
   onStep?: (step: MigrationStep) => void
 }
 
-/** Of the tables that both nodes have. Rejects harperdb_unreachable, harperdb_rejected, aborted. */
+/** Of the tables that both nodes have; a step says which ones `there` lacks. Rejects harperdb_unreachable, harperdb_rejected, aborted. */
 export async function compareNodes(options: CompareNodesOptions): Promise<Comparison[]> {
   const { settle, signal } = options
   const { report } = createReport(options.onStep)
@@ -26,7 +26,11 @@ export async function compareNodes(options: CompareNodesOptions): Promise<Compar
   const comparisons: Comparison[] = []
   for (const { primaryKey, ...table } of left) {
     const other = right.find((each) => each.database === table.database && each.table === table.table)
-    if (primaryKey === undefined || other?.primaryKey !== primaryKey) continue
+    if (primaryKey === undefined || other?.primaryKey !== primaryKey) {
+      const reason = other ? 'it has another primary key there, or none' : `${there.url} does not have it`
+      report.warning('compare', `${table.database}.${table.table} is not compared: ${reason}`)
+      continue
+    }
     const keyed: KeyedTable = { ...table, primaryKey }
     const readers = { here: apiReader(here, keyed, signal), there: apiReader(there, keyed, signal) }
     const comparison = await compareTable({ table: keyed, ...readers, signal, ...(settle !== undefined && { settle }) })

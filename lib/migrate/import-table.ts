@@ -7,7 +7,17 @@ import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { withVersion } from '../replication/subscribe/checkpoint-version.ts'
 import { systemTimers } from '../util/timers.ts'
 import type { HarperApi } from './harper-api.ts'
-import { deletedTimestamp, importedRow, isImported, isKey, type TimeProblem } from './imported-row.ts'
+import {
+  deletedTimestamp,
+  importedRow,
+  isExact,
+  isImported,
+  isKey,
+  isUntimed,
+  nextTimestamp,
+  searchedKey,
+  type TimeProblem,
+} from './imported-row.ts'
 import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'
 
 export type ImportOptions = {
@@ -19,6 +29,8 @@ export type ImportOptions = {
   onRows?: ((rows: number) => void) | undefined
   /** ms since 1970. */
   now?: () => number
+  /** Every row is read: it continues an interrupted final pass, and no other one, since which rows may have changed. */
+  isFinal?: boolean
 }
 
 /** A row that could not be imported. */
@@ -44,12 +56,14 @@ export type ImportResult = TableName & {
 /** Not a name of a node: it holds the position of the import. */
 const IMPORT_SOURCE = '.harperdb'
 const MAX_EXAMPLES = 10
+/** In place of the epoch, by `isFinal`. */
+const PASS = { false: '', true: 'final' } as const
 /** Rows of the local table that are looked for in HarperDB at once. */
 const SWEEP_ROWS = 1_000
 
 /**
  * One pass over all rows, and then over the imported rows that HarperDB does not have any more. After an interruption the next call
- * continues. Rejects harperdb_unreachable, harperdb_rejected, aborted, and internal when the host refuses a whole page.
+ * continues. Rejects harperdb_unreachable, harperdb_rejected, aborted, and internal when the host refuses even its position.
  */
 export async function importTable(options: ImportOptions): Promise<ImportResult> {
   const pass = new ImportPass(options)
@@ -63,24 +77,30 @@ class ImportPass {
   readonly #source: RemoteTable
   readonly #result: ImportResult
   readonly #now: () => number
+  readonly #pass: string
 
   constructor(options: ImportOptions) {
     this.#options = options
     const { database, table } = options.table
     this.#source = { node: IMPORT_SOURCE, database, table }
     this.#now = options.now ?? systemTimers.now
+    this.#pass = PASS[`${options.isFinal === true}`]
     const counts = { rows: 0, continuedAfter: 0, changed: 0, deleted: 0, untimed: 0, future: 0, refused: 0 }
     this.#result = { database, table, ...counts, examples: [] }
   }
 
   async readAll(): Promise<void> {
     const { api, host, table, signal, onRows } = this.#options
-    const position = (await host.loadCheckpoint(this.#source))?.copy
+    const stored = await host.loadCheckpoint(this.#source)
+    const position = this.#options.isFinal && stored?.epoch !== this.#pass ? undefined : stored?.copy
     this.#result.continuedAfter = position?.rows ?? 0
     const after: unknown = position?.after === undefined ? undefined : JSON.parse(position.after)
     for await (const records of recordPages(api, table, { after, signal })) {
       this.#result.rows += records.length
-      await this.#applyRows(this.#toRows(records), JSON.stringify(records.at(-1)![table.primaryKey]))
+      await this.#applyRows(
+        await this.#aboveStored(this.#toRows(records)),
+        JSON.stringify(searchedKey(records.at(-1)![table.primaryKey])),
+      )
       onRows?.(this.#result.continuedAfter + this.#result.rows)
     }
   }
@@ -103,19 +123,31 @@ class ImportPass {
     return rows
   }
 
+  /** Without times, nothing else says that a row is newer than what an earlier pass has imported, or deleted. */
+  async #aboveStored(rows: KeyedRow[]): Promise<KeyedRow[]> {
+    const { host, table } = this.#options
+    const keys = rows.flatMap(({ key, row }) => (isUntimed(row.timestamp) ? [key] : []))
+    if (keys.length === 0 || !host.readRows) return rows
+    const known = new Map(
+      (await host.readRows(table, { keys })).map(({ key, row }) => [keyIdentity(key), row.timestamp]),
+    )
+    return rows.map(({ key, row }) => {
+      const before = known.get(keyIdentity(key))
+      const timestamp = before && isUntimed(row.timestamp) ? nextTimestamp(before, row.timestamp) : row.timestamp
+      return { key, row: { ...row, timestamp } }
+    })
+  }
+
   /** If the host refuses the page, each row by itself: the fault may be in one of them. */
   async #applyRows(rows: readonly KeyedRow[], after: string): Promise<void> {
     const transactions = rows.map((row) => this.#put(row))
     try {
       return await this.#apply(transactions, after)
-    } catch (error) {
-      let refused = 0
+    } catch {
+      // A host that refuses everything refuses this too. Without it, a page of faulty rows only would end every pass.
+      await this.#apply([])
       for (const [index, transaction] of transactions.entries())
-        await this.#apply([transaction]).catch((reason) => {
-          refused++
-          this.#refuse(rows[index]!.key, reasonOf(reason))
-        })
-      if (refused === transactions.length) throw error
+        await this.#apply([transaction]).catch((reason) => this.#refuse(rows[index]!.key, reasonOf(reason)))
     }
     await this.#apply([], after)
   }
@@ -125,7 +157,7 @@ class ImportPass {
     const { host } = this.#options
     const known = await host.loadCheckpoint(this.#source)
     const rows = this.#result.continuedAfter + this.#result.rows
-    const moved = { epoch: '', sequence: 0, copy: { reason: 'requested' as const, after: after!, rows } }
+    const moved = { epoch: this.#pass, sequence: 0, copy: { reason: 'requested' as const, after: after!, rows } }
     const checkpoint = after === undefined ? (known ?? { epoch: '', sequence: 0 }) : moved
     const batch = {
       source: this.#source,
@@ -167,7 +199,7 @@ class ImportPass {
       const stored = await host.readRows(table, { after, limit: SWEEP_ROWS })
       if (stored.length === 0) return
       after = stored.at(-1)!.key
-      const imported = stored.filter(({ row }) => isImported(row))
+      const imported = stored.filter(({ key, row }) => isExact(key) && isImported(row))
       if (imported.length === 0) continue
       const keys = imported.map(({ key }) => key)
       const found = new Set(

@@ -30,6 +30,20 @@ const HASH_LENGTH = 16
 export const isKey = (key: unknown): key is PrimaryKey =>
   typeof key === 'string' || typeof key === 'bigint' || (typeof key === 'number' && Number.isFinite(key))
 
+/** JSON has numbers only: whether HarperDB can be asked for this key. */
+export const isExact = (key: PrimaryKey): boolean =>
+  typeof key !== 'bigint' || (Number.isFinite(Number(key)) && BigInt(Number(key)) === key)
+
+/** A key that can be asked for, not above this one: rows after it may begin with this one again, and none is passed over. */
+export function searchedKey(key: unknown): unknown {
+  if (typeof key !== 'bigint') return key
+  const near = Math.min(Math.max(Number(key), -Number.MAX_VALUE), Number.MAX_VALUE)
+  if (BigInt(near) <= key) return near
+  const bits = new BigInt64Array(new Float64Array([near]).buffer)
+  bits[0]! += near > 0 ? -1n : 1n
+  return new Float64Array(bits.buffer)[0]
+}
+
 /**
  * The timestamp has the time of HarperDB, and instead of a node it names the contents: the same row has the same timestamp on every node that
  * imports it, and of two different rows with the same time, which HarperDB may have, one wins everywhere. `now`: ms since 1970.
@@ -87,3 +101,14 @@ export const isImported = ({ timestamp, record, updated }: StoredRow): boolean =
 /** Of the delete of a row that HarperDB no longer has. When it was deleted is not known, so it is just above the row. */
 export const deletedTimestamp = (timestamp: Timestamp): Timestamp =>
   makeTimestamp(wallTimeOf(timestamp), counterOf(timestamp) + 1, DELETED)
+
+/** Of a row that HarperDB has no time of. */
+export const isUntimed = (timestamp: Timestamp): boolean =>
+  wallTimeOf(timestamp) === 0 && issuerOf(timestamp).startsWith(ISSUER)
+
+/** Of an untimed row whose stored timestamp is `before`: the same for the same contents, and otherwise above what was imported. */
+export function nextTimestamp(before: Timestamp, own: Timestamp): Timestamp {
+  if (!isUntimed(before)) return own
+  const issuer = issuerOf(own)
+  return issuer === issuerOf(before) ? before : makeTimestamp(0, counterOf(before) + 1, issuer)
+}

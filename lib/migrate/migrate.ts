@@ -175,7 +175,7 @@ type ImportContext = { options: MigrationOptions; api: HarperApi; host: Host; ta
 
 /** Undefined if the host refuses the table. */
 async function importOne({ options, api, host, table, report }: ImportContext): Promise<ImportResult | undefined> {
-  const { signal, onRows } = options
+  const { signal, onRows, writersStopped: isFinal = false } = options
   const { database, table: name, primaryKey, attributes } = table
   try {
     await host.createTable({ database, table: name, primaryKey, attributes })
@@ -183,11 +183,10 @@ async function importOne({ options, api, host, table, report }: ImportContext): 
     report.problem('import', `${nameOf(table)} cannot be created: ${reasonOf(error)}`)
     return undefined
   }
-  const result = await importTable({ api, host, table, signal, onRows: (rows) => onRows?.(nameOf(table), rows) }).catch(
-    (error) => {
-      throw error instanceof ClusterError ? error : clusterError('internal', `${nameOf(table)}: ${reasonOf(error)}`)
-    },
-  )
+  const whenRead = (rows: number) => onRows?.(nameOf(table), rows)
+  const result = await importTable({ api, host, table, signal, isFinal, onRows: whenRead }).catch((error) => {
+    throw error instanceof ClusterError ? error : clusterError('internal', `${nameOf(table)}: ${reasonOf(error)}`)
+  })
   const { rows, continuedAfter, changed, deleted, untimed, future, refused, examples } = result
   const resumed = continuedAfter > 0 ? `, continued after ${continuedAfter}` : ''
   report('import', `${nameOf(table)}: ${rows} rows read${resumed}, ${changed ?? 'unknown'} changed, ${deleted} deleted`)

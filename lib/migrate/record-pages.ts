@@ -4,6 +4,7 @@
 import { clusterError } from '../errors.ts'
 import type { HarperTable } from './harper-answers.ts'
 import type { HarperApi } from './harper-api.ts'
+import { searchedKey } from './imported-row.ts'
 
 /** A table whose primary key is known. */
 export type KeyedTable = HarperTable & { primaryKey: string }
@@ -30,8 +31,8 @@ export async function* recordPages(
   for (let limit = FIRST_ROWS; ; ) {
     const records = await api.recordsAfter(table, after, limit, signal)
     if (records.length === 0) return
-    const last = records.at(-1)![table.primaryKey]
-    if (last === undefined || JSON.stringify(last) === JSON.stringify(after))
+    const last = searchedKey(records.at(-1)![table.primaryKey])
+    if (last === undefined || (records.length >= limit && JSON.stringify(last) === JSON.stringify(after)))
       throw clusterError(
         'harperdb_rejected',
         'search_by_conditions',

@@ -20,7 +20,7 @@ export type StartTimes = {
   copied: ReadonlySet<string>
 }
 
-/** Written before the node opens first. Rejects as the file system does. */
+/** Written before the node opens first. Rejects state_unwritable. */
 export async function writeStartTimes({ rootPath, nodeName, nodes, time, copied }: StartTimes): Promise<void> {
   const clock = new HybridClock(nodeName, MAX_DRIFT)
   const path = join(rootPath, 'clustering', 'revisions.json')
@@ -33,5 +33,5 @@ export async function writeStartTimes({ rootPath, nodeName, nodes, time, copied 
       const start = startRequest(revision, { startTime, ...(copied.has(name) && { copy: true }) })
       registers.set(name, { ...subscription, removed: false, revision, subscribeSince: time, start })
     }
-  await registers.flush()
+  await registers.store()
 }

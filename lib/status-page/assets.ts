@@ -39,9 +39,13 @@ export class Assets {
 
   /** Rejects when the file cannot be read. */
   load(name: FileName): Promise<Asset> {
-    const known = this.#loaded.get(name) ?? this.#read(name)
-    this.#loaded.set(name, known)
-    return known
+    const known = this.#loaded.get(name)
+    if (known) return known
+    const loaded = this.#read(name)
+    this.#loaded.set(name, loaded)
+    // The next request tries again.
+    loaded.catch(() => this.#loaded.delete(name))
+    return loaded
   }
 
   async #read(name: FileName): Promise<Asset> {

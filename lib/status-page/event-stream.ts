@@ -21,6 +21,8 @@ export class EventStreams {
 
   /** `headers`: those of every answer. */
   serve({ method }: IncomingMessage, response: ServerResponse, headers: Readonly<Record<string, string>>): void {
+    // The reader left while its rights were looked up: no `close` will come.
+    if (response.closed) return
     if (this.#open.size >= MAX_STREAMS) {
       response.writeHead(503, { ...headers, 'retry-after': '5' }).end()
       return
@@ -52,7 +54,11 @@ export class EventStreams {
   }
 
   #end(): void {
-    for (const response of this.#open) response.end()
+    for (const response of this.#open) {
+      // One that reads nothing would keep its connection, and with it the server.
+      if (response.writableLength > 0) response.destroy()
+      else response.end()
+    }
   }
 }
 

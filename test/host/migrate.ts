@@ -121,14 +121,17 @@ async function migrateNode(values: Values, stop: AbortSignal): Promise<boolean> 
   }
 }
 
-/** True when all tables are equal. */
+/** True when there are tables that both have, and all of these are equal. */
 async function compare(urls: string[], { user }: Values, signal: AbortSignal): Promise<boolean> {
   const [here, there] = urls.map(
     (url): HarperLogin => ({ url, username: user, password: password('HARPERDB_PASSWORD') }),
   )
   if (!here || !there || urls.length > 2) throw invalid('compare needs two URLs.')
   const compared = await compareNodes({ here, there, signal, onStep: print })
-  return compared.every(({ missingHere, missingThere, different }) => missingHere + missingThere + different === 0)
+  return (
+    compared.length > 0 &&
+    compared.every(({ missingHere, missingThere, different }) => missingHere + missingThere + different === 0)
+  )
 }
 
 async function main(): Promise<void> {

@@ -76,6 +76,8 @@ export class HarperGate {
   /** By node: its subscriptions, and the tables among them that it may read, by stream. */
   readonly #tables = new Map<string, { subscriptions: readonly object[]; byStream: Map<string, TableName> }>()
   readonly #lines: RateLimit
+  /** Consumers that were made: a node may delete and ask for them without end. */
+  readonly #begun: RateLimit
   #deletions = 0
 
   constructor(options: HarperGateOptions) {
@@ -83,6 +85,8 @@ export class HarperGate {
     const leftOut = (count: number) =>
       options.logger.warn({ count }, 'more requests of HarperDB refused than are listed')
     this.#lines = new RateLimit({ ...LOG_LIMIT, leftOut })
+    const moreBegun = (count: number) => options.logger.info({ count }, 'more readers of HarperDB than are listed')
+    this.#begun = new RateLimit({ ...LOG_LIMIT, leftOut: moreBegun })
   }
 
   /** Until the connections are closed. */
@@ -130,8 +134,8 @@ export class HarperGate {
   /** Throws Refusal when the node does not subscribe to the table. */
   #readerOf(subject: string): Reader {
     const [stream = '', name = ''] = subject.split('.').slice(-2)
-    const mark = name.indexOf(MARK)
-    const asked = mark < 0 ? name : name.slice(0, mark)
+    const mark = name.indexOf(LEAF + MARK)
+    const asked = mark < 0 ? name : name.slice(0, mark + LEAF.length)
     const node = asked.endsWith(LEAF) ? asked.slice(0, -LEAF.length) : ''
     const table = this.#tablesOf(node).get(stream)
     if (!table) throw new Refusal(`node '${node}' does not subscribe to a table with the stream '${stream}'`)
@@ -201,8 +205,12 @@ export class HarperGate {
     const from = 'time' in wanted ? await this.#sequenceAt(reader, Math.min(wanted.time, since)) : wanted.sequence
     const sequence = Math.max(start.sequence, from)
     const { node: peer, table } = reader
-    logger.info({ peer, ...table, sequence }, 'a HarperDB node begins to read')
-    return jetStream.createDurable(this.#source(reader), { name: reader.name, sequence, ...FLOW }, REQUEST)
+    if (this.#begun.allows()) logger.info({ peer, ...table, sequence }, 'a HarperDB node begins to read')
+    const made = await jetStream.createDurable(this.#source(reader), { name: reader.name, sequence, ...FLOW }, REQUEST)
+    if (this.#tablesOf(peer).has(reader.stream)) return made
+    // The review after the end of the subscription did not see it.
+    await jetStream.deleteConsumer(this.#source(reader), reader.name, REQUEST)
+    throw new Refusal(`node '${peer}' does not subscribe to the table any more`)
   }
 
   async #sequenceAt(reader: Reader, time: number): Promise<number> {
@@ -256,9 +264,9 @@ export async function reviewHarperReaders(
 ): Promise<void> {
   for (const { stream, consumers } of await jetStream.consumersByStream(node, REQUEST))
     for (const name of consumers) {
-      const mark = name.indexOf(MARK)
+      const mark = name.indexOf(LEAF + MARK)
       if (mark < 0) continue
-      const peer = name.slice(0, mark - LEAF.length)
+      const peer = name.slice(0, mark)
       const isAdmitted =
         name === `${peer}${LEAF}${MARK}${node}` &&
         admission?.subscriptionsOf(peer).some((each) => each.publish && streamName(each) === stream)

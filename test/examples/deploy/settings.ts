@@ -1,7 +1,7 @@
 // The settings of a container, from the environment, and the configuration file that they become at the first start.
 
 import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { link, mkdir, unlink, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -77,7 +77,8 @@ function clusteringOf(settings: Settings, ports: Ports) {
       network: { port: ports.hub },
     },
     leafServer: { network: { port: ports.leaf } },
-    ...(existsSync(tls('tls.crt')) && {
+    // Throws for a certificate that may not be read: the links would not be encrypted without anybody knowing.
+    ...(statSync(tls('tls.crt'), { throwIfNoEntry: false }) && {
       tls: { certificate: tls('tls.crt'), privateKey: tls('tls.key'), certificateAuthority: tls('ca.crt') },
     }),
     nodes: settings.nodes.filter((name) => name !== settings.nodeName).map((name) => ({ name, subscriptions })),
