@@ -22,8 +22,8 @@ import {
   type TestNode,
   temporaryDirectory,
 } from '../support/cluster.ts'
-import { insert } from '../support/memory-host.ts'
 import { sampled } from '../support/long.ts'
+import { insert } from '../support/memory-host.ts'
 
 const tables: [string, string][] = [
   ['dev', 'dog'],
