@@ -20,9 +20,9 @@ import { fileURLToPath } from 'node:url'
 
 // Raise a bound only for intended growth: the last time for health, positions and messages of HarperDB.
 const bounds = {
-  'packed bytes': 1_600_000,
-  'unpacked bytes': 6_500_000,
-  files: 2_000,
+  'packed bytes': 1_900_000,
+  'unpacked bytes': 7_500_000,
+  files: 2_300,
   dependencies: 9,
   'packages installed': 27,
   // msgpackr-extract is optional: msgpackr works without it.
