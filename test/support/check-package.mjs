@@ -18,7 +18,7 @@ import { homedir, tmpdir } from 'node:os'
 import { dirname, join, posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-// Raise a bound only for intended growth: the last time for health, positions and messages of HarperDB.
+// Raise a bound only for intended growth: the last time for the status page, the command and the migration.
 const bounds = {
   'packed bytes': 1_900_000,
   'unpacked bytes': 7_500_000,
