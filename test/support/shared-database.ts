@@ -1,16 +1,18 @@
 // A database that several processes commit into: each takes its timestamp after the highest one there, in an exclusive write transaction.
 
-import { open } from 'lmdb'
+import { open, type RootDatabase } from 'lmdb'
 import { timestampAfter } from '../../lib/host/timestamp-source.ts'
 
-/** Commits `count` transactions, and resolves with their timestamps. `next`: default `timestampAfter`. */
-export async function committedTimestamps(
-  path: string,
+/** The first process must have opened it before another one does: lmdb cannot create a database in two processes at once. */
+export const openShared = (path: string): RootDatabase<string, string> => open<string, string>({ path })
+
+/** Commits `count` transactions, and returns their timestamps. `next`: default `timestampAfter`. */
+export function committedTimestamps(
+  database: RootDatabase<string, string>,
   node: string,
   count: number,
   next = (last: string | undefined) => timestampAfter(last, node),
-): Promise<string[]> {
-  const database = open<string, string>({ path })
+): string[] {
   const issued: string[] = []
   for (let index = 0; index < count; index++)
     database.transactionSync(() => {
@@ -18,6 +20,5 @@ export async function committedTimestamps(
       database.putSync('last', timestamp)
       issued.push(timestamp)
     })
-  await database.close()
   return issued
 }

@@ -15,7 +15,7 @@ import { type TimestampSource, timestampAfter, timestampsFrom } from '../../lib/
 import { MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
 import { systemTime } from '../../lib/util/timers.ts'
 import { programArguments } from '../support/program.ts'
-import { committedTimestamps } from '../support/shared-database.ts'
+import { committedTimestamps, openShared } from '../support/shared-database.ts'
 import { temporaryDirectory } from './store-fixture.ts'
 
 const DRIFT_MS = 60_000
@@ -139,6 +139,8 @@ test('a restamp that ends after the manager has closed does not start other thre
 test('processes that commit into one database issue each timestamp once, in the order of commit', async (t) => {
   const COUNT = 100
   const path = join(await temporaryDirectory(t), 'database')
+  const database = openShared(path)
+  t.after(() => database.close())
   const clock = new HybridClock('node1', DRIFT_MS)
   const args = [...programArguments('support/timestamp-process.ts'), path, 'node1', String(COUNT)]
   const others = promisify(execFile)(process.execPath, args)
@@ -153,7 +155,7 @@ test('processes that commit into one database issue each timestamp once, in the 
       if (last !== undefined) clock.resume(last)
       return clock.timestamp()
     }
-    local.push(...(await committedTimestamps(path, 'node1', 20, next)))
+    local.push(...committedTimestamps(database, 'node1', 20, next))
     await delay(2)
   }
   const remote = await other
