@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { type ClusterNode, eventually, MemoryNetwork, startCluster } from '../../lib/testing.ts'
 import { copyDatabase } from '../support/memory-host-copy.ts'
+import { has } from '../support/waits.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
@@ -16,7 +17,6 @@ describe('a restored database', { timeout: 60_000 }, () => {
       await network.close()
     })
     const [one, two, three] = cluster.nodes as [ClusterNode, ClusterNode, ClusterNode]
-    const has = ({ host }: ClusterNode, id: string) => host.get('dev', 'dog', id) !== undefined
     await one.host.insert('dev', 'dog', { id: 'old' })
     await eventually('all have the row', () => cluster.nodes.every((node) => has(node, 'old')))
     await eventually('it is confirmed', () => one.host.outbox.length === 0)

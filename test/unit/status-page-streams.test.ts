@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { type StatusPageOptions, statusPage } from '../../lib/status-page.ts'
+import { eventually } from '../../lib/testing.ts'
 import { StatusView, type StatusViewOptions } from '../support/status-view.ts'
 
 async function open(t: TestContext, options: StatusPageOptions = {}, viewOptions: StatusViewOptions = {}) {
@@ -46,10 +47,10 @@ test('a reader that leaves while its rights are looked up does not count as an o
   const { url } = await open(t, { authorize })
   const leaving = new AbortController()
   const requests = Array.from({ length: 50 }, () => fetch(`${url}/events`, { signal: leaving.signal }).catch(() => {}))
-  while (waiting < 50) await new Promise((resolve) => setTimeout(resolve, 5))
+  await eventually('all streams wait', () => waiting === 50)
   leaving.abort()
   await Promise.all(requests)
-  while (closed < 50) await new Promise((resolve) => setTimeout(resolve, 5))
+  await eventually('all streams are closed', () => closed === 50)
   isHeld = false
   release()
   await new Promise((resolve) => setImmediate(resolve))
@@ -70,7 +71,7 @@ test('a reader that reads nothing does not keep the server from closing', { time
     socket.write('GET /events HTTP/1.1\r\nhost: x\r\n\r\n')
   })
   // What the sockets do not hold.
-  while (response.writableLength === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+  await eventually('data waits for the reader', () => response.writableLength > 0, 30_000)
   const isClosed = once(server, 'close').then(() => true)
   server.close()
   page.close()

@@ -5,6 +5,7 @@ import { describe, it } from 'node:test'
 import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
 import { commit, insertInto } from '../support/committed.ts'
 import { openCluster } from '../support/kit-cluster.ts'
+import { soon } from '../support/waits.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const cat = { database: 'dev', table: 'cat' }
@@ -22,17 +23,7 @@ async function star(test: Parameters<typeof openCluster>[0], count: number, opti
   const [one, ...others] = opened.nodes as [ClusterNode, ...ClusterNode[]]
   for (const { name } of others) await one.cluster.addNode({ node_name: name, subscriptions: publish(dog, cat) })
   await opened.cluster.converged()
-  /** Settles as `work` does, while the time passes. */
-  const soon = async (work: Promise<unknown>) => {
-    let isDone = false
-    const done = work.finally(() => {
-      isDone = true
-    })
-    done.catch(() => {})
-    while (!isDone) await clock.advance(100)
-    return done
-  }
-  return { ...opened, one, others, two: others[0]!, soon }
+  return { ...opened, one, others, two: others[0]!, soon: <T>(work: Promise<T>) => soon(clock, work) }
 }
 
 const idsOf = ({ host }: ClusterNode, table = 'dog') => host.records('dev', table).map(({ id }) => id)
