@@ -35,6 +35,8 @@ export type PublishCounters = {
   retries: number
   /** Transactions that can never be published. */
   rejected: number
+  /** Rows that nodes of enmesh get, and HarperDB does not: they are too large for its messages. */
+  withheld: number
   /** Calls of `publish` that were not acknowledged in time. */
   timeouts: number
 }
@@ -105,6 +107,7 @@ export const publishCounters = (): PublishCounters => ({
   bytes: 0,
   retries: 0,
   rejected: 0,
+  withheld: 0,
   timeouts: 0,
 })
 
@@ -183,6 +186,13 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     '{transaction}',
     'Transactions that can never be published: they stay in the outbox.',
     (m) => m.publish.rejected,
+  ),
+  defineMetric(
+    'counter',
+    'publish.withheld',
+    '{row}',
+    'Rows that nodes of enmesh get, and HarperDB does not: they are too large for its messages.',
+    (m) => m.publish.withheld,
   ),
   defineMetric(
     'counter',

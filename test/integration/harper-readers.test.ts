@@ -21,8 +21,8 @@ const dogStream = streamName({ database: 'dev', table: 'dog' })
 const both = (table: string) => ({ schema: 'dev', table, publish: true, subscribe: true })
 const insert = (table: string, ...records: object[]): Write =>
   ({ operation: 'insert', database: 'dev', table, records }) as Write
-const update = (table: string, record: object): Write =>
-  ({ operation: 'update', database: 'dev', table, records: [record] }) as Write
+const update = (table: string, ...records: object[]): Write =>
+  ({ operation: 'update', database: 'dev', table, records }) as Write
 const put = (id: number): HarperWrite => ({ operation: 'upsert', table: 'dog', id, record: { id } })
 const rowsOf = (node: TestNode | HarperNode) => ('host' in node ? node.host : node).contents('dev', 'dog')
 const idsOf = (node: TestNode | HarperNode) =>
@@ -81,6 +81,9 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     for (const id of [4, 5]) await node1.host.write(`t${id}`, insert('dog', { id }))
     await harper.restart()
     await have([node1, harper], [1, 2, 3, 4, 5])
+    const more = (from: number) => numbers(from, from + 599).map((id) => ({ id, name: `dog ${id}` }))
+    await node1.host.write('t6', insert('dog', ...more(1_000)), update('dog', ...more(2_000)))
+    await have([node1, harper], [1, 2, 3, 4, 5, ...numbers(1_000, 1_599), ...numbers(2_000, 2_599)])
     const acknowledged = async () => {
       const manager = await store.jetstreamManager({ domain: 'node1-leaf' })
       const { num_ack_pending, num_pending } = await manager.consumers.info(dogStream, 'harper-leaf--of--node1')

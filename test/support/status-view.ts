@@ -67,7 +67,7 @@ export class StatusView {
       metrics: () => ({
         publish: {
           ...{ transactions: self.committed, messages: 0, bytes: 0, retries: 0, rejected: 0, timeouts: 0 },
-          ...{ inFlight: 0, inFlightBytes: 0, waiting: 0 },
+          ...{ withheld: 0, inFlight: 0, inFlightBytes: 0, waiting: 0 },
         },
         apply: {
           ...{ applied: 0, batches: 0, bytes: 0, duplicates: 0, retries: 0, consumerRestarts: 0, gaps: 0, lost: 0 },

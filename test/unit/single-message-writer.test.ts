@@ -19,6 +19,8 @@ const singleMessages = () =>
   new SingleMessages({
     table: dog,
     times: new HarperTimes(),
+    maxBytes: 1e6,
+    withheld: () => assert.fail('a row was withheld'),
     describe: async () => [{ ...dog, primaryKey: 'id', attributes: ['id'] }],
   })
 function createWriter(leaf: MemoryLeaf, memory: StoredPosition): Writer {
@@ -44,7 +46,7 @@ async function contents(leaf: MemoryLeaf): Promise<string[]> {
   const all: string[] = []
   for (let sequence = 1; sequence <= state.lastSequence; sequence++) {
     const frame = Frame.read((await leaf.mesh.messageAt({ node, ...dog }, sequence, { timeout: 1_000 }))!)
-    all.push(`${frame.isDefinition ? '-' : frame.idAt(0)}@${frame.first}`)
+    all.push(`${frame.isForHarperOnly ? '-' : frame.idAt(0)}@${frame.first}`)
   }
   return all
 }

@@ -2,13 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { ClusterError } from '../../lib/errors.ts'
 import type { Transaction, Write } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
-import type { Mesh, Message } from '../../lib/mesh/mesh.ts'
+import type { Message } from '../../lib/mesh/mesh.ts'
 import { HarperTimes, SingleMessages } from '../../lib/replication/publish/message-format.ts'
-import { PartEncoder } from '../../lib/replication/publish/part-encoder.ts'
-import { type PartListener, PendingTransaction } from '../../lib/replication/publish/pending-transaction.ts'
 import { decodeMessage, decodeStored, Frame, storedId } from '../../lib/replication/wire/frame.ts'
 import { encodePart } from '../../lib/replication/wire/part.ts'
 import { encodeDefinition, harperTime } from '../../lib/replication/wire/single-message-encoder.ts'
@@ -25,7 +22,8 @@ const remove = (...ids: (number | string)[]): Write => ({ operation: 'delete', .
 
 async function format() {
   const describe = async () => [{ ...dog, primaryKey: 'id', attributes: ['id'] }]
-  const messages = new SingleMessages({ table: dog, times: new HarperTimes(), describe })
+  const withheld = () => assert.fail('a row was withheld')
+  const messages = new SingleMessages({ table: dog, times: new HarperTimes(), maxBytes: 1e6, describe, withheld })
   await messages.prepare()
   return messages
 }
@@ -135,7 +133,7 @@ describe('a single message', () => {
     const message = await encode([], { voids })
     assert.deepEqual([decode(message).voids, decode(message).writes], [voids, []])
     assert.deepEqual(bodyOf(message).operation, 'define_schema')
-    assert.equal(Frame.read(stored(message)).isDefinition, false)
+    assert.equal(Frame.read(stored(message)).isForHarperOnly, false)
   })
 
   it('of a relayed transaction names its origin, its place there, and the nodes that relayed it', async () => {
@@ -160,7 +158,7 @@ describe('a single message', () => {
   it('of attributes is no transaction of a database', async () => {
     const message = encodeDefinition(place, dog, ['age'], { timestamp, time: harperTime(timestamp) })
     const frame = Frame.read(stored(message))
-    assert.ok(frame.isDefinition)
+    assert.ok(frame.isForHarperOnly)
     assert.deepEqual(bodyOf(message), {
       operation: 'define_schema',
       schema: 'dev',
@@ -170,14 +168,14 @@ describe('a single message', () => {
     })
     const { transaction, extras } = decodeMessage({ node, ...dog }, frame.part(0))
     assert.deepEqual([transaction.writes, extras!.attributes.get('dog')], [[], ['age']])
-    assert.equal(Frame.read(stored(await encode([insert({ id: 1 })]))).isDefinition, false)
+    assert.equal(Frame.read(stored(await encode([insert({ id: 1 })]))).isForHarperOnly, false)
   })
 })
 
 describe('attributes', () => {
   it('are defined before the first transaction that sets them, once they are stored not again', async () => {
     const messages = await format()
-    const define = (...writes: Write[]) => messages.definitionFor(place, partOf(writes))
+    const define = (...writes: Write[]) => messages.aheadOf(place, partOf(writes))
     const namesOf = (message: Message | undefined) =>
       message && (bodyOf(message).attributes as { name: string }[]).map(({ name }) => name)
     const first = define(insert({ id: 1, name: 'Rex' }), update({ id: 2, age: 3 }))
@@ -204,42 +202,5 @@ describe('times for HarperDB', () => {
     assert.deepEqual(ordered.slice(0, 3), [now, now + 1 / 4_096, now + 4_095 / 4_096])
     assert.equal(ordered.at(-1), now + 9)
     assert.equal(times.of(makeTimestamp(now, 0, 'node2')), now)
-  })
-})
-
-describe('a transaction for HarperDB', () => {
-  const mesh = { maxPayload: 4 * 1024 * 1024 } as Mesh
-  const listener: PartListener = { node, partStored: () => {}, transactionStored: () => {} }
-  const encoder = new PartEncoder(mesh, listener, true)
-  const encodeAll = (...writes: Write[]) => {
-    const transaction = { id: 't1', timestamp, writes }
-    const parts = encoder.encode(new PendingTransaction(transaction), transaction)
-    if (parts instanceof ClusterError) throw parts
-    return parts[0]!.data
-  }
-  const rows = (count: number) => Array.from({ length: count }, (_, id) => ({ id: 10_000 + id, name: `dog ${id}` }))
-  const keys = (count: number) => Array.from({ length: count }, (_, id) => id)
-
-  it('may have 500 rows beside the largest group of its writes, which msgpackr reads', async () => {
-    const data = encodeAll(
-      remove(...keys(250)),
-      insert(...rows(2_000)),
-      update(...keys(250).map((id) => ({ id: -id - 1 }))),
-    )
-    const message = (await format()).encode(place, [data])
-    let length = 0
-    for (let link = bodyOf(message).next as { next?: object }; link; link = link.next as { next?: object }) length++
-    assert.equal(length, 500)
-    assert.equal(decode(message).writes.length, 501)
-    const code = 'transaction_too_large'
-    assert.throws(() => encodeAll(insert(...rows(2_000)), remove(...keys(501))), { code, message: /500/ })
-    assert.equal(encodeAll(insert(...rows(2_000))).byteLength > 0, true)
-  })
-
-  it('may have half the bytes of a message, because its keys are repeated', () => {
-    const code = 'transaction_too_large'
-    assert.throws(() => encodeAll(insert({ id: 1, text: 'x'.repeat(2 * 1024 * 1024) })), { code })
-    const largest = encodeAll(insert({ id: 'k'.repeat(1_800_000) }))
-    assert.ok(2 * largest.byteLength < mesh.maxPayload)
   })
 })

@@ -1,20 +1,27 @@
 // How the messages of a local stream are written: as frames, or as single messages, which HarperDB reads.
 
-import type { TableDescription } from '../../host/host.ts'
+import type { PrimaryKey, TableDescription } from '../../host/host.ts'
 import { compareTimestamps, issuerOf } from '../../host/hybrid-clock.ts'
 import type { Message, TableName } from '../../mesh/mesh.ts'
+import { checkDecodeLimits } from '../../util/decode-limits.ts'
 import { encodeFrame } from '../wire/frame.ts'
+import { netWrites, type RowWrite } from '../wire/net-writes.ts'
 import { type DecodedPart, decodePart } from '../wire/part.ts'
 import {
+  chainLength,
+  divideRows,
   encodeDefinition,
+  encodeRows,
   encodeSingleMessage,
+  encodeWhole,
   harperTime,
+  MAX_CHAIN,
   type MessagePosition,
 } from '../wire/single-message-encoder.ts'
 import { PARTS_OF_MS } from '../wire/single-message-format.ts'
 
-/** A message that is no transaction. `stored`: call it when the stream has it. */
-export type Definition = { message: Message; stored(): void }
+/** A message for HarperDB alone, which is no transaction of a database. `stored`: call it when the stream has it. */
+export type MessageAhead = { message: Message; stored(): void }
 
 export interface MessageFormat {
   /**
@@ -25,23 +32,35 @@ export interface MessageFormat {
   /** Call it before the first message, and after an interruption. Rejects as the host does. */
   prepare(): Promise<void>
   encode(position: MessagePosition, parts: readonly Uint8Array[]): Message
-  /** What has to be stored before this part. */
-  definitionFor(position: MessagePosition, part: Uint8Array): Definition | undefined
+  /** What has to be stored next, before this part. After `prepare` it begins again with the first one. */
+  aheadOf(position: MessagePosition, part: Uint8Array): MessageAhead | undefined
 }
 
 export const frameFormat: MessageFormat = {
   isSingle: false,
   prepare: async () => {},
   encode: encodeFrame,
-  definitionFor: () => undefined,
+  aheadOf: () => undefined,
 }
 
 export type SingleMessagesOptions = {
   table: TableName
   times: HarperTimes
+  /** Bytes that a message may have, without its headers. */
+  maxBytes: number
   /** The tables of the host. */
   describe(): Promise<readonly TableDescription[]>
+  /** HarperDB does not get this row of a transaction: no message can hold it. */
+  withheld(row: { id: string; key: PrimaryKey; reason: string }): void
 }
+
+/** Bytes of a part whose single message can be neither too large nor have too many values. */
+const SMALL_PART_BYTES = 64 * 1024
+/** Bytes of the rows in one message when a transaction is divided. So few bytes have not too many values. */
+const DIVIDED_BYTES = 128 * 1024
+
+/** `lists`: the rows for HarperDB, if no single message can hold the transaction; `sent`: how many of the lists are stored. */
+type Decoded = { data: Uint8Array; part: DecodedPart; time: number; lists?: RowWrite[][] | undefined; sent: number }
 
 /** Attributes of one table that are defined for HarperDB. */
 const MAX_ATTRIBUTES = 10_000
@@ -53,13 +72,18 @@ export class SingleMessages implements MessageFormat {
   #primaryKey: string | undefined
   /** Attributes that HarperDB knows from this process. */
   readonly #defined = new Set<string>()
-  #decoded: { data: Uint8Array; part: DecodedPart; time: number } | undefined
+  #decoded: Decoded | undefined
 
   constructor(options: SingleMessagesOptions) {
     this.#options = options
   }
 
   async prepare(): Promise<void> {
+    this.#decoded = undefined
+    await this.#describe()
+  }
+
+  async #describe(): Promise<void> {
     const { database, table } = this.#options.table
     const described = (await this.#options.describe()).find(
       (each) => each.database === database && each.table === table,
@@ -68,16 +92,22 @@ export class SingleMessages implements MessageFormat {
   }
 
   encode(position: MessagePosition, [data]: readonly Uint8Array[]): Message {
-    const { part, time } = this.#decode(position.node, data!)
-    const primaryKey = this.#primaryKeyFor(part)
-    const message = encodeSingleMessage(position, this.#options.table, part, { primaryKey, time })
+    const decoded = this.#decode(position.node, data!)
+    const { part, time, lists } = decoded
+    const message = lists
+      ? encodeWhole(position, this.#options.table, part, { data: data!, time })
+      : this.#encodeSingle(position, decoded)
     this.#decoded = undefined
     return message
   }
 
+  aheadOf(position: MessagePosition, data: Uint8Array): MessageAhead | undefined {
+    const decoded = this.#decode(position.node, data)
+    return this.#definitionFor(position, decoded) ?? this.#nextRows(position, decoded)
+  }
+
   /** HarperDB stores attributes that it does not know, and shows them only to those who ask for them by name. */
-  definitionFor(position: MessagePosition, data: Uint8Array): Definition | undefined {
-    const { part, time } = this.#decode(position.node, data)
+  #definitionFor(position: MessagePosition, { part, time }: Decoded): MessageAhead | undefined {
     const names = new Set<string>()
     for (const write of part.writes)
       if (write.operation !== 'delete')
@@ -91,20 +121,51 @@ export class SingleMessages implements MessageFormat {
     return { message, stored }
   }
 
+  /** The next rows of a transaction that no single message can hold. */
+  #nextRows(position: MessagePosition, decoded: Decoded): MessageAhead | undefined {
+    const { table, withheld } = this.#options
+    const { part, time } = decoded
+    if (decoded.lists === undefined && !this.#fitsIntoOne(position, decoded))
+      decoded.lists = divideRows(netWrites(part.writes, this.#primaryKeyFor(part)), DIVIDED_BYTES)
+    for (const { lists = [] } = decoded; decoded.sent < lists.length; decoded.sent++) {
+      const rows = lists[decoded.sent]!
+      const message = encodeRows(position, table, part, { rows, time })
+      const reason = this.#faultOf(message)
+      if (reason === undefined) return { message, stored: () => void decoded.sent++ }
+      withheld({ id: part.id, key: rows[0]!.key, reason })
+    }
+    return undefined
+  }
+
+  #fitsIntoOne(position: MessagePosition, decoded: Decoded): boolean {
+    if (chainLength(decoded.part.writes) > MAX_CHAIN) return false
+    return decoded.data.byteLength <= SMALL_PART_BYTES || !this.#faultOf(this.#encodeSingle(position, decoded))
+  }
+
+  #encodeSingle(position: MessagePosition, { part, time }: Decoded): Message {
+    return encodeSingleMessage(position, this.#options.table, part, { primaryKey: this.#primaryKeyFor(part), time })
+  }
+
+  /** Why a message cannot be sent. */
+  #faultOf({ data }: Message): string | undefined {
+    const { maxBytes } = this.#options
+    return data.byteLength > maxBytes ? `has more than ${maxBytes} bytes` : checkDecodeLimits(data)
+  }
+
   /** Of a table that was dropped, or created again with another key, the attribute that is probably it: hosts usually have it first. */
   #primaryKeyFor({ writes }: DecodedPart): string {
     const record = writes.flatMap((write) => (write.operation === 'delete' ? [] : write.records))[0]
     const known = this.#primaryKey ?? ''
     if (!record || Object.hasOwn(record, known)) return known
-    this.prepare().catch(() => {})
+    this.#describe().catch(() => {})
     return Object.keys(record)[0] ?? ''
   }
 
   /** The part that is sent next is decoded once. */
-  #decode(node: string, data: Uint8Array): { part: DecodedPart; time: number } {
+  #decode(node: string, data: Uint8Array): Decoded {
     if (this.#decoded?.data === data) return this.#decoded
     const part = decodePart({ node, ...this.#options.table }, node, data)
-    this.#decoded = { data, part, time: this.#options.times.of(part.timestamp) }
+    this.#decoded = { data, part, time: this.#options.times.of(part.timestamp), sent: 0 }
     return this.#decoded
   }
 }

@@ -7,7 +7,6 @@ import { TableMap } from '../../mesh/table-map.ts'
 import { checkDecodeLimits, MAX_DECODED_VALUES } from '../../util/decode-limits.ts'
 import { isReplicable, isValidTransactionId } from '../wire/names.ts'
 import { encodePart } from '../wire/part.ts'
-import { MAX_CHAIN } from '../wire/single-message-encoder.ts'
 import { splitByTable } from '../wire/writes.ts'
 import { OutgoingPart, type PartListener, type PendingTransaction } from './pending-transaction.ts'
 
@@ -18,21 +17,15 @@ export const maxDataBytes = (mesh: Mesh): number => mesh.maxPayload - HEADER_RES
 /** How much a relaying node may add to a transaction: bytes, and decoded values. */
 const MAX_RELAY_GROWTH = { bytes: 64 * 1024, values: 1_024 }
 
-/** Part of a message that a transaction may have. A single message repeats the primary keys, and has more values for each row. */
-const SINGLE_MESSAGE_SHARE = 0.5
-
 export class PartEncoder {
   readonly #mesh: Mesh
   readonly #listener: PartListener
-  readonly #isSingle: boolean
   /** One object for each table that was written; undefined for tables that cannot be replicated. */
   readonly #tables = new TableMap<TableName | undefined>()
 
-  /** `isSingle`: the parts become single messages. */
-  constructor(mesh: Mesh, listener: PartListener, isSingle = false) {
+  constructor(mesh: Mesh, listener: PartListener) {
     this.#mesh = mesh
     this.#listener = listener
-    this.#isSingle = isSingle
   }
 
   /** The parts of a transaction, or why it cannot be replicated. */
@@ -43,41 +36,38 @@ export class PartEncoder {
       for (const { table, writes } of splitByTable(transaction)) {
         const replicated = this.#tables.get(table, toReplicable)
         if (!replicated) continue
-        if (this.#isSingle && chainLength(writes) > MAX_CHAIN)
-          return clusterError('transaction_too_large', `a chain of ${chainLength(writes)} rows for HarperDB`, MAX_CHAIN)
-        const data = encodePart(transaction, writes, this.#listener.node)
+        const data = this.#encodePart(transaction, writes)
+        if (data instanceof ClusterError) return data
         parts.push(new OutgoingPart(this.#listener, pending, replicated, data))
       }
     } catch (error) {
       const message = `a transaction cannot be encoded: ${reasonOf(error)}`
       return new ClusterError('invalid_request', message, { cause: error, issues: [{ path: 'writes', message }] })
     }
-    return this.#tooLarge(parts, transaction.origin !== undefined) ?? parts
+    return parts
   }
 
-  #tooLarge(parts: readonly OutgoingPart[], isRelayed: boolean): ClusterError | undefined {
-    const share = this.#isSingle ? SINGLE_MESSAGE_SHARE : 1
-    const maxBytes = share * maxDataBytes(this.#mesh) - (isRelayed ? 0 : MAX_RELAY_GROWTH.bytes)
-    const maxValues = share * MAX_DECODED_VALUES - (isRelayed ? 0 : MAX_RELAY_GROWTH.values)
-    let largest = 0
-    for (const { data } of parts) largest = Math.max(largest, data.byteLength)
-    if (largest > maxBytes) return clusterError('transaction_too_large', `${largest} bytes`, maxBytes)
-    for (const { data } of parts)
-      if (checkDecodeLimits(data, maxValues)) return clusterError('transaction_too_large', 'more values', maxValues)
+  /**
+   * A transaction of HarperDB has the names of attributes once, and not in each row: without them a relaying node could not send
+   * a large one.
+   */
+  #encodePart(transaction: Transaction, writes: readonly Write[]): Uint8Array | ClusterError {
+    const isRelayed = transaction.origin !== undefined
+    const data = encodePart(transaction, writes, this.#listener.node)
+    const fault = this.#tooLarge(data, isRelayed)
+    if (!fault || !isRelayed) return fault ?? data
+    const packed = encodePart(transaction, writes, this.#listener.node, { asRecords: true })
+    return this.#tooLarge(packed, isRelayed) ? fault : packed
+  }
+
+  #tooLarge(data: Uint8Array, isRelayed: boolean): ClusterError | undefined {
+    const { byteLength } = data
+    const maxBytes = maxDataBytes(this.#mesh) - (isRelayed ? 0 : MAX_RELAY_GROWTH.bytes)
+    const maxValues = MAX_DECODED_VALUES - (isRelayed ? 0 : MAX_RELAY_GROWTH.values)
+    if (byteLength > maxBytes) return clusterError('transaction_too_large', `${byteLength} bytes`, maxBytes)
+    if (checkDecodeLimits(data, maxValues)) return clusterError('transaction_too_large', 'more values', maxValues)
     return undefined
   }
 }
 
 const toReplicable = (table: TableName): TableName | undefined => (isReplicable(table) ? table : undefined)
-
-/** Rows that are not in the list of a single message, or more than those. */
-function chainLength(writes: readonly Write[]): number {
-  if (writes.length === 1) return 0
-  const rows = { put: 0, update: 0, delete: 0 }
-  for (const write of writes) {
-    if (write.operation === 'delete') rows.delete += write.ids?.length ?? 0
-    else rows[write.operation === 'update' ? 'update' : 'put'] += write.records?.length ?? 0
-  }
-  const all = Object.values(rows)
-  return all.reduce((sum, each) => sum + each, 0) - Math.max(...all)
-}

@@ -5,7 +5,7 @@ import type { Host, Transaction } from '../../host/host.ts'
 import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
-import { type Metrics, publishCounters } from '../../observe/metrics.ts'
+import { type Metrics, type PublishCounters, publishCounters } from '../../observe/metrics.ts'
 import { RecentSet } from '../../util/recent-set.ts'
 import { SharedCall } from '../../util/shared-call.ts'
 import { delay, systemTimers } from '../../util/timers.ts'
@@ -13,7 +13,7 @@ import type { StreamPosition } from '../stream-metadata.ts'
 import { isReplicable, tablesOf } from '../wire/names.ts'
 import { FRAME_LIMITS, type FrameLimits } from './frame-queue.ts'
 import { LocalStreams } from './local-streams.ts'
-import { HarperTimes, type MessageFormat, SingleMessages } from './message-format.ts'
+import { HarperTimes, type MessageFormat, SingleMessages, type SingleMessagesOptions } from './message-format.ts'
 import { OutboxConfirmation } from './outbox-confirmation.ts'
 import { OutboxReader } from './outbox-reader.ts'
 import { maxDataBytes, PartEncoder } from './part-encoder.ts'
@@ -94,11 +94,11 @@ export class Publisher implements PartListener {
     this.#outbox = outbox
     const positions = new PublishedPositions(outbox)
     this.#confirmed = new RecentSet(REMEMBERED_PER_IN_FLIGHT * maxInFlight)
-    this.#encoder = new PartEncoder(mesh, this, options.singleMessages)
+    this.#encoder = new PartEncoder(mesh, this)
     this.#streams = new LocalStreams({
       ...options,
       frames: frameLimits(options),
-      formatOf: options.singleMessages ? singleMessageFormats(options) : undefined,
+      formatOf: options.singleMessages ? singleMessageFormats(options, this.#counters) : undefined,
       messageStored: () => {
         this.#counters.messages++
       },
@@ -361,9 +361,19 @@ const frameLimits = ({ mesh, window, frames, singleMessages }: PublisherOptions)
   ...frames,
 })
 
-function singleMessageFormats({ mesh, host }: PublisherOptions): (table: TableName) => MessageFormat {
+function singleMessageFormats(
+  { mesh, host, logger }: PublisherOptions,
+  counters: PublishCounters,
+): (table: TableName) => MessageFormat {
+  const maxBytes = maxDataBytes(mesh)
   const times = new HarperTimes()
   // After an interruption the writers of all tables ask at once.
   const tables = new SharedCall(() => host.describe(), { timers: mesh.timers, maxAge: 0 })
-  return (table) => new SingleMessages({ table, times, describe: () => tables.get() })
+  return (table) => {
+    const withheld: SingleMessagesOptions['withheld'] = (row) => {
+      counters.withheld++
+      logger.error({ ...table, ...row }, 'HarperDB does not get a row that is too large for its messages')
+    }
+    return new SingleMessages({ table, times, maxBytes, describe: () => tables.get(), withheld })
+  }
 }

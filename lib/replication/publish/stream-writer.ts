@@ -17,7 +17,7 @@ import {
 import { frameId } from '../wire/message-ids.ts'
 import type { MessagePosition } from '../wire/single-message-encoder.ts'
 import { FrameQueue, type StreamPart } from './frame-queue.ts'
-import { type Definition, frameFormat } from './message-format.ts'
+import { frameFormat, type MessageAhead } from './message-format.ts'
 import { type PurgeOptions, planPurge } from './purge-plan.ts'
 import { positionIn, readEnd, type StoredFrame, type StoredPosition } from './stored-frame.ts'
 import { StoredTail } from './stored-tail.ts'
@@ -45,7 +45,7 @@ export class StreamWriter {
   #sentId = ''
   #single: number | undefined
   /** In flight alone. */
-  #definition: Definition | undefined
+  #ahead: MessageAhead | undefined
   #ready = false
   /** Acknowledgements of appends before the last interruption are ignored. */
   #generation = 0
@@ -178,7 +178,7 @@ export class StreamWriter {
       mayShowMore: this.#options.mayShowMore,
       position: () => this.#stored,
       reportStored: (frame, index) => this.#reportStored(frame, index),
-      passDefinition: this.#options.format?.isSingle ? (frame) => this.#passDefinition(frame) : undefined,
+      passAhead: this.#options.format?.isSingle ? (frame) => this.#passAhead(frame) : undefined,
     })
     this.#comparison = comparison
     try {
@@ -286,7 +286,7 @@ export class StreamWriter {
     for (;;) {
       const ahead = this.#queue.framesInFlight
       const position = { node, epoch, first: index + this.#queue.partsInFlight + 1 }
-      if (format.isSingle && ahead === 0 && this.#sendDefinition(position)) return
+      if (format.isSingle && ahead === 0 && this.#sendAhead(position)) return
       const parts = this.#queue.cut()
       if (!parts) return
       // Without the id, a foreign message at that sequence would pass for the frame in flight.
@@ -298,13 +298,13 @@ export class StreamWriter {
   }
 
   /** Sends what has to be stored before the next part, if there is something. Only with nothing in flight. */
-  #sendDefinition(position: MessagePosition): boolean {
+  #sendAhead(position: MessagePosition): boolean {
     const { mesh, table, format = frameFormat } = this.#options
     const next = this.#queue.at(0)
-    this.#definition = next && format.definitionFor(position, next.data)
-    if (!this.#definition) return false
+    this.#ahead = next && format.aheadOf(position, next.data)
+    if (!this.#ahead) return false
     this.#queue.sendOther()
-    mesh.append(table, this.#definition.message, undefined, this.#onAcknowledgement)
+    mesh.append(table, this.#ahead.message, undefined, this.#onAcknowledgement)
     return true
   }
 
@@ -315,13 +315,13 @@ export class StreamWriter {
       if (generation !== this.#generation) return
       const { epoch, index } = this.#stored
       if (error || sequence !== this.#stored.sequence + 1) return this.#fail(error)
-      const definition = this.#definition
-      this.#definition = undefined
-      const last = index + (definition ? 1 : 0) + this.#queue.acknowledge()
+      const sentAhead = this.#ahead
+      this.#ahead = undefined
+      const last = index + (sentAhead ? 1 : 0) + this.#queue.acknowledge()
       this.#end = { epoch, sequence, index: last }
-      if (definition) {
-        definition.stored()
-        this.#passDefinition({ epoch, sequence, last })
+      if (sentAhead) {
+        sentAhead.stored()
+        this.#passAhead({ epoch, sequence, last })
       } else this.#reportStored({ epoch, sequence, last }, last)
       if (this.#queue.framesInFlight === 0) this.#notifyDrained()
       this.#sendQueued()
@@ -341,7 +341,7 @@ export class StreamWriter {
   }
 
   /** The stream has a message that is no transaction of the outbox. */
-  #passDefinition(frame: StoredFrame): void {
+  #passAhead(frame: StoredFrame): void {
     this.#stored = positionIn(frame, frame.last)
     this.#storedId = frameId(frame.epoch, frame.last, 1)
     this.#options.onGrowth?.()
@@ -357,7 +357,7 @@ export class StreamWriter {
     this.#generation++
     this.#onAcknowledgement = this.#createAcknowledgementHandler()
     this.#queue.reset()
-    this.#definition = undefined
+    this.#ahead = undefined
     this.#comparison?.cancel()
     this.#comparison = undefined
     this.#notifyDrained()

@@ -19,7 +19,7 @@ export type TailComparisonOptions = {
   /** The stream has the queue up to `index`. Moves `position` and the queue. */
   reportStored(frame: StoredFrame, index: number): void
   /** The stream has a message that is no transaction of the outbox. Moves `position`. Absent: the writer sends no such message. */
-  passDefinition?: ((frame: StoredFrame) => void) | undefined
+  passAhead?: ((frame: StoredFrame) => void) | undefined
 }
 
 /**
@@ -37,11 +37,11 @@ export class TailComparison {
 
   /** Resolves when everything is compared or `cancel` was called; with a reason when the stream does not match the outbox. Rejects as the mesh does. */
   async run(): Promise<string | undefined> {
-    const { tail, to, position, passDefinition } = this.#options
+    const { tail, to, position, passAhead } = this.#options
     try {
       while (!this.#cancelled && position().sequence < to) {
         // An older database has no part for the next message: then nothing needs to be read.
-        const isReadable = (await this.#isQueued(position().index + 1)) || passDefinition !== undefined
+        const isReadable = (await this.#isQueued(position().index + 1)) || passAhead !== undefined
         const frame = isReadable && !this.#cancelled ? await tail.next() : undefined
         const reason = frame ? await this.#compare(frame) : this.#missing()
         if (reason !== undefined) return this.#cancelled ? undefined : reason
@@ -71,8 +71,8 @@ export class TailComparison {
     if (reason !== undefined) return reason
     const first = frame.first!
     const stored: StoredFrame = { epoch: frame.epoch, sequence, last: frame.last! }
-    if (this.#options.passDefinition && frame.isDefinition) {
-      this.#options.passDefinition(stored)
+    if (this.#options.passAhead && frame.isForHarperOnly) {
+      this.#options.passAhead(stored)
       return undefined
     }
     for (let index = Math.max(first, position().index + 1); index <= stored.last; index++) {

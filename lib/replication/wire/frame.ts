@@ -156,8 +156,8 @@ export class Frame {
     return this.#format === 'single'
   }
 
-  /** The message only tells HarperDB the names of attributes: it has a running number, and is no transaction of a database. */
-  get isDefinition(): boolean {
+  /** The message has attributes or rows for HarperDB alone: it has a running number, and is no transaction of a database. */
+  get isForHarperOnly(): boolean {
     return this.isSingle && this.idAt(0) === frameId(this.epoch, this.first!, 1)
   }
 

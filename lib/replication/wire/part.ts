@@ -12,7 +12,7 @@ import { counterOf, isIssuedBy, issuerOf, makeParsedTimestamp, wallTimeOf } from
 import { type TraceContext, traceContext } from '../../host/trace-context.ts'
 import { checkDecodeLimits, MAX_HARMLESS_BYTES } from '../../util/decode-limits.ts'
 import { illFormedString, mayBeIllFormed } from '../../util/well-formed.ts'
-import { packr } from '../packr.ts'
+import { packr, recordPackr } from '../packr.ts'
 import {
   ISSUER_PATTERN,
   isValidTransactionId,
@@ -68,11 +68,16 @@ export type DecodedPart = {
 }
 
 /**
- * Encodes one table's part of a transaction. `node`: the local node. A restamp keeps the name that its node had, because it voids
+ * Encodes one table's part of a transaction. `node`: the local node. `asRecords`: with the names of attributes once, as HarperDB does. A restamp keeps the name that its node had, because it voids
  * timestamps with that name. Throws for values that MessagePack cannot hold, and for strings that UTF-8 cannot: as keys, two of them would
  * become one.
  */
-export function encodePart(transaction: Transaction, writes: readonly Write[], node: string): Uint8Array {
+export function encodePart(
+  transaction: Transaction,
+  writes: readonly Write[],
+  node: string,
+  { asRecords = false } = {},
+): Uint8Array {
   const { id, timestamp, user = null } = transaction
   const time = wallTimeOf(timestamp)
   if (Number.isNaN(time)) throw new Error(`its timestamp '${timestamp}' is invalid`)
@@ -80,7 +85,7 @@ export function encodePart(transaction: Transaction, writes: readonly Write[], n
   for (const write of joinRuns(writes))
     list.push(OPERATION_NUMBERS[write.operation], (write.operation === 'delete' ? write.ids : write.records) ?? [])
   const part = [id, time, counterOf(timestamp), user, list, extraOf(transaction, node)]
-  const data = packr.pack(part)
+  const data = (asRecords ? recordPackr : packr).pack(part)
   const text = mayBeIllFormed(data) ? illFormedString(part) : undefined
   if (text !== undefined)
     throw new Error(`it has a string with half of a surrogate pair: ${JSON.stringify(text.slice(0, 200))}`)

@@ -1,8 +1,10 @@
 // Encodes one table's part of a transaction as a message that HarperDB 4.3 and later reads, and definitions of attributes.
 //
-// HarperDB reads a list of rows in the first write only, and one row in each further one. What it does not know is in `__enmesh`.
+// HarperDB reads a list of rows in the first write only, and one row in each further one. What it does not know is in `__enmesh`. A
+// transaction that no such message can hold is a message without rows for HarperDB, which has the whole transaction in `__enmesh`. Ahead of
+// it are messages that only HarperDB applies, with some of its rows in each: so enmesh nodes apply it at once and with one id.
 
-import type { PrimaryKey } from '../../host/host.ts'
+import type { PrimaryKey, Write } from '../../host/host.ts'
 import { counterOf, wallTimeOf } from '../../host/hybrid-clock.ts'
 import type { Message, TableName } from '../../mesh/mesh.ts'
 import { recordPackr } from '../packr.ts'
@@ -29,15 +31,77 @@ export function encodeSingleMessage(
   part: DecodedPart,
   { primaryKey, time }: { primaryKey: string; time: number },
 ): Message {
-  const { id, timestamp, user = null, node: committedBy = position.node, relayedBy, epoch, index, voids, trace } = part
-  const own = { id, timestamp, ...(epoch && { epoch, index }), ...(voids && { voids }), ...(trace && { trace }) }
+  const { voids, trace } = part
   const rows = netWrites(part.writes, primaryKey)
-  const body = {
-    ...(rows.length === 0 ? definition(database, table, []) : chainOf(database, table, rows)),
-    __origin: { user, timestamp: time, node_name: committedBy },
-    __enmesh: own,
+  const body = rows.length === 0 ? definition(database, table, []) : chainOf(database, table, rows)
+  const own = { ...identityOf(part), ...(voids && { voids }), ...(trace && { trace }) }
+  return transactionMessage(position, body, part, { time, own })
+}
+
+/** The whole transaction for enmesh nodes. `data`: the encoded part. */
+export function encodeWhole(
+  position: MessagePosition,
+  { database, table }: TableName,
+  part: DecodedPart,
+  { data, time }: { data: Uint8Array; time: number },
+): Message {
+  const own = { ...identityOf(part), part: Buffer.from(data.buffer, data.byteOffset, data.byteLength) }
+  return transactionMessage(position, definition(database, table, []), part, { time, own })
+}
+
+/** Some rows of a transaction, for HarperDB alone: its own id is that of the message, as with a definition. All have one operation. */
+export function encodeRows(
+  position: MessagePosition,
+  { database, table }: TableName,
+  part: DecodedPart,
+  { rows, time }: { rows: readonly RowWrite[]; time: number },
+): Message {
+  const own = { id: frameId(position.epoch, position.first, 1), timestamp: part.timestamp }
+  return transactionMessage(position, chainOf(database, table, rows), part, { time, own })
+}
+
+const identityOf = ({ id, timestamp, epoch, index }: DecodedPart) => ({ id, timestamp, ...(epoch && { epoch, index }) })
+
+function transactionMessage(
+  position: MessagePosition,
+  writes: object,
+  { user, node: committedBy = position.node, relayedBy }: DecodedPart,
+  { time, own }: { time: number; own: object },
+): Message {
+  const __origin = { user: user ?? null, timestamp: time, node_name: committedBy }
+  return messageOf(position, { ...writes, __origin, __enmesh: own }, committedBy, relayedBy)
+}
+
+/** Rows that are not in the list of a single message, or more than those. */
+export function chainLength(writes: readonly Write[]): number {
+  if (writes.length <= 1) return 0
+  const rows = { put: 0, update: 0, delete: 0 }
+  for (const write of writes) {
+    if (write.operation === 'delete') rows.delete += write.ids.length
+    else rows[write.operation === 'update' ? 'update' : 'put'] += write.records.length
   }
-  return messageOf(position, body, committedBy, relayedBy)
+  const all = Object.values(rows)
+  return all.reduce((sum, each) => sum + each, 0) - Math.max(...all)
+}
+
+/** Lists of rows for `encodeRows`. `maxBytes`: of the rows in one list; a larger row is a list by itself. */
+export function divideRows(rows: readonly RowWrite[], maxBytes: number): RowWrite[][] {
+  const lists: RowWrite[][] = []
+  const open = new Map<string, { list: RowWrite[]; bytes: number }>()
+  for (const row of rows) {
+    const operation = harperOperation(row)
+    const bytes = recordPackr.pack(row).byteLength
+    const last = open.get(operation)
+    if (last && last.bytes + bytes <= maxBytes) {
+      last.list.push(row)
+      last.bytes += bytes
+    } else {
+      const list = [row]
+      lists.push(list)
+      open.set(operation, { list, bytes })
+    }
+  }
+  return lists
 }
 
 /** HarperDB gets to know these attributes of the table. Its own id is that of the message: it is no transaction of a database. */

@@ -22,7 +22,7 @@ import {
   TIMESTAMP_PATTERN,
   WireError,
 } from './names.ts'
-import type { DecodedPart } from './part.ts'
+import { type DecodedPart, decodePart } from './part.ts'
 import { HEADER, isForwarded, PARTS_OF_MS, transactedNodes } from './single-message-format.ts'
 
 const NodeType = Type.String({ pattern: NODE_PATTERN })
@@ -46,6 +46,8 @@ const EnvelopeType = Type.Object({
       index: Type.Optional(Type.Integer({ minimum: 1 })),
       voids: Type.Optional(Type.Object({ node: NodeType, from: TimestampType, to: TimestampType })),
       trace: Type.Optional(Type.Object({})),
+      /** The transaction as in a frame, when the message cannot hold its rows in the form of HarperDB. */
+      part: Type.Optional(Type.Unsafe<Uint8Array>(Type.Unknown())),
     }),
   ),
 })
@@ -84,22 +86,28 @@ export function decodeSingleMessage(
     throw new WireError(
       `contains a write to '${schema}.${table}' in the stream of '${source.database}.${source.table}'`,
     )
-  const { writes, ...extras } = resolveChain(source, linksOf(message), tables)
+  const { writes: all, ...extras } = resolveChain(source, linksOf(message), tables)
   const { user, timestamp, node_name } = message.__origin
   const { __enmesh: own } = message
+  const place = { node: node_name, ...placeOf(message, entry), relayedBy: relayedByOf(entry, node_name) }
+  if (own?.part instanceof Uint8Array) return { ...decodePart(source, node_name, own.part), ...place, extras }
+  // The rows that it has for HarperDB are in the transaction that follows.
+  const writes = isForHarperOnly(message, entry) ? [] : all
   return {
     id: own?.id ?? (idOfMessage(entry) || `${source.node}:${entry.sequence}`),
     timestamp: own?.timestamp ?? toTimestamp(timestamp, node_name),
     user: user ?? undefined,
     writes,
-    node: node_name,
-    ...placeOf(message, entry),
-    relayedBy: relayedByOf(entry, node_name),
+    ...place,
     voids: own?.voids,
     trace: traceContext(own?.trace ?? entry.headers),
     extras,
   }
 }
+
+/** In the stream of the node that wrote it: a HarperDB node that forwards it may not forward the transaction. */
+const isForHarperOnly = ({ __enmesh: own }: Envelope, { headers }: Pick<Entry, 'headers'>): boolean =>
+  own !== undefined && own.id === headers[HEADER.id] && !isForwarded(headers)
 
 /** Where the origin has the transaction in its stream, if it does not come from there and that is known. */
 function placeOf({ __enmesh: own, __origin }: Envelope, { headers }: Entry): Pick<DecodedPart, 'epoch' | 'index'> {
