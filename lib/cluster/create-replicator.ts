@@ -15,7 +15,7 @@ import type { RowExchange } from './row-exchange.ts'
 
 export type ReplicatorParts = Pick<
   ReplicatorOptions,
-  'relay' | 'sourceTables' | 'onCheckpoint' | 'sessionOf' | 'onCompared'
+  'relay' | 'sourceTables' | 'onCheckpoint' | 'sessionOf' | 'isSilent' | 'onCompared'
 > & {
   store: ManifestStore
   clock: HybridClock

@@ -110,6 +110,7 @@ export class Service {
       aheadOf: (peer) => this.clockControl.aheadOf(peer),
       onCheckpoint: (source) => this.positions.onCheckpoint(source),
       sessionOf: (node) => this.peers.sessionOf(node),
+      isSilent: (node) => this.peers.isHarper(node) || !this.peers.wasHeard(node),
       onCompared: (source, session) => this.positions.onCompared(source, session),
       relay: (transactions) => this.publisher.relay(transactions),
       sourceTables: createSourceTables(tables),

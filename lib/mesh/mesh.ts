@@ -110,8 +110,15 @@ export type MeshProblem = {
 
 export type RequestOptions = { timeout: number; signal?: AbortSignal | undefined }
 
-/** `maxMessages`: unread in memory. `budget`: bytes that several readers hold together; without it, some megabytes for each. */
-export type ReadOptions = RequestOptions & { maxMessages: number; budget?: ReadBudget | undefined }
+/**
+ * `maxMessages`: unread in memory. `budget`: bytes that several readers hold together; without it, some megabytes for each. `isSilent`: the source
+ * reports no positions, so the reader has to notice by itself, within seconds, that its request was lost.
+ */
+export type ReadOptions = RequestOptions & {
+  maxMessages: number
+  budget?: ReadBudget | undefined
+  isSilent?: boolean | undefined
+}
 
 /** Which nodes of HarperDB may read which local streams. */
 export type ReaderAdmission = {

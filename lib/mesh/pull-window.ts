@@ -120,6 +120,11 @@ export class PullWindow {
     this.#options.budget?.removeReader()
   }
 
+  /** A request is open. */
+  get isRequesting(): boolean {
+    return this.#pulls.length > 0
+  }
+
   get #held(): number {
     const requested = this.#pulls.reduce((sum, { bytes, isLarge }) => sum + (isLarge ? 0 : bytes), 0)
     return requested + this.#unreadBytes + this.#takenBytes

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import { headers } from 'nats'
-import type { Headers } from '../../lib/mesh/mesh.ts'
+import type { Headers, ReadOptions } from '../../lib/mesh/mesh.ts'
 import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
@@ -15,7 +15,7 @@ const source = { node: 'node2', database: 'dev', table: 'dog' }
 /** A delivered message keeps the subject of its stream. */
 const subject = 'txn.dev.dog.node2-leaf'
 
-async function start(test: TestContext, maxMessages = 10) {
+async function start(test: TestContext, maxMessages = 10, more: Partial<ReadOptions> = {}) {
   const server = new ScriptedConnection()
   const called: string[] = []
   const created: Record<string, unknown>[] = []
@@ -26,7 +26,7 @@ async function start(test: TestContext, maxMessages = 10) {
     return { name: 'c1', delivered: { stream_seq: 4 }, num_pending: 1 }
   }
   const closed: PullReader[] = []
-  const options = { timeout: 1_000, maxMessages }
+  const options = { timeout: 1_000, maxMessages, ...more }
   const { connection } = server
   const jetStream = new JetStream(() => connection)
   const consumers = { create: jetStream.createConsumer.bind(jetStream) }
@@ -50,7 +50,8 @@ async function start(test: TestContext, maxMessages = 10) {
   }
   const status = (code: number, description: string, more: Headers = {}) =>
     server.deliver(inbox!, { status: [code, description, more] })
-  const pulls = () => server.sent.map(({ data }) => JSON.parse(data) as { batch: number; max_bytes: number })
+  type Pull = { batch: number; max_bytes: number; idle_heartbeat?: number }
+  const pulls = () => server.sent.map(({ data }) => JSON.parse(data) as Pull)
   const batches = () => pulls().map(({ batch }) => batch)
   return { server, reader, called, created, closed, deliver, status, pulls, batches }
 }
@@ -209,6 +210,39 @@ describe('pull reader', () => {
     test.mock.timers.tick(64_999)
     assert.equal(reader.failed, false)
     test.mock.timers.tick(1)
+    assert.equal(reader.failed, true)
+  })
+
+  it('of a silent source fails soon after the last heartbeat, message or status', async (test) => {
+    fakeSystemTimers(test, 'setTimeout')
+    const { reader, status, deliver, pulls } = await start(test, 10, { isSilent: true })
+    assert.equal(pulls()[0]!.idle_heartbeat, 5e9)
+    const tick = (ms: number) => test.mock.timers.tick(ms)
+    for (const answer of [
+      () => status(100, 'Idle Heartbeat'),
+      () => deliver([5]),
+      () => status(408, 'Request Timeout', unanswered(9)),
+    ]) {
+      tick(10_999)
+      assert.equal(reader.failed, false)
+      answer()
+    }
+    tick(11_000)
+    assert.equal(reader.failed, true)
+    const other = await start(test)
+    assert.equal(other.pulls()[0]!.idle_heartbeat, undefined)
+    other.status(100, 'Idle Heartbeat')
+    assert.equal(other.reader.failed, true, 'unasked')
+  })
+
+  it('does not fail while no request is open', async (test) => {
+    fakeSystemTimers(test, 'setTimeout')
+    const { reader, deliver } = await start(test, 2, { isSilent: true })
+    deliver([5, 6])
+    test.mock.timers.tick(60_000)
+    assert.equal(reader.failed, false)
+    assert.equal((await reader.next()).length, 2)
+    test.mock.timers.tick(11_000)
     assert.equal(reader.failed, true)
   })
 

@@ -16,6 +16,10 @@ const PULL_EXPIRES_MS = 60_000
 const BRIEF_PULL_EXPIRES_MS = 5_000
 /** ms beyond `PULL_EXPIRES_MS` without an answer after which the reader fails. */
 const PULL_GRACE_MS = 5_000
+/** The server of a silent source says so often that it still has the request, while it has no messages; and how long the reader waits for that. */
+const IDLE_HEARTBEAT_MS = 5_000
+const HEARTBEAT_GRACE_MS = 2 * IDLE_HEARTBEAT_MS + 1_000
+const IDLE_HEARTBEAT_CODE = 100
 const DELETE_TIMEOUT_MS = 2_000
 /** Of an entry beside its data: headers and subjects, which the server counts too. */
 const ENTRY_BYTES = 256
@@ -36,6 +40,7 @@ export class PullReader implements Reader {
   readonly #source: RemoteTable
   readonly #closed: (reader: PullReader) => void
   readonly #inbox: string
+  readonly #isSilent: boolean
   readonly #window: PullWindow
   #subscription: { unsubscribe(): void } | undefined
   #consumer = ''
@@ -49,12 +54,13 @@ export class PullReader implements Reader {
   private constructor(
     access: StreamAccess,
     source: RemoteTable,
-    { maxMessages, budget }: ReadOptions,
+    { maxMessages, budget, isSilent = false }: ReadOptions,
     closed: (reader: PullReader) => void,
   ) {
     this.#access = access
     this.#source = source
     this.#closed = closed
+    this.#isSilent = isSilent
     this.#inbox = access.connection.inbox()
     const ready = () => this.#pull()
     this.#window = new PullWindow({ maxMessages, maxMessageBytes: MAX_STORED_BYTES, budget, ready })
@@ -124,7 +130,13 @@ export class PullReader implements Reader {
     if (!pull) return
     const subject = `$JS.${leafName(this.#source.node)}.API.CONSUMER.MSG.NEXT.${streamName(this.#source)}.${this.#consumer}`
     const expires = pull.brief ? BRIEF_PULL_EXPIRES_MS : PULL_EXPIRES_MS
-    const body = { batch: pull.batch, expires: expires * 1e6, max_bytes: pull.maxBytes }
+    const body = {
+      batch: pull.batch,
+      expires: expires * 1e6,
+      max_bytes: pull.maxBytes,
+      // The server refuses more than half of the time after which the request expires.
+      ...(this.#isSilent && !pull.brief && { idle_heartbeat: IDLE_HEARTBEAT_MS * 1e6 }),
+    }
     try {
       this.#access.connection.publish(subject, JSON.stringify(body), { reply: this.#inbox })
     } catch (error) {
@@ -135,14 +147,17 @@ export class PullReader implements Reader {
 
   /** The server answers every request, at the latest when it expires; without an answer it has lost the consumer. */
   #expectAnswer(): void {
-    if (this.#deadline) this.#deadline.refresh()
-    else {
-      this.#deadline = setTimeout(() => this.fail('no answer to a pull request'), PULL_EXPIRES_MS + PULL_GRACE_MS)
-      this.#deadline.unref()
+    clearTimeout(this.#deadline)
+    const expired = () => {
+      // All requests may be answered, and the messages wait here: the next request sets the deadline again.
+      if (this.#window.isRequesting) this.fail('no answer to a pull request')
     }
+    this.#deadline = setTimeout(expired, this.#isSilent ? HEARTBEAT_GRACE_MS : PULL_EXPIRES_MS + PULL_GRACE_MS)
+    this.#deadline.unref()
   }
 
   #receive(message: Msg): void {
+    if (this.#isSilent) this.#expectAnswer()
     // A status has the inbox as its subject; a message keeps the subject of its stream.
     if (message.subject === this.#inbox) return this.#status(message)
     const { entry, pending } = this.#parseEntry(message) ?? {}
@@ -158,6 +173,7 @@ export class PullReader implements Reader {
     const unanswered = Number(message.headers?.get(PENDING_MESSAGES_HEADER) || Number.NaN)
     const description = message.headers?.description ?? ''
     if (code === 0) return this.fail(UNREQUESTED_MESSAGE)
+    if (code === IDLE_HEARTBEAT_CODE && this.#isSilent) return
     // A status with a count of pending messages ends one request (408 expired; 409 the next message exceeds max_bytes; from 2.10 on
     // 409 the batch is complete). Any other status ends the consumer.
     if (Number.isNaN(unanswered)) return this.fail(`${code} ${description}`)

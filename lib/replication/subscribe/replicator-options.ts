@@ -53,6 +53,7 @@ export type ReplicatorOptions = {
   onCheckpoint?(source: RemoteTable): void
   /** See SubscriberContext. */
   sessionOf?: NonNullable<SubscriberContext['sessionOf']>
+  isSilent?: NonNullable<SubscriberContext['isSilent']>
   onCompared?: NonNullable<SubscriberContext['onCompared']>
   /** Starts a progress report of catching up; the returned function updates it. */
   progress(): (done: number, total: number) => void

@@ -50,6 +50,8 @@ export type SubscriberContext = {
   requestedStart?(source: RemoteTable): StartRequest | undefined
   /** The session of the node's servers, as its heartbeats say. */
   sessionOf?(node: string): string | undefined
+  /** The node reports no positions of its streams, as far as that is known: HarperDB does not. */
+  isSilent?(node: string): boolean
   /** The position was compared with the stream, as far as there is something to compare, in this session of the source's servers if it is known. */
   onCompared?(source: RemoteTable, session: string | undefined): void
   /** Whether the local node subscribes to this table of a remote node. */

@@ -321,7 +321,9 @@ export class Subscriber {
     const { source } = this
     const { mesh, requestTimeout: timeout, maxBatch, budget, counters } = this.#context
     const { signal } = this.#attempt
-    this.#reader = await mesh.read(source, resumed.from, { timeout, signal, maxMessages: 2 * maxBatch, budget })
+    const isSilent = this.#context.isSilent?.(source.node)
+    const options = { timeout, signal, maxMessages: 2 * maxBatch, budget, isSilent }
+    this.#reader = await mesh.read(source, resumed.from, options)
     if (signal.aborted) throw new MeshError('aborted')
     const { checkpoint } = this.#cursor
     this.#frames.begin(resumed, signal)
