@@ -8,7 +8,7 @@ import { hasHarperReaders } from './harper-readers.ts'
 import type { CheckedOptions } from './options.ts'
 import type { Emit } from './reports.ts'
 
-type Parts = Pick<NegotiatorOptions, 'peers' | 'registers' | 'clock' | 'checkClock' | 'nameFault'> & {
+type Parts = Pick<NegotiatorOptions, 'peers' | 'registers' | 'clock' | 'checkClock' | 'nameFault' | 'askedInVain'> & {
   store: NegotiatorOptions['store'] & Parameters<typeof hasHarperReaders>[0]
   mesh: Mesh
   emit: Emit

@@ -71,6 +71,12 @@ export class Reconciler {
     })
   }
 
+  /** What was admitted beside the manifest is not any more. */
+  reviewReaders(): void {
+    for (const step of this.#steps) if (step.name === 'readers') step.inEffect = undefined
+    this.reconcile()
+  }
+
   /** Resolves when everything committed so far was tried once. Never rejects. */
   idle(): Promise<void> {
     return this.#queue.idle()

@@ -312,6 +312,7 @@ export class Service {
       ...{ mesh, publisher, replicator, peers, emit: this.#emit, nameFault: this.#nameFault },
       ...{ store: this.#store, registers: this.#registers, clock: this.#clock },
       checkClock: () => this.clockControl.check(),
+      askedInVain: () => this.#reconciler?.reviewReaders(),
       progress: (task) => this.#progress(task),
     })
   }

@@ -53,6 +53,8 @@ export type NegotiationOptions = {
   /** Starts a comparison, which brings the remote node what it missed. */
   compare(node: string): Promise<void>
   progress(node: string, step: 'streams' | 'agreement'): Progress
+  /** A node that was asked may have begun to read, and nothing was committed. */
+  askedInVain?(): void
 }
 
 /** A subscription that both nodes can have, and the table as one of them describes it. */
@@ -89,6 +91,12 @@ export class Negotiation {
     const revision = clock.timestamp()
     const removed = () => (options.replace ? this.#unnamedRegisters(node, agreed, revision) : [])
     const changes = () => [...agreed.map((each) => toRegister(each, revision)), ...removed()]
+    const ended = () => this.#asked.delete(node)
+    const failed = (error: unknown) => {
+      ended()
+      this.#options.askedInVain?.()
+      throw error
+    }
     this.#asked.set(node, agreed)
     await this.#withdrawOnFailure(node, changes, options, async (ask) => {
       let sent = 0
@@ -102,7 +110,7 @@ export class Negotiation {
       await takeover.commitWinning(node, changes, 'api', { user: options.user })
       this.#options.agreements.confirm(node, changes())
       tables.addAttributes(node, byKey(remote), local)
-    }).finally(() => this.#asked.delete(node))
+    }).then(ended, failed)
     return { agreed, skipped }
   }
 

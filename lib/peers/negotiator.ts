@@ -48,6 +48,8 @@ export type NegotiatorOptions = {
   attributesAdded(table: TableName, node: string, attributes: string[]): void
   /** A remote node cannot accept a subscription; called once for each change of the reason. */
   refused: AgreementsOptions['refused']
+  /** See NegotiationOptions. */
+  askedInVain?(): void
   /** Returns a function that reports how many tables are done; a step that ends at once is not reported. */
   progress(node: string, step: 'streams' | 'agreement' | 'start'): Progress
 }

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { describe, type TestContext, test } from 'node:test'
-import { AckPolicy, type NatsConnection } from 'nats'
+import { AckPolicy, createInbox, type NatsConnection } from 'nats'
 import type { Write } from '../../lib/host/host.ts'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { eventually, subscribe, TestCluster, type TestNode } from '../support/cluster.ts'
@@ -140,7 +140,10 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     const store = await cluster.client(node1)
     const manager = await store.jetstreamManager({ domain: 'node1-leaf' })
     await manager.streams.add({ name: dogStream, subjects: ['txn.dev.dog.node1-leaf'] })
-    const { node: harper } = await startNatsHarperNode(t, 'harper', { tables: [], routes: [node1.ports.cluster] })
+    const { node: harper, connection } = await startNatsHarperNode(t, 'harper', {
+      tables: [],
+      routes: [node1.ports.cluster],
+    })
     await linked(node1, 'harper')
     const subject = 'txn.dev.dog.node1-leaf'
     const origin = { node: 'node1', timestamp: Date.now() }
@@ -155,15 +158,41 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
       node_name: 'harper',
       subscriptions: [{ database: 'dev', table: 'dog', publish: true, subscribe: false }],
     })
+    await have([harper], [2])
+    const isAcknowledged = (sequence: number) => async () => {
+      const { ack_floor, config } = await manager.consumers.info(dogStream, 'harper-leaf')
+      assert.deepEqual([config.max_ack_pending, config.ack_wait], [1, 5e9])
+      return ack_floor.stream_seq === sequence
+    }
+    await eventually('it is acknowledged', isAcknowledged(2))
+    await harper.close()
+    // HarperDB goes on with requests under the name that it knows, without asking for its consumer.
+    const next = async () => {
+      const inbox = createInbox()
+      const answers = connection.subscribe(inbox, { max: 1, timeout: 5_000 })
+      const request = JSON.stringify({ batch: 1, expires: 4e9 })
+      connection.publish(`$JS.node1-leaf.API.CONSUMER.MSG.NEXT.${dogStream}.harper-leaf`, request, { reply: inbox })
+      for await (const message of answers) return message
+      throw new Error('no answer')
+    }
     await node1.host.write('t3', insert('dog', { id: 3 }))
-    await have([harper], [2, 3])
-    assert.deepEqual(await durables(store, 'node1-leaf'), ['harper-leaf--of--node1'])
+    let last = await next()
+    for (; last.subject !== 'txn.dev.dog.node1-leaf'; last = await next());
+    await harper.ingest(last.data, [])
+    // For a message of another node with the same number.
+    connection.publish(last.reply!.replace(/\d+(\.\d+)$/, '1700000000000000000$1'), '+ACK')
+    connection.publish(last.reply!, '+ACK')
+    await eventually('it is acknowledged', isAcknowledged(3))
+    await harper.restart()
+    await node1.host.write('t4', insert('dog', { id: 4 }))
+    await have([harper], [2, 3, 4])
+    assert.deepEqual(await durables(store, 'node1-leaf'), ['harper-leaf'])
     // Its consumer is lost, and HarperDB asks for the present.
     await harper.close()
-    await manager.consumers.delete(dogStream, 'harper-leaf--of--node1')
-    await node1.host.write('t4', insert('dog', { id: 4 }))
+    await manager.consumers.delete(dogStream, 'harper-leaf')
+    await node1.host.write('t5', insert('dog', { id: 5 }))
     await harper.restart()
-    await have([harper], [2, 3, 4])
+    await have([harper], [2, 3, 4, 5])
   })
 
   test('has its consumer removed when the setting is taken back, and an enmesh node reads on', async (t) => {

@@ -18,6 +18,7 @@ function scene({ node = 'node1', peer = 'node2' } = {}) {
   const logger = { debug() {}, info: count, warn: count, error: count }
   const infoOf = (name: string) => ({ name, config: {}, ack_floor: { stream_seq: 0 } })
   const jetStream = {
+    consumerByName: async () => undefined,
     consumer: async (_: unknown, name: string) => (consumers.has(name) ? infoOf(name) : undefined),
     createConsumer: async () => ({ name: 'x', before: 0 }),
     deleteConsumer: async (_: unknown, name: string) => void consumers.delete(name),

@@ -4,6 +4,10 @@
 //
 // The consumer has a name of its own, which HarperDB learns from the answer: acknowledgements then have a subject that no other node's
 // consumer has, although the streams of a table have one name on all nodes.
+//
+// A consumer from the time when HarperDB ran on this node keeps its name, because the client that HarperDB uses never takes another one: it
+// would request messages of a consumer that is gone. An acknowledgement of such a name may be for another node. The time of the message
+// that it names tells: the gate passes it on if the message with this number has that time here.
 
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
@@ -31,12 +35,17 @@ export type HarperGateOptions = {
 const REQUEST: RequestOptions = { timeout: 5_000 }
 const PENDING_REQUEST_LIMITS = { requests: 1_000, bytes: 4 * 1024 * 1024 }
 const MAX_DELETIONS = 1_000
+/** Acknowledgements of former consumers that are compared at a time. One that is dropped is sent again with its message. */
+const MAX_COMPARISONS = 1_000
 const LOG_LIMIT = { limit: 20, windowMs: 60_000 }
 const CREATE = 'io.nats.jetstream.api.v1.consumer_create_response'
 const INFO = 'io.nats.jetstream.api.v1.consumer_info_response'
 /** Between the name that HarperDB asks for and the name of the local node. */
 const MARK = '--of--'
 const LEAF = leafName('')
+/** ms for which it is known that there is no former consumer of a name; and names that are known. */
+const FORMER_KNOWN_MS = 10_000
+const MAX_FORMER = 20_000
 /** Names of consumers have at most 255 bytes. */
 const MAX_NAME_BYTES = 255
 /** What HarperDB sends, and what clients of its kind may add without an effect. */
@@ -79,6 +88,9 @@ export class HarperGate {
   /** Consumers that were made: a node may delete and ask for them without end. */
   readonly #begun: RateLimit
   #deletions = 0
+  #comparisons = 0
+  /** Former consumers of this stream and name that are adopted, or that there are not: by when that was asked. */
+  readonly #former = new Map<string, { isHere: boolean; at: number }>()
 
   constructor(options: HarperGateOptions) {
     this.#options = options
@@ -185,15 +197,11 @@ export class HarperGate {
     return found
   }
 
-  /** The node's consumer here; one that it has from the time when HarperDB ran here is replaced, and it goes on where it was. */
+  /** The node's consumer here, perhaps one that it has from the time when HarperDB ran here. */
   async #find(reader: Reader): Promise<object | undefined> {
-    const own = await this.#consumer(reader, reader.name)
-    if (own) return own
-    const before = await this.#consumer(reader, reader.asked)
-    if (before?.config.ack_policy !== 'explicit' || before.config.deliver_subject) return undefined
-    const made = await this.#make(reader, { sequence: before.ack_floor.stream_seq + 1 })
-    await this.#options.jetStream.deleteConsumer(this.#source(reader), reader.asked, REQUEST)
-    return made
+    const { node, jetStream } = this.#options
+    const own = await jetStream.consumer(this.#source(reader), reader.name, REQUEST)
+    return own ?? adoptFormer(node, jetStream, reader.stream, reader.asked)
   }
 
   async #make(reader: Reader, wanted: { time: number } | { sequence: number }): Promise<object> {
@@ -221,10 +229,6 @@ export class HarperGate {
     return before + 1
   }
 
-  async #consumer(reader: Reader, name: string): Promise<ConsumerInfo | undefined> {
-    return this.#options.jetStream.consumer(this.#source(reader), name, REQUEST)
-  }
-
   #source({ table }: Reader) {
     return { node: this.#options.node, ...table }
   }
@@ -245,17 +249,72 @@ export class HarperGate {
   #acknowledge(subject: string, data: Uint8Array): void {
     const tokens = subject.split('.')
     const form = ACK_FORMS.find((each) => each.tokens(tokens.length))
-    if (!form || !tokens[form.consumer]!.endsWith(`${MARK}${this.#options.node}`)) return
+    if (!form) return
     if (data.byteLength > 0 && Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString() !== ACK) return
+    const [stream, name, , sequence, , time] = tokens.slice(form.consumer - 1) as [string, string, ...string[]]
+    const pass = () => this.#options.store.publish(subject, data)
     try {
-      this.#options.store.publish(subject, data)
+      if (name.endsWith(`${MARK}${this.#options.node}`)) pass()
+      else if (name.endsWith(LEAF) && this.#comparisons < MAX_COMPARISONS) {
+        this.#comparisons++
+        const compared = () => {
+          this.#comparisons--
+        }
+        this.#isOfFormer({ stream, name, sequence: Number(sequence), time: `${time}` })
+          .then((isOurs) => isOurs && pass())
+          .then(compared, compared)
+      }
     } catch {
       // The leaf is down: the message comes again.
     }
   }
+
+  /** The acknowledgement is for a former consumer of this node. `time`: ns since 1970, of the message. */
+  async #isOfFormer(acknowledged: { stream: string; name: string; sequence: number; time: string }): Promise<boolean> {
+    const { stream, name, sequence, time } = acknowledged
+    const { node, jetStream } = this.#options
+    const table = this.#tablesOf(name.slice(0, -LEAF.length)).get(stream)
+    if (!table || !Number.isSafeInteger(sequence)) return false
+    const key = `${stream}.${name}`
+    const now = systemTimers.elapsed()
+    let known = this.#former.get(key)
+    if (!known || (!known.isHere && now - known.at > FORMER_KNOWN_MS)) {
+      const found = await this.#work.run(name + stream, () => adoptFormer(node, jetStream, stream, name))
+      known = { isHere: found !== undefined, at: now }
+      this.#former.set(key, known)
+      if (this.#former.size > MAX_FORMER) this.#former.delete(this.#former.keys().next().value!)
+    }
+    if (!known.isHere) return false
+    const message = await jetStream.message({ node, ...table }, sequence, REQUEST)
+    return message !== undefined && nanosecondsOf(message.time) === time
+  }
 }
 
-/** Removes the consumers of HarperDB nodes that are not admitted; all of them without an admission. Rejects as `JetStream.call`. */
+/** ns since 1970 of a time as the server writes it, with up to nine digits behind the second. */
+function nanosecondsOf(time: string): string {
+  const [, seconds = '', fraction = ''] = /^([^.Z]+)(?:\.(\d+))?Z$/.exec(time) ?? []
+  return `${Date.parse(`${seconds}Z`) / 1_000}${fraction.padEnd(9, '0')}`
+}
+
+const isAdopted = ({ config }: ConsumerInfo): boolean =>
+  config.max_ack_pending === FLOW.max_ack_pending && config.ack_wait === FLOW.ack_wait * 1e9
+
+/** The consumer of this name, which HarperDB had before enmesh ran here, with the flow of those that are made now. Undefined when there is none. */
+async function adoptFormer(
+  node: string,
+  jetStream: JetStream,
+  stream: string,
+  name: string,
+): Promise<ConsumerInfo | undefined> {
+  const former = await jetStream.consumerByName(node, stream, name, REQUEST)
+  if (former?.config.ack_policy !== 'explicit' || former.config.deliver_subject) return undefined
+  return isAdopted(former) ? former : jetStream.updateDurable(node, stream, former, FLOW, REQUEST)
+}
+
+/**
+ * Adopts the consumers that HarperDB nodes have from the time when HarperDB ran here, and removes those of nodes that are not admitted; all
+ * of them without an admission. A former consumer that was never adopted stays: its node may be added yet. Rejects as `JetStream.call`.
+ */
 export async function reviewHarperReaders(
   node: string,
   jetStream: JetStream,
@@ -265,12 +324,18 @@ export async function reviewHarperReaders(
   for (const { stream, consumers } of await jetStream.consumersByStream(node, REQUEST))
     for (const name of consumers) {
       const mark = name.indexOf(LEAF + MARK)
-      if (mark < 0) continue
-      const peer = name.slice(0, mark)
+      const isFormer = mark < 0 && name.endsWith(LEAF)
+      if (mark < 0 && !isFormer) continue
+      const peer = isFormer ? name.slice(0, -LEAF.length) : name.slice(0, mark)
       const isAdmitted =
-        name === `${peer}${LEAF}${MARK}${node}` &&
+        (isFormer || name === `${peer}${LEAF}${MARK}${node}`) &&
         admission?.subscriptionsOf(peer).some((each) => each.publish && streamName(each) === stream)
+      if (isFormer && isAdmitted) await adoptFormer(node, jetStream, stream, name)
       if (isAdmitted) continue
+      if (isFormer) {
+        const former = await jetStream.consumerByName(node, stream, name, REQUEST)
+        if (!former || !isAdopted(former)) continue
+      }
       await jetStream.deleteByName(node, stream, name, REQUEST)
       logger.info({ peer, stream }, 'a HarperDB node does not read any more')
     }

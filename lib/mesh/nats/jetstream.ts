@@ -58,7 +58,7 @@ export type StoredMessage = { seq: number; hdrs?: string; data?: string; time: s
 
 export type ConsumerInfo = {
   name: string
-  config: { ack_policy?: string; deliver_subject?: string }
+  config: { ack_policy?: string; deliver_subject?: string; max_ack_pending?: number; ack_wait?: number }
   delivered: { stream_seq: number }
   ack_floor: { stream_seq: number }
   num_pending: number
@@ -242,14 +242,19 @@ export class JetStream {
   }
 
   /** Undefined when the stream has no consumer of this name, or does not exist. */
-  async consumer(source: RemoteTable, name: string, options: RequestOptions): Promise<ConsumerInfo | undefined> {
+  consumer(source: RemoteTable, name: string, options: RequestOptions): Promise<ConsumerInfo | undefined> {
+    return this.consumerByName(source.node, streamName(source), name, options)
+  }
+
+  /** Undefined when there is no such consumer, or no such stream. */
+  async consumerByName(
+    node: string,
+    stream: string,
+    name: string,
+    options: RequestOptions,
+  ): Promise<ConsumerInfo | undefined> {
     try {
-      return await this.call<ConsumerInfo>(
-        source.node,
-        `CONSUMER.INFO.${streamName(source)}.${name}`,
-        undefined,
-        options,
-      )
+      return await this.call<ConsumerInfo>(node, `CONSUMER.INFO.${stream}.${name}`, undefined, options)
     } catch (error) {
       if (error instanceof MeshError && error.code === 'not_found') return undefined
       throw error
@@ -275,6 +280,23 @@ export class JetStream {
     }
     const verb = `CONSUMER.DURABLE.CREATE.${stream}.${name}`
     return this.call(source.node, verb, { stream_name: stream, config }, options)
+  }
+
+  /** Changes a consumer that stays. `ack_wait`: seconds. */
+  updateDurable(
+    node: string,
+    stream: string,
+    { name, config }: ConsumerInfo,
+    change: { max_ack_pending: number; ack_wait: number },
+    options: RequestOptions,
+  ): Promise<ConsumerInfo> {
+    const changed = { ...config, ...change, ack_wait: change.ack_wait * NANOSECONDS_PER_SECOND }
+    return this.call(
+      node,
+      `CONSUMER.DURABLE.CREATE.${stream}.${name}`,
+      { stream_name: stream, config: changed },
+      options,
+    )
   }
 
   /** Names of the consumers of the streams of a node; streams without one are left out. */
