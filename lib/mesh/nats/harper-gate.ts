@@ -299,7 +299,7 @@ function nanosecondsOf(time: string): string {
 const isAdopted = ({ config }: ConsumerInfo): boolean =>
   config.max_ack_pending === FLOW.max_ack_pending && config.ack_wait === FLOW.ack_wait * 1e9
 
-/** The consumer of this name, which HarperDB had before enmesh ran here, with the flow of those that are made now. Undefined when there is none. */
+/** The consumer of this name, which HarperDB had before enmesh ran here, with the flow of those that are made now. Undefined if it does not exist. */
 async function adoptFormer(
   node: string,
   jetStream: JetStream,
