@@ -5,7 +5,7 @@ import type { Attributes } from '../../lib/host/merge-row.ts'
 import { Exceptions } from './exceptions.ts'
 import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
-import { type Commit, inCommitOrder, isOwn, type Local, originOf, tableAfter } from './writes.ts'
+import { type Commit, inCommitOrder, isOwn, type Local, type Marker, originOf, tableAfter } from './writes.ts'
 
 /** The data on a node's disk after all nodes have ended. */
 export type NodeState = {
@@ -15,6 +15,8 @@ export type NodeState = {
   tables: Map<string, Map<string, Attributes>>
   journal: Entry[]
   incidents: Incident[]
+  /** Announcements of copied rows that the node began to store. */
+  markers: Marker[]
 }
 
 export type Verdict = {
@@ -110,9 +112,9 @@ function voidedOf(commits: readonly Local[]): Set<Local> {
 /** What one node has of the transactions of another one on a table. */
 type Flow = {
   /** All transactions of the source, in commit order. */
-  commits: readonly Local[]
-  /** Undone or voided: these may be missing without a gap, or be part of one. */
-  mayBeMissing: ReadonlySet<Local>
+  commits: readonly (Local | Marker)[]
+  /** Undone, voided, or markers, which no host applies: these may be missing without a gap, or be part of one. */
+  mayBeMissing: ReadonlySet<Local | Marker>
   /** Keyed by position among the commits. */
   applied: Map<number, Entry>
   /** Applied in order, with their positions. Transactions from quarantine may be late. */
@@ -131,11 +133,13 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
   const undone = new Map(exceptions.undoneOf(source.name, table).map((commit) => [commit.tx, commit]))
   // Copies may have brought undone ones back.
   const kept = committedAt(source, table, exceptions).filter(({ tx }) => !undone.has(tx))
-  const commits = [...kept, ...undone.values()].sort(inCommitOrder)
-  const voided = voidedOf(commits)
+  const transactions = [...kept, ...undone.values()].sort(inCommitOrder)
+  const voided: ReadonlySet<Local | Marker> = voidedOf(transactions)
+  const markers = source.markers.filter((marker) => marker.table === table)
+  const commits = [...transactions, ...markers].sort(inCommitOrder)
   const flow: Flow = {
     commits,
-    mayBeMissing: new Set([...undone.values(), ...voided]),
+    mayBeMissing: new Set([...undone.values(), ...voided, ...markers]),
     applied: new Map(),
     inOrder: [],
     gaps: incidents.filter((each): each is Gap => each.event === 'gap'),

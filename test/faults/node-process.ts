@@ -10,6 +10,7 @@ import { randomNumbers } from '../support/random.ts'
 import { DatabaseFaults, faultyHost } from './faulty-host.ts'
 import { recordIncidents } from './incidents.ts'
 import { createJournal, JournalHost } from './journal.ts'
+import { recordMarker } from './markers.ts'
 import type { FromNode, NodeSetup, ToNode } from './messages.ts'
 import { DATABASE, keyOf, TABLES, write } from './writes.ts'
 
@@ -51,6 +52,7 @@ const host = new JournalHost(database, {
   start: setup.start,
   now: trueTime,
   applied: ({ node, table, at, key }) => tell({ tell: 'applied', source: node, table, at, last: key }),
+  announcing: (marker) => recordMarker(setup.directory, marker),
   nextKey,
 })
 const databaseFaults = new DatabaseFaults()
