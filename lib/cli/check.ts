@@ -10,8 +10,8 @@ import { tokenFault } from '../manifest/names.ts'
 import { OLDEST_SUPPORTED } from '../mesh/nats/binary.ts'
 import { userFault } from '../mesh/nats/credentials.ts'
 import { unsupportedName } from '../mesh/nats/name-support.ts'
+import { printable } from '../util/printable.ts'
 import type { ExitCode, Flags, Io } from './io.ts'
-import { printable } from './printable.ts'
 
 export type CheckResult = {
   valid: boolean

@@ -1,9 +1,9 @@
 // Asks a status page for its data over HTTP.
 
 import { SNAPSHOT_VERSION, type Snapshot } from '../status-page/snapshot.ts'
+import { printable, printableStrings } from '../util/printable.ts'
 import { clearTimeout, setTimeout } from '../util/timers.ts'
 import type { Io } from './io.ts'
-import { printable, printableStrings } from './printable.ts'
 
 /** ms for the answer to begin. */
 const TIMEOUT_MS = 10_000

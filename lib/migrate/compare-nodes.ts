@@ -1,5 +1,7 @@
 // Compares two running nodes over their operations APIs: after a migration, and between migrations.
 
+import { clusterErrorFrom } from '../errors.ts'
+import { isAbortReason } from '../util/abort.ts'
 import { apiReader, type Comparison, compareTable } from './compare-table.ts'
 import { HarperApi, type HarperLogin } from './harper-api.ts'
 import type { KeyedTable } from './record-pages.ts'
@@ -19,6 +21,14 @@ export type CompareNodesOptions = {
 
 /** Of the tables that both nodes have; a step says which ones `there` lacks. Rejects harperdb_unreachable, harperdb_rejected, aborted. */
 export async function compareNodes(options: CompareNodesOptions): Promise<Comparison[]> {
+  try {
+    return await compareAll(options)
+  } catch (error) {
+    throw isAbortReason(error, options.signal) ? clusterErrorFrom(error, 'aborted', 'compare the nodes') : error
+  }
+}
+
+async function compareAll(options: CompareNodesOptions): Promise<Comparison[]> {
   const { settle, signal } = options
   const { report } = createReport(options.onStep)
   const [here, there] = [new HarperApi(options.here), new HarperApi(options.there)]

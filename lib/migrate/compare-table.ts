@@ -5,9 +5,10 @@ import { BucketSums, bucketOf, bucketsFor } from '../replication/copy/buckets.ts
 import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { digestOf, type HashRules, rowText } from '../replication/copy/row-hash.ts'
 import { delay } from '../util/timers.ts'
+import type { HarperRecord } from './harper-answers.ts'
 import type { HarperApi } from './harper-api.ts'
 import { isKey, writtenAt } from './imported-row.ts'
-import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'
+import { type KeyedTable, recordPages } from './record-pages.ts'
 
 /** The rows of one table in one of the two databases. */
 export type RowReader = {

@@ -4,13 +4,18 @@ import { ClusterError, clusterError, reasonOf } from '../errors.ts'
 import type { PrimaryKey, TableName } from '../host/host.ts'
 import { packr } from '../replication/packr.ts'
 import { Backoff } from '../util/backoff.ts'
+import { checkDecodeLimits } from '../util/decode-limits.ts'
+import { printable } from '../util/printable.ts'
 import { delay, systemTimers } from '../util/timers.ts'
 import {
   type HarperMember,
+  type HarperRecord,
   type HarperStatus,
   type HarperTable,
+  type RecordsAsked,
   readDescription,
   readNetwork,
+  readRecords,
   readStatus,
 } from './harper-answers.ts'
 
@@ -26,12 +31,14 @@ export type HarperLogin = {
   patience?: number
 }
 
-/** As HarperDB has it. */
-type HarperRecord = Readonly<Record<string, unknown>>
 type NamedTable = TableName & { primaryKey: string }
 
 /** Dates, binary values and big integers stay what they are in MessagePack, and not in JSON. */
 const ACCEPTED = 'application/x-msgpack, application/json;q=0.1'
+/** A page has about 2 MB, but the first one of long rows has more. */
+const MAX_ANSWER_BYTES = 512 * 1024 * 1024
+/** Characters of a text of HarperDB in an error. */
+const MAX_TEXT = 1_000
 const DEFAULTS = { timeout: 60_000, patience: 10_000 }
 /** HTTP status of a request that may succeed later. */
 const isTemporary = (status: number) => status === 502 || status === 503 || status === 504
@@ -62,24 +69,44 @@ export class HarperApi {
   /** At most `limit` records, in the order of their keys, after this key. Records that the user may not read are missing. */
   async recordsAfter(table: NamedTable, after: unknown, limit: number, signal?: AbortSignal): Promise<HarperRecord[]> {
     const { database, table: name, primaryKey } = table
-    const common = { database, table: name, get_attributes: ['*'], limit }
-    const body =
-      after === undefined
-        ? { operation: 'search_by_value', search_attribute: primaryKey, search_value: '*', ...common }
-        : {
-            operation: 'search_by_conditions',
-            operator: 'and',
-            conditions: [{ search_attribute: primaryKey, search_type: 'greater_than', search_value: after }],
-            ...common,
-          }
-    return this.#read(body, readRecords, signal)
+    const asked = { kind: 'page', limit } as const
+    if (after !== undefined)
+      return this.#search(table, { search_type: 'greater_than', search_value: after }, asked, signal)
+    const value = { search_attribute: primaryKey, search_value: '*', get_attributes: ['*'], limit }
+    return this.#records({ operation: 'search_by_value', database, table: name, ...value }, asked, signal)
   }
 
   /** Those of these records that exist. */
   async recordsOf(table: NamedTable, keys: readonly PrimaryKey[], signal?: AbortSignal): Promise<HarperRecord[]> {
     const { database, table: name } = table
     const body = { operation: 'search_by_hash', database, table: name, hash_values: keys, get_attributes: ['*'] }
-    return this.#read(body, readRecords, signal)
+    return this.#records(body, { kind: 'keys', limit: keys.length }, signal)
+  }
+
+  /** Whether a record with this key exists, by another search than `recordsOf`. */
+  async hasRecord(table: NamedTable, key: PrimaryKey, signal?: AbortSignal): Promise<boolean> {
+    const condition = { search_type: 'equals' as const, search_value: key }
+    return (await this.#search(table, condition, { kind: 'page', limit: 1 }, signal)).length > 0
+  }
+
+  /** By one condition on the primary key. */
+  #search(
+    { database, table, primaryKey }: NamedTable,
+    condition: { search_type: 'equals' | 'greater_than'; search_value: unknown },
+    asked: RecordsAsked,
+    signal: AbortSignal | undefined,
+  ): Promise<HarperRecord[]> {
+    const conditions = [{ search_attribute: primaryKey, ...condition }]
+    const body = { operator: 'and', conditions, database, table, get_attributes: ['*'], limit: asked.limit }
+    return this.#records({ operation: 'search_by_conditions', ...body }, asked, signal)
+  }
+
+  #records(
+    body: { operation: string; [key: string]: unknown },
+    asked: RecordsAsked,
+    signal: AbortSignal | undefined,
+  ): Promise<HarperRecord[]> {
+    return this.#read(body, (answer) => readRecords(answer, asked), signal)
   }
 
   async #read<T>(
@@ -129,9 +156,10 @@ export class HarperApi {
       signal: signal ? AbortSignal.any([signal, expired]) : expired,
       redirect: 'error',
     })
-    const data = Buffer.from(await response.arrayBuffer())
+    const data = await bodyOf(response)
     if (isTemporary(response.status)) throw new Error(`status ${response.status}`)
     const reject = (reason: string) => clusterError('harperdb_rejected', body.operation, this.url, reason)
+    if (!data) throw reject(`the answer has more than ${MAX_ANSWER_BYTES} bytes`)
     if (!response.ok) throw reject(rejectionOf(response, data))
     try {
       return decode(response, data)
@@ -141,6 +169,18 @@ export class HarperApi {
   }
 }
 
+/** Undefined for one that is too long. */
+async function bodyOf({ body }: Response): Promise<Buffer | undefined> {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  for await (const chunk of body ?? []) {
+    bytes += chunk.byteLength
+    if (bytes > MAX_ANSWER_BYTES) return undefined
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
 /** `fetch` says only that it failed. */
 const failureOf = (error: unknown): string => reasonOf((error as { cause?: unknown }).cause ?? error)
 
@@ -148,7 +188,7 @@ const failureOf = (error: unknown): string => reasonOf((error as { cause?: unkno
 function rejectionOf(response: Response, data: Buffer): string {
   try {
     const { error } = decode(response, data) as { error?: unknown }
-    if (typeof error === 'string') return `status ${response.status}, ${error}`
+    if (typeof error === 'string') return `status ${response.status}, ${printable(error.slice(0, MAX_TEXT))}`
   } catch {
     // Another server may answer at this address.
   }
@@ -159,15 +199,8 @@ function rejectionOf(response: Response, data: Buffer): string {
 function decode({ headers }: Response, data: Buffer): unknown {
   if (!/msgpack/.test(headers.get('content-type') ?? '')) return JSON.parse(data.toString())
   if (data.byteLength === 0) return []
+  const fault = checkDecodeLimits(data)
+  if (fault) throw new Error(`it ${fault}`)
   const values = packr.unpackMultiple(data) as unknown[]
   return values.length === 1 ? values[0] : values
-}
-
-/** A lone record of a list has the form of a record. An absent one is null. */
-function readRecords(answer: unknown): HarperRecord[] | undefined {
-  const list = Array.isArray(answer) ? answer : [answer]
-  const records = list.filter((each) => each !== null && each !== undefined)
-  return records.every((each) => typeof each === 'object' && !Array.isArray(each))
-    ? (records as HarperRecord[])
-    : undefined
 }

@@ -5,7 +5,9 @@ import { reasonOf } from '../errors.ts'
 import type { Host, KeyedRow, PrimaryKey, RemoteTable, RemoteTransaction, TableName, Write } from '../host/host.ts'
 import { keyIdentity } from '../replication/copy/key-identity.ts'
 import { withVersion } from '../replication/subscribe/checkpoint-version.ts'
+import { forEachConcurrently } from '../util/for-each-concurrently.ts'
 import { systemTimers } from '../util/timers.ts'
+import type { HarperRecord } from './harper-answers.ts'
 import type { HarperApi } from './harper-api.ts'
 import {
   deletedTimestamp,
@@ -18,7 +20,7 @@ import {
   searchedKey,
   type TimeProblem,
 } from './imported-row.ts'
-import { type HarperRecord, type KeyedTable, recordPages } from './record-pages.ts'
+import { type KeyedTable, recordPages } from './record-pages.ts'
 
 export type ImportOptions = {
   api: HarperApi
@@ -41,6 +43,8 @@ export type ImportResult = TableName & {
   rows: number
   /** Rows that earlier passes read: this one continued where they stopped. */
   continuedAfter: number
+  /** Rows that HarperDB counts, and did not answer. Then none is deleted. */
+  unread: number
   /** Rows that are different now; undefined if the host does not say. */
   changed: number | undefined
   /** Rows that HarperDB does not have any more. */
@@ -60,6 +64,7 @@ const MAX_EXAMPLES = 10
 const PASS = { false: '', true: 'final' } as const
 /** Rows of the local table that are looked for in HarperDB at once. */
 const SWEEP_ROWS = 1_000
+const CONFIRMED_AT_ONCE = 8
 
 /**
  * One pass over all rows, and then over the imported rows that HarperDB does not have any more. After an interruption the next call
@@ -68,7 +73,7 @@ const SWEEP_ROWS = 1_000
 export async function importTable(options: ImportOptions): Promise<ImportResult> {
   const pass = new ImportPass(options)
   await pass.readAll()
-  await pass.deleteMissing()
+  if (!(await pass.lacksRows())) await pass.deleteMissing()
   return pass.finish()
 }
 
@@ -85,7 +90,7 @@ class ImportPass {
     this.#source = { node: IMPORT_SOURCE, database, table }
     this.#now = options.now ?? systemTimers.now
     this.#pass = PASS[`${options.isFinal === true}`]
-    const counts = { rows: 0, continuedAfter: 0, changed: 0, deleted: 0, untimed: 0, future: 0, refused: 0 }
+    const counts = { rows: 0, continuedAfter: 0, unread: 0, changed: 0, deleted: 0, untimed: 0, future: 0, refused: 0 }
     this.#result = { database, table, ...counts, examples: [] }
   }
 
@@ -95,7 +100,7 @@ class ImportPass {
     const position = this.#options.isFinal && stored?.epoch !== this.#pass ? undefined : stored?.copy
     this.#result.continuedAfter = position?.rows ?? 0
     const after: unknown = position?.after === undefined ? undefined : JSON.parse(position.after)
-    for await (const records of recordPages(api, table, { after, signal })) {
+    for await (const records of recordPages(api, table, { after, before: position?.rows ?? 0, signal })) {
       this.#result.rows += records.length
       await this.#applyRows(
         await this.#aboveStored(this.#toRows(records)),
@@ -103,6 +108,19 @@ class ImportPass {
       )
       onRows?.(this.#result.continuedAfter + this.#result.rows)
     }
+  }
+
+  /** Whether fewer rows were read than HarperDB counts, now and before. */
+  async lacksRows(): Promise<boolean> {
+    const { api, table, signal } = this.#options
+    const read = this.#result.continuedAfter + this.#result.rows
+    if (read >= countOf(table)) return false
+    const counted = (await api.tables(signal)).find(
+      (each) => each.database === table.database && each.table === table.table,
+    )
+    const count = counted ? Math.min(countOf(counted), countOf(table)) : 0
+    this.#result.unread = Math.max(0, count - read)
+    return this.#result.unread > 0
   }
 
   #toRows(records: readonly HarperRecord[]): KeyedRow[] {
@@ -191,7 +209,10 @@ class ImportPass {
     this.#result.examples.push({ key: text.slice(0, 200), reason })
   }
 
-  /** Rows that were deleted in HarperDB since an earlier pass imported them. Those that were written here since stay. */
+  /**
+   * Rows that were deleted in HarperDB since an earlier pass imported them. Those that were written here since stay. A later pass does not
+   * bring a deleted row back, so an empty answer is not enough to delete it.
+   */
   async deleteMissing(): Promise<void> {
     const { api, host, table, signal } = this.#options
     if (!host.readRows) return
@@ -205,10 +226,19 @@ class ImportPass {
       const found = new Set(
         (await api.recordsOf(table, keys, signal)).map((each) => identityOf(each[table.primaryKey])),
       )
-      const gone = imported.filter(({ key }) => !found.has(keyIdentity(key)))
+      const gone = await this.#confirmGone(imported.filter(({ key }) => !found.has(keyIdentity(key))))
       this.#result.deleted += gone.length
       if (gone.length > 0) await this.#apply(gone.map((row) => this.#delete(row)))
     }
+  }
+
+  async #confirmGone(rows: readonly KeyedRow[]): Promise<KeyedRow[]> {
+    const { api, table, signal } = this.#options
+    const gone: KeyedRow[] = []
+    await forEachConcurrently(rows, CONFIRMED_AT_ONCE, async (row) => {
+      if (!(await api.hasRecord(table, row.key, signal))) gone.push(row)
+    })
+    return gone
   }
 
   #delete({ key, row: { timestamp } }: KeyedRow): RemoteTransaction {
@@ -223,4 +253,6 @@ class ImportPass {
   }
 }
 
+/** At least. */
+const countOf = ({ rows, minRows = rows }: Pick<KeyedTable, 'rows' | 'minRows'>): number => minRows
 const identityOf = (key: unknown): string | undefined => (isKey(key) ? keyIdentity(key) : undefined)

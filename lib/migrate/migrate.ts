@@ -3,10 +3,11 @@
 
 import { access, mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { Host } from '../host/host.ts'
 import type { Route } from '../manifest/manifest.ts'
 import { migratedConfigText } from '../manifest/migrated-config.ts'
+import { isAbortReason } from '../util/abort.ts'
 import { writeFileAtomic } from '../util/atomic-file.ts'
 import { systemTimers } from '../util/timers.ts'
 import { apiReader, type Comparison, compareTable, hostReader, type RowReader } from './compare-table.ts'
@@ -43,6 +44,11 @@ export type MigrationOptions = {
   overlap?: number
   /** No program writes to this node any more: the migration of its own writes is complete. Other nodes may go on. */
   writersStopped?: boolean
+  /**
+   * Compares the tables with every other node too. For that, `harper.username` and its password are sent to the operations API of each of
+   * them, unencrypted if its URL has no https. Default: true.
+   */
+  compareNeighbours?: boolean
   /** Changes nothing: no file, no row. */
   dryRun?: boolean
   signal?: AbortSignal | undefined
@@ -74,6 +80,14 @@ const DEFAULT_API_PORT = 9925
  * refuses rows. What was done stays, and the next call continues.
  */
 export async function migrate(options: MigrationOptions): Promise<MigrationResult> {
+  try {
+    return await migrateNode(options)
+  } catch (error) {
+    throw isAbortReason(error, options.signal) ? clusterErrorFrom(error, 'aborted', 'migrate') : error
+  }
+}
+
+async function migrateNode(options: MigrationOptions): Promise<MigrationResult> {
   const { report, steps } = createReport(options.onStep)
   const { signal, dryRun = false, writersStopped = false, overlap = DEFAULT_OVERLAP_MS } = options
   // Before anything is read: what other nodes write from now on is in their streams after this time.
@@ -89,6 +103,7 @@ export async function migrate(options: MigrationOptions): Promise<MigrationResul
       text: configText({ ...options, hostKeys: undefined }, plan),
     })
     for (const each of plan.tables) report('import', `${nameOf(each)}: about ${each.rows} rows would be imported`)
+    reportLogins(options, plan.neighbours, report)
     report('next', 'nothing was changed; run the migration without the dry run')
     return { steps, plan, imported: [], compared: [], isComplete: false }
   }
@@ -187,9 +202,15 @@ async function importOne({ options, api, host, table, report }: ImportContext): 
   const result = await importTable({ api, host, table, signal, isFinal, onRows: whenRead }).catch((error) => {
     throw error instanceof ClusterError ? error : clusterError('internal', `${nameOf(table)}: ${reasonOf(error)}`)
   })
-  const { rows, continuedAfter, changed, deleted, untimed, future, refused, examples } = result
+  const { rows, continuedAfter, unread, changed, deleted, untimed, future, refused, examples } = result
   const resumed = continuedAfter > 0 ? `, continued after ${continuedAfter}` : ''
   report('import', `${nameOf(table)}: ${rows} rows read${resumed}, ${changed ?? 'unknown'} changed, ${deleted} deleted`)
+  // Rows that come and go meanwhile may lead to such a count, but not in a final pass of seconds.
+  if (unread > 0)
+    (isFinal ? report.problem : report.warning)(
+      'import',
+      `${nameOf(table)}: HarperDB counts ${unread} rows more than it answered; repeat the migration`,
+    )
   if (untimed > 0)
     report.warning(
       'import',
@@ -212,6 +233,22 @@ type CompareContext = {
   since: number
 }
 
+/** `apiUrl` has the address that the running hub or the operator has for the node. */
+const urlOf = ({ apiUrls }: MigrationOptions, { node, apiUrl }: Neighbour) => apiUrls?.[node] ?? apiUrl
+
+/** To whom the password goes. */
+function reportLogins(options: MigrationOptions, neighbours: readonly Neighbour[], report: Report): void {
+  const { compareNeighbours = true, dryRun, harper } = options
+  const urls = neighbours.flatMap((each) => {
+    const url = urlOf(options, each)
+    if (url === undefined) return []
+    return `${each.node} at ${url}${/^https:/i.test(url) ? '' : ', unencrypted'}`
+  })
+  if (!compareNeighbours || urls.length === 0) return
+  const verb = dryRun ? 'would be' : 'is'
+  report('compare', `the password of ${harper.username} ${verb} sent to other nodes, to compare: ${urls.join('; ')}`)
+}
+
 /** With the HarperDB of this node, and with each other node the tables that are replicated with it. */
 async function compareWithAll(options: MigrationOptions, context: CompareContext): Promise<void> {
   const { plan, api, host, tables, report } = context
@@ -221,8 +258,10 @@ async function compareWithAll(options: MigrationOptions, context: CompareContext
     const there = readerOf(api, table)
     await compareOne(options, context, { node: 'HarperDB of this node', table, there, original: 'there' })
   }
+  if (options.compareNeighbours === false) return
+  reportLogins(options, plan.neighbours, report)
   for (const neighbour of plan.neighbours) {
-    const url = options.apiUrls?.[neighbour.node] ?? neighbour.apiUrl
+    const url = urlOf(options, neighbour)
     if (url === undefined) {
       report.problem('compare', `${neighbour.node} is not compared: the URL of its operations API is not known`)
       continue

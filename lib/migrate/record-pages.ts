@@ -2,17 +2,18 @@
 // move no others.
 
 import { clusterError } from '../errors.ts'
-import type { HarperTable } from './harper-answers.ts'
+import type { HarperRecord, HarperTable } from './harper-answers.ts'
 import type { HarperApi } from './harper-api.ts'
 import { searchedKey } from './imported-row.ts'
 
 /** A table whose primary key is known. */
 export type KeyedTable = HarperTable & { primaryKey: string }
-export type HarperRecord = Readonly<Record<string, unknown>>
 
 export type PageOptions = {
   /** Begins after this key. Default: at the first row. */
   after?: unknown
+  /** Rows up to this key. Default: 0. */
+  before?: number
   signal?: AbortSignal | undefined
 }
 
@@ -21,30 +22,33 @@ const PAGE_BYTES = 2 * 1024 * 1024
 const FIRST_ROWS = 200
 const MAX_ROWS = 5_000
 
-/** A page that is not full is the last one: of a table to which rows are appended all the time, there would be no end. Rejects as the API. */
+/**
+ * Ends with an empty page, or with one that is not full when there were as many rows as HarperDB counts: a server that limits its pages must
+ * not end it early, and of a table to which rows are appended all the time, there would be no empty page. Rejects as the API.
+ */
 export async function* recordPages(
   api: HarperApi,
   table: KeyedTable,
-  { after: first, signal }: PageOptions = {},
+  { after: first, before = 0, signal }: PageOptions = {},
 ): AsyncGenerator<HarperRecord[]> {
   let after = first
+  let rows = before
   for (let limit = FIRST_ROWS; ; ) {
     const records = await api.recordsAfter(table, after, limit, signal)
     if (records.length === 0) return
     const last = searchedKey(records.at(-1)![table.primaryKey])
-    if (last === undefined || (records.length >= limit && JSON.stringify(last) === JSON.stringify(after)))
-      throw clusterError(
-        'harperdb_rejected',
-        'search_by_conditions',
-        api.url,
-        'the next rows do not follow the last one',
-      )
+    const [isFull, isSame] = [records.length >= limit, JSON.stringify(last) === JSON.stringify(after)]
+    if (last === undefined || last === null || (isFull && isSame)) throw notFollowing(api)
+    rows += records.length
     yield records
-    if (records.length < limit) return
+    if (!isFull && (isSame || rows >= table.rows)) return
     after = last
     limit = nextLimit(records, limit)
   }
 }
+
+const notFollowing = ({ url }: HarperApi) =>
+  clusterError('harperdb_rejected', 'search_by_conditions', url, 'the next rows do not follow the last one')
 
 /** By the size of the last page, at most twice as many rows. */
 function nextLimit(records: readonly HarperRecord[], limit: number): number {

@@ -1,5 +1,7 @@
 // What a migration reports: each step when it is done, in order.
 
+import { printable } from '../util/printable.ts'
+
 /** In order. `next`: what the operator does after it. */
 export type StepName =
   | 'configuration'
@@ -34,7 +36,8 @@ export function createReport(listener: (step: MigrationStep) => void = () => {})
 } {
   const steps: MigrationStep[] = []
   const add = (state: MigrationStep['state']) => (step: StepName, message: string, details?: object) => {
-    const one = { step, state, message, ...(details && { details }) }
+    // It may have texts of other nodes, and is shown on a terminal.
+    const one = { step, state, message: printable(message), ...(details && { details }) }
     steps.push(one)
     listener(one)
   }

@@ -3,6 +3,7 @@
 import { inspect } from 'node:util'
 import { clusterError, clusterErrorFrom } from '../errors.ts'
 import type { ManifestStore } from '../manifest/store.ts'
+import { isAbortReason } from '../util/abort.ts'
 import { KeyedMutex } from '../util/keyed-mutex.ts'
 import { compileBody, readBody } from './body.ts'
 import { configureCluster } from './configure-cluster.ts'
@@ -108,7 +109,8 @@ export async function call<Name extends OperationName>(
     return await (queue === 'all' ? mutex.runExclusive(run, signal) : mutex.run(queue.node, run, signal))
   } catch (error) {
     // A handler that has started reports its own result, even if the signal fires meanwhile.
-    throw signal?.aborted && !started ? clusterErrorFrom(error, 'aborted', name) : error
+    const isAborted = started ? isAbortReason(error, signal) : signal?.aborted
+    throw isAborted ? clusterErrorFrom(error, 'aborted', name) : error
   }
 }
 

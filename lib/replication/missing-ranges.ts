@@ -31,6 +31,14 @@ function joinOldest(ranges: SequenceRange[]): SequenceRange[] {
   return [[ranges[0]![0], ranges[excess]![1]], ...ranges.slice(excess + 1)]
 }
 
+/** The transactions of a node that the checkpoint of its table has passed: of the present epoch all, of earlier ones those that it names. */
+export function passedRanges(node: string, { epoch, index = 0, applied = {} }: Checkpoint): MissingRange[] {
+  const earlier = Object.entries((Object.hasOwn(applied, node) && applied[node]) || {}).flatMap(([each, ranges]) =>
+    each === epoch ? [] : ranges.map(([from, to]) => ({ epoch: each, from, to })),
+  )
+  return [...earlier, { epoch, from: 1, to: index }]
+}
+
 /** These transactions arrived after all. */
 export const withoutMissing = (
   missing: MissingRanges | undefined,

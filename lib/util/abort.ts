@@ -14,3 +14,7 @@ export function withAbort<T>(
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
   })
 }
+
+/** Whether the error is what waiting with this signal rejects with when it aborts: its reason, or an AbortError of Node.js. */
+export const isAbortReason = (error: unknown, signal: AbortSignal | undefined): boolean =>
+  signal?.aborted === true && (error === signal.reason || (error instanceof Error && error.name === 'AbortError'))

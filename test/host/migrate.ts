@@ -21,6 +21,7 @@ const usage = `npm run migrate -- --harperdb FILE --directory DIR [options]
   --new-streams           begin empty streams, instead of those of HarperDB
   --address NODE=HOST:PORT  address of the hub of another node
   --node-api NODE=URL     operations API of another node
+  --no-compare            compares with no other node, so that the password is sent to none
   Environment: HARPERDB_PASSWORD of the super user, CLUSTER_PASSWORD of the cluster user`
 
 const options = {
@@ -33,6 +34,7 @@ const options = {
   overlap: { type: 'string', default: '60' },
   'new-streams': { type: 'boolean', default: false },
   address: { type: 'string', multiple: true, default: [] as string[] },
+  'no-compare': { type: 'boolean', default: false },
   'node-api': { type: 'string', multiple: true, default: [] as string[] },
 } as const
 
@@ -110,6 +112,7 @@ async function migrateNode(values: Values, stop: AbortSignal): Promise<boolean> 
       }),
       ...parsed,
       streams: values['new-streams'] ? 'new' : 'keep',
+      compareNeighbours: !values['no-compare'],
       dryRun: isDry,
       writersStopped: values.final,
       signal: stop,

@@ -7,9 +7,10 @@ import { AckPolicy, type ConsumerMessages, DeliverPolicy, headers as newHeaders 
 import { stringify } from 'yaml'
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterUser, eventually, freePorts, type NodePorts } from './cluster.ts'
+import { readHarperMessage } from './harper-database.ts'
 import { HarperHttp } from './harper-http.ts'
-import { type HarperWrite, harperPack, harperTransaction, harperUnpack } from './harper-messages.ts'
-import type { HarperRecord, HarperTableRows } from './harper-rows.ts'
+import { type HarperWrite, harperPack, harperTransaction } from './harper-messages.ts'
+import type { HarperTableRows } from './harper-rows.ts'
 import { type NatsHarperNode, startNatsHarperNode } from './nats-harper-node.ts'
 
 type Test = { after(work: () => unknown): void }
@@ -18,18 +19,6 @@ const both = { schema: 'dev', table: 'dog', publish: true, subscribe: true }
 
 /** HarperDB has 30 s, after which it notices that its request is gone. */
 const EXPIRES_MS = 2_000
-
-/** A message of HarperDB; a link of a chain has `id` and `record`. */
-type Message = {
-  operation: string
-  table: string
-  hash_values?: unknown[]
-  records?: HarperRecord[]
-  id?: unknown
-  record?: HarperRecord
-  __origin: { timestamp: number }
-  next?: Message
-}
 
 export class HarperClusterNode {
   readonly name: string
@@ -123,7 +112,7 @@ export class HarperClusterNode {
     this.#reading.set(other, messages)
     void (async () => {
       for await (const message of messages) {
-        this.#ingest(harperUnpack(message.data) as Message)
+        this.http.database.ingest(readHarperMessage(message.data))
         message.ack()
       }
     })().catch(() => {})
@@ -154,22 +143,6 @@ export class HarperClusterNode {
     else this.rows.put(id, { ...record }, time, operation === 'patch')
     const stored = operation === 'upsert' ? this.rows.get(id) : record
     return { operation, table, id, ...(operation !== 'delete' && { record: stored }) }
-  }
-
-  #ingest(message: Message): void {
-    const time = message.__origin.timestamp
-    for (const [index, id] of (message.hash_values ?? []).entries())
-      this.#ingestRow(message.operation, id, message.records?.[index], time)
-    for (let link = message.next; link; link = link.next) {
-      if (link.records) throw new TypeError("Cannot read properties of undefined (reading 'id')")
-      this.#ingestRow(link.operation, link.id, link.record, time)
-    }
-  }
-
-  /** HarperDB maps `update` to a put. */
-  #ingestRow(operation: string, id: unknown, record: HarperRecord | undefined, time: number): void {
-    if (operation === 'delete') this.rows.delete(id, time)
-    else if (operation !== 'define_schema') this.rows.put(id, record ?? {}, time, operation === 'patch')
   }
 
   /** HarperDB ends: the API and both servers. */

@@ -1,7 +1,7 @@
-// How HarperDB 4.3 and later reads messages, and what it does with their writes: a later time of a row wins, and an equal one loses.
+// The tables of a simulated HarperDB 4.3 or later, and how it reads messages: it throws at what it does not expect.
 
 import { type HarperWrite, harperUnpack } from './harper-messages.ts'
-import type { HarperTable } from './harper-node.ts'
+import { type HarperRecord, type HarperTableAnswer, type HarperTableOptions, HarperTableRows } from './harper-rows.ts'
 
 type Link = {
   operation: string
@@ -60,44 +60,44 @@ export function readHarperMessage(data: Uint8Array): HarperMessage {
   return { database, table, timestamp: __origin.timestamp, writes }
 }
 
-type Row = { time: number; record?: Record<string, unknown> | undefined }
-
 export class HarperDatabase {
-  readonly #tables: HarperTable[]
-  readonly #rows = new Map<string, Map<unknown, Row>>()
+  readonly tables: HarperTableRows[]
 
-  constructor(tables: HarperTable[]) {
-    this.#tables = tables
+  constructor(tables: readonly HarperTableOptions[]) {
+    this.tables = tables.map((each) => new HarperTableRows(each))
+  }
+
+  find(database: string, table: string): HarperTableRows | undefined {
+    return this.tables.find((each) => each.database === database && each.table === table)
+  }
+
+  ensure(options: HarperTableOptions): void {
+    if (!this.find(options.database, options.table)) this.tables.push(new HarperTableRows(options))
   }
 
   apply(database: string, writes: readonly HarperWrite[], time: number): void {
     for (const { operation, table, id, record } of writes) {
-      const known = this.#tables.find((each) => each.database === database && each.table === table)
-      if (!known) throw new Error(`table '${database}.${table}' does not exist`)
-      const rows = this.#rowsOf(database, table)
-      const before = rows.get(id)
-      if (before && before.time >= time) continue
-      const key = known.primaryKey === undefined ? {} : { [known.primaryKey]: id }
-      if (operation === 'delete') rows.set(id, { time })
-      else if (operation === 'patch') rows.set(id, { time, record: { ...key, ...before?.record, ...record } })
-      else if (operation === 'upsert') rows.set(id, { time, record: { ...record } })
+      const rows = this.find(database, table)
+      if (!rows) throw new Error(`table '${database}.${table}' does not exist`)
+      if (operation === 'delete') rows.delete(id, time)
+      else if (operation === 'patch' || operation === 'upsert')
+        rows.put(id, { ...record } as HarperRecord, time, operation === 'patch')
     }
   }
 
-  define(database: string, table: string, names: readonly string[]): void {
-    const known = this.#tables.find((each) => each.database === database && each.table === table)
-    for (const name of names) if (known && !known.attributes.includes(name)) known.attributes.push(name)
+  /** The answer to `describe_all`. */
+  describe(): Record<string, Record<string, HarperTableAnswer>> {
+    const databases: Record<string, Record<string, HarperTableAnswer>> = {}
+    for (const each of this.tables) {
+      databases[each.database] ??= {}
+      databases[each.database]![each.table] = each.describe()
+    }
+    return databases
   }
 
-  contents(database: string, table: string): Record<string, unknown>[] {
-    const rows = [...this.#rowsOf(database, table)].flatMap(([id, { record }]) => (record ? [{ id, record }] : []))
-    return rows.sort((a, b) => (String(a.id) < String(b.id) ? -1 : 1)).map(({ record }) => record)
-  }
-
-  #rowsOf(database: string, table: string): Map<unknown, Row> {
-    const key = JSON.stringify([database, table])
-    const rows = this.#rows.get(key) ?? new Map<unknown, Row>()
-    this.#rows.set(key, rows)
-    return rows
+  /** What HarperDB does with a message of another node. */
+  ingest({ database, table, writes, timestamp }: HarperMessage): void {
+    if (Array.isArray(writes)) this.apply(database, writes, timestamp)
+    else this.find(database, table)?.define(writes.attributes)
   }
 }

@@ -4,7 +4,8 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Packr } from 'msgpackr'
-import { type HarperTableOptions, HarperTableRows } from './harper-rows.ts'
+import { HarperDatabase } from './harper-database.ts'
+import type { HarperRecord, HarperTableOptions, HarperTableRows } from './harper-rows.ts'
 
 type Body = Record<string, unknown> & { operation: string }
 export type HarperConnectionAnswer = {
@@ -38,7 +39,7 @@ class HarperError extends Error {
 
 export class HarperHttp {
   readonly name: string
-  readonly tables: HarperTableRows[]
+  readonly database: HarperDatabase
   connections: HarperConnectionAnswer[] = []
   members: HarperMemberAnswer[]
   isEnabled = true
@@ -46,13 +47,17 @@ export class HarperHttp {
   readonly operations: string[] = []
   /** Called before an operation is answered, with its number from 1 on. When it throws, the connection is destroyed without an answer. */
   beforeAnswer: ((body: Body, number: number) => void | Promise<void>) | undefined
+  /** Returns what is answered instead. */
+  changeAnswer: ((body: Body, answer: unknown) => unknown) | undefined
+  /** Sent as MessagePack instead of every answer. */
+  sent: Buffer | undefined
   readonly #hasMessagePack: boolean
   #server: Server | undefined
   #port = 0
 
   private constructor({ name, tables = [], hasMessagePack = true }: HarperHttpOptions) {
     this.name = name
-    this.tables = tables.map((each) => new HarperTableRows(each))
+    this.database = new HarperDatabase(tables)
     this.members = [{ name, routes: [] }]
     this.#hasMessagePack = hasMessagePack
   }
@@ -72,8 +77,12 @@ export class HarperHttp {
     return this.#port
   }
 
+  get tables(): readonly HarperTableRows[] {
+    return this.database.tables
+  }
+
   table(database: string, table: string): HarperTableRows {
-    const found = this.tables.find((each) => each.database === database && each.table === table)
+    const found = this.database.find(database, table)
     if (!found) throw new HarperError(404, `Table '${database}.${table}' does not exist`)
     return found
   }
@@ -102,7 +111,8 @@ export class HarperHttp {
       const body = await readBody(request)
       this.operations.push(body.operation)
       await this.beforeAnswer?.(body, this.operations.length)
-      this.#send(request, response, this.#answer(request, body))
+      const answer = this.#answer(request, body)
+      this.#send(request, response, this.changeAnswer ? this.changeAnswer(body, answer) : answer)
     } catch (error) {
       if (!(error instanceof HarperError)) return void response.destroy()
       response.statusCode = error.status
@@ -114,7 +124,8 @@ export class HarperHttp {
   #send({ headers }: IncomingMessage, response: ServerResponse, answer: unknown): void {
     const isPacked = this.#hasMessagePack && (headers.accept ?? '').includes('application/x-msgpack')
     response.setHeader('content-type', isPacked ? 'application/x-msgpack' : 'application/json')
-    if (!isPacked) response.end(JSON.stringify(answer))
+    if (this.sent) response.end(this.sent)
+    else if (!isPacked) response.end(JSON.stringify(answer))
     else if (Array.isArray(answer)) response.end(Buffer.concat(answer.map((each) => packr.pack(each))))
     else response.end(packr.pack(answer))
   }
@@ -129,12 +140,12 @@ export class HarperHttp {
       case 'cluster_network':
         return { nodes: this.members.map((each) => ({ response_time: 4, connected_nodes: [], ...each })) }
       case 'describe_all':
-        return this.#describe()
+        return this.database.describe()
       case 'search_by_value':
         if (body.search_value !== '*') throw new HarperError(400, 'only * is simulated')
         return this.#tableOf(body).after(undefined, body.limit as number)
       case 'search_by_conditions':
-        return this.#tableOf(body).after(keyOfCondition(body), body.limit as number)
+        return search(this.#tableOf(body), body)
       case 'search_by_hash':
         return this.#tableOf(body)
           .some(body.hash_values as unknown[])
@@ -147,21 +158,14 @@ export class HarperHttp {
   #tableOf({ database, table }: Body): HarperTableRows {
     return this.table(String(database), String(table))
   }
-
-  #describe(): object {
-    const databases: Record<string, Record<string, object>> = {}
-    for (const table of this.tables) {
-      databases[table.database] ??= {}
-      databases[table.database]![table.table] = table.describe()
-    }
-    return databases
-  }
 }
 
-function keyOfCondition({ conditions }: Body): unknown {
+/** By one condition on the primary key. */
+function search(rows: HarperTableRows, { conditions, limit }: Body): HarperRecord[] {
   const [condition] = conditions as { search_type: string; search_value: unknown }[]
-  if (condition?.search_type !== 'greater_than') throw new HarperError(400, 'only greater_than is simulated')
-  return condition.search_value
+  if (condition?.search_type === 'greater_than') return rows.after(condition.search_value, limit as number)
+  if (condition?.search_type !== 'equals') throw new HarperError(400, 'only equals and greater_than are simulated')
+  return rows.some([condition.search_value]).filter((record) => record !== undefined)
 }
 
 async function readBody(request: IncomingMessage): Promise<Body> {

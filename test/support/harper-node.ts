@@ -10,6 +10,7 @@ import {
   harperTransaction,
   harperUnpack,
 } from './harper-messages.ts'
+import type { HarperTableAnswer, HarperTableOptions, HarperTableRows } from './harper-rows.ts'
 
 /** How the node reaches other nodes, and its own streams. */
 export type HarperTransport = {
@@ -39,10 +40,8 @@ export type HarperSubscription = {
 }
 export type HarperRequest = { operation: string; node_name?: string; subscriptions?: HarperSubscription[] }
 export type HarperAnswer = { status: 'success' | 'error'; message: unknown; system_info?: object }
-type DescribedTable = { attributes: { attribute: string; is_primary_key?: boolean }[] }
-
-/** `primaryKey` is absent for a table that was created without one. */
-export type HarperTable = { database: string; table: string; primaryKey?: string; attributes: string[] }
+/** As another node describes it. */
+type RemoteTable = { database: string; table: string; primaryKey: string; attributes: string[] }
 
 const SYSTEM_INFO = { hdb_version: '4.3.0', node_version: '18.15.0', platform: 'linux' }
 
@@ -56,7 +55,6 @@ export class HarperNode {
   readonly #database: HarperDatabase
   /** By node and table. */
   readonly #readers = new Map<string, StopReading>()
-  readonly tables: HarperTable[]
   /** What other nodes asked, oldest first. */
   readonly requests: HarperRequest[] = []
   /** The mirrored subscriptions that other nodes asked for, by node. */
@@ -67,12 +65,15 @@ export class HarperNode {
   /** ms since 1970. */
   #lastTime = 0
 
-  constructor(name: string, tables: HarperTable[], transport: HarperTransport) {
+  constructor(name: string, tables: readonly HarperTableOptions[], transport: HarperTransport) {
     this.name = name
-    this.tables = tables
     this.#transport = transport
-    this.#database = new HarperDatabase(tables)
+    this.#database = new HarperDatabase(tables.map((each) => ({ ...each, hasTimes: false })))
     transport.serve(async (data) => harperPack(this.#answer(harperUnpack(data) as HarperRequest)))
+  }
+
+  get tables(): readonly HarperTableRows[] {
+    return this.#database.tables
   }
 
   /** Sends a request as HarperDB does. */
@@ -82,10 +83,10 @@ export class HarperNode {
   }
 
   /** The tables of another node, as `add_node` reads them before it asks. Throws where HarperDB throws. */
-  async describe(node: string): Promise<HarperTable[]> {
+  async describe(node: string): Promise<RemoteTable[]> {
     const { status, message } = await this.ask(node, { operation: 'describe_all' })
     if (status !== 'success') throw new Error(String(message))
-    return Object.entries(message as Record<string, Record<string, DescribedTable>>).flatMap(([database, tables]) =>
+    return Object.entries(message as Record<string, Record<string, HarperTableAnswer>>).flatMap(([database, tables]) =>
       Object.entries(tables).map(([table, { attributes }]) => {
         const key = attributes.find(({ is_primary_key }) => is_primary_key)
         if (!key) throw new Error(`no attribute of ${database}.${table} is its primary key`)
@@ -103,7 +104,7 @@ export class HarperNode {
     const remote = await this.describe(node)
     for (const { schema, table } of subscriptions) {
       const described = remote.find((each) => each.database === schema && each.table === table)
-      if (described) this.#ensureTable(described)
+      if (described) this.#database.ensure({ ...described, hasTimes: false })
     }
     const operation = this.nodes.has(node) ? 'update_node' : 'add_node'
     const asked = subscriptions.map((each) => ({
@@ -134,7 +135,7 @@ export class HarperNode {
   }
 
   contents(database: string, table: string): Record<string, unknown>[] {
-    return this.#database.contents(database, table)
+    return this.#database.find(database, table)?.contents() ?? []
   }
 
   /** Commits one transaction: one message in the stream of its first table. */
@@ -148,9 +149,9 @@ export class HarperNode {
   async ingest(data: Uint8Array, headers: HarperHeaders): Promise<void> {
     // Its own transaction, which another node relays.
     if (headers.some(([name, value]) => name === 'origin' && value === this.name)) return
-    const { database, table, writes, timestamp } = readHarperMessage(data)
-    if (Array.isArray(writes)) this.#database.apply(database, writes, timestamp)
-    else this.#database.define(database, table, writes.attributes)
+    const message = readHarperMessage(data)
+    const { database, table } = message
+    this.#database.ingest(message)
     if (this.republish) await this.#transport.append(database, table, data, [...headers, [nodesHeader, this.name]])
   }
 
@@ -176,7 +177,7 @@ export class HarperNode {
   }
 
   #describedFor({ schema, table }: { schema: string; table: string }) {
-    const { primaryKey, attributes } = this.tables.find((each) => each.database === schema && each.table === table)!
+    const { primaryKey, attributes } = this.#database.find(schema, table)!
     const described = attributes.map((name) => ({ name, ...(name === primaryKey && { isPrimaryKey: true }) }))
     return { hash_attribute: primaryKey!, attributes: described }
   }
@@ -212,7 +213,7 @@ export class HarperNode {
   #respond({ operation, node_name, subscriptions = [] }: HarperRequest): unknown {
     switch (operation) {
       case 'describe_all':
-        return this.#describeAll()
+        return this.#database.describe()
       case 'cluster_status':
         return { uptime: '1h 2m 3s', ports: { clustering: 9932, operations_api: 9925 }, system_info: SYSTEM_INFO }
       case 'add_node':
@@ -232,36 +233,12 @@ export class HarperNode {
     }
   }
 
-  #describeAll(): object {
-    const databases: Record<string, Record<string, object>> = {}
-    for (const { database, table, primaryKey, attributes } of this.tables) {
-      databases[database] ??= {}
-      databases[database][table] = {
-        schema: database,
-        name: table,
-        ...(primaryKey && { hash_attribute: primaryKey }),
-        audit: true,
-        attributes: attributes.map((attribute) => ({
-          attribute,
-          ...(attribute === primaryKey && { is_primary_key: true }),
-          indexed: true,
-        })),
-      }
-    }
-    return databases
-  }
-
   #ensureRequested({ schema: database, table, attributes = [] }: HarperSubscription): void {
-    if (this.tables.some((each) => each.database === database && each.table === table)) return
+    if (this.#database.find(database, table)) return
     const names = attributes.map(({ name }) => name)
     if (names.some((name) => typeof name !== 'string')) throw new Error("Cannot read properties of undefined ('name')")
     const primaryKey = attributes.find(({ isPrimaryKey }) => isPrimaryKey)?.name
     if (!primaryKey) throw new Error(`no attribute of ${database}.${table} is its primary key`)
-    this.#ensureTable({ database, table, primaryKey, attributes: names })
-  }
-
-  #ensureTable(table: HarperTable): void {
-    const isKnown = this.tables.some((each) => each.database === table.database && each.table === table.table)
-    if (!isKnown) this.tables.push(table)
+    this.#database.ensure({ database, table, primaryKey, attributes: names, hasTimes: false })
   }
 }

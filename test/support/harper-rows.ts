@@ -1,4 +1,5 @@
-// The rows of a simulated HarperDB node: in the order of its keys, each with the time of its last write, and what it answers to searches.
+// The rows of a table of a simulated HarperDB node: in the order of its keys, each with the time of its last write (a later one wins, an equal
+// one loses), and what it answers to searches.
 
 export type HarperRecord = Record<string, unknown>
 export type HarperTableOptions = {
@@ -8,6 +9,11 @@ export type HarperTableOptions = {
   primaryKey?: string | undefined
   /** false: the table has no attributes with times. */
   hasTimes?: boolean
+  attributes?: readonly string[]
+}
+
+export type HarperTableAnswer = Record<string, unknown> & {
+  attributes: { attribute: string; is_primary_key?: boolean; indexed: boolean }[]
 }
 
 type Row = { key: unknown; record: HarperRecord; time: number }
@@ -35,12 +41,13 @@ export class HarperTableRows {
   /** Times of deleted rows. */
   readonly #deleted = new Map<string, number>()
 
-  constructor({ database, table, primaryKey, hasTimes = true }: HarperTableOptions) {
+  constructor({ database, table, primaryKey, hasTimes = true, attributes = [] }: HarperTableOptions) {
     this.database = database
     this.table = table
     this.primaryKey = primaryKey
     this.#hasTimes = hasTimes
-    this.attributes = [...(primaryKey ? [primaryKey] : []), ...(hasTimes ? ['__createdtime__', '__updatedtime__'] : [])]
+    this.attributes = primaryKey ? [primaryKey] : []
+    this.define([...(hasTimes ? ['__createdtime__', '__updatedtime__'] : []), ...attributes])
   }
 
   get size(): number {
@@ -52,19 +59,28 @@ export class HarperTableRows {
     return this.#sorted
   }
 
+  define(attributes: readonly string[]): void {
+    for (const name of attributes) if (!this.attributes.includes(name)) this.attributes.push(name)
+  }
+
+  #timeOf(name: string): number {
+    return Math.max(this.#rows.get(name)?.time ?? 0, this.#deleted.get(name) ?? 0)
+  }
+
   /** `time`: ms since 1970. An older write, and one at the same time, is dropped. `isPatch`: only these attributes are set. */
   put(key: unknown, values: HarperRecord, time: number, isPatch = false): boolean {
-    const known = this.#rows.get(JSON.stringify(key))
-    const deleted = this.#deleted.get(JSON.stringify(key)) ?? 0
-    if (Math.max(known?.time ?? 0, deleted) >= time) return false
+    const name = JSON.stringify(key)
+    if (this.#timeOf(name) >= time) return false
+    const known = this.#rows.get(name)
     const times = this.#hasTimes
       ? { __createdtime__: known?.record.__createdtime__ ?? time, __updatedtime__: time }
       : {}
-    const record = { ...(isPatch && known?.record), ...values, ...times }
-    for (const name of Object.keys(record)) if (!this.attributes.includes(name)) this.attributes.push(name)
+    const kept = isPatch ? { ...(this.primaryKey && { [this.primaryKey]: key }), ...known?.record } : {}
+    const record = { ...kept, ...values, ...times }
+    this.define(Object.keys(record))
     if (known) Object.assign(known, { record, time })
     else {
-      this.#rows.set(JSON.stringify(key), { key, record, time })
+      this.#rows.set(name, { key, record, time })
       this.#sorted = undefined
     }
     return true
@@ -72,7 +88,7 @@ export class HarperTableRows {
 
   delete(key: unknown, time: number): boolean {
     const name = JSON.stringify(key)
-    if ((this.#rows.get(name)?.time ?? 0) >= time) return false
+    if (this.#timeOf(name) >= time) return false
     this.#deleted.set(name, time)
     if (this.#rows.delete(name)) this.#sorted = undefined
     return true
@@ -80,6 +96,11 @@ export class HarperTableRows {
 
   get(key: unknown): HarperRecord | undefined {
     return this.#rows.get(JSON.stringify(key))?.record
+  }
+
+  /** As they were written, in the order of their keys. */
+  contents(): HarperRecord[] {
+    return this.#records.map(({ record }) => record)
   }
 
   /** All attributes that the table knows: null where the record has none. */
@@ -100,7 +121,7 @@ export class HarperTableRows {
     })
   }
 
-  describe(): object {
+  describe(): HarperTableAnswer {
     return {
       schema: this.database,
       name: this.table,

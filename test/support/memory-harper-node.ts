@@ -2,7 +2,8 @@
 
 import type { Mesh } from '../../lib/mesh/mesh.ts'
 import type { MemoryNetwork } from '../../lib/testing.ts'
-import { HarperNode, type HarperTable } from './harper-node.ts'
+import { HarperNode } from './harper-node.ts'
+import type { HarperTableOptions } from './harper-rows.ts'
 
 const listener = new Proxy({}, { get: () => () => {} }) as Parameters<Mesh['open']>[2]
 
@@ -12,7 +13,7 @@ export async function startHarperNode(
   test: { after(work: () => unknown): void },
   network: MemoryNetwork,
   name: string,
-  tables: HarperTable[],
+  tables: readonly HarperTableOptions[],
 ): Promise<HarperNode> {
   const mesh = network.mesh(name)
   await mesh.open(name, { hub: [], leaf: [] }, listener)

@@ -8,7 +8,8 @@ import { AckPolicy, connect, DeliverPolicy, type NatsConnection, headers as newH
 import { streamName } from '../../lib/mesh/nats/jetstream.ts'
 import { clusterPassword, clusterUser, eventually, freePorts, type NodePorts, temporaryDirectory } from './cluster.ts'
 import { harperPack } from './harper-messages.ts'
-import { HarperNode, type HarperTable, type HarperTransport, type StopReading } from './harper-node.ts'
+import { HarperNode, type HarperTransport, type StopReading } from './harper-node.ts'
+import type { HarperTableOptions } from './harper-rows.ts'
 
 type Login = { user: string; password: string }
 const user: Login = { user: clusterUser, password: clusterPassword }
@@ -39,7 +40,7 @@ async function newServers(): Promise<HarperServers & { remove(): Promise<void> }
 export async function startNatsHarperNode(
   test: { after(work: () => unknown): void },
   name: string,
-  { tables, routes = [], at }: { tables: HarperTable[]; routes?: number[]; at?: HarperServers },
+  { tables, routes = [], at }: { tables: readonly HarperTableOptions[]; routes?: number[]; at?: HarperServers },
 ): Promise<NatsHarperNode> {
   const created = at ? undefined : await newServers()
   const { directory, store, ports } = at ?? created!
@@ -107,7 +108,11 @@ export async function startNatsHarperNode(
   return { node, clusterPort, connection, stop }
 }
 
-async function harperNode(connection: NatsConnection, name: string, tables: HarperTable[]): Promise<HarperNode> {
+async function harperNode(
+  connection: NatsConnection,
+  name: string,
+  tables: readonly HarperTableOptions[],
+): Promise<HarperNode> {
   const domain = `${name}-leaf`
   const manager = await eventually('JetStream answers', () =>
     connection.jetstreamManager({ domain }).catch(() => undefined),

@@ -10,6 +10,7 @@ const { isComplete } = await migrate({
   rootPath: '/var/lib/node1',
   host, // without it, only the configuration is written
   writersStopped: true, // the final pass
+  compareNeighbours: false, // sends the password of `harper` to no other node
   onStep: ({ state, step, message }) => console.log(state, step, message),
 })
 if (isComplete) console.log('HarperDB may be stopped')

@@ -2,36 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import { replicationCounters } from '../../lib/observe/metrics.ts'
 import type { EpochRange } from '../../lib/replication/stream-metadata.ts'
-import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
-import { Begun } from '../support/begun.ts'
-import { MemoryHost } from '../support/memory-host.ts'
-import { RemoteStream, source } from '../support/remote-stream.ts'
-
-const { signal } = new AbortController()
+import { findLateStream } from '../support/late-stream.ts'
+import { source } from '../support/remote-stream.ts'
 
 /** The gaps, and the epoch of the checkpoint then. */
 async function gapsWith(epochs: EpochRange[], state: { first: number; last: number }) {
-  const stream = new RemoteStream()
-  const counters = replicationCounters()
-  const host = new MemoryHost([['dev', 'dog']])
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
-  const gaps: unknown[][] = []
-  let exists = false
-  const cursor = new Cursor({
-    source,
-    mesh: { ...stream.mesh, streamState: async () => (exists ? stream.state : undefined) },
-    applier,
-    begun: new Begun(),
-    requestTimeout: 1_000,
-    gap: ({ from, to, reason }: Gap) => void gaps.push([from, to, reason]),
-  })
-  await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-  exists = true
-  Object.assign(stream, state, { epochs })
-  await cursor.resume(signal)
+  const { applier, gaps } = await findLateStream({ ...state, epochs })
   return { gaps, epoch: applier.checkpointOf(source)!.epoch }
 }
 

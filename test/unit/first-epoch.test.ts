@@ -3,46 +3,26 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { beginCopy } from '../../lib/replication/copy/copy-position.ts'
 import { positionOfCheckpoint } from '../../lib/replication/positions/applied-state.ts'
 import { TokenWaits } from '../../lib/replication/positions/token-waits.ts'
-import { Applier } from '../../lib/replication/subscribe/applier.ts'
-import { Cursor, type Gap } from '../../lib/replication/subscribe/cursor.ts'
 import { TestClock } from '../../lib/testing.ts'
-import { Begun } from '../support/begun.ts'
-import { MemoryHost } from '../support/memory-host.ts'
-import { RemoteStream, source } from '../support/remote-stream.ts'
+import { findLateStream } from '../support/late-stream.ts'
+import { source } from '../support/remote-stream.ts'
 import { outcome, soon } from '../support/waits.ts'
 
-const { signal } = new AbortController()
 const { node, database, table } = source
 
 /** The stream had three messages, and has none of them. */
 async function emptied({ repair = true } = {}) {
-  const stream = new RemoteStream()
-  const host = new MemoryHost([['dev', 'dog']])
-  const counters = replicationCounters()
-  const applier = new Applier({ host, node: 'node2', relayEnabled: false, counters, relay() {}, validate() {} })
-  const gaps: unknown[][] = []
-  let exists = false
-  const cursor = new Cursor({
-    source,
-    mesh: { ...stream.mesh, streamState: async () => (exists ? stream.state : undefined) },
-    applier,
-    begun: new Begun(),
-    requestTimeout: 1_000,
-    gap: ({ from, to, reason }: Gap) => void gaps.push([from, to, reason]),
-    copies: {
+  const { stream, applier, gaps } = await findLateStream(
+    { first: 4, last: 3 },
+    {
       initial: async () => undefined,
       requested: () => undefined,
       afterLoss: (_, current, reason) => (repair ? beginCopy(current, reason) : undefined),
     },
-  })
-  await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-  exists = true
-  Object.assign(stream, { first: 4, last: 3 })
-  await cursor.resume(signal)
+  )
   const clock = new TestClock()
   const tokens = new TokenWaits({
     node: 'node2',

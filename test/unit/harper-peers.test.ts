@@ -50,7 +50,8 @@ it('HarperDB creates a table as this node describes it', async (test) => {
   const { harper, node } = await pair(test)
   const cat = { database: 'dev', table: 'cat', publish: false, subscribe: true }
   await node.cluster.addNode({ node_name: 'harper', subscriptions: [cat] })
-  assert.deepEqual(harper.tables.at(-1), { database: 'dev', table: 'cat', primaryKey: 'id', attributes: ['id'] })
+  const { database, table, primaryKey, attributes } = harper.tables.at(-1)!
+  assert.deepEqual([database, table, primaryKey, attributes], ['dev', 'cat', 'id', ['id']])
 })
 
 it('this node creates a table as HarperDB describes it in a request', async (test) => {

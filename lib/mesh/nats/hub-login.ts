@@ -49,6 +49,9 @@ const HUB_SUFFIX = hubName('')
 const DEFAULT_TIMEOUT_MS = 2_000
 /** ms without another answer after which no more are expected. */
 const QUIET_MS = 300
+/** Of one question. Two servers a node answer, each with a few kB for each of its routes. */
+const MAX_ANSWERS = 10_000
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 /** Logs in as the administrator, as the hubs of HarperDB do. Changes nothing. */
 export async function logInToHub(options: HubLogin): Promise<HubLoginResult> {
@@ -88,21 +91,27 @@ async function connectTo({ host, port, user, password, tls, timeout = DEFAULT_TI
   })
 }
 
-/** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers. */
+/** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers, or with more than any cluster has. */
 async function ask<T>(connection: NatsConnection, kind: keyof typeof validators, timeout: number): Promise<T[]> {
   const answers: T[] = []
+  let [received, bytes] = [0, 0]
   let last = systemTimers.elapsed()
   const inbox = createInbox()
-  connection.subscribe(inbox, {
+  const isFull = () => received >= MAX_ANSWERS || bytes >= MAX_ANSWER_BYTES
+  const subscription = connection.subscribe(inbox, {
     callback: (error, message) => {
+      if (isFull()) return
       last = systemTimers.elapsed()
+      received++
+      bytes += message?.data.byteLength ?? 0
       const answer = error || message.headers?.code ? undefined : readJson(message)
       if (validators[kind].Check(answer)) answers.push(answer as T)
     },
   })
   connection.publish(`$SYS.REQ.SERVER.PING.${kind}`, '', { reply: inbox })
   const end = last + timeout
-  while (systemTimers.elapsed() < Math.min(end, last + QUIET_MS)) await delay(20)
+  while (!isFull() && systemTimers.elapsed() < Math.min(end, last + QUIET_MS)) await delay(20)
+  subscription.unsubscribe()
   return answers
 }
 

@@ -355,7 +355,9 @@ export class Copier {
   }
 
   async #drop(position: CopyPosition): Promise<void> {
-    await this.#applier.copy(this.#source, [], { from: position, to: undefined })
+    // It is all that the table gets now.
+    if (position.replace === 'emptied') await this.#context.copies.copyFromOthers(this.#source)
+    await this.#applier.dropCopy(this.#source, position)
     const { node: peer, database, table } = this.#source
     const fields = { peer, database, table, reason: position.reason }
     this.#context.logger.warn(fields, 'rows not copied: the source does not serve them')

@@ -2,6 +2,7 @@
 
 import type { RemoteTable, TableName } from '../../host/host.ts'
 import { tableKey } from '../../manifest/manifest.ts'
+import { forEachConcurrently } from '../../util/for-each-concurrently.ts'
 import type { Timers } from '../../util/timers.ts'
 import type { Publisher } from '../publish/publisher.ts'
 import { sourceKey } from '../subscribe/sources.ts'
@@ -54,6 +55,8 @@ export type ReplicaPositionsOptions = {
 }
 
 const MARK_INTERVAL_MS = 1_000
+/** Requests for times at once. */
+const MAX_DATING = 8
 /** ms for which reports of an earlier process of a node are refused, and the number of such processes. A process that runs sends them again. */
 const ENDED_MS = 60_000
 const MAX_ENDED = 8
@@ -67,6 +70,9 @@ export class ReplicaPositions {
   readonly #requests = new Map<string, { instance: string; order: number; ended: ReadonlyMap<string, number> }>()
   /** By `sourceKey`: nodes that may be behind with what was stored before this process started. */
   readonly #undated = new Map<string, RemoteTable>()
+  /** While it asks for times. */
+  #isDating = false
+  #isClosed = false
   #stop = () => {}
 
   constructor(options: ReplicaPositionsOptions) {
@@ -77,11 +83,12 @@ export class ReplicaPositions {
     const { timers, publisher } = this.#options
     this.#stop = timers.every(MARK_INTERVAL_MS, () => {
       this.#marks.note(publisher.recentPositions(), timers.elapsed())
-      this.#datePositions()
+      if (!this.#isDating && this.#undated.size > 0) void this.#datePositions()
     })
   }
 
   close(): void {
+    this.#isClosed = true
     this.#stop()
   }
 
@@ -124,16 +131,20 @@ export class ReplicaPositions {
     return end && end.epoch === epoch && sequence < end.sequence
   }
 
-  /** Asks the streams for the times of the next messages. */
-  #datePositions(): void {
-    for (const [key, source] of this.#undated) {
-      const position = this.#reports.get(tableKey(source))?.nodes.get(source.node)?.position
-      const isBehind = position && this.#isBehind(source, position)
-      if (position && isBehind === undefined) continue
-      this.#undated.delete(key)
-      if (position && isBehind && this.#marks.isOlder(source, position.epoch, position.index))
-        void this.#date(source, position)
-    }
+  /** Asks the streams for the times of the next messages, a few at once: after a restart there may be one for each table and node. */
+  async #datePositions(): Promise<void> {
+    this.#isDating = true
+    await forEachConcurrently([...this.#undated], MAX_DATING, (each) => this.#dateOne(each))
+    this.#isDating = false
+  }
+
+  async #dateOne([key, source]: [string, RemoteTable]): Promise<void> {
+    const position = this.#reports.get(tableKey(source))?.nodes.get(source.node)?.position
+    const isBehind = position && this.#isBehind(source, position)
+    if (this.#isClosed || (position && isBehind === undefined)) return
+    this.#undated.delete(key)
+    if (position && isBehind && this.#marks.isOlder(source, position.epoch, position.index))
+      await this.#date(source, position)
   }
 
   async #date({ database, table }: RemoteTable, { epoch, sequence, index }: AppliedPosition): Promise<void> {

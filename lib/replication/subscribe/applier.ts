@@ -2,13 +2,20 @@
 // arrives. The only owner of the checkpoints of the table's sources.
 
 import { isDeepStrictEqual } from 'node:util'
-import type { ApplyResult, Checkpoint, CopyReason, RemoteTable, RemoteTransaction } from '../../host/host.ts'
+import type {
+  ApplyResult,
+  Checkpoint,
+  CopyPosition,
+  CopyReason,
+  RemoteTable,
+  RemoteTransaction,
+} from '../../host/host.ts'
 import { MeshError } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
 import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
 import { changeMarker } from '../copy/change-marker.ts'
 import { beginCopy, requestedCopy } from '../copy/copy-position.ts'
-import { withMissing } from '../missing-ranges.ts'
+import { passedRanges, withMissing } from '../missing-ranges.ts'
 import type { DatedTransaction } from '../voided-transactions.ts'
 import type { ApplierOptions, CopyStep, MoveOptions, Plan, QuarantinedRange } from './applier-options.ts'
 import { isCheckpoint, keptFields, type Position, withCopy } from './checkpoint-parts.ts'
@@ -154,6 +161,18 @@ export class Applier {
       return { transactions, checkpoint: { ...checkpoint, ...kept }, copy: options }
     })
     return isCurrent
+  }
+
+  /** Ends a copy that cannot go on. What the table has lost when it was emptied is missing then, as after a gap without a repair. As `copy`. */
+  async dropCopy(source: RemoteTable, from: CopyPosition): Promise<void> {
+    await this.#step(source, 'copy', (current) => {
+      if (!current || current.copy !== from) return undefined
+      const checkpoint = withCopy(current, undefined)
+      if (!from.emptied && from.replace !== 'emptied') return { transactions: [], checkpoint, copy: {} }
+      const missing = withMissing(current.missing, passedRanges(source.node, current))
+      const unrepairedGaps = (current.unrepairedGaps ?? 0) + 1
+      return { transactions: [], checkpoint: { ...checkpoint, unrepairedGaps, ...(missing && { missing }) }, copy: {} }
+    })
   }
 
   /** Tells the subscribers of the local table that rows of this source were copied, by a transaction in the local stream. */

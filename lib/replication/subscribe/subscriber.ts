@@ -7,13 +7,13 @@ import { MeshError, type Reader } from '../../mesh/mesh.ts'
 import { Backoff } from '../../util/backoff.ts'
 import { Copier } from '../copy/copier.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
-import { Frame } from '../wire/frame.ts'
 import type { Applier } from './applier.ts'
 import type { RetriedWork } from './apply-retry.ts'
 import { BatchApplier } from './batch-applier.ts'
 import { Cursor, type Gap, type ResumedPosition } from './cursor.ts'
 import { FrameProcessor } from './frame-processor.ts'
 import { Lag } from './lag.ts'
+import { countLag, observeLag } from './lag-requests.ts'
 import { ExtrasHandler } from './message-extras.ts'
 import { PartDecoder } from './part-decoder.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
@@ -141,7 +141,7 @@ export class Subscriber {
   startPaused(): void {
     this.#setState('paused')
     this.#running = this.#applier.loadCheckpoint(this.source).then(
-      () => {},
+      () => this.retryNow(),
       () => {},
     )
   }
@@ -220,13 +220,14 @@ export class Subscriber {
   restart(): void {
     this.#attempt.abort()
     this.#reader?.close()
-    this.#sleep.wake()
+    this.retryNow()
     this.#copier.restart()
   }
 
-  /** Ends the wait between two attempts. */
+  /** Ends the wait between two attempts. A paused subscription only asks how far it is behind. */
   retryNow(): void {
     this.#sleep.wake()
+    if (this.#state === 'paused' && !this.#ending.aborted) void observeLag(this.#context, this.#lagParts)
   }
 
   /** Restarts on suspicion. The interval between two restarts doubles while there is no progress. */
@@ -329,7 +330,8 @@ export class Subscriber {
     this.#frames.begin(resumed, signal)
     this.#lag.setLast(checkpoint.sequence)
     this.#lag.observeLast({ sequence: resumed.state.lastSequence }, checkpoint)
-    if (this.#lag.count(checkpoint) > UNCOUNTED_MESSAGES) void this.#countLag(resumed)
+    if (this.#lag.count(checkpoint) > UNCOUNTED_MESSAGES)
+      void countLag(this.#context, this.#lagParts, resumed.state.lastSequence, signal)
     // A message that cannot be read yet is reached again and again: the subscription stays stalled until it is behind it.
     if (this.#stalledAt?.epoch !== checkpoint.epoch || this.#stalledAt.sequence !== checkpoint.sequence) {
       this.#error = undefined
@@ -347,17 +349,8 @@ export class Subscriber {
     }
   }
 
-  /** The last message tells how many transactions the subscription is behind. */
-  async #countLag({ state: { lastSequence: sequence } }: ResumedPosition): Promise<void> {
-    const { mesh, requestTimeout: timeout } = this.#context
-    try {
-      const entry = await mesh.messageAt(this.source, sequence, { timeout, signal: this.#attempt.signal })
-      const { epoch, last: index } = entry ? Frame.read(entry) : {}
-      const { checkpoint } = this.#cursor
-      if (epoch === checkpoint.epoch) this.#lag.observeLast({ sequence, index }, checkpoint)
-    } catch {
-      // Then the lag counts messages until the source reports its position.
-    }
+  get #lagParts() {
+    return { source: this.source, cursor: this.#cursor, lag: this.#lag }
   }
 
   #stall(at: RetriedWork, reason: string, attempts: number): void {
