@@ -93,7 +93,10 @@ function showHeader({ node, state, ready, conditionCount, mesh: meshState, enabl
     outbox.waiting > 0 && `${formatCount(outbox.waiting)} commits wait for the local stream`,
   ]
   setText(byId('mesh-state'), parts.filter(Boolean).join(' · '))
-  setText(byId('footer'), `enmesh ${enmesh} · as of ${formatTime(time)} · the picture shows what this node knows`)
+  setText(
+    byId('footer'),
+    `enmesh ${enmesh} · as of ${formatTime(time)} · links between other nodes are shown as those nodes report them`,
+  )
 }
 
 /** @param {number} end */
