@@ -40,7 +40,10 @@ export async function openTab(
   const faults: string[] = []
   tab.on('pageerror', (error) => faults.push(String(error)))
   tab.on('console', (message) => {
-    if (message.type() === 'error' && !/ERR_(?:CONNECTION|INCOMPLETE|EMPTY)/.test(message.text()))
+    if (
+      message.type() === 'error' &&
+      !/ERR_(?:CONNECTION|INCOMPLETE|EMPTY)|can’t establish a connection|was interrupted while/.test(message.text())
+    )
       faults.push(message.text())
   })
   tab.on('request', (request) => {
