@@ -2,12 +2,14 @@
 // with the variable SCREENSHOTS, a directory, the pictures of the README are written there.
 
 import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import type { Page } from 'playwright-core'
+import { statusPage } from '../../lib/status-page.ts'
 import { type OpenedBrowser, openBrowsers } from '../support/browsers.ts'
 import { peerLinks, StatusView } from '../support/status-view.ts'
-import { keepWriting, openScene, openTab, serve } from './scene.ts'
+import { keepWriting, listen, openScene, openTab, serve } from './scene.ts'
 
 const TIMEOUT_MS = 15_000
 
@@ -138,6 +140,26 @@ for (const opened of await openBrowsers()) {
       again.server.closeAllConnections()
       again.server.listen(Number(port), '127.0.0.1')
       await tab.locator('#connection', { hasText: '● live' }).waitFor(seen)
+      assert.deepEqual(faults, [])
+    })
+
+    it('connects again after the server has vanished without ending the connection', async (t) => {
+      const source = new StatusView()
+      const page = statusPage(source.view)
+      t.after(() => page.close())
+      let streams = 0
+      const server = createServer((request, response) => {
+        page(request, response)
+        if (request.url !== '/events' || streams++ > 0) return
+        setTimeout(() => {
+          response.write = () => true
+        }, 1_000)
+      })
+      const url = await listen(t, server)
+      const { tab, faults } = await openTab(t, browser, url)
+      await tab.getByText('no connection').waitFor(seen)
+      await tab.locator('#connection', { hasText: '● live' }).waitFor(seen)
+      assert.equal(streams, 2)
       assert.deepEqual(faults, [])
     })
 
