@@ -58,7 +58,9 @@ export class ClusterManager extends OperationMethods {
   /** The same events without `emit`, for plugins. */
   readonly events: ClusterEventSource = createEventSource(this)
   /** A frozen, read-only view of this manager, for plugins. */
-  readonly view: ClusterView = viewOf(this)
+  readonly view: ClusterView = viewOf(this, (node, options) =>
+    this.#runner.useService(({ peers }) => peers.links(node, options)),
+  )
   /** Messages of remote nodes that are invalid, that the database refused, or whose timestamp is more than `maxClockDrift` ahead. */
   readonly quarantine: QuarantineControl
   /** `host` is the watched one. */

@@ -1,5 +1,6 @@
 // Asks a status page for its data over HTTP.
 
+import { SAMPLE_INTERVAL_MS } from '../status-page/history.ts'
 import { SNAPSHOT_VERSION, type Snapshot } from '../status-page/snapshot.ts'
 import { printable, printableStrings } from '../util/printable.ts'
 import { clearTimeout, setTimeout } from '../util/timers.ts'
@@ -7,6 +8,8 @@ import type { Io } from './io.ts'
 
 /** ms for the answer to begin. */
 const TIMEOUT_MS = 10_000
+/** ms without data after which a stream counts as lost: its server sends a snapshot with every sample. Without it, a connection whose server has vanished looks as if nothing happened. */
+const MAX_SILENCE_MS = 5 * SAMPLE_INTERVAL_MS
 /** Characters of one server-sent event: more than ten thousand tables need. */
 const MAX_EVENT_LENGTH = 64 * 1024 * 1024
 
@@ -81,20 +84,33 @@ export async function fetchSnapshot(url: string, io: Io): Promise<Snapshot> {
   return parse(await response.text(), target.address)
 }
 
-/** Each snapshot from now on, until the server ends the stream. Rejects as `fetchSnapshot`. */
+/** Each snapshot from now on, until the server ends the stream. Rejects as `fetchSnapshot`, and when nothing arrives any more. */
 export async function* streamSnapshots(url: string, io: Io): AsyncGenerator<Snapshot> {
   const target = targetOf(url, 'events', io)
-  const response = await request(target, io.signal)
+  const silence = new AbortController()
+  const response = await request(target, AbortSignal.any([io.signal, silence.signal]))
   const decoder = new TextDecoder()
   let unread = ''
-  for await (const chunk of response.body ?? []) {
-    unread += decoder.decode(chunk as Uint8Array, { stream: true })
-    const events = unread.split('\n\n')
-    unread = events.pop() ?? ''
-    if (unread.length > MAX_EVENT_LENGTH) throw new Error(`${target.address}: the answer is not that of a status page`)
-    // Only the newest is of interest when several have arrived.
-    const newest = events.findLast((event) => /^event: snapshot$/m.test(event))
-    const data = newest && /^data: (.*)$/m.exec(newest)?.[1]
-    if (data) yield parse(data, target.address)
+  const listen = () => setTimeout(() => silence.abort(), MAX_SILENCE_MS)
+  let timer = listen()
+  try {
+    for await (const chunk of response.body ?? []) {
+      clearTimeout(timer)
+      timer = listen()
+      unread += decoder.decode(chunk as Uint8Array, { stream: true })
+      const events = unread.split('\n\n')
+      unread = events.pop() ?? ''
+      if (unread.length > MAX_EVENT_LENGTH)
+        throw new Error(`${target.address}: the answer is not that of a status page`)
+      // Only the newest is of interest when several have arrived.
+      const newest = events.findLast((event) => /^event: snapshot$/m.test(event))
+      const data = newest && /^data: (.*)$/m.exec(newest)?.[1]
+      if (data) yield parse(data, target.address)
+    }
+  } catch (error) {
+    if (!silence.signal.aborted || io.signal.aborted) throw error
+    throw new Error(`${target.address}: nothing received for ${MAX_SILENCE_MS / 1_000} s`)
+  } finally {
+    clearTimeout(timer)
   }
 }

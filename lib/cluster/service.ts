@@ -32,6 +32,7 @@ import { NodeHealth } from './node-health.ts'
 import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
 import { Pauses } from './pauses.ts'
+import { LinkReport } from './peer-links.ts'
 import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, peerReports } from './reports.ts'
@@ -290,6 +291,14 @@ export class Service {
   #createPeers(): Peers {
     const { host, logger, requestTimeout } = this.#options
     const { manifest, settings } = this.#store
+    const links = new LinkReport({
+      timers: this.mesh.timers,
+      manifest: () => this.#store.manifest,
+      isUp: (node) => this.peers.isUp(node),
+      subscriptions: () => this.replicator.status(),
+      appliedIndex: (source) => this.replicator.checkpointOf(source)?.index ?? 0,
+      replica: (subscriber) => this.positions.replica(subscriber),
+    })
     return new Peers({
       mesh: this.mesh,
       host,
@@ -301,6 +310,7 @@ export class Service {
       negotiate: (request) => this.#negotiator.handleRequest(request),
       answerRows: (node, request) => this.rows.answer(node, request),
       answerPositions: (request) => this.positions.answer(request),
+      answerLinks: () => links.links(),
       positions: () => this.publisher.recentPositions(),
       listener: this.#peerListener(),
     })

@@ -10,6 +10,7 @@ import type { Replica } from '../replication/positions/replica-positions.ts'
 import type { QuarantinedMessage } from '../replication/subscribe/quarantine.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { ClockStatus } from './clock-control.ts'
+import type { PeerLink } from './peer-links.ts'
 
 /**
  * `opening`: `open` has not resolved yet; `superseded`: open, but another process used the name of this node first, so this one takes no
@@ -37,6 +38,11 @@ export interface ClusterView {
   subscriptions(): SubscriptionStatus[]
   /** See `ClusterManager.replicas`. */
   replicas(table: TableName): Replica[]
+  /**
+   * Asks a node of the manifest how it replicates with each of its peers. Rejects node_not_listening, node_timeout, mesh_unavailable,
+   * peer_rejected (also if it runs HarperDB or a version without this request), aborted, clustering_disabled, closed.
+   */
+  linksOf(node: string, options?: { signal?: AbortSignal }): Promise<PeerLink[]>
   /** See `QuarantineControl.list`. */
   readonly quarantine: { list(source?: RemoteTable): QuarantinedMessage[] }
   /** Undefined while clustering is disabled. */
@@ -45,7 +51,7 @@ export interface ClusterView {
   tombstoneLimit(): Timestamp | undefined
 }
 
-export function viewOf(manager: ClusterView): ClusterView {
+export function viewOf(manager: Omit<ClusterView, 'linksOf'>, linksOf: ClusterView['linksOf']): ClusterView {
   return Object.freeze({
     get state() {
       return manager.state
@@ -67,6 +73,7 @@ export function viewOf(manager: ClusterView): ClusterView {
     peers: () => manager.peers(),
     subscriptions: () => manager.subscriptions(),
     replicas: (table: TableName) => manager.replicas(table),
+    linksOf,
     quarantine: Object.freeze({ list: (source?: RemoteTable) => manager.quarantine.list(source) }),
     metrics: () => manager.metrics(),
     tombstoneLimit: () => manager.tombstoneLimit(),

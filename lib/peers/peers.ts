@@ -16,12 +16,14 @@ import {
   decodeResponse,
   encode,
   encodeForHarper,
+  type PeerLink,
   type PeerRequest,
   type PeerResponse,
   type PositionsPeerRequest,
   PROTOCOL_VERSION,
   positionsRequestOf,
   type RowsPeerRequest,
+  readLinks,
   readStatus,
   rowsRequestOf,
   type SystemInfo,
@@ -57,6 +59,8 @@ export type PeersOptions = {
   answerRows(node: string, request: RowsPeerRequest): Promise<unknown>
   /** Answers reports of positions, and requests for them. Default: none are taken. */
   answerPositions?(request: PositionsPeerRequest): unknown
+  /** Answers requests about the links of this node. Default: they are unknown operations. */
+  answerLinks?(): PeerLink[]
   /** Local streams that grew recently. */
   positions(): TablePosition[]
   listener: PeerListener
@@ -136,6 +140,15 @@ export class Peers {
     const tables = readTables(await this.request(node, { operation: 'describe_all' }, options))
     if (!tables) throw clusterError('peer_rejected', node, 'its table description is unreadable')
     return tables
+  }
+
+  /** How the remote node replicates with its peers. Rejects as `request`; peer_rejected for a node of HarperDB, or of an earlier version. */
+  async links(node: string, options: { signal?: AbortSignal | undefined } = {}): Promise<PeerLink[]> {
+    if (!this.wasHeard(node)) throw clusterError('peer_rejected', node, 'it has sent no heartbeat')
+    const operation = 'peer_links'
+    const links = readLinks(await this.request(node, { operation }, { operation, ...options }))
+    if (!links) throw clusterError('peer_rejected', node, 'its list of links is unreadable')
+    return links
   }
 
   /**
@@ -246,7 +259,7 @@ export class Peers {
   }
 
   async #respond(request: PeerRequest): Promise<PeerResponse['message']> {
-    const { host, clusteringPort, negotiate } = this.#options
+    const { host, clusteringPort, negotiate, answerLinks } = this.#options
     const operationsApiPort = this.#options.operationsApiPort ?? host.info().operationsApiPort
     switch (request.operation) {
       case 'cluster_status':
@@ -271,9 +284,11 @@ export class Peers {
       case 'report_positions':
       case 'watch_positions':
         return this.#options.answerPositions?.(positionsRequestOf(request))
-      default:
-        throw new Error(`Operation '${request.operation}' not found`)
+      case 'peer_links':
+        if (answerLinks) return answerLinks()
+        break
     }
+    throw new Error(`Operation '${request.operation}' not found`)
   }
 
   #systemInfo(): SystemInfo {

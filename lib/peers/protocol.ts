@@ -113,6 +113,23 @@ const PositionsType = Type.Object({
   ),
 })
 
+const FlowType = Type.Object({
+  tables: CountType,
+  /** Transactions applied so far by the subscriber, as the sum of their running numbers. */
+  applied: CountType,
+  lag: CountType,
+  lagSeconds: Type.Number({ minimum: 0 }),
+})
+/** Per answer. */
+const MAX_LINKS = 10_000
+/** Not in HarperDB: how the sender replicates with one of its peers. cluster/peer-links.ts has the meaning. */
+const LinkType = Type.Object({
+  node: NameType,
+  up: Type.Boolean(),
+  received: Type.Optional(Type.Object({ ...FlowType.properties, state: Type.String({ maxLength: 32 }) })),
+  sent: Type.Optional(FlowType),
+})
+
 const RequestType = Type.Object({
   operation: Type.String(),
   v: Type.Optional(VersionType),
@@ -185,6 +202,7 @@ export type PeerRequest = Type.Static<typeof RequestType>
 export type RowsPeerRequest = Type.Static<typeof RowsType> & { operation: string }
 export type PositionsPeerRequest = Pick<PeerRequest, 'operation' | 'positions' | 'tables'> & { node: string }
 export type PeerResponse = Type.Static<typeof ResponseType>
+export type PeerLink = Type.Static<typeof LinkType>
 export type SystemInfo = Type.Static<typeof SystemInfoType>
 export type StatusMessage = Type.Static<typeof StatusType>
 export type Heartbeat = Type.Static<typeof HeartbeatType>
@@ -228,6 +246,7 @@ export const decodeHeartbeat = createDecoder((value): { head: HeartbeatHead; hea
   return heartbeatValidator.Check(value) ? { head, heartbeat: value as Heartbeat } : { head }
 })
 export const readStatus = createReader<StatusMessage>(Compile(StatusType))
+export const readLinks = createReader<PeerLink[]>(Compile(Type.Array(LinkType, { maxItems: MAX_LINKS })))
 export const readEntries = createReader<RegisterEntry[]>(Compile(Type.Array(RegisterEntryType)))
 /** The sender of a request about rows, and the request. Throws when one of them is missing. */
 export function rowsRequestOf({ operation, node_name: node, rows }: PeerRequest): [string, RowsPeerRequest] {

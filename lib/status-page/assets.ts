@@ -14,6 +14,7 @@ const FILES = {
   'events.mjs': 'text/javascript; charset=utf-8',
   'format.mjs': 'text/javascript; charset=utf-8',
   'layout.mjs': 'text/javascript; charset=utf-8',
+  'mesh-links.mjs': 'text/javascript; charset=utf-8',
   'mesh.mjs': 'text/javascript; charset=utf-8',
   'quarantine.mjs': 'text/javascript; charset=utf-8',
   'table-rows.mjs': 'text/javascript; charset=utf-8',

@@ -6,6 +6,7 @@ import { systemTimers, type Timers } from '../util/timers.ts'
 import { EventLog } from './event-log.ts'
 import { eventLine, shownEvents } from './event-text.ts'
 import { History, SAMPLE_INTERVAL_MS, type Series, type TableSample } from './history.ts'
+import { PeerLinks } from './links.ts'
 import { type CollectedRow, collectRows, rowKey, toTableRow } from './rows.ts'
 import { makeSnapshot } from './snapshot.ts'
 
@@ -21,6 +22,7 @@ export class Monitor {
   readonly #events = new EventLog()
   /** Transactions applied since the monitor began, by `rowKey`. */
   readonly #applied = new Map<string, number>()
+  readonly #links: PeerLinks
   readonly #watchers = new Set<(snapshot: string) => void>()
   readonly #ended = new AbortController()
   #stopSampling: () => void
@@ -30,6 +32,7 @@ export class Monitor {
   constructor(view: ClusterView, timers: Timers = systemTimers) {
     this.#view = view
     this.#timers = timers
+    this.#links = new PeerLinks({ view, timers })
     const { signal } = this.#ended
     for (const event of shownEvents)
       view.events.on(event, (...[payload]) => this.#onEvent(event, payload as Payload<typeof event>), { signal })
@@ -47,6 +50,7 @@ export class Monitor {
   close(): void {
     this.#stopSampling()
     this.#cancelPush?.()
+    this.#links.stop()
     this.#ended.abort()
   }
 
@@ -61,7 +65,11 @@ export class Monitor {
   /** Calls `receive` with each new snapshot, every two seconds and soon after events, until the returned function is called. */
   watch(receive: (snapshot: string) => void): () => void {
     this.#watchers.add(receive)
-    return () => void this.#watchers.delete(receive)
+    this.#links.start()
+    return () => {
+      this.#watchers.delete(receive)
+      if (this.#watchers.size === 0) this.#links.stop()
+    }
   }
 
   nodeHistory() {
@@ -142,6 +150,7 @@ export class Monitor {
       tables: rows.map((row) => toTableRow(row, this.#history.rates(row.key))),
       sample: this.#history.lastSample(),
       events: this.#events.newest(),
+      links: this.#links.rows(),
     })
     return JSON.stringify(snapshot)
   }

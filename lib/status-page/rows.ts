@@ -1,5 +1,6 @@
 // What the parts of a cluster show, as one row for each remote table and one for each peer.
 
+import { type LinkState, stateOfSubscription, worstOf } from '../cluster/peer-links.ts'
 import type { ClusterView } from '../cluster/view.ts'
 import type { ManifestNode } from '../manifest/manifest.ts'
 import type { Replica } from '../replication/positions/replica-positions.ts'
@@ -32,11 +33,8 @@ export type PeerRow = {
   received?: { tables: number; rate: number; lag: number; lagSeconds: number }
   sent?: { tables: number; rate: number; lag: number; lagSeconds: number }
   /** Its worst subscription here: an ended or unknown one counts as pending. */
-  state: PeerState
+  state: LinkState
 }
-export type PeerState = 'down' | 'stalled' | 'pending' | 'paused' | 'copying' | 'catching-up' | 'live'
-
-const SEVERITY: readonly PeerState[] = ['live', 'catching-up', 'copying', 'paused', 'pending', 'stalled', 'down']
 
 export const rowKey = (row: { node: string; database: string; table: string }): string =>
   JSON.stringify([row.node, row.database, row.table])
@@ -129,15 +127,14 @@ function groupByNode(tables: readonly TableRow[]): Map<string, TableRow[]> {
 function peerRow(node: string, up: boolean, tables: readonly TableRow[]): PeerRow {
   const received = tables.flatMap((row) => (row.received ? [row.received] : []))
   const sent = tables.flatMap((row) => (row.sent ? [row.sent] : []))
-  const states: PeerState[] = received.map(({ state }) => (state === 'ended' ? 'pending' : state))
-  const worst = [...states, up ? 'live' : 'down'] as const
+  const states = received.map(({ state }) => stateOfSubscription(state))
   return {
     node,
     up,
     tables: tables.length,
     ...(received.length > 0 && { received: sumOf(received) }),
     ...(sent.length > 0 && { sent: sumOf(sent) }),
-    state: worst.reduce((one, other) => (SEVERITY.indexOf(other) > SEVERITY.indexOf(one) ? other : one)),
+    state: worstOf<LinkState>(states, up ? 'live' : 'down'),
   }
 }
 

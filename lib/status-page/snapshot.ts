@@ -7,6 +7,7 @@ import type { HealthCondition } from '../observe/health.ts'
 import { advice } from './advice.ts'
 import type { EventRecord } from './event-log.ts'
 import type { NodeSample } from './history.ts'
+import type { LinkRow } from './links.ts'
 import { type PeerRow, peerRows, type TableRow } from './rows.ts'
 
 /**
@@ -38,6 +39,12 @@ export type Snapshot = {
   /** Transactions that the leaf has not acknowledged, and waiting calls of `publish`. */
   outbox: { inFlight: number; waiting: number }
   peers: readonly PeerRow[]
+  /**
+   * Between peers, as they describe them while a page is open; worst first, at most 400 of `linkCount`. With more than 20 peers, only those
+   * between peers that are up, and that are not live.
+   */
+  links: readonly LinkRow[]
+  linkCount: number
   tables: readonly TableRow[]
   /** The first 50 of `quarantineCount`, by remote table. */
   quarantine: readonly QuarantineRow[]
@@ -68,9 +75,10 @@ export type SnapshotParts = {
   tables: readonly TableRow[]
   sample: Snapshot['sample'] | undefined
   events: readonly EventRecord[]
+  links: { rows: readonly LinkRow[]; count: number }
 }
 
-export function makeSnapshot(view: ClusterView, { time, tables, sample, events }: SnapshotParts): Snapshot {
+export function makeSnapshot(view: ClusterView, { time, tables, sample, events, links }: SnapshotParts): Snapshot {
   const { ready, degraded } = view.health()
   const { state, manifest, meshState, meshReason, clock } = view
   const publish = view.metrics()?.publish
@@ -92,6 +100,8 @@ export function makeSnapshot(view: ClusterView, { time, tables, sample, events }
     ...(sample && { sample }),
     outbox: { inFlight: publish?.inFlight ?? 0, waiting: publish?.waiting ?? 0 },
     peers: peerRows(view.peers(), tables),
+    links: links.rows,
+    linkCount: links.count,
     tables,
     quarantine: quarantine.slice(0, MAX_QUARANTINE).map(({ source, index, count, reason, cause, quarantinedAt }) => ({
       ...{ node: source.node, database: source.database, table: source.table },

@@ -16,15 +16,26 @@ export type Site = { url: string; server: Server; close(): void }
 /** Serves the page of a view until the test ends. */
 export async function serve(t: Pick<TestContext, 'after'>, view: ClusterView): Promise<Site> {
   const page = statusPage(view, { path: '/status' })
-  const server = createServer((request, response) => page(request, response)).listen(0, '127.0.0.1')
-  await once(server, 'listening')
+  const server = createServer((request, response) => page(request, response))
+  const url = await listen(t, server)
   const close = () => {
     page.close()
     server.closeAllConnections()
     server.close()
   }
   t.after(close)
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/status/`, server, close }
+  return { url: `${url}status/`, server, close }
+}
+
+/** The address of the server, which ends with the test. */
+export async function listen(t: Pick<TestContext, 'after'>, server: Server): Promise<string> {
+  t.after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
 }
 
 /** A tab at this address. The test fails when the page throws, logs an error or asks another server for something. */
@@ -40,7 +51,10 @@ export async function openTab(
   const faults: string[] = []
   tab.on('pageerror', (error) => faults.push(String(error)))
   tab.on('console', (message) => {
-    if (message.type() === 'error' && !/ERR_(?:CONNECTION|INCOMPLETE|EMPTY)/.test(message.text()))
+    if (
+      message.type() === 'error' &&
+      !/ERR_(?:CONNECTION|INCOMPLETE|EMPTY)|can’t establish a connection|was interrupted while/.test(message.text())
+    )
       faults.push(message.text())
   })
   tab.on('request', (request) => {

@@ -1,5 +1,6 @@
 // The view of a manager that does not exist: for the status page, with as many nodes and tables as a test wants.
 
+import type { PeerLink } from '../../lib/cluster/peer-links.ts'
 import { createEventSource } from '../../lib/events/event-source.ts'
 import { type ClusterEvents, type EventName, SafeEmitter } from '../../lib/events/events.ts'
 import type { ClusterView, Health, QuarantinedMessage, Replica, SubscriptionStatus } from '../../lib/index.ts'
@@ -21,6 +22,10 @@ export class StatusView {
   ready = true
   quarantined: QuarantinedMessage[] = []
   committed = 0
+  /** What a peer answers about its links. */
+  linksOf = (_node: string): PeerLink[] => []
+  /** Peers that were asked for their links, in this order. */
+  readonly asked: string[] = []
   readonly view: ClusterView
 
   constructor({ peers = ['node2', 'node3'], tables = ['dog'] }: StatusViewOptions = {}) {
@@ -63,6 +68,10 @@ export class StatusView {
       peers: () => manifest.nodes.map(({ name: node }) => ({ node, up: !self.down.has(node) })),
       subscriptions: () => self.statuses.map((each) => ({ ...each })),
       replicas: ({ table }) => self.replicas.get(table) ?? [],
+      linksOf: async (node) => {
+        self.asked.push(node)
+        return self.linksOf(node)
+      },
       quarantine: { list: () => self.quarantined },
       metrics: () => ({
         publish: {
@@ -90,6 +99,15 @@ export class StatusView {
     this.emit('replication:applied', { source: status.source, transactions, sequence: status.appliedSequence })
   }
 }
+
+/** Links of a node with all its peers, in both directions, live; `change` edits one of them. */
+export const peerLinks = (peers: readonly string[], change: (link: PeerLink) => void = () => {}): PeerLink[] =>
+  peers.map((node) => {
+    const flow = { tables: 1, applied: 0, lag: 0, lagSeconds: 0 }
+    const link: PeerLink = { node, up: true, received: { ...flow, state: 'live' }, sent: flow }
+    change(link)
+    return link
+  })
 
 export const liveStatus = (source: SubscriptionStatus['source']): SubscriptionStatus => ({
   source,

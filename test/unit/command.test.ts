@@ -13,6 +13,7 @@ import { run } from '../../lib/cli/run.ts'
 import { defaultConfigText } from '../../lib/manifest/config.ts'
 import { type Snapshot, statusPage } from '../../lib/status-page.ts'
 import { freePorts } from '../../lib/testing.ts'
+import { systemTime } from '../../lib/util/timers.ts'
 import { StatusView } from '../support/status-view.ts'
 import { temporaryDirectory } from './store-fixture.ts'
 
@@ -304,6 +305,24 @@ test('watch: fills a terminal, within its size, and leaves it as it was', async 
   assert.equal(await watching.code, 0)
   assert.ok(watching.output.out.endsWith('\u001b[?25h\u001b[?1049l'))
   assert.equal(resize, undefined)
+})
+
+test('watch: a server that has vanished without ending the connection is noticed', async (t) => {
+  const page = statusPage(new StatusView().view)
+  t.after(() => page.close())
+  const server = createServer((request, response) => {
+    page(request, response)
+    // The connection stays open, and nothing comes.
+    setTimeout(() => (response.write = () => true), 20)
+  })
+  const url = await listen(t, server)
+  const { setTimeout: later } = systemTime
+  t.mock.method(systemTime, 'setTimeout', (work: () => void, ms: number) => later(work, ms / 50))
+  const stop = new AbortController()
+  const watching = start(['watch', url], { signal: stop.signal })
+  await watching.shows(/No connection, trying again: \S+: nothing received for 10 s\n/)
+  stop.abort()
+  assert.equal(await watching.code, 0)
 })
 
 test('watch: an address without a status page is an error at once', async (t) => {

@@ -51,6 +51,7 @@ describe('the view', () => {
       'clock',
       'events',
       'health',
+      'linksOf',
       'manifest',
       'meshReason',
       'meshState',

@@ -13,10 +13,11 @@ import {
   formatRate,
   formatSeconds,
 } from '../../lib/status-page/page/format.mjs'
-import { labelLines, layOut, linkPath, linkWidth } from '../../lib/status-page/page/layout.mjs'
+import { labelLines, labelX, layOut, linkPath, linkWidth } from '../../lib/status-page/page/layout.mjs'
 import { describePeer, linkClass } from '../../lib/status-page/page/mesh.mjs'
+import { describeLinks, peerLinkClass } from '../../lib/status-page/page/mesh-links.mjs'
 import { chooseRows, needsAttention } from '../../lib/status-page/page/table-rows.mjs'
-import type { PeerRow, TableRow } from '../../lib/status-page.ts'
+import type { LinkRow, PeerRow, TableRow } from '../../lib/status-page.ts'
 
 const page = new URL('../../lib/status-page/page/', import.meta.url)
 
@@ -47,9 +48,9 @@ test('every element of the document that a script asks for is there', async () =
 
 test('nodes of the picture do not cover each other, whatever their number', () => {
   for (const count of [1, 2, 3, 6, 7, 14, 20, 21, 40, 100, 200]) {
-    const { center, spots, viewBox } = layOut(count)
+    const { local, spots, viewBox } = layOut(count)
     assert.equal(spots.length, count)
-    const all = [center, ...spots]
+    const all = [local, ...spots]
     for (const [index, one] of all.entries())
       for (const other of all.slice(index + 1)) {
         const distance = Math.hypot(one.x - other.x, one.y - other.y)
@@ -60,6 +61,22 @@ test('nodes of the picture do not cover each other, whatever their number', () =
       assert.ok(spot.x - spot.radius > x && spot.x + spot.radius < x + width, `${count}`)
       assert.ok(spot.y - spot.radius > y && spot.y + spot.radius < y + height, `${count}`)
     }
+  }
+})
+
+test('no link between few nodes passes through a third one', () => {
+  for (let count = 1; count <= 20; count++) {
+    const { local, spots } = layOut(count)
+    const all = [local, ...spots]
+    for (const one of all)
+      for (const other of all)
+        for (const third of all) {
+          if (new Set([one, other, third]).size < 3) continue
+          const [dx, dy] = [other.x - one.x, other.y - one.y]
+          const aside = Math.abs((third.x - one.x) * dy - (third.y - one.y) * dx) / Math.hypot(dx, dy)
+          const along = ((third.x - one.x) * dx + (third.y - one.y) * dy) / (dx * dx + dy * dy)
+          assert.ok(along < 0 || along > 1 || aside > third.radius, `${count} nodes: ${aside} beside the middle`)
+        }
   }
 })
 
@@ -76,6 +93,16 @@ test('names of nodes stand on the side away from the middle', () => {
   )
 })
 
+test('names at the sides stand further outside than their nodes', () => {
+  assert.deepEqual(
+    [
+      { x: -150, y: 0, radius: 20 },
+      { x: 0, y: 150, radius: 20 },
+    ].map(labelX),
+    [-168, 0],
+  )
+})
+
 test('the two directions of a link are beside each other, and wider with more transactions', () => {
   const [one, other] = [
     { x: 0, y: 0, radius: 10 },
@@ -83,7 +110,7 @@ test('the two directions of a link are beside each other, and wider with more tr
   ]
   assert.equal(linkPath(one, other, 5).path, 'M14.0 5.0 L85.0 5.0')
   assert.equal(linkPath(other, one, 5).path, 'M86.0 -5.0 L15.0 -5.0')
-  assert.ok(linkWidth(0, false) < linkWidth(100, false) && linkWidth(1e9, false) <= 7)
+  assert.ok(linkWidth(0, 7) < linkWidth(100, 7) && linkWidth(1e9, 7) <= 7)
 })
 
 const flow = { tables: 1, rate: 0, lag: 0, lagSeconds: 0 }
@@ -97,6 +124,31 @@ test('a link shows whether it is interrupted, behind or idle', () => {
   assert.equal(linkClass({ ...peer, state: 'stalled' }, 'in', flow), 'link in is-broken')
   assert.equal(linkClass({ ...peer, state: 'stalled' }, 'out', flow), 'link out is-idle')
   assert.equal(describePeer(peer), 'node2: live; from it 0/s, behind 0; to it 0/s, it is behind 0')
+})
+
+const link: LinkRow = { from: 'node2', to: 'node3', state: 'live', tables: 1, rate: 4, lag: 0, lagSeconds: 0 }
+
+test('a link between other nodes shows its state, also one that only a later version knows', () => {
+  assert.equal(peerLinkClass(link), 'link peer')
+  const { rate: _rate, ...unknownRate } = link
+  assert.equal(peerLinkClass(unknownRate), 'link peer is-idle')
+  assert.equal(peerLinkClass({ ...link, rate: 0, lag: 3 }), 'link peer is-behind')
+  assert.equal(peerLinkClass({ ...link, state: 'catching-up' }), 'link peer is-behind')
+  assert.equal(peerLinkClass({ ...link, state: 'hesitating' }), 'link peer is-behind')
+  assert.equal(peerLinkClass({ ...link, state: 'down' }), 'link peer is-broken')
+})
+
+test('the links of a node with other nodes are described one by one', () => {
+  const links: LinkRow[] = [
+    { ...link, lag: 7, lagSeconds: 3, state: 'catching-up' },
+    { ...link, from: 'node3', to: 'node2' },
+    { ...link, from: 'node4' },
+  ]
+  assert.deepEqual(describeLinks('node2', links), [
+    'from node3: 4.0/s, behind 0; to node3: catching up, 4.0/s, behind 7 (3.0 s)',
+  ])
+  assert.equal(describeLinks('node3', links).length, 2)
+  assert.deepEqual(describeLinks('node9', links), [])
 })
 
 test('a chart leaves out what is missing or older than its span, and its scale is round', () => {

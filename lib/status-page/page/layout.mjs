@@ -1,38 +1,60 @@
 // Where the nodes of the picture are. Pure.
 
 /** @typedef {{ x: number, y: number, radius: number }} Spot */
-/** @typedef {{ viewBox: string, center: Spot, spots: Spot[], hasLabels: boolean }} Layout */
+/** @typedef {{ viewBox: string, local: Spot, spots: Spot[], hasLabels: boolean }} Layout */
 
 /** Room for a name and two lines of figures above and below the nodes, and for half of a name at the sides. */
 const LABEL_HEIGHT = 52
-const LABEL_WIDTH = 78
+const LABEL_WIDTH = 92
+/** How far a name stands further outside than its node, so that links do not cross it. */
+const LABEL_SHIFT = 18
 
-/** Nodes of one ring, beyond which there are more rings. */
+/** Nodes of the inner ring. */
 const RING = 14
 /** With more nodes, names are shown only where something is wrong, and for the chosen node. */
 export const MAX_LABELS = 20
+/** With more nodes, the picture is larger, and shown smaller. */
+export const MAX_SMALL = 12
 
 /**
- * The local node in the middle, its peers around it on rings that hold more nodes the wider they are.
+ * A few nodes stand on one circle, the local one at the bottom, so that no link passes through a node. With more, the local node is in the
+ * middle, and its peers are around it on rings that hold more nodes the wider they are.
  * @param {number} count of peers
  * @returns {Layout}
  */
-export function layOut(count) {
-  const rings = ringSizes(count)
-  const step = rings.length === 1 ? 0 : 78
-  const first = rings.length === 1 ? (count <= 6 ? 150 : 190) : 150
-  const radius = count <= 6 ? 20 : count <= MAX_LABELS ? 14 : 9
-  const center = { x: 0, y: 0, radius: Math.max(radius, 16) }
-  const spots = rings.flatMap((size, ring) =>
-    Array.from({ length: size }, (_, index) => {
-      // Half a place further on every second ring, so that links do not pass through nodes.
-      const turn = (index + (ring % 2) / 2) / size
-      const angle = 2 * Math.PI * turn - Math.PI / 2
-      const distance = first + step * ring
-      return { x: center.x + distance * Math.cos(angle), y: center.y + distance * Math.sin(angle), radius }
-    }),
+export const layOut = (count) => (count <= MAX_LABELS ? oneCircle(count) : manyRings(count))
+
+/** @param {number} turn from the top, clockwise @param {number} distance @param {number} radius @returns {Spot} */
+function spotAt(turn, distance, radius) {
+  const angle = 2 * Math.PI * turn - Math.PI / 2
+  return { x: distance * Math.cos(angle), y: distance * Math.sin(angle), radius }
+}
+
+/**
+ * @param {number} count
+ * @returns {Layout}
+ */
+function oneCircle(count) {
+  // So wide that the line between the neighbors of a node does not touch it.
+  const [distance, radius] = count <= 6 ? [150, 20] : count <= MAX_SMALL ? [190, 14] : [290, 12]
+  const [local, ...spots] = Array.from({ length: count + 1 }, (_, index) =>
+    spotAt(1 / 2 + index / (count + 1), distance, radius),
   )
-  return { viewBox: frame([center, ...spots]), center, spots, hasLabels: count <= MAX_LABELS }
+  const all = /** @type {[Spot, ...Spot[]]} */ ([local, ...spots])
+  return { viewBox: frame(all), local: all[0], spots, hasLabels: true }
+}
+
+/**
+ * @param {number} count
+ * @returns {Layout}
+ */
+function manyRings(count) {
+  const spots = ringSizes(count).flatMap((size, ring) =>
+    // Half a place further on every second ring, so that links do not pass through nodes.
+    Array.from({ length: size }, (_, index) => spotAt((index + (ring % 2) / 2) / size, 150 + 78 * ring, 9)),
+  )
+  const local = { x: 0, y: 0, radius: 16 }
+  return { viewBox: frame([local, ...spots]), local, spots, hasLabels: false }
 }
 
 /**
@@ -62,11 +84,17 @@ export function labelLines({ y, radius }, lines) {
 }
 
 /**
+ * Where the names of a node of the circle are: further outside than the node.
+ * @param {Spot} spot
+ * @returns {number} the x of the middle
+ */
+export const labelX = ({ x, y }) => x + (LABEL_SHIFT * x) / (Math.hypot(x, y) || 1)
+
+/**
  * @param {number} count
  * @returns {number[]} the number of nodes on each ring, from the inner one
  */
 function ringSizes(count) {
-  if (count <= RING + 6) return [count]
   const sizes = []
   for (let left = count, size = RING; left > 0; size += 8) {
     const next = left < size + size / 2 ? left : size
@@ -102,10 +130,10 @@ export function linkPath(from, to, offset) {
 /**
  * The width of a line for so many transactions per second: each factor of ten adds the same.
  * @param {number} rate
- * @param {boolean} isSmall
+ * @param {number} most
  * @returns {number}
  */
-export function linkWidth(rate, isSmall) {
+export function linkWidth(rate, most) {
   const width = 1.5 + 1.1 * Math.log10(1 + Math.max(0, rate))
-  return Math.round((isSmall ? Math.min(width, 4) / 1.4 : Math.min(width, 7)) * 10) / 10
+  return Math.round(Math.min(most < 7 ? width / 1.4 : width, most) * 10) / 10
 }

@@ -93,7 +93,10 @@ function showHeader({ node, state, ready, conditionCount, mesh: meshState, enabl
     outbox.waiting > 0 && `${formatCount(outbox.waiting)} commits wait for the local stream`,
   ]
   setText(byId('mesh-state'), parts.filter(Boolean).join(' · '))
-  setText(byId('footer'), `enmesh ${enmesh} · as of ${formatTime(time)} · the picture shows what this node knows`)
+  setText(
+    byId('footer'),
+    `enmesh ${enmesh} · as of ${formatTime(time)} · links between other nodes are shown as those nodes report them`,
+  )
 }
 
 /** @param {number} end */
@@ -115,21 +118,41 @@ function showConnection() {
   setAttribute(connection, 'class', isLive ? 'good' : 'error')
 }
 
+/** @type {EventSource | undefined} */
+let source
+let connectedAt = 0
+
 function connect() {
-  const source = new EventSource('events')
-  source.addEventListener('history', ({ data }) => {
+  const connection = new EventSource('events')
+  source = connection
+  connectedAt = performance.now()
+  connection.addEventListener('history', ({ data }) => {
     history = JSON.parse(data)
   })
-  source.addEventListener('snapshot', ({ data }) => onSnapshot(JSON.parse(data)))
-  source.addEventListener('error', () => {
+  connection.addEventListener('snapshot', ({ data }) => onSnapshot(JSON.parse(data)))
+  connection.addEventListener('error', () => {
+    if (source !== connection) return
     isInterrupted = true
     showConnection()
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT)
+    if (connection.readyState === EventSource.CLOSED) disconnect(RECONNECT)
   })
+}
+
+/** @param {number} delay ms until the next attempt */
+function disconnect(delay) {
+  source?.close()
+  source = undefined
+  setTimeout(connect, delay)
+}
+
+/** The browser does not notice that a server has vanished without ending the connection. */
+function checkConnection() {
+  showConnection()
+  if (source && performance.now() - Math.max(receivedAt, connectedAt) > SILENCE) disconnect(0)
 }
 
 document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible' && snapshot) show(snapshot)
 })
-setInterval(showConnection, 2_000)
+setInterval(checkConnection, 2_000)
 connect()

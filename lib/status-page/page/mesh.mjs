@@ -2,9 +2,10 @@
 
 import { html, setAttribute, setText, svg } from './dom.mjs'
 import { formatLag, formatRate, plural, stateLook } from './format.mjs'
-import { labelLines, layOut, linkPath, linkWidth, MAX_LABELS } from './layout.mjs'
+import { labelLines, labelX, layOut, linkPath, linkWidth, MAX_LABELS, MAX_SMALL } from './layout.mjs'
+import { createLine, describeLinks, MeshLinks, placeLine, showLine } from './mesh-links.mjs'
 
-/** @import { PeerRow, Snapshot } from '../../status-page.ts' */
+/** @import { LinkRow, PeerRow, Snapshot } from '../../status-page.ts' */
 /** @import { Layout, Spot } from './layout.mjs' */
 /** @typedef {NonNullable<PeerRow['received']>} Flow */
 
@@ -47,7 +48,7 @@ class PeerElement {
   #label = svg('text', {})
   #sent = svg('text', { class: 'figure-text' })
   #received = svg('text', { class: 'figure-text' })
-  #links = { in: linkElements('in'), out: linkElements('out') }
+  #links = { in: createLine(), out: createLine() }
   node = svg(
     'g',
     { class: 'node', role: 'option', tabindex: -1 },
@@ -68,13 +69,13 @@ class PeerElement {
    * @param {Layout} layout
    * @param {boolean} hasFigures
    */
-  constructor(name, spot, { center, hasLabels }, hasFigures) {
+  constructor(name, spot, { local, hasLabels }, hasFigures) {
     this.#hasFigures = hasFigures
     this.#isSmall = !hasLabels
     this.node.dataset.node = name
     const offset = hasLabels ? 6 : 3
-    place(this.#links.out, linkPath(center, spot, offset), hasLabels)
-    place(this.#links.in, linkPath(spot, center, offset), hasLabels)
+    placeLine(this.#links.out, linkPath(local, spot, offset), hasLabels)
+    placeLine(this.#links.in, linkPath(spot, local, offset), hasLabels)
     fillAttributes(this.#circle, { cx: spot.x, cy: spot.y, r: spot.radius })
     fillAttributes(this.#mark, { x: spot.x, y: spot.y })
     const figures = hasFigures ? [this.#sent, this.#received] : []
@@ -86,7 +87,8 @@ class PeerElement {
       : [spot.y - spot.radius - 3, spot.y + spot.radius + 3]
     const halfWidth = hasLabels ? 40 : spot.radius + 3
     fillAttributes(this.#area, { x: spot.x - halfWidth, y: top, width: 2 * halfWidth, height: bottom - top })
-    for (const [index, y] of lines.entries()) fillAttributes(/** @type {Element} */ (texts[index]), { x: spot.x, y })
+    const x = hasLabels ? labelX(spot) : spot.x
+    for (const [index, y] of lines.entries()) fillAttributes(/** @type {Element} */ (texts[index]), { x, y })
     setText(this.#label, shortName(name))
   }
 
@@ -108,42 +110,26 @@ class PeerElement {
       this.#received,
       this.#hasFigures && peer.received ? `← ${formatRate(peer.received.rate)}${behind(peer.received.lag)}` : '',
     )
-    this.#updateLink('out', peer, peer.sent)
-    this.#updateLink('in', peer, peer.received)
+    this.#updateLink('out', peer, peer.sent, isChosen)
+    this.#updateLink('in', peer, peer.received, isChosen)
   }
 
   /**
    * @param {'in' | 'out'} direction
    * @param {PeerRow} peer
    * @param {Flow | undefined} flow
+   * @param {boolean} isChosen
    */
-  #updateLink(direction, peer, flow) {
-    for (const element of this.#links[direction]) {
-      setAttribute(element, 'display', flow ? null : 'none')
-      if (!flow) continue
-      setAttribute(element, 'class', linkClass(peer, direction, flow))
-      setAttribute(element, 'stroke-width', linkWidth(flow.rate, this.#isSmall))
-    }
+  #updateLink(direction, peer, flow, isChosen) {
+    const line = this.#links[direction]
+    for (const element of line) setAttribute(element, 'display', flow ? null : 'none')
+    if (!flow) return
+    const classes = `${linkClass(peer, direction, flow)}${isChosen ? ' is-chosen' : ''}`
+    showLine(line, classes, linkWidth(flow.rate, this.#isSmall ? 2.9 : 7))
   }
 }
 
 const behind = (/** @type {number} */ lag) => (lag > 0 ? `, behind ${formatLag(lag)}` : '')
-
-/** @param {string} direction */
-const linkElements = (direction) => [
-  svg('path', { class: `link ${direction}` }),
-  svg('path', { class: `link ${direction}` }),
-]
-
-/**
- * @param {SVGPathElement[]} elements the line and its tip
- * @param {{ path: string, arrow: string }} link
- * @param {boolean} hasArrow
- */
-function place([line, tip], { path, arrow }, hasArrow) {
-  line?.setAttribute('d', path)
-  tip?.setAttribute('d', hasArrow ? arrow : '')
-}
 
 /**
  * @param {Element} element
@@ -155,16 +141,25 @@ function fillAttributes(element, attributes) {
 
 /** With so few peers, figures stand beside the nodes. */
 const MAX_FIGURES = 8
+/** Lines about the links of the chosen node. */
+const MAX_LINES = 20
 
 export class MeshPicture {
   #parent
-  #detail
   #onChoose
   /** @type {Map<string, PeerElement>} */
   #elements = new Map()
   #names = ''
   /** @type {readonly PeerRow[]} */
   #peers = []
+  /** @type {readonly LinkRow[]} */
+  #links = []
+  /** @type {MeshLinks | undefined} */
+  #linkLayer
+  #image = svg('svg')
+  #size = ''
+  #summary = html('p')
+  #linkList = html('ul', { class: 'peer-links', hidden: true })
   /** @type {string | undefined} */
   #chosen
   #local = svg('g', { class: 'node is-local' })
@@ -176,23 +171,23 @@ export class MeshPicture {
    */
   constructor(parent, detail, onChoose) {
     this.#parent = parent
-    this.#detail = detail
     this.#onChoose = onChoose
+    detail.append(this.#summary, this.#linkList)
     parent.addEventListener('click', (event) => this.#onClick(event))
     parent.addEventListener('keydown', (event) => this.#onKey(event))
   }
 
   /** @param {Snapshot} snapshot */
-  show({ node, peers, ready, mesh }) {
+  show({ node, peers, links, ready, mesh }) {
     this.#peers = peers
+    this.#links = links
     const names = JSON.stringify([node, peers.map((peer) => peer.node)])
     if (names !== this.#names) this.#draw(node, peers)
     this.#names = names
     if (this.#chosen !== undefined && !peers.some((peer) => peer.node === this.#chosen)) this.#choose(undefined)
     const tone = !ready ? 'error' : mesh?.state === 'isolated' ? 'warning' : 'good'
     setAttribute(this.#local, 'class', `node is-local is-${tone}`)
-    for (const peer of peers) this.#elements.get(peer.node)?.update(peer, peer.node === this.#chosen)
-    this.#showDetail()
+    this.#update()
   }
 
   /**
@@ -206,20 +201,24 @@ export class MeshPicture {
       return
     }
     const layout = layOut(peers.length)
-    const { center, viewBox } = layout
+    const { local, viewBox } = layout
+    /** @type {Map<string, Spot>} */
+    const spots = new Map()
     for (const [index, peer] of peers.entries()) {
       const spot = /** @type {Spot} */ (layout.spots[index])
+      spots.set(peer.node, spot)
       this.#elements.set(peer.node, new PeerElement(peer.node, spot, layout, peers.length <= MAX_FIGURES))
     }
     this.#local = svg(
       'g',
       { class: 'node is-local' },
-      svg('circle', { cx: center.x, cy: center.y, r: center.radius }),
-      svg('text', { class: 'mark', x: center.x, y: center.y }, '◆'),
-      svg('text', { x: center.x, y: center.y + center.radius + 15 }, shortName(node)),
+      svg('circle', { cx: local.x, cy: local.y, r: local.radius }),
+      svg('text', { class: 'mark', x: local.x, y: local.y }, '◆'),
+      svg('text', { x: local.x, y: local.y + local.radius + 15 }, shortName(node)),
     )
     const all = [...this.#elements.values()]
-    const image = svg(
+    this.#linkLayer = new MeshLinks(spots, layout)
+    this.#image = svg(
       'svg',
       {
         viewBox,
@@ -227,14 +226,15 @@ export class MeshPicture {
         'aria-label': `${node} and ${plural(peers.length, 'peer')}`,
         'aria-describedby': 'mesh-caption',
       },
+      this.#linkLayer.element,
       ...all.map(({ lines }) => lines),
       this.#local,
       ...all.map((each) => each.node),
     )
-    this.#parent.replaceChildren(image)
+    this.#parent.replaceChildren(this.#image)
     // One stop for the tab key; arrow keys move on from there.
     setAttribute(/** @type {Element} */ (all[0]?.node), 'tabindex', 0)
-    setAttribute(image, 'class', peers.length > MAX_LABELS ? 'has-many' : null)
+    this.#size = peers.length > MAX_LABELS ? 'has-many' : peers.length > MAX_SMALL ? 'has-several' : ''
   }
 
   /** @param {MouseEvent} event */
@@ -268,14 +268,29 @@ export class MeshPicture {
   /** @param {string | undefined} name */
   #choose(name) {
     this.#chosen = name
-    for (const peer of this.#peers) this.#elements.get(peer.node)?.update(peer, peer.node === name)
-    this.#showDetail()
+    this.#update()
     this.#onChoose(name)
+  }
+
+  #update() {
+    for (const peer of this.#peers) this.#elements.get(peer.node)?.update(peer, peer.node === this.#chosen)
+    const down = new Set(this.#peers.filter(({ up }) => !up).map(({ node }) => node))
+    this.#linkLayer?.show(this.#links, down, this.#chosen)
+    const classes = [this.#size, this.#chosen !== undefined && 'has-chosen'].filter(Boolean)
+    setAttribute(this.#image, 'class', classes.join(' ') || null)
+    this.#showDetail()
   }
 
   #showDetail() {
     const peer = this.#peers.find(({ node }) => node === this.#chosen)
-    setText(this.#detail, peer ? `${describePeer(peer)}; ${plural(peer.tables, 'table')}` : '')
+    setText(this.#summary, peer ? `${describePeer(peer)}; ${plural(peer.tables, 'table')}` : '')
+    const lines = peer ? describeLinks(peer.node, this.#links) : []
+    const rest = lines.length - MAX_LINES
+    const shown = rest > 0 ? [...lines.slice(0, MAX_LINES), `and ${rest} more`] : lines
+    this.#linkList.hidden = shown.length === 0
+    while (this.#linkList.childElementCount > shown.length) this.#linkList.lastElementChild?.remove()
+    for (const [index, text] of shown.entries())
+      setText(this.#linkList.children[index] ?? this.#linkList.appendChild(html('li')), text)
   }
 }
 
