@@ -1,10 +1,11 @@
-// Checks of the examples of deployment with foreign tools: schemas from npm, promtool from Debian, systemd-analyze of this machine.
+// Checks of the examples of deployment with foreign tools: schemas from npm, Prometheus from Debian, systemd-analyze of this machine.
 
 import { execFile } from 'node:child_process'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { checkPrometheus } from './prometheus-check.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))
 const examples = join(root, 'test', 'examples', 'deploy')
@@ -32,25 +33,28 @@ async function checkSchemas(directory: string): Promise<(string | undefined)[]> 
   return [schemas, await faultOf(join(root, 'node_modules', '.bin', 'tsc'), options, directory)]
 }
 
-/** promtool of the PATH, otherwise that of Debian's package, unpacked below `directory`. */
-async function promtool(directory: string): Promise<string> {
-  const isInstalled = await faultOf('promtool', ['--version'], directory).then(
+/** The directory of promtool and prometheus with a final slash: empty for the PATH, otherwise Debian's package, unpacked below `directory`. */
+async function prometheusPrograms(directory: string): Promise<string> {
+  const isInstalled = await Promise.all(
+    ['promtool', 'prometheus'].map((name) => faultOf(name, ['--version'], directory)),
+  ).then(
     () => true,
     () => false,
   )
-  if (isInstalled) return 'promtool'
+  if (isInstalled) return ''
   const fault = await faultOf('apt-get', ['download', 'prometheus'], directory)
   if (fault !== undefined) throw new Error(fault)
   const file = (await readdir(directory)).find((name) => name.endsWith('.deb'))!
-  await promisify(execFile)('dpkg-deb', ['-x', file, 'prometheus'], { cwd: directory })
-  return join(directory, 'prometheus', 'usr', 'bin', 'promtool')
+  await promisify(execFile)('dpkg-deb', ['-x', file, 'unpacked'], { cwd: directory })
+  return join(directory, 'unpacked', 'usr', 'bin', '/')
 }
 
 async function checkAlerts(directory: string): Promise<(string | undefined)[]> {
-  const command = await promtool(directory)
+  const programs = await prometheusPrograms(directory)
   return [
-    await faultOf(command, ['check', 'rules', 'alerts.yaml'], examples),
-    await faultOf(command, ['test', 'rules', 'alerts.test.yaml'], examples),
+    await faultOf(`${programs}promtool`, ['check', 'rules', 'alerts.yaml'], examples),
+    await faultOf(`${programs}promtool`, ['test', 'rules', 'alerts.test.yaml'], examples),
+    ...(await checkPrometheus(`${programs}prometheus`, directory, examples)),
   ]
 }
 
