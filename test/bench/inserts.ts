@@ -1,38 +1,24 @@
 // Single inserts over HTTP on the reference host, which replicates them to another node; each node is a process.
 
-import { readFile } from 'node:fs/promises'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { NodeProcess } from '../support/node-process.ts'
+import { residentOf, usedByAll } from '../support/usage.ts'
 import { atLeast, atMax, bounded, rowOf } from './compare.ts'
 import { flow } from './flow.ts'
+import { InsertClient } from './insert-client.ts'
 import { median } from './measure.ts'
 import { playing, type Scene } from './nodes.ts'
 import type { Part, PartOptions, Row } from './report.ts'
 
 const AT_ONCE = 32
 /** Rows that are inserted before the measurement. */
-const WARM_UP = 2_000
+const WARM_UP = 4_000
+/** Rows of a round: a number and not a time, because the memory grows with the rows. */
+const COUNT = 1_500
 const text = 'x'.repeat(190)
 const table = 'dog'
-/** 1.45 times what the reference host did when each transaction was a message. */
 const RATE = 2_175
 const MEGABYTES = 130
-
-/** Resident memory of a process, and its processor time so far in ms. */
-async function usageOf(pid: number): Promise<{ rss: number; cpu: number }> {
-  const [status, stat] = await Promise.all(['status', 'stat'].map((name) => readFile(`/proc/${pid}/${name}`, 'utf8')))
-  const fields = stat!.slice(stat!.lastIndexOf(')') + 2).split(' ')
-  return {
-    rss: Number(/VmRSS:\s+(\d+)/.exec(status!)?.[1]) / 1_024,
-    cpu: (Number(fields[11]) + Number(fields[12])) * 10,
-  }
-}
-
-let counter = 0
-const inserting = (node: NodeProcess) => (settled: () => void, failed: (error: unknown) => void) => {
-  const records = [{ id: `row-${counter++}`, text }]
-  void node.operation({ operation: 'insert', database: 'dev', table, records }).then(settled, failed)
-}
 
 async function start(scene: Scene): Promise<[NodeProcess, NodeProcess]> {
   const [directory, remove] = await temporaryDirectory()
@@ -51,7 +37,30 @@ async function start(scene: Scene): Promise<[NodeProcess, NodeProcess]> {
   return nodes as [NodeProcess, NodeProcess]
 }
 
-async function* rowsOf(scene: Scene, { rounds, seconds }: PartOptions): AsyncIterable<Row> {
+/** Pids by the column that has their processor time. */
+async function processesOf(one: NodeProcess, two: NodeProcess): Promise<Record<string, readonly number[]>> {
+  const servers = await Promise.all([one, two].map((node) => node.serverPids()))
+  return {
+    'cpu us': [one.pid],
+    'other node': [two.pid],
+    servers: servers.flatMap((each) => Object.values(each)),
+    client: [process.pid],
+  }
+}
+
+/** Rows in a second, and µs of processor time for each row until it has arrived. */
+async function roundOf(client: InsertClient, two: NodeProcess, pids: Record<string, readonly number[]>) {
+  const used = () => Promise.all(Object.values(pids).map(usedByAll))
+  const [before, started] = [await used(), performance.now()]
+  await flow((inserted, failed) => client.insert(inserted, failed), { window: AT_ONCE, count: COUNT })
+  const seconds = (performance.now() - started) / 1_000
+  await eventually('all rows have arrived', async () => (await two.count('dev', table)) === client.count)
+  const after = await used()
+  const cpu = Object.keys(pids).map((name, at) => [name, ((after[at]! - before[at]!) * 1e6) / COUNT] as const)
+  return { rate: COUNT / seconds, ...Object.fromEntries(cpu) } as Record<string, number>
+}
+
+async function* rowsOf(scene: Scene, { rounds }: PartOptions): AsyncIterable<Row> {
   const [one, two] = await start(scene)
   const subscriptions = [{ database: 'dev', table, publish: true, subscribe: false }]
   await one.operation({ operation: 'create_schema', schema: 'dev' })
@@ -59,21 +68,18 @@ async function* rowsOf(scene: Scene, { rounds, seconds }: PartOptions): AsyncIte
   await eventually('the nodes agree', () =>
     one.operation({ operation: 'add_node', node_name: two.name, subscriptions }).catch(() => undefined),
   )
-  await flow(inserting(one), { window: AT_ONCE, count: WARM_UP })
-  const found: { rate: number; cpu: number }[] = []
-  for (let round = 0; round < rounds; round++) {
-    const before = await usageOf(one.pid)
-    const started = performance.now()
-    const count = await flow(inserting(one), { window: AT_ONCE, seconds })
-    const rate = (count * 1_000) / (performance.now() - started)
-    found.push({ rate, cpu: ((await usageOf(one.pid)).cpu - before.cpu) * (1_000 / count) })
-  }
-  await eventually('all rows have arrived', async () => (await two.count('dev', table)) === counter)
-  const { rss } = await usageOf(one.pid)
-  const same = { on: 'LMDB', list: '-', entries: counter }
+  const client = new InsertClient({ url: one.url, table, text, connections: AT_ONCE })
+  scene.afterwards(async () => client.close())
+  await flow((inserted, failed) => client.insert(inserted, failed), { window: AT_ONCE, count: WARM_UP })
+  const pids = await processesOf(one, two)
+  const found: Record<string, number>[] = []
+  while (found.length < rounds) found.push(await roundOf(client, two, pids))
+  const rss = await residentOf(one.pid)
+  const same = { on: 'LMDB', list: '-', entries: client.count }
+  const middle = (name: string) => median(found.map((each) => each[name]!))
   yield rowOf({ ...same, what: 'insert over HTTP, rows/s' }, () => ({
-    ...bounded(median(found.map((each) => each.rate)), undefined, atLeast(RATE)),
-    'cpu us': median(found.map((each) => each.cpu)),
+    ...bounded(middle('rate'), undefined, atLeast(RATE)),
+    ...Object.fromEntries(Object.keys(pids).map((name) => [name, middle(name)])),
   }))
   yield rowOf({ ...same, what: 'RSS of the node after that, MB' }, () => bounded(rss, undefined, atMax(MEGABYTES)))
 }
@@ -82,7 +88,8 @@ export const inserts: Part = {
   name: 'inserts',
   legend: [
     `Inserts of one row of 200 bytes over HTTP, ${AT_ONCE} at once, on a node in its own process that replicates them to another. The client is in`,
-    'this process. cpu us: processor time of the node for each insert. The targets are those of the machine in the documentation.',
+    'this process. cpu us: processor time of the node for each insert; the columns after it: of the other node, of the four servers and of the',
+    'client, which share the same cores. The targets are those of the machine in the documentation.',
   ],
   columns: ['what', 'on', 'of', 'rows'],
   run: (options) => playing((scene) => rowsOf(scene, options)),

@@ -22,11 +22,14 @@ export async function residentOf(pid: number): Promise<number> {
 
 const sum = (values: readonly number[]) => values.reduce((total, each) => total + each, 0)
 
+/** Seconds of processor time that these processes have used. */
+export const usedByAll = async (pids: readonly number[]) => sum(await Promise.all(pids.map(usedBy)))
+
 export const residentOfAll = async (pids: readonly number[]) => sum(await Promise.all(pids.map(residentOf)))
 
 /** Percent of one core that each of these groups of processes uses in the next `ms`. */
 export async function sharesOf(groups: readonly (readonly number[])[], ms: number): Promise<number[]> {
-  const used = () => Promise.all(groups.map(async (pids) => sum(await Promise.all(pids.map(usedBy)))))
+  const used = () => Promise.all(groups.map(usedByAll))
   const [before, started] = [await used(), performance.now()]
   await delay(ms)
   const after = await used()
