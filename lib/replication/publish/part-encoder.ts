@@ -37,7 +37,7 @@ export class PartEncoder {
 
   /** The parts of a transaction, or why it cannot be replicated. */
   encode(pending: PendingTransaction, transaction: Transaction): OutgoingPart[] | ClusterError {
-    const parts: OutgoingPart[] = []
+    let parts: OutgoingPart[] = []
     try {
       if (!isValidTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
       for (const { table, writes } of splitByTable(transaction)) {
@@ -46,7 +46,10 @@ export class PartEncoder {
         if (this.#isSingle && chainLength(writes) > MAX_CHAIN)
           return clusterError('transaction_too_large', `a chain of ${chainLength(writes)} rows for HarperDB`, MAX_CHAIN)
         const data = encodePart(transaction, writes, this.#listener.node)
-        parts.push(new OutgoingPart(this.#listener, pending, replicated, data))
+        const part = new OutgoingPart(this.#listener, pending, replicated, data)
+        // Most transactions have one part: `push` would make room for 17.
+        if (parts.length === 0) parts = [part]
+        else parts.push(part)
       }
     } catch (error) {
       const message = `a transaction cannot be encoded: ${reasonOf(error)}`
