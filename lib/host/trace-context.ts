@@ -10,7 +10,8 @@ const STATE = /^[\x20-\x7e]{1,512}$/
 export function traceContext(
   given: { traceparent?: unknown; tracestate?: unknown } | undefined,
 ): TraceContext | undefined {
-  const { traceparent, tracestate } = given ?? {}
+  if (!given) return undefined
+  const { traceparent, tracestate } = given
   if (typeof traceparent !== 'string' || !PARENT.test(traceparent)) return undefined
   return typeof tracestate === 'string' && STATE.test(tracestate) ? { traceparent, tracestate } : { traceparent }
 }

@@ -68,14 +68,14 @@ const frameOf = (message: Message, index: number) =>
 const decode = (message: Message, index: number) => decodeStored({ node, ...dog }, frameOf(message, index).part(0))
 /** The rows of a HarperDB node that reads these messages, and had these. */
 function inHarper(messages: readonly Message[], before: object[] = []) {
-  const database = new HarperDatabase([{ ...dog, primaryKey: 'id', attributes: ['id'] }])
+  const database = new HarperDatabase([{ ...dog, primaryKey: 'id', hasTimes: false }])
   for (const record of before)
     database.apply('dev', [{ operation: 'upsert', table: 'dog', id: (record as { id: number }).id, record }], 1)
   for (const { data } of messages) {
     const { writes, timestamp } = readHarperMessage(data)
     if (Array.isArray(writes)) database.apply('dev', writes, timestamp)
   }
-  return database.contents('dev', 'dog')
+  return byKey(database.find('dev', 'dog')!.contents())
 }
 const byKey = (all: object[]) =>
   all.toSorted((a, b) => (String(Object.values(a)[0]) < String(Object.values(b)[0]) ? -1 : 1))

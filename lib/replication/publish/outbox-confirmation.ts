@@ -3,6 +3,7 @@
 import { reasonOf } from '../../errors.ts'
 import type { TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
+import type { IdQueue } from '../../util/id-queue.ts'
 import { delay } from '../../util/timers.ts'
 import type { OutgoingPart, PendingTransaction } from './pending-transaction.ts'
 import type { PublishedPositions } from './published-positions.ts'
@@ -10,8 +11,8 @@ import type { PublishedPositions } from './published-positions.ts'
 export type OutboxConfirmationOptions = {
   positions: PublishedPositions
   logger: Logger
-  /** In the order of the outbox, by id. Confirmed transactions are removed. */
-  pending: Map<string, PendingTransaction>
+  /** In the order of the outbox. Confirmed transactions are removed. */
+  pending: IdQueue<PendingTransaction>
   /** Transactions that the outbox keeps, by id. */
   rejected: ReadonlyMap<string, unknown>
   onConfirmed(stored: readonly PendingTransaction[]): void
@@ -32,7 +33,7 @@ export class OutboxConfirmation {
     this.#confirming ??= this.#confirm().finally(() => {
       this.#confirming = undefined
       // A transaction may have been stored while the last round ended.
-      const [oldest] = this.#options.pending.values()
+      const oldest = this.#options.pending.at(0)
       if (oldest?.unstoredParts === 0 && !this.#closed) this.schedule()
     })
   }
@@ -56,10 +57,7 @@ export class OutboxConfirmation {
     await Promise.resolve()
     for (;;) {
       const stored: PendingTransaction[] = []
-      for (const each of pending.values()) {
-        if (each.unstoredParts > 0) break
-        stored.push(each)
-      }
+      for (let next = pending.at(0); next?.unstoredParts === 0; next = pending.at(stored.length)) stored.push(next)
       const newest = stored.at(-1)
       if (!newest) return
       const last = lastParts(stored)
@@ -67,7 +65,7 @@ export class OutboxConfirmation {
         const { id, timestamp } = newest
         const positions = last.map(({ publishedPosition }) => publishedPosition)
         await published.confirm({ positions, upTo: { id, timestamp }, keep: [...rejected.keys()] })
-        for (const { id } of stored) pending.delete(id)
+        for (const { isRejected } of stored) pending.shift({ isRemembered: !isRejected })
         onConfirmed(stored)
       } catch (error) {
         logger.error({ reason: reasonOf(error) }, 'the host cannot store the published positions, retrying')

@@ -30,7 +30,7 @@ export class PartEncoder {
 
   /** The parts of a transaction, or why it cannot be replicated. */
   encode(pending: PendingTransaction, transaction: Transaction): OutgoingPart[] | ClusterError {
-    const parts: OutgoingPart[] = []
+    let parts: OutgoingPart[] = []
     try {
       if (!isValidTransactionId(transaction.id)) throw new Error('its id must be one line of 1 to 1024 characters')
       for (const { table, writes } of splitByTable(transaction)) {
@@ -38,7 +38,10 @@ export class PartEncoder {
         if (!replicated) continue
         const data = this.#encodePart(transaction, writes)
         if (data instanceof ClusterError) return data
-        parts.push(new OutgoingPart(this.#listener, pending, replicated, data))
+        const part = new OutgoingPart(this.#listener, pending, replicated, data)
+        // Most transactions have one part: `push` would make room for 17.
+        if (parts.length === 0) parts = [part]
+        else parts.push(part)
       }
     } catch (error) {
       const message = `a transaction cannot be encoded: ${reasonOf(error)}`

@@ -6,7 +6,7 @@ import { createOutbox, type Outbox } from '../../host/outbox.ts'
 import type { Mesh, TableName } from '../../mesh/mesh.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { type Metrics, type PublishCounters, publishCounters } from '../../observe/metrics.ts'
-import { RecentSet } from '../../util/recent-set.ts'
+import { IdQueue } from '../../util/id-queue.ts'
 import { SharedCall } from '../../util/shared-call.ts'
 import { delay, systemTimers } from '../../util/timers.ts'
 import type { StreamPosition } from '../stream-metadata.ts'
@@ -69,10 +69,11 @@ export class Publisher implements PartListener {
   readonly #calls: PublishCalls
   readonly #reader: OutboxReader
   readonly #confirmation: OutboxConfirmation
-  /** Transactions read from the outbox and not yet removed from it, in its order. */
-  readonly #pending = new Map<string, PendingTransaction>()
-  /** Ids of the transactions that were confirmed last: `publish` may be called after another call has led to that. */
-  readonly #confirmed: RecentSet
+  /**
+   * Transactions read from the outbox and not yet removed from it, in its order. It remembers those that were confirmed last: `publish` may
+   * be called after another call has led to that.
+   */
+  readonly #pending: IdQueue<PendingTransaction>
   /** Transactions that can never be published, by id: they stay in the outbox. */
   readonly #rejected = new Map<string, ClusterError>()
   readonly #counters = publishCounters()
@@ -93,7 +94,7 @@ export class Publisher implements PartListener {
     const outbox = createOutbox(host)
     this.#outbox = outbox
     const positions = new PublishedPositions(outbox)
-    this.#confirmed = new RecentSet(REMEMBERED_PER_IN_FLIGHT * maxInFlight)
+    this.#pending = new IdQueue(REMEMBERED_PER_IN_FLIGHT * maxInFlight)
     this.#encoder = new PartEncoder(mesh, this)
     this.#streams = new LocalStreams({
       ...options,
@@ -114,7 +115,7 @@ export class Publisher implements PartListener {
       mesh,
       timeout,
       maxWaiting: MAX_CALLS_PER_IN_FLIGHT * maxInFlight,
-      holders: () => this.#pending.values(),
+      holders: () => this.#pending,
       onTimeout: () => {
         this.#counters.timeouts++
       },
@@ -153,12 +154,12 @@ export class Publisher implements PartListener {
     if (pending?.unstoredParts === 0) return Promise.resolve()
     const isQueuedHere = !pending && !this.#outbox.isDurable
     // With an outbox, the outbox decides: a host may use an id again, although it must not.
-    if (isQueuedHere && this.#confirmed.has(id)) return Promise.resolve()
+    if (isQueuedHere && this.#pending.remembers(id)) return Promise.resolve()
     const known = pending ? pending.call : this.#calls.findUnread(id)
     if (known) return known.promise
     if (isQueuedHere && this.#isFull) {
       this.#isIncomplete = true
-      return Promise.reject(this.#calls.timeoutError(`${this.#pending.size} transactions are in flight`, false))
+      return Promise.reject(this.#calls.timeoutError(`${this.#pending.length} transactions are in flight`, false))
     }
     const call = this.#calls.create(this.#reader.passNumber + 1)
     if (call instanceof ClusterError) return Promise.reject(call)
@@ -258,7 +259,7 @@ export class Publisher implements PartListener {
     let unstored: PendingTransaction[] | undefined
     return () => {
       if (isDurable && this.#reader.completedPass < pass) return false
-      unstored = (unstored ?? [...this.#pending.values()]).filter(({ unstoredParts }) => unstoredParts > 0)
+      unstored = (unstored ?? [...this.#pending]).filter(({ unstoredParts }) => unstoredParts > 0)
       return unstored.length === 0
     }
   }
@@ -279,7 +280,7 @@ export class Publisher implements PartListener {
   }
 
   metrics(): Metrics['publish'] {
-    const gauges = { inFlight: this.#pending.size, inFlightBytes: this.#inFlightBytes, waiting: this.#calls.waiting }
+    const gauges = { inFlight: this.#pending.length, inFlightBytes: this.#inFlightBytes, waiting: this.#calls.waiting }
     return { ...this.#counters, ...gauges }
   }
 
@@ -291,12 +292,12 @@ export class Publisher implements PartListener {
     await this.#reader.close()
     // What is not acknowledged within the time limit stays in the outbox.
     const end = systemTimers.elapsed() + CLOSE_TIMEOUT_MS
-    const isInFlight = () => [...this.#pending.values()].some(({ unstoredParts }) => unstoredParts > 0)
+    const isInFlight = () => [...this.#pending].some(({ unstoredParts }) => unstoredParts > 0)
     while (isInFlight() && this.#options.mesh.state === 'connected' && systemTimers.elapsed() < end)
       await delay(CLOSE_POLL_MS)
     await this.#confirmation.idle()
     this.#calls.close()
-    await this.#unrecorded.onClosed(this.#hasChecked && !this.#isIncomplete && this.#pending.size === 0)
+    await this.#unrecorded.onClosed(this.#hasChecked && !this.#isIncomplete && this.#pending.length === 0)
   }
 
   partStored({ data }: OutgoingPart): void {
@@ -311,21 +312,18 @@ export class Publisher implements PartListener {
   }
 
   #onConfirmed(stored: readonly PendingTransaction[]): void {
-    for (const { id, isRejected } of stored) {
-      if (!isRejected) this.#confirmed.add(id)
-      this.#reader.onConfirmed(id)
-    }
+    for (const { id } of stored) this.#reader.onConfirmed(id)
     this.#reader.onCapacity()
   }
 
   get #isFull(): boolean {
     const { maxInFlight, maxInFlightBytes } = this.#options
-    return this.#pending.size >= maxInFlight || this.#inFlightBytes >= maxInFlightBytes
+    return this.#pending.length >= maxInFlight || this.#inFlightBytes >= maxInFlightBytes
   }
 
   /** Of a transaction that a complete pass over the outbox did not contain; undefined when it is stored. */
   #outcomeOfUnread(id: string): ClusterError | undefined {
-    if (this.#confirmed.has(id)) return undefined
+    if (this.#pending.remembers(id)) return undefined
     return this.#rejected.get(id) ?? clusterError('not_in_outbox', id)
   }
 
@@ -333,7 +331,7 @@ export class Publisher implements PartListener {
   #enqueue(transaction: Transaction): void {
     const { id } = transaction
     const pending = new PendingTransaction(transaction, this.#calls.takeUnread(id))
-    this.#pending.set(id, pending)
+    this.#pending.push(pending)
     const parts = this.#encoder.encode(pending, transaction)
     if (parts instanceof ClusterError) this.#reject(pending, parts)
     else pending.setParts(parts)

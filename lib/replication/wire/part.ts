@@ -53,6 +53,8 @@ const keysValidator = Compile(Type.Array(Type.Union([Type.String(), Type.Number(
 type Extra = Type.Static<typeof ExtraType>
 type Part = [id: string, time: number, counter: number, user: string | null, writes: unknown[], extra: Extra | null]
 
+const noExtra: Extra = Object.freeze({})
+
 /** A decoded part. `node`: who committed it, if that is not the owner of the stream. */
 export type DecodedPart = {
   id: string
@@ -81,15 +83,22 @@ export function encodePart(
   const { id, timestamp, user = null } = transaction
   const time = wallTimeOf(timestamp)
   if (Number.isNaN(time)) throw new Error(`its timestamp '${timestamp}' is invalid`)
-  const list: unknown[] = []
-  for (const write of joinRuns(writes))
-    list.push(OPERATION_NUMBERS[write.operation], (write.operation === 'delete' ? write.ids : write.records) ?? [])
-  const part = [id, time, counterOf(timestamp), user, list, extraOf(transaction, node)]
+  const part = [id, time, counterOf(timestamp), user, listOf(joinRuns(writes)), extraOf(transaction, node)]
   const data = (asRecords ? recordPackr : packr).pack(part)
   const text = mayBeIllFormed(data) ? illFormedString(part) : undefined
   if (text !== undefined)
     throw new Error(`it has a string with half of a surrogate pair: ${JSON.stringify(text.slice(0, 200))}`)
   return data
+}
+
+const numberOf = ({ operation }: Write): number => OPERATION_NUMBERS[operation]
+const rowsOf = (write: Write): readonly unknown[] => (write.operation === 'delete' ? write.ids : write.records) ?? []
+
+/** Of one write, which most transactions have, a list without room for more: `push` makes room for 17. */
+function listOf(writes: readonly Write[]): unknown[] {
+  const first = writes[0]
+  if (first && writes.length === 1) return [numberOf(first), rowsOf(first)]
+  return writes.flatMap((write) => [numberOf(write), rowsOf(write)])
 }
 
 function extraOf({ origin, voids, trace, timestamp }: Transaction, node: string): Extra | null {
@@ -138,7 +147,7 @@ function decodedPart(
   writes: Write[],
   extra: Extra | null,
 ): DecodedPart {
-  const { node, epoch, index, relayedBy = [], voids, trace } = extra ?? {}
+  const { node, epoch, index, relayedBy = [], voids, trace } = extra ?? noExtra
   return {
     id,
     timestamp,
@@ -197,25 +206,36 @@ function readUsual(
 }
 
 /** See `writesOf`. */
-function readWrites({ database, table }: RemoteTable): Write[] | undefined {
+function readWrites(source: RemoteTable): Write[] | undefined {
   const length = reader.arrayLength()
   if (length % 2 !== 0) return undefined
-  const writes: Write[] = []
-  for (let at = 0; at < length; at += 2) {
-    const number = reader.value()
-    const operation = typeof number === 'number' ? OPERATIONS[number] : undefined
-    if (operation === undefined) return undefined
-    if (operation === 'delete') {
-      const ids = reader.value()
-      if (!keysValidator.Check(ids)) return undefined
-      writes.push({ operation, database, table, ids: ids as PrimaryKey[] })
-    } else {
-      const records: Record<string, unknown>[] = []
-      for (let rest = reader.arrayLength(); rest > 0; rest--) records.push(reader.map())
-      writes.push({ operation, database, table, records })
-    }
+  if (length === 0) return []
+  const first = readWrite(source)
+  if (!first) return undefined
+  // See `listOf`.
+  const writes = [first]
+  while (2 * writes.length < length) {
+    const write = readWrite(source)
+    if (!write) return undefined
+    writes.push(write)
   }
   return writes
+}
+
+function readWrite({ database, table }: RemoteTable): Write | undefined {
+  const number = reader.value()
+  const operation = typeof number === 'number' ? OPERATIONS[number] : undefined
+  if (operation === undefined) return undefined
+  if (operation !== 'delete') return { operation, database, table, records: readRecords(reader.arrayLength()) }
+  const ids = reader.value()
+  return keysValidator.Check(ids) ? { operation, database, table, ids: ids as PrimaryKey[] } : undefined
+}
+
+function readRecords(length: number): Record<string, unknown>[] {
+  if (length === 0) return []
+  const records = [reader.map()]
+  while (records.length < length) records.push(reader.map())
+  return records
 }
 
 /** The id of the transaction; '' when the part is unreadable. */
