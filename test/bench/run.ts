@@ -16,6 +16,7 @@ import { closeAll } from './nodes.ts'
 import { publish } from './publish.ts'
 import { replicated } from './replicated.ts'
 import { type Part, type Row, tableWriter, targetLine, toJson } from './report.ts'
+import { singleMessages } from './single.ts'
 import { startUp } from './start-up.ts'
 import { status } from './status.ts'
 import { verify } from './verify.ts'
@@ -23,6 +24,7 @@ import { verify } from './verify.ts'
 const parts: readonly Part[] = [
   control,
   publish,
+  singleMessages,
   endToEnd,
   latency,
   replicated,
