@@ -985,7 +985,8 @@ describe('concurrent requests', { concurrency: 4 }, () => {
       [100, 100, 50],
     )
     await eventually('all is compared', () => bodies('compare_node').some(({ entries }) => entries?.length === 50))
-    const compared = bodies('compare_node').slice(0, 3)
+    // A comparison that was not answered in time is repeated.
+    const compared = [...new Map(bodies('compare_node').map((each) => [each.range.from, each])).values()]
     assert.deepEqual(
       compared.map(({ entries }) => entries?.length),
       [100, 100, 50],
