@@ -61,9 +61,9 @@ export class HarperApi {
     return this.#read({ operation: 'cluster_network' }, readNetwork, signal)
   }
 
-  /** All tables but those of HarperDB itself. */
-  async tables(signal?: AbortSignal): Promise<HarperTable[]> {
-    return this.#read({ operation: 'describe_all' }, readDescription, signal)
+  /** All tables but those of HarperDB itself. `isExact`: rows are counted, and not estimated, which takes a scan of each table. */
+  async tables(signal?: AbortSignal, isExact = false): Promise<HarperTable[]> {
+    return this.#read({ operation: 'describe_all', ...(isExact && { exact_count: true }) }, readDescription, signal)
   }
 
   /** At most `limit` records, in the order of their keys, after this key. Records that the user may not read are missing. */

@@ -115,7 +115,7 @@ class ImportPass {
     const { api, table, signal } = this.#options
     const read = this.#result.continuedAfter + this.#result.rows
     if (read >= countOf(table)) return false
-    const counted = (await api.tables(signal)).find(
+    const counted = (await api.tables(signal, true)).find(
       (each) => each.database === table.database && each.table === table.table,
     )
     const count = counted ? Math.min(countOf(counted), countOf(table)) : 0

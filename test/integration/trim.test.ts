@@ -27,6 +27,9 @@ test('a stream is trimmed while it is written, and keeps what a node that is awa
   }
   const isTrimmed = eventually('old messages are gone', async () => (await state()).first_seq > 50)
   let isWriting = true
+  t.after(() => {
+    isWriting = false
+  })
   const writing = (async () => {
     while (isWriting) await writeOne(one)
   })()

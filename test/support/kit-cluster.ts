@@ -20,8 +20,11 @@ export async function openCluster(
     clustering: () => clustering,
   })
   test.after(async () => {
-    await cluster.close()
-    await network.close()
+    try {
+      await cluster.close()
+    } finally {
+      await network.close()
+    }
   })
   return { network, cluster, nodes: cluster.nodes as readonly ClusterNode[] }
 }

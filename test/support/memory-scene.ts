@@ -142,8 +142,9 @@ export class Scene {
   constructor(test: TestContext, { seed, clock }: { seed?: number; clock?: TestClock } = {}) {
     this.network = new SceneNetwork({ ...(seed !== undefined && { seed }), ...(clock && { clock }) })
     test.after(async () => {
-      await Promise.all(this.#clusters.map((cluster) => cluster.close()))
+      const closed = await Promise.allSettled(this.#clusters.map((cluster) => cluster.close()))
       await this.network.close()
+      for (const result of closed) if (result.status === 'rejected') throw result.reason
     })
   }
 

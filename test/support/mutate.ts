@@ -1,6 +1,6 @@
 // Nearly valid input: valid values and bytes with a few changes.
 
-import fc from 'fast-check'
+import fc from './properties.ts'
 
 /** Values that often break readers. */
 export const oddities: unknown[] = [

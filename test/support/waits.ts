@@ -12,13 +12,20 @@ export const outcome = (work: Promise<unknown>): Promise<string> =>
     (error) => error.code as string,
   )
 
-/** Settles as `work` does, while the time passes. */
+/** ms of the system's time. */
+const SOON_MS = 60_000
+
+/** Settles as `work` does, while the time passes. Rejects after a minute: a loop without an end would keep the process of a failed test alive. */
 export async function soon<T>(clock: TestClock, work: Promise<T>): Promise<T> {
+  const end = performance.now() + SOON_MS
   let isDone = false
   const done = work.finally(() => {
     isDone = true
   })
   done.catch(() => {})
-  while (!isDone) await clock.advance(100)
+  while (!isDone) {
+    if (performance.now() > end) throw new Error(`not within ${SOON_MS} ms`)
+    await clock.advance(100)
+  }
   return done
 }

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import type { RemoteTable, RemoteTransaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { AppliedRangesBuilder, wasApplied } from '../../lib/replication/applied-ranges.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { MemoryHost } from '../support/memory-host.ts'
+import fc from '../support/properties.ts'
 
 const at = (time: number) => makeTimestamp(time, 0, 'origin')
 

@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
-import fc from 'fast-check'
 import type { Write } from '../../lib/index.ts'
 import { type ClusterNode, eventually, MemoryNetwork, startCluster } from '../../lib/testing.ts'
 import { isLong } from '../support/long.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 
 const dog = { database: 'dev', table: 'dog' }

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { defaultConfigText } from '../../lib/manifest/config.ts'
 import { editConfig } from '../../lib/manifest/config-edit.ts'
 import { ConfigText } from '../../lib/manifest/config-text.ts'
@@ -16,6 +15,7 @@ import {
   setSubscriptions,
   share,
 } from '../../lib/manifest/manifest.ts'
+import fc from '../support/properties.ts'
 
 const dog = { database: 'dev', table: 'dog', publish: true, subscribe: false }
 const cat = { database: 'dev', table: 'cat', publish: true, subscribe: true }

@@ -5,7 +5,6 @@ import { mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { stringify } from 'yaml'
 import { ClusterManager } from '../../lib/cluster-manager.ts'
 import type { EventName, Payload } from '../../lib/events/events.ts'
@@ -21,6 +20,7 @@ import {
 } from '../../lib/manifest/manifest.ts'
 import { eventually } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 
 const text = `# kept

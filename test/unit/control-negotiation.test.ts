@@ -4,12 +4,12 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import fc from 'fast-check'
 import { stringify } from 'yaml'
 import { ClusterManager, type Subscription } from '../../lib/index.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
+import fc from '../support/properties.ts'
 
 const tables: [string, string][] = [
   ['dev', 'dog'],

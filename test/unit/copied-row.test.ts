@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { writesOfRow } from '../../lib/host/copied-row.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { mergeRow, type RowChange, rowChanges, type StoredRow } from '../../lib/host/merge-row.ts'
+import fc from '../support/properties.ts'
 
 const table = { database: 'dev', table: 'dog', primaryKey: 'id' }
 

@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { Packr } from 'msgpackr'
 import * as protocol from '../../lib/peers/protocol.ts'
 import { decodeStored, Frame, storedId } from '../../lib/replication/wire/frame.ts'
 import { checkDecodeLimits } from '../../lib/util/decode-limits.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 
 const isCostly = (data: Uint8Array, max?: number) => checkDecodeLimits(data, max) !== undefined

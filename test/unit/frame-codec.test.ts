@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { Packr } from 'msgpackr'
 import type { Transaction, Write } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
@@ -20,6 +19,7 @@ import { frameId } from '../../lib/replication/wire/message-ids.ts'
 import { isReplicable, partId, WireError } from '../../lib/replication/wire/names.ts'
 import { encodePart } from '../../lib/replication/wire/part.ts'
 import { splitByTable } from '../../lib/replication/wire/writes.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 import { recordsOf } from '../support/writes.ts'
 

@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
-import fc from 'fast-check'
 import { FRAME_LIMITS, type FrameLimits } from '../../lib/replication/publish/frame-queue.ts'
 import type { StreamWriterOptions } from '../../lib/replication/publish/stream-writer-options.ts'
 import { eventually } from '../support/cluster.ts'
 import { MemoryLeaf, node } from '../support/memory-leaf.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 import { dog, StoredPosition, Writer } from '../support/writer.ts'
 

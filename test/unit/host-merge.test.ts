@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type Attributes, mergeRow, type RowChange, type StoredRow } from '../../lib/host/merge-row.ts'
+import fc from '../support/properties.ts'
 
 type Change = { operation: RowChange['operation']; record: Attributes }
 

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { applyChange, diff, withoutRemovals } from '../../lib/manifest/diff.ts'
 import {
   addRoutes,
@@ -16,6 +15,7 @@ import {
   setSubscriptions,
 } from '../../lib/manifest/manifest.ts'
 import { isHost, isNodeName, isToken } from '../../lib/manifest/names.ts'
+import fc from '../support/properties.ts'
 
 const a = { host: 'a', port: 1 }
 const b = { host: 'b', port: 2 }

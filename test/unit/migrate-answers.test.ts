@@ -76,15 +76,22 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     )
   })
 
-  it('takes the lower bound of an estimated count', async (test) => {
-    const { migrate, harper } = await siteWithRows(test, 3)
-    harper.changeAnswer = ({ operation }, answer) => {
-      if (operation !== 'describe_all') return answer
-      const table = harper.table('dev', 'dog').describe()
-      return { dev: { dog: { ...table, record_count: 5_000, estimated_record_range: [2, 10_000] } } }
+  it('takes the lower bound of an estimated count, and has rows counted if it read fewer', async (test) => {
+    for (const [range, asked] of [
+      [[2, 10_000], 0],
+      [[4, 10_000], 1],
+    ]) {
+      const { migrate, harper } = await siteWithRows(test, 3)
+      let counts = 0
+      harper.changeAnswer = ({ operation, exact_count }, answer) => {
+        if (exact_count) counts++
+        if (operation !== 'describe_all' || exact_count) return answer
+        const table = harper.table('dev', 'dog').describe()
+        return { dev: { dog: { ...table, record_count: 5_000, estimated_record_range: range } } }
+      }
+      const { isComplete, imported } = await migrate({ writersStopped: true })
+      assert.deepEqual([isComplete, imported[0]!.unread, counts], [true, 0, asked])
     }
-    const { isComplete, imported } = await migrate({ writersStopped: true })
-    assert.deepEqual([isComplete, imported[0]!.unread], [true, 0])
   })
 
   it('rejects names, ports and counts that no HarperDB has', async (test) => {

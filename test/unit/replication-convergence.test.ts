@@ -3,11 +3,11 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
-import fc from 'fast-check'
 import type { Write } from '../../lib/index.ts'
 import { eventually } from '../support/cluster.ts'
 import { isLong } from '../support/long.ts'
 import { type MemoryNode, Scene } from '../support/memory-scene.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 
 const topologies: Record<string, (index: number, other: number, count: number) => boolean> = {

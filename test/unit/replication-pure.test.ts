@@ -2,9 +2,9 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { compareTimestamps, HybridClock, makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
 import { AppliedRangesBuilder, addRange, inRanges } from '../../lib/replication/applied-ranges.ts'
+import fc from '../support/properties.ts'
 
 const timestamp = makeTimestamp(1_700_000_000_000, 0, 'node1')
 

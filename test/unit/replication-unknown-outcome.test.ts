@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import type { Batch, Checkpoint, RemoteTable, RemoteTransaction, Transaction } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
@@ -11,6 +10,7 @@ import { Applier } from '../../lib/replication/subscribe/applier.ts'
 import { eventually } from '../support/cluster.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { both, Scene } from '../support/memory-scene.ts'
+import fc from '../support/properties.ts'
 
 const source: RemoteTable = { node: 'node1', database: 'dev', table: 'dog' }
 

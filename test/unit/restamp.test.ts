@@ -3,10 +3,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { HybridClock, makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
 import { isVoided, mergeRow, type RowChange, rowChanges, type StoredRow } from '../../lib/host/merge-row.ts'
 import { Restamp } from '../../lib/host/restamp.ts'
+import fc from '../support/properties.ts'
 
 const NOW = 1_000_000
 const LIMIT = NOW + 1_000

@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import type { KeyedRow, PrimaryKey, StoredRow } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { BucketSet, BucketSums, bucketsFor, PartialSums } from '../../lib/replication/copy/buckets.ts'
 import { type HashRules, rowDigest } from '../../lib/replication/copy/row-hash.ts'
 import { decodeVersions, encodeVersions } from '../../lib/replication/copy/row-versions.ts'
+import fc from '../support/properties.ts'
 
 const at = (time: number) => makeTimestamp(time, 0, 'node1')
 const rules: HashRules = { primaryKey: 'id', cut: '' }

@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { Packr } from 'msgpackr'
 import type { KeyedRow, PrimaryKey } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
@@ -19,6 +18,7 @@ import {
   encodeRow,
   RowPageError,
 } from '../../lib/replication/copy/row-page.ts'
+import fc from '../support/properties.ts'
 
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, useBigIntExtension: true })
 const at = makeTimestamp(5, 0, 'node1')

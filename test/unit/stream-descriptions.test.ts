@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
-import fc from 'fast-check'
 import { MemoryMesh } from '../../lib/mesh/memory/memory-mesh.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
@@ -17,6 +16,7 @@ import { Begun } from '../support/begun.ts'
 import { isLong } from '../support/long.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { nearlyBytes } from '../support/mutate.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 import { RemoteStream, source } from '../support/remote-stream.ts'
 

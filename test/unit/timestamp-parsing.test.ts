@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
 import { makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
+import fc from '../support/properties.ts'
 
 const format = /^[0-9a-f]{12}-[0-9a-f]{6}-./
 

@@ -9,12 +9,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import fc from 'fast-check'
 import { HybridClock, makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { type TimestampSource, timestampAfter, timestampsFrom } from '../../lib/index.ts'
 import { MemoryHost, MemoryNetwork, startCluster } from '../../lib/testing.ts'
 import { systemTime } from '../../lib/util/timers.ts'
 import { programArguments } from '../support/program.ts'
+import fc from '../support/properties.ts'
 import { committedTimestamps, openShared } from '../support/shared-database.ts'
 import { temporaryDirectory } from './store-fixture.ts'
 
@@ -146,9 +146,16 @@ test('processes that commit into one database issue each timestamp once, in the 
   const others = promisify(execFile)(process.execPath, args)
   const local: string[] = []
   let isOver = false
-  const other = others.then(({ stdout }) => {
+  const other = others
+    .finally(() => {
+      isOver = true
+    })
+    .then(({ stdout }) => JSON.parse(stdout) as string[])
+  // A failure is reported where it is awaited.
+  other.catch(() => {})
+  t.after(() => {
     isOver = true
-    return JSON.parse(stdout) as string[]
+    others.child.kill('SIGKILL')
   })
   while (!isOver) {
     const next = (last: string | undefined) => {

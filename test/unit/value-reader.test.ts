@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import { packr } from '../../lib/replication/packr.ts'
 import { UnusualValueError, ValueReader } from '../../lib/replication/wire/value-reader.ts'
 import { checkDecodeLimits } from '../../lib/util/decode-limits.ts'
+import fc from '../support/properties.ts'
 import { seedOf } from '../support/random.ts'
 
 const seed = seedOf()

@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
-import fc from 'fast-check'
 import type { StoredRow } from '../../lib/host/host.ts'
 import { BucketSet, BucketSums } from '../../lib/replication/copy/buckets.ts'
 import { PeerHashes } from '../../lib/replication/copy/peer-hashes.ts'
@@ -18,6 +17,7 @@ import {
   TestClock,
 } from '../../lib/testing.ts'
 import { systemTimers } from '../../lib/util/timers.ts'
+import fc from '../support/properties.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const equal = { missingHere: 0, missingThere: 0, different: 0, inFlight: 0, repaired: 0 }

@@ -151,9 +151,12 @@ describe('a comparison', { timeout: 60_000 }, () => {
 
 type Node = ClusterNode<MemoryHost>
 
-/** Writes at random until the returned function is called. */
-function writeTo(node: Node, random: () => number): () => Promise<void> {
+/** Writes at random until the returned function is called, or the test ends. */
+function writeTo(test: TestContext, node: Node, random: () => number): () => Promise<void> {
   let isOver = false
+  test.after(() => {
+    isOver = true
+  })
   const running = (async () => {
     while (!isOver) {
       const id = Math.floor(random() * 200)
@@ -176,7 +179,7 @@ describe('between running nodes', { timeout: 300_000 }, () => {
     test.diagnostic(`seed ${seed}`)
     const random = randomNumbers(seed)
     await using cluster = await startCluster(3, { network: new MemoryNetwork({ seed }), tables: [dog] })
-    const stops = cluster.nodes.map((node) => writeTo(node, random))
+    const stops = cluster.nodes.map((node) => writeTo(test, node, random))
     for (let run = 0; run < (isLong ? 100 : 10); run++) {
       const [one, two] = run % 2 ? ['node1', 'node2'] : ['node3', 'node1']
       const { rows: _, inFlight: __, ...found } = await cluster.node(one!).cluster.verify({ node: two!, ...dog })
@@ -202,7 +205,7 @@ describe('between running nodes', { timeout: 300_000 }, () => {
     node2.host.rows.get(JSON.stringify(['dev', 'dog']))!.delete(JSON.stringify(['lost']))
     const verified: unknown[] = []
     node2.cluster.on('replication:verified', (event) => verified.push(event))
-    const stops = cluster.nodes.map((node) => writeTo(node, random))
+    const stops = cluster.nodes.map((node) => writeTo(test, node, random))
     const found = await node2.cluster.verify({ node: 'node1', ...dog })
     assert.deepEqual([found.missingHere, found.missingThere, found.different], [1, 0, 0])
     const request = { operation: 'verify_table', node_name: 'node1', ...dog, repair: true } as const

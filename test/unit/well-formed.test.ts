@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import fc from 'fast-check'
 import type { Transaction, Write } from '../../lib/index.ts'
 import { packr } from '../../lib/replication/packr.ts'
 import { encodePart } from '../../lib/replication/wire/part.ts'
@@ -10,6 +9,7 @@ import { type ClusterNode, eventually, MemoryHost } from '../../lib/testing.ts'
 import { illFormedString, mayBeIllFormed } from '../../lib/util/well-formed.ts'
 import { readRecords } from '../host/request.ts'
 import { openCluster } from '../support/kit-cluster.ts'
+import fc from '../support/properties.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 const subscribe = { node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] }
