@@ -10,7 +10,7 @@ import {
   plural,
   stateLook,
 } from '../status-page/page/format.mjs'
-import { needsAttention } from '../status-page/page/table-rows.mjs'
+import { downNodes, needsAttention, stateOf } from '../status-page/page/table-rows.mjs'
 import type { Snapshot, SnapshotCondition } from '../status-page/snapshot.ts'
 
 export type TextOptions = {
@@ -140,15 +140,17 @@ function writePeers(writer: Writer, { peers }: Snapshot): void {
 
 const isQuiet = (state: string) => state === 'live' || state === 'catching-up'
 
-function writeTables(writer: Writer, { tables }: Snapshot): void {
+function writeTables(writer: Writer, { tables, peers }: Snapshot): void {
+  const down = downNodes(peers)
   const shown = tables.filter(
-    (row) => needsAttention(row) || (row.received?.lagSeconds ?? 0) > 1 || (row.sent?.lagSeconds ?? 0) > 5,
+    (row) => needsAttention(row, down) || (row.received?.lagSeconds ?? 0) > 1 || (row.sent?.lagSeconds ?? 0) > 5,
   )
   if (tables.length === 0) return
   writer.heading(`Tables that are behind or need attention (${shown.length} of ${tables.length})`)
   writer.list(shown, (row) => {
     const { received, sent } = row
-    const { mark, tone, text } = stateLook(received?.state ?? 'ended')
+    const { mark, tone, text } = stateLook(stateOf(row, down))
+    const isKnown = received !== undefined || down.has(row.node)
     const details = [
       received && `← behind ${formatLag(received.lag, received.lagSeconds)}`,
       sent?.lag !== undefined && `→ behind ${formatLag(sent.lag, sent.lagSeconds)}`,
@@ -157,7 +159,7 @@ function writeTables(writer: Writer, { tables }: Snapshot): void {
       received?.unrepairedGaps && plural(received.unrepairedGaps, 'gap'),
       received?.error,
     ]
-    const look = writer.paint(`${mark} ${(received ? text : 'publishes').padEnd(11)}`, received ? tone : 'info')
+    const look = writer.paint(`${mark} ${(isKnown ? text : 'publishes').padEnd(11)}`, isKnown ? tone : 'info')
     writer.line(`  ${look} ${formatPlace(row)}  ${details.filter(Boolean).join('  ')}`)
   })
 }

@@ -16,8 +16,9 @@ export type LinkRow = {
   lagSeconds: number
 }
 
-/** ms between two questions to the same node; longer with many nodes, so that there are at most ten questions a second. */
+/** ms between two questions to the same node, and after a node was up or down; longer with many nodes: at most ten questions a second. */
 const INTERVAL_MS = 5_000
+const MIN_INTERVAL_MS = 1_000
 const MIN_QUESTION_INTERVAL_MS = 100
 const MAX_CONCURRENT = 4
 /** ms until a node is asked again that does not know the question: it runs an earlier version. */
@@ -49,7 +50,9 @@ export class PeerLinks {
   /** When a node may be asked again. */
   readonly #rejected = new Map<string, number>()
   #stopAsking: AbortController | undefined
+  #lastRoundAt = Number.NEGATIVE_INFINITY
   #nextRoundAt = 0
+  #wake: (() => void) | undefined
 
   constructor(options: PeerLinksOptions) {
     this.#options = options
@@ -66,6 +69,14 @@ export class PeerLinks {
   stop(): void {
     this.#stopAsking?.abort()
     this.#stopAsking = undefined
+  }
+
+  /** A node is up or down: its peers soon know it too. */
+  refresh(): void {
+    const soonest =
+      Math.max(this.#options.timers.elapsed(), this.#lastRoundAt) + minIntervalOf(this.#options.view.peers())
+    this.#nextRoundAt = Math.min(this.#nextRoundAt, soonest)
+    this.#wake?.()
   }
 
   /** Worst first. `count`: how many are known. */
@@ -86,9 +97,12 @@ export class PeerLinks {
     const { timers, view } = this.#options
     while (!signal.aborted) {
       const wait = this.#nextRoundAt - timers.elapsed()
-      if (wait > 0) await pause(timers, wait, signal)
-      if (signal.aborted) return
+      if (wait > 0) {
+        await this.#pause(wait, signal)
+        continue
+      }
       const peers = view.peers()
+      this.#lastRoundAt = timers.elapsed()
       this.#nextRoundAt = timers.elapsed() + intervalOf(peers)
       this.#forget(peers)
       const queue = peers.filter((peer) => this.#isAsked(peer))
@@ -97,6 +111,21 @@ export class PeerLinks {
       }
       await Promise.all(Array.from({ length: MAX_CONCURRENT }, askNext))
     }
+  }
+
+  /** Until then, or until `refresh`. */
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        cancel()
+        signal.removeEventListener('abort', end)
+        this.#wake = undefined
+        resolve()
+      }
+      const cancel = this.#options.timers.after(ms, end)
+      signal.addEventListener('abort', end, { once: true })
+      this.#wake = end
+    })
   }
 
   async #askOne({ node }: Peer, signal: AbortSignal): Promise<void> {
@@ -125,20 +154,8 @@ export class PeerLinks {
   }
 }
 
-const intervalOf = (peers: readonly Peer[]) => Math.max(INTERVAL_MS, MIN_QUESTION_INTERVAL_MS * peers.length)
-
-const pause = (timers: Timers, ms: number, signal: AbortSignal) =>
-  new Promise<void>((resolve) => {
-    const cancel = timers.after(ms, () => {
-      signal.removeEventListener('abort', onAbort)
-      resolve()
-    })
-    const onAbort = () => {
-      cancel()
-      resolve()
-    }
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
+const minIntervalOf = (peers: readonly Peer[]) => Math.max(MIN_INTERVAL_MS, MIN_QUESTION_INTERVAL_MS * peers.length)
+const intervalOf = (peers: readonly Peer[]) => Math.max(INTERVAL_MS, minIntervalOf(peers))
 
 /** One direction of a link, as one of its ends describes it. */
 type Description = {

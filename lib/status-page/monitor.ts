@@ -89,6 +89,7 @@ export class Monitor {
     const line = eventLine(event, payload)
     if (!line) return
     this.#events.add(event, line, this.#timers.now())
+    if (event === 'peer:up' || event === 'peer:down') this.#links.refresh()
     this.#cancelPush ??= this.#timers.after(this.#pushDelay(), () => {
       this.#cancelPush = undefined
       this.#push()

@@ -1,9 +1,11 @@
 // A demonstration of the main use case: three database nodes replicate a table, lose one node, and converge. Everything is verified
-// over HTTP. With `--mesh memory` it runs in one process without servers.
+// over HTTP. With `--mesh memory` it runs in one process without servers. With `--record DIRECTORY`, pictures of the status page are written
+// there, and more rows are written, so that there is something to see.
 
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import type { Page } from 'playwright-core'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import { MemoryNetwork } from '../../lib/testing.ts'
 import { Authority } from '../support/authority.ts'
@@ -11,6 +13,7 @@ import { eventually, temporaryDirectory } from '../support/cluster.ts'
 import { admin, NodeProcess } from '../support/node-process.ts'
 import { cachedPrograms } from '../support/program.ts'
 import { MemoryNode } from './memory-node.ts'
+import { Recorder } from './recorder.ts'
 import { Story } from './story.ts'
 
 const { values } = parseArgs({
@@ -18,6 +21,7 @@ const { values } = parseArgs({
     keep: { type: 'boolean', default: false },
     tls: { type: 'boolean', default: false },
     mesh: { type: 'string' },
+    record: { type: 'string' },
   },
 })
 const story = new Story()
@@ -31,6 +35,9 @@ const [directory, remove] = await temporaryDirectory()
 const network = new MemoryNetwork()
 const nodes: DemoNode[] = []
 const dog = { database: 'dev', table: 'dog' }
+/** Rows that are written while node3 is away. */
+const LATE = values.record === undefined ? 1_000 : 30_000
+let recorder: Recorder | undefined
 const both = { ...dog, publish: true, subscribe: true }
 
 type DemoNode = NodeProcess | MemoryNode
@@ -95,6 +102,11 @@ async function play(): Promise<void> {
     return [...medians, await equal(300)]
   })
 
+  await record('1-healthy', first, async (tab) => {
+    await tab.locator('#mesh [data-node="node3"].is-good').waitFor()
+    await tab.locator('#mesh [data-link="node2 node3"] .link').first().waitFor({ state: 'attached' })
+  })
+
   await story.step('a route is added by the API and one in the file: no server and no database restarts', async () => {
     const before = await processIds()
     await first.operation({ operation: 'cluster_set_routes', server: 'hub', routes: [route(second)] })
@@ -122,8 +134,8 @@ async function play(): Promise<void> {
     : 'database and servers of node3 are killed by SIGKILL'
   await story.step(`${killed}; the other nodes continue to write`, async () => {
     await third.kill()
-    const records = Array.from({ length: 1_000 }, (_, index) => ({ id: `late-${index}`, name: `dog ${index}` }))
-    for (let index = 0; index < 1_000; index += 100) await insert(first, records.slice(index, index + 100))
+    const records = Array.from({ length: LATE }, (_, index) => ({ id: `late-${index}`, name: `dog ${index}` }))
+    for (let index = 0; index < LATE; index += 100) await insert(first, records.slice(index, index + 100))
     await second.operation({ operation: 'update', ...dog, records: [{ id: 'node3-0', name: 'renamed while away' }] })
     await first.operation({ operation: 'delete', ...dog, ids: ['node3-1'] })
     const answer = await eventually('node1 detects that node3 is down', async () => {
@@ -133,12 +145,20 @@ async function play(): Promise<void> {
     return [...answer.connections.map(describe), `node1 has ${await first.count('dev', 'dog')} rows`]
   })
 
+  await record('2-node-down', first, (tab) => tab.getByText('no heartbeat of node3').waitFor())
+
   await story.step('node3 restarts and catches up until all tables are equal', async () => {
+    const recorded = record('3-back', first, async (tab) => {
+      await tab.locator('.conditions [data-code="peer_down"]').waitFor({ state: 'detached' })
+    })
     await third.start()
     const started = performance.now()
-    const summary = await equal(1_299)
+    const summary = await equal(299 + LATE)
+    await recorded
     return [`${summary}, ${((performance.now() - started) / 1000).toFixed(1)} s after the start`]
   })
+
+  if (recorder) await playGap()
 
   await story.step('cluster_status and cluster_network of node1', async () => {
     const status = await first.operation<Status>({ operation: 'cluster_status' })
@@ -150,6 +170,29 @@ async function play(): Promise<void> {
     story.check(network.nodes.length === 3, 'the network has three nodes')
     return ['cluster_status', ...status.connections.map(compact), 'cluster_network', ...network.nodes.map(compact)]
   })
+}
+
+/** Only while it is recorded. */
+async function playGap(): Promise<void> {
+  const [first, , third] = nodes as [DemoNode, DemoNode, DemoNode]
+  await story.step('node3 misses transactions that the streams do not keep, and copies the rows', async () => {
+    await third.kill()
+    const records = Array.from({ length: 5_000 }, (_, index) => ({ id: `purged-${index}`, name: `dog ${index}` }))
+    for (let index = 0; index < records.length; index += 100) await insert(first, records.slice(index, index + 100))
+    await first.operation({ operation: 'purge_stream', ...dog })
+    await third.start()
+    const files = await record('4-copy', third, (tab) =>
+      tab
+        .locator('#history')
+        .getByText(/rows copied [1-9]/)
+        .waitFor(),
+    )
+    return [await equal(5_299 + LATE), ...files]
+  })
+}
+
+async function record(name: string, node: DemoNode, awaited: (tab: Page) => Promise<unknown>): Promise<string[]> {
+  return (await recorder?.take(name, node.url, awaited)) ?? []
 }
 
 /** Without nats-server, the demo runs on the in-memory network. */
@@ -190,6 +233,7 @@ async function equal(count: number): Promise<string> {
 const processIds = () => Promise.all(nodes.map((node) => node.incarnation()))
 
 async function end(): Promise<void> {
+  await recorder?.close()
   await Promise.all(nodes.map((node) => node.end()))
   await network.close()
   await remove()
@@ -202,6 +246,7 @@ try {
   if (inMemory && values.tls) throw new Error('--tls requires servers: remove --mesh memory')
   if (values.mesh === undefined && inMemory)
     story.say('No nats-server found: the nodes run on the in-memory network instead (--mesh memory).')
+  if (values.record !== undefined) recorder = await Recorder.open(values.record)
   const authority = values.tls ? await Authority.create() : undefined
   for (const name of ['node1', 'node2', 'node3']) {
     const tls = await authority?.issue(join(directory, name, 'tls'), name)

@@ -180,7 +180,8 @@ test('tables that need attention come first, and can be searched, filtered and s
     row('node3', 'table1', { state: 'stalled' }),
     row('node3', 'cats', { quarantined: 1 }),
   ]
-  const names = (choice: object) => chooseRows(rows, { ...all, ...choice }).map(({ table }) => table)
+  let down = new Set<string>()
+  const names = (choice: object) => chooseRows(rows, { ...all, ...choice }, down).map(({ table }) => table)
   assert.deepEqual(names({}).slice(0, 2), ['table1', 'cats'])
   assert.deepEqual(names({ search: 'NODE3 tab' }), ['table1'])
   assert.deepEqual(names({ search: 'stalled' }), ['table1'])
@@ -188,7 +189,14 @@ test('tables that need attention come first, and can be searched, filtered and s
   assert.deepEqual(names({ show: 'behind' }), ['table9'])
   assert.deepEqual(names({ node: 'node2', sort: 'table' }), ['table9', 'table10'])
   assert.deepEqual(names({ sort: 'lag', isDescending: true })[0], 'table9')
-  assert.deepEqual(rows.map(needsAttention), [false, false, true, true])
+  assert.deepEqual(
+    rows.map((each) => needsAttention(each, down)),
+    [false, false, true, true],
+  )
+  // A subscription stays live while its node is down.
+  down = new Set(['node2'])
+  assert.deepEqual(names({ search: 'down' }), ['table10', 'table9'])
+  assert.deepEqual(names({ show: 'attention' }).length, 4)
 })
 
 test('conditions are grouped by code, and those that hold replication up come first', () => {

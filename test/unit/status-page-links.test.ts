@@ -116,6 +116,20 @@ test('peers are asked only while a page is open, each every five seconds', async
   assert.deepEqual([source.asked.length, (await snapshot()).links], [8, []])
 })
 
+test('a node that goes down or comes up is a reason to ask sooner, but not more than once a second', async (t) => {
+  const { clock, source, watch } = open(t, names(2))
+  watch()
+  await clock.advance(2_000)
+  source.emit('peer:down', { node: 'node3' })
+  await clock.advance(1_100)
+  assert.equal(source.asked.length, 4)
+  for (let index = 0; index < 20; index++) {
+    source.emit('peer:up', { node: 'node3' })
+    await clock.advance(100)
+  }
+  assert.equal(source.asked.length, 8)
+})
+
 test('pages that open and close do not make more questions, and many peers are asked ten times a second together', async (t) => {
   const { clock, source, watch } = open(t, names(100))
   for (let index = 0; index < 10; index++) {

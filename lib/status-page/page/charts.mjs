@@ -80,7 +80,8 @@ export class Chart {
    * @param {number} end ms since 1970
    */
   show(lines, end) {
-    const highest = niceHighest(lines)
+    // A smaller scale would make much of nothing.
+    const highest = Math.max(1, niceHighest(lines))
     const oldest = Math.min(...lines.map(({ times }) => times[0] ?? end))
     const span = Math.min(SPAN, Math.max(MIN_SPAN, end - oldest))
     const texts = []

@@ -35,7 +35,7 @@ function createEvent(record) {
     { 'data-event': event },
     html('time', { datetime: new Date(time).toISOString() }, formatTime(time)),
     html('span', { class: level, role: 'img', 'aria-label': level }, MARKS[level] ?? '·'),
-    html('span', {}, place && html('b', {}, `${place} `), html('span'), count !== undefined && ` (${count} times)`),
+    html('span', {}, place && html('b', {}, `${place}: `), html('span'), count !== undefined && ` (${count} times)`),
   )
   setText(/** @type {Element} */ (element.lastElementChild?.querySelector('span')), text)
   return element

@@ -4,7 +4,7 @@ import { showAttention } from './attention.mjs'
 import { Chart, SPAN } from './charts.mjs'
 import { byId, setAttribute, setText } from './dom.mjs'
 import { Events } from './events.mjs'
-import { formatCount, formatRate, formatSeconds, formatTime } from './format.mjs'
+import { formatCount, formatRate, formatSeconds, formatTime, plural } from './format.mjs'
 import { MeshPicture } from './mesh.mjs'
 import { showQuarantine } from './quarantine.mjs'
 import { Tables } from './tables.mjs'
@@ -90,7 +90,7 @@ function showHeader({ node, state, ready, conditionCount, mesh: meshState, enabl
     !enabled && 'clustering disabled',
     meshState && `mesh ${meshState.state}${meshState.reason ? `: ${meshState.reason}` : ''}`,
     clock.reason !== undefined && `clock ${formatSeconds(clock.aheadMs / 1_000)} ahead`,
-    outbox.waiting > 0 && `${formatCount(outbox.waiting)} commits wait for the local stream`,
+    outbox.waiting > 0 && `${plural(outbox.waiting, 'commit')} not in the local stream yet`,
   ]
   setText(byId('mesh-state'), parts.filter(Boolean).join(' · '))
   setText(

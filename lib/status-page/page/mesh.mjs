@@ -4,6 +4,7 @@ import { html, setAttribute, setText, svg } from './dom.mjs'
 import { formatLag, formatRate, plural, stateLook } from './format.mjs'
 import { labelLines, labelX, layOut, linkPath, linkWidth, MAX_LABELS, MAX_SMALL } from './layout.mjs'
 import { createLine, describeLinks, MeshLinks, placeLine, showLine } from './mesh-links.mjs'
+import { downNodes } from './table-rows.mjs'
 
 /** @import { LinkRow, PeerRow, Snapshot } from '../../status-page.ts' */
 /** @import { Layout, Spot } from './layout.mjs' */
@@ -274,7 +275,7 @@ export class MeshPicture {
 
   #update() {
     for (const peer of this.#peers) this.#elements.get(peer.node)?.update(peer, peer.node === this.#chosen)
-    const down = new Set(this.#peers.filter(({ up }) => !up).map(({ node }) => node))
+    const down = downNodes(this.#peers)
     this.#linkLayer?.show(this.#links, down, this.#chosen)
     const classes = [this.#size, this.#chosen !== undefined && 'has-chosen'].filter(Boolean)
     setAttribute(this.#image, 'class', classes.join(' ') || null)

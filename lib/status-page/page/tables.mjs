@@ -3,7 +3,7 @@
 import { Chart } from './charts.mjs'
 import { byId, html, setAttribute, setText, showList } from './dom.mjs'
 import { formatCount, formatLag, formatRate, formatTime, plural, stateLook } from './format.mjs'
-import { chooseRows } from './table-rows.mjs'
+import { chooseRows, downNodes, stateOf } from './table-rows.mjs'
 
 /** @import { Snapshot, TableRow } from '../../status-page.ts' */
 
@@ -23,16 +23,18 @@ const NUMBERS = ['rate', 'lag', 'sentRate', 'sentLag']
 /** @param {TableRow} row */
 const keyOf = ({ node, database, table }) => JSON.stringify([node, database, table])
 
-/** @param {TableRow} row */
-function cellTexts({ node, database, table, received, sent }) {
-  const look = stateLook(received?.state ?? 'ended')
+/**
+ * @param {TableRow} row
+ * @param {ReturnType<typeof stateLook> | undefined} look
+ */
+function cellTexts({ node, database, table, received, sent }, look) {
   const problems = [
     received && received.quarantined > 0 && `${formatCount(received.quarantined)} quarantined`,
     received?.unrepairedGaps && plural(received.unrepairedGaps, 'gap'),
     sent?.missing && `${formatCount(sent.missing)} missing there`,
   ]
   return {
-    state: received ? `${look.mark} ${look.text}` : '→ publishes only',
+    state: look ? `${look.mark} ${look.text === 'down' ? 'node down' : look.text}` : '→ publishes only',
     table: `${database}.${table}`,
     node,
     rate: received ? formatRate(received.rate) : '',
@@ -132,6 +134,8 @@ export class Tables {
   #open = new Map()
   /** @type {readonly TableRow[]} */
   #rows = []
+  /** @type {ReadonlySet<string>} */
+  #down = new Set()
   /** @type {string | undefined} */
   #node
   #sort = 'state'
@@ -154,8 +158,9 @@ export class Tables {
   }
 
   /** @param {Snapshot} snapshot */
-  show({ tables }) {
+  show({ tables, peers }) {
     this.#rows = tables
+    this.#down = downNodes(peers)
     this.#render()
   }
 
@@ -183,7 +188,7 @@ export class Tables {
     const search = /** @type {HTMLInputElement} */ (byId('search')).value
     const show = /** @type {HTMLSelectElement} */ (byId('show')).value
     const choice = { search, show, node: this.#node, sort: this.#sort, isDescending: this.#isDescending }
-    const found = chooseRows(this.#rows, choice)
+    const found = chooseRows(this.#rows, choice, this.#down)
     const shown = found.slice(0, this.#limit)
     const options = {
       key: keyOf,
@@ -214,12 +219,13 @@ export class Tables {
    * @param {TableRow} row
    */
   #update(element, row) {
-    const texts = cellTexts(row)
-    const tone = row.received ? stateLook(row.received.state).tone : ''
+    const isKnown = row.received || this.#down.has(row.node)
+    const look = isKnown ? stateLook(stateOf(row, this.#down)) : undefined
+    const texts = cellTexts(row, look)
     for (const [index, [name]] of COLUMNS.entries()) {
       const cell = /** @type {Element} */ (element.children[index])
       setText(name === 'table' ? /** @type {Element} */ (cell.firstElementChild) : cell, texts[name])
-      if (name === 'state') setAttribute(cell, 'class', `state ${tone}`)
+      if (name === 'state') setAttribute(cell, 'class', `state ${look?.tone ?? ''}`)
       if (name === 'quarantined') setAttribute(cell, 'class', texts.quarantined && 'error')
     }
     void this.#open.get(keyOf(row))?.update(row)
