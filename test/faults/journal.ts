@@ -58,8 +58,8 @@ export class JournalHost extends LmdbHost {
   readonly #announcing: (marker: Marker) => void
   readonly #nextKey: () => string
   #count = 0
-  /** The last restamp. */
-  restamped: Restamped | undefined
+  /** All restamps that changed something. */
+  readonly restamps: Restamped[] = []
 
   constructor(database: Database, { start, now, applied, announcing, nextKey }: JournalOptions) {
     super(database, '1.0.0')
@@ -114,9 +114,7 @@ export class JournalHost extends LmdbHost {
         return { add: (row) => pass.add(row), finish }
       },
     })
-    // A repeated restamp finds nothing to do.
-    if (restamped.transactions.length > 0) this.restamped = restamped
-    this.restamped ??= restamped
+    if (restamped.transactions.length > 0) this.restamps.push(restamped)
   }
 
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, index, writes }: RemoteTransaction): Entry {

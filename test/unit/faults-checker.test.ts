@@ -263,6 +263,23 @@ test('accepts: a copy brought back what a restored database lacked and a peer ha
 test('finds: a peer has what the restored database lacks', () =>
   assert.match(restored(without(9, 10)).violations.join(), /dog of node2: 'w node1 1.9' is/))
 
+// node2 had a gap from 4 to 6. The outbox of the copy had 4 and 5, which were sent again.
+function resent(applied: readonly Commit[], known: readonly Commit[]): string[] {
+  const exceptions = new Exceptions()
+  exceptions.repeated(known.map(({ tx }) => tx))
+  return judge(nodes(applied, [gap(3, 4, 6)]), acknowledged, exceptions).violations
+}
+const outbox = commits.slice(3, 5)
+
+test('accepts: what a restored database sends again is applied late', () =>
+  assert.deepEqual(resent([...without(4, 5, 6), ...outbox], outbox), []))
+
+test('finds: a transaction that nobody sent again is applied late', () =>
+  assert.match(resent([...without(4, 5, 6), ...outbox], outbox.slice(1)).join(), /'w node1 1.4' was applied after/))
+
+test('finds: a missing transaction is in no gap, beside those that were sent again', () =>
+  assert.match(resent([...without(4, 5, 6, 8), ...outbox], outbox).join(), /1 are missing after e\/7/))
+
 test('the entries and incidents of a renamed node are those of its first name', () => {
   assert.deepEqual(
     ['node2', nameAfter('node2', 0), nameAfter('node2', 1), nameAfter('node2', 12)].map(firstName),
