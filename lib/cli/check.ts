@@ -10,7 +10,7 @@ import { tokenFault } from '../manifest/names.ts'
 import { OLDEST_SUPPORTED } from '../mesh/nats/binary.ts'
 import { userFault } from '../mesh/nats/credentials.ts'
 import { unsupportedName } from '../mesh/nats/name-support.ts'
-import { printable } from '../util/printable.ts'
+import { printable, printableJson } from '../util/printable.ts'
 import type { ExitCode, Flags, Io } from './io.ts'
 
 export type CheckResult = {
@@ -30,7 +30,7 @@ export async function check(file: string, { json }: Flags, io: Io): Promise<Exit
     return 2
   }
   const result = await checkConfig(decodeBytes(bytes), dirname(file))
-  io.print(json ? `${JSON.stringify({ file, ...result }, undefined, 2)}\n` : resultText(file, result))
+  io.print(json ? `${printableJson(JSON.stringify({ file, ...result }, undefined, 2))}\n` : resultText(file, result))
   return result.valid ? 0 : 1
 }
 

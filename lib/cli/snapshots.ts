@@ -80,8 +80,17 @@ function parse(text: string, address: URL): Snapshot {
 /** Rejects with an Error whose message has the address. */
 export async function fetchSnapshot(url: string, io: Io): Promise<Snapshot> {
   const target = targetOf(url, 'snapshot.json', io)
-  const response = await request(target, io.signal)
-  return parse(await response.text(), target.address)
+  const late = new AbortController()
+  const timer = setTimeout(() => late.abort(), 2 * TIMEOUT_MS)
+  try {
+    const response = await request(target, AbortSignal.any([io.signal, late.signal]))
+    return parse(await response.text(), target.address)
+  } catch (error) {
+    if (!late.signal.aborted || io.signal.aborted) throw error
+    throw new Error(`${target.address}: the answer does not end`)
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 /** Each snapshot from now on, until the server ends the stream. Rejects as `fetchSnapshot`, and when nothing arrives any more. */

@@ -1,5 +1,6 @@
 // `enmesh status URL`: one snapshot of the status page.
 
+import { printableJson } from '../util/printable.ts'
 import type { ExitCode, Flags, Io } from './io.ts'
 import { fetchSnapshot } from './snapshots.ts'
 import { isWell, snapshotText } from './status-text.ts'
@@ -11,7 +12,7 @@ export async function status(url: string, { json }: Flags, io: Io): Promise<Exit
     const snapshot = await fetchSnapshot(url, io)
     const color = io.terminal !== undefined && !io.environment.NO_COLOR
     const text = json
-      ? JSON.stringify(snapshot, undefined, 2)
+      ? printableJson(JSON.stringify(snapshot, undefined, 2))
       : snapshotText(snapshot, { columns: io.terminal?.columns, color, limit: LIMIT }).join('\n')
     io.print(`${text}\n`)
     return isWell(snapshot) ? 0 : 1

@@ -3,6 +3,7 @@
 
 import { formatPlace } from '../status-page/page/format.mjs'
 import type { Snapshot } from '../status-page/snapshot.ts'
+import { printableJson } from '../util/printable.ts'
 import { delay } from '../util/timers.ts'
 import type { ExitCode, Flags, Io, Terminal } from './io.ts'
 import { streamSnapshots } from './snapshots.ts'
@@ -122,7 +123,7 @@ class Lines {
 class JsonLines extends Lines implements Display {
   show(snapshot: Snapshot): void {
     this.found()
-    this.io.print(`${JSON.stringify(snapshot)}\n`)
+    this.io.print(`${printableJson(JSON.stringify(snapshot))}\n`)
   }
 }
 

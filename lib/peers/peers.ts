@@ -8,6 +8,7 @@ import { Backoff } from '../util/backoff.ts'
 import { formatUptime } from '../util/format-uptime.ts'
 import { isReadable, readableVersions, type Versions, versionText } from '../util/format-version.ts'
 import { pause } from '../util/pause.ts'
+import { RateLimit } from '../util/rate-limit.ts'
 import type { Timers } from '../util/timers.ts'
 import { Heartbeats, type PeerListener } from './heartbeats.ts'
 import { PeerVersions } from './peer-versions.ts'
@@ -74,12 +75,17 @@ const MEMBERS_TIMEOUT_MS = 500
 /** ms between requests to a node that is joining; together at most half a second. */
 const JOIN_BACKOFF = { first: 50, max: 200 }
 const MAX_JOIN_ATTEMPTS = 4
+/** Characters of a peer's reason. */
+const MAX_REASON_LENGTH = 500
+/** Lines about rejected requests: every holder of the credentials can send any number of them. */
+const LOG_LIMIT = { limit: 20, windowMs: 60_000 }
 
 export class Peers {
   readonly #options: PeersOptions
   readonly #timers: Timers
   readonly #versions: PeerVersions
   readonly #heartbeats: Heartbeats
+  readonly #rejections: RateLimit
 
   constructor(options: PeersOptions) {
     const { mesh, node, logger, positions, listener, versions: local = readableVersions(PROTOCOL_VERSION) } = options
@@ -87,6 +93,8 @@ export class Peers {
     this.#timers = mesh.timers
     this.#versions = new PeerVersions({ local, incompatible: (peer, reason) => listener.rejected(peer, reason) })
     this.#heartbeats = new Heartbeats({ mesh, node, logger, positions, listener, versions: this.#versions })
+    const leftOut = (count: number) => logger.warn({ count }, 'more peer requests rejected than are listed')
+    this.#rejections = new RateLimit({ ...LOG_LIMIT, leftOut })
   }
 
   /** Of this process; in its heartbeats. */
@@ -180,7 +188,7 @@ export class Peers {
     if (v !== undefined && status === 'success' && !isReadable(v, this.#versions.local))
       throw clusterError('peer_rejected', node, this.#versionFault(v))
     if (status === 'success') return message
-    throw clusterError('peer_rejected', node, typeof message === 'string' ? message : JSON.stringify(message))
+    throw clusterError('peer_rejected', node, reasonIn(message))
   }
 
   /** A node that has just joined is a member some milliseconds before all servers know that it answers requests. */
@@ -249,8 +257,10 @@ export class Peers {
       const message = await this.#respond(request)
       return pack({ status: 'success', v, message, system_info: this.#systemInfo() })
     } catch (error) {
-      this.#options.logger.warn({ peer: request.node_name, reason: reasonOf(error) }, 'peer request rejected')
-      return pack({ status: 'error', v, message: reasonOf(error) })
+      const reason = reasonOf(error)
+      if (this.#rejections.allows())
+        this.#options.logger.warn({ peer: request.node_name, reason }, 'peer request rejected')
+      return pack({ status: 'error', v, message: reason })
     }
   }
 
@@ -294,4 +304,11 @@ export class Peers {
   #systemInfo(): SystemInfo {
     return { hdb_version: this.#options.host.info().version, node_version: process.version, platform: process.platform }
   }
+}
+
+/** The reason of a refusal, which a peer may have sent as anything that MessagePack has. */
+function reasonIn(message: unknown): string {
+  const asText = (_: string, value: unknown) => (typeof value === 'bigint' ? `${value}` : value)
+  const text = typeof message === 'string' ? message : (JSON.stringify(message, asText) ?? '')
+  return text.length > MAX_REASON_LENGTH ? `${text.slice(0, MAX_REASON_LENGTH)}…` : text
 }

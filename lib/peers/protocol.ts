@@ -19,6 +19,8 @@ export const PROTOCOL_VERSION = 1
 
 /** Three names must fit into a subject. */
 const NameType = Type.String({ minLength: 1, maxLength: 1_000 })
+/** It is in the error of an operation that does not exist. */
+const OperationType = Type.String({ maxLength: 100 })
 /** Per request; enmesh sends pages of 100. */
 const MAX_SUBSCRIPTIONS = 10_000
 /** Per heartbeat. */
@@ -131,7 +133,7 @@ const LinkType = Type.Object({
 })
 
 const RequestType = Type.Object({
-  operation: Type.String(),
+  operation: OperationType,
   v: Type.Optional(VersionType),
   node_name: Type.Optional(NameType),
   subscriptions: Type.Optional(Type.Array(SubscriptionType, { maxItems: MAX_SUBSCRIPTIONS })),

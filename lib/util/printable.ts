@@ -5,6 +5,16 @@ const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
 export const printable = (text: string): string => text.replace(UNPRINTABLE, '\uFFFD')
 
+/** Each line of a formatted JSON text; what cannot be printed is escaped, so the value stays the same. */
+export const printableJson = (json: string): string =>
+  json.replace(UNPRINTABLE, (character) =>
+    character === '\n'
+      ? character
+      : [...Array(character.length).keys()]
+          .map((index) => `\\u${character.charCodeAt(index).toString(16).padStart(4, '0')}`)
+          .join(''),
+  )
+
 /** For `JSON.parse`: all strings, also in keys that nobody expects. */
 export const printableStrings = (_key: string, value: unknown): unknown =>
   typeof value === 'string' ? printable(value) : value

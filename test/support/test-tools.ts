@@ -33,13 +33,8 @@ const BUN_PROCESSES = 2
 const BUN_TEST_TIMEOUT_MS = 120_000
 /** Unit tests that need what Bun lacks, by the start of their names. */
 const NOT_ON_BUN: Readonly<Record<string, string>> = {
-  'control-': "its hooks replace functions of Node's file system",
-}
-
-/** Tests that fail on Bun, by their titles, and why. */
-const KNOWN_ON_BUN: Readonly<Record<string, string>> = {
-  'are not those with a key that the servers do not support': 'its library of cryptography cannot read such a key',
-  'every error code occurs as the table defines it > server_failed': 'it starts Node as a server',
+  'control-crash': "its hooks replace functions of Node's file system",
+  'control-durability': "its hooks replace functions of Node's file system",
 }
 
 const { values, positionals } = readArguments(usage, {
@@ -88,17 +83,10 @@ async function runJest(directory: string): Promise<string[]> {
   return code === 0 ? [] : [output]
 }
 
-/** Every test that failed is a known one. */
-function isKnownOnBun(output: string): boolean {
-  const failed = [...output.matchAll(/^\(fail\) (.*)$/gm)].map(([, title]) => title!)
-  return failed.length > 0 && failed.every((title) => Object.keys(KNOWN_ON_BUN).some((known) => title.includes(known)))
-}
-
 async function runBun(directory: string): Promise<string[]> {
   const all = (await readdir(join(root, 'test', 'unit'))).filter((name) => name.endsWith('.test.ts')).sort()
   const isLeftOut = (name: string) => Object.keys(NOT_ON_BUN).some((start) => name.startsWith(start))
   for (const [start, reason] of Object.entries(NOT_ON_BUN)) say(`bun: test/unit/${start}* is left out: ${reason}`)
-  for (const [title, reason] of Object.entries(KNOWN_ON_BUN)) say(`bun: may fail: ${title}: ${reason}`)
   const files =
     positionals.length > 0
       ? positionals
@@ -109,7 +97,7 @@ async function runBun(directory: string): Promise<string[]> {
     for (const file of rest) {
       const args = ['test', '--timeout', String(BUN_TEST_TIMEOUT_MS), `./${file}`]
       const { code, output } = await run(bin(directory, 'bun'), args, root)
-      if (code !== 0 && !isKnownOnBun(output)) faults.push(`${file}\n${output}`)
+      if (code !== 0) faults.push(`${file}\n${output}`)
     }
   }
   await Promise.all(Array.from({ length: BUN_PROCESSES }, next))

@@ -334,3 +334,25 @@ test('watch: an address without a status page is an error at once', async (t) =>
   assert.equal(code, 2)
   assert.match(err, /no status page at this address/)
 })
+
+test('JSON has no characters that change the terminal, and the same values', async (t) => {
+  const name = 'tw\u009b31mo\u202e\u{e0001}'
+  const { code, out } = await check(t, valid.replace('name: two', `"${name}": two`), '--json')
+  assert.equal(code, 1)
+  assert.doesNotMatch(out.replaceAll('\n', ''), /[\p{Cc}\p{Cf}]/u)
+  assert.ok(JSON.stringify(JSON.parse(out)).includes(name))
+})
+
+test('status: an answer that does not end is given up', async (t) => {
+  t.mock.method(systemTime, 'setTimeout', (work: () => void, ms: number) => setTimeout(work, ms / 100))
+  const server = createServer((_, response) => response.writeHead(200).write('{')).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const { port } = server.address() as AddressInfo
+  const { code, err } = await result(['status', `http://127.0.0.1:${port}/`])
+  assert.equal(code, 2)
+  assert.match(err, /the answer does not end/)
+})

@@ -126,6 +126,17 @@ class PeerNode {
     return texts(this.cluster.manifest.nodes.find(({ name }) => name === node)?.subscriptions)
   }
 
+  /** Resolves when revisions.json notes that each of its subscriptions has begun. That takes its own time after an agreement. */
+  async allBegun(): Promise<void> {
+    const path = join(dirname(this.file), 'clustering', 'revisions.json')
+    const desired = this.cluster.subscriptions().map(({ source: { node, database, table } }) => [node, database, table])
+    await eventually(`the subscriptions of ${this.name} have begun`, async () => {
+      const { begun } = JSON.parse(await readFile(path, 'utf8')) as { begun: Record<string, [string, string][]> }
+      const found = Object.entries(begun).flatMap(([node, tables]) => tables.map((table) => [node, ...table]))
+      return String(found.sort()) === String(desired.sort())
+    })
+  }
+
   /** The revisions on disk, once they have the same subscriptions as the manifest. */
   async #registers(): Promise<string> {
     const path = join(dirname(this.file), 'clustering', 'revisions.json')
@@ -951,6 +962,7 @@ describe('concurrent requests', { concurrency: 4 }, () => {
       for (const code of await Promise.all(all)) assert.match(code, /^(resolved|node_not_found)$/)
       await world.converged()
     }
+    for (const node of [node1, node2]) await node.allBegun()
     const before = [await node1.picture(), await node2.picture()]
     const sent = [...node1.sent, ...node2.sent].filter(({ operation }) => operation !== 'compare_node')
     await Promise.all(sent.map(({ to, data }) => probe.send(to, data)))

@@ -343,8 +343,15 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
     await writeFile(join(directory, 'revisions.json'), '{"v":2}')
     return cluster.open(files)
   },
-  // The node binary reports a version that is new enough, but does not run with a server configuration.
-  server_failed: (test) => TestCluster.for(test).start('node1', { options: { natsServer: process.execPath } }),
+  async server_failed(test) {
+    const [directory, remove] = await temporaryDirectory()
+    test.after(remove)
+    const natsServer = join(directory, 'nats-server')
+    // It reports a version that is new enough, and does not run with a configuration.
+    const script = '#!/bin/sh\ncase "$1" in -c) exit 1;; esac\necho nats-server: v2.14.3\n'
+    await writeFile(natsServer, script, { mode: 0o755 })
+    return TestCluster.for(test).start('node1', { options: { natsServer } })
+  },
   async port_taken(test) {
     const cluster = TestCluster.for(test)
     const files = await cluster.prepare('node1')

@@ -51,7 +51,7 @@ export class HashSource {
         return source.limited(() => (keys ? this.#findKeys(request, decodeKeys(keys)) : this.#find(request)))
       case 'repair_rows':
         if (!keys) throw new Error("'keys' is required")
-        return source.limited(() => this.#repair({ node, database, table }, limitedKeys(decodeKeys(keys))))
+        return source.limited(() => this.#repair({ node, database, table }, limitedKeys(decodeKeys(keys))), 'repair')
       default:
         throw new Error(`Operation '${operation}' not found`)
     }

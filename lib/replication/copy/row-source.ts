@@ -25,8 +25,11 @@ const MAX_PIECE_BYTES = 4 * 1024 * 1024
 const MAX_CHUNK_ROWS = 250
 /** Until the average size of the table's rows is known. */
 const FIRST_CHUNK_ROWS = 32
-/** Pages that are read at once, for all nodes and tables. */
-const MAX_READS = 4
+/**
+ * Requests that are worked on at once, for all nodes and tables. Those whose sender is asked for rows have a limit of their own: otherwise
+ * two nodes that repair each other's tables would wait for each other.
+ */
+const MAX_AT_ONCE = { read: 4, repair: 4 }
 const BUSY_MS = 100
 const MAX_DESCRIPTION_AGE_MS = 1_000
 
@@ -35,7 +38,7 @@ type Direction = 'publish' | 'subscribe' | undefined
 
 export class RowSource {
   readonly #options: RowSourceOptions
-  #reads = 0
+  readonly #running = { read: 0, repair: 0 }
   /** Average bytes of a row in the last page of each table. */
   readonly #rowBytes = new Map<string, number>()
 
@@ -71,14 +74,14 @@ export class RowSource {
     if (!this.#options.host.readRows) throw new Error('the database serves no rows: Host.readRows is missing')
   }
 
-  /** Runs `work` unless enough is running already: then the answer is `busy`. */
-  async limited<T>(work: () => Promise<T>): Promise<T | BusyAnswer> {
-    if (this.#reads >= MAX_READS) return { busy: BUSY_MS }
-    this.#reads++
+  /** Runs `work` unless enough of its kind is running already: then the answer is `busy`. */
+  async limited<T>(work: () => Promise<T>, kind: keyof typeof MAX_AT_ONCE = 'read'): Promise<T | BusyAnswer> {
+    if (this.#running[kind] >= MAX_AT_ONCE[kind]) return { busy: BUSY_MS }
+    this.#running[kind]++
     try {
       return await work()
     } finally {
-      this.#reads--
+      this.#running[kind]--
     }
   }
 
