@@ -7,16 +7,14 @@ import type { Timestamp } from './host.ts'
 /** Negative when `a` is older than `b`, positive when newer, 0 when they are equal. */
 export const compareTimestamps = (a: Timestamp, b: Timestamp): number => (a < b ? -1 : a > b ? 1 : 0)
 
-/** Cache of the last parsed timestamp: each transaction needs its time several times in succession. */
+/** Cache of the last parsed timestamp: each transaction needs its time and its counter several times in succession. */
 let lastParsed = ''
 let lastParsedTime = Number.NaN
+let lastParsedCounter = Number.NaN
 
 /** ms since 1970; NaN when the text is not a valid timestamp. */
 export function wallTimeOf(timestamp: Timestamp): number {
-  if (timestamp !== lastParsed) {
-    lastParsedTime = parseTime(timestamp)
-    lastParsed = timestamp
-  }
+  if (timestamp !== lastParsed) parse(timestamp)
   return lastParsedTime
 }
 
@@ -31,11 +29,15 @@ const TIME_END = 12
 const COUNTER_END = 19
 
 /** By characters: a regular expression takes several times as long. */
-function parseTime(timestamp: Timestamp): number {
-  if (timestamp.charCodeAt(TIME_END) !== DASH || timestamp.charCodeAt(COUNTER_END) !== DASH) return Number.NaN
+function parse(timestamp: Timestamp): void {
+  lastParsed = timestamp
+  lastParsedCounter = hexNumber(timestamp, TIME_END + 1, COUNTER_END)
   const name = timestamp.charCodeAt(COUNTER_END + 1)
-  if (Number.isNaN(name) || isLineEnd(name)) return Number.NaN
-  return hexNumber(timestamp, 0, TIME_END) + 0 * hexNumber(timestamp, TIME_END + 1, COUNTER_END)
+  const isWellFormed =
+    timestamp.charCodeAt(TIME_END) === DASH &&
+    timestamp.charCodeAt(COUNTER_END) === DASH &&
+    !(Number.isNaN(name) || isLineEnd(name) || Number.isNaN(lastParsedCounter))
+  lastParsedTime = isWellFormed ? hexNumber(timestamp, 0, TIME_END) : Number.NaN
 }
 
 /** NaN when a character is not a lower-case hexadecimal digit. */
@@ -66,11 +68,15 @@ export const makeTimestamp = (time: number, counter: number, node: string): Time
 export function makeParsedTimestamp(time: number, counter: number, node: string): Timestamp {
   lastParsed = makeTimestamp(time, counter, node)
   lastParsedTime = time
+  lastParsedCounter = counter
   return lastParsed
 }
 
 /** The number that orders the timestamps of one millisecond. Only of a valid timestamp. */
-export const counterOf = (timestamp: Timestamp): number => hexNumber(timestamp, TIME_END + 1, COUNTER_END)
+export function counterOf(timestamp: Timestamp): number {
+  if (timestamp !== lastParsed) parse(timestamp)
+  return lastParsedCounter
+}
 /** The name of the node that issued it. */
 export const issuerOf = (timestamp: Timestamp): string => timestamp.slice(COUNTER_END + 1)
 export const isIssuedBy = (timestamp: Timestamp, node: string): boolean =>

@@ -14,7 +14,7 @@ const SEED = randomInt(2 ** 32 - 1)
 function hashOf(id: string): number {
   let hash = SEED
   for (let at = 0; at < id.length; at++) hash = Math.imul(hash ^ id.charCodeAt(at), PRIME)
-  return hash ^ (hash >>> 15)
+  return (hash ^ (hash >>> 15)) >>> 0
 }
 
 /**
@@ -29,8 +29,8 @@ export class IdQueue<Entry extends { readonly id: string }> {
   #places: (Entry | string | undefined)[] = new Array(FIRST_CAPACITY)
   /** By hash: the number of the newest entry, 0 without one. */
   #buckets = new Uint32Array(FIRST_CAPACITY * BUCKETS_PER_PLACE)
-  /** By number: that of the entry before it in its bucket. */
-  #before = new Uint32Array(FIRST_CAPACITY)
+  /** By number: that of the entry before it in its bucket, and its own hash, side by side: a look-up reads only places that match. */
+  #links = new Uint32Array(2 * FIRST_CAPACITY)
   /** Numbers of the oldest entry, and of the next one to come. */
   #head = 1
   #next = 1
@@ -76,7 +76,7 @@ export class IdQueue<Entry extends { readonly id: string }> {
   push(entry: Entry): void {
     if (this.#next - this.#firstUsed === this.#capacity) this.#rebuild(2 * this.#capacity)
     else if (this.#next > this.#maxNumber) this.#rebuild(this.#capacity)
-    this.#add(entry, entry.id)
+    this.#add(entry, this.#hash(entry.id))
   }
 
   /** Removes the oldest entry. */
@@ -93,11 +93,13 @@ export class IdQueue<Entry extends { readonly id: string }> {
 
   /** The number of the newest entry with this id; 0 when none is known. */
   #find(id: string): number {
+    const hash = this.#hash(id)
     const mask = this.#capacity - 1
     const oldest = this.#firstUsed
-    let number = this.#buckets[this.#hash(id) & (BUCKETS_PER_PLACE * this.#capacity - 1)]!
+    let number = this.#buckets[hash & (BUCKETS_PER_PLACE * this.#capacity - 1)]!
     // The places of older numbers may belong to others by now.
-    for (; number >= oldest; number = this.#before[number & mask]!) {
+    for (; number >= oldest; number = this.#links[2 * (number & mask)]!) {
+      if (this.#links[2 * (number & mask) + 1] !== hash) continue
       const place = this.#places[number & mask]
       if ((typeof place === 'object' ? place.id : place) === id) return number
     }
@@ -112,28 +114,26 @@ export class IdQueue<Entry extends { readonly id: string }> {
     return this.#lastHash
   }
 
-  #add(place: Entry | string | undefined, id: string): void {
+  #add(place: Entry | string | undefined, hash: number): void {
     const number = this.#next++
     const index = number & (this.#capacity - 1)
-    const bucket = this.#hash(id) & (BUCKETS_PER_PLACE * this.#capacity - 1)
+    const bucket = hash & (BUCKETS_PER_PLACE * this.#capacity - 1)
     this.#places[index] = place
-    this.#before[index] = this.#buckets[bucket]!
+    this.#links[2 * index] = this.#buckets[bucket]!
+    this.#links[2 * index + 1] = hash
     this.#buckets[bucket] = number
   }
 
   /** Renumbers what is used. */
   #rebuild(capacity: number): void {
     const [first, head, end] = [this.#firstUsed, this.#head, this.#next]
-    const [places, mask] = [this.#places, this.#capacity - 1]
+    const [places, links, mask] = [this.#places, this.#links, this.#capacity - 1]
     this.#capacity = capacity
     this.#places = new Array(capacity)
     this.#buckets = new Uint32Array(capacity * BUCKETS_PER_PLACE)
-    this.#before = new Uint32Array(capacity)
+    this.#links = new Uint32Array(2 * capacity)
     this.#next = 1
     this.#head = head - first + 1
-    for (let number = first; number < end; number++) {
-      const place = places[number & mask]
-      this.#add(place, typeof place === 'object' ? place.id : (place ?? ''))
-    }
+    for (let number = first; number < end; number++) this.#add(places[number & mask], links[2 * (number & mask) + 1]!)
   }
 }

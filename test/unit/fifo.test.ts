@@ -5,7 +5,7 @@ import { it } from 'node:test'
 import { TableMap } from '../../lib/mesh/table-map.ts'
 import { Fifo } from '../../lib/util/fifo.ts'
 
-it('a queue keeps the order at any length, also when its array is compacted', () => {
+it('a queue keeps the order at any length, also when its ring grows', () => {
   const queue = new Fifo<number>()
   let [pushed, taken] = [0, 0]
   for (let round = 1; round <= 50; round++) {

@@ -81,9 +81,7 @@ function lastParts(stored: readonly PendingTransaction[]): OutgoingPart[] {
   const last = new Map<TableName, OutgoingPart>()
   let previous: TableName | undefined
   for (let at = stored.length - 1; at >= 0; at--) {
-    const { parts } = stored[at]!
-    for (let offset = parts.length - 1; offset >= 0; offset--) {
-      const part = parts[offset]!
+    for (let part = stored[at]!.firstPart; part; part = part.next) {
       // Most transactions are of the same table as the one before.
       if (part.table !== previous && !last.has(part.table)) last.set(part.table, part)
       previous = part.table

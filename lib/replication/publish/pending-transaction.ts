@@ -18,7 +18,11 @@ export class PendingTransaction {
   readonly timestamp: string
   /** The call of `publish` that waits for this transaction. */
   call: PublishCall | undefined
-  parts: readonly OutgoingPart[] = []
+  /**
+   * One part for each table. A list by reference, not an array: V8 creates arrays that survive in the old heap, where after the end of
+   * the transaction they keep its parts alive until the next major garbage collection.
+   */
+  firstPart: OutgoingPart | undefined
   bytes = 0
   unstoredParts = 0
   /** It can never be published. */
@@ -33,15 +37,28 @@ export class PendingTransaction {
 
   /** Called once, with all parts. */
   setParts(parts: readonly OutgoingPart[]): void {
-    this.parts = parts
-    for (const { data } of parts) this.bytes += data.byteLength
+    for (let at = parts.length - 1; at >= 0; at--) {
+      const part = parts[at]!
+      this.bytes += part.data.byteLength
+      part.next = this.firstPart
+      this.firstPart = part
+    }
     this.unstoredParts = parts.length
+  }
+
+  /** The positions of all parts, once they are stored. */
+  get publishedPositions(): PublishedPosition[] {
+    const positions: PublishedPosition[] = []
+    for (let part = this.firstPart; part; part = part.next) positions.push(part.publishedPosition)
+    return positions
   }
 }
 
 export class OutgoingPart implements StreamPart {
   readonly data: Uint8Array
   readonly table: TableName
+  /** Of the same transaction. */
+  next: OutgoingPart | undefined
   readonly #listener: PartListener
   readonly #transaction: PendingTransaction
   #frame: StoredFrame | undefined

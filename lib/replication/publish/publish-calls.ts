@@ -3,6 +3,15 @@
 import { type ClusterError, clusterError, publishTimeout } from '../../errors.ts'
 import type { Mesh } from '../../mesh/mesh.ts'
 
+type Settlers = { resolve: () => void; reject: (error: ClusterError) => void }
+const none = () => {}
+/** Of the promise that was created last: a function for each promise would be garbage. */
+const created: Settlers = { resolve: none, reject: none }
+const keepSettlers = (resolve: () => void, reject: (error: ClusterError) => void): void => {
+  created.resolve = resolve
+  created.reject = reject
+}
+
 /** A call of `publish` that waits. */
 export class PublishCall {
   readonly promise: Promise<void>
@@ -10,18 +19,17 @@ export class PublishCall {
   readonly deadline: number
   /** The first pass over the outbox that starts after the call. */
   readonly readInPass: number
-  resolve!: () => void
-  reject!: (error: ClusterError) => void
+  readonly resolve: () => void
+  readonly reject: (error: ClusterError) => void
   /** The transaction that it waited for, once it is stored. */
   holder: CallHolder | undefined
 
   constructor(deadline: number, pass: number) {
     this.deadline = deadline
     this.readInPass = pass
-    this.promise = new Promise((resolve, reject) => {
-      this.resolve = resolve
-      this.reject = reject
-    })
+    this.promise = new Promise(keepSettlers)
+    this.resolve = created.resolve
+    this.reject = created.reject
   }
 }
 

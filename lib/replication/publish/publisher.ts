@@ -164,9 +164,11 @@ export class Publisher implements PartListener {
     const call = this.#calls.create(this.#reader.passNumber + 1)
     if (call instanceof ClusterError) return Promise.reject(call)
     if (pending) pending.call = call
-    else this.#calls.addUnread(id, call)
-    if (isQueuedHere) this.#enqueue(transaction)
-    else if (!pending) this.wake()
+    else if (isQueuedHere) this.#enqueue(transaction, call)
+    else {
+      this.#calls.addUnread(id, call)
+      this.wake()
+    }
     return call.promise
   }
 
@@ -185,7 +187,7 @@ export class Publisher implements PartListener {
       if (!(error instanceof ClusterError && error.code === 'not_in_outbox')) throw error
     }
     const stored = known ?? (call?.holder instanceof PendingTransaction ? call.holder : undefined)
-    if (stored) return stored.parts.map(({ publishedPosition }) => publishedPosition)
+    if (stored) return stored.publishedPositions
     return Promise.all(tablesOf(writes).map((table) => this.#streams.lastPosition(table)))
   }
 
@@ -305,7 +307,7 @@ export class Publisher implements PartListener {
   }
 
   transactionStored(pending: PendingTransaction): void {
-    if (pending.parts.length > 0) this.#counters.transactions++
+    if (pending.firstPart) this.#counters.transactions++
     this.#inFlightBytes -= pending.bytes
     this.#calls.finish(pending)
     this.#confirmation.schedule()
@@ -328,16 +330,15 @@ export class Publisher implements PartListener {
   }
 
   /** Queues every part after the parts that its table has queued already. */
-  #enqueue(transaction: Transaction): void {
-    const { id } = transaction
-    const pending = new PendingTransaction(transaction, this.#calls.takeUnread(id))
+  #enqueue(transaction: Transaction, call = this.#calls.takeUnread(transaction.id)): void {
+    const pending = new PendingTransaction(transaction, call)
     this.#pending.push(pending)
     const parts = this.#encoder.encode(pending, transaction)
     if (parts instanceof ClusterError) this.#reject(pending, parts)
     else pending.setParts(parts)
     this.#inFlightBytes += pending.bytes
     if (pending.unstoredParts === 0) this.transactionStored(pending)
-    else for (const part of pending.parts) this.#streams.push(part.table, part)
+    else for (let part = pending.firstPart; part; part = part.next) this.#streams.push(part.table, part)
   }
 
   /** The transaction stays in the outbox, if there is one; later transactions are not held up. */
