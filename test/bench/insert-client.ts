@@ -1,5 +1,5 @@
-// Inserts rows over HTTP, one for each request, on connections that stay open. Not with `fetch`: it takes three times the processor time
-// of the node that answers, and all processes share the same cores.
+// Inserts rows over HTTP, one for each request, on connections that stay open. Not with `fetch`: it takes more processor time for an
+// insert than the node that it asks, and both share the same cores.
 
 import { Agent, request } from 'node:http'
 import { admin } from '../support/node-client.ts'

@@ -88,7 +88,7 @@ export class Database {
 
   /**
    * Runs `work` as one transaction over any number of tables: it is committed, appended to the outbox and published as a whole,
-   * or rolled back if `work` throws. Resolves with the result of `work` when the commit is on disk. Does not wait for
+   * or rolled back if `work` throws. Resolves with the result of `work` when it is committed. Does not wait for
    * publishing, so that a failing cluster never blocks a write; `onCommit` gets the transaction for those who wait.
    */
   async transact<T>(

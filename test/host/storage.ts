@@ -53,7 +53,8 @@ export class Storage {
   }
 
   /**
-   * Runs the synchronous function `work` in a write transaction. Resolves when it is on disk; rolled back if `work` throws.
+   * Runs the synchronous function `work` in a write transaction. Resolves when LMDB has committed it, and syncs the
+   * file meanwhile: it survives the end of the process, but perhaps not a power failure. Rolled back if `work` throws.
    * Transactions run and resolve in the order of the calls. LMDB groups many of them into one commit.
    */
   async transaction<T>(work: () => T): Promise<T> {
