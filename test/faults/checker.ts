@@ -5,7 +5,7 @@ import type { Attributes } from '../../lib/host/merge-row.ts'
 import { Exceptions } from './exceptions.ts'
 import type { Incident } from './incidents.ts'
 import type { Entry } from './journal.ts'
-import { type Commit, inCommitOrder, isOwn, type Local, originOf, tableAfter } from './writes.ts'
+import { type Commit, inCommitOrder, isOwn, type Local, type Marker, originOf, tableAfter } from './writes.ts'
 
 /** The data on a node's disk after all nodes have ended. */
 export type NodeState = {
@@ -15,6 +15,8 @@ export type NodeState = {
   tables: Map<string, Map<string, Attributes>>
   journal: Entry[]
   incidents: Incident[]
+  /** Announcements of copied rows that the node began to store. */
+  markers: Marker[]
 }
 
 export type Verdict = {
@@ -110,9 +112,9 @@ function voidedOf(commits: readonly Local[]): Set<Local> {
 /** What one node has of the transactions of another one on a table. */
 type Flow = {
   /** All transactions of the source, in commit order. */
-  commits: readonly Local[]
-  /** Undone or voided: these may be missing without a gap, or be part of one. */
-  mayBeMissing: ReadonlySet<Local>
+  commits: readonly (Local | Marker)[]
+  /** Undone, voided, or markers, which no host applies: these may be missing without a gap, or be part of one. */
+  mayBeMissing: ReadonlySet<Local | Marker>
   /** Keyed by position among the commits. */
   applied: Map<number, Entry>
   /** Applied in order, with their positions. Transactions from quarantine may be late. */
@@ -120,6 +122,8 @@ type Flow = {
   gaps: readonly Gap[]
   /** As `placeOf`. */
   quarantined: ReadonlySet<string>
+  /** From the outbox of a restored database: sent again, and applied late by a node that had a gap there. */
+  isResent(tx: string): boolean
   fault(text: string): void
 }
 
@@ -131,20 +135,23 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
   const undone = new Map(exceptions.undoneOf(source.name, table).map((commit) => [commit.tx, commit]))
   // Copies may have brought undone ones back.
   const kept = committedAt(source, table, exceptions).filter(({ tx }) => !undone.has(tx))
-  const commits = [...kept, ...undone.values()].sort(inCommitOrder)
-  const voided = voidedOf(commits)
+  const transactions = [...kept, ...undone.values()].sort(inCommitOrder)
+  const voided: ReadonlySet<Local | Marker> = voidedOf(transactions)
+  const markers = source.markers.filter((marker) => marker.table === table)
+  const commits = [...transactions, ...markers].sort(inCommitOrder)
   const flow: Flow = {
     commits,
-    mayBeMissing: new Set([...undone.values(), ...voided]),
+    mayBeMissing: new Set([...undone.values(), ...voided, ...markers]),
     applied: new Map(),
     inOrder: [],
     gaps: incidents.filter((each): each is Gap => each.event === 'gap'),
     quarantined: new Set(incidents.flatMap(placesInQuarantine)),
+    isResent: (tx) => exceptions.mayBeRepeated(tx),
     fault: (text) => void verdict.violations.push(`${table} from ${source.name} to ${node.name}: ${text}`),
   }
   const mayRepeat = exceptions.hasLostCheckpoints(node.name)
   const entries = node.journal.filter((entry) => entry.node === source.name && entry.table === table)
-  judgeEntries(flow, entries, verdict, (tx) => mayRepeat || exceptions.mayBeRepeated(tx), mayRepeat)
+  judgeEntries(flow, entries, verdict, mayRepeat)
   for (const [at, { key }] of flow.applied)
     if (voided.has(commits[at]!)) flow.fault(`'${key}' was applied, although a restamp of its node voids it`)
   verdict.quarantined += flow.quarantined.size
@@ -154,13 +161,12 @@ function judgeFlow(node: NodeState, source: NodeState, table: string, verdict: V
   else judgeGaps(flow, verdict)
 }
 
-/** Each is applied once and in order. */
+/** Each is applied once and in order, unless checkpoints were lost. */
 function judgeEntries(
-  { commits, applied, inOrder, quarantined, fault }: Flow,
+  { commits, applied, inOrder, quarantined, isResent, fault }: Flow,
   entries: readonly Entry[],
   verdict: Verdict,
-  mayBeRepeated: (tx: string) => boolean,
-  anyOrder: boolean,
+  mayRepeat: boolean,
 ): void {
   const index = new Map(commits.map(({ tx }, at) => [tx, at]))
   verdict.applied += entries.length
@@ -169,14 +175,14 @@ function judgeEntries(
     const at = index.get(entry.tx)
     const before = inOrder.at(-1)
     if (at === undefined) fault(`'${entry.key}' at ${placeOf(entry)} was applied, but never committed`)
-    else if (applied.has(at) && mayBeRepeated(entry.tx)) verdict.repeated++
+    else if (applied.has(at) && (mayRepeat || isResent(entry.tx))) verdict.repeated++
     else if (applied.has(at)) {
       verdict.duplicates++
       fault(`'${entry.key}' was applied twice, at ${placeOf(applied.get(at)!)} and at ${placeOf(entry)}`)
     } else {
       applied.set(at, entry)
       if (before === undefined || at > before.at) inOrder.push({ entry, at })
-      else if (!quarantined.has(placeOf(entry)) && !anyOrder) {
+      else if (!quarantined.has(placeOf(entry)) && !mayRepeat && !isResent(entry.tx)) {
         verdict.disorder++
         fault(`'${entry.key}' was applied after '${before.entry.key}', which was committed later`)
       }
@@ -204,13 +210,15 @@ function judgeTotal({ commits, mayBeMissing, applied, gaps, fault }: Flow, verdi
 
 /** The missing transactions between two consecutive applied ones must equal the reported gaps. */
 function judgeGaps(
-  { commits, mayBeMissing, applied, inOrder, gaps, quarantined, fault }: Flow,
+  { commits, mayBeMissing, applied, inOrder, gaps, quarantined, isResent, fault }: Flow,
   verdict: Verdict,
 ): void {
   for (let i = -1; i < inOrder.length; i++) {
     const [before, next] = [inOrder[i], inOrder[i + 1]]
     const from = (before?.at ?? -1) + 1
-    const notApplied = commits.slice(from, next?.at ?? commits.length).filter((_, at) => !applied.has(from + at))
+    const between = commits.slice(from, next?.at ?? commits.length)
+    const notApplied = between.filter((_, at) => !applied.has(from + at))
+    const late = between.filter(({ tx }, at) => applied.has(from + at) && isResent(tx))
     const missing = notApplied.filter((commit) => !mayBeMissing.has(commit))
     const reported = gaps.filter(
       ({ after }) => (!before || after >= before.entry.id) && (!next || after < next.entry.id),
@@ -221,7 +229,7 @@ function judgeGaps(
     const place = before ? `after ${placeOf(before.entry)}` : 'at the beginning'
     const summary =
       reported.map(({ from, to, reason }) => `${reason} ${from ?? '?'} to ${to ?? '?'}`).join(', ') || 'none'
-    const mayDiffer = notApplied.length - missing.length
+    const mayDiffer = notApplied.length - missing.length + late.length
     const wrongStart =
       before && quarantined.size === 0 && mayDiffer === 0 && !mayBegin(reported[0], before.entry, next?.entry)
     if (most < missing.length || least > missing.length + mayDiffer || wrongStart)

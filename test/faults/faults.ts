@@ -249,7 +249,7 @@ const clockDays: FaultKind = {
       await node.kill('host')
       await node.start()
     }
-    exceptions.restamped(node.name, await node.ask<Restamped>({ ask: 'restamp' }))
+    for (const restamped of await node.ask<Restamped[]>({ ask: 'restamp' })) exceptions.restamped(node.name, restamped)
     return Date.now()
   },
 }

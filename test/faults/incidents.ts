@@ -2,9 +2,9 @@
 // loses no report.
 
 import { appendFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ClusterEventSource, GapReason, RemoteTable } from '../../lib/index.ts'
+import { readLines } from './lines.ts'
 import { firstName } from './names.ts'
 
 /** `after`: id of the last journal entry at that time. `source` has the first name of the node. */
@@ -26,10 +26,4 @@ export function recordIncidents(directory: string, events: ClusterEventSource, l
   events.on('replication:stalled', (stall) => append({ ...stall, event: 'stalled', after: lastEntry() }))
 }
 
-export async function readIncidents(directory: string): Promise<Incident[]> {
-  const text = await readFile(incidentsFile(directory), 'utf8').catch(() => '')
-  return text
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Incident)
-}
+export const readIncidents = (directory: string): Promise<Incident[]> => readLines(incidentsFile(directory))

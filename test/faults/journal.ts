@@ -2,11 +2,12 @@
 // applied once and in order, which the rows alone do not. Copied rows are no transactions: a copy says nothing about order or number.
 
 import type { ApplyResult, Batch, RemoteTransaction, Restamp, TableDescription, Write } from '../../lib/host/host.ts'
+import { isChangeMarker } from '../../lib/replication/copy/change-marker.ts'
 import type { Database } from '../host/database.ts'
 import { LmdbHost } from '../host/lmdb-host.ts'
 import { recordsOf } from '../support/writes.ts'
 import { firstName } from './names.ts'
-import { isOwn, type Restamped } from './writes.ts'
+import { isOwn, type Marker, type Restamped } from './writes.ts'
 
 /** An ordinary table that is not replicated. */
 const JOURNAL: TableDescription = { database: 'journal', table: 'applied', primaryKey: 'id', attributes: [] }
@@ -44,6 +45,8 @@ export type JournalOptions = {
   now(): number
   /** Called after each commit that applied transactions. */
   applied(last: Entry): void
+  /** Called before a change marker is stored in the outbox. */
+  announcing(marker: Marker): void
   /** The key of a transaction that begins now. */
   nextKey(): string
 }
@@ -52,16 +55,18 @@ export class JournalHost extends LmdbHost {
   readonly #start: number
   readonly #now: () => number
   readonly #applied: (last: Entry) => void
+  readonly #announcing: (marker: Marker) => void
   readonly #nextKey: () => string
   #count = 0
-  /** The last restamp. */
-  restamped: Restamped | undefined
+  /** All restamps that changed something. */
+  readonly restamps: Restamped[] = []
 
-  constructor(database: Database, { start, now, applied, nextKey }: JournalOptions) {
+  constructor(database: Database, { start, now, applied, announcing, nextKey }: JournalOptions) {
     super(database, '1.0.0')
     this.#start = start
     this.#now = now
     this.#applied = applied
+    this.#announcing = announcing
     this.#nextKey = nextKey
   }
 
@@ -80,6 +85,8 @@ export class JournalHost extends LmdbHost {
   }
 
   override async apply(batch: Batch): Promise<ApplyResult> {
+    for (const { id, timestamp, writes } of batch.relay?.filter(isChangeMarker) ?? [])
+      this.#announcing({ id: this.#nextKey(), tx: id, timestamp, table: writes[0]!.table })
     if (batch.isCopy) return super.apply(batch)
     const records = batch.transactions.map((each) => this.#entry(batch, each))
     const last = records.at(-1)
@@ -107,9 +114,7 @@ export class JournalHost extends LmdbHost {
         return { add: (row) => pass.add(row), finish }
       },
     })
-    // A repeated restamp finds nothing to do.
-    if (restamped.transactions.length > 0) this.restamped = restamped
-    this.restamped ??= restamped
+    if (restamped.transactions.length > 0) this.restamps.push(restamped)
   }
 
   #entry({ source, checkpoint }: Batch, { id, timestamp, origin, sequence, index, writes }: RemoteTransaction): Entry {

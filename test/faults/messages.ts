@@ -19,7 +19,7 @@ export type Request =
   | { ask: 'write'; on: boolean }
   /** Sets the clock of this node ahead by this many ms. */
   | { ask: 'clock'; offset: number }
-  /** Gives timestamps of the future new values. Answers with its `Restamped`. */
+  /** Gives timestamps of the future new values. Answers with a list of `Restamped`. */
   | { ask: 'restamp' }
   /** Begins a fault of the database of this node, or ends it. */
   | { ask: 'database'; fault?: DatabaseFault | undefined }

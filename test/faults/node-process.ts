@@ -10,8 +10,9 @@ import { randomNumbers } from '../support/random.ts'
 import { DatabaseFaults, faultyHost } from './faulty-host.ts'
 import { recordIncidents } from './incidents.ts'
 import { createJournal, JournalHost } from './journal.ts'
+import { recordMarker } from './markers.ts'
 import type { FromNode, NodeSetup, ToNode } from './messages.ts'
-import { DATABASE, keyOf, TABLES, write } from './writes.ts'
+import { DATABASE, keyOf, type Restamped, TABLES, write } from './writes.ts'
 
 const WRITERS = 2
 /** Maximum ms between two writes of one writer. */
@@ -51,6 +52,7 @@ const host = new JournalHost(database, {
   start: setup.start,
   now: trueTime,
   applied: ({ node, table, at, key }) => tell({ tell: 'applied', source: node, table, at, last: key }),
+  announcing: (marker) => recordMarker(setup.directory, marker),
   nextKey,
 })
 const databaseFaults = new DatabaseFaults()
@@ -107,14 +109,17 @@ async function writer(number: number): Promise<void> {
   }
 }
 
-/** Repeats a restamp that did not end in time, as an operator does. The first one may have been committed later. */
-async function restamp(): Promise<unknown> {
-  host.restamped = undefined
+/**
+ * Repeats a restamp that did not end in time, as an operator does. The first one may have been committed later, and the next one then
+ * has what was written in between, or nothing.
+ */
+async function restamp(): Promise<Restamped[]> {
+  const before = host.restamps.length
   const end = Date.now() + RESTAMP_TIMEOUT
   for (;;) {
     try {
       await cluster.restamp()
-      return host.restamped
+      return host.restamps.slice(before)
     } catch (error) {
       if (!(error instanceof ClusterError && error.code === 'host_timeout') || Date.now() > end) throw error
       await delay(PAUSE)

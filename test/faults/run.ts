@@ -17,6 +17,7 @@ import { Flows } from './flows.ts'
 import { readIncidents } from './incidents.ts'
 import { readJournal } from './journal.ts'
 import { Ledger } from './ledger.ts'
+import { readMarkers } from './markers.ts'
 import type { FromNode } from './messages.ts'
 import type { Network } from './network.ts'
 import { NodeHandle } from './node-handle.ts'
@@ -266,7 +267,8 @@ async function stateOf({ name, directory }: NodeHandle): Promise<NodeState> {
     const tables = new Map<string, Map<string, Attributes>>()
     for (const table of TABLES)
       tables.set(table, new Map([...database.scan(DATABASE, table)].map((row) => [String(row.id), row])))
-    return { name, tables, journal: readJournal(database), incidents: await readIncidents(directory) }
+    const [incidents, markers] = await Promise.all([readIncidents(directory), readMarkers(directory)])
+    return { name, tables, journal: readJournal(database), incidents, markers }
   } finally {
     await database.close()
   }

@@ -18,6 +18,12 @@ export type Also = { operation: 'upsert' | 'update' | 'delete'; record: Attribut
 export type Commit = { id: string; tx: string; timestamp: Timestamp; also?: Also }
 
 /**
+ * The announcement of copied rows in the stream of a node, which has a running number and no rows. Its key has a place among the keys of
+ * the node. The database may have refused it: it is written down before.
+ */
+export type Marker = { id: string; tx: string; timestamp: Timestamp; table: string }
+
+/**
  * A transaction of a restamp. Peers apply it instead of the commits of the wrong clock, which it voids. Its key has a place among the keys
  * of the node: it is committed after all lower ones and before all higher ones.
  */

@@ -41,6 +41,7 @@ function nodes(applied: readonly Commit[], incidents: NodeState['incidents'] = [
     tables: new Map([[TABLE, tableAfter(held)]]),
     journal: [],
     incidents: [],
+    markers: [],
     ...more,
   })
   const journal = applied.map((commit, index) => entryOf(commit, index + 1))
@@ -68,6 +69,13 @@ const quarantined = (epoch: string, index: number, count = 1) =>
   ({ event: 'quarantined', after: '000001.000000003', source, epoch, index, count, sequence: 2, error: 'why' }) as const
 const without = (...numbers: number[]) => commits.filter((_, index) => !numbers.includes(index + 1))
 
+/** node1 announced copied rows after this commit. */
+function announced(behind: number, states: NodeState[]): NodeState[] {
+  const id = keyOf('node1', 1, behind + 0.5)
+  states[0]!.markers.push({ id, tx: 'marker', timestamp: '', table: TABLE })
+  return states
+}
+
 const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
   ['all applied, in order', nodes(commits), { applied: COUNT, messages: COUNT / 2, largest: 2, lost: 0 }],
   ['a gap that is reported', nodes(without(4, 5), [gap(3, 4, 5)]), { lost: 2, gaps: 1 }],
@@ -89,6 +97,9 @@ const good: [string, NodeState[], Partial<ReturnType<typeof judge>>][] = [
     inEpochs(nodes(without(4, 5), [gap(3, 3, 4)]), 3, 2),
     { lost: 2, gaps: 1 },
   ],
+  ['a marker that was read', announced(4, nodes(commits)), { applied: COUNT, lost: 0 }],
+  ['a gap that has a marker in it', announced(4, nodes(without(4, 5), [gap(3, 4, 6)])), { lost: 2, gaps: 1 }],
+  ['a gap beside a marker that was read', announced(4, nodes(without(4, 5), [gap(3, 4, 5)])), { lost: 2, gaps: 1 }],
 ]
 for (const [name, states, expected] of good)
   test(`accepts: ${name}`, () => {
@@ -131,6 +142,13 @@ const bad: [string, () => NodeState[], RegExp][] = [
   ['a gap without a missing transaction', () => nodes(commits, [gap(3, 4, 5)]), /0 are missing.*purged 4 to 5/],
   ['a gap that is too small', () => nodes(without(4, 5), [gap(3, 4, 4)]), /2 are missing/],
   ['a gap that is too large', () => nodes(without(4, 5), [gap(3, 4, 6)]), /2 are missing/],
+  [
+    'a gap that is too large in spite of a marker',
+    () => announced(4, nodes(without(4, 5), [gap(3, 4, 7)])),
+    /2 are missing/,
+  ],
+  ['a gap and a marker elsewhere', () => announced(8, nodes(without(4, 5), [gap(3, 4, 6)])), /2 are missing/],
+  ['a marker explains no missing transaction', () => announced(4, nodes(without(5))), /1 are missing/],
   ['a gap with wrong bounds', () => nodes(without(4, 5), [gap(3, 5, 6)]), /2 are missing/],
   ['a gap that begins too early', () => nodes(without(4, 5), [gap(3, 3, 4)]), /2 are missing/],
   ['a gap of unknown size without a missing transaction', () => nodes(commits, [uncounted(3, 4)]), /4 to \?/],
@@ -194,6 +212,7 @@ function restamped(applied: readonly Local[]): ReturnType<typeof judge> {
     tables: new Map([[TABLE, tableAfter(held)]]),
     journal,
     incidents: [],
+    markers: [],
   })
   const journal = applied.map((each, index) => ({
     ...entryOf(commits[0]!, index + 1),
@@ -243,6 +262,23 @@ test('accepts: a copy brought back what a restored database lacked and a peer ha
 
 test('finds: a peer has what the restored database lacks', () =>
   assert.match(restored(without(9, 10)).violations.join(), /dog of node2: 'w node1 1.9' is/))
+
+// node2 had a gap from 4 to 6. The outbox of the copy had 4 and 5, which were sent again.
+function resent(applied: readonly Commit[], known: readonly Commit[]): string[] {
+  const exceptions = new Exceptions()
+  exceptions.repeated(known.map(({ tx }) => tx))
+  return judge(nodes(applied, [gap(3, 4, 6)]), acknowledged, exceptions).violations
+}
+const outbox = commits.slice(3, 5)
+
+test('accepts: what a restored database sends again is applied late', () =>
+  assert.deepEqual(resent([...without(4, 5, 6), ...outbox], outbox), []))
+
+test('finds: a transaction that nobody sent again is applied late', () =>
+  assert.match(resent([...without(4, 5, 6), ...outbox], outbox.slice(1)).join(), /'w node1 1.4' was applied after/))
+
+test('finds: a missing transaction is in no gap, beside those that were sent again', () =>
+  assert.match(resent([...without(4, 5, 6, 8), ...outbox], outbox).join(), /1 are missing after e\/7/))
 
 test('the entries and incidents of a renamed node are those of its first name', () => {
   assert.deepEqual(
