@@ -28,7 +28,8 @@ const gone = { state: 'detached', timeout: TIMEOUT_MS } as const
 const directory = process.env.SCREENSHOTS
 
 async function screenshot(tab: Page, name: string): Promise<void> {
-  if (!directory) return
+  // Firefox reports the style that hides the caret in a picture.
+  if (!directory || tab.context().browser()?.browserType().name() !== 'chromium') return
   await tab.evaluate('scrollTo(0, 0)')
   await tab.screenshot({ path: join(directory, `${name}.png`), animations: 'disabled' })
 }
@@ -68,7 +69,7 @@ for (const opened of await openBrowsers()) {
       await row(tab, 'dev.dog', 'node2').getByText('■ stalled').waitFor(seen)
       if (directory) await tab.waitForTimeout(8_000)
       await screenshot(tab, 'status-page')
-      await tab.locator('#tables button', { hasText: 'dev.dog' }).first().click()
+      await row(tab, 'dev.dog', 'node2').locator('button').click()
       await tab.locator('tr.detail dd', { hasText: 'the disk is full' }).waitFor(seen)
 
       node('node1').host.beforeApply = undefined
@@ -148,18 +149,22 @@ for (const opened of await openBrowsers()) {
       const page = statusPage(source.view)
       t.after(() => page.close())
       let streams = 0
+      let resolve = () => {}
+      const connectedAgain = new Promise<void>((resolvePromise) => {
+        resolve = resolvePromise
+      })
       const server = createServer((request, response) => {
         page(request, response)
-        if (request.url !== '/events' || streams++ > 0) return
+        if (request.url !== '/events') return
+        if (streams++ > 0) return resolve()
         setTimeout(() => {
           response.write = () => true
         }, 1_000)
       })
       const url = await listen(t, server)
       const { tab, faults } = await openTab(t, browser, url)
-      await tab.getByText('no connection').waitFor(seen)
+      await connectedAgain
       await tab.locator('#connection', { hasText: '● live' }).waitFor(seen)
-      assert.equal(streams, 2)
       assert.deepEqual(faults, [])
     })
 

@@ -4,7 +4,7 @@
 /** @typedef {{ search: string, show: string, node: string | undefined, sort: string, isDescending: boolean }} Choice */
 
 /** Worst first. */
-const ORDER = ['down', 'stalled', 'pending', 'copying', 'paused', 'catching-up', 'live', 'ended']
+const ORDER = ['stalled', 'down', 'pending', 'copying', 'paused', 'catching-up', 'live', 'ended']
 
 /**
  * @param {readonly PeerRow[]} peers
