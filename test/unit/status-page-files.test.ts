@@ -123,7 +123,7 @@ test('a link shows whether it is interrupted, behind or idle', () => {
   assert.equal(linkClass({ ...peer, up: false }, 'out', flow), 'link out is-broken')
   assert.equal(linkClass({ ...peer, state: 'stalled' }, 'in', flow), 'link in is-broken')
   assert.equal(linkClass({ ...peer, state: 'stalled' }, 'out', flow), 'link out is-idle')
-  assert.equal(describePeer(peer), 'node2: live; from it 0/s, behind 0; to it 0/s, it is behind 0')
+  assert.equal(describePeer(peer), 'node2: live; from it 0/s, behind here 0; to it 0/s, behind there 0')
 })
 
 const link: LinkRow = { from: 'node2', to: 'node3', state: 'live', tables: 1, rate: 4, lag: 0, lagSeconds: 0 }

@@ -23,8 +23,8 @@ const shortName = (name) => (name.length > LONG_NAME ? `${name.slice(0, LONG_NAM
 export function describePeer({ node, state, received, sent }) {
   const parts = [`${node}: ${stateLook(state).text}`]
   if (received)
-    parts.push(`from it ${formatRate(received.rate)}, behind ${formatLag(received.lag, received.lagSeconds)}`)
-  if (sent) parts.push(`to it ${formatRate(sent.rate)}, it is behind ${formatLag(sent.lag, sent.lagSeconds)}`)
+    parts.push(`from it ${formatRate(received.rate)}, behind here ${formatLag(received.lag, received.lagSeconds)}`)
+  if (sent) parts.push(`to it ${formatRate(sent.rate)}, behind there ${formatLag(sent.lag, sent.lagSeconds)}`)
   return parts.join('; ')
 }
 
