@@ -8,6 +8,7 @@ import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { nextTurn } from '../../lib/util/timers.ts'
 import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
@@ -210,6 +211,19 @@ describe('pull reader', () => {
     test.mock.timers.tick(64_999)
     assert.equal(reader.failed, false)
     test.mock.timers.tick(1)
+    await nextTurn()
+    assert.equal(reader.failed, true)
+  })
+
+  it('reads the answers that wait in the socket after a pause of the process, before it fails', async (test) => {
+    fakeSystemTimers(test, 'setTimeout')
+    const { reader, status } = await start(test, 10, { isSilent: true })
+    test.mock.timers.tick(11_000)
+    status(100, 'Idle Heartbeat')
+    await nextTurn()
+    assert.equal(reader.failed, false)
+    test.mock.timers.tick(11_000)
+    await nextTurn()
     assert.equal(reader.failed, true)
   })
 
@@ -217,17 +231,20 @@ describe('pull reader', () => {
     fakeSystemTimers(test, 'setTimeout')
     const { reader, status, deliver, pulls } = await start(test, 10, { isSilent: true })
     assert.equal(pulls()[0]!.idle_heartbeat, 5e9)
-    const tick = (ms: number) => test.mock.timers.tick(ms)
+    const tick = (ms: number) => {
+      test.mock.timers.tick(ms)
+      return nextTurn()
+    }
     for (const answer of [
       () => status(100, 'Idle Heartbeat'),
       () => deliver([5]),
       () => status(408, 'Request Timeout', unanswered(9)),
     ]) {
-      tick(10_999)
+      await tick(10_999)
       assert.equal(reader.failed, false)
       answer()
     }
-    tick(11_000)
+    await tick(11_000)
     assert.equal(reader.failed, true)
     const other = await start(test)
     assert.equal(other.pulls()[0]!.idle_heartbeat, undefined)
@@ -240,9 +257,11 @@ describe('pull reader', () => {
     const { reader, deliver } = await start(test, 2, { isSilent: true })
     deliver([5, 6])
     test.mock.timers.tick(60_000)
+    await nextTurn()
     assert.equal(reader.failed, false)
     assert.equal((await reader.next()).length, 2)
     test.mock.timers.tick(11_000)
+    await nextTurn()
     assert.equal(reader.failed, true)
   })
 

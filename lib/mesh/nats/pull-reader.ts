@@ -1,7 +1,7 @@
 // Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
-import { clearTimeout, setTimeout } from '../../util/timers.ts'
+import { clearTimeout, setImmediate, setTimeout } from '../../util/timers.ts'
 import { type Entry, MeshError, type Reader, type ReadOptions, type RemoteTable } from '../mesh.ts'
 import { PullWindow } from '../pull-window.ts'
 import { leafName, MAX_STORED_BYTES } from './configuration.ts'
@@ -148,12 +148,14 @@ export class PullReader implements Reader {
   /** The server answers every request, at the latest when it expires; without an answer it has lost the consumer. */
   #expectAnswer(): void {
     clearTimeout(this.#deadline)
-    const expired = () => {
+    const check = () => {
       // All requests may be answered, and the messages wait here: the next request sets the deadline again.
-      if (this.#window.isRequesting) this.fail('no answer to a pull request')
+      if (this.#deadline === deadline && this.#window.isRequesting) this.fail('no answer to a pull request')
     }
-    this.#deadline = setTimeout(expired, this.#isSilent ? HEARTBEAT_GRACE_MS : PULL_EXPIRES_MS + PULL_GRACE_MS)
-    this.#deadline.unref()
+    // After a pause of the process, answers wait in the socket, which Node.js reads after the timers and before the next immediates.
+    const expired = () => setImmediate(check)
+    const deadline = setTimeout(expired, this.#isSilent ? HEARTBEAT_GRACE_MS : PULL_EXPIRES_MS + PULL_GRACE_MS)
+    this.#deadline = deadline.unref()
   }
 
   #receive(message: Msg): void {
