@@ -109,7 +109,10 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
           harper.write('dev', put(1_000 + next)),
         ])
     }
-    await write(10)
+    await write(1)
+    // The simulated node tries once to make its consumer.
+    await have([harper], [1, 1_001])
+    await write(9)
     for (const kind of ['leaf', 'hub'] as const) {
       const killed = await node1.kill(kind)
       await write(10)
