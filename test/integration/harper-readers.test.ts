@@ -40,6 +40,14 @@ const linked = (node: TestNode, name: string) =>
   eventually('the hubs are linked', async () =>
     (await node.cluster.network({ timeout: 500 })).nodes.some((each) => each.name === name),
   )
+/** Requests arrive: a link is known on one side before the other. */
+const answers = (harper: HarperNode, name: string) =>
+  eventually('the node answers', () =>
+    harper.describe(name).then(
+      () => true,
+      () => false,
+    ),
+  )
 /** The consumers of the table `dog` that stay. */
 async function durables(client: NatsConnection, domain: string): Promise<string[]> {
   const manager = await client.jetstreamManager({ domain })
@@ -57,6 +65,7 @@ async function pair(t: TestContext) {
     routes: [node1.ports.cluster],
   })
   await linked(node1, 'harper')
+  await answers(harper, 'node1')
   const store = await cluster.client(node1)
   return { cluster, node1, harper, store, ...rest }
 }
@@ -129,6 +138,7 @@ describe('a HarperDB node that reads from an enmesh node', { concurrency: 2 }, (
     harper.republish = true
     const node2 = await cluster.start('node2', { tables, clustering, routes: [clusterPort, node1.ports.cluster] })
     await linked(node2, 'harper')
+    await answers(harper, 'node2')
     await harper.addNode('node1', [both('dog')])
     await harper.addNode('node2', [both('dog')])
     for (const id of numbers(1, 10)) await node1.host.write(`t${id}`, insert('dog', { id }))
