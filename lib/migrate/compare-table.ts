@@ -129,7 +129,7 @@ async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOpti
   let keys = suspects
   for (let look = 1; look <= LOOKS && keys.size > 0; look++) {
     if (look > 1) await delay(settle, undefined, { signal })
-    const [left, right] = await Promise.all([looksAt(table, here, keys), looksAt(table, there, keys)])
+    const [left, right] = await Promise.all([comparedRows(table, here, keys), comparedRows(table, there, keys)])
     pairs = [...keys].map(([identity, key]) => ({ key, here: left.get(identity), there: right.get(identity) }))
     pairs = pairs.filter((pair) => pair.here?.digest !== pair.there?.digest)
     keys = new Map(pairs.map(({ key }) => [keyIdentity(key), key]))
@@ -148,9 +148,9 @@ async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOpti
 }
 
 /** What is kept of a row, since there may be many large ones. `digest`: without its times. `writtenAt`: ms since 1970. */
-type Look = { digest: string; writtenAt: number | undefined }
+type ComparedRow = { digest: string; writtenAt: number | undefined }
 /** Undefined for an absent row. */
-type Pair = { key: PrimaryKey; here: Look | undefined; there: Look | undefined }
+type Pair = { key: PrimaryKey; here: ComparedRow | undefined; there: ComparedRow | undefined }
 
 /** Without rows whose time is after `since`, and without those that the original has as they are there. */
 async function withoutChanged(pairs: readonly Pair[], options: CompareOptions): Promise<Pair[]> {
@@ -159,28 +159,28 @@ async function withoutChanged(pairs: readonly Pair[], options: CompareOptions): 
   const earlier = pairs.filter(({ there }) => (there?.writtenAt ?? Number.NEGATIVE_INFINITY) < since)
   if (original === 'there') return earlier.filter(({ there }) => there)
   if (!original || earlier.length === 0) return earlier
-  const present = await looksAt(table, original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
+  const present = await comparedRows(table, original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
   return earlier.filter(({ key, there }) => present.get(keyIdentity(key))?.digest !== there?.digest)
 }
 
 /** By identity. */
-async function looksAt(
+async function comparedRows(
   table: KeyedTable,
   reader: RowReader,
   keys: ReadonlyMap<string, PrimaryKey>,
-): Promise<Map<string, Look>> {
+): Promise<Map<string, ComparedRow>> {
   const strip = withoutTimes(table)
   const rules = { primaryKey: table.primaryKey, cut: '', values: true }
-  const looks = new Map<string, Look>()
+  const found = new Map<string, ComparedRow>()
   const all = [...keys.values()]
   for (let at = 0; at < all.length; at += PAGE_ROWS)
     for await (const rows of reader.some(all.slice(at, at + PAGE_ROWS)))
       for (const each of rows) {
         const identity = keyIdentity(each.key)
         const digest = digestOf(rowText(identity, strip(each).row, rules) ?? '')
-        looks.set(identity, { digest, writtenAt: writtenAt(table, each.row.record ?? {}) })
+        found.set(identity, { digest, writtenAt: writtenAt(table, each.row.record ?? {}) })
       }
-  return looks
+  return found
 }
 
 /** Records of HarperDB, or of a host with the same operations, over HTTP. Keys that no host can store are left out. */
