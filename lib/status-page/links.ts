@@ -8,7 +8,7 @@ import type { Timers } from '../util/timers.ts'
 export type LinkRow = {
   from: string
   to: string
-  /** The worst of the tables: a state of a subscription, or `down` when one of both has no heartbeats of the other. */
+  /** The worst of the tables: a state of a subscription, or `down` when one of both takes the other for down. */
   state: string
   tables: number
   rate?: number

@@ -26,3 +26,29 @@ it('a node whose only peer runs HarperDB is healthy, also after a restart', { ti
   await clock.advance(10_000)
   assert.deepEqual([one.cluster.health().degraded, one.cluster.meshState], [[], 'connected'])
 })
+
+it('is up for the status page and for other nodes while it is read, and down while it is not', {
+  timeout: 30_000,
+}, async (test) => {
+  const clock = new TestClock()
+  const hosts = [new MemoryHost({ tables: [dog] }), new MemoryHost({ tables: [dog] })]
+  const { network, nodes } = await openCluster(test, hosts, {}, { clock })
+  const [one, two] = nodes as [ClusterNode, ClusterNode]
+  await startHarperNode(test, network, 'harper', [{ ...dog, primaryKey: 'id', attributes: ['id'] }])
+  const subscriptions = [{ ...dog, publish: false, subscribe: true }]
+  for (const node_name of ['harper', 'node2']) await one.cluster.addNode({ node_name, subscriptions })
+  const shown = async () => {
+    await clock.advance(10_000)
+    const links = await two.cluster.view.linksOf('node1')
+    return [one.cluster.peers(), links.map(({ node, up }) => ({ node, up }))].map((each) =>
+      each.map(({ node, up }) => `${node} ${up ? 'up' : 'down'}`).sort(),
+    )
+  }
+  const allUp = ['harper up', 'node2 up']
+  assert.deepEqual(await shown(), [allUp, allUp])
+  network.cut('node1', 'harper')
+  const harperDown = ['harper down', 'node2 up']
+  assert.deepEqual(await shown(), [harperDown, harperDown])
+  network.heal()
+  assert.deepEqual(await shown(), [allUp, allUp])
+})
