@@ -2,7 +2,6 @@
 
 import { type PeerLink, severityOf, worstOf } from '../cluster/peer-links.ts'
 import type { ClusterView } from '../cluster/view.ts'
-import type { ClusterError } from '../errors.ts'
 import type { Timers } from '../util/timers.ts'
 
 /** What `to` applies of the tables of `from`; neither is the local node. `rate` is absent while it is not known. */
@@ -142,7 +141,7 @@ export class PeerLinks {
       const previous = last && { links: last.links, at: last.at }
       this.#answers.set(node, { links, at: timers.elapsed(), previous })
     } catch (error) {
-      const { code, message } = error as Partial<ClusterError>
+      const { code, message } = error as { code?: unknown; message?: string }
       if (code === 'peer_rejected' && UNKNOWN_OPERATION.test(message ?? ''))
         this.#unknown.set(node, timers.elapsed() + UNKNOWN_INTERVAL_MS)
     }
