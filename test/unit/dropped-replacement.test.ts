@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import type { Checkpoint } from '../../lib/host/host.ts'
+import { beginCopy, requestedCopy } from '../../lib/replication/copy/copy-position.ts'
 import { positionOfCheckpoint, stateIn } from '../../lib/replication/positions/applied-state.ts'
 import { advice } from '../../lib/status-page/advice.ts'
 import { eventually } from '../support/cluster.ts'
@@ -38,6 +39,15 @@ async function replicated(test: TestContext) {
   }
   return { pair, serving, replace, ids, stateOf, sources: pair.sources as [CopySource, CopySource] }
 }
+
+it('a table that was emptied for a copy stays so, whatever is asked meanwhile', () => {
+  const emptied = { ...requestedCopy(undefined, true), replace: 'emptied' } as const
+  for (const replace of [true, false]) {
+    assert.deepEqual(requestedCopy(emptied, replace), emptied)
+    assert.deepEqual(requestedCopy(beginCopy(undefined, 'table_replaced'), replace).emptied, true)
+  }
+  assert.equal(requestedCopy(requestedCopy(undefined, true)).replace, undefined)
+})
 
 describe('a source that serves no rows any more after the table was emptied', {
   concurrency: true,

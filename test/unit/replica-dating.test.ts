@@ -27,6 +27,9 @@ it('the times of many late subscribers are asked for a few at once', async () =>
     reported: () => {},
   })
   replicas.start()
+  // As after a time in which another process had the name of this node.
+  replicas.close()
+  replicas.start()
   const position = { epoch: 'e', sequence: 5, index: 5, session: 's' }
   replicas.accept('node2', { instance: 'i', order: 1, tables: tables.map((each) => ({ ...each, ...position })) })
   for (let turn = 0; turn < 1_000 && asked.size < tables.length; turn++) {

@@ -105,6 +105,8 @@ export class Copies implements CopyStarts {
     current: CopyPosition | undefined,
     { copy, replace }: StartRequest,
   ): CopyPosition | undefined {
+    // The table was emptied for a copy: its end, or its failure, settles what became of the rows.
+    if (current?.replace === 'emptied' || current?.emptied) return requestedCopy(current, replace)
     return copy && this.#isServed(source) ? requestedCopy(current, replace) : undefined
   }
 

@@ -14,12 +14,15 @@ export const beginCopy = (current: CopyPosition | undefined, reason: CopyReason,
   ...((reason === 'table_replaced' || current?.emptied) && { emptied: true }),
 })
 
-/** The copy that an operator asks for. `replace`: the local table is emptied first. */
+/**
+ * The copy that an operator asks for. `replace`: the local table is emptied first. A table that was emptied for this copy stays so, whatever
+ * is asked: the rows of other sources have to come back at its end.
+ */
 export function requestedCopy(current: CopyPosition | undefined, replace = false): CopyPosition {
   const { replace: known, ...copy } = beginCopy(current, 'requested', true)
-  if (replace) return { ...copy, replace: 'requested' }
-  // The earlier request is withdrawn, unless it has begun.
-  return known === 'emptied' ? { ...copy, replace: known } : copy
+  if (known === 'emptied') return { ...copy, replace: known }
+  // Without `replace` the earlier request is withdrawn.
+  return replace ? { ...copy, replace: 'requested' } : copy
 }
 
 /**

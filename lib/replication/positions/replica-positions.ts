@@ -81,6 +81,7 @@ export class ReplicaPositions {
 
   start(): void {
     const { timers, publisher } = this.#options
+    this.#isClosed = false
     this.#stop = timers.every(MARK_INTERVAL_MS, () => {
       this.#marks.note(publisher.recentPositions(), timers.elapsed())
       if (!this.#isDating && this.#undated.size > 0) void this.#datePositions()
