@@ -20,14 +20,25 @@ export type HarperReadersParts = {
   negotiator: Pick<Negotiator, 'askedOf'>
 }
 
-export const harperReaders = ({ store, registers, publisher, negotiator }: HarperReadersParts): ReaderAdmission => ({
-  subscriptionsOf(node) {
-    const agreed = findNode(store.manifest, node)?.subscriptions ?? none
-    const asked = negotiator.askedOf(node)
-    return asked.length === 0 ? agreed : [...agreed, ...asked]
-  },
-  async startOf(node, table) {
-    const sequence = await publisher.firstSingleMessage(table)
-    return sequence === undefined ? undefined : { sequence, since: registers.get(node, table)?.publishSince }
-  },
-})
+type Subscriptions = ReturnType<ReaderAdmission['subscriptionsOf']>
+
+export function harperReaders({ store, registers, publisher, negotiator }: HarperReadersParts): ReaderAdmission {
+  /** Together, by what is asked. */
+  const together = new WeakMap<Subscriptions, { agreed: Subscriptions; all: Subscriptions }>()
+  return {
+    subscriptionsOf(node) {
+      const agreed = findNode(store.manifest, node)?.subscriptions ?? none
+      const asked = negotiator.askedOf(node)
+      if (asked.length === 0) return agreed
+      const known = together.get(asked)
+      if (known?.agreed === agreed) return known.all
+      const all = [...asked.map((each) => ({ ...each, isAsked: true })), ...agreed]
+      together.set(asked, { agreed, all })
+      return all
+    },
+    async startOf(node, table) {
+      const sequence = await publisher.firstSingleMessage(table)
+      return sequence === undefined ? undefined : { sequence, since: registers.get(node, table)?.publishSince }
+    },
+  }
+}

@@ -66,15 +66,16 @@ export class Reconciler {
 
   /** Call it after every commit, and after every change of the limits. */
   reconcile(): void {
-    void this.#queue.run(async () => {
-      for (const step of this.#steps) await this.#run(step)
-    })
+    void this.#queue.run(() => this.#runAll())
   }
 
   /** What was admitted beside the manifest is not any more. */
   reviewReaders(): void {
-    for (const step of this.#steps) if (step.name === 'readers') step.inEffect = undefined
-    this.reconcile()
+    void this.#queue.run(() => {
+      // Not before: a review that is in progress sets it when it ends.
+      for (const step of this.#steps) if (step.name === 'readers') step.inEffect = undefined
+      return this.#runAll()
+    })
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -85,6 +86,10 @@ export class Reconciler {
   close(): void {
     this.#closed = true
     for (const step of this.#steps) step.cancelRetry()
+  }
+
+  async #runAll(): Promise<void> {
+    for (const step of this.#steps) await this.#run(step)
   }
 
   async #run(step: Step): Promise<void> {

@@ -122,8 +122,11 @@ export type ReadOptions = RequestOptions & {
 
 /** Which nodes of HarperDB may read which local streams. */
 export type ReaderAdmission = {
-  /** The subscriptions with the node: it may read the tables with `publish`. The same object while nothing changes. */
-  subscriptionsOf(node: string): readonly (TableName & { publish: boolean })[]
+  /**
+   * The subscriptions with the node: it may read the tables with `publish`. The same object while nothing changes. `isAsked`: the node is only
+   * asked to agree. Of two with one table the later one counts.
+   */
+  subscriptionsOf(node: string): readonly (TableName & { publish: boolean; isAsked?: boolean })[]
   /**
    * Where the node may begin in the stream of such a table: the first message that it can read, and the time of its subscription, in ms
    * since 1970. Undefined if it can read none. May reject.

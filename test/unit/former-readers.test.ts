@@ -19,14 +19,15 @@ const asked = 'harper-leaf'
 const time = '1795730086045123400'
 
 function scene() {
-  const state = { admitted: true, infos: 0 }
+  const state = { admitted: true, isAsked: false, infos: 0, inHand: 7, reading: 0, mostReading: 0, reads: 0 }
   const consumers = new Map<string, Record<string, unknown>>()
   const passed: string[] = []
   const handlers = new Map<string, (message: object) => void>()
   const infoOf = (name: string) => {
     state.infos++
     const config = consumers.get(name)
-    return config && { name, config }
+    const [ack_floor, delivered] = [state.inHand - 1, state.inHand].map((stream_seq) => ({ stream_seq }))
+    return config && { name, config, ack_floor, delivered }
   }
   const jetStream = {
     consumer: async (_: unknown, name: string) => infoOf(name),
@@ -42,8 +43,13 @@ function scene() {
     },
     deleteByName: async (_: string, __: string, name: string) => void consumers.delete(name),
     consumersByStream: async () => [{ stream, consumers: [...consumers.keys()] }],
-    message: async (_: unknown, seq: number) =>
-      seq === 7 ? { time: new Date(1_795_730_086_000).toISOString().replace('000Z', '0451234Z') } : undefined,
+    message: async (_: unknown, seq: number) => {
+      state.reads++
+      state.mostReading = Math.max(state.mostReading, ++state.reading)
+      await turn()
+      state.reading--
+      return seq === 7 ? { time: new Date(1_795_730_086_000).toISOString().replace('000Z', '0451234Z') } : undefined
+    },
   } as never as JetStream
   const mesh = {
     subscribe: (subject: string, handler: (message: object) => void) => {
@@ -52,10 +58,10 @@ function scene() {
     },
     publish: (subject: string) => passed.push(subject),
   } as never as Connection
-  const subscriptions = [{ ...table, publish: true }]
-  const none: never[] = []
+  const names = ['harper', 'harper2']
   const admission: ReaderAdmission = {
-    subscriptionsOf: (name) => (state.admitted && name === 'harper' ? subscriptions : none),
+    subscriptionsOf: (name) =>
+      state.admitted && names.includes(name) ? [{ ...table, publish: true, isAsked: state.isAsked }] : [],
     startOf: async () => ({ sequence: 1 }),
   }
   const logger: Logger = silentLogger
@@ -65,28 +71,70 @@ function scene() {
     handlers.get('$JS.ACK.>')!({ subject, data: Buffer.from(data) })
     return subject
   }
-  const former = (more: object = {}) =>
-    consumers.set(asked, { ack_policy: 'explicit', max_ack_pending: 1_000, ack_wait: 30e9, ...more })
+  const former = (more: object = {}, name = asked) =>
+    consumers.set(name, { ack_policy: 'explicit', max_ack_pending: 1_000, ack_wait: 30e9, ...more })
   const review = (by?: ReaderAdmission) => reviewHarperReaders('node1', jetStream, by, logger)
   return { state, consumers, passed, former, acknowledge, review, admission }
 }
 const turn = () => new Promise((resolve) => setImmediate(resolve))
+const turns = async () => {
+  for (let time = 0; time < 5; time++) await turn()
+}
 
 describe('a former consumer', () => {
   it('gets the acknowledgements of messages that have their time here', async () => {
-    const { state, passed, former, acknowledge } = scene()
+    const { passed, former, acknowledge } = scene()
     former()
     const right = acknowledge(7, time)
     acknowledge(7, '1795730086045123401')
     acknowledge(8, time)
     acknowledge(7, time, { data: '+TERM' })
     acknowledge(7, time, { name: 'other-leaf' })
-    await turn()
+    await turns()
     assert.deepEqual(passed, [right])
-    const { infos } = state
+  })
+
+  it('has one message read at a time, of those in hand only, however many acknowledgements there are', async () => {
+    const { state, passed, former, acknowledge } = scene()
+    former()
+    former({}, 'harper2-leaf')
+    for (let time = 0; time < 200; time++) {
+      acknowledge(7, '1')
+      acknowledge(7, '1', { name: 'harper2-leaf' })
+      acknowledge(8 + time, '1')
+    }
+    const right = acknowledge(7, time)
+    await turns()
+    assert.deepEqual([passed, state.mostReading], [[right], 1])
+    assert.ok(state.reads <= 4, `${state.reads} reads`)
+    const { reads } = state
+    state.inHand = 8
     acknowledge(7, time)
-    await turn()
-    assert.deepEqual([passed.length, state.infos], [2, infos], 'it is known')
+    await turns()
+    assert.deepEqual([passed.length, state.reads], [1, reads], 'acknowledged already')
+  })
+
+  it('is read from while its node is asked, and stays when nothing comes of that', async () => {
+    const { state, consumers, passed, former, acknowledge, review, admission } = scene()
+    state.isAsked = true
+    former()
+    acknowledge(7, time)
+    await turns()
+    await review(admission)
+    assert.equal(passed.length, 1)
+    assert.equal(consumers.get(asked)!.max_ack_pending, 1)
+    state.admitted = false
+    await review(admission)
+    assert.equal(consumers.size, 1, 'the node may be added yet')
+    Object.assign(state, { admitted: true, isAsked: false })
+    await review(admission)
+    assert.equal(consumers.get(asked)!.ack_wait, 5e9)
+    state.isAsked = true
+    await review(admission)
+    assert.equal(consumers.get(asked)!.ack_wait, 5e9, 'asked again')
+    state.admitted = false
+    await review(admission)
+    assert.equal(consumers.size, 0)
   })
 
   it('that is not here is asked for once in a while', async () => {

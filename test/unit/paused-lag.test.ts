@@ -88,6 +88,14 @@ describe('a subscription that reads nothing', () => {
       assert.deepEqual([await observe(), asked], [[0, 0], []])
   })
 
+  it('of a node of HarperDB asks nothing before it is known where it begins', async () => {
+    const harper = { description: '', lastSequence: 5 }
+    const { observe, asked } = late(harper, { epoch: '', sequence: 0 })
+    assert.deepEqual([await observe(), asked], [[0, 0], []])
+    const [lag] = await late(harper, { epoch: '', sequence: 3, index: 3 }).observe()
+    assert.equal(lag, 2)
+  })
+
   it('shows nothing false while the source does not answer', async () => {
     const { observe, mesh } = late({})
     mesh.streamState = () => Promise.reject(new MeshError('timeout'))

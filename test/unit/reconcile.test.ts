@@ -14,8 +14,9 @@ function scene() {
   const clock = new TestClock({ stopped: true })
   const store = { manifest: empty, settings: { streams: {} } as { streams: { maxAge?: number } } }
   const calls: unknown[] = []
+  const reviews: number[] = []
   const errors: { step: string; retryAfterMs: number }[] = []
-  const state = { failures: 0 }
+  const state = { failures: 0, hold: Promise.resolve() }
   const apply = async (call: unknown) => {
     calls.push(call)
     if (state.failures-- > 0) throw new Error('out of order')
@@ -25,18 +26,22 @@ function scene() {
       timers: clock,
       setRoutes: ({ hub }) => apply(hub.map(({ port }) => port)),
       setLimits: ({ maxAge }) => apply({ maxAge }),
+      reviewReaders: async () => {
+        reviews.push(store.manifest.nodes.length)
+        await state.hold
+      },
     },
     replicator: { reconcile: ({ nodes }) => apply(nodes.map(({ name }) => name)) },
     store: store as never,
     servesRows: false,
     logger: { debug() {}, info() {}, warn() {}, error: (fields) => void errors.push(fields as never) },
-    inEffect: { routes: empty.routes, nodes: empty.nodes, limits: store.settings.streams },
+    inEffect: { routes: empty.routes, nodes: empty.nodes, readers: empty.nodes, limits: store.settings.streams },
   })
   const reconcile = async () => {
     reconciler.reconcile()
     await reconciler.idle()
   }
-  return { clock, store, calls, errors, state, reconciler, reconcile }
+  return { clock, store, calls, reviews, errors, state, reconciler, reconcile }
 }
 
 describe('the reconciler', () => {
@@ -86,6 +91,20 @@ describe('the reconciler', () => {
     store.manifest = empty
     await reconcile()
     assert.deepEqual(calls, [[1], []])
+  })
+
+  it('reviews readers again when that is asked for during a review', async () => {
+    const { calls, reviews, state, reconciler } = scene()
+    let release = () => {}
+    state.hold = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    reconciler.reviewReaders()
+    await new Promise((resolve) => setImmediate(resolve))
+    reconciler.reviewReaders()
+    release()
+    await reconciler.idle()
+    assert.deepEqual([reviews, calls], [[0, 0], []])
   })
 
   it('does not retry once it is closed', async () => {

@@ -8,6 +8,7 @@ import { HeaderReader } from '../../lib/mesh/nats/header-reader.ts'
 import { JetStream } from '../../lib/mesh/nats/jetstream.ts'
 import { PullReader } from '../../lib/mesh/nats/pull-reader.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
+import { nextTurn } from '../../lib/util/timers.ts'
 import { fakeSystemTimers } from '../support/elapsed.ts'
 import { ScriptedConnection } from '../support/scripted-connection.ts'
 
@@ -207,9 +208,31 @@ describe('pull reader', () => {
   it('fails when a request is not answered in time', async (test) => {
     fakeSystemTimers(test, 'setTimeout')
     const { reader } = await start(test)
-    test.mock.timers.tick(64_999)
+    test.mock.timers.tick(64_000)
+    test.mock.timers.tick(999)
+    await nextTurn()
     assert.equal(reader.failed, false)
     test.mock.timers.tick(1)
+    await nextTurn()
+    assert.equal(reader.failed, true)
+  })
+
+  it('reads the answers that wait in the socket after a pause of the process, before it fails', async (test) => {
+    fakeSystemTimers(test, 'setTimeout')
+    const { reader, status } = await start(test, 10, { isSilent: true })
+    // A pause until each of the two timers is late, and the answer comes in the next turn, or after some more.
+    for (const isLater of [true, false]) {
+      test.mock.timers.tick(20_000)
+      if (isLater) await nextTurn()
+      else test.mock.timers.tick(20_000)
+      assert.equal(reader.failed, false)
+      status(100, 'Idle Heartbeat')
+      await nextTurn()
+      assert.equal(reader.failed, false)
+    }
+    test.mock.timers.tick(10_000)
+    test.mock.timers.tick(1_000)
+    await nextTurn()
     assert.equal(reader.failed, true)
   })
 
@@ -217,17 +240,21 @@ describe('pull reader', () => {
     fakeSystemTimers(test, 'setTimeout')
     const { reader, status, deliver, pulls } = await start(test, 10, { isSilent: true })
     assert.equal(pulls()[0]!.idle_heartbeat, 5e9)
-    const tick = (ms: number) => test.mock.timers.tick(ms)
+    const tick = (ms: number) => {
+      test.mock.timers.tick(10_000)
+      test.mock.timers.tick(ms - 10_000)
+      return nextTurn()
+    }
     for (const answer of [
       () => status(100, 'Idle Heartbeat'),
       () => deliver([5]),
       () => status(408, 'Request Timeout', unanswered(9)),
     ]) {
-      tick(10_999)
+      await tick(10_999)
       assert.equal(reader.failed, false)
       answer()
     }
-    tick(11_000)
+    await tick(11_000)
     assert.equal(reader.failed, true)
     const other = await start(test)
     assert.equal(other.pulls()[0]!.idle_heartbeat, undefined)
@@ -239,10 +266,13 @@ describe('pull reader', () => {
     fakeSystemTimers(test, 'setTimeout')
     const { reader, deliver } = await start(test, 2, { isSilent: true })
     deliver([5, 6])
-    test.mock.timers.tick(60_000)
+    for (let time = 0; time < 2; time++) test.mock.timers.tick(60_000)
+    await nextTurn()
     assert.equal(reader.failed, false)
     assert.equal((await reader.next()).length, 2)
-    test.mock.timers.tick(11_000)
+    test.mock.timers.tick(10_000)
+    test.mock.timers.tick(1_000)
+    await nextTurn()
     assert.equal(reader.failed, true)
   })
 

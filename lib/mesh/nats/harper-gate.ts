@@ -4,20 +4,18 @@
 //
 // The consumer has a name of its own, which HarperDB learns from the answer: acknowledgements then have a subject that no other node's
 // consumer has, although the streams of a table have one name on all nodes.
-//
-// A consumer from the time when HarperDB ran on this node keeps its name, because the client that HarperDB uses never takes another one: it
-// would request messages of a consumer that is gone. An acknowledgement of such a name may be for another node. The time of the message
-// that it names tells: the gate passes it on if the message with this number has that time here.
+// Consumers from the time when HarperDB ran on this node keep their names: see FormerConsumers.
 
 import { reasonOf } from '../../errors.ts'
 import type { Logger } from '../../observe/logger.ts'
 import { KeyedMutex } from '../../util/keyed-mutex.ts'
 import { RateLimit } from '../../util/rate-limit.ts'
 import { systemTimers } from '../../util/timers.ts'
-import { MeshError, type ReaderAdmission, type RequestOptions, type TableName } from '../mesh.ts'
+import { MeshError, type ReaderAdmission, type RequestOptions } from '../mesh.ts'
 import { leafName } from './configuration.ts'
 import type { Connection } from './connection.ts'
-import { type ConsumerInfo, type JetStream, streamName } from './jetstream.ts'
+import { type AdmittedTable, adoptFormer, FLOW, FormerConsumers, isAdopted } from './former-consumers.ts'
+import { type JetStream, streamName } from './jetstream.ts'
 import { serve } from './request-handler.ts'
 
 export type HarperGateOptions = {
@@ -35,17 +33,12 @@ export type HarperGateOptions = {
 const REQUEST: RequestOptions = { timeout: 5_000 }
 const PENDING_REQUEST_LIMITS = { requests: 1_000, bytes: 4 * 1024 * 1024 }
 const MAX_DELETIONS = 1_000
-/** Acknowledgements of former consumers that are compared at a time. One that is dropped is sent again with its message. */
-const MAX_COMPARISONS = 1_000
 const LOG_LIMIT = { limit: 20, windowMs: 60_000 }
 const CREATE = 'io.nats.jetstream.api.v1.consumer_create_response'
 const INFO = 'io.nats.jetstream.api.v1.consumer_info_response'
 /** Between the name that HarperDB asks for and the name of the local node. */
 const MARK = '--of--'
 const LEAF = leafName('')
-/** ms for which it is known that there is no former consumer of a name; and names that are known. */
-const FORMER_KNOWN_MS = 10_000
-const MAX_FORMER = 20_000
 /** Names of consumers have at most 255 bytes. */
 const MAX_NAME_BYTES = 255
 /** What HarperDB sends, and what clients of its kind may add without an effect. */
@@ -59,11 +52,6 @@ const KNOWN_KEYS: ReadonlySet<string> = new Set([
   'opt_start_time',
   'replay_policy',
 ])
-/**
- * The node never has more than one message of a stream in hand: changes of a row that it applies at once may end in another order. `ack_wait`, in
- * seconds: what was sent to a process that is gone is sent again then, and what takes longer is applied twice, which times make harmless.
- */
-const FLOW = { max_ack_pending: 1, ack_wait: 5 }
 /** Tokens of an acknowledgement's subject, and where they name the consumer. Later servers name domain and account before the stream. */
 const ACK_FORMS: readonly { tokens: (count: number) => boolean; consumer: number }[] = [
   { tokens: (count) => count === 9, consumer: 3 },
@@ -77,20 +65,18 @@ class Refusal extends Error {
 }
 
 /** A node's consumer of one stream, as the node calls it (`asked`) and as it is called here. */
-type Reader = { node: string; table: TableName; stream: string; asked: string; name: string }
+type Reader = AdmittedTable & { node: string; stream: string; asked: string; name: string }
 
 export class HarperGate {
   readonly #options: HarperGateOptions
   readonly #work = new KeyedMutex()
   /** By node: its subscriptions, and the tables among them that it may read, by stream. */
-  readonly #tables = new Map<string, { subscriptions: readonly object[]; byStream: Map<string, TableName> }>()
+  readonly #tables = new Map<string, { subscriptions: readonly object[]; byStream: Map<string, AdmittedTable> }>()
   readonly #lines: RateLimit
   /** Consumers that were made: a node may delete and ask for them without end. */
   readonly #begun: RateLimit
   #deletions = 0
-  #comparisons = 0
-  /** Former consumers of this stream and name that are adopted, or that there are not: by when that was asked. */
-  readonly #former = new Map<string, { isHere: boolean; at: number }>()
+  readonly #former: FormerConsumers
 
   constructor(options: HarperGateOptions) {
     this.#options = options
@@ -99,6 +85,9 @@ export class HarperGate {
     this.#lines = new RateLimit({ ...LOG_LIMIT, leftOut })
     const moreBegun = (count: number) => options.logger.info({ count }, 'more readers of HarperDB than are listed')
     this.#begun = new RateLimit({ ...LOG_LIMIT, leftOut: moreBegun })
+    const { node, jetStream } = options
+    const admitted = (stream: string, name: string) => this.#tablesOf(name.slice(0, -LEAF.length)).get(stream)
+    this.#former = new FormerConsumers({ node, jetStream, admitted })
   }
 
   /** Until the connections are closed. */
@@ -149,9 +138,9 @@ export class HarperGate {
     const mark = name.indexOf(LEAF + MARK)
     const asked = mark < 0 ? name : name.slice(0, mark + LEAF.length)
     const node = asked.endsWith(LEAF) ? asked.slice(0, -LEAF.length) : ''
-    const table = this.#tablesOf(node).get(stream)
-    if (!table) throw new Refusal(`node '${node}' does not subscribe to a table with the stream '${stream}'`)
-    return { node, table, stream, asked, name: this.#nameOf(asked) }
+    const admitted = this.#tablesOf(node).get(stream)
+    if (!admitted) throw new Refusal(`node '${node}' does not subscribe to a table with the stream '${stream}'`)
+    return { node, ...admitted, stream, asked, name: this.#nameOf(asked) }
   }
 
   #nameOf(asked: string): string {
@@ -160,13 +149,13 @@ export class HarperGate {
     return name
   }
 
-  #tablesOf(node: string): ReadonlyMap<string, TableName> {
+  #tablesOf(node: string): ReadonlyMap<string, AdmittedTable> {
     const subscriptions = node === '' ? [] : this.#options.admission.subscriptionsOf(node)
     const known = this.#tables.get(node)
     if (known?.subscriptions === subscriptions) return known.byStream
     const byStream = new Map(
-      subscriptions.flatMap(({ database, table, publish }) =>
-        publish ? [[streamName({ database, table }), { database, table }] as const] : [],
+      subscriptions.flatMap(({ database, table, publish, isAsked = false }) =>
+        publish ? [[streamName({ database, table }), { table: { database, table }, isAsked }] as const] : [],
       ),
     )
     if (byStream.size > 0) this.#tables.set(node, { subscriptions, byStream })
@@ -201,7 +190,7 @@ export class HarperGate {
   async #find(reader: Reader): Promise<object | undefined> {
     const { node, jetStream } = this.#options
     const own = await jetStream.consumer(this.#source(reader), reader.name, REQUEST)
-    return own ?? adoptFormer(node, jetStream, reader.stream, reader.asked)
+    return own ?? adoptFormer(node, jetStream, { ...reader, name: reader.asked })
   }
 
   async #make(reader: Reader, wanted: { time: number } | { sequence: number }): Promise<object> {
@@ -255,65 +244,17 @@ export class HarperGate {
     const pass = () => this.#options.store.publish(subject, data)
     try {
       if (name.endsWith(`${MARK}${this.#options.node}`)) pass()
-      else if (name.endsWith(LEAF) && this.#comparisons < MAX_COMPARISONS) {
-        this.#comparisons++
-        const compared = () => {
-          this.#comparisons--
-        }
-        this.#isOfFormer({ stream, name, sequence: Number(sequence), time: `${time}` })
-          .then((isOurs) => isOurs && pass())
-          .then(compared, compared)
-      }
+      else if (name.endsWith(LEAF))
+        this.#former.acknowledge({ stream, name, sequence: Number(sequence), time: `${time}`, pass })
     } catch {
       // The leaf is down: the message comes again.
     }
   }
-
-  /** The acknowledgement is for a former consumer of this node. `time`: ns since 1970, of the message. */
-  async #isOfFormer(acknowledged: { stream: string; name: string; sequence: number; time: string }): Promise<boolean> {
-    const { stream, name, sequence, time } = acknowledged
-    const { node, jetStream } = this.#options
-    const table = this.#tablesOf(name.slice(0, -LEAF.length)).get(stream)
-    if (!table || !Number.isSafeInteger(sequence)) return false
-    const key = `${stream}.${name}`
-    const now = systemTimers.elapsed()
-    let known = this.#former.get(key)
-    if (!known || (!known.isHere && now - known.at > FORMER_KNOWN_MS)) {
-      const found = await this.#work.run(name + stream, () => adoptFormer(node, jetStream, stream, name))
-      known = { isHere: found !== undefined, at: now }
-      this.#former.set(key, known)
-      if (this.#former.size > MAX_FORMER) this.#former.delete(this.#former.keys().next().value!)
-    }
-    if (!known.isHere) return false
-    const message = await jetStream.message({ node, ...table }, sequence, REQUEST)
-    return message !== undefined && nanosecondsOf(message.time) === time
-  }
-}
-
-/** ns since 1970 of a time as the server writes it, with up to nine digits behind the second. */
-function nanosecondsOf(time: string): string {
-  const [, seconds = '', fraction = ''] = /^([^.Z]+)(?:\.(\d+))?Z$/.exec(time) ?? []
-  return `${Date.parse(`${seconds}Z`) / 1_000}${fraction.padEnd(9, '0')}`
-}
-
-const isAdopted = ({ config }: ConsumerInfo): boolean =>
-  config.max_ack_pending === FLOW.max_ack_pending && config.ack_wait === FLOW.ack_wait * 1e9
-
-/** The consumer of this name, which HarperDB had before enmesh ran here, with the flow of those that are made now. Undefined if it does not exist. */
-async function adoptFormer(
-  node: string,
-  jetStream: JetStream,
-  stream: string,
-  name: string,
-): Promise<ConsumerInfo | undefined> {
-  const former = await jetStream.consumerByName(node, stream, name, REQUEST)
-  if (former?.config.ack_policy !== 'explicit' || former.config.deliver_subject) return undefined
-  return isAdopted(former) ? former : jetStream.updateDurable(node, stream, former, FLOW, REQUEST)
 }
 
 /**
  * Adopts the consumers that HarperDB nodes have from the time when HarperDB ran here, and removes those of nodes that are not admitted; all
- * of them without an admission. A former consumer that was never adopted stays: its node may be added yet. Rejects as `JetStream.call`.
+ * of them without an admission. A former consumer that was not adopted stays: its node may be added yet. Rejects as `JetStream.call`.
  */
 export async function reviewHarperReaders(
   node: string,
@@ -327,10 +268,12 @@ export async function reviewHarperReaders(
       const isFormer = mark < 0 && name.endsWith(LEAF)
       if (mark < 0 && !isFormer) continue
       const peer = isFormer ? name.slice(0, -LEAF.length) : name.slice(0, mark)
-      const isAdmitted =
-        (isFormer || name === `${peer}${LEAF}${MARK}${node}`) &&
-        admission?.subscriptionsOf(peer).some((each) => each.publish && streamName(each) === stream)
-      if (isFormer && isAdmitted) await adoptFormer(node, jetStream, stream, name)
+      const isOurs = isFormer || name === `${peer}${LEAF}${MARK}${node}`
+      const tables = isOurs ? (admission?.subscriptionsOf(peer) ?? []) : []
+      const admitted = tables.filter((each) => each.publish && streamName(each) === stream)
+      const isAdmitted = admitted.length > 0
+      if (isFormer && isAdmitted)
+        await adoptFormer(node, jetStream, { stream, name, isAsked: admitted.every(({ isAsked }) => isAsked) })
       if (isAdmitted) continue
       if (isFormer) {
         const former = await jetStream.consumerByName(node, stream, name, REQUEST)

@@ -1,7 +1,7 @@
 // Reads the stream of any node: a pull consumer without acknowledgements, which requests as many messages as there is capacity for.
 
 import type { Msg } from 'nats'
-import { clearTimeout, setTimeout } from '../../util/timers.ts'
+import { clearTimeout, setImmediate, setTimeout } from '../../util/timers.ts'
 import { type Entry, MeshError, type Reader, type ReadOptions, type RemoteTable } from '../mesh.ts'
 import { PullWindow } from '../pull-window.ts'
 import { leafName, MAX_STORED_BYTES } from './configuration.ts'
@@ -19,6 +19,11 @@ const PULL_GRACE_MS = 5_000
 /** The server of a silent source says so often that it still has the request, while it has no messages; and how long the reader waits for that. */
 const IDLE_HEARTBEAT_MS = 5_000
 const HEARTBEAT_GRACE_MS = 2 * IDLE_HEARTBEAT_MS + 1_000
+/**
+ * The last part of these times begins when the process comes to it: after a pause of the process, answers wait in the socket, which Node.js reads
+ * after the timers, about 2 MB in a turn of the event loop.
+ */
+const LAST_WAIT_MS = 1_000
 const IDLE_HEARTBEAT_CODE = 100
 const DELETE_TIMEOUT_MS = 2_000
 /** Of an entry beside its data: headers and subjects, which the server counts too. */
@@ -148,12 +153,17 @@ export class PullReader implements Reader {
   /** The server answers every request, at the latest when it expires; without an answer it has lost the consumer. */
   #expectAnswer(): void {
     clearTimeout(this.#deadline)
-    const expired = () => {
+    const ms = this.#isSilent ? HEARTBEAT_GRACE_MS : PULL_EXPIRES_MS + PULL_GRACE_MS
+    this.#deadline = setTimeout(() => this.#failSoon(), ms - LAST_WAIT_MS).unref()
+  }
+
+  #failSoon(): void {
+    const check = () => {
       // All requests may be answered, and the messages wait here: the next request sets the deadline again.
-      if (this.#window.isRequesting) this.fail('no answer to a pull request')
+      if (this.#deadline === deadline && this.#window.isRequesting) this.fail('no answer to a pull request')
     }
-    this.#deadline = setTimeout(expired, this.#isSilent ? HEARTBEAT_GRACE_MS : PULL_EXPIRES_MS + PULL_GRACE_MS)
-    this.#deadline.unref()
+    const deadline = setTimeout(() => setImmediate(check), LAST_WAIT_MS).unref()
+    this.#deadline = deadline
   }
 
   #receive(message: Msg): void {

@@ -37,6 +37,8 @@ export async function observeLag(context: Context, parts: Parts): Promise<void> 
   try {
     const state = await mesh.streamState(source, { timeout })
     const { checkpoint } = cursor
+    // Where the subscription begins is decided when it reads first. A checkpoint in a stream without epochs has an index.
+    if (checkpoint.epoch === '' && checkpoint.index === undefined) return
     // A stream of HarperDB has no epochs.
     const { epoch = '' } = state ? (readStreamMetadata(state.description).epochs.at(-1) ?? {}) : {}
     if (!state || epoch !== checkpoint.epoch) return
