@@ -201,7 +201,7 @@ export class ClusterManager extends OperationMethods {
     return this.#service?.clockControl.status ?? { aheadMs: this.#clock.aheadMs }
   }
 
-  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive, or the node runs HarperDB, which sends none, and is read. */
   peers(): { node: string; up: boolean }[] {
     return this.#service?.peerStates() ?? this.manifest.nodes.map(({ name }) => ({ node: name, up: false }))
   }

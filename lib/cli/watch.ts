@@ -3,8 +3,9 @@
 
 import { formatPlace } from '../status-page/page/format.mjs'
 import type { Snapshot } from '../status-page/snapshot.ts'
+import { pause } from '../util/pause.ts'
 import { printableJson } from '../util/printable.ts'
-import { delay } from '../util/timers.ts'
+import { systemTimers } from '../util/timers.ts'
 import type { ExitCode, Flags, Io, Terminal } from './io.ts'
 import { streamSnapshots } from './snapshots.ts'
 import { snapshotText } from './status-text.ts'
@@ -38,8 +39,8 @@ export async function watch(url: string, { json }: Flags, io: Io): Promise<ExitC
         }
         display.lost((error as Error).message)
       }
-      const isOver = await delay(RETRY_MS, false, { signal: io.signal }).catch(() => true)
-      if (isOver) return 0
+      await pause(systemTimers, RETRY_MS, io.signal).catch(() => {})
+      if (io.signal.aborted) return 0
     }
   } finally {
     display?.end()

@@ -10,7 +10,7 @@ import { type Emit, logMeshState } from './reports.ts'
 
 export type NodeHealthOptions = {
   mesh: Pick<Mesh, 'timers' | 'problems'>
-  /** The nodes of the manifest; `up`: heartbeats arrive. */
+  /** The nodes of the manifest that send heartbeats; `up`: they arrive. */
   peers(): readonly { node: string; up: boolean }[]
   /** What the other parts know now. */
   facts(): Pick<HealthFacts, 'superseded' | 'subscriptions' | 'refusals' | 'clockAhead'>

@@ -5,10 +5,11 @@ import type { PeerLink } from '../peers/protocol.ts'
 import type { Replica } from '../replication/positions/replica-positions.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import type { Timers } from '../util/timers.ts'
+import type { PeerState } from './peer-states.ts'
 
 export type { PeerLink }
 
-/** The worst subscription of a link; an ended or unknown one counts as pending. `down`: no heartbeats. */
+/** The worst subscription of a link; an ended or unknown one counts as pending. `down`: the node is not up, see PeerStates. */
 export type LinkState = 'down' | 'stalled' | 'pending' | 'paused' | 'copying' | 'catching-up' | 'live'
 
 const SEVERITY: readonly LinkState[] = ['live', 'catching-up', 'copying', 'paused', 'pending', 'stalled', 'down']
@@ -28,7 +29,8 @@ export const stateOfSubscription = (state: SubscriptionStatus['state']): LinkSta
 export type LinkReportOptions = {
   timers: Timers
   manifest(): Manifest
-  isUp(node: string): boolean
+  /** The nodes of the manifest. */
+  peers(): readonly PeerState[]
   subscriptions(): readonly SubscriptionStatus[]
   /** Running number of the last applied transaction of the table. */
   appliedIndex(source: SubscriptionStatus['source']): number
@@ -57,7 +59,8 @@ export class LinkReport {
   }
 
   #collect(): PeerLink[] {
-    const { manifest, isUp, subscriptions, appliedIndex } = this.#options
+    const { manifest, peers, subscriptions, appliedIndex } = this.#options
+    const up = new Map(peers().map((peer) => [peer.node, peer.up]))
     const received = new Map<string, Flow & { state: LinkState }>()
     for (const { source, state, lag, lagSeconds } of subscriptions()) {
       const flow = received.get(source.node) ?? { ...noFlow(), state: 'live' as const }
@@ -69,7 +72,7 @@ export class LinkReport {
     return manifest().nodes.map((node) => {
       const { name } = node
       const [from, to] = [received.get(name), this.#sentTo(node)]
-      return { node: name, up: isUp(name), ...(from && { received: from }), ...(to && { sent: to }) }
+      return { node: name, up: up.get(name) === true, ...(from && { received: from }), ...(to && { sent: to }) }
     })
   }
 

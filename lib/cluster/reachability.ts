@@ -5,7 +5,7 @@ import type { Timers } from '../util/timers.ts'
 
 export type ReachabilityOptions = {
   timers: Timers
-  /** The nodes of the manifest; `up`: heartbeats arrive. */
+  /** The nodes of the manifest that send heartbeats; `up`: they arrive. */
   peers(): readonly { node: string; up: boolean }[]
   /** Also called when only the reason changes. */
   changed(state: ClusterMeshState, reason: string | undefined): void

@@ -33,6 +33,7 @@ import { type OperationParts, operationParts } from './operation-parts.ts'
 import type { CheckedOptions } from './options.ts'
 import { Pauses } from './pauses.ts'
 import { LinkReport } from './peer-links.ts'
+import { type PeerState, PeerStates } from './peer-states.ts'
 import { PositionExchange } from './position-exchange.ts'
 import { Reconciler } from './reconcile.ts'
 import { type Emit, peerReports } from './reports.ts'
@@ -57,6 +58,7 @@ export class Service {
   readonly rows: RowExchange
   readonly positions: PositionExchange
   readonly pauses: Pauses
+  readonly #peerStates: PeerStates
   readonly #options: CheckedOptions
   readonly #store: ManifestStore
   readonly #clock: HybridClock
@@ -100,6 +102,7 @@ export class Service {
       publish: (transactions) => this.publisher.relay(transactions),
       negotiator: () => this.#negotiator,
     })
+    this.#peerStates = new PeerStates({ manifest: () => store.manifest, parts: () => this })
     this.health = this.#createHealth()
     const tables = () => this.#negotiator.sourceTables
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
@@ -185,9 +188,9 @@ export class Service {
     return this.#standingDown.reason
   }
 
-  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
-  peerStates(): { node: string; up: boolean }[] {
-    return this.#store.manifest.nodes.map(({ name }) => ({ node: name, up: this.peers.isUp(name) }))
+  /** See PeerStates.all. */
+  peerStates(): PeerState[] {
+    return this.#peerStates.all()
   }
 
   /** Resolves when everything committed so far was tried once. Never rejects. */
@@ -254,7 +257,7 @@ export class Service {
   #createHealth(): NodeHealth {
     return new NodeHealth({
       mesh: this.mesh,
-      peers: () => this.#expectedPeers(),
+      peers: () => this.#peerStates.expected(),
       facts: () => ({
         superseded: this.superseded,
         subscriptions: this.replicator.troubled(),
@@ -264,15 +267,6 @@ export class Service {
       emit: this.#emit,
       logger: this.#options.logger,
     })
-  }
-
-  /** Without nodes of HarperDB, which send no heartbeats: they are known by their answers, and after a restart by what is read from them. */
-  #expectedPeers(): { node: string; up: boolean }[] {
-    const peers = this.peerStates()
-    if (peers.every(({ up }) => up)) return peers
-    const read = this.replicator.readNodes()
-    const isSilent = (node: string) => this.peers.isHarper(node) || (!this.peers.wasHeard(node) && read.has(node))
-    return peers.filter(({ node, up }) => up || !isSilent(node))
   }
 
   #createPositions({ registers }: Foundation): PositionExchange {
@@ -294,7 +288,7 @@ export class Service {
     const links = new LinkReport({
       timers: this.mesh.timers,
       manifest: () => this.#store.manifest,
-      isUp: (node) => this.peers.isUp(node),
+      peers: () => this.#peerStates.all(),
       subscriptions: () => this.replicator.status(),
       appliedIndex: (source) => this.replicator.checkpointOf(source)?.index ?? 0,
       replica: (subscriber) => this.positions.replica(subscriber),

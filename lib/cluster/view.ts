@@ -32,7 +32,7 @@ export interface ClusterView {
   readonly clock: ClockStatus
   /** See `ClusterManager.health`. */
   health(): Health
-  /** The nodes of the manifest, in its order; `up`: heartbeats arrive. */
+  /** The nodes of the manifest, in its order; `up`: heartbeats arrive, or the node runs HarperDB, which sends none, and is read. */
   peers(): { node: string; up: boolean }[]
   /** One entry per remote table. */
   subscriptions(): SubscriptionStatus[]

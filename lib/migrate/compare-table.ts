@@ -14,8 +14,8 @@ import { type KeyedTable, recordPages } from './record-pages.ts'
 export type RowReader = {
   /** All rows, some at a time. */
   all(): AsyncIterable<KeyedRow[]>
-  /** Those of these rows that exist. */
-  some(keys: readonly PrimaryKey[]): Promise<KeyedRow[]>
+  /** Those of these rows that exist, some at a time. */
+  some(keys: readonly PrimaryKey[]): AsyncIterable<KeyedRow[]>
 }
 
 export type Comparison = TableName & {
@@ -125,14 +125,13 @@ async function keysIn(
 /** The rows that differ at every look, without those that have changed since `since`. */
 async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOptions) {
   const { table, here, there, settle = 1_000, signal } = options
-  const digest = digester(table)
   let pairs: Pair[] = []
   let keys = suspects
   for (let look = 1; look <= LOOKS && keys.size > 0; look++) {
     if (look > 1) await delay(settle, undefined, { signal })
-    const [left, right] = await Promise.all([rowsOf(here, keys), rowsOf(there, keys)])
+    const [left, right] = await Promise.all([comparedRows(table, here, keys), comparedRows(table, there, keys)])
     pairs = [...keys].map(([identity, key]) => ({ key, here: left.get(identity), there: right.get(identity) }))
-    pairs = pairs.filter((pair) => digest(pair.here) !== digest(pair.there))
+    pairs = pairs.filter((pair) => pair.here?.digest !== pair.there?.digest)
     keys = new Map(pairs.map(({ key }) => [keyIdentity(key), key]))
   }
   const unchanged = await withoutChanged(pairs, options)
@@ -148,34 +147,40 @@ async function confirmed(suspects: Map<string, PrimaryKey>, options: CompareOpti
   }
 }
 
-type Pair = { key: PrimaryKey; here: KeyedRow | undefined; there: KeyedRow | undefined }
-
-/** Of a row without its times; undefined for an absent one. */
-function digester(table: KeyedTable): (row: KeyedRow | undefined) => string | undefined {
-  const strip = withoutTimes(table)
-  const rules = { primaryKey: table.primaryKey, cut: '', values: true }
-  return (row) => row && digestOf(rowText(keyIdentity(row.key), strip(row).row, rules) ?? '')
-}
+/** What is kept of a row, since there may be many large ones. `digest`: without its times. `writtenAt`: ms since 1970. */
+type ComparedRow = { digest: string; writtenAt: number | undefined }
+/** Undefined for an absent row. */
+type Pair = { key: PrimaryKey; here: ComparedRow | undefined; there: ComparedRow | undefined }
 
 /** Without rows whose time is after `since`, and without those that the original has as they are there. */
 async function withoutChanged(pairs: readonly Pair[], options: CompareOptions): Promise<Pair[]> {
   const { table, since, original } = options
-  const digest = digester(table)
   if (since === undefined) return [...pairs]
-  const isLater = ({ there }: Pair) => there !== undefined && (writtenAt(table, there.row.record ?? {}) ?? 0) >= since
-  const earlier = pairs.filter((pair) => !isLater(pair))
+  const earlier = pairs.filter(({ there }) => (there?.writtenAt ?? Number.NEGATIVE_INFINITY) < since)
   if (original === 'there') return earlier.filter(({ there }) => there)
   if (!original || earlier.length === 0) return earlier
-  const present = await rowsOf(original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
-  return earlier.filter(({ key, there }) => digest(present.get(keyIdentity(key))) !== digest(there))
+  const present = await comparedRows(table, original, new Map(earlier.map(({ key }) => [keyIdentity(key), key])))
+  return earlier.filter(({ key, there }) => present.get(keyIdentity(key))?.digest !== there?.digest)
 }
 
-async function rowsOf(reader: RowReader, keys: ReadonlyMap<string, PrimaryKey>): Promise<Map<string, KeyedRow>> {
-  const rows = new Map<string, KeyedRow>()
+/** By identity. */
+async function comparedRows(
+  table: KeyedTable,
+  reader: RowReader,
+  keys: ReadonlyMap<string, PrimaryKey>,
+): Promise<Map<string, ComparedRow>> {
+  const strip = withoutTimes(table)
+  const rules = { primaryKey: table.primaryKey, cut: '', values: true }
+  const found = new Map<string, ComparedRow>()
   const all = [...keys.values()]
   for (let at = 0; at < all.length; at += PAGE_ROWS)
-    for (const row of await reader.some(all.slice(at, at + PAGE_ROWS))) rows.set(keyIdentity(row.key), row)
-  return rows
+    for await (const rows of reader.some(all.slice(at, at + PAGE_ROWS)))
+      for (const each of rows) {
+        const identity = keyIdentity(each.key)
+        const digest = digestOf(rowText(identity, strip(each).row, rules) ?? '')
+        found.set(identity, { digest, writtenAt: writtenAt(table, each.row.record ?? {}) })
+      }
+  return found
 }
 
 /** Records of HarperDB, or of a host with the same operations, over HTTP. Keys that no host can store are left out. */
@@ -189,7 +194,9 @@ export function apiReader(api: HarperApi, table: KeyedTable, signal?: AbortSigna
     async *all() {
       for await (const records of recordPages(api, table, { signal })) yield toRows(records)
     },
-    some: async (keys) => toRows(await api.recordsOf(table, keys, signal)),
+    async *some(keys) {
+      for await (const records of api.recordsOf(table, keys, signal)) yield toRows(records)
+    },
   }
 }
 
@@ -205,6 +212,8 @@ export function hostReader(host: Host, table: KeyedTable): RowReader {
         after = rows.at(-1)!.key
       }
     },
-    some: async (keys) => live(await host.readRows!(table, { keys })),
+    async *some(keys) {
+      yield live(await host.readRows!(table, { keys }))
+    },
   }
 }

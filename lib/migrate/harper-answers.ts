@@ -143,6 +143,13 @@ function readTable(name: TableName, described: Type.Static<typeof TableType>): H
   }
 }
 
+/** Rows of a table by its description, at least. */
+export function readCount(answer: unknown): number | undefined {
+  if (!validators.table.Check(answer)) return undefined
+  const { record_count, estimated_record_range } = answer as Type.Static<typeof TableType>
+  return record_count === null || record_count === undefined ? undefined : (estimated_record_range?.[0] ?? record_count)
+}
+
 /** What was asked for: `page`, records in order, or `keys`, an entry for each record that exists, and null or none for each other one. */
 export type RecordsAsked = { kind: 'page' | 'keys'; limit: number }
 

@@ -1,18 +1,20 @@
 // A client of HarperDB's operations API over HTTP. It reads only: it has no operation that changes anything.
 
-import { ClusterError, clusterError, reasonOf } from '../errors.ts'
+import { ClusterError, clusterError, clusterErrorFrom, reasonOf } from '../errors.ts'
 import type { PrimaryKey, TableName } from '../host/host.ts'
 import { packr } from '../replication/packr.ts'
 import { Backoff } from '../util/backoff.ts'
 import { checkDecodeLimits } from '../util/decode-limits.ts'
 import { printable } from '../util/printable.ts'
 import { delay, systemTimers } from '../util/timers.ts'
+import { askForFewer, UnreadableAnswer } from './fewer-rows.ts'
 import {
   type HarperMember,
   type HarperRecord,
   type HarperStatus,
   type HarperTable,
   type RecordsAsked,
+  readCount,
   readDescription,
   readNetwork,
   readRecords,
@@ -32,13 +34,20 @@ export type HarperLogin = {
 }
 
 type NamedTable = TableName & { primaryKey: string }
+type Body = { operation: string; [key: string]: unknown }
+/** `of`: what the answer is about, in an error. `timeout`: ms. */
+type RequestOptions = { of?: string; timeout?: number; signal?: AbortSignal | undefined }
+/** `limit`: as many as were asked for at last. */
+type RecordPage = { records: HarperRecord[]; limit: number }
 
 /** Dates, binary values and big integers stay what they are in MessagePack, and not in JSON. */
 const ACCEPTED = 'application/x-msgpack, application/json;q=0.1'
-/** A page has about 2 MB, but the first one of long rows has more. */
+/** A page has about 2 MB, but a row may have more. */
 const MAX_ANSWER_BYTES = 512 * 1024 * 1024
 /** Characters of a text of HarperDB in an error. */
 const MAX_TEXT = 1_000
+/** ms. HarperDB reads the whole table. `fetch` waits no longer for an answer to begin. */
+const COUNT_TIMEOUT = 300_000
 const DEFAULTS = { timeout: 60_000, patience: 10_000 }
 /** HTTP status of a request that may succeed later. */
 const isTemporary = (status: number) => status === 502 || status === 503 || status === 504
@@ -54,67 +63,112 @@ export class HarperApi {
 
   /** Reject harperdb_unreachable, harperdb_rejected and aborted, as all methods do. */
   async status(signal?: AbortSignal): Promise<HarperStatus> {
-    return this.#read({ operation: 'cluster_status' }, readStatus, signal)
+    return this.#read({ operation: 'cluster_status' }, readStatus, { signal })
   }
 
   async network(signal?: AbortSignal): Promise<HarperMember[]> {
-    return this.#read({ operation: 'cluster_network' }, readNetwork, signal)
+    return this.#read({ operation: 'cluster_network' }, readNetwork, { signal })
   }
 
-  /** All tables but those of HarperDB itself. `isExact`: rows are counted, and not estimated, which takes a scan of each table. */
-  async tables(signal?: AbortSignal, isExact = false): Promise<HarperTable[]> {
-    return this.#read({ operation: 'describe_all', ...(isExact && { exact_count: true }) }, readDescription, signal)
+  /** All tables but those of HarperDB itself. Rows of large tables are estimated. */
+  async tables(signal?: AbortSignal): Promise<HarperTable[]> {
+    return this.#read({ operation: 'describe_all' }, readDescription, { signal })
   }
 
-  /** At most `limit` records, in the order of their keys, after this key. Records that the user may not read are missing. */
-  async recordsAfter(table: NamedTable, after: unknown, limit: number, signal?: AbortSignal): Promise<HarperRecord[]> {
-    const { database, table: name, primaryKey } = table
+  /** Rows of the table, counted: it takes a scan of it, and may wait for that longer than other methods. */
+  async countRows({ database, table }: TableName, signal?: AbortSignal): Promise<number> {
+    const timeout = Math.max(this.#login.timeout ?? 0, COUNT_TIMEOUT)
+    const body = { operation: 'describe_table', database, table, exact_count: true }
+    return this.#read(body, readCount, { timeout, signal })
+  }
+
+  /**
+   * At most `limit` records, in the order of their keys, after this key. When so many cannot be read, fewer are asked for. Records that the
+   * user may not read are missing.
+   */
+  async recordsAfter(table: NamedTable, after: unknown, limit: number, signal?: AbortSignal): Promise<RecordPage> {
+    const row = `${after === undefined ? 'the first row' : `the row after ${textOf(after)}`} of ${nameOf(table)}`
+    const { answer, rows } = await askForFewer(limit, (rows) => this.#page(table, after, rows, { of: row, signal }))
+    return { records: answer, limit: rows }
+  }
+
+  #page(table: NamedTable, after: unknown, limit: number, options: RequestOptions): Promise<HarperRecord[]> {
     const asked = { kind: 'page', limit } as const
-    if (after !== undefined)
-      return this.#search(table, { search_type: 'greater_than', search_value: after }, asked, signal)
-    const value = { search_attribute: primaryKey, search_value: '*', get_attributes: ['*'], limit }
-    return this.#records({ operation: 'search_by_value', database, table: name, ...value }, asked, signal)
+    const get_attributes = ['*']
+    if (after !== undefined) {
+      const condition = { search_type: 'greater_than', search_value: after } as const
+      return this.#search(table, { condition, get_attributes, asked }, options)
+    }
+    const { database, table: name, primaryKey } = table
+    const value = { search_attribute: primaryKey, search_value: '*', get_attributes, limit }
+    return this.#records({ operation: 'search_by_value', database, table: name, ...value }, asked, options)
   }
 
-  /** Those of these records that exist. */
-  async recordsOf(table: NamedTable, keys: readonly PrimaryKey[], signal?: AbortSignal): Promise<HarperRecord[]> {
-    const { database, table: name } = table
-    const body = { operation: 'search_by_hash', database, table: name, hash_values: keys, get_attributes: ['*'] }
-    return this.#records(body, { kind: 'keys', limit: keys.length }, signal)
+  /** Those of these records that exist, in parts that can be read. */
+  async *recordsOf(
+    table: NamedTable,
+    keys: readonly PrimaryKey[],
+    signal?: AbortSignal,
+  ): AsyncGenerator<HarperRecord[]> {
+    for (let at = 0, limit = keys.length; at < keys.length; at += limit) {
+      const of = `the row ${textOf(keys[at])} of ${nameOf(table)}`
+      const { answer, rows } = await askForFewer(Math.min(limit, keys.length - at), (rows) =>
+        this.#byKeys(table, { keys: keys.slice(at, at + rows), get_attributes: ['*'] }, { of, signal }),
+      )
+      yield answer
+      limit = rows
+    }
   }
 
-  /** Whether a record with this key exists, by another search than `recordsOf`. */
+  /** The keys of those of these records that exist. */
+  async keysOf(table: NamedTable, keys: readonly PrimaryKey[], signal?: AbortSignal): Promise<unknown[]> {
+    const { primaryKey } = table
+    const found = await this.#byKeys(table, { keys, get_attributes: [primaryKey] }, { signal })
+    return found.map((each) => each[primaryKey])
+  }
+
+  #byKeys(
+    { database, table }: NamedTable,
+    { keys, get_attributes }: { keys: readonly PrimaryKey[]; get_attributes: string[] },
+    options: RequestOptions,
+  ): Promise<HarperRecord[]> {
+    const body = { operation: 'search_by_hash', database, table, hash_values: keys, get_attributes }
+    return this.#records(body, { kind: 'keys', limit: keys.length }, options)
+  }
+
+  /** Whether a record with this key exists, by another search than `keysOf`. */
   async hasRecord(table: NamedTable, key: PrimaryKey, signal?: AbortSignal): Promise<boolean> {
-    const condition = { search_type: 'equals' as const, search_value: key }
-    return (await this.#search(table, condition, { kind: 'page', limit: 1 }, signal)).length > 0
+    const condition = { search_type: 'equals', search_value: key } as const
+    const asked = { kind: 'page', limit: 1 } as const
+    const search = { condition, get_attributes: [table.primaryKey], asked }
+    return (await this.#search(table, search, { signal })).length > 0
   }
 
   /** By one condition on the primary key. */
   #search(
     { database, table, primaryKey }: NamedTable,
-    condition: { search_type: 'equals' | 'greater_than'; search_value: unknown },
-    asked: RecordsAsked,
-    signal: AbortSignal | undefined,
+    {
+      condition,
+      get_attributes,
+      asked,
+    }: {
+      condition: { search_type: 'equals' | 'greater_than'; search_value: unknown }
+      get_attributes: string[]
+      asked: RecordsAsked
+    },
+    options: RequestOptions,
   ): Promise<HarperRecord[]> {
     const conditions = [{ search_attribute: primaryKey, ...condition }]
-    const body = { operator: 'and', conditions, database, table, get_attributes: ['*'], limit: asked.limit }
-    return this.#records({ operation: 'search_by_conditions', ...body }, asked, signal)
+    const body = { operator: 'and', conditions, database, table, get_attributes, limit: asked.limit }
+    return this.#records({ operation: 'search_by_conditions', ...body }, asked, options)
   }
 
-  #records(
-    body: { operation: string; [key: string]: unknown },
-    asked: RecordsAsked,
-    signal: AbortSignal | undefined,
-  ): Promise<HarperRecord[]> {
-    return this.#read(body, (answer) => readRecords(answer, asked), signal)
+  #records(body: Body, asked: RecordsAsked, options: RequestOptions): Promise<HarperRecord[]> {
+    return this.#read(body, (answer) => readRecords(answer, asked), options)
   }
 
-  async #read<T>(
-    body: { operation: string },
-    read: (answer: unknown) => T | undefined,
-    signal?: AbortSignal,
-  ): Promise<T> {
-    const answer = read(await this.#request(body, signal))
+  async #read<T>(body: Body, read: (answer: unknown) => T | undefined, options: RequestOptions): Promise<T> {
+    const answer = read(await this.#request(body, options))
     if (answer !== undefined) return answer
     throw clusterError(
       'harperdb_rejected',
@@ -125,13 +179,14 @@ export class HarperApi {
   }
 
   /** Repeats the request while there is no answer. */
-  async #request(body: { operation: string }, signal?: AbortSignal): Promise<unknown> {
+  async #request(body: Body, options: RequestOptions): Promise<unknown> {
+    const { signal } = options
     const { patience = DEFAULTS.patience } = this.#login
     const end = systemTimers.elapsed() + patience
     const backoff = new Backoff({ first: 100, max: 2_000 })
     for (;;) {
       try {
-        return await this.#attempt(body, signal)
+        return await this.#attempt(body, options)
       } catch (error) {
         if (signal?.aborted) throw clusterError('aborted', body.operation)
         if (error instanceof ClusterError && error.code === 'harperdb_rejected') throw error
@@ -142,8 +197,8 @@ export class HarperApi {
     }
   }
 
-  async #attempt(body: { operation: string }, signal?: AbortSignal): Promise<unknown> {
-    const { username, password, timeout = DEFAULTS.timeout } = this.#login
+  async #attempt(body: Body, { of, signal, ...more }: RequestOptions): Promise<unknown> {
+    const { username, password, timeout = DEFAULTS.timeout } = { ...this.#login, ...more }
     const expired = AbortSignal.timeout(timeout)
     const response = await fetch(this.url, {
       method: 'POST',
@@ -158,16 +213,22 @@ export class HarperApi {
     })
     const data = await bodyOf(response)
     if (isTemporary(response.status)) throw new Error(`status ${response.status}`)
-    const reject = (reason: string) => clusterError('harperdb_rejected', body.operation, this.url, reason)
-    if (!data) throw reject(`the answer has more than ${MAX_ANSWER_BYTES} bytes`)
-    if (!response.ok) throw reject(rejectionOf(response, data))
+    if (data && !response.ok)
+      throw clusterError('harperdb_rejected', body.operation, this.url, rejectionOf(response, data))
     try {
+      if (!data) throw new Error(`it has more than ${MAX_ANSWER_BYTES} bytes`)
       return decode(response, data)
     } catch (error) {
-      throw reject(`the answer cannot be read: ${reasonOf(error)}`)
+      const reason = `the answer${of ? ` with ${of}` : ''} cannot be read: ${reasonOf(error)}`
+      throw clusterErrorFrom(new UnreadableAnswer(reason), 'harperdb_rejected', body.operation, this.url, reason)
     }
   }
 }
+
+const nameOf = ({ database, table }: TableName) => `${database}.${table}`
+/** Of a key, which may be a list. */
+const textOf = (key: unknown): string =>
+  printable((typeof key === 'bigint' ? `${key}` : `${JSON.stringify(key)}`).slice(0, MAX_TEXT))
 
 /** Undefined for one that is too long. */
 async function bodyOf({ body }: Response): Promise<Buffer | undefined> {

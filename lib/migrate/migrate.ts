@@ -202,7 +202,7 @@ async function importOne({ options, api, host, table, report }: ImportContext): 
   const result = await importTable({ api, host, table, signal, isFinal, onRows: whenRead }).catch((error) => {
     throw error instanceof ClusterError ? error : clusterError('internal', `${nameOf(table)}: ${reasonOf(error)}`)
   })
-  const { rows, continuedAfter, unread, changed, deleted, untimed, future, refused, examples } = result
+  const { rows, continuedAfter, unread, uncounted, changed, deleted, untimed, future, refused, examples } = result
   const resumed = continuedAfter > 0 ? `, continued after ${continuedAfter}` : ''
   report('import', `${nameOf(table)}: ${rows} rows read${resumed}, ${changed ?? 'unknown'} changed, ${deleted} deleted`)
   // Rows that come and go meanwhile may lead to such a count, but not in a final pass of seconds.
@@ -211,6 +211,8 @@ async function importOne({ options, api, host, table, report }: ImportContext): 
       'import',
       `${nameOf(table)}: HarperDB counts ${unread} rows more than it answered; repeat the migration`,
     )
+  if (uncounted !== undefined)
+    report.warning('import', `${nameOf(table)}: its rows were not counted, so none was deleted: ${uncounted}`)
   if (untimed > 0)
     report.warning(
       'import',

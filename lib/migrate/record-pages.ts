@@ -33,8 +33,8 @@ export async function* recordPages(
 ): AsyncGenerator<HarperRecord[]> {
   let after = first
   let rows = before
-  for (let limit = FIRST_ROWS; ; ) {
-    const records = await api.recordsAfter(table, after, limit, signal)
+  for (let next = FIRST_ROWS; ; ) {
+    const { records, limit } = await api.recordsAfter(table, after, next, signal)
     if (records.length === 0) return
     const last = searchedKey(records.at(-1)![table.primaryKey])
     const [isFull, isSame] = [records.length >= limit, JSON.stringify(last) === JSON.stringify(after)]
@@ -43,7 +43,7 @@ export async function* recordPages(
     yield records
     if (!isFull && (isSame || rows >= table.rows)) return
     after = last
-    limit = nextLimit(records, limit)
+    next = nextLimit(records, limit)
   }
 }
 

@@ -35,7 +35,7 @@ export type PublishCounters = {
   retries: number
   /** Transactions that can never be published. */
   rejected: number
-  /** Rows that nodes of enmesh get, and HarperDB does not: they are too large for its messages. */
+  /** Rows that nodes of enmesh get, and HarperDB does not: no message can hold them. */
   withheld: number
   /** Calls of `publish` that were not acknowledged in time. */
   timeouts: number
@@ -191,7 +191,7 @@ export const metricDefinitions: readonly MetricDefinition[] = [
     'counter',
     'publish.withheld',
     '{row}',
-    'Rows that nodes of enmesh get, and HarperDB does not: they are too large for its messages.',
+    'Rows that nodes of enmesh get, and HarperDB does not: no message can hold them.',
     (m) => m.publish.withheld,
   ),
   defineMetric(

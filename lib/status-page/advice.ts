@@ -17,7 +17,8 @@ export const advice: Readonly<Record<HealthCode, string>> = {
   subscription_stalled:
     'Correct what the database refuses. To set the refused transaction aside and continue, call cluster.quarantine.add().',
   subscription_stale: 'Replace the table by a copy: cluster.copy(source, { replace: true }).',
-  gap_not_repaired: 'With the option repair, wait for the copy of the rows. Otherwise start one: cluster.copy(source).',
+  gap_not_repaired:
+    'With the option repair, wait for the copy of the rows. Otherwise start one: cluster.copy(source). A node of HarperDB serves no rows: remove the subscription, and add it again with a start_time.',
   quarantined:
     'Read the reason of each message. Apply them again with cluster.quarantine.replay(source), or delete them with cluster.quarantine.discard(source).',
   clock_ahead: 'Correct the clock of this node, then call cluster.restamp().',

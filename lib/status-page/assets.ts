@@ -8,6 +8,7 @@ const FILES = {
   'style.css': 'text/css; charset=utf-8',
   'icon.svg': 'image/svg+xml',
   'main.mjs': 'text/javascript; charset=utf-8',
+  'arrivals.mjs': 'text/javascript; charset=utf-8',
   'attention.mjs': 'text/javascript; charset=utf-8',
   'charts.mjs': 'text/javascript; charset=utf-8',
   'dom.mjs': 'text/javascript; charset=utf-8',

@@ -8,7 +8,7 @@ import type { Timers } from '../util/timers.ts'
 export type LinkRow = {
   from: string
   to: string
-  /** The worst of the tables: a state of a subscription, or `down` when one of both has no heartbeats of the other. */
+  /** The worst of the tables: a state of a subscription, or `down` when one of both takes the other for down. */
   state: string
   tables: number
   rate?: number
@@ -21,8 +21,10 @@ const INTERVAL_MS = 5_000
 const MIN_INTERVAL_MS = 1_000
 const MIN_QUESTION_INTERVAL_MS = 100
 const MAX_CONCURRENT = 4
-/** ms until a node is asked again that does not know the question: it runs an earlier version. */
-const REJECTED_INTERVAL_MS = 600_000
+/** ms until a node is asked again that does not know the question: it runs an earlier version, and each question is a line in its log. */
+const UNKNOWN_INTERVAL_MS = 600_000
+/** What such a node answers. */
+const UNKNOWN_OPERATION = /\bOperation '\w+' not found/
 /** Answers of so many intervals ago are not shown. */
 const MAX_INTERVALS = 3
 
@@ -30,11 +32,9 @@ const MAX_INTERVALS = 3
 const MAX_PEERS_WITH_ALL_LINKS = 20
 const MAX_LINKS = 400
 
-type Answer = {
-  links: readonly PeerLink[]
-  at: number
-  previous: { links: ReadonlyMap<string, PeerLink>; at: number } | undefined
-}
+/** By the other node of the link. */
+type Links = ReadonlyMap<string, PeerLink>
+type Answer = { links: Links; at: number; previous: { links: Links; at: number } | undefined }
 
 type Peer = { node: string; up: boolean }
 
@@ -47,8 +47,8 @@ export class PeerLinks {
   readonly #options: PeerLinksOptions
   /** By node. */
   readonly #answers = new Map<string, Answer>()
-  /** When a node may be asked again. */
-  readonly #rejected = new Map<string, number>()
+  /** When a node that does not know the question may be asked again. */
+  readonly #unknown = new Map<string, number>()
   #stopAsking: AbortController | undefined
   #lastRoundAt = Number.NEGATIVE_INFINITY
   #nextRoundAt = 0
@@ -71,8 +71,9 @@ export class PeerLinks {
     this.#stopAsking = undefined
   }
 
-  /** A node is up or down: its peers soon know it too. */
-  refresh(): void {
+  /** A node is up or down: its peers soon know it too, and it may come back as another version. */
+  refresh(node: string): void {
+    this.#unknown.delete(node)
     const soonest =
       Math.max(this.#options.timers.elapsed(), this.#lastRoundAt) + minIntervalOf(this.#options.view.peers())
     this.#nextRoundAt = Math.min(this.#nextRoundAt, soonest)
@@ -104,10 +105,12 @@ export class PeerLinks {
       const peers = view.peers()
       this.#lastRoundAt = timers.elapsed()
       this.#nextRoundAt = timers.elapsed() + intervalOf(peers)
-      this.#forget(peers)
+      const known = new Set(peers.map(({ node }) => node))
+      this.#forget(known)
       const queue = peers.filter((peer) => this.#isAsked(peer))
       const askNext = async () => {
-        for (let peer = queue.shift(); peer && !signal.aborted; peer = queue.shift()) await this.#askOne(peer, signal)
+        for (let peer = queue.shift(); peer && !signal.aborted; peer = queue.shift())
+          await this.#askOne(peer, known, signal)
       }
       await Promise.all(Array.from({ length: MAX_CONCURRENT }, askNext))
     }
@@ -128,28 +131,28 @@ export class PeerLinks {
     })
   }
 
-  async #askOne({ node }: Peer, signal: AbortSignal): Promise<void> {
+  /** `known`: the peers. Only links to them are kept: a peer may answer with thousands of others. */
+  async #askOne({ node }: Peer, known: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
     const { timers, view } = this.#options
     try {
-      const links = await view.linksOf(node, { signal })
+      const answered = await view.linksOf(node, { signal })
+      const links = new Map(answered.flatMap((link) => (known.has(link.node) ? [[link.node, link]] : [])))
       const last = this.#answers.get(node)
-      const previous = last && { links: new Map(last.links.map((link) => [link.node, link])), at: last.at }
+      const previous = last && { links: last.links, at: last.at }
       this.#answers.set(node, { links, at: timers.elapsed(), previous })
     } catch (error) {
-      if ((error as { code?: unknown }).code === 'peer_rejected')
-        this.#rejected.set(node, timers.elapsed() + REJECTED_INTERVAL_MS)
+      const { code, message } = error as { code?: unknown; message?: string }
+      if (code === 'peer_rejected' && UNKNOWN_OPERATION.test(message ?? ''))
+        this.#unknown.set(node, timers.elapsed() + UNKNOWN_INTERVAL_MS)
     }
   }
 
   #isAsked({ node, up }: Peer): boolean {
-    // It may come back as another version.
-    if (!up) this.#rejected.delete(node)
-    return up && this.#options.timers.elapsed() >= (this.#rejected.get(node) ?? 0)
+    return up && this.#options.timers.elapsed() >= (this.#unknown.get(node) ?? 0)
   }
 
-  #forget(peers: readonly Peer[]): void {
-    const known = new Set(peers.map(({ node }) => node))
-    for (const nodes of [this.#answers, this.#rejected])
+  #forget(known: ReadonlySet<string>): void {
+    for (const nodes of [this.#answers, this.#unknown])
       for (const node of nodes.keys()) if (!known.has(node)) nodes.delete(node)
   }
 }
@@ -180,7 +183,7 @@ function merge(peers: readonly Peer[], answers: ReadonlyMap<string, Answer>, lim
     const answer = answers.get(node)
     // What a node said before it went down does not hold any more.
     if (!answer || !up || answer.at < limit) continue
-    for (const link of answer.links) {
+    for (const link of answer.links.values()) {
       const other = places.get(link.node)
       if (other === undefined) continue
       const state = link.up ? (link.received?.state ?? 'live') : 'down'

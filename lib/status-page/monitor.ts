@@ -89,7 +89,7 @@ export class Monitor {
     const line = eventLine(event, payload)
     if (!line) return
     this.#events.add(event, line, this.#timers.now())
-    if (event === 'peer:up' || event === 'peer:down') this.#links.refresh()
+    if (event === 'peer:up' || event === 'peer:down') this.#links.refresh((payload as Payload<'peer:up'>).node)
     this.#cancelPush ??= this.#timers.after(this.#pushDelay(), () => {
       this.#cancelPush = undefined
       this.#push()

@@ -43,10 +43,11 @@ export class InsertClient {
         answer += more
       })
       response.on('end', () => {
-        const isInserted = response.statusCode === 200 && JSON.parse(answer).inserted_hashes.length === 1
-        if (isInserted) inserted()
+        if (response.statusCode === 200 && isInserted(answer)) inserted()
         else failed(new Error(`${response.statusCode} ${answer}`))
       })
+      // An answer that is cut off has no end, and is no error of the request.
+      response.on('error', failed)
     })
     sent.on('error', failed)
     sent.end(body)
@@ -54,5 +55,13 @@ export class InsertClient {
 
   close(): void {
     this.#agent.destroy()
+  }
+}
+
+function isInserted(answer: string): boolean {
+  try {
+    return JSON.parse(answer).inserted_hashes.length === 1
+  } catch {
+    return false
   }
 }

@@ -141,6 +141,8 @@ export class HarperHttp {
         return { nodes: this.members.map((each) => ({ response_time: 4, connected_nodes: [], ...each })) }
       case 'describe_all':
         return this.database.describe()
+      case 'describe_table':
+        return this.#tableOf(body).describe()
       case 'search_by_value':
         if (body.search_value !== '*') throw new HarperError(400, 'only * is simulated')
         return this.#tableOf(body).after(undefined, body.limit as number)
@@ -149,7 +151,7 @@ export class HarperHttp {
       case 'search_by_hash':
         return this.#tableOf(body)
           .some(body.hash_values as unknown[])
-          .map((record) => record ?? null)
+          .map((record) => (record ? pick(record, body.get_attributes as string[]) : null))
       default:
         throw new HarperError(400, `Operation '${body.operation}' not found`)
     }
@@ -161,12 +163,16 @@ export class HarperHttp {
 }
 
 /** By one condition on the primary key. */
-function search(rows: HarperTableRows, { conditions, limit }: Body): HarperRecord[] {
+function search(rows: HarperTableRows, { conditions, limit, get_attributes }: Body): HarperRecord[] {
   const [condition] = conditions as { search_type: string; search_value: unknown }[]
   if (condition?.search_type === 'greater_than') return rows.after(condition.search_value, limit as number)
   if (condition?.search_type !== 'equals') throw new HarperError(400, 'only equals and greater_than are simulated')
-  return rows.some([condition.search_value]).filter((record) => record !== undefined)
+  const found = rows.some([condition.search_value]).filter((record) => record !== undefined)
+  return found.map((record) => pick(record, get_attributes as string[]))
 }
+
+const pick = (record: HarperRecord, names: readonly string[]): HarperRecord =>
+  names.includes('*') ? record : Object.fromEntries(names.map((name) => [name, record[name] ?? null]))
 
 async function readBody(request: IncomingMessage): Promise<Body> {
   let text = ''

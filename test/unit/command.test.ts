@@ -148,6 +148,13 @@ test('wrong usage is explained, with exit code 2', async () => {
   assert.match((await result(['-v'])).out, /^\d+\.\d+\.\d+\n$/)
 })
 
+/** Limits of ten seconds pass in half a second: enough for a busy machine. */
+function shortenTimers(t: TestContext, isShortened = (_ms: number) => true): void {
+  const { setTimeout: later } = systemTime
+  const wait = (work: () => void, ms: number) => later(work, isShortened(ms) ? ms / 20 : ms)
+  t.mock.method(systemTime, 'setTimeout', wait)
+}
+
 async function listen(t: TestContext, server: Server): Promise<string> {
   server.listen(0, '127.0.0.1')
   t.after(() => {
@@ -259,6 +266,8 @@ test('names and reasons of other nodes cannot control the terminal', async (t) =
 
 test('watch: one line for each event when the output is no terminal; it continues after the node was away, and ends by a signal', async (t) => {
   const { url, source, server } = await openPage(t)
+  // The pause before the next attempt.
+  shortenTimers(t, (ms) => ms === 2_000)
   const stop = new AbortController()
   const watching = start(['watch', url], { signal: stop.signal })
   // Otherwise the first event may come before the stream.
@@ -307,24 +316,6 @@ test('watch: fills a terminal, within its size, and leaves it as it was', async 
   assert.equal(resize, undefined)
 })
 
-test('watch: a server that has vanished without ending the connection is noticed', async (t) => {
-  const page = statusPage(new StatusView().view)
-  t.after(() => page.close())
-  const server = createServer((request, response) => {
-    page(request, response)
-    // The connection stays open, and nothing comes.
-    setTimeout(() => (response.write = () => true), 20)
-  })
-  const url = await listen(t, server)
-  const { setTimeout: later } = systemTime
-  t.mock.method(systemTime, 'setTimeout', (work: () => void, ms: number) => later(work, ms / 50))
-  const stop = new AbortController()
-  const watching = start(['watch', url], { signal: stop.signal })
-  await watching.shows(/No connection, trying again: \S+: nothing received for 10 s\n/)
-  stop.abort()
-  assert.equal(await watching.code, 0)
-})
-
 test('watch: an address without a status page is an error at once', async (t) => {
   const url = await listen(
     t,
@@ -343,8 +334,23 @@ test('JSON has no characters that change the terminal, and the same values', asy
   assert.ok(JSON.stringify(JSON.parse(out)).includes(name))
 })
 
-test('status: an answer that does not end is given up', async (t) => {
-  t.mock.method(systemTime, 'setTimeout', (work: () => void, ms: number) => setTimeout(work, ms / 100))
+const vanished = async (t: TestContext) => {
+  const page = statusPage(new StatusView().view)
+  t.after(() => page.close())
+  const server = createServer((request, response) => {
+    page(request, response)
+    // The connection stays open, and nothing comes.
+    setTimeout(() => (response.write = () => true), 20)
+  })
+  const url = await listen(t, server)
+  const stop = new AbortController()
+  const watching = start(['watch', url], { signal: stop.signal })
+  await watching.shows(/No connection, trying again: \S+: nothing received for 10 s\n/)
+  stop.abort()
+  assert.equal(await watching.code, 0)
+}
+
+const endless = async (t: TestContext) => {
   const server = createServer((_, response) => response.writeHead(200).write('{')).listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.after(() => {
@@ -355,4 +361,12 @@ test('status: an answer that does not end is given up', async (t) => {
   const { code, err } = await result(['status', `http://127.0.0.1:${port}/`])
   assert.equal(code, 2)
   assert.match(err, /the answer does not end/)
+}
+
+test('what takes too long is given up', { concurrency: true }, async (t) => {
+  shortenTimers(t)
+  await Promise.all([
+    t.test('watch: a server that has vanished without ending the connection is noticed', vanished),
+    t.test('status: an answer that does not end', endless),
+  ])
 })

@@ -50,6 +50,29 @@ test('the dashboard and the alerts name metrics that exist', async () => {
   )
 })
 
+test('each signal of the documentation that is a metric has an alert, and is on the dashboard', async () => {
+  const text = await readFile(new URL('../../lib/observe/README.md', import.meta.url), 'utf8')
+  const [, section = ''] = text.split('\n## What to alert on\n')
+  const signals = [...section.matchAll(/^\|([^|]*)\|/gm)].map(([, signal]) => signal!)
+  const names = signals.map((signal) => [...signal.matchAll(/`enmesh\.(\w+)\.(\w+)`/g)])
+  const [alerts, dashboard] = await Promise.all(['alerts.yaml', 'grafana-dashboard.json'].map(read))
+  let count = 0
+  for (const metrics of names.filter(({ length }) => length > 0)) {
+    // Alerts name the table, if the metric exists for each.
+    const patterns = metrics.map(([, part, name]) => new RegExp(`\\benmesh_(?:${part}|table)_${name}(?:_total)?\\b`))
+    assert.ok(
+      patterns.some((pattern) => pattern.test(alerts!)),
+      `no alert: ${metrics}`,
+    )
+    assert.ok(
+      patterns.every((pattern) => pattern.test(dashboard!)),
+      `not on the dashboard: ${metrics}`,
+    )
+    count++
+  }
+  assert.ok(count > 5)
+})
+
 test('the panels of the dashboard do not overlap', async () => {
   const { panels } = JSON.parse(await read('grafana-dashboard.json')) as { panels: Panel[] }
   const taken = new Set<string>()

@@ -5,13 +5,14 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { describe, it, type TestContext } from 'node:test'
 import type { Transaction, Write } from '../../lib/host/host.ts'
 import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
-import type { Mesh, Message } from '../../lib/mesh/mesh.ts'
-import { HarperTimes, SingleMessages } from '../../lib/replication/publish/message-format.ts'
-import { PartEncoder } from '../../lib/replication/publish/part-encoder.ts'
+import { type Mesh, MeshError, type Message } from '../../lib/mesh/mesh.ts'
+import { HarperTimes, type MessageAhead, SingleMessages } from '../../lib/replication/publish/message-format.ts'
+import { maxDataBytes, PartEncoder } from '../../lib/replication/publish/part-encoder.ts'
 import { OutgoingPart, PendingTransaction } from '../../lib/replication/publish/pending-transaction.ts'
 import { decodeStored, Frame } from '../../lib/replication/wire/frame.ts'
+import { MAX_EPOCH_LENGTH, MAX_RELAYS } from '../../lib/replication/wire/names.ts'
 import { decodePart, encodePart } from '../../lib/replication/wire/part.ts'
-import { MAX_CHAIN } from '../../lib/replication/wire/single-message-encoder.ts'
+import { encodeRows, encodeWhole, MAX_CHAIN } from '../../lib/replication/wire/single-message-encoder.ts'
 import { eventually } from '../support/cluster.ts'
 import { HarperDatabase, readHarperMessage } from '../support/harper-database.ts'
 import type { HarperNode } from '../support/harper-node.ts'
@@ -154,19 +155,63 @@ describe('the messages of a divided transaction', () => {
     assert.deepEqual(decoded.at(-1)!.origin, { node, relayedBy: ['harper'], epoch: 'e1', index: messages.length })
   })
 
-  it('begin again with the first one after an interruption', async () => {
+  it('continue after an interruption, and begin again in another epoch', async () => {
+    const withheld: Row[] = []
+    const messages = format({ maxBytes: MB, withheld })
+    const data = encode([write('insert', { id: 'k'.repeat(600_000) }), ...mixed(1_200)])
+    const sentIn = async (epoch: string, stored = 9) => {
+      await messages.prepare()
+      const all: string[] = []
+      for (let next: MessageAhead | undefined; all.length < stored; all.push(JSON.stringify(bodyOf(next)))) {
+        next = messages.aheadOf({ node, epoch, first: 1 }, data)
+        if (!next) break
+        next.stored()
+      }
+      return all
+    }
+    const bodyOf = ({ message }: MessageAhead) => readHarperMessage(message.data).writes
+    const first = await sentIn('e1', 3)
+    const rest = await sentIn('e1')
+    assert.deepEqual([rest.length, await sentIn('e1')], [1, []])
+    messages.encode({ node, epoch: 'e1', first: 5 }, [data])
+    assert.deepEqual(await sentIn('e1'), [], 'the last one was refused')
+    const [, ...rows] = [...first, ...rest]
+    assert.deepEqual(await sentIn('e2'), rows, 'without the attributes')
+    assert.equal(withheld.length, 1, 'reported once')
+    const next = encode(mixed(1_200), { id: 't2' })
+    assert.ok(messages.aheadOf({ node, epoch: 'e2', first: 9 }, next), 'the next transaction begins with its first one')
+  })
+
+  it('fit, however long the user is who committed it', async () => {
+    const [user, more] = ['u'.repeat(70_000), '\u{1d11e}'.repeat(500)]
+    const relayedBy = [...numbers(MAX_RELAYS)].map((number) => `${number}`.padEnd(255, '\u20ac'))
+    const database = { database: '\u20ac'.repeat(100), table: '\u20ac'.repeat(100) }
+    const origin = { node: '\u20ac'.repeat(255), epoch: 'e'.repeat(MAX_EPOCH_LENGTH), index: 9, relayedBy }
+    const own = { id: `${more}${'\u20ac'.repeat(24)}`, user, origin, timestamp: makeTimestamp(7, 0, origin.node) }
+    const mesh = { maxPayload: MB } as Mesh
+    const text = 'x'.repeat(maxDataBytes(mesh) - encode([write('insert', { id: 'k', text: '' })], own).length - 4)
+    const data = encode([write('insert', { id: 'k', text })], own)
+    assert.equal(data.byteLength, maxDataBytes(mesh))
+    const [part, position] = [decodePart({ node, ...dog }, node, data), { node, epoch: 'e'.repeat(64), first: 2 ** 50 }]
+    const whole = encodeWhole(position, database, part, { data, time: 1 })
+    const headers = Object.entries(whole.headers).flat().join('')
+    assert.ok(whole.data.byteLength + Buffer.byteLength(headers) < mesh.maxPayload)
+    const rows = encodeRows(position, database, part, { rows: [{ operation: 'delete', key: 1 }], time: 1 })
+    assert.ok(rows.data.byteLength < 4_096)
+    const all = await messagesOf(encode(mixed(1_200), { user }), format({ maxBytes: MB }))
+    assert.equal(decode(all.at(-1)!, all.length - 1).user, user)
+  })
+
+  it('look for new attributes once', async (test) => {
+    const count = 10_100
+    const record = Object.fromEntries(numbers(count).map((number) => [`attribute ${number}`, 1]))
     const messages = format()
     await messages.prepare()
-    const data = encode(mixed(1_200))
-    const ahead = () => messages.aheadOf({ node, epoch: 'e1', first: 1 }, data)!
-    for (let stored = 0; stored < 2; stored++) ahead().stored()
-    const keysOf = ({ message }: { message: Message }) => JSON.stringify(readHarperMessage(message.data).writes)
-    const before = keysOf(ahead())
-    await messages.prepare()
-    const after = keysOf(ahead())
-    assert.notEqual(after, before)
-    ahead().stored()
-    assert.equal(keysOf(ahead()), before)
+    const { mock } = test.mock.method(Set.prototype, 'add')
+    const all = await messagesOf(encode([...mixed(1_200), write('insert', { id: -1, ...record })]), messages)
+    const calls = mock.callCount()
+    mock.restore()
+    assert.ok(all.length > 3 && calls < 2 * count, `${calls} names for ${all.length} messages`)
   })
 })
 
@@ -218,6 +263,22 @@ describe('a writer that is interrupted between the messages of a divided transac
       assert.equal(inHarper(messages).length, 1_200)
       assert.deepEqual([next.divergences, (await leaf.metadata(dog)).epochs.length], [[], 1])
     }
+  })
+
+  it('sends only the last one again that was refused', async (test) => {
+    const leaf = await MemoryLeaf.open(test)
+    const writer = createWriter(leaf, new StoredPosition())
+    await writer.stream.resync()
+    let refusals = 0
+    leaf.overrides.append = (table, message, expected, done) => {
+      if (frameOf(message, 0).isForHarperOnly || refusals === 5) return leaf.append(table, message, expected, done)
+      refusals++
+      queueMicrotask(() => done(new MeshError('too_large'), 0))
+    }
+    writer.push('t2')
+    await writer.stored('t2')
+    const [attributes, lists, whole] = [1, 3, 1]
+    assert.equal((await leaf.state(dog)).lastSequence, attributes + lists + whole)
   })
 })
 

@@ -5,6 +5,7 @@ import { describe, it, type TestContext } from 'node:test'
 import type { Checkpoint } from '../../lib/host/host.ts'
 import { beginCopy, requestedCopy } from '../../lib/replication/copy/copy-position.ts'
 import { positionOfCheckpoint, stateIn } from '../../lib/replication/positions/applied-state.ts'
+import { advice } from '../../lib/status-page/advice.ts'
 import { eventually } from '../support/cluster.ts'
 import { CopyPair, type CopySource } from '../support/copy-pair.ts'
 import { insert, MemoryHost } from '../support/memory-host.ts'
@@ -97,5 +98,30 @@ describe('a source that serves no rows any more after the table was emptied', {
       ],
     )
     assert.deepEqual([pair.status(one).unrepairedGaps, pair.status(two).unrepairedGaps], [undefined, 1])
+  })
+
+  it('gets its rows back from the new copy and, when its subscription is added again, from its stream', async (test) => {
+    const { pair, serving, replace, ids, sources } = await replicated(test)
+    const [one, two] = sources
+    const timestamp = two.clock.timestamp()
+    one.host.commitAs({ id: 'relayed', timestamp, writes: [insert('dog', { id: 'anode2' })] })
+    await replace(() => void serving.delete('node2'))
+    await pair.copies(1)
+    await pair.live()
+    assert.deepEqual([ids(), pair.status(two).unrepairedGaps], [['anode1', 'anode2', 'bnode1'], 1])
+    // What the advice names.
+    assert.match(
+      advice.gap_not_repaired,
+      /cluster\.copy\(source\).* serves no rows.* remove the subscription, and add it .* start_time/,
+    )
+    await assert.rejects(pair.replicator.requestCopy(two.source), { code: 'rows_not_served' })
+    await pair.reconcile(one)
+    await pair.replicator.setStart(two.source, { id: '1', startTime: '2026-01-01T00:00:00.000Z' })
+    await pair.reconcile()
+    await pair.live()
+    assert.deepEqual(
+      [ids().sort(), pair.status(two).unrepairedGaps],
+      [['anode1', 'anode2', 'bnode1', 'bnode2'], undefined],
+    )
   })
 })

@@ -86,11 +86,11 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
       url: harper.url,
       recordsAfter: async (_: unknown, after: number | undefined, limit: number) => {
         const all = keys.filter((key) => after === undefined || key > after)
-        return all.slice(0, Math.min(limit, 200)).map((id) => ({ id, time: ROW_TIME }))
+        return { records: all.slice(0, Math.min(limit, 200)).map((id) => ({ id, time: ROW_TIME })), limit }
       },
       // As HarperDB finds them: JSON has them as numbers.
-      recordsOf: async (_: unknown, asked: (number | bigint)[]) =>
-        keys.filter((key) => asked.some((each) => BigInt(Number(each)) === key)).map((id) => ({ id, time: ROW_TIME })),
+      keysOf: async (_: unknown, asked: (number | bigint)[]) =>
+        keys.filter((key) => asked.some((each) => BigInt(Number(each)) === key)),
     } as never as HarperApi
     const result = await importTable({ api, host, table })
     assert.deepEqual([result.deleted, host.records('dev', 'dog').length], [0, keys.length])

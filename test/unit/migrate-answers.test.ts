@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { HarperApi } from '../../lib/migrate/harper-api.ts'
 import { compareNodes } from '../../lib/migrate.ts'
 import { type HarperConnectionAnswer, HarperHttp, harperLogin } from '../support/harper-http.ts'
@@ -84,14 +85,48 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
       const { migrate, harper } = await siteWithRows(test, 3)
       let counts = 0
       harper.changeAnswer = ({ operation, exact_count }, answer) => {
-        if (exact_count) counts++
-        if (operation !== 'describe_all' || exact_count) return answer
+        if (operation === 'describe_table' && exact_count) counts++
+        if (operation !== 'describe_all') return answer
         const table = harper.table('dev', 'dog').describe()
         return { dev: { dog: { ...table, record_count: 5_000, estimated_record_range: range } } }
       }
       const { isComplete, imported } = await migrate({ writersStopped: true })
       assert.deepEqual([isComplete, imported[0]!.unread, counts], [true, 0, asked])
     }
+  })
+
+  it('goes on when its rows cannot be counted, and deletes none', async (test) => {
+    const { migrate, harper, ids } = await siteWithRows(test, 3)
+    await migrate()
+    harper.tables[0]!.delete(3, ROW_TIME + 1)
+    harper.changeAnswer = ({ operation }, answer) => {
+      const table = harper.table('dev', 'dog').describe()
+      return operation === 'describe_all' ? { dev: { dog: { ...table, record_count: 5_000 } } } : answer
+    }
+    const failures: ((body: { operation: string }) => void)[] = [
+      ({ operation }) => {
+        if (operation === 'describe_table') throw new Error('power failure')
+      },
+      (body) => {
+        if (body.operation === 'describe_table') body.operation = 'unknown'
+      },
+    ]
+    for (const fail of failures) {
+      harper.beforeAnswer = fail
+      const { steps, imported } = await migrate({ writersStopped: true })
+      assert.equal(steps.find(({ message }) => /dev\.dog: its rows were not counted/.test(message))?.state, 'warning')
+      assert.deepEqual([imported[0]!.deleted, ids()], [0, 3])
+    }
+    harper.beforeAnswer = undefined
+    assert.deepEqual([(await migrate({ writersStopped: true })).imported[0]!.deleted, ids()], [1, 2])
+  })
+
+  it('waits for a count longer than for other answers', async (test) => {
+    const { harper } = await siteWithRows(test, 3)
+    const api = new HarperApi({ ...harperLogin, url: harper.url, timeout: 50, patience: 0 })
+    harper.beforeAnswer = () => delay(150)
+    await assert.rejects(api.tables(), { code: 'harperdb_unreachable' })
+    assert.equal(await api.countRows({ database: 'dev', table: 'dog' }), 3)
   })
 
   it('rejects names, ports and counts that no HarperDB has', async (test) => {
@@ -127,6 +162,54 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     harper.sent = Buffer.from([0xdd, 0xff, 0xff, 0xff, 0xff, ...Array(5_000_000).fill(0x80)])
     const api = new HarperApi({ ...harperLogin, url: harper.url })
     await assert.rejects(api.network(), { code: 'harperdb_rejected', message: /cannot be read: it contains more than/ })
+  })
+})
+
+/** A list of as many objects as no answer may have. */
+const tooLarge = Buffer.concat([Buffer.from([0xdd, 0, 0x10, 0, 0]), Buffer.alloc(2 ** 20, 0x80)])
+
+/** Answers that match are too large to be read. */
+function limitAnswers(harper: HarperHttp, isTooLarge: (records: Record<string, unknown>[]) => boolean): void {
+  harper.changeAnswer = ({ get_attributes }, answer) => {
+    const isWhole = Array.isArray(get_attributes) && get_attributes.includes('*')
+    harper.sent = isWhole && isTooLarge(answer as Record<string, unknown>[]) ? tooLarge : undefined
+    return answer
+  }
+}
+
+describe('rows of which few fit into an answer', { concurrency: true, timeout: 30_000 }, () => {
+  it('are imported, and looked for to be deleted', async (test) => {
+    const { migrate, harper, ids } = await siteWithRows(test, 300)
+    limitAnswers(harper, ({ length }) => length > 30)
+    await migrate()
+    harper.tables[0]!.delete(300, ROW_TIME + 1)
+    const { isComplete, imported } = await migrate({ writersStopped: true })
+    assert.deepEqual([isComplete, imported[0]!.deleted, ids()], [true, 1, 299])
+  })
+
+  it('are compared', async (test) => {
+    const nodes = []
+    for (const name of ['node1', 'node2']) {
+      const harper = await HarperHttp.start(test, { name, tables: [dogs] })
+      for (let id = 1; id <= 100; id++) harper.tables[0]!.put(id, { id, name }, ROW_TIME)
+      limitAnswers(harper, ({ length }) => length > 30)
+      nodes.push({ ...harperLogin, url: harper.url })
+    }
+    const [comparison] = await compareNodes({ here: nodes[0]!, there: nodes[1]!, settle: 1 })
+    assert.deepEqual([comparison!.rows, comparison!.different], [[100, 100], 100])
+  })
+
+  it('are named in the error when a single one cannot be read', async (test) => {
+    for (const [id, row] of [
+      [1, 'the first row'],
+      [8, 'the row after 7'],
+    ] as const) {
+      const { migrate, harper, ids } = await siteWithRows(test, 10)
+      limitAnswers(harper, (records) => records.some((each) => each.id === id))
+      const message = new RegExp(`the answer with ${row} of dev\\.dog cannot be read: it contains more than`)
+      await assert.rejects(migrate(), { code: 'harperdb_rejected', message })
+      assert.equal(ids(), id - 1)
+    }
   })
 })
 

@@ -122,7 +122,7 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
     harper.tables[0]!.put(1, { id: 1 }, ROW_TIME)
     await migrate()
     await migrate({ writersStopped: true })
-    const reading = /^(cluster_status|cluster_network|describe_all|search_by_(value|conditions|hash))$/
+    const reading = /^(cluster_status|cluster_network|describe_(all|table)|search_by_(value|conditions|hash))$/
     assert.deepEqual(
       [...new Set(harper.operations)].filter((each) => !reading.test(each)),
       [],

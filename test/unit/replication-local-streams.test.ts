@@ -6,6 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { silentLogger } from '../../lib/observe/logger.ts'
 import { LocalStreams } from '../../lib/replication/publish/local-streams.ts'
+import { HarperTimes, type MessageFormat, SingleMessages } from '../../lib/replication/publish/message-format.ts'
+import { Frame } from '../../lib/replication/wire/frame.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
@@ -14,15 +16,31 @@ import { partOf, singly } from '../support/writer.ts'
 
 const dog = { database: 'dev', table: 'dog' }
 
-async function start(test: TestContext, requestTimeout = 10_000) {
+/** It defines the attributes again after each interruption. */
+function forgetful(): MessageFormat {
+  const options = { table: dog, times: new HarperTimes(), maxBytes: 1e6, describe: async () => [], withheld: () => {} }
+  let messages: SingleMessages
+  return {
+    isSingle: true,
+    prepare: () => {
+      messages = new SingleMessages(options)
+      return messages.prepare()
+    },
+    encode: (...args) => messages.encode(...args),
+    aheadOf: (...args) => messages.aheadOf(...args),
+  }
+}
+
+async function start(test: TestContext, requestTimeout = 10_000, format?: MessageFormat) {
   const leaf = await MemoryLeaf.open(test)
   const stored: string[] = []
   const streams = new LocalStreams({
     mesh: leaf.mesh,
     node,
     logger: silentLogger,
-    frames: singly,
+    frames: format ? { ...singly, partial: 1, inFlight: 1 } : singly,
     requestTimeout,
+    formatOf: format && (() => format),
     loadPosition: async () => undefined,
     savePosition: async () => {},
     mayShowMore: () => true,
@@ -123,6 +141,26 @@ describe('a stream that rejects an append', { concurrency: true, timeout: 30_000
     const elapsed = Date.now() - started
     // The first retry is immediate, because the append may have been lost on the way.
     assert.ok(appends <= 1 + attemptsWithin(elapsed), `${appends} attempts in ${elapsed} ms`)
+    leaf.overrides.append = leaf.append
+    await isStored('one')
+  })
+
+  it('repeatedly is retried with increasing delays, although messages ahead of it are stored each time', async (test) => {
+    const { leaf, push, isStored } = await start(test, 10_000, forgetful())
+    let refusals = 0
+    leaf.overrides.append = (table, message, expected, done) => {
+      const frame = Frame.read({ ...message, sequence: 1, time: 1, delivery: 1 })
+      if (frame.isForHarperOnly) return leaf.append(table, message, expected, done)
+      refusals++
+      queueMicrotask(() => done(new MeshError('too_large'), 0))
+    }
+    const started = Date.now()
+    push('one')
+    await eventually('three attempts', () => refusals >= 3)
+    await delay(300)
+    const elapsed = Date.now() - started
+    assert.ok(refusals <= 1 + attemptsWithin(elapsed), `${refusals} attempts in ${elapsed} ms`)
+    assert.ok(leaf.appends.length >= refusals, 'stored ahead each time')
     leaf.overrides.append = leaf.append
     await isStored('one')
   })

@@ -186,6 +186,23 @@ describe('attributes', () => {
     assert.equal(define(remove(1)), undefined)
     assert.deepEqual(namesOf(define(insert({ id: 1, name: 'Rex', owner: 'Ida' }))?.message), ['owner'])
   })
+
+  it('are defined in several messages if one would be too large, without those that no table has', async () => {
+    const messages = await format()
+    const names = Array.from({ length: 300 }, (_, index) => `${index}`.padStart(1_024, 'n'))
+    const data = partOf([
+      insert({ id: 1, ...Object.fromEntries(names.map((name) => [name, 1])), ['n'.repeat(1_025)]: 1 }),
+    ])
+    const defined: string[] = []
+    for (let next = messages.aheadOf(place, data); next; next = messages.aheadOf(place, data)) {
+      assert.ok(next.message.data.byteLength < 300_000)
+      defined.push(...(bodyOf(next.message).attributes as { name: string }[]).map(({ name }) => name))
+      next.stored()
+    }
+    assert.deepEqual(defined, names)
+    const many = Object.fromEntries(Array.from({ length: 10_000 }, (_, index) => [`a${index}`, 1]))
+    assert.equal(messages.aheadOf(place, partOf([insert({ id: 1, ...many })])), undefined, 'more than a table has')
+  })
 })
 
 describe('times for HarperDB', () => {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
 import { test } from 'node:test'
+import { Arrivals } from '../../lib/status-page/page/arrivals.mjs'
 import { groupConditions } from '../../lib/status-page/page/attention.mjs'
 import { linePath, niceHighest } from '../../lib/status-page/page/charts.mjs'
 import {
@@ -242,4 +243,21 @@ test('numbers and times are short', () => {
     [formatPlace({}), formatPlace({ node: 'n' }), formatPlace({ database: 'd', table: 't' })],
     ['', 'n', 'd.t'],
   )
+})
+
+test('on a slow link the page waits for its first snapshot, and later as long as that took', () => {
+  const slow = new Arrivals(0)
+  assert.deepEqual([slow.isLost(8_000), slow.isLost(8_001)], [false, true])
+  slow.opened(1_000)
+  assert.deepEqual(
+    [slow.isReceiving, slow.isLive(60_000), slow.isLost(60_000), slow.isLost(122_000)],
+    [true, false, false, true],
+  )
+  slow.received(21_000)
+  assert.deepEqual([slow.isReceiving, slow.isLive(69_000), slow.isLost(69_001)], [false, true, true])
+  const quick = new Arrivals(0)
+  quick.opened(10)
+  quick.received(20)
+  quick.received(2_020)
+  assert.deepEqual([quick.isLive(10_000), quick.isLive(10_100), quick.isLost(10_100)], [true, false, true])
 })

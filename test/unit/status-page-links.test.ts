@@ -162,7 +162,42 @@ test('a peer that is down is not asked, and one that does not know the request i
     'node4 node3 live',
   ])
   await clock.advance(600_000)
-  assert.equal(source.asked.filter((node) => node === 'node2').length, 2)
+  const asked = () => source.asked.filter((node) => node === 'node2').length
+  assert.equal(asked(), 2)
+  // It restarts within one interval, as another version.
+  source.emit('peer:down', { node: 'node2', reason: 'no heartbeat' })
+  source.emit('peer:up', { node: 'node2' })
+  await clock.advance(2_000)
+  assert.equal(asked(), 3)
+})
+
+test('a peer that refuses the request for another reason is asked again after the usual interval', async (t) => {
+  const { clock, source, watch, snapshot } = open(t, names(2))
+  const answer = source.linksOf
+  source.linksOf = () => {
+    throw clusterError('peer_rejected', 'node2', 'its answer is unreadable')
+  }
+  watch()
+  await clock.advance(1_000)
+  source.linksOf = answer
+  await clock.advance(5_000)
+  assert.deepEqual((await snapshot()).links.map(brief), ['node3 node2 live', 'node2 node3 live'])
+})
+
+test('of what a peer answers, only links to peers are kept', async (t) => {
+  const { clock, source, watch, snapshot } = open(t, names(3))
+  const all = source.view.peers()
+  let known = all.filter(({ node }) => node !== 'node4')
+  Object.assign(source.view, { peers: () => known })
+  watch()
+  await clock.advance(1_000)
+  known = all
+  assert.deepEqual(
+    (await snapshot()).links.filter(({ to }) => to === 'node4'),
+    [],
+  )
+  await clock.advance(5_000)
+  assert.equal((await snapshot()).links.filter(({ to }) => to === 'node4').length, 2)
 })
 
 test('the figures of a link are those of the subscriber, and its state is the worse of both ends', async (t) => {

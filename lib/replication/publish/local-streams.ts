@@ -45,8 +45,11 @@ type LocalStream = {
   syncing?: Promise<void>
   /** Why the last resync failed. */
   reason: string
-  /** The stream's last sequence at the last interruption, and the number of interruptions there after the first. */
-  lastInterruption: { sequence: number; times: number }
+  /**
+   * The number of stored parts at the last interruption, and the number of interruptions there after the first. Messages ahead of a part
+   * are no progress: the part may be refused each time.
+   */
+  lastInterruption: { storedParts: number; times: number }
   rejectBackoff: Backoff
 }
 
@@ -154,7 +157,7 @@ export class LocalStreams {
       table,
       grownAt: mesh.timers.elapsed(),
       reason: 'the stream was not checked yet',
-      lastInterruption: { sequence: -1, times: 0 },
+      lastInterruption: { storedParts: -1, times: 0 },
       rejectBackoff: new Backoff(RETRY_BACKOFF),
       writer: new StreamWriter({
         table,
@@ -184,9 +187,9 @@ export class LocalStreams {
   /** Resyncs after a resync in progress. When the server rejects the same message again, waits first, longer each time. */
   async #onInterrupted(stream: LocalStream, error: MeshError): Promise<void> {
     this.#options.interrupted()
-    const { sequence } = stream.writer.position
-    const times = sequence === stream.lastInterruption.sequence ? stream.lastInterruption.times + 1 : 0
-    stream.lastInterruption = { sequence, times }
+    const { storedParts } = stream.writer
+    const times = storedParts === stream.lastInterruption.storedParts ? stream.lastInterruption.times + 1 : 0
+    stream.lastInterruption = { storedParts, times }
     await stream.syncing
     if (times === 0) stream.rejectBackoff.reset()
     else {

@@ -32,7 +32,7 @@ export interface MessageFormat {
   /** Call it before the first message, and after an interruption. Rejects as the host does. */
   prepare(): Promise<void>
   encode(position: MessagePosition, parts: readonly Uint8Array[]): Message
-  /** What has to be stored next, before this part. After `prepare` it begins again with the first one. */
+  /** What has to be stored next, before this part. After `prepare` in the same epoch: what was not stored. */
   aheadOf(position: MessagePosition, part: Uint8Array): MessageAhead | undefined
 }
 
@@ -50,20 +50,40 @@ export type SingleMessagesOptions = {
   maxBytes: number
   /** The tables of the host. */
   describe(): Promise<readonly TableDescription[]>
-  /** HarperDB does not get this row of a transaction: no message can hold it. */
+  /** HarperDB does not get this row of a transaction: no message can hold it. Called once for each row. */
   withheld(row: { id: string; key: PrimaryKey; reason: string }): void
 }
 
 /** Bytes of a part whose single message can be neither too large nor have too many values. */
 const SMALL_PART_BYTES = 64 * 1024
-/** Bytes of the rows in one message when a transaction is divided. So few bytes have not too many values. */
+/** Bytes of the rows in one message when a transaction is divided, and of the names in one definition. So few bytes have not too many values. */
 const DIVIDED_BYTES = 128 * 1024
 
-/** `lists`: the rows for HarperDB, if no single message can hold the transaction; `sent`: how many of the lists are stored. */
-type Decoded = { data: Uint8Array; part: DecodedPart; time: number; lists?: RowWrite[][] | undefined; sent: number }
+type Decoded = {
+  data: Uint8Array
+  part: DecodedPart
+  time: number
+  /** Lists of attributes that are still to be defined; undefined before they were looked for. */
+  names?: string[][]
+  /** If no single message can hold the transaction. */
+  divided?: { lists: RowWrite[][]; progress: Progress }
+}
+
+/**
+ * Of a divided transaction. It outlasts interruptions: a transaction whose last message is refused again and again would fill the stream with
+ * the others. `sent`: how many of its lists are stored in this epoch, or withheld; `reported`: up to where withheld ones were reported.
+ */
+type Progress = Pick<DecodedPart, 'id' | 'timestamp'> & {
+  epoch: string
+  primaryKey: string
+  sent: number
+  reported: number
+}
 
 /** Attributes of one table that are defined for HarperDB. */
 const MAX_ATTRIBUTES = 10_000
+/** Of an attribute that is defined for HarperDB. */
+const MAX_NAME_LENGTH = 1_024
 
 export class SingleMessages implements MessageFormat {
   readonly isSingle = true
@@ -73,6 +93,8 @@ export class SingleMessages implements MessageFormat {
   /** Attributes that HarperDB knows from this process. */
   readonly #defined = new Set<string>()
   #decoded: Decoded | undefined
+  /** Of the last divided transaction. */
+  #progress: Progress | undefined
 
   constructor(options: SingleMessagesOptions) {
     this.#options = options
@@ -93,8 +115,8 @@ export class SingleMessages implements MessageFormat {
 
   encode(position: MessagePosition, [data]: readonly Uint8Array[]): Message {
     const decoded = this.#decode(position.node, data!)
-    const { part, time, lists } = decoded
-    const message = lists
+    const { part, time, divided } = decoded
+    const message = divided
       ? encodeWhole(position, this.#options.table, part, { data: data!, time })
       : this.#encodeSingle(position, decoded)
     this.#decoded = undefined
@@ -103,20 +125,38 @@ export class SingleMessages implements MessageFormat {
 
   aheadOf(position: MessagePosition, data: Uint8Array): MessageAhead | undefined {
     const decoded = this.#decode(position.node, data)
-    return this.#definitionFor(position, decoded) ?? this.#nextRows(position, decoded)
+    decoded.names ??= this.#undefinedNames(decoded.part)
+    return this.#nextDefinition(position, decoded, decoded.names) ?? this.#nextRows(position, decoded)
   }
 
-  /** HarperDB stores attributes that it does not know, and shows them only to those who ask for them by name. */
-  #definitionFor(position: MessagePosition, { part, time }: Decoded): MessageAhead | undefined {
+  /**
+   * Attributes of a transaction that HarperDB does not know, as lists for one definition each. HarperDB stores others all the same, and shows
+   * them only to those who ask for them by name: so too many, and too long names, are left out.
+   */
+  #undefinedNames({ writes }: DecodedPart): string[][] {
     const names = new Set<string>()
-    for (const write of part.writes)
+    const maxNames = MAX_ATTRIBUTES - this.#defined.size
+    if (maxNames <= 0) return []
+    for (const write of writes)
       if (write.operation !== 'delete')
-        for (const record of write.records)
-          for (const name in record) if (name !== this.#primaryKey && !this.#defined.has(name)) names.add(name)
-    if (names.size === 0 || this.#defined.size + names.size > MAX_ATTRIBUTES) return undefined
-    const message = encodeDefinition(position, this.#options.table, [...names], { timestamp: part.timestamp, time })
+        for (const record of write.records) {
+          for (const name in record) if (this.#isUndefined(name)) names.add(name)
+          if (names.size > maxNames) return []
+        }
+    return names.size === 0 ? [] : divideNames(names)
+  }
+
+  #isUndefined(name: string): boolean {
+    return name !== this.#primaryKey && !this.#defined.has(name) && name.length <= MAX_NAME_LENGTH
+  }
+
+  #nextDefinition(position: MessagePosition, { part, time }: Decoded, lists: string[][]): MessageAhead | undefined {
+    const names = lists[0]
+    if (!names) return undefined
+    const message = encodeDefinition(position, this.#options.table, names, { timestamp: part.timestamp, time })
     const stored = () => {
       for (const name of names) this.#defined.add(name)
+      lists.shift()
     }
     return { message, stored }
   }
@@ -125,16 +165,30 @@ export class SingleMessages implements MessageFormat {
   #nextRows(position: MessagePosition, decoded: Decoded): MessageAhead | undefined {
     const { table, withheld } = this.#options
     const { part, time } = decoded
-    if (decoded.lists === undefined && !this.#fitsIntoOne(position, decoded))
-      decoded.lists = divideRows(netWrites(part.writes, this.#primaryKeyFor(part)), DIVIDED_BYTES)
-    for (const { lists = [] } = decoded; decoded.sent < lists.length; decoded.sent++) {
-      const rows = lists[decoded.sent]!
+    if (!decoded.divided && !this.#fitsIntoOne(position, decoded)) decoded.divided = this.#divide(position, part)
+    if (!decoded.divided) return undefined
+    const { lists, progress } = decoded.divided
+    for (; progress.sent < lists.length; progress.sent++) {
+      const rows = lists[progress.sent]!
       const message = encodeRows(position, table, part, { rows, time })
       const reason = this.#faultOf(message)
-      if (reason === undefined) return { message, stored: () => void decoded.sent++ }
+      if (reason === undefined) return { message, stored: () => void progress.sent++ }
+      if (progress.sent < progress.reported) continue
+      progress.reported = progress.sent + 1
       withheld({ id: part.id, key: rows[0]!.key, reason })
     }
     return undefined
+  }
+
+  #divide({ epoch }: MessagePosition, part: DecodedPart): NonNullable<Decoded['divided']> {
+    const { id, timestamp } = part
+    const primaryKey = this.#primaryKeyFor(part)
+    const last = this.#progress
+    const isKnown = last?.id === id && last.timestamp === timestamp && last.primaryKey === primaryKey
+    const { sent, reported } = isKnown ? last : { sent: 0, reported: 0 }
+    const progress = { id, timestamp, epoch, primaryKey, sent: last?.epoch === epoch ? sent : 0, reported }
+    this.#progress = progress
+    return { lists: divideRows(netWrites(part.writes, primaryKey), DIVIDED_BYTES), progress }
   }
 
   #fitsIntoOne(position: MessagePosition, decoded: Decoded): boolean {
@@ -165,9 +219,25 @@ export class SingleMessages implements MessageFormat {
   #decode(node: string, data: Uint8Array): Decoded {
     if (this.#decoded?.data === data) return this.#decoded
     const part = decodePart({ node, ...this.#options.table }, node, data)
-    this.#decoded = { data, part, time: this.#options.times.of(part.timestamp), sent: 0 }
+    this.#decoded = { data, part, time: this.#options.times.of(part.timestamp) }
     return this.#decoded
   }
+}
+
+/** A definition has each name twice. */
+function divideNames(names: ReadonlySet<string>): string[][] {
+  const lists: string[][] = []
+  let bytes = 0
+  for (const name of names) {
+    const size = Buffer.byteLength(name)
+    if (lists.length === 0 || bytes + size > DIVIDED_BYTES) {
+      lists.push([])
+      bytes = 0
+    }
+    lists.at(-1)!.push(name)
+    bytes += size
+  }
+  return lists
 }
 
 /** Nodes whose last time is known. */

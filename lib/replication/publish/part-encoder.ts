@@ -10,7 +10,10 @@ import { encodePart } from '../wire/part.ts'
 import { splitByTable } from '../wire/writes.ts'
 import { OutgoingPart, type PartListener, type PendingTransaction } from './pending-transaction.ts'
 
-/** Bytes of the largest message that are reserved for headers, the lengths of the parts and the server's protocol. */
+/**
+ * Bytes of the largest message that are reserved for headers, the lengths of the parts and the server's protocol. So what PartEncoder accepts
+ * fits into a message, also with what `encodeWhole` adds: ids and names, whose lengths have limits.
+ */
 const HEADER_RESERVE_BYTES = 64 * 1024
 /** Bytes of transactions that fit into a message. */
 export const maxDataBytes = (mesh: Mesh): number => mesh.maxPayload - HEADER_RESERVE_BYTES

@@ -371,7 +371,7 @@ function singleMessageFormats(
   return (table) => {
     const withheld: SingleMessagesOptions['withheld'] = (row) => {
       counters.withheld++
-      logger.error({ ...table, ...row }, 'HarperDB does not get a row that is too large for its messages')
+      logger.error({ ...table, ...row }, 'HarperDB does not get a row that no message can hold')
     }
     return new SingleMessages({ table, times, maxBytes, describe: () => tables.get(), withheld })
   }

@@ -43,6 +43,7 @@ export class StreamWriter {
   #end: StreamEnd = start
   /** Id of the last frame that was sent. */
   #sentId = ''
+  #storedParts = 0
   #single: number | undefined
   /** In flight alone. */
   #ahead: MessageAhead | undefined
@@ -61,6 +62,11 @@ export class StreamWriter {
   constructor(options: StreamWriterOptions) {
     this.#options = options
     this.#queue = new FrameQueue(options.frames)
+  }
+
+  /** How many parts of the queue were reported as stored. */
+  get storedParts(): number {
+    return this.#storedParts
   }
 
   /** In step with the stream, able to send. */
@@ -335,6 +341,7 @@ export class StreamWriter {
     for (let next = before + 1; next <= index; next++) {
       const part = this.#queue.shift()
       if (next === index) this.#storedId = part.id
+      this.#storedParts++
       part.stored(frame, next)
     }
     if (index === frame.last) this.#options.onGrowth?.()

@@ -220,7 +220,7 @@ export class Replicator {
   }
 
   /** See Subscribers.readNodes. */
-  readNodes(): ReadonlySet<string> {
+  readNodes(): ReadonlyMap<string, boolean> {
     return this.#subscribers.readNodes()
   }
 

@@ -7,8 +7,8 @@ import { CHECK_INTERVAL_MS } from './staleness.ts'
 import type { Subscriber } from './subscriber.ts'
 import type { SubscriptionStatus } from './subscription-status.ts'
 
-/** States in which nothing comes from the source. */
-const NOT_READ: ReadonlySet<SubscriptionState> = new Set(['pending', 'paused', 'ended'])
+/** States in which nothing is to come from the source. */
+const NOT_WANTED: ReadonlySet<SubscriptionState> = new Set(['paused', 'ended'])
 
 export class Subscribers extends Map<string, Subscriber> {
   readonly #timers: Timers
@@ -42,10 +42,13 @@ export class Subscribers extends Map<string, Subscriber> {
     return found
   }
 
-  /** The nodes from which something comes. */
-  readNodes(): ReadonlySet<string> {
-    const nodes = new Set<string>()
-    for (const { source, state } of this.values()) if (!NOT_READ.has(state)) nodes.add(source.node)
+  /** The nodes from which something is to come; true: something does, of at least one table. */
+  readNodes(): ReadonlyMap<string, boolean> {
+    const nodes = new Map<string, boolean>()
+    for (const { source, state } of this.values()) {
+      if (NOT_WANTED.has(state)) continue
+      nodes.set(source.node, state !== 'pending' || nodes.get(source.node) === true)
+    }
     return nodes
   }
 

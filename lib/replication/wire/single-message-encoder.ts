@@ -38,7 +38,7 @@ export function encodeSingleMessage(
   return transactionMessage(position, body, part, { time, own })
 }
 
-/** The whole transaction for enmesh nodes. `data`: the encoded part. */
+/** The whole transaction for enmesh nodes. `data`: the encoded part, which has the user, too: the message is hardly larger than the part. */
 export function encodeWhole(
   position: MessagePosition,
   { database, table }: TableName,
@@ -46,8 +46,11 @@ export function encodeWhole(
   { data, time }: { data: Uint8Array; time: number },
 ): Message {
   const own = { ...identityOf(part), part: Buffer.from(data.buffer, data.byteOffset, data.byteLength) }
-  return transactionMessage(position, definition(database, table, []), part, { time, own })
+  return transactionMessage(position, definition(database, table, []), { ...part, user: undefined }, { time, own })
 }
+
+/** Characters of a user whom each message with rows of a divided transaction repeats. */
+const MAX_USER_LENGTH = 1_024
 
 /** Some rows of a transaction, for HarperDB alone: its own id is that of the message, as with a definition. All have one operation. */
 export function encodeRows(
@@ -57,7 +60,8 @@ export function encodeRows(
   { rows, time }: { rows: readonly RowWrite[]; time: number },
 ): Message {
   const own = { id: frameId(position.epoch, position.first, 1), timestamp: part.timestamp }
-  return transactionMessage(position, chainOf(database, table, rows), part, { time, own })
+  const user = part.user !== undefined && part.user.length > MAX_USER_LENGTH ? undefined : part.user
+  return transactionMessage(position, chainOf(database, table, rows), { ...part, user }, { time, own })
 }
 
 const identityOf = ({ id, timestamp, epoch, index }: DecodedPart) => ({ id, timestamp, ...(epoch && { epoch, index }) })

@@ -1,5 +1,6 @@
 // Receives the snapshots, and shows them.
 
+import { Arrivals } from './arrivals.mjs'
 import { showAttention } from './attention.mjs'
 import { Chart, SPAN } from './charts.mjs'
 import { byId, setAttribute, setText } from './dom.mjs'
@@ -14,8 +15,6 @@ import { startTheme } from './theme.mjs'
 /** @typedef {{ times: number[], values: Record<string, (number | null)[]> }} History */
 
 const VERSION = 1
-/** ms without a snapshot after which the page says that it shows the past. */
-const SILENCE = 8_000
 /** ms until a stream that the server has ended is requested again. The browser itself repeats only what was interrupted. */
 const RECONNECT = 3_000
 
@@ -34,8 +33,6 @@ byId('history').append(charts.rates.element, charts.lag.element, charts.age.elem
 let history = { times: [], values: { committed: [], applied: [], copied: [], lag: [], lagSeconds: [] } }
 /** @type {Snapshot | undefined} */
 let snapshot
-let receivedAt = 0
-let isInterrupted = false
 
 /** @param {Snapshot} received */
 function onSnapshot(received) {
@@ -44,8 +41,7 @@ function onSnapshot(received) {
     location.reload()
     return
   }
-  receivedAt = performance.now()
-  isInterrupted = false
+  arrivals.received(performance.now())
   snapshot = received
   addSample(received)
   // A page in the background shows the newest snapshot when it is looked at again.
@@ -112,27 +108,34 @@ function showCharts(end) {
 
 function showConnection() {
   const connection = byId('connection')
-  const isLive = !isInterrupted && receivedAt > 0 && performance.now() - receivedAt < SILENCE
-  const past = snapshot ? `no connection: shows ${formatTime(snapshot.time)}` : 'no connection'
-  setText(connection, isLive ? '● live' : `✕ ${past}`)
+  const isLive = arrivals.isLive(performance.now())
+  const state = arrivals.isReceiving ? '… receiving' : '✕ no connection'
+  const past = snapshot ? `${state}: shows ${formatTime(snapshot.time)}` : state
+  setText(connection, isLive ? '● live' : past)
   setAttribute(connection, 'class', isLive ? 'good' : 'error')
 }
 
 /** @type {EventSource | undefined} */
 let source
-let connectedAt = 0
+/** Of the present connection. */
+let arrivals = new Arrivals(performance.now())
 
 function connect() {
   const connection = new EventSource('events')
   source = connection
-  connectedAt = performance.now()
+  arrivals = new Arrivals(performance.now())
+  connection.addEventListener('open', () => {
+    arrivals.opened(performance.now())
+    showConnection()
+  })
   connection.addEventListener('history', ({ data }) => {
     history = JSON.parse(data)
   })
   connection.addEventListener('snapshot', ({ data }) => onSnapshot(JSON.parse(data)))
   connection.addEventListener('error', () => {
     if (source !== connection) return
-    isInterrupted = true
+    // The browser itself connects again.
+    arrivals = new Arrivals(performance.now())
     showConnection()
     if (connection.readyState === EventSource.CLOSED) disconnect(RECONNECT)
   })
@@ -145,10 +148,9 @@ function disconnect(delay) {
   setTimeout(connect, delay)
 }
 
-/** The browser does not notice that a server has vanished without ending the connection. */
 function checkConnection() {
   showConnection()
-  if (source && performance.now() - Math.max(receivedAt, connectedAt) > SILENCE) disconnect(0)
+  if (source && arrivals.isLost(performance.now())) disconnect(0)
 }
 
 document.addEventListener('visibilitychange', () => {
