@@ -87,7 +87,21 @@ export function createServer({ database, cluster, users, logger, statusPage }: S
   })
   addProbes(server, cluster)
   if (statusPage) addStatusPage(server, statusPage)
+  endUnusedConnections(server)
   return server
+}
+
+/** Browsers and `fetch` open connections in advance. Node.js does not count them as idle: `close` would wait more than a minute for each. */
+function endUnusedConnections(server: FastifyInstance): void {
+  const unused = new Set<Socket>()
+  server.server.on('connection', (socket) => {
+    unused.add(socket)
+    socket.once('close', () => unused.delete(socket))
+  })
+  server.server.on('request', ({ socket }) => unused.delete(socket))
+  server.addHook('preClose', async () => {
+    for (const socket of unused) socket.destroy()
+  })
 }
 
 type ErrorBody = { error: string; [field: string]: unknown }

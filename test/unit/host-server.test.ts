@@ -10,6 +10,7 @@ import { after, before, test } from 'node:test'
 import { clusterError } from '../../lib/errors.ts'
 import { HybridClock } from '../../lib/host/hybrid-clock.ts'
 import type { Caller, Transaction } from '../../lib/index.ts'
+import { silentLogger } from '../../lib/observe/logger.ts'
 import { Database } from '../host/database.ts'
 import { createServer } from '../host/server.ts'
 import { Users } from '../host/users.ts'
@@ -410,4 +411,20 @@ test('probes need no credentials, and show the conditions to a super user', asyn
   assert.deepEqual(await probe('/readyz', basic(admin)), [503, { ready: false, degraded }])
   isUnready = false
   assert.equal((await probe('/other'))[0], 401)
+})
+
+test('a connection without a request does not hold up the end of the server', { timeout: 20_000 }, async () => {
+  const server = createServer({
+    database,
+    users: new Users([]),
+    cluster: { health: () => ({ ready: true, degraded: [] }) } as never,
+    logger: silentLogger,
+  })
+  const { port } = new URL(await server.listen({ host: '127.0.0.1', port: 0 }))
+  const arrived = once(server.server, 'connection')
+  const unused = connect(Number(port), '127.0.0.1')
+  const ended = once(unused, 'close')
+  await arrived
+  await server.close()
+  await ended
 })
