@@ -4,11 +4,12 @@ import { headers } from 'nats'
 import { leafName } from '../../lib/mesh/nats/configuration.ts'
 import type { TestNode } from '../support/cluster.ts'
 import { atLeast, atMax, type Comparison, type Contender, compare, type Target } from './compare.ts'
-import { flow, rateOf } from './flow.ts'
+import { flow } from './flow.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
-import { emptyStream, makeStream, RawPublisher, sending, storeClient, storedBytes, WINDOW } from './raw-client.ts'
+import { makeStream, RawPublisher, sending, storeClient, WINDOW } from './raw-client.ts'
 import type { Part, PartOptions, Row } from './report.ts'
+import { storing } from './storing.ts'
 import { CALLS, messageOf, nextId, publishing, sizes, transactionsOf } from './transactions.ts'
 
 const tables = { enmesh: 'dog', inbox: 'inbox', core: 'core', js: 'js' }
@@ -62,19 +63,7 @@ async function contendersOf(scene: Scene, node: TestNode, size: number, options:
     return { headers: values }
   }
   const jetStream = client.jetstream()
-  const emptying = (table: string, name: string, work: () => Promise<number>): Contender => ({
-    name,
-    run: async () => {
-      let sent = 0
-      const figures = await rateOf(async () => {
-        sent = await work()
-        return sent
-      })
-      const stored = (await storedBytes(client, table)) / sent
-      await emptyStream(client, table)
-      return { ...figures, stored }
-    },
-  })
+  const emptying = (table: string, name: string, work: () => Promise<number>) => storing(client, name, [table], work)
   const contenders: Contender[] = [
     emptying(tables.enmesh, 'enmesh', () => flow(publishing(node.cluster, transaction), { window: CALLS, seconds })),
     emptying(tables.inbox, oneInbox, () => flow(sending(raw, message), { window: WINDOW, seconds })),

@@ -1,11 +1,12 @@
 // Single messages, which HarperDB reads, compared with frames and with the plain client, which has one message in flight as well.
 
-import { type Comparison, type Contender, compare } from './compare.ts'
-import { flow, rateOf } from './flow.ts'
+import { type Comparison, compare } from './compare.ts'
+import { flow } from './flow.ts'
 import { playing, type Scene, startNodes } from './nodes.ts'
 import { NullHost } from './null-host.ts'
-import { emptyStream, RawPublisher, sending, storeClient, storedBytes } from './raw-client.ts'
+import { RawPublisher, sending, storeClient } from './raw-client.ts'
 import type { Part, PartOptions, Row } from './report.ts'
+import { storing } from './storing.ts'
 import { CALLS, messageOf, publishing, sizes, transactionsOf } from './transactions.ts'
 
 const [frames, single, many] = ['frames', 'single messages', 'single messages, 8 tables'] as const
@@ -29,25 +30,6 @@ async function contendersOf(scene: Scene, size: number, { seconds }: PartOptions
   const [plainClient, client] = [await storeClient(scene, plain), await storeClient(scene, node)]
   const raw = await RawPublisher.open(client, node.name, rawTable)
   const message = messageOf(node.cluster, tables[0]!, size)
-  const contender = (
-    name: string,
-    { at, used, work }: { at: typeof client; used: readonly string[]; work: () => Promise<number> },
-  ): Contender => ({
-    name,
-    run: async () => {
-      let sent = 0
-      const figures = await rateOf(async () => {
-        sent = await work()
-        return sent
-      })
-      let stored = 0
-      for (const table of used) {
-        stored += await storedBytes(at, table)
-        await emptyStream(at, table)
-      }
-      return { ...figures, stored: stored / sent }
-    },
-  })
   const publishOn = (at: typeof node, used: readonly string[]) => {
     const next = used.map((table) => transactionsOf(at.cluster, table, size))
     let turn = 0
@@ -59,14 +41,10 @@ async function contendersOf(scene: Scene, size: number, { seconds }: PartOptions
   }
   const one = tables.slice(0, 1)
   const contenders = [
-    contender(frames, { at: plainClient, used: one, work: publishOn(plain, one) }),
-    contender(single, { at: client, used: one, work: publishOn(node, one) }),
-    contender(many, { at: client, used: tables, work: publishOn(node, tables) }),
-    contender(oneInFlight, {
-      at: client,
-      used: [rawTable],
-      work: () => flow(sending(raw, message), { window: 1, seconds }),
-    }),
+    storing(plainClient, frames, one, publishOn(plain, one)),
+    storing(client, single, one, publishOn(node, one)),
+    storing(client, many, tables, publishOn(node, tables)),
+    storing(client, oneInFlight, [rawTable], () => flow(sending(raw, message), { window: 1, seconds })),
   ]
   return { contenders, bytes: message.byteLength }
 }

@@ -8,23 +8,16 @@ import { formatStreamMetadata } from '../../lib/replication/stream-metadata.ts'
 import { Lag } from '../../lib/replication/subscribe/lag.ts'
 import { observeLag } from '../../lib/replication/subscribe/lag-requests.ts'
 import type { RemoteStreams } from '../../lib/replication/subscribe/node-gates.ts'
-import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
-import { openCluster } from '../support/kit-cluster.ts'
+import { eventually, TestClock } from '../../lib/testing.ts'
+import { dog, lagPair } from '../support/lag-pair.ts'
 
-const dog = { database: 'dev', table: 'dog' }
 const source = { node: 'node1', ...dog }
 const START = 1_700_000_000_000
 
 it('the lag of a paused subscription counts from when the source stored its next transaction', {
   timeout: 60_000,
 }, async (test) => {
-  const clock = new TestClock()
-  const hosts = [1, 2].map(() => new MemoryHost({ tables: [dog] }))
-  const { cluster, nodes } = await openCluster(test, hosts, {}, { clock })
-  const [one, two] = nodes as [ClusterNode, ClusterNode]
-  await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] })
-  await one.host.insert('dev', 'dog', { id: 'applied' })
-  await cluster.converged()
+  const { clock, cluster, one, two } = await lagPair(test)
   await one.host.insert('dev', 'dog', { id: 'applied too' })
   await cluster.converged()
   await clock.advance(60_000)

@@ -3,21 +3,13 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { GrowthMarks } from '../../lib/replication/positions/growth-marks.ts'
-import { type ClusterNode, eventually, MemoryHost, TestClock } from '../../lib/testing.ts'
-import { openCluster } from '../support/kit-cluster.ts'
-
-const dog = { database: 'dev', table: 'dog' }
+import { eventually } from '../../lib/testing.ts'
+import { dog, lagPair } from '../support/lag-pair.ts'
 
 it('the lag of a node counts from when its next transaction was stored, also after a restart of the source', {
   timeout: 60_000,
 }, async (test) => {
-  const clock = new TestClock()
-  const hosts = [1, 2].map(() => new MemoryHost({ tables: [dog] }))
-  const { cluster, nodes } = await openCluster(test, hosts, {}, { clock })
-  const [one, two] = nodes as [ClusterNode, ClusterNode]
-  await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] })
-  await one.host.insert('dev', 'dog', { id: 'applied' })
-  await cluster.converged()
+  const { clock, one, two } = await lagPair(test)
   await two.cluster.pause({ node: 'node1', ...dog })
   await one.host.insert('dev', 'dog', { id: 'first' })
   await clock.advance(60_000)
