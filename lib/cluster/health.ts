@@ -13,6 +13,8 @@ export type HealthFacts = {
   /** `isSettled`: other nodes had the time to be heard. */
   mesh: { state: ClusterMeshState; reason: string | undefined; isSettled: boolean; problems: readonly MeshProblem[] }
   peers: readonly { node: string; up: boolean }[]
+  /** See PeerStates.unread. */
+  unread: readonly string[]
   /** At least those that `Subscriber.isTroubled` names. */
   subscriptions: readonly SubscriptionStatus[]
   refusals: readonly Refusal[]
@@ -40,10 +42,13 @@ function meshConditions({ state, reason, isSettled, problems }: HealthFacts['mes
   return [{ code: 'mesh_disconnected', message: `the local streams are not writable${why}` }, ...known]
 }
 
-function peerConditions({ mesh, peers }: HealthFacts): HealthCondition[] {
+function peerConditions({ mesh, peers, unread }: HealthFacts): HealthCondition[] {
   if (!mesh.isSettled) return []
-  const down = peers.filter(({ up }) => !up)
-  return down.map(({ node }) => ({ code: 'peer_down', node, message: `no heartbeat of ${node}` }))
+  const down = (node: string, message: string) => ({ code: 'peer_down' as const, node, message })
+  return [
+    ...peers.flatMap(({ node, up }) => (up ? [] : [down(node, `no heartbeat of ${node}`)])),
+    ...unread.map((node) => down(node, `nothing is read from ${node}, a node of HarperDB`)),
+  ]
 }
 
 function subscriptionConditions(status: SubscriptionStatus): HealthCondition[] {

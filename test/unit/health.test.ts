@@ -39,6 +39,7 @@ const healthy: HealthFacts = {
   superseded: undefined,
   mesh: { state: 'connected', reason: undefined, isSettled: true, problems: [] },
   peers: [{ node: 'node2', up: true }],
+  unread: [],
   subscriptions: [live],
   refusals: [],
   clockAhead: undefined,
