@@ -10,6 +10,7 @@ import { describe, type TestContext, test } from 'node:test'
 import { connect, headers, type NatsConnection, StringCodec } from 'nats'
 import { exposuresOf, factsOf } from '../../lib/mesh/nats/advisories.ts'
 import { findBinary } from '../../lib/mesh/nats/binary.ts'
+import { isAtLeast } from '../../lib/mesh/nats/versions.ts'
 import {
   clusterPassword,
   clusterUser,
@@ -259,6 +260,23 @@ describe('a holder of the credentials', { concurrency: 3 }, () => {
       assert.deepEqual(node2.seen('replication:gap'), [])
       assert.deepEqual(node2.seen('replication:quarantined'), [])
     })
+
+  /** Where servers may lose subscriptions between hub and leaf, the leaf is restarted. Those of the system account never get into that of the nodes. */
+  test('a subscription that never reaches the leaf interrupts it once, and nothing is lost', async (t) => {
+    if (isAtLeast((await findBinary()).version, [2, 9, 22])) return t.skip('this version loses no subscriptions')
+    const { cluster, node1, node2 } = await scene(t)
+    const client = await cluster.client(node2, 'hub', admin.user)
+    client.subscribe('enmesh.ghost')
+    await client.flush()
+    const first = await node1.pid('leaf')
+    const second = await node1.replaced('leaf', first)
+    assert.match(node1.recentLog(), /restarting the leaf server: subscriptions between it and its hub are lost/)
+    await eventually('it is not a loss', () => /are missing after a restart of the leaf too/.test(node1.recentLog()))
+    assert.equal(await node1.pid('leaf'), second)
+    await node1.host.write('afterwards', insert('dog', { id: 'afterwards' }))
+    await eventually('it arrives', () => node2.host.from('node1', 'dog').some(({ id }) => id === 'afterwards'))
+    assert.deepEqual(node2.seen('replication:gap'), [])
+  })
 })
 
 test('the system account reports on servers and gives no access to streams', async (t) => {

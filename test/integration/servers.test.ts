@@ -11,6 +11,7 @@ import { ClusterManager } from '../../lib/index.ts'
 import { exposuresOf, factsOf, isMaintained } from '../../lib/mesh/nats/advisories.ts'
 import type { Connection } from '../../lib/mesh/nats/connection.ts'
 import { HubMonitor } from '../../lib/mesh/nats/hub-monitor.ts'
+import { LeafInterest } from '../../lib/mesh/nats/leaf-interest.ts'
 import {
   allMet,
   clusterPassword,
@@ -380,17 +381,26 @@ test('the hub reports what its leaf and remote nodes subscribe to', async (t) =>
   const [hub, leaf] = [await cluster.client(node1!, 'hub', `${clusterUser}-admin`), await cluster.client(node1!)]
   const serverId = hub.info!.server_id
   const request = (subject: string, body: string) => hub.request(subject, body, { timeout: 2_000, noMux: true })
-  const monitor = new HubMonitor({
-    hub: { serverId, request } as unknown as Connection,
-    leafSession: leaf.info!.server_id,
-  })
-  const served = ['node2.__request__', 'enmesh.consumer.node2', '$JS.node2-leaf.API.>']
-  for (const subjects of [() => monitor.routedSubjects(), () => monitor.leafSubjects()])
+  const connection = { serverId, request, subjects: ['node1.__request__'] } as unknown as Connection
+  const monitor = new HubMonitor({ hub: connection, mesh: connection, leafSession: leaf.info!.server_id })
+  const [own, remote] = ['node1', 'node2'].map((node) => [
+    `${node}.__request__`,
+    `enmesh.consumer.${node}`,
+    `$JS.${node}-leaf.API.>`,
+    'enmesh.heartbeat',
+  ])
+  for (const [subjects, wanted] of [
+    [() => monitor.routedSubjects(), remote],
+    [() => monitor.subjectsOfHub(), remote],
+    [() => monitor.subjectsOfLeaf('node1'), own],
+  ] as const)
     await eventually('all are listed', async () => {
       const listed = new Set(await subjects())
-      return served.every((subject) => listed.has(subject))
+      return wanted!.every((subject) => listed.has(subject))
     })
-  assert.deepEqual([await monitor.knowsLeaf('node1'), await monitor.knowsLeaf('node2')], [true, false])
+  assert.equal(await monitor.subjectsOfLeaf('node2'), undefined)
+  const interest = new LeafInterest({ node: 'node1', monitor, version: () => [2, 9, 10] })
+  assert.deepEqual(await interest.missing(), [])
 })
 
 describe('routes take effect at once', () => {

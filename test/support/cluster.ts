@@ -134,7 +134,7 @@ export type TestNode = NodeFiles & {
   replaced(server: ServerKind, previous: number, timeout?: number): Promise<number>
   /** The payloads of this event so far, in order, including those before a reopen. */
   seen<Name extends EventName>(name: Name): Payload<Name>[]
-  /** The last log lines, for errors of tests. */
+  /** The last log lines without those of the level debug, for errors of tests. */
   recentLog(): string
   /** Closes the manager and opens a new one on the same files and database. */
   reopen(): Promise<void>
@@ -252,7 +252,8 @@ export class TestCluster {
       (level: keyof Logger) =>
       (details: object, text: string): void => {
         this.#checkSecrets(details, text)
-        record(`${new Date().toISOString()} ${level} ${text} ${inspect(details, { breakLength: Infinity })}`)
+        if (level !== 'debug')
+          record(`${new Date().toISOString()} ${level} ${text} ${inspect(details, { breakLength: Infinity })}`)
         logger?.[level](details, text)
       }
     return { debug: hear('debug'), info: hear('info'), warn: hear('warn'), error: hear('error') }

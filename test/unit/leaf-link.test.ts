@@ -15,13 +15,20 @@ function scene(t: TestContext) {
     isHubUp: true,
     restarts: 0,
     linked: 0,
-    missing: [] as string[],
+    missing: [] as string[] | undefined,
     isSent: true,
+    asked: 0,
   }
   const leafLink = new LeafLink({
     home: () => ({ host: state.host, port: 9931 }),
     remote: () => state.remote,
-    interest: { sent: async () => state.isSent, missing: async () => state.missing },
+    interest: {
+      sent: async () => {
+        state.asked++
+        return state.isSent
+      },
+      missing: async () => state.missing,
+    },
     linked: () => void state.linked++,
     isHubUp: () => state.isHubUp,
     restart: async () => void state.restarts++,
@@ -78,27 +85,61 @@ test('a leaf at a fallback stays there while the local hub is down', async (t) =
   assert.equal(await after(300_000), 0)
 })
 
-test('a leaf that does not know what remote nodes serve is restarted, with doubling pauses', async (t) => {
+test('a leaf is restarted once for subscriptions that are lost between it and its hub', async (t) => {
   const { leafLink, state, after } = scene(t)
+  const linked = () => leafLink.connected()
   state.missing = ['enmesh.consumer.node2']
-  leafLink.schedule()
+  await linked()
   assert.equal(await after(3_000), 1)
-  leafLink.schedule()
-  assert.equal(await after(5_999), 1)
+  await linked()
+  assert.equal(await after(300_000), 1, 'what is missing after a restart was not lost')
+  state.missing = ['enmesh.consumer.node2', 'node2.__request__']
+  await linked()
+  assert.equal(await after(300_000), 2, 'another one')
   state.missing = []
-  assert.equal(await after(1), 1, 'nothing is missing after the restart')
+  await linked()
+  assert.equal(await after(300_000), 2)
+  state.missing = ['enmesh.consumer.node2']
+  await linked()
+  assert.equal(await after(3_000), 3, 'lost again after it was there')
 })
 
-test('a link counts when the hub knows the subscriptions of the leaf, and not after closing', async (t) => {
+test('a link that cannot be checked is checked again, with doubling pauses', async (t) => {
+  const { leafLink, state, after } = scene(t)
+  state.missing = undefined
+  leafLink.schedule()
+  assert.equal(await after(3_000), 0)
+  state.missing = ['enmesh.consumer.node2']
+  assert.equal(await after(5_999), 0)
+  assert.equal(await after(1), 1)
+})
+
+test('a check of an earlier link changes nothing', async (t) => {
+  const { leafLink, state, after } = scene(t)
+  let answer = (_: string[]) => {}
+  state.missing = new Promise<string[]>((resolve) => {
+    answer = resolve
+  }) as never
+  leafLink.schedule()
+  await after(3_000)
+  state.missing = []
+  await leafLink.connected()
+  answer(['enmesh.consumer.node2'])
+  assert.equal(await after(3_000), 0)
+})
+
+test('a link counts when the local hub knows the subscriptions of the leaf, another hub is not asked, and nothing counts after closing', async (t) => {
   const { leafLink, state, after } = scene(t)
   state.isSent = false
   await leafLink.connected()
-  assert.equal(state.linked, 0, 'another link is waited for')
+  assert.deepEqual([state.linked, state.asked], [0, 1], 'another link is waited for')
   state.isSent = true
   await leafLink.connected()
-  assert.equal(state.linked, 1)
-  leafLink.close()
-  state.missing = ['enmesh.consumer.node2']
+  assert.deepEqual([state.linked, state.asked], [1, 2])
+  state.remote = '127.0.0.1:9999'
   await leafLink.connected()
-  assert.deepEqual([state.linked, await after(300_000)], [1, 0])
+  assert.deepEqual([state.linked, state.asked], [2, 2])
+  leafLink.close()
+  await leafLink.connected()
+  assert.deepEqual([state.linked, await after(300_000)], [2, 0])
 })

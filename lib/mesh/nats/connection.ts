@@ -1,7 +1,17 @@
 // A client connection to a local server; its errors are mesh errors.
 
 import { setMaxListeners } from 'node:events'
-import { connect, createInbox, ErrorCode, Events, type Msg, type MsgHdrs, type NatsConnection, NatsError } from 'nats'
+import {
+  connect,
+  createInbox,
+  ErrorCode,
+  Events,
+  type Msg,
+  type MsgHdrs,
+  type NatsConnection,
+  NatsError,
+  type Subscription,
+} from 'nats'
 import { withAbort } from '../../util/abort.ts'
 import { clearInterval, setInterval, systemTimers } from '../../util/timers.ts'
 import { type Headers, MeshError, type MeshErrorCode, type RequestOptions } from '../mesh.ts'
@@ -96,6 +106,7 @@ export class Connection {
   #disconnected = createAbortController()
   #closed = false
   readonly #suspendTimer: NodeJS.Timeout
+  readonly #subscriptions = new Set<Subscription>()
 
   private constructor(nats: NatsConnection, onChange: (up: boolean) => void) {
     this.nats = nats
@@ -188,9 +199,14 @@ export class Connection {
     this.nats.publish(subject, data, { reply, headers: new SentHeaders(headers, extraHeaders) as object as MsgHdrs })
   }
 
+  /** What is subscribed to now, with inboxes of readers. */
+  get subjects(): string[] {
+    return [...this.#subscriptions].map((subscription) => subscription.getSubject())
+  }
+
   /** Errors of `callback` are ignored: a callback that throws would end all subscriptions of the connection. */
   subscribe(subject: string, callback: (message: Msg) => void): { unsubscribe(): void } {
-    return this.nats.subscribe(subject, {
+    const subscription = this.nats.subscribe(subject, {
       callback: (error, message) => {
         if (error) return
         try {
@@ -200,6 +216,13 @@ export class Connection {
         }
       },
     })
+    this.#subscriptions.add(subscription)
+    return {
+      unsubscribe: () => {
+        this.#subscriptions.delete(subscription)
+        subscription.unsubscribe()
+      },
+    }
   }
 
   inbox(): string {

@@ -11,11 +11,11 @@ const MAX_REPORT_BYTES = 64 * 1024 * 1024
 type Subjects = { subscriptions_list?: string[] }
 
 export class HubMonitor {
-  readonly #connections: Pick<LocalConnections, 'hub' | 'leafSession'>
+  readonly #connections: Pick<LocalConnections, 'hub' | 'mesh' | 'leafSession'>
   /** Number of connections to other hubs when the hub was asked last; undefined before that. */
   routes: number | undefined
 
-  constructor(connections: Pick<LocalConnections, 'hub' | 'leafSession'>) {
+  constructor(connections: Pick<LocalConnections, 'hub' | 'mesh' | 'leafSession'>) {
     this.#connections = connections
   }
 
@@ -38,17 +38,25 @@ export class HubMonitor {
     return (data.routes ?? []).flatMap(subjectsOf)
   }
 
-  /** True when the hub has received the subscriptions of this node's leaf. */
-  async knowsLeaf(node: string): Promise<boolean> {
-    const { data } = await this.#ask<LeafReport>('LEAFZ', { body: { subscriptions: true } })
-    return (data.leafs ?? []).flatMap(subjectsOf).some((subject) => subject.startsWith(`$JS.${leafName(node)}.API.`))
+  /** What this process subscribes to at the leaf. Throws disconnected. */
+  subscribed(): readonly string[] {
+    return this.#connections.mesh.subjects
   }
 
-  /** The subjects that the hub subscribes to at the local leaf. Rejects no_responders while the system accounts are not linked. */
-  async leafSubjects(): Promise<string[]> {
+  /** What the leaf of this node subscribes to at the hub; undefined before its subscriptions have arrived. */
+  async subjectsOfLeaf(node: string): Promise<string[] | undefined> {
+    const { data } = await this.#ask<LeafReport>('LEAFZ', { body: { subscriptions: true } })
+    // Leaves of other nodes may be linked with this hub too.
+    const isOfNode = (subject: string) => subject.startsWith(`$JS.${leafName(node)}.API.`)
+    return (data.leafs ?? []).map(subjectsOf).find((subjects) => subjects.some(isOfNode))
+  }
+
+  /** What the hub subscribes to at the local leaf, in the account of the nodes; undefined while they are not linked. Rejects no_responders likewise. */
+  async subjectsOfHub(): Promise<string[] | undefined> {
     const server = this.#connections.leafSession
     const { data } = await this.#ask<LeafReport>('LEAFZ', { server, body: { subscriptions: true } })
-    return (data.leafs ?? []).flatMap(subjectsOf)
+    const link = data.leafs?.find(({ account }) => account === 'MESH')
+    return link && subjectsOf(link)
   }
 
   async #ask<T>(report: string, { signal, server, body }: Question = {}): Promise<T> {
@@ -59,7 +67,7 @@ export class HubMonitor {
   }
 }
 
-type LeafReport = { data: { leafs?: Subjects[] | null } }
+type LeafReport = { data: { leafs?: (Subjects & { account?: string })[] | null } }
 type Question = { signal?: AbortSignal; server?: string; body?: object }
 
 const subjectsOf = ({ subscriptions_list: subjects = [] }: Subjects): string[] => subjects

@@ -15,7 +15,7 @@ export type LeafLinkOptions = {
   /** Address of the hub that the leaf is connected to, `address:port`, as the leaf logs it; undefined before the first. */
   remote(): string | undefined
   interest: Pick<LeafInterest, 'sent' | 'missing'>
-  /** The leaf has connected to a hub, which knows its subscriptions. */
+  /** The leaf has connected to a hub. The local hub knows its subscriptions by then. */
   linked(): void
   /** False while the local hub cannot be started. */
   isHubUp(): boolean
@@ -33,6 +33,10 @@ export class LeafLink {
   readonly #backoff = new Backoff({ ...GRACE_MS, jitter: 0 })
   #grace = this.#backoff.next()
   #timer: NodeJS.Timeout | undefined
+  /** Running number of the link: what was asked about an earlier one is void. */
+  #link = 0
+  /** Were missing before the last restart: what is missing after it was not lost. */
+  #missing: ReadonlySet<string> = new Set()
   #isClosed = false
 
   constructor(options: LeafLinkOptions) {
@@ -42,7 +46,11 @@ export class LeafLink {
   /** Call it when the leaf has connected to a hub. */
   async connected(): Promise<void> {
     const { interest, linked } = this.#options
-    if (!(await interest.sent()) || this.#isClosed) return
+    const link = ++this.#link
+    const isOver = () => this.#isClosed || link !== this.#link
+    // Another hub cannot be asked.
+    if ((await this.#isAtHome()) && !(await interest.sent(isOver))) return
+    if (isOver()) return
     this.schedule()
     linked()
   }
@@ -50,6 +58,7 @@ export class LeafLink {
   /** Checks the link in a few seconds. Call it when the hub has started. */
   schedule(): void {
     clearTimeout(this.#timer)
+    if (this.#isClosed) return
     this.#timer = setTimeout(() => void this.#check(), this.#grace)
     this.#timer.unref()
   }
@@ -61,26 +70,43 @@ export class LeafLink {
 
   async #check(): Promise<void> {
     const { isHubUp, restart } = this.#options
-    if (this.#isClosed || !isHubUp()) return
+    const link = this.#link
+    const timer = this.#timer
+    if (!isHubUp()) return
     const isRight = await this.#isRight()
+    if (this.#isClosed || link !== this.#link || timer !== this.#timer || !isHubUp()) return
     if (isRight) this.#backoff.reset()
     this.#grace = this.#backoff.next()
-    if (!isRight && !this.#isClosed && isHubUp()) await restart()
+    if (isRight === undefined) this.schedule()
+    else if (!isRight) await restart()
   }
 
-  async #isRight(): Promise<boolean> {
-    const { home, remote, interest, logger } = this.#options
-    const at = remote()
-    if (!at) return true
-    if (!(await isAddressOf(at, home()))) {
-      logger.info({ hub: at }, 'restarting the leaf server: it is connected to the hub of a remote node')
+  /** Undefined when it is not known. */
+  async #isRight(): Promise<boolean | undefined> {
+    const { remote, interest, logger } = this.#options
+    if (!remote()) return true
+    if (!(await this.#isAtHome())) {
+      logger.info({ hub: remote() }, 'restarting the leaf server: it is connected to the hub of a remote node')
       return false
     }
-    const subjects = await interest.missing()
-    if (subjects.length === 0) return true
-    const { length: count } = subjects
-    logger.warn({ count, subject: subjects[0] }, 'restarting the leaf server: it does not know what remote nodes serve')
-    return false
+    const missing = await interest.missing()
+    if (!missing) return undefined
+    const lost = missing.filter((subject) => !this.#missing.has(subject))
+    const { length: count } = missing
+    this.#missing = new Set(missing)
+    if (count === 0) return true
+    const details = { count, subject: lost[0] ?? missing[0] }
+    if (lost.length > 0)
+      logger.warn(details, 'restarting the leaf server: subscriptions between it and its hub are lost')
+    else logger.warn(details, 'subscriptions between leaf and hub are missing after a restart of the leaf too')
+    return lost.length === 0
+  }
+
+  /** True when the leaf is connected to the local hub, or nothing is known of its connection. */
+  async #isAtHome(): Promise<boolean> {
+    const { home, remote } = this.#options
+    const at = remote()
+    return at === undefined || isAddressOf(at, home())
   }
 }
 

@@ -75,7 +75,7 @@ export class ServerPair {
   #leafRoutesInEffect: string | undefined
   readonly #rotation: PasswordRotation
   readonly #alignment = this.#retried('restart of the server of the older version', () => this.#alignVersions())
-  readonly #leafRestart = this.#retried('restart of the leaf server', () => this.#restart('leaf'))
+  readonly #leafRestart = this.#retried('restart of the leaf', () => this.#changes.run(() => this.#restart('leaf')))
   #hubFailure: string | undefined
   #closed = false
   /** Changes of the servers' configuration. */
@@ -290,10 +290,11 @@ export class ServerPair {
   }
 
   #createLeafLink(): LeafLink {
+    const version = () => this.#leaf.version
     return new LeafLink({
       home: () => localHubRoute(this.#settings),
       remote: () => this.#log.leafRemote,
-      interest: new LeafInterest(this.#settings.node, this.#monitor, () => this.#leaf.version),
+      interest: new LeafInterest({ node: this.#settings.node, monitor: this.#monitor, version }),
       linked: () => {
         this.#onFirstLink()
         this.#listener?.linked()
@@ -386,10 +387,9 @@ export class ServerPair {
   }
 
   #hubConfiguration(routes: readonly Route[]): Configuration {
-    const pidFile = join(this.#options.directory, 'hub.pid')
     return (version) => {
       this.#exposure.update(version, this.#settings)
-      return hubConfiguration(this.#settings, routes, pidFile, version)
+      return hubConfiguration(this.#settings, routes, join(this.#options.directory, 'hub.pid'), version)
     }
   }
 
