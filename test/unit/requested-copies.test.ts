@@ -38,6 +38,12 @@ const live = (node: ClusterNode) =>
   )
 
 const count = (node: ClusterNode) => node.host.records('dev', 'dog').length
+/** Waits for the copy after these events began to be recorded, and for no other. */
+const copiedOnce = (copied: object[], node: ClusterNode) =>
+  eventually(
+    () => `one copy: ${JSON.stringify([copied, node.cluster.subscriptions()])}`,
+    () => copied.length === 1,
+  )
 const reasons = (events: { reason?: string }[]) => events.map(({ reason }) => reason)
 
 describe('copy', { concurrency: true, timeout: 60_000 }, () => {
@@ -72,7 +78,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     const copied = seen(two, 'replication:copied')
     const update = { node_name: 'node1', subscriptions: [{ ...both, copy: true }] }
     await two.cluster.updateNode(update)
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.equal(count(two), ROWS)
     for (const node of [two, one]) {
       await node.stop()
@@ -132,7 +138,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     await cluster.converged()
     const copied = seen(two, 'replication:copied')
     await two.cluster.copy(source)
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.equal(count(two), ROWS)
   })
 
@@ -210,7 +216,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
       node_name: 'node1',
       subscriptions: [{ ...both, copy: true, replace: true }],
     })
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     await Promise.all([live(one), live(two)])
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
     assert.equal(count(one), ROWS)
@@ -312,7 +318,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const other = seen(one, 'replication:copied')
     const copied = seen(two, 'replication:copied')
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...pulls, copy: true, replace: true }] })
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.deepEqual([other.length, count(one)], [0, ROWS])
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
   })
