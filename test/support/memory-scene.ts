@@ -31,6 +31,9 @@ export const both = [{ ...dog, publish: true, subscribe: true }]
 export const numbered = (prefix: string, count: number) =>
   Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
 
+/** Nodes that share a busy process may answer each other late. */
+export const REQUEST_TIMEOUT_MS = 30_000
+
 export type MemoryNodeOptions = {
   /** Options of the manager. */
   options?: Partial<ClusterOptions>
@@ -155,7 +158,7 @@ export class Scene {
     const cluster = await startCluster([name], {
       network: this.network,
       host: () => host ?? new MemoryHost([['dev', 'dog']]),
-      options: () => optionsOf.next,
+      options: () => ({ requestTimeout: REQUEST_TIMEOUT_MS, ...optionsOf.next }),
       clustering: () => clustering,
     })
     this.#clusters.push(cluster)

@@ -529,7 +529,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
     for (const operation of each.asks)
       for (const taken of [false, true])
         it(`${each.name}: while it waits for ${operation}, which was ${taken ? '' : 'not '}accepted`, {
-          timeout: 25_000,
+          timeout: 180_000,
         }, async (test) => {
           const { world, node1, node2, held } = await prepared(test, each)
           let release = () => {}
@@ -583,7 +583,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
     assert.equal(await atOnce(node1.cluster.network({}, { signal: AbortSignal.abort() })), 'aborted')
   })
 
-  it('after the remote node has accepted: all or nothing', { timeout: 25_000 }, async (test) => {
+  it('after the remote node has accepted: all or nothing', { timeout: 180_000 }, async (test) => {
     const { world, node1, node2 } = await pair(test, 60_000)
     const { signal, abort } = abortable()
     node1.host.describe = async () => [] // It must create the tables.
@@ -604,7 +604,7 @@ describe('an operation that is aborted', { concurrency: 8 }, () => {
   })
 
   it('and one that fails after the remote node has accepted: withdrawn there', {
-    timeout: 25_000,
+    timeout: 180_000,
   }, async (test) => {
     const { world, node1, node2 } = await pair(test)
     await node1.cluster.addNode({ node_name, subscriptions: start })
@@ -695,7 +695,7 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     assert.equal(await hung, 'node_timeout')
   })
 
-  it('or is rejected temporarily: the comparison is retried', { timeout: 40_000 }, async (test) => {
+  it('or is rejected temporarily: the comparison is retried', { timeout: 180_000 }, async (test) => {
     const { world, node1, node2 } = await pair(test)
     // They compare on the first heartbeat.
     const met = [node1, node2].map(({ cluster }) => new Promise((resolve) => cluster.once('peer:up', resolve)))

@@ -39,7 +39,7 @@ async function star(test: TestContext, count: number, hostOptions: object = {}, 
   return { scene, clock, one, others, two: others[0]!, stored }
 }
 
-describe('what every subscriber has applied', { concurrency: true, timeout: 60_000 }, () => {
+describe('what every subscriber has applied', { concurrency: true, timeout: 180_000 }, () => {
   it('is removed after the time, but the message at the position, without a trace in the description', async (test) => {
     const { scene, clock, one, two, stored } = await star(test, 3)
     await one.writeEach(numbered('old', 5))

@@ -28,7 +28,7 @@ async function star(test: Parameters<typeof openCluster>[0], count: number, opti
 
 const idsOf = ({ host }: ClusterNode, table = 'dog') => host.records('dev', table).map(({ id }) => id)
 
-describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
+describe('replicated', { concurrency: true, timeout: 180_000 }, () => {
   it('resolves when the nodes have applied the transaction, without a call of publish', async (test) => {
     const { one, others } = await star(test, 3)
     for (let id = 0; id < 20; id++) {
@@ -173,7 +173,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('a token', { concurrency: true, timeout: 60_000 }, () => {
+describe('a token', { concurrency: true, timeout: 180_000 }, () => {
   it('lets another node read what was written', async (test) => {
     const { one, others } = await star(test, 3)
     for (let id = 0; id < 200; id++) {
