@@ -9,6 +9,7 @@ import { describe, it, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Packr } from 'msgpackr'
 import { parse, stringify } from 'yaml'
+import { bounds } from '../../lib/cluster/options.ts'
 import { makeTimestamp, wallTimeOf } from '../../lib/host/hybrid-clock.ts'
 import {
   ClusterError,
@@ -205,7 +206,7 @@ class World {
   }
 
   /** Nodes of these names in a scope that ends with the test. */
-  static async open(test: TestContext, names: string[], requestTimeout = 5_000, clock?: TestClock): Promise<World> {
+  static async open(test: TestContext, names: string[], requestTimeout = 30_000, clock?: TestClock): Promise<World> {
     const world = new World(new Scene(test, clock && { clock }), requestTimeout)
     for (const name of names) {
       const node = new PeerNode(world, name)
@@ -626,7 +627,7 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
 
   it('times out after five seconds by default', async (test) => {
     const clock = new TestClock()
-    const { world, node1 } = await pair(test, undefined, clock)
+    const { world, node1 } = await pair(test, bounds.requestTimeout.default, clock)
     const before = await node1.picture()
     world.network.cut('node1', 'node2', { silent: true })
     let isDone = false
@@ -668,6 +669,28 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     await node1.cluster.addNode({ node_name, subscriptions })
     await world.converged()
     assert.deepEqual(node2.held('node1'), ['dog both'])
+  })
+
+  it('is withdrawn too when a comparison has brought it back before it failed', async (test) => {
+    const clock = new TestClock()
+    const { world, node1, node2 } = await pair(test, 60_000, clock)
+    const answer = new Gate(test)
+    node2.after = (operation) => operation === 'add_node' && answer.pass()
+    const code = codeOf(node1.cluster.addNode({ node_name, subscriptions }))
+    await answer.reached
+    world.network.cut('node1', 'node2')
+    await clock.advance(6_000)
+    world.network.heal()
+    // They compare when they hear each other again.
+    await eventually('the nodes compare', async () => {
+      await clock.advance(100)
+      return node1.held('node2').length > 0
+    })
+    await clock.advance(65_000)
+    assert.equal(await code, 'node_timeout')
+    assert.deepEqual(node1.held('node2'), [])
+    await eventually('it is taken back', () => node2.held('node1').length === 0)
+    assert.deepEqual([node1.held('node2'), world.differences()], [[], []])
   })
 
   it('does not delay others: cluster_status', async (test) => {
