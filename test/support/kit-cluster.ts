@@ -2,7 +2,7 @@
 
 import type { TestContext } from 'node:test'
 import { type ClusterNode, type MemoryHost, MemoryNetwork, startCluster, type TestClock } from '../../lib/testing.ts'
-import { REQUEST_TIMEOUT_MS } from './memory-scene.ts'
+import { requestOptions } from './memory-scene.ts'
 
 /** It ends with the test. */
 export async function openCluster(
@@ -17,7 +17,7 @@ export async function openCluster(
     network,
     subscribe: false,
     host: (name) => hosts[names.indexOf(name)]!,
-    options: { requestTimeout: REQUEST_TIMEOUT_MS, ...options },
+    options: { ...requestOptions(clock), ...options },
     clustering: () => clustering,
   })
   test.after(async () => {
