@@ -13,7 +13,7 @@ export type NodeHealthOptions = {
   /** The nodes of the manifest that send heartbeats; `up`: they arrive. */
   peers(): readonly { node: string; up: boolean }[]
   /** What the other parts know now. */
-  facts(): Pick<HealthFacts, 'superseded' | 'subscriptions' | 'refusals' | 'clockAhead'>
+  facts(): Pick<HealthFacts, 'superseded' | 'unread' | 'subscriptions' | 'refusals' | 'clockAhead'>
   emit: Emit
   logger: Logger
 }

@@ -3,10 +3,12 @@
 import type { Manifest } from '../manifest/manifest.ts'
 import type { Peers } from '../peers/peers.ts'
 import type { Replicator } from '../replication/subscribe/replicator.ts'
+import type { Timers } from '../util/timers.ts'
 
 export type PeerState = { node: string; up: boolean }
 
 export type PeerStatesOptions = {
+  timers: Pick<Timers, 'elapsed'>
   manifest(): Manifest
   /** Parts that are built later. */
   parts(): {
@@ -15,8 +17,13 @@ export type PeerStatesOptions = {
   }
 }
 
+/** A reader that is interrupted begins again within seconds; a request that was lost on the way to HarperDB is noticed after 11 s. */
+const UNREAD_AFTER_MS = 15_000
+
 export class PeerStates {
   readonly #options: PeerStatesOptions
+  /** Since when (`Timers.elapsed`) nothing is read from a node of HarperDB, as seen at each question. */
+  readonly #unreadSince = new Map<string, number>()
 
   constructor(options: PeerStatesOptions) {
     this.#options = options
@@ -33,6 +40,15 @@ export class PeerStates {
   /** Those of which heartbeats are expected, without nodes of HarperDB; `up`: heartbeats arrive. */
   expected(): PeerState[] {
     return this.#all().flatMap(({ node, isHeard, isSilent }) => (isSilent ? [] : [{ node, up: isHeard }]))
+  }
+
+  /** The nodes of HarperDB from which nothing was read for 15 s, of several questions in that time, although something is to come. */
+  unread(): string[] {
+    const now = this.#options.timers.elapsed()
+    const unread = new Set(this.#all().flatMap(({ node, up, isSilent }) => (isSilent && !up ? [node] : [])))
+    for (const node of this.#unreadSince.keys()) if (!unread.has(node)) this.#unreadSince.delete(node)
+    for (const node of unread) if (!this.#unreadSince.has(node)) this.#unreadSince.set(node, now)
+    return [...unread].filter((node) => now - this.#unreadSince.get(node)! >= UNREAD_AFTER_MS)
   }
 
   #all(): (PeerState & { isHeard: boolean; isSilent: boolean })[] {

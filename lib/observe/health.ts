@@ -10,6 +10,7 @@ export const healthCodes = {
   no_route_linked: { ready: true },
   peer_down: { ready: true },
   subscription_refused: { ready: true },
+  subscription_pending: { ready: true },
   subscription_stalled: { ready: true },
   subscription_stale: { ready: true },
   gap_not_repaired: { ready: true },

@@ -14,6 +14,8 @@ export const advice: Readonly<Record<HealthCode, string>> = {
   peer_down: 'Check that node and the network to it. It reads what it missed when it is back.',
   subscription_refused:
     'Correct the reason on the remote node. The subscription is requested again until it is accepted.',
+  subscription_pending:
+    'The node is up, and this table cannot be read from it, for the reason above. Read the log of that node.',
   subscription_stalled:
     'Correct what the database refuses. To set the refused transaction aside and continue, call cluster.quarantine.add().',
   subscription_stale: 'Replace the table by a copy: cluster.copy(source, { replace: true }).',

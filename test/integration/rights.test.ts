@@ -2,14 +2,14 @@
 // hub or leaf without restrictions.
 
 import assert from 'node:assert/strict'
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
-import { promisify } from 'node:util'
 import { connect, headers, type NatsConnection, StringCodec } from 'nats'
 import { exposuresOf, factsOf } from '../../lib/mesh/nats/advisories.ts'
+import { findBinary } from '../../lib/mesh/nats/binary.ts'
 import {
   clusterPassword,
   clusterUser,
@@ -281,8 +281,7 @@ test('the system account reports on servers and gives no access to streams', asy
 
 /** A remote server publishes trace events itself: the denied subjects must cover them, too. */
 test('a message trace does not reach the administration of streams', async (t) => {
-  const { stdout } = await promisify(execFile)(process.env.NATS_SERVER || 'nats-server', ['--version'])
-  const version = /v(\d+)\.(\d+)\.(\d+)/.exec(stdout)!.slice(1).map(Number) as [number, number, number]
+  const { version } = await findBinary()
   const { node1, node2, streams } = await scene(t)
   const facts = factsOf({ listen: '127.0.0.1', tls: undefined })
   if (exposuresOf(version, facts).some(({ id }) => id === 'CVE-2026-58254'))

@@ -9,9 +9,12 @@ import { describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { ClusterManager } from '../../lib/index.ts'
 import { exposuresOf, factsOf, isMaintained } from '../../lib/mesh/nats/advisories.ts'
+import type { Connection } from '../../lib/mesh/nats/connection.ts'
+import { HubMonitor } from '../../lib/mesh/nats/hub-monitor.ts'
 import {
   allMet,
   clusterPassword,
+  clusterUser,
   eventually,
   isRunning,
   killed,
@@ -369,6 +372,25 @@ test('a suspended host reconnects: data in the old connections may arrive late',
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_000)
   await eventually('it is connected again', () => /connected,disconnected,connected$/.test(states().join()))
   await node.host.write('a', insert('dog', { id: 'a' }))
+})
+
+test('the hub reports what its leaf and remote nodes subscribe to', async (t) => {
+  const cluster = TestCluster.for(t)
+  const [node1] = await cluster.startAll(['node1', 'node2'])
+  const [hub, leaf] = [await cluster.client(node1!, 'hub', `${clusterUser}-admin`), await cluster.client(node1!)]
+  const serverId = hub.info!.server_id
+  const request = (subject: string, body: string) => hub.request(subject, body, { timeout: 2_000, noMux: true })
+  const monitor = new HubMonitor({
+    hub: { serverId, request } as unknown as Connection,
+    leafSession: leaf.info!.server_id,
+  })
+  const served = ['node2.__request__', 'enmesh.consumer.node2', '$JS.node2-leaf.API.>']
+  for (const subjects of [() => monitor.routedSubjects(), () => monitor.leafSubjects()])
+    await eventually('all are listed', async () => {
+      const listed = new Set(await subjects())
+      return served.every((subject) => listed.has(subject))
+    })
+  assert.deepEqual([await monitor.knowsLeaf('node1'), await monitor.knowsLeaf('node2')], [true, false])
 })
 
 describe('routes take effect at once', () => {

@@ -134,6 +134,8 @@ export type TestNode = NodeFiles & {
   replaced(server: ServerKind, previous: number, timeout?: number): Promise<number>
   /** The payloads of this event so far, in order, including those before a reopen. */
   seen<Name extends EventName>(name: Name): Payload<Name>[]
+  /** The last log lines, for errors of tests. */
+  recentLog(): string
   /** Closes the manager and opens a new one on the same files and database. */
   reopen(): Promise<void>
 }
@@ -149,6 +151,8 @@ export type NodeOptions = {
   /** false: a host without the methods of an outbox. */
   outbox?: boolean
 }
+
+const RECENT_LINES = 30
 
 /** A scope of nodes: `close` ends everything that was started in it, also after a failure. */
 export class TestCluster {
@@ -190,7 +194,10 @@ export class TestCluster {
     const { configFile } = files
     const host = new MemoryHost(tables, { outbox })
     const events = new Map<EventName, unknown[]>(eventNames.map((each) => [each, []]))
-    const logger = this.#checkedLogger(options.logger)
+    const lines: string[] = []
+    const logger = this.#checkedLogger(options.logger, (line) => {
+      if (lines.push(line) > RECENT_LINES) lines.shift()
+    })
     const open = async () => {
       node.cluster = await ClusterManager.open({ configFile, host, password: clusterPassword, ...options, logger })
       for (const each of eventNames)
@@ -224,6 +231,7 @@ export class TestCluster {
           timeout,
         ),
       seen: (each) => events.get(each) as never,
+      recentLog: () => lines.join('\n'),
       reopen: async () => {
         await node.cluster.close()
         await open()
@@ -239,11 +247,12 @@ export class TestCluster {
     if (containsSecret(text)) this.#leaks.push(text)
   }
 
-  #checkedLogger(logger?: Logger): Logger {
+  #checkedLogger(logger: Logger | undefined, record: (line: string) => void): Logger {
     const hear =
       (level: keyof Logger) =>
       (details: object, text: string): void => {
         this.#checkSecrets(details, text)
+        record(`${new Date().toISOString()} ${level} ${text} ${inspect(details, { breakLength: Infinity })}`)
         logger?.[level](details, text)
       }
     return { debug: hear('debug'), info: hear('info'), warn: hear('warn'), error: hear('error') }
@@ -368,18 +377,22 @@ export async function subscribe(
   }
 }
 
-/** Resolves when the subscription of `node` to the table of `other` is live. */
-export const reading = (node: TestNode, other: TestNode, table: string, timeout?: number) =>
-  eventually(
-    `${node.name} reads ${table} of ${other.name}`,
+/** Resolves when the subscription of `node` to the table of `other` is live. Otherwise the error says what it is instead, with the last log lines. */
+export const reading = (node: TestNode, other: TestNode, table: string, timeout?: number) => {
+  const found = () =>
+    node.cluster.subscriptions().find(({ source }) => source.node === other.name && source.table === table)
+  return eventually(
     () => {
-      const found = node.cluster
-        .subscriptions()
-        .find(({ source }) => source.node === other.name && source.table === table)
-      return found?.state === 'live' && found
+      const { state = 'missing', error = '' } = found() ?? {}
+      return `${node.name} reads ${table} of ${other.name}, which is ${state} ${error}\n${node.recentLog()}`
+    },
+    () => {
+      const subscription = found()
+      return subscription?.state === 'live' && subscription
     },
     timeout,
   )
+}
 
 const clientOf = (port: number, user: string = clusterUser): Promise<NatsConnection> =>
   connect({ servers: `127.0.0.1:${port}`, user, pass: clusterPassword, waitOnFirstConnect: true })

@@ -1,4 +1,4 @@
-// A node of HarperDB sends no heartbeats: it is neither down nor a reason to be isolated.
+// A node of HarperDB sends no heartbeats: it is down when nothing is read from it, and no reason to be isolated.
 
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -51,8 +51,14 @@ it('is up for the status page and for other nodes while it is read, and down whi
   network.cut('node1', 'harper')
   const harperDown = ['harper down', 'node2 up']
   assert.deepEqual(await shown(), [harperDown, harperDown])
+  await clock.advance(20_000)
+  assert.deepEqual(one.cluster.health().degraded, [
+    { code: 'peer_down', node: 'harper', message: 'nothing is read from harper, a node of HarperDB' },
+  ])
   network.heal()
   assert.deepEqual(await shown(), [allUp, allUp])
+  await clock.advance(2_000)
+  assert.deepEqual(one.cluster.health().degraded, [])
 })
 
 it('is up without a subscription too, and heartbeats are expected of every other node', () => {
@@ -67,7 +73,9 @@ it('is up without a subscription too, and heartbeats are expected of every other
   }
   const says = (name: 'isUp' | 'isHarper' | 'wasHeard') => (node: string) => nodes[node]![name] === true
   const read = Object.entries(nodes).flatMap(([node, { isRead }]) => (isRead === undefined ? [] : [[node, isRead]]))
+  let elapsed = 0
   const states = new PeerStates({
+    timers: { elapsed: () => elapsed },
     manifest: () => makeManifest({ nodes: Object.keys(nodes).map((name) => ({ name, subscriptions: [] })) }),
     parts: () => ({
       peers: { isUp: says('isUp'), isHarper: says('isHarper'), wasHeard: says('wasHeard') },
@@ -80,4 +88,15 @@ it('is up without a subscription too, and heartbeats are expected of every other
     ...['unsubscribed up', 'unreadable down', 'restarted up'],
   ])
   assert.deepEqual(brief(states.expected()), ['heard up', 'missed down', 'never down'])
+
+  // At the time 0, just before and at the limit, and after a second in which it was read.
+  const unread = (at: number) => {
+    elapsed = at
+    return states.unread()
+  }
+  assert.deepEqual([unread(0), unread(14_999), unread(15_000)], [[], [], ['unreadable']])
+  read.find(([node]) => node === 'unreadable')![1] = true
+  assert.deepEqual(unread(16_000), [])
+  read.find(([node]) => node === 'unreadable')![1] = false
+  assert.deepEqual([unread(17_000), unread(31_999), unread(32_000)], [[], [], ['unreadable']])
 })

@@ -20,9 +20,10 @@ import {
   type ServerSettings,
   type Tls,
 } from './configuration.ts'
-import { FailBack } from './fail-back.ts'
 import { HubMonitor } from './hub-monitor.ts'
 import { HubRoutes } from './hub-routes.ts'
+import { LeafInterest } from './leaf-interest.ts'
+import { LeafLink } from './leaf-link.ts'
 import { Links } from './links.ts'
 import { LocalConnections } from './local-connections.ts'
 import { LogWatch } from './log-watch.ts'
@@ -62,7 +63,7 @@ export class ServerPair {
   readonly #links: Links
   readonly #monitor: HubMonitor
   readonly #hubRoutes: HubRoutes
-  readonly #failBack: FailBack
+  readonly #leafLink: LeafLink
   readonly #log: LogWatch
   readonly #exposure: ExposureReport
   #settings: ServerSettings
@@ -92,7 +93,7 @@ export class ServerPair {
     })
     this.#log = new LogWatch({
       rejected: (peer, reason) => this.#listener?.rejected(peer, reason),
-      linked: () => this.#onLinked(),
+      linked: () => void this.#leafLink.connected(),
       routeLost: () => this.#hubRoutes.linkLost(),
       logger,
     })
@@ -103,7 +104,7 @@ export class ServerPair {
       failed: (reason) => this.#setHubFailure(`the hub server cannot be started: ${reason}`),
       returned: () => {
         this.#setHubFailure(undefined)
-        this.#failBack.schedule()
+        this.#leafLink.schedule()
       },
     })
     this.#leaf = this.#createServer('leaf', {
@@ -121,13 +122,7 @@ export class ServerPair {
       logger,
     })
     this.#hubRoutes = this.#createHubRoutes()
-    this.#failBack = new FailBack({
-      home: () => localHubRoute(this.#settings),
-      remote: () => this.#log.leafRemote,
-      isHubUp: () => !this.#closed && this.#hubFailure === undefined,
-      restart: () => this.#leafRestart.run().catch(() => {}),
-      logger,
-    })
+    this.#leafLink = this.#createLeafLink()
   }
 
   /** Checks binary, directories and certificates; starts nothing. Rejects nats_server_missing, directory_unusable, tls_invalid. */
@@ -171,7 +166,7 @@ export class ServerPair {
   async close(): Promise<void> {
     this.#closed = true
     this.#certificates?.stop()
-    for (const part of [this.#failBack, this.#hubRoutes, this.#rotation]) part.close()
+    for (const part of [this.#leafLink, this.#hubRoutes, this.#rotation]) part.close()
     for (const task of [this.#alignment, this.#leafRestart]) task.cancel()
     await runSteps(
       [
@@ -294,6 +289,21 @@ export class ServerPair {
     })
   }
 
+  #createLeafLink(): LeafLink {
+    return new LeafLink({
+      home: () => localHubRoute(this.#settings),
+      remote: () => this.#log.leafRemote,
+      interest: new LeafInterest(this.#settings.node, this.#monitor, () => this.#leaf.version),
+      linked: () => {
+        this.#onFirstLink()
+        this.#listener?.linked()
+      },
+      isHubUp: () => this.#hubFailure === undefined,
+      restart: () => this.#leafRestart.run().catch(() => {}),
+      logger: this.#logger,
+    })
+  }
+
   #createRotation(): PasswordRotation {
     return new PasswordRotation({
       fetch: () => this.#options.password(),
@@ -316,12 +326,6 @@ export class ServerPair {
   async #probeLeaf(signal: AbortSignal): Promise<void> {
     await this.connections.openLeaf()
     await this.#leafListener.probe(signal)
-  }
-
-  #onLinked(): void {
-    this.#onFirstLink()
-    this.#failBack.schedule()
-    this.#listener?.linked()
   }
 
   #setHubFailure(reason: string | undefined): void {
@@ -390,8 +394,7 @@ export class ServerPair {
   }
 
   #leafConfiguration(): Configuration {
-    const pidFile = join(this.#options.directory, 'leaf.pid')
-    const routes = this.#leafRoutes
+    const [pidFile, routes] = [join(this.#options.directory, 'leaf.pid'), this.#leafRoutes]
     return (version) => leafConfiguration(this.#settings, routes, pidFile, version)
   }
 }

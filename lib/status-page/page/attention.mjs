@@ -14,6 +14,7 @@ const SERIOUS = [
   'hub_failed',
   'no_route_linked',
   'subscription_stalled',
+  'subscription_pending',
   'gap_not_repaired',
   'subscription_stale',
   'peer_down',
