@@ -12,7 +12,7 @@ import type { Agreements } from './agreements.ts'
 import { publishFault } from './harper-peers.ts'
 import type { Peers } from './peers.ts'
 import type { PeerRequest } from './protocol.ts'
-import { type Register, removedRegister, sameValue } from './register.ts'
+import { type Register, removedRegister } from './register.ts'
 import type { Registers } from './registers.ts'
 import { toClusterError } from './request-error.ts'
 import { byKey, type Tables, type TablesByKey } from './tables.ts'
@@ -56,9 +56,6 @@ export type NegotiationOptions = {
   /** A node that was asked may have begun to read, and nothing was committed. */
   askedInVain?(): void
 }
-
-/** A request with this revision for these tables. */
-type Withdrawable = NegotiateOptions & { tables: () => readonly TableName[]; revision: Timestamp }
 
 /** A subscription that both nodes can have, and the table as one of them describes it. */
 type MatchedTable = { request: SubscriptionRequest; table: TableDescription; missingHere: boolean }
@@ -156,16 +153,20 @@ export class Negotiation {
 
   /**
    * When `work` fails after the remote node may have accepted a request with this revision, the tables get a newer revision with
-   * their values from before, and a comparison brings the remote node back to those.
+   * their present values, and a comparison brings the remote node back to those. Until then no comparison brings the request back.
    */
   async #withdrawOnFailure(
     node: string,
-    { tables, revision, ...options }: Withdrawable,
+    {
+      tables,
+      revision: asked,
+      ...options
+    }: NegotiateOptions & { tables: () => readonly TableName[]; revision: Timestamp },
     work: (ask: (request: PeerRequest) => Promise<void>) => Promise<void>,
   ): Promise<void> {
-    const { peers, registers } = this.#options
-    const before = new Map(registers.forNode(node).map((each) => [tableKey(each), each]))
+    const { peers, registers, takeover, clock, compare } = this.#options
     let delivered = false
+    const ended = takeover.ignoreOwn(node, asked)
     try {
       await work(async (request) => {
         try {
@@ -177,36 +178,19 @@ export class Negotiation {
         }
       })
     } catch (error) {
-      if (delivered) await this.#withdraw(node, { tables, revision, ...options }, before)
+      if (delivered) {
+        const revision = clock.timestamp()
+        const concerned = tables()
+        for (const table of concerned)
+          registers.set(node, { ...(registers.get(node, table) ?? removedRegister(table)), revision })
+        this.#options.agreements.changed(node, concerned)
+        void compare(node)
+      }
       // Setting a start asks the remote node's streams, which fails with a MeshError.
       throw error instanceof MeshError ? toClusterError(error, options.operation, node) : error
+    } finally {
+      ended()
     }
-  }
-
-  async #withdraw(
-    node: string,
-    { tables, revision: asked, user }: Withdrawable,
-    before: ReadonlyMap<string, Register>,
-  ): Promise<void> {
-    const { registers, takeover, clock, logger, agreements, compare } = this.#options
-    const revision = clock.timestamp()
-    const concerned = tables()
-    const returned: Register[] = []
-    for (const table of concerned) {
-      const present = registers.get(node, table) ?? removedRegister(table)
-      // A comparison meanwhile may have brought the request back from the remote node.
-      const value = present.revision === asked ? (before.get(tableKey(table)) ?? removedRegister(table)) : present
-      if (sameValue(value, present)) registers.set(node, { ...value, revision })
-      else returned.push({ ...value, revision })
-    }
-    if (returned.length > 0)
-      await takeover
-        .commitWinning(node, () => returned, 'api', { dropEmpty: true, user })
-        .catch((error) => {
-          logger.warn({ peer: node, reason: reasonOf(error) }, 'request that failed not withdrawn here')
-        })
-    agreements.changed(node, concerned)
-    void compare(node)
   }
 
   /** Removals of the registers of all tables that are not named. */

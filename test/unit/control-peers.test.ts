@@ -671,26 +671,52 @@ describe('a request that is not answered', { concurrency: 5 }, () => {
     assert.deepEqual(node2.held('node1'), ['dog both'])
   })
 
-  it('is withdrawn too when a comparison has brought it back before it failed', async (test) => {
+  /** node2 has accepted the first request, its answer is held back by the gate, and the nodes have compared meanwhile. */
+  async function comparedMeanwhile(test: TestContext, request: object, prepare = async (_: PeerNode[]) => {}) {
     const clock = new TestClock()
     const { world, node1, node2 } = await pair(test, 60_000, clock)
+    await prepare([node1, node2])
     const answer = new Gate(test)
-    node2.after = (operation) => operation === 'add_node' && answer.pass()
-    const code = codeOf(node1.cluster.addNode({ node_name, subscriptions }))
+    let comparisons = 0
+    for (const node of [node1, node2])
+      node.after = (operation) => {
+        if (operation === 'compare_node') comparisons++
+        return operation === 'add_node' && answer.pass()
+      }
+    const code = codeOf(node1.cluster.addNode({ node_name, subscriptions: desired({ dog: 'both' }, request) }))
     await answer.reached
-    world.network.cut('node1', 'node2')
-    await clock.advance(6_000)
-    world.network.heal()
-    // They compare when they hear each other again.
-    await eventually('the nodes compare', async () => {
-      await clock.advance(100)
-      return node1.held('node2').length > 0
-    })
+    // They compare after an edit.
+    const edited = parse(await readFile(node2.file, 'utf8'))
+    edited.clustering.nodes[0].subscriptions.push({ database: 'dev', table: 'cat', publish: true, subscribe: true })
+    await writeFile(node2.file, stringify(edited))
+    await eventually('the nodes compare', () => comparisons > 0 && node1.held('node2').includes('cat both'))
+    assert.deepEqual([node1.held('node2'), node2.held('node1')], [['cat both'], ['cat both', 'dog both']])
+    return { clock, world, node1, node2, answer, code }
+  }
+
+  it('is withdrawn too when a comparison has shown it before it failed', async (test) => {
+    const { clock, world, node1, node2, code } = await comparedMeanwhile(test, {})
     await clock.advance(65_000)
     assert.equal(await code, 'node_timeout')
-    assert.deepEqual(node1.held('node2'), [])
-    await eventually('it is taken back', () => node2.held('node1').length === 0)
-    assert.deepEqual([node1.held('node2'), world.differences()], [[], []])
+    assert.deepEqual(node1.held('node2'), ['cat both'])
+    await eventually('it is taken back', () => String(node2.held('node1')) === 'cat both')
+    assert.deepEqual([node1.held('node2'), world.differences()], [['cat both'], []])
+  })
+
+  it('is done in full when a comparison has shown it before it was answered', async (test) => {
+    const request = { copy: true, replace: true }
+    const { world, node1, node2, answer, code } = await comparedMeanwhile(test, request, async (nodes) => {
+      for (const { name, host } of nodes) host.storeExisting('dev', 'dog', { id: `of ${name}` })
+    })
+    answer.open()
+    assert.equal(await code, 'resolved')
+    await world.converged()
+    const idsOf = ({ host }: PeerNode) => host.records('dev', 'dog').map(({ id }) => id)
+    await eventually(
+      () => `the rows are replaced: ${idsOf(node1)}`,
+      () => String(idsOf(node1)) === 'of node2',
+    )
+    assert.deepEqual(idsOf(node2), ['of node2'])
   })
 
   it('does not delay others: cluster_status', async (test) => {
