@@ -4,7 +4,7 @@ import type { RemoteTable } from '../host/host.ts'
 import type { ClusterMeshState, MeshProblem } from '../mesh/mesh.ts'
 import { type Health, type HealthCode, type HealthCondition, healthOf } from '../observe/health.ts'
 import type { Refusal } from '../peers/agreements.ts'
-import { sourceKey } from '../replication/subscribe/sources.ts'
+import type { PendingTable } from '../replication/subscribe/subscribers.ts'
 import type { SubscriptionStatus } from '../replication/subscribe/subscription-status.ts'
 import { STALE_HINT } from './subscription-problem.ts'
 
@@ -14,8 +14,8 @@ export type HealthFacts = {
   /** `isSettled`: other nodes had the time to be heard. */
   mesh: { state: ClusterMeshState; reason: string | undefined; isSettled: boolean; problems: readonly MeshProblem[] }
   peers: readonly { node: string; up: boolean }[]
-  /** See PeerStates.unread. */
-  unread: readonly string[]
+  /** See PendingTables.update. */
+  pending: readonly PendingTable[]
   /** At least those that `Subscriber.isTroubled` names. */
   subscriptions: readonly SubscriptionStatus[]
   refusals: readonly Refusal[]
@@ -29,7 +29,7 @@ export function assessHealth(facts: HealthFacts): Health {
     ...meshConditions(facts.mesh),
     ...peerConditions(facts),
     ...facts.refusals.map(({ reason, ...source }) => on(source, 'subscription_refused', reason)),
-    ...pendingConditions(facts),
+    ...facts.pending.map(({ source, reason }) => on(source, 'subscription_pending', reason)),
     ...facts.subscriptions.flatMap(subscriptionConditions),
     ...(facts.clockAhead === undefined ? [] : [{ code: 'clock_ahead', message: facts.clockAhead } as const]),
   ])
@@ -44,24 +44,10 @@ function meshConditions({ state, reason, isSettled, problems }: HealthFacts['mes
   return [{ code: 'mesh_disconnected', message: `the local streams are not writable${why}` }, ...known]
 }
 
-function peerConditions({ mesh, peers, unread }: HealthFacts): HealthCondition[] {
+function peerConditions({ mesh, peers }: HealthFacts): HealthCondition[] {
   if (!mesh.isSettled) return []
-  const down = (node: string, message: string) => ({ code: 'peer_down' as const, node, message })
-  return [
-    ...peers.flatMap(({ node, up }) => (up ? [] : [down(node, `no heartbeat of ${node}`)])),
-    ...unread.map((node) => down(node, `nothing is read from ${node}, a node of HarperDB`)),
-  ]
-}
-
-/** Those of nodes that are up, and have not refused them. */
-function pendingConditions({ mesh, peers, unread, refusals, subscriptions }: HealthFacts): HealthCondition[] {
-  if (mesh.state !== 'connected' || !mesh.isSettled) return []
-  const down = new Set([...unread, ...peers.flatMap(({ node, up }) => (up ? [] : [node]))])
-  const refused = new Set(refusals.map(sourceKey))
-  return subscriptions.flatMap(({ source, pendingSince, error = 'it was not read yet' }) => {
-    const isOwn = pendingSince !== undefined && !down.has(source.node) && !refused.has(sourceKey(source))
-    return isOwn ? [on(source, 'subscription_pending', error)] : []
-  })
+  const down = peers.filter(({ up }) => !up)
+  return down.map(({ node }) => ({ code: 'peer_down', node, message: `no heartbeat of ${node}` }))
 }
 
 function subscriptionConditions(status: SubscriptionStatus): HealthCondition[] {

@@ -1,10 +1,14 @@
 // The health of the local node while clustering is enabled: asks the parts that know, reports changes, and owns the state of the mesh
 // as the manager shows it.
 
+import type { RemoteTable } from '../host/host.ts'
 import type { ClusterMeshState, Mesh, MeshState } from '../mesh/mesh.ts'
 import { compareHealth, type Health, healthOf } from '../observe/health.ts'
 import type { Logger } from '../observe/logger.ts'
+import { sourceKey } from '../replication/subscribe/sources.ts'
+import type { PendingTable } from '../replication/subscribe/subscribers.ts'
 import { assessHealth, type HealthFacts } from './health.ts'
+import { PendingTables } from './pending-tables.ts'
 import { Reachability } from './reachability.ts'
 import { type Emit, logMeshState } from './reports.ts'
 
@@ -13,7 +17,10 @@ export type NodeHealthOptions = {
   /** The nodes of the manifest that send heartbeats; `up`: they arrive. */
   peers(): readonly { node: string; up: boolean }[]
   /** What the other parts know now. */
-  facts(): Pick<HealthFacts, 'superseded' | 'unread' | 'subscriptions' | 'refusals' | 'clockAhead'>
+  facts(): Pick<HealthFacts, 'superseded' | 'subscriptions' | 'refusals' | 'clockAhead'> & {
+    /** The remote tables that cannot be read now. */
+    pending: readonly PendingTable[]
+  }
   emit: Emit
   logger: Logger
 }
@@ -24,12 +31,14 @@ const CHECK_INTERVAL_MS = 1_000
 export class NodeHealth {
   readonly #options: NodeHealthOptions
   readonly #reachability: Reachability
+  readonly #pending: PendingTables
   #reported: Health = healthOf([])
   #stopChecking: (() => void) | undefined
 
   constructor(options: NodeHealthOptions) {
     this.#options = options
     const { mesh, peers, emit, logger } = options
+    this.#pending = new PendingTables(mesh.timers)
     this.#reachability = new Reachability({
       timers: mesh.timers,
       peers,
@@ -71,11 +80,18 @@ export class NodeHealth {
   /** Computed when it is called. */
   status(): Health {
     const { mesh, facts } = this.#options
+    const { pending, ...known } = facts()
     const { state, reason, isSettled } = this.#reachability
+    const peers = this.#reachability.peers()
+    const down = new Set(peers.flatMap(({ node, up }) => (up ? [] : [node])))
+    const refused = new Set(known.refusals.map(sourceKey))
+    const isReached = state === 'connected' && isSettled
+    const isExplained = (source: RemoteTable) => !isReached || down.has(source.node) || refused.has(sourceKey(source))
     return assessHealth({
-      ...facts(),
+      ...known,
       mesh: { state, reason, isSettled, problems: mesh.problems?.() ?? [] },
-      peers: this.#reachability.peers(),
+      peers,
+      pending: this.#pending.update(pending, isExplained),
     })
   }
 

@@ -102,7 +102,7 @@ export class Service {
       publish: (transactions) => this.publisher.relay(transactions),
       negotiator: () => this.#negotiator,
     })
-    this.#peerStates = new PeerStates({ timers: this.mesh.timers, manifest: () => store.manifest, parts: () => this })
+    this.#peerStates = new PeerStates({ manifest: () => store.manifest, parts: () => this })
     this.health = this.#createHealth()
     const tables = () => this.#negotiator.sourceTables
     this.rows = createRowExchange(options, { mesh: this.mesh, store, emit, parts: () => this, tables })
@@ -260,8 +260,8 @@ export class Service {
       peers: () => this.#peerStates.expected(),
       facts: () => ({
         superseded: this.superseded,
-        unread: this.#peerStates.unread(),
-        subscriptions: this.replicator.troubled(),
+        pending: this.replicator.summaries.pending(),
+        subscriptions: this.replicator.summaries.troubled(),
         refusals: this.#negotiator.refusals(),
         clockAhead: this.clockControl.problem,
       }),

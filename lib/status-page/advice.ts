@@ -15,7 +15,7 @@ export const advice: Readonly<Record<HealthCode, string>> = {
   subscription_refused:
     'Correct the reason on the remote node. The subscription is requested again until it is accepted.',
   subscription_pending:
-    'The node is up, and this table cannot be read from it, for the reason above. Read the log of that node.',
+    'This table cannot be read from the other node, for the reason above. If the reason is not in this node, check that node and read its log.',
   subscription_stalled:
     'Correct what the database refuses. To set the refused transaction aside and continue, call cluster.quarantine.add().',
   subscription_stale: 'Replace the table by a copy: cluster.copy(source, { replace: true }).',

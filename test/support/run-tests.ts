@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { readArguments } from './arguments.ts'
 import { compileAll } from './program.ts'
@@ -35,6 +35,8 @@ const below = (directory: string) =>
 const SEPARATE = /\/(?:control|host)-/
 const GROUPS = 6
 
+/** These integration files take longest, and start first, so that all processes are busy until the end. */
+const LONGEST = ['life', 'faults', 'http-process', 'tls', 'servers', 'replication', 'outages', 'names']
 /** Integration tests mostly wait for servers that start, hang or recover. */
 const INTEGRATION_CONCURRENCY = 4
 /** Unit tests mostly wait: two at a time leave two thirds of two cores idle. More than the groups, so that separate files start with them. */
@@ -46,17 +48,27 @@ const TIMEOUT_MS = 20 * 60_000
 type Phase = { files: string[]; concurrency: number }
 type Counts = { passed: number; failed: number }
 
+/** A module that imports these files. The runner sorts what it is given by path. */
+async function importing(files: string[], path: string): Promise<string> {
+  const lines = files.map((file) => `import ${JSON.stringify(pathToFileURL(join(root, file)).href)}\n`)
+  await writeFile(path, lines.join(''))
+  return path
+}
+
 /** Modules that import several unit tests each, because loading the library takes longer than most of the tests. */
-async function grouped(files: string[], directory: string): Promise<string[]> {
+function grouped(files: string[], directory: string): Promise<string[]> {
   const groups = Array.from({ length: GROUPS }, (_, index) => files.filter((_, each) => each % GROUPS === index))
-  return Promise.all(
-    groups.map(async (group, index) => {
-      const path = join(directory, `unit-${index + 1}.mjs`)
-      const lines = group.map((file) => `import ${JSON.stringify(pathToFileURL(join(root, file)).href)}\n`)
-      await writeFile(path, lines.join(''))
-      return path
-    }),
-  )
+  return Promise.all(groups.map((group, index) => importing(group, join(directory, `unit-${index + 1}.mjs`))))
+}
+
+/** One module for each file, in the order in which they start. */
+function integrationFiles(directory: string): Promise<string[]> {
+  const all = below('test/integration')
+  const longest = LONGEST.map((name) => join('test/integration', `${name}.test.ts`))
+  const files = [...longest.filter((file) => all.includes(file)), ...all.filter((file) => !longest.includes(file))]
+  const nameOf = (file: string, index: number) =>
+    `integration-${String(index).padStart(2, '0')}-${basename(file, '.ts')}.mjs`
+  return Promise.all(files.map((file, index) => importing([file], join(directory, nameOf(file, index)))))
 }
 
 /** The groups take longest and start first, so that all processes are busy until the end. */
@@ -71,7 +83,8 @@ async function chosenPhases(directory: string): Promise<Phase[]> {
   const all = values.unit === values.integration
   const phases: Phase[] = []
   if (all || values.unit) phases.push({ files: await unitFiles(directory), concurrency: UNIT_CONCURRENCY })
-  if (all || values.integration) phases.push({ files: below('test/integration'), concurrency: INTEGRATION_CONCURRENCY })
+  if (all || values.integration)
+    phases.push({ files: await integrationFiles(directory), concurrency: INTEGRATION_CONCURRENCY })
   return phases
 }
 

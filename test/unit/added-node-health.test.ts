@@ -13,7 +13,7 @@ async function running(test: TestContext, peers: { node: string; up: boolean }[]
   const health = new NodeHealth({
     mesh: { timers: clock },
     peers: () => peers,
-    facts: () => ({ superseded: undefined, unread: [], subscriptions: [], refusals: [], clockAhead: undefined }),
+    facts: () => ({ superseded: undefined, pending: [], subscriptions: [], refusals: [], clockAhead: undefined }),
     emit: (name, payload) => {
       if (name === 'health:changed') {
         const { began, ended } = payload as unknown as { began: { code: string }[]; ended: { code: string }[] }

@@ -39,7 +39,7 @@ const healthy: HealthFacts = {
   superseded: undefined,
   mesh: { state: 'connected', reason: undefined, isSettled: true, problems: [] },
   peers: [{ node: 'node2', up: true }],
-  unread: [],
+  pending: [],
   subscriptions: [live],
   refusals: [],
   clockAhead: undefined,
@@ -76,7 +76,7 @@ const causes: Record<Exclude<HealthCode, 'not_open'>, [facts: Partial<HealthFact
   ],
   peer_down: [{ peers: [{ node: 'node2', up: false }] }, 'no heartbeat of node2'],
   subscription_refused: [{ refusals: [{ ...source, reason: 'no such table' }] }, 'no such table'],
-  subscription_pending: [subscription({ state: 'pending', pendingSince: 0, error: 'no answer' }), 'no answer'],
+  subscription_pending: [{ pending: [{ source, reason: 'no answer' }] }, 'no answer'],
   subscription_stalled: [subscription({ state: 'stalled', error: 'disk full' }), 'disk full'],
   subscription_stale: [
     subscription({ staleSince: 0 }),

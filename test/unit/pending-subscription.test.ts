@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { Payload } from '../../lib/index.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { type ClusterNode, MemoryNetwork, startCluster, TestClock } from '../../lib/testing.ts'
 import { overriding } from '../support/overriding.ts'
@@ -29,6 +30,8 @@ test('a table that cannot be read for 15 s, of a node that is up, is listed with
   })
   const [, two] = cluster.nodes as [ClusterNode, ClusterNode]
   await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...dog, publish: false, subscribe: true }] })
+  const changes: Payload<'health:changed'>[] = []
+  two.cluster.on('health:changed', (payload) => void changes.push(payload))
   const listed = () => two.cluster.health().degraded
   isAnswered = false
   network.cut('node1', 'node2')
@@ -39,7 +42,6 @@ test('a table that cannot be read for 15 s, of a node that is up, is listed with
   await clock.advance(6_000)
   const condition = { code: 'subscription_pending', node: 'node1', ...dog, message: 'nobody answers for the stream' }
   assert.deepEqual(listed(), [condition])
-  assert.equal(typeof two.cluster.subscriptions()[0]!.pendingSince, 'number')
 
   network.cut('node1', 'node2')
   await clock.advance(7_000)
@@ -48,8 +50,15 @@ test('a table that cannot be read for 15 s, of a node that is up, is listed with
     ['isolated', 'peer_down'],
     'the reason is that its node is down',
   )
-  isAnswered = true
   network.heal()
+  await clock.advance(10_000)
+  assert.deepEqual(listed(), [], 'the time begins again when its node is back')
+  await clock.advance(12_000)
+  assert.deepEqual(listed(), [condition])
+  isAnswered = true
   await clock.advance(5_000)
-  assert.deepEqual([listed(), two.cluster.subscriptions()[0]!.pendingSince], [[], undefined])
+  assert.deepEqual(listed(), [])
+  const began = (code: string) =>
+    changes.filter((each) => each.began.some((condition) => condition.code === code)).length
+  assert.deepEqual([began('subscription_pending'), began('peer_down')], [2, 1], 'no condition begins twice')
 })

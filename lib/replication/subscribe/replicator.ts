@@ -214,14 +214,9 @@ export class Replicator {
     return this.#subscribers.status()
   }
 
-  /** See Subscribers.troubled. */
-  troubled(): SubscriptionStatus[] {
-    return this.#subscribers.troubled()
-  }
-
-  /** See Subscribers.readNodes. */
-  readNodes(): ReadonlyMap<string, boolean> {
-    return this.#subscribers.readNodes()
+  /** What is asked for every second, at little cost. */
+  get summaries(): Pick<Subscribers, 'troubled' | 'pending' | 'readNodes'> {
+    return this.#subscribers
   }
 
   /** Undefined without a subscription. */

@@ -16,7 +16,6 @@ import { Lag } from './lag.ts'
 import { countLag, observeLag } from './lag-requests.ts'
 import { ExtrasHandler } from './message-extras.ts'
 import { PartDecoder } from './part-decoder.ts'
-import { PendingTime } from './pending-time.ts'
 import type { QuarantinedMessage } from './quarantine.ts'
 import { QuarantineRelease, type ReplayOutcome } from './quarantine-release.ts'
 import { Staleness } from './staleness.ts'
@@ -46,7 +45,6 @@ export class Subscriber {
   readonly #lag: Lag
   readonly #stallDetector: StallDetector
   readonly #staleness: Staleness
-  readonly #pendingTime: PendingTime
   readonly #ending = { aborted: false }
   /** Aborts the requests in progress, which may have been lost with the link. */
   #attempt = new AbortController()
@@ -66,7 +64,6 @@ export class Subscriber {
     this.#applier = applier
     this.source = source
     const { mesh, timers, requestTimeout, events, begun, copies } = context
-    this.#pendingTime = new PendingTime(timers)
     this.#staleness = new Staleness(context, {
       source,
       applier,
@@ -179,8 +176,7 @@ export class Subscriber {
     const { sequence: appliedSequence, gaps, unrepairedGaps } = checkpoint
     const lastSequence = Math.max(this.#lag.lastSequence, appliedSequence)
     const error = this.#error ?? this.#copier.reason
-    const { since: staleSince } = this.#staleness
-    const { since: pendingSince } = this.#pendingTime
+    const staleSince = this.#staleness.since
     return {
       source,
       state: this.#state,
@@ -194,7 +190,6 @@ export class Subscriber {
       quarantined: this.#context.quarantine.count(source),
       ...this.#copier.status(),
       ...(staleSince === undefined ? {} : { staleSince }),
-      ...(pendingSince === undefined ? {} : { pendingSince }),
       ...(error ? { error } : {}),
       ...(this.#refused ? { refused: this.#refused } : {}),
     }
@@ -204,11 +199,15 @@ export class Subscriber {
     return this.#state
   }
 
+  /** Why it makes no progress. */
+  get error(): string | undefined {
+    return this.#error
+  }
+
   /** Its status shows a condition of health. */
   get isTroubled(): boolean {
     const { unrepairedGaps = 0 } = this.#cursor.checkpoint
-    if (this.#state === 'stalled' || unrepairedGaps > 0) return true
-    if ((this.#staleness.since ?? this.#pendingTime.since) !== undefined) return true
+    if (this.#state === 'stalled' || unrepairedGaps > 0 || this.#staleness.since !== undefined) return true
     return this.#context.quarantine.count(this.source) > 0
   }
 
@@ -394,7 +393,6 @@ export class Subscriber {
     if (state === this.#state) return
     const previous = this.#state
     this.#state = state
-    this.#pendingTime.onState(state)
     this.#context.events.state(this.source, state, previous, error)
   }
 }

@@ -10,6 +10,8 @@ import type { SubscriptionStatus } from './subscription-status.ts'
 /** States in which nothing is to come from the source. */
 const NOT_WANTED: ReadonlySet<SubscriptionState> = new Set(['paused', 'ended'])
 
+export type PendingTable = { source: RemoteTable; reason: string }
+
 export class Subscribers extends Map<string, Subscriber> {
   readonly #timers: Timers
   #stopChecks = () => {}
@@ -39,6 +41,14 @@ export class Subscribers extends Map<string, Subscriber> {
   troubled(): SubscriptionStatus[] {
     const found: SubscriptionStatus[] = []
     for (const subscriber of this.values()) if (subscriber.isTroubled) found.push(subscriber.status())
+    return found
+  }
+
+  /** The remote tables that cannot be read now, with the reason. */
+  pending(): PendingTable[] {
+    const found: PendingTable[] = []
+    for (const { source, state, error } of this.values())
+      if (state === 'pending' && error !== undefined) found.push({ source, reason: error })
     return found
   }
 

@@ -62,8 +62,6 @@ export type SubscriptionStatus = {
    * table is replaced by a copy, unless the stream still has everything.
    */
   staleSince?: number
-  /** ms since 1970: it is `pending` since then, for longer than 15 s. */
-  pendingSince?: number
   /** Why the subscription makes no progress now. */
   error?: string
   /** The transaction that the database refuses now. `quarantine.add` sets it aside. */
