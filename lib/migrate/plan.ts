@@ -63,14 +63,20 @@ export async function planMigration(options: PlanOptions): Promise<MigrationPlan
     connections: status.connections.map(({ node }) => node),
     tables: described.length,
   })
-  const login = await checkPassword(harper, options)
-  const nodes = [...new Set([...members.map(({ node }) => node), ...status.connections.map(({ node }) => node)])]
+  const known = new Set([...members, ...status.connections].map(({ node }) => node))
+  const nodes = [...known].filter((node) => node !== harper.nodeName)
+  const { addresses: given = {} } = options
+  const login = await checkPassword(
+    harper,
+    nodes.filter((node) => !given[node]),
+    options,
+  )
   const planned = await planRoutes({
-    nodes: nodes.filter((node) => node !== harper.nodeName),
+    nodes,
     configured: harper.routes,
     ofMembers: members.flatMap(({ routes }) => routes),
     hubs: login.outcome === 'accepted' ? login.hubs : [],
-    given: options.addresses ?? {},
+    given,
   })
   if (planned.missing.length > 0) throw clusterError('migration_blocked', missingText(planned.missing))
   report('routes', `a route to each of the other nodes: ${planned.routes.map(textOf).join(', ') || 'no other node'}`)
@@ -136,10 +142,12 @@ const isHarperVersion = (version: string | undefined): boolean => version === un
 
 async function checkPassword(
   { settings }: HarperConfig,
+  expected: readonly string[],
   { clusterPassword, report, logIn = logInToHub }: PlanOptions,
 ): Promise<HubLoginResult> {
   const { host, port } = { host: '127.0.0.1', port: settings.ports.hub }
-  const result = await logIn({ host, port, user: settings.user!, password: clusterPassword, tls: settings.tls })
+  const { user, tls } = settings
+  const result = await logIn({ host, port, user: user!, password: clusterPassword, tls, expected })
   if (result.outcome === 'rejected')
     throw clusterError(
       'migration_blocked',

@@ -98,7 +98,7 @@ export class Negotiation {
       throw error
     }
     this.#asked.set(node, agreed)
-    await this.#withdrawOnFailure(node, changes, options, async (ask) => {
+    await this.#withdrawOnFailure(node, { tables: changes, revision, ...options }, async (ask) => {
       let sent = 0
       const report = progress(node, 'agreement')
       for (const request of this.#requests(node, matched, revision, options)) {
@@ -134,7 +134,7 @@ export class Negotiation {
     const revision = clock.timestamp()
     const existing = () => registers.forNode(node)
     let reached = true
-    await this.#withdrawOnFailure(node, existing, options, async (ask) => {
+    await this.#withdrawOnFailure(node, { tables: existing, revision, ...options }, async (ask) => {
       await ask({ operation: 'remove_node', revision }).catch((error) => {
         if (error instanceof ClusterError && error.code === 'aborted') throw error
         reached = false
@@ -152,17 +152,21 @@ export class Negotiation {
   }
 
   /**
-   * When `work` fails after the remote node may have accepted a request, the tables get a newer revision with their present
-   * values, and a comparison brings the remote node back to those.
+   * When `work` fails after the remote node may have accepted a request with this revision, the tables get a newer revision with
+   * their present values, and a comparison brings the remote node back to those. Until then no comparison brings the request back.
    */
   async #withdrawOnFailure(
     node: string,
-    tables: () => readonly TableName[],
-    options: NegotiateOptions,
+    {
+      tables,
+      revision: asked,
+      ...options
+    }: NegotiateOptions & { tables: () => readonly TableName[]; revision: Timestamp },
     work: (ask: (request: PeerRequest) => Promise<void>) => Promise<void>,
   ): Promise<void> {
-    const { peers, registers, clock, compare } = this.#options
+    const { peers, registers, takeover, clock, compare } = this.#options
     let delivered = false
+    const ended = takeover.ignoreOwn(node, asked)
     try {
       await work(async (request) => {
         try {
@@ -184,6 +188,8 @@ export class Negotiation {
       }
       // Setting a start asks the remote node's streams, which fails with a MeshError.
       throw error instanceof MeshError ? toClusterError(error, options.operation, node) : error
+    } finally {
+      ended()
     }
   }
 

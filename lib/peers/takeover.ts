@@ -51,6 +51,8 @@ const MAX_REGISTERS = 100_000
 const TOO_MANY = 'there are too many subscriptions already'
 const REVISION_AHEAD = 'its revision lies too far in the future: compare the clocks of both nodes'
 
+const ownKey = (node: string, revision: Timestamp) => JSON.stringify([node, revision])
+
 /** Why subscriptions of a remote node cannot be accepted now, by `tableKey`. */
 export type Refusals = ReadonlyMap<string, string>
 
@@ -59,9 +61,21 @@ export class Takeover {
   /** The reasons that were logged, by node and `tableKey`. */
   readonly #loggedRefusals = new Map<string, string>()
   readonly #mutex = new KeyedMutex()
+  /** Revisions of requests under way, with their nodes. */
+  readonly #own = new Set<string>()
 
   constructor(options: TakeoverOptions) {
     this.#options = options
+  }
+
+  /**
+   * The operation that asks the node for changes with this revision commits or withdraws them. Until the returned function is called, they
+   * are not taken over when the node, which may have accepted them already, shows them in a comparison: it does not know all of them.
+   */
+  ignoreOwn(node: string, revision: Timestamp): () => void {
+    const key = ownKey(node, revision)
+    this.#own.add(key)
+    return () => void this.#own.delete(key)
   }
 
   /** Later local timestamps are higher than this revision. False when it lies too far in the future to be accepted. */
@@ -159,6 +173,7 @@ export class Takeover {
     for (const each of named) {
       const { entry, ...change } = each
       if (!allowed.has(each)) refuse(change, TOO_MANY)
+      else if (this.#own.has(ownKey(node, entry.revision))) continue
       else if (!this.observe(entry.revision)) refuse(change, REVISION_AHEAD)
       else if (this.#wins(node, change)) {
         const reason = change.removed ? undefined : await this.#reasonAgainst(node, entry, tables)

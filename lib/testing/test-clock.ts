@@ -73,7 +73,10 @@ export class TestClock implements Timers {
   #add(timer: Timer): () => void {
     this.#timers.add(timer)
     this.#schedule()
-    return () => void this.#timers.delete(timer)
+    return () => {
+      // Otherwise the timer of the system would keep the process alive until then.
+      if (this.#timers.delete(timer)) this.#schedule()
+    }
   }
 
   async #advance(ms: number): Promise<void> {

@@ -113,9 +113,12 @@ class MigratingNode {
       if (node) continue
       if (!isLong) await harper.subscribe(this.harper.name)
       await eventually(
-        `${harper.name} reads from ${this.harper.name}`,
+        () => {
+          const own = [...this.expected.keys()].filter((id) => harper.rows.get(id) !== undefined)
+          return `${harper.name} reads from ${this.harper.name}: it has ${own.length} of ${this.expected.size} rows, not ${last}`
+        },
         () => harper.rows.get(last) !== undefined,
-        20_000,
+        60_000,
       )
     }
   }

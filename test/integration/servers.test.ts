@@ -214,7 +214,7 @@ describe('a failed open leaves nothing running', { concurrency: 2 }, () => {
     })
     await new Promise<void>((resolve) => taken.listen(files.ports.hub, '127.0.0.1', resolve))
     await assert.rejects(cluster.open(files), { code: 'port_taken' })
-    await eventually('no connection is left', () => sockets.size === 0, 5_000)
+    await eventually('no connection is left', () => sockets.size === 0)
   })
 
   test('without the name of the node', async (t) => {
@@ -261,7 +261,7 @@ describe('rejected', () => {
     const options = { password: 'another password' }
     const node2 = await cluster.start('node2', { tables, options, routes: [node1.ports.cluster] })
     for (const node of [node1, node2]) {
-      const { reason } = await eventually(`${node.name} says so`, () => node.seen('connection:rejected')[0], 5_000)
+      const { reason } = await eventually(`${node.name} says so`, () => node.seen('connection:rejected')[0])
       assert.match(reason ?? '', /password/)
     }
     assert.deepEqual(names(await node1.cluster.network({})), ['node1'])

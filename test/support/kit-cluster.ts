@@ -2,6 +2,7 @@
 
 import type { TestContext } from 'node:test'
 import { type ClusterNode, type MemoryHost, MemoryNetwork, startCluster, type TestClock } from '../../lib/testing.ts'
+import { requestOptions } from './memory-scene.ts'
 
 /** It ends with the test. */
 export async function openCluster(
@@ -16,7 +17,7 @@ export async function openCluster(
     network,
     subscribe: false,
     host: (name) => hosts[names.indexOf(name)]!,
-    options,
+    options: { ...requestOptions(clock), ...options },
     clustering: () => clustering,
   })
   test.after(async () => {

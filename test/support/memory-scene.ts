@@ -31,6 +31,12 @@ export const both = [{ ...dog, publish: true, subscribe: true }]
 export const numbered = (prefix: string, count: number) =>
   Array.from({ length: count }, (_, index) => `${prefix}-${index}`)
 
+/**
+ * Nodes that share a busy process may answer each other late. With a clock that the test advances, requests have the usual time: what is
+ * lost is then asked again while little of it passes.
+ */
+export const requestOptions = (clock: TestClock | undefined) => (clock ? {} : { requestTimeout: 30_000 })
+
 export type MemoryNodeOptions = {
   /** Options of the manager. */
   options?: Partial<ClusterOptions>
@@ -137,9 +143,11 @@ export class Scene {
   readonly network: SceneNetwork
   readonly nodes: MemoryNode[] = []
   readonly #clusters: TestingCluster<MemoryHost>[] = []
+  readonly #clock: TestClock | undefined
 
   /** With `clock`, the nodes use it instead of the system's time. */
   constructor(test: TestContext, { seed, clock }: { seed?: number; clock?: TestClock } = {}) {
+    this.#clock = clock
     this.network = new SceneNetwork({ ...(seed !== undefined && { seed }), ...(clock && { clock }) })
     test.after(async () => {
       const closed = await Promise.allSettled(this.#clusters.map((cluster) => cluster.close()))
@@ -155,7 +163,7 @@ export class Scene {
     const cluster = await startCluster([name], {
       network: this.network,
       host: () => host ?? new MemoryHost([['dev', 'dog']]),
-      options: () => optionsOf.next,
+      options: () => ({ ...requestOptions(this.#clock), ...optionsOf.next }),
       clustering: () => clustering,
     })
     this.#clusters.push(cluster)

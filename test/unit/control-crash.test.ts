@@ -552,7 +552,7 @@ describe('a node that crashes at any step', { concurrency: 2 }, () => {
       ['node1', 'of its own'],
       ['node2', 'of the other one'],
     ] as const)
-      it(`${role}: ${operation.name}`, { timeout: 60_000 }, (test) => crashEverywhere(test, operation, victim))
+      it(`${role}: ${operation.name}`, { timeout: 180_000 }, (test) => crashEverywhere(test, operation, victim))
 })
 
 describe('a node that was away', { concurrency: 4 }, () => {

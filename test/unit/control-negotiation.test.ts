@@ -54,7 +54,7 @@ class World {
   async start(name: string): Promise<void> {
     if (this.#open.has(name)) return
     const host = this.#hosts.get(name)!
-    const options = { configFile: this.file(name), host, mesh: this.network.mesh(), requestTimeout: 100 }
+    const options = { configFile: this.file(name), host, mesh: this.network.mesh(), requestTimeout: 2_000 }
     this.#open.set(name, await ClusterManager.open(options))
   }
 

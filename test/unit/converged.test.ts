@@ -17,7 +17,7 @@ async function pair(test: TestContext) {
   return { network, cluster, one, two }
 }
 
-describe('converged', { concurrency: true, timeout: 30_000 }, () => {
+describe('converged', { concurrency: true, timeout: 180_000 }, () => {
   it('names the transactions that a paused node has not applied', async (test) => {
     const { cluster, one, two } = await pair(test)
     await one.host.insert('dev', 'dog', { id: 1 })

@@ -20,7 +20,7 @@ function assertEqual(nodes: readonly ClusterNode[]): void {
   for (const { name, host } of nodes) assert.deepEqual(storedRows(host), storedRows(nodes[0]!.host), name)
 }
 
-describe('a cluster', { concurrency: true, timeout: 60_000 }, () => {
+describe('a cluster', { concurrency: true, timeout: 180_000 }, () => {
   it('copies existing rows to a new node, creates the table there, and reports it', async (test) => {
     const { cluster, nodes } = await openCluster(test, [hostWithRows('node1', 5_000), new MemoryHost()])
     const [one, two] = nodes as [ClusterNode, ClusterNode]

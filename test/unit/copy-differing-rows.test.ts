@@ -44,7 +44,7 @@ async function open(test: TestContext, hosts: readonly [MemoryHost, MemoryHost],
 
 const copiedRows = (copied: readonly Copied[]) => copied.reduce((sum, { rows }) => sum + rows, 0)
 
-describe('a copy into a table with rows', { concurrency: true, timeout: 60_000 }, () => {
+describe('a copy into a table with rows', { concurrency: true, timeout: 180_000 }, () => {
   it('of 20,000 rows transfers the 10 that differ', async (test) => {
     const scene = await open(test, [hostWithRows('node1', 20_000), hostWithRows('node1', 20_000)])
     const { cluster, one, two, copied } = scene
@@ -55,7 +55,7 @@ describe('a copy into a table with rows', { concurrency: true, timeout: 60_000 }
       await one.host.delete('dev', 'dog', 7)
       await one.host.insert('dev', 'dog', { id: 'new' })
     })
-    await eventually('it is repaired', () => copied.length > 0)
+    await eventually('it is repaired', () => copied.length > 0, 60_000)
     await cluster.converged()
     assert.deepEqual(
       copied.map(({ reason, rows }) => [reason, rows]),
@@ -82,7 +82,7 @@ describe('a copy into a table with rows', { concurrency: true, timeout: 60_000 }
       two.host.commitAs({ id: 'x', timestamp: row!.row.timestamp, writes })
       two.host.outbox = []
     })
-    await eventually('it is repaired', () => copied.length > 0)
+    await eventually('it is repaired', () => copied.length > 0, 60_000)
     await cluster.converged()
     assert.equal(copiedRows(copied), 0)
     assert.ok(two.host.get('dev', 'dog', 'here only'))
@@ -95,7 +95,7 @@ describe('a copy into a table with rows', { concurrency: true, timeout: 60_000 }
       await one.host.delete('dev', 'dog', 7)
       two.host.horizons.set(JSON.stringify(['dev', 'dog']), two.cluster.timestamp())
     })
-    await eventually('it is repaired', () => copied.length > 0)
+    await eventually('it is repaired', () => copied.length > 0, 60_000)
     await cluster.converged()
     assert.equal(two.host.get('dev', 'dog', 7), undefined)
     assert.equal(copiedRows(copied), 1)
@@ -122,10 +122,14 @@ describe('a copy into a table with rows', { concurrency: true, timeout: 60_000 }
         for (const write of writes) if (write.operation === 'update') keys.push(write.records[0]!.id)
       await one.host.update('dev', 'dog', { id: 2_000 + keys.length, late: true })
     }
-    await eventually('half is copied', () => keys.length >= 500)
+    await eventually(
+      () => `half is copied: ${keys.length} rows, ${refused} refused`,
+      () => keys.length >= 500,
+      60_000,
+    )
     await two.stop()
     await two.start()
-    await eventually('all is copied', () => two.cluster.subscriptions()[0]?.state === 'live')
+    await eventually('all is copied', () => two.cluster.subscriptions()[0]?.state === 'live', 60_000)
     await cluster.converged()
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
     assert.equal(refused, 3)

@@ -38,7 +38,7 @@ async function assertReadAgain(scene: Scene, node1: MemoryNode, node2: MemoryNod
   assert.deepEqual(node2.gaps(), [['node1', 1, 0, 'checkpoint_lost']])
 }
 
-describe('a table that was dropped', { concurrency: true, timeout: 60_000 }, () => {
+describe('a table that was dropped', { concurrency: true, timeout: 180_000 }, () => {
   it('stalls its subscription, and is not created; when the host creates it, all messages are read', async (test) => {
     const { scene, node1, node2 } = await pair(test)
     node2.host.dropTable('dev', 'dog')
@@ -195,7 +195,7 @@ describe('a table that was dropped', { concurrency: true, timeout: 60_000 }, () 
   })
 })
 
-describe('a table that a new subscription needs', { concurrency: true, timeout: 60_000 }, () => {
+describe('a table that a new subscription needs', { concurrency: true, timeout: 180_000 }, () => {
   it('is created as the source describes it, and reported once, by whatever path the subscription came', async (test) => {
     const scene = new Scene(test)
     const node1 = await scene.start('node1')

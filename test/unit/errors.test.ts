@@ -379,7 +379,7 @@ const provoke: Record<ErrorCode, (test: TestContext) => Promise<unknown>> = {
   },
 }
 
-describe('every error code occurs as the table defines it', { timeout: 60_000 }, () => {
+describe('every error code occurs as the table defines it', { timeout: 180_000 }, () => {
   for (const code of Object.keys(errors) as ErrorCode[])
     it(code, async (test) => {
       const error = await provoke[code](test).then(

@@ -54,7 +54,7 @@ async function newEpoch(leaf: MemoryLeaf) {
   })
 }
 
-describe('a writer that continues', { concurrency: true, timeout: 30_000 }, () => {
+describe('a writer that continues', { concurrency: true, timeout: 180_000 }, () => {
   it('at any position, whatever the sizes of frames were and are', async (test) => {
     for (const size of [1, 2, 3, 7])
       for (const confirmed of [0, 1, 2, 5, 6, 7])
@@ -104,7 +104,7 @@ describe('a writer that continues', { concurrency: true, timeout: 30_000 }, () =
     assert.equal(leaf.appends[0]!.frameId, `${epoch}:9:1`)
   })
 
-  it('property: any sizes, any confirmed position, any number of deaths', { timeout: 60_000 }, async (test) => {
+  it('property: any sizes, any confirmed position, any number of deaths', { timeout: 180_000 }, async (test) => {
     const seed = seedOf()
     const property = fc.asyncProperty(
       fc.array(fc.record({ size: fc.integer({ min: 1, max: 6 }), more: fc.nat(7), unconfirmed: fc.nat(9) }), {
@@ -138,7 +138,7 @@ describe('a writer that continues', { concurrency: true, timeout: 30_000 }, () =
   })
 })
 
-describe('a new epoch begins', { concurrency: true, timeout: 30_000 }, () => {
+describe('a new epoch begins', { concurrency: true, timeout: 180_000 }, () => {
   it('when the message is lost that had the confirmed transaction', async (test) => {
     const { leaf, memory, open, epoch } = await start(test, { size: 3, count: 6, confirmed: 6 })
     memory.position = { epoch, sequence: 2, index: 7, partial: true, id: 't7' }

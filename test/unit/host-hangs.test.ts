@@ -3,7 +3,9 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
 import type { Batch, Host } from '../../lib/index.ts'
+import { TestClock } from '../../lib/testing.ts'
 import { eventually } from '../support/cluster.ts'
+import { Gate } from '../support/gate.ts'
 import { insert } from '../support/memory-host.ts'
 import { both, dog, type MemoryNode, Scene } from '../support/memory-scene.ts'
 
@@ -12,12 +14,13 @@ const bothTables = [...both, { ...cat, publish: true, subscribe: true }]
 const never = () => new Promise<never>(() => {})
 
 /** node2 subscribes to the tables dog and cat of node1. */
-async function pair(test: TestContext, options: { hostTimeout?: number; requestTimeout?: number } = {}) {
-  const scene = new Scene(test)
+async function pair(test: TestContext, options: { hostTimeout?: number } = {}, clock?: TestClock) {
+  const scene = new Scene(test, clock && { clock })
   const node1 = await scene.start('node1')
   const node2 = await scene.start('node2', { options: { hostTimeout: 4_000, requestTimeout: 2_000, ...options } })
   for (const node of [node1, node2]) await node.host.createTable({ ...cat, primaryKey: 'id', attributes: ['id'] })
-  await node2.cluster.addNode({ node_name: 'node1', subscriptions: bothTables })
+  // The first node waits for answers as long as by default.
+  await node1.cluster.addNode({ node_name: 'node2', subscriptions: bothTables })
   await eventually('both are live', () => ['dog', 'cat'].every((table) => node2.of(node1, table)?.state === 'live'))
   return { scene, node1, node2 }
 }
@@ -92,10 +95,12 @@ describe('while apply of one table does not answer', { concurrency: true, timeou
   })
 
   it('the answer names the reason that the database does not answer', async (test) => {
-    const { node1, node2 } = await pair(test, { hostTimeout: 100 })
+    const clock = new TestClock()
+    const { node1, node2 } = await pair(test, {}, clock)
     hangApply(node2)
     await node1.write(['one'])
     await isHung(node2, node1)
+    await clock.advance(4_000)
     const { pending } = await node2.cluster.removeNode({ node_name: 'node1' })
     assert.match(pending![0]!.reason, /The database has not answered apply of dev.dog for \d+ s/)
   })
@@ -140,22 +145,36 @@ describe('while another method does not answer', { concurrency: true, timeout: 6
     })
 
   it('an operation rejects with the method, and others go on', async (test) => {
-    const { node2 } = await pair(test, { hostTimeout: 300 })
+    const clock = new TestClock()
+    const { node2 } = await pair(test, {}, clock)
     const slow: string[] = []
     node2.cluster.on('host:slow', ({ method }) => void slow.push(method))
-    node2.host.describe = never
-    const update = node2.cluster.updateNode({ node_name: 'node1', subscriptions: both })
-    await assert.rejects(update, { code: 'host_timeout', statusCode: 503, message: /has not answered describe/ })
-    assert.deepEqual(slow, ['describe'])
+    const asked = new Gate(test)
+    node2.host.describe = async () => {
+      await asked.pass()
+      return []
+    }
+    const rejected = assert.rejects(node2.cluster.updateNode({ node_name: 'node1', subscriptions: both }), {
+      code: 'host_timeout',
+      statusCode: 503,
+      message: /has not answered describe/,
+    })
+    await asked.reached
+    await clock.advance(4_000)
+    await rejected
+    // Peers ask for the tables as well.
+    assert.deepEqual([...new Set(slow)], ['describe'])
     assert.equal((await node2.cluster.status()).connections.length, 1)
   })
 
   it('a caller can abort an operation', async (test) => {
     const { node2 } = await pair(test, { hostTimeout: 60_000 })
-    node2.host.describe = never
     const caller = new AbortController()
+    node2.host.describe = () => {
+      setImmediate(() => caller.abort())
+      return never()
+    }
     const update = node2.cluster.updateNode({ node_name: 'node1', subscriptions: both }, { signal: caller.signal })
-    setTimeout(() => caller.abort(), 100)
     await within(15_000, assert.rejects(update, { code: 'aborted' }))
   })
 

@@ -69,14 +69,16 @@ async function openOn(network: MemoryNetwork, node: string): Promise<OpenMesh> {
 }
 
 const dog = { database: 'dev', table: 'dog' }
+const patient = { timeout: 10_000 }
+/** For requests without an answer. */
 const brief = { timeout: 50 }
-const reading = { timeout: 1_000, maxMessages: 100 }
+const reading = { timeout: 10_000, maxMessages: 100 }
 const codeOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => 'done',
     (error: MeshError) => error.code,
   )
-const ask = (from: OpenMesh, to: string, options = brief) => codeOf(from.mesh.request(to, new Uint8Array(1), options))
+const ask = (from: OpenMesh, to: string, options = patient) => codeOf(from.mesh.request(to, new Uint8Array(1), options))
 
 /** Resolves when all messages in flight, and the messages that they cause, are delivered. */
 async function delivered(): Promise<void> {
@@ -131,7 +133,7 @@ describe('cut and heal', () => {
       ['no_responders', 'no_responders', 'done', 'done'],
     )
     assert.deepEqual(
-      (await one.mesh.members(brief)).map(({ node, connectedNodes }) => [node, connectedNodes]),
+      (await one.mesh.members(patient)).map(({ node, connectedNodes }) => [node, connectedNodes]),
       [
         ['node1', ['node3']],
         ['node3', ['node1', 'node2']],
@@ -169,7 +171,7 @@ describe('cut and heal', () => {
     const received: number[] = []
     two.mesh.listen((data) => received.push(data[0]!))
     one.mesh.announce(Uint8Array.of(1))
-    const asked = ask(one, 'node2')
+    const asked = ask(one, 'node2', brief)
     network.cut('node1', 'node2')
     network.heal('node1', 'node2')
     one.mesh.announce(Uint8Array.of(2))
@@ -199,7 +201,7 @@ describe('cut and heal', () => {
     const other = await two.mesh.read(dogs, 3, reading)
     await delivered()
     network.cut('node1', 'node2', { silent: true })
-    assert.equal(await ask(two, 'node1'), 'timeout')
+    assert.equal(await ask(two, 'node1', brief), 'timeout')
     assert.deepEqual(await append(one.mesh, 2, 3), [3, 4, 5])
     network.heal('node1', 'node2')
     assert.deepEqual([one.links, two.links], [0, 0])
@@ -285,7 +287,7 @@ describe('wipeDisk', () => {
     const reader = await two.mesh.read(dogs, 4, reading)
     network.wipeDisk('node1')
     assert.equal(await codeOf(reader.next()), 'reader_lost')
-    assert.equal(await two.mesh.streamState(dogs, brief), undefined)
+    assert.equal(await two.mesh.streamState(dogs, patient), undefined)
     assert.deepEqual(await append(one.mesh, 3, 1), ['not_found'])
     const after = await one.mesh.ensureStream(dog, 'new')
     assert.deepEqual([after.description, after.lastSequence], ['new', 0])
@@ -297,12 +299,12 @@ describe('wipeDisk', () => {
     network.crash('node1')
     network.wipeDisk('node1')
     network.restart('node1')
-    assert.equal(await two.mesh.streamState(dogs, brief), undefined)
+    assert.equal(await two.mesh.streamState(dogs, patient), undefined)
     await one.mesh.ensureStream(dog, '')
     await one.mesh.close()
     network.wipeDisk('node1')
     const again = await openOn(network, 'node1')
-    assert.equal(await again.mesh.streamState(dogs, brief), undefined)
+    assert.equal(await again.mesh.streamState(dogs, patient), undefined)
   })
 })
 
@@ -371,13 +373,13 @@ describe('the network', () => {
       (await drain(reader)).map(({ time }) => time),
       [1_000, 2_000],
     )
-    assert.equal(await one.mesh.sequenceAt(dogs, 1_001, brief), 2)
+    assert.equal(await one.mesh.sequenceAt(dogs, 1_001, patient), 2)
   })
 
   it('copies data that it receives, and gives each reader a copy', async (t) => {
     const { one } = await startThree(t)
     const data = Uint8Array.of(1)
-    const answer = one.mesh.request('node2', data, brief)
+    const answer = one.mesh.request('node2', data, patient)
     one.mesh.append(dog, { data, headers: {} }, { sequence: 0 }, () => {})
     data.fill(9)
     assert.deepEqual([...(await answer)], [1])
@@ -393,11 +395,11 @@ describe('the network', () => {
     const second = await openOn(network, 'node1')
     second.mesh.serve(async (data) => data)
     assert.deepEqual([one.rejectedPeers, two.rejectedPeers, second.rejectedPeers], [['node1'], [], ['node1']])
-    assert.equal(await second.mesh.streamState(dogs, brief), undefined)
+    assert.equal(await second.mesh.streamState(dogs, patient), undefined)
     assert.equal(await ask(second, 'node1'), 'done')
     assert.equal(await ask(second, 'node2'), 'no_responders')
     assert.deepEqual(
-      (await second.mesh.members(brief)).map(({ node }) => node),
+      (await second.mesh.members(patient)).map(({ node }) => node),
       ['node1'],
     )
     assert.equal(await ask(two, 'node1'), 'done')

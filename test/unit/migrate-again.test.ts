@@ -10,7 +10,7 @@ import { compareNodes, type MigrationStep } from '../../lib/migrate.ts'
 import { HarperHttp, harperLogin } from '../support/harper-http.ts'
 import { dogs, harperSite, ROW_TIME } from '../support/harper-site.ts'
 
-describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
+describe('a migration', { concurrency: true, timeout: 180_000 }, () => {
   it('writes no configuration when the times from which streams are read cannot be written', async (test) => {
     const { migrate, configFile, harper, options } = await harperSite(test)
     harper.connections = [

@@ -27,7 +27,7 @@ async function siteWithRows(test: Test, count: number) {
 
 const isSearch = ({ operation }: { operation: string }) => /^search_by_(value|conditions)$/.test(operation)
 
-describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
+describe('a migration', { concurrency: true, timeout: 180_000 }, () => {
   it('rejects a null in a page of rows, which is no end of the table', async (test) => {
     for (const wrong of [null, [null], [{ id: 1 }, null], [[1]], 'x']) {
       const { migrate, harper, ids } = await siteWithRows(test, 300)
@@ -177,7 +177,7 @@ function limitAnswers(harper: HarperHttp, isTooLarge: (records: Record<string, u
   }
 }
 
-describe('rows of which few fit into an answer', { concurrency: true, timeout: 30_000 }, () => {
+describe('rows of which few fit into an answer', { concurrency: true, timeout: 180_000 }, () => {
   it('are imported, and looked for to be deleted', async (test) => {
     const { migrate, harper, ids } = await siteWithRows(test, 300)
     limitAnswers(harper, ({ length }) => length > 30)
@@ -213,7 +213,7 @@ describe('rows of which few fit into an answer', { concurrency: true, timeout: 3
   })
 })
 
-describe('the password of the super user', { concurrency: true, timeout: 30_000 }, () => {
+describe('the password of the super user', { concurrency: true, timeout: 180_000 }, () => {
   async function withNeighbour(test: Test) {
     const site = await siteWithRows(test, 3)
     const neighbour = await HarperHttp.start(test, { name: 'node2', tables: [dogs] })
@@ -242,7 +242,7 @@ describe('the password of the super user', { concurrency: true, timeout: 30_000 
   })
 })
 
-describe('an aborted signal', { concurrency: true, timeout: 30_000 }, () => {
+describe('an aborted signal', { concurrency: true, timeout: 180_000 }, () => {
   it('ends a migration with aborted, at whichever step it aborts', async (test) => {
     for (const step of ['configuration', 'routes', 'import', 'compare']) {
       const { migrate } = await siteWithRows(test, 3)

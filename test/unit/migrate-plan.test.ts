@@ -41,7 +41,7 @@ async function withNeighbour(test: { after(work: () => unknown): void }, more?: 
 const texts = (steps: readonly { step: string; message: string }[], step: string) =>
   steps.filter((each) => each.step === step).map(({ message }) => message)
 
-describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
+describe('a migration', { concurrency: true, timeout: 180_000 }, () => {
   it('writes a configuration with routes, subscriptions and the streams of HarperDB, and a manager opens it', async (test) => {
     const { migrate, configFile, directory } = await withNeighbour(test)
     const { steps } = await migrate({ hostKeys: (user) => ({ users: [user] }) })
@@ -230,7 +230,7 @@ describe('a migration', { concurrency: true, timeout: 30_000 }, () => {
   })
 })
 
-describe('a migration does not begin', { concurrency: true, timeout: 30_000 }, () => {
+describe('a migration does not begin', { concurrency: true, timeout: 180_000 }, () => {
   const rejects = async (site: HarperSite, message: RegExp, code = 'migration_blocked') => {
     const before = await readdir(site.directory)
     await assert.rejects(site.migrate(), { code, message })

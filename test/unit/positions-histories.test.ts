@@ -32,7 +32,7 @@ async function answers(clock: TestClock, call: () => Promise<void>, isCopied: bo
   )
 }
 
-describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
+describe('replicated', { concurrency: true, timeout: 180_000 }, () => {
   it('goes on in the next epoch when the store is lost, and says what a subscriber without repair has not', async (test) => {
     for (const repair of [true, false]) {
       const { network, clock, one, two } = await nodesOf(test, 2, { repair })
@@ -57,7 +57,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('a token of a table that was purged and is quiet', { concurrency: true, timeout: 60_000 }, () => {
+describe('a token of a table that was purged and is quiet', { concurrency: true, timeout: 180_000 }, () => {
   it('is answered by a subscription that had not read it: when the rows are copied, or that it lacks it', async (test) => {
     for (const repair of [true, false]) {
       const { network, clock, one, two } = await nodesOf(test, 2, { repair })

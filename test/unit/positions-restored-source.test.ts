@@ -65,7 +65,7 @@ async function restoredSource(test: TestContext, clustering?: Record<string, unk
   return { ...opened, restore, reported, resume }
 }
 
-describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
+describe('replicated', { concurrency: true, timeout: 180_000 }, () => {
   for (const when of ['before the next transaction', 'after it', 'when the stream is as long as it was'])
     it(`does not count a position of the lost future that is reported ${when}`, async (test) => {
       const { network, clock, one, two, restore, reported } = await restoredSource(test)
@@ -138,7 +138,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('caughtUp', { concurrency: true, timeout: 60_000 }, () => {
+describe('caughtUp', { concurrency: true, timeout: 180_000 }, () => {
   it('does not count a position of the lost future', async (test) => {
     const { clock, one, two, restore, reported, resume } = await restoredSource(test)
     await two.cluster.pause({ node: 'node1', ...dog })
@@ -164,7 +164,7 @@ describe('caughtUp', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-it('a stream is not trimmed by a position of the lost future', { timeout: 60_000 }, async (test) => {
+it('a stream is not trimmed by a position of the lost future', { timeout: 180_000 }, async (test) => {
   const clustering = { leafServer: { streams: { trim: 'applied', trimAfter: 5 } } }
   const { network, clock, one, two, restore, reported, resume } = await restoredSource(test, clustering)
   const observer = network.mesh('observer')

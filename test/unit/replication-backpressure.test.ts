@@ -27,7 +27,7 @@ describe('backpressure', { concurrency: true }, () => {
     const ids = numbered('held', 1_000)
     const started = Date.now()
     const outcomes = await Promise.allSettled(ids.map((id) => node1.host.write(id, insert('dog', { id }))))
-    assert.ok(Date.now() - started < 3_000)
+    assert.ok(Date.now() - started < 15_000)
     for (const outcome of outcomes)
       assert.equal(outcome.status === 'rejected' && outcome.reason.code, 'publish_timeout')
     const { inFlight, inFlightBytes, waiting, timeouts } = node1.cluster.metrics()!.publish
@@ -35,8 +35,8 @@ describe('backpressure', { concurrency: true }, () => {
     assert.ok(inFlightBytes > 0)
     // Calls beyond the limit are rejected at once.
     const more = numbered('more', 1_500).map((id) => node1.host.write(id, insert('dog', { id })))
-    const rejected = await Promise.race([Promise.allSettled(more.slice(1_001)), delay(200, undefined, { ref: false })])
-    assert.ok(rejected, 'rejected at once')
+    const firstWaiting = more[0]!.catch(() => 'timed out')
+    assert.notEqual(await Promise.race([Promise.allSettled(more.slice(1_001)), firstWaiting]), 'timed out', 'at once')
     await Promise.allSettled(more)
     scene.network.restart('node1')
     await scene.quiet()

@@ -305,10 +305,11 @@ describe('publish', { concurrency: true, timeout: 30_000 }, () => {
   it('rejects after its timeout, and the transaction is still published', async (test) => {
     const { leaf, host, publish } = await start(test, { timeout: 200 })
     leaf.held = true
-    const started = Date.now()
+    const started = performance.now()
     const [one] = publish(transaction('one'))
     await assert.rejects(one!, { code: 'publish_timeout' })
-    assert.ok(Date.now() - started >= 200)
+    // A timer may be 1 ms early.
+    assert.ok(performance.now() - started >= 199)
     await leaf.release()
     await eventually('it is confirmed', () => host.outbox.length === 0)
     assert.deepEqual(await leaf.ids(dog), ['one'])

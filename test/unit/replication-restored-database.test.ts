@@ -58,7 +58,7 @@ async function assertNewArrives({ scene, node1, node2 }: Awaited<ReturnType<type
   return arrived.slice(0, -added.length)
 }
 
-describe('a database that was restored from a copy', { concurrency: true, timeout: 60_000 }, () => {
+describe('a database that was restored from a copy', { concurrency: true, timeout: 180_000 }, () => {
   it('begins a new epoch behind what the stream has', async (test) => {
     const restored = await restore(test)
     const { node1, node2 } = restored

@@ -216,7 +216,7 @@ describe('a hole behind the confirmed position', { concurrency: true, timeout: 3
       }
       return { close: () => reader.close(), next }
     }
-    const writer = await restart({ requestTimeout: 100 })
+    const writer = await restart({ requestTimeout: 500 })
     writer.push('m5', 'm6')
     await assertNewEpoch(leaf, memory, 6, 'm6')
     assert.deepEqual(memory.stored, ['m5@5', 'm6@7'])

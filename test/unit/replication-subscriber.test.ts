@@ -7,6 +7,7 @@ import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import type { Subscriber } from '../../lib/replication/subscribe/subscriber.ts'
 import { Frame } from '../../lib/replication/wire/frame.ts'
+import { TestClock } from '../../lib/testing.ts'
 import { attemptsWithin } from '../support/backoff.ts'
 import { eventually } from '../support/cluster.ts'
 import { standingTime } from '../support/elapsed.ts'
@@ -125,20 +126,20 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
   })
 
   it('retries a failed request with increasing delays, and at once when the peer reports a position', async (test) => {
-    const { stream, host, subscriber, applied } = await subscribe(test)
+    const clock = new TestClock({ stopped: true })
+    const { stream, host, subscriber, applied } = await subscribe(test, { timers: clock })
     stream.obstacle = async () => {
       throw new MeshError('no_responders')
     }
-    const started = Date.now()
     subscriber.start()
-    await eventually('six requests', () => stream.stateRequests >= 6)
-    const elapsed = Date.now() - started
+    while (stream.stateRequests < 6) await clock.advance(10)
+    const elapsed = clock.elapsed()
     assert.ok(stream.stateRequests <= attemptsWithin(elapsed), `${stream.stateRequests} requests in ${elapsed} ms`)
-    // Without the peer's position the next delay is at least 1.2 s.
     stream.obstacle = undefined
     const { stateRequests } = stream
     subscriber.onPeerPosition({ epoch: 'e1', sequence: 1, index: 1 })
-    await eventually('another request', () => stream.stateRequests > stateRequests, 1_000)
+    // The clock stands still.
+    await eventually('another request', () => stream.stateRequests > stateRequests)
     const reader = await stream.reader(0)
     reader.give(...stream.entries(1, 1))
     await applied('t1')
@@ -164,7 +165,8 @@ describe('a subscriber', { concurrency: true, timeout: 30_000 }, () => {
 
 describe('a position that a peer reports', { concurrency: true, timeout: 30_000 }, () => {
   it('restarts reading when it arrives twice without progress', async (test) => {
-    const { stream, subscriber, applied } = await subscribe(test)
+    const clock = new TestClock({ stopped: true })
+    const { stream, subscriber, applied } = await subscribe(test, { timers: clock })
     subscriber.start()
     const first = await stream.reader(0)
     stream.last = 3
@@ -172,12 +174,14 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
     first.give(...stream.entries(1, 1))
     await applied('t1')
     subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
-    await delay(100)
+    await clock.advance(100)
     assert.equal(stream.readers.length, 1, 'there was progress')
     subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
+    await clock.advance(0)
     assert.equal(first.lost, false, 'it arrives at the same time')
-    await delay(550)
+    await clock.advance(550)
     subscriber.onPeerPosition({ epoch: 'e1', sequence: 3, index: 3 })
+    await clock.advance(1_000)
     await stream.reader(1)
   })
 
@@ -212,13 +216,15 @@ describe('a position that a peer reports', { concurrency: true, timeout: 30_000 
   })
 
   it('restarts reading when it is in another epoch, whatever the sequence is', async (test) => {
-    const { stream, subscriber, checkpointAt } = await subscribe(test)
+    const clock = new TestClock({ stopped: true })
+    const { stream, subscriber, checkpointAt } = await subscribe(test, { timers: clock })
     await checkpointAt(3)
     subscriber.start()
     await stream.reader(0)
     subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
-    await delay(550)
+    await clock.advance(550)
     subscriber.onPeerPosition({ epoch: 'e2', sequence: 1, index: 1 })
+    await clock.advance(1_000)
     await stream.reader(1)
   })
 })

@@ -7,7 +7,9 @@ import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { MeshError } from '../../lib/mesh/mesh.ts'
 import { replicationCounters } from '../../lib/observe/metrics.ts'
 import { Applier } from '../../lib/replication/subscribe/applier.ts'
+import { TestClock } from '../../lib/testing.ts'
 import { eventually } from '../support/cluster.ts'
+import { Gate } from '../support/gate.ts'
 import { MemoryHost } from '../support/memory-host.ts'
 import { both, Scene } from '../support/memory-scene.ts'
 import fc from '../support/properties.ts'
@@ -305,9 +307,11 @@ it('random faults: each transaction is committed once, and gaps, quarantine, rel
 describe('a subscription', () => {
   for (const fault of uncertain)
     it(`applies a transaction once when the database answers: ${fault}`, async (test) => {
-      const scene = new Scene(test)
+      const clock = new TestClock()
+      const scene = new Scene(test, { clock })
       const node1 = await scene.start('node1')
-      const node2 = await scene.start('node2', { options: { hostTimeout: 100 } })
+      const node2 = await scene.start('node2')
+      const late = new Gate(test)
       await node1.cluster.addNode({ node_name: 'node2', subscriptions: both })
       await eventually('it is live', () => node2.of(node1)?.state === 'live')
       const apply = node2.host.apply.bind(node2.host)
@@ -315,13 +319,19 @@ describe('a subscription', () => {
       node2.host.apply = async (batch) => {
         if (!isFirst || batch.transactions.length === 0) return apply(batch)
         isFirst = false
-        if (fault === 'commit late') await new Promise((resolve) => setTimeout(resolve, 500))
+        if (fault === 'commit late') await late.pass()
         await apply(batch)
         if (fault === 'commit then reject') throw new Error('connection lost while committing')
       }
       const applied: number[] = []
       node2.cluster.on('replication:applied', ({ transactions }) => void applied.push(transactions))
       await node1.write(['one'])
+      if (fault === 'commit late') {
+        await late.reached
+        await clock.advance(31_000)
+        await eventually('it is overdue', () => /has not answered/.test(node2.of(node1).error ?? ''))
+        late.open()
+      }
       await eventually('it is applied', () => applied.length === 1)
       await node1.write(['two'])
       await eventually('the next one is applied', () => applied.length === 2)

@@ -35,12 +35,20 @@ const live = (node: ClusterNode) =>
         subscriptions.length > 0 && subscriptions.every(({ state, disagreement }) => state === 'live' && !disagreement)
       )
     },
+    60_000,
   )
 
 const count = (node: ClusterNode) => node.host.records('dev', 'dog').length
+/** Waits for the copy after these events began to be recorded, and for no other. */
+const copiedOnce = (copied: object[], node: ClusterNode) =>
+  eventually(
+    () => `one copy: ${JSON.stringify([copied, node.cluster.subscriptions()])}`,
+    () => copied.length === 1,
+    60_000,
+  )
 const reasons = (events: { reason?: string }[]) => events.map(({ reason }) => reason)
 
-describe('copy', { concurrency: true, timeout: 60_000 }, () => {
+describe('copy', { concurrency: true, timeout: 180_000 }, () => {
   it('false: a new subscription to an empty table begins without a copy', async (test) => {
     const { one, two, cluster } = await pair(test)
     const answer = await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...both, copy: false }] })
@@ -58,7 +66,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, cluster } = await pair(test, ROWS + 5)
     const copies = [seen(one, 'replication:copied'), seen(two, 'replication:copied')]
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...both, copy: true }] })
-    await eventually('both have copied', () => copies.every(({ length }) => length === 1))
+    await eventually('both have copied', () => copies.every(({ length }) => length === 1), 60_000)
     await cluster.converged()
     assert.deepEqual(copies.map(reasons), [['requested'], ['requested']])
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
@@ -72,7 +80,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     const copied = seen(two, 'replication:copied')
     const update = { node_name: 'node1', subscriptions: [{ ...both, copy: true }] }
     await two.cluster.updateNode(update)
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.equal(count(two), ROWS)
     for (const node of [two, one]) {
       await node.stop()
@@ -84,7 +92,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     await live(two)
     assert.deepEqual([copied.length, later.length], [1, 0])
     await two.cluster.updateNode(update)
-    await eventually('another request, another copy', () => later.length === 1)
+    await eventually('another request, another copy', () => later.length === 1, 60_000)
   })
 
   for (const copy of [true, false])
@@ -132,7 +140,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
     await cluster.converged()
     const copied = seen(two, 'replication:copied')
     await two.cluster.copy(source)
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.equal(count(two), ROWS)
   })
 
@@ -163,7 +171,7 @@ describe('copy', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('start_time', { concurrency: true, timeout: 60_000 }, () => {
+describe('start_time', { concurrency: true, timeout: 180_000 }, () => {
   it('holds when the other node is away, and agrees later, for both nodes', async (test) => {
     const { one, two, network, cluster } = await pair(test)
     await one.host.insert('dev', 'dog', { id: 'one' })
@@ -190,7 +198,7 @@ describe('start_time', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('replace', { concurrency: true, timeout: 60_000 }, () => {
+describe('replace', { concurrency: true, timeout: 180_000 }, () => {
   it('empties the table, tombstones included, and copies the rows of the source', async (test) => {
     const { one, two, cluster } = await pair(test)
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [both] })
@@ -210,7 +218,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
       node_name: 'node1',
       subscriptions: [{ ...both, copy: true, replace: true }],
     })
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     await Promise.all([live(one), live(two)])
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
     assert.equal(count(one), ROWS)
@@ -230,7 +238,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     }
     await two.host.insert('dev', 'dog', { id: 'local' })
     await two.cluster.copy(source, { replace: true })
-    await eventually('the table is empty', () => count(two) === 0)
+    await eventually('the table is empty', () => count(two) === 0, 60_000)
     await two.host.insert('dev', 'dog', { id: 'later' })
     assert.equal(two.cluster.subscriptions()[0]!.state, 'copying')
     await eventually('the reason is shown', () =>
@@ -312,7 +320,7 @@ describe('replace', { concurrency: true, timeout: 60_000 }, () => {
     const other = seen(one, 'replication:copied')
     const copied = seen(two, 'replication:copied')
     await two.cluster.addNode({ node_name: 'node1', subscriptions: [{ ...pulls, copy: true, replace: true }] })
-    await eventually('the copy', () => copied.length === 1)
+    await copiedOnce(copied, two)
     assert.deepEqual([other.length, count(one)], [0, ROWS])
     assert.deepEqual(storedRows(two.host), storedRows(one.host))
   })

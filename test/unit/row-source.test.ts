@@ -44,7 +44,7 @@ async function readAll(rows: PeerRows, turn = (_page: number): void => {}): Prom
   }
 }
 
-describe('rows of a remote node', { concurrency: true, timeout: 60_000 }, () => {
+describe('rows of a remote node', { concurrency: true, timeout: 180_000 }, () => {
   it('arrive page by page while they are written: 10,000 with all kinds of keys and values', async (test) => {
     const host = new MemoryHost({ tables: [dog] })
     const keys = Array.from(

@@ -75,7 +75,7 @@ test('a reader that reads nothing does not keep the server from closing', { time
   const isClosed = once(server, 'close').then(() => true)
   server.close()
   page.close()
-  const isLate = new Promise((resolve) => setTimeout(resolve, 2_000, false))
+  const isLate = new Promise((resolve) => setTimeout(resolve, 15_000, false).unref())
   assert.equal(await Promise.race([isClosed, isLate]), true)
 })
 

@@ -384,7 +384,8 @@ describe('edits of the file', () => {
     await writeFile(path, limited('maxMsgs: 1'))
     // Long enough to be read, shorter than the removal delay.
     await delay(1_000)
-    await writeFile(path, limited('maxMsgs: 1000, maxAge: 60'))
+    // In the same turn: however late this is, the timer of the removal delay runs after it.
+    writeFileSync(path, limited('maxMsgs: 1000, maxAge: 60'))
     assert.deepEqual((await listener.next()).limited?.streams, { maxMsgs: 1000, maxAge: 60 })
     assert.deepEqual(store.settings.streams, { maxMsgs: 1000, maxAge: 60 })
     // A commit in between does not lose the edit.

@@ -13,7 +13,7 @@ async function open(test: TestContext) {
   const clock = new TestClock()
   const network = new MemoryNetwork({ clock })
   // Shorter than the first attempt to take part again, however slow this machine is.
-  const options = { publishTimeout: 500 }
+  const options = { publishTimeout: 2_000 }
   const cluster = await startCluster(2, { network, tables: [dog], options })
   test.after(async () => {
     await cluster.close()
@@ -59,9 +59,9 @@ describe('a node whose name another process uses', { concurrency: true, timeout:
     // It is committed, and waits in the outbox.
     const committed = assert.rejects(one.host.insert('dev', 'dog', { id: 'b' }), { code: 'publish_timeout' })
     const other = two.host.insert('dev', 'dog', { id: 'c' })
-    await clock.advance(600)
+    await clock.advance(2_000)
     await committed
-    await clock.advance(4_400)
+    await clock.advance(3_000)
     await eventually('it watches', () => one.cluster.state === 'superseded')
     await clock.advance(7_000)
     await eventually('it takes part again', () => one.cluster.state === 'open' && one.cluster.meshState === 'connected')

@@ -64,15 +64,18 @@ describe('a name of a node', () => {
 
 describe('a full disk', () => {
   it('stops writing, not reading, until there is room; also over a restart', async (test) => {
-    const network = new MemoryNetwork()
-    const { cluster, one, two: other } = await two(test, network, { options: { publishTimeout: 500 } })
+    const clock = new TestClock()
+    const network = new MemoryNetwork({ clock })
+    const { cluster, one, two: other } = await two(test, network)
     await one.host.insert('dev', 'dog', { id: 1 })
     await cluster.converged()
     await other.stop()
     await one.host.insert('dev', 'dog', { id: 2 })
     network.fillDisk('node1')
     assert.deepEqual([one.cluster.meshState, one.cluster.meshReason], ['disconnected', 'the disk is full'])
-    await assert.rejects(one.host.insert('dev', 'dog', { id: 3 }), { code: 'publish_timeout' })
+    const rejected = assert.rejects(one.host.insert('dev', 'dog', { id: 3 }), { code: 'publish_timeout' })
+    await clock.advance(10_000)
+    await rejected
     await other.start()
     await eventually('the stored message is read', () => other.host.get('dev', 'dog', 2))
     network.crash('node1')

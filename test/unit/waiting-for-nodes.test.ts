@@ -13,6 +13,8 @@ const publish = (...tables: { database: string; table: string }[]) =>
   tables.map((table) => ({ ...table, publish: true, subscribe: false }))
 const subscribe = (...tables: { database: string; table: string }[]) =>
   tables.map((table) => ({ ...table, publish: false, subscribe: true }))
+/** However busy the machine is. */
+const patient = { timeout: 60_000 }
 const names = (count: number) => Array.from({ length: count }, (_, index) => `node${index + 1}`)
 
 /** node1 publishes its tables to all others. */
@@ -28,17 +30,17 @@ async function star(test: Parameters<typeof openCluster>[0], count: number, opti
 
 const idsOf = ({ host }: ClusterNode, table = 'dog') => host.records('dev', table).map(({ id }) => id)
 
-describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
+describe('replicated', { concurrency: true, timeout: 180_000 }, () => {
   it('resolves when the nodes have applied the transaction, without a call of publish', async (test) => {
     const { one, others } = await star(test, 3)
     for (let id = 0; id < 20; id++) {
-      await one.cluster.replicated(commit(one, insertInto('dog', { id })), { nodes: 2 })
+      await one.cluster.replicated(commit(one, insertInto('dog', { id })), { nodes: 2, ...patient })
       for (const node of others) assert.ok(idsOf(node).includes(id), `${node.name} has ${id}`)
     }
     for (let id = 20; id < 40; id++) {
       const transaction = commit(one, insertInto('dog', { id }), insertInto('cat', { id }))
       await one.cluster.publish(transaction)
-      await one.cluster.replicated(transaction, { nodes: ['node3'] })
+      await one.cluster.replicated(transaction, { nodes: ['node3'], ...patient })
       assert.ok(idsOf(others[1]!).includes(id) && idsOf(others[1]!, 'cat').includes(id))
     }
   })
@@ -54,8 +56,8 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   it('serves many calls at once, and a transaction that is no longer in memory', async (test) => {
     const { one, two, others, soon } = await star(test, 3, { maxInFlight: 100 })
     const transactions = Array.from({ length: 500 }, (_, id) => commit(one, insertInto('dog', { id })))
-    await Promise.all(transactions.map((each) => one.cluster.replicated(each, { nodes: 2 })))
-    await one.cluster.replicated(transactions.at(-1)!, { nodes: 2 })
+    await Promise.all(transactions.map((each) => one.cluster.replicated(each, { nodes: 2, ...patient })))
+    await one.cluster.replicated(transactions.at(-1)!, { nodes: 2, ...patient })
     for (const node of others) assert.equal(idsOf(node).length, 500)
     await one.stop()
     await one.start()
@@ -66,15 +68,15 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   it('rejects at once when fewer nodes subscribe to each table than are asked for', async (test) => {
     const { one } = await star(test, 3)
     const transaction = commit(one, insertInto('dog', { id: 1 }))
-    await assert.rejects(one.cluster.replicated(transaction, { nodes: 3 }), { code: 'too_few_replicas' })
+    await assert.rejects(one.cluster.replicated(transaction, { nodes: 3, ...patient }), { code: 'too_few_replicas' })
     await assert.rejects(one.cluster.replicated(transaction, { nodes: ['node2', 'nobody'] }), {
       code: 'too_few_replicas',
       message: /nobody does not subscribe/,
     })
     await one.cluster.updateNode({ node_name: 'node3', subscriptions: [{ ...cat, publish: false, subscribe: true }] })
     const twoTables = commit(one, insertInto('dog', { id: 2 }), insertInto('cat', { id: 2 }))
-    await assert.rejects(one.cluster.replicated(twoTables, { nodes: 2 }), { code: 'too_few_replicas' })
-    await one.cluster.replicated(twoTables, { nodes: 1 })
+    await assert.rejects(one.cluster.replicated(twoTables, { nodes: 2, ...patient }), { code: 'too_few_replicas' })
+    await one.cluster.replicated(twoTables, { nodes: 1, ...patient })
     for (const nodes of [0, 1.5, [], 'node2', [2]])
       await assert.rejects(one.cluster.replicated(transaction, { nodes: nodes as number }), { code: 'invalid_request' })
     await assert.rejects(one.cluster.replicated(transaction, { timeout: 0 }), { code: 'invalid_request' })
@@ -84,7 +86,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
     const { network, one } = await star(test, 3)
     network.cut('node1', 'node3')
     const transaction = commit(one, insertInto('dog', { id: 1 }))
-    await one.cluster.replicated(transaction, { nodes: 1 })
+    await one.cluster.replicated(transaction, { nodes: 1, ...patient })
     await assert.rejects(one.cluster.replicated(transaction, { nodes: 2, timeout: 100 }), {
       code: 'replication_timeout',
       message: /not applied by node3/,
@@ -96,7 +98,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
     await assert.rejects(one.cluster.replicated(transaction, { nodes: 2, signal: aborting.signal }), {
       code: 'aborted',
     })
-    const healed = one.cluster.replicated(transaction, { nodes: 2 })
+    const healed = one.cluster.replicated(transaction, { nodes: 2, ...patient })
     network.heal()
     await healed
   })
@@ -105,7 +107,7 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
     const { network, one, two, soon } = await star(test, 2)
     await two.stop()
     const transaction = commit(one, insertInto('dog', { id: 1 }))
-    const stopped = one.cluster.replicated(transaction)
+    const stopped = one.cluster.replicated(transaction, patient)
     await one.cluster.publish(transaction)
     await two.start()
     await soon(stopped)
@@ -125,11 +127,11 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
     network.cut('node1', 'node3')
     const transaction = commit(one, insertInto('dog', { id: 1 }))
     const settled = Promise.allSettled([
-      one.cluster.replicated(transaction, { nodes: ['node3'] }),
-      one.cluster.replicated(transaction, { nodes: 2 }),
-      one.cluster.replicated(transaction, { nodes: 1 }),
+      one.cluster.replicated(transaction, { nodes: ['node3'], ...patient }),
+      one.cluster.replicated(transaction, { nodes: 2, ...patient }),
+      one.cluster.replicated(transaction, { nodes: 1, ...patient }),
     ])
-    await one.cluster.replicated(transaction, { nodes: 1 })
+    await one.cluster.replicated(transaction, { nodes: 1, ...patient })
     await one.cluster.removeNode({ node_name: 'node3' })
     assert.deepEqual(
       (await settled).map((each) => (each.status === 'rejected' ? each.reason.code : each.status)),
@@ -145,16 +147,16 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
       return refuse.call(two.host, batch)
     }
     const transaction = commit(one, insertInto('dog', { id: 1 }))
-    const waiting = one.cluster.replicated(transaction, { nodes: 2 })
+    const waiting = one.cluster.replicated(transaction, { nodes: 2, ...patient })
     const rejected = assert.rejects(waiting, { code: 'not_applied', message: /node2/ })
     await eventually('it is refused', () => two.cluster.subscriptions().some(({ refused }) => refused))
     await two.cluster.quarantine.add({ node: 'node1', ...dog })
     await rejected
-    await one.cluster.replicated(transaction, { nodes: 1 })
+    await one.cluster.replicated(transaction, { nodes: 1, ...patient })
     two.host.apply = refuse
     await two.cluster.quarantine.replay({ node: 'node1', ...dog })
     await eventually('it counts', () =>
-      one.cluster.replicated(transaction, { nodes: 2 }).then(
+      one.cluster.replicated(transaction, { nodes: 2, ...patient }).then(
         () => true,
         () => false,
       ),
@@ -173,16 +175,16 @@ describe('replicated', { concurrency: true, timeout: 60_000 }, () => {
   })
 })
 
-describe('a token', { concurrency: true, timeout: 60_000 }, () => {
+describe('a token', { concurrency: true, timeout: 180_000 }, () => {
   it('lets another node read what was written', async (test) => {
     const { one, others } = await star(test, 3)
     for (let id = 0; id < 200; id++) {
       const token = await one.cluster.token(commit(one, insertInto('dog', { id }), insertInto('cat', { id })))
       assert.ok(token.length < 200 && /^[\w-]+$/.test(token))
       const reader = others[id % 2]!
-      await reader.cluster.caughtUp(token)
+      await reader.cluster.caughtUp(token, patient)
       assert.ok(idsOf(reader).includes(id) && idsOf(reader, 'cat').includes(id))
-      await one.cluster.caughtUp(token)
+      await one.cluster.caughtUp(token, patient)
     }
   })
 
@@ -195,7 +197,7 @@ describe('a token', { concurrency: true, timeout: 60_000 }, () => {
     const aborted = assert.rejects(two.cluster.caughtUp(token, { signal: aborting.signal }), { code: 'aborted' })
     aborting.abort()
     await aborted
-    const waiting = two.cluster.caughtUp(token)
+    const waiting = two.cluster.caughtUp(token, patient)
     network.heal()
     await waiting
     assert.deepEqual(idsOf(two), [1])
@@ -205,9 +207,9 @@ describe('a token', { concurrency: true, timeout: 60_000 }, () => {
     const { one, two, cluster } = await star(test, 2)
     await one.cluster.removeNode({ node_name: 'node2' })
     const token = await one.cluster.token(commit(one, insertInto('dog', { id: 1 })))
-    await assert.rejects(two.cluster.caughtUp(token), { code: 'subscription_not_found' })
+    await assert.rejects(two.cluster.caughtUp(token, patient), { code: 'subscription_not_found' })
     await one.cluster.addNode({ node_name: 'node2', subscriptions: publish(dog) })
-    await two.cluster.caughtUp(token)
+    await two.cluster.caughtUp(token, patient)
     assert.deepEqual(idsOf(two), [1])
     await cluster.converged()
   })
@@ -255,7 +257,7 @@ describe('a token', { concurrency: true, timeout: 60_000 }, () => {
     await assert.rejects(one.cluster.caughtUp(lost), { code: 'token_expired' })
     const unknown = ['node1', one.cluster.timestamp(), ['dev', 'dog', 'of another life', 1]]
     const token = Buffer.from(JSON.stringify([1, ...unknown])).toString('base64url')
-    await assert.rejects(two.cluster.caughtUp(token), { code: 'token_expired' })
+    await assert.rejects(two.cluster.caughtUp(token, patient), { code: 'token_expired' })
     await cluster.converged()
   })
 

@@ -18,8 +18,10 @@ export type HubLogin = {
   password: string
   /** Paths of PEM files, for a hub that requires TLS of its clients, as that of HarperDB does when it has certificates. */
   tls?: Pick<Tls, 'certificate' | 'certificateAuthority' | 'privateKey'> | undefined
-  /** ms for the login, and again for the answers of the other hubs. Default 2,000. */
+  /** ms for the login, and again for the answers of the other hubs. Default 5,000. */
   timeout?: number
+  /** Nodes whose hubs and addresses are waited for until the time is over. Hubs that are far or busy answer late. */
+  expected?: readonly string[]
 }
 
 /** `address`: of its port for other hubs, as the local hub sees it; undefined if it is not linked directly. */
@@ -46,8 +48,8 @@ type Routez = Type.Static<typeof RoutezType>
 const validators = { VARZ: Compile(VarzType), ROUTEZ: Compile(RoutezType) }
 
 const HUB_SUFFIX = hubName('')
-const DEFAULT_TIMEOUT_MS = 2_000
-/** ms without another answer after which no more are expected. */
+const DEFAULT_TIMEOUT_MS = 5_000
+/** ms without another answer after which no more are waited for, unless an expected one is missing. */
 const QUIET_MS = 300
 /** Of one question. Two servers a node answer, each with a few kB for each of its routes. */
 const MAX_ANSWERS = 10_000
@@ -55,7 +57,7 @@ const MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 /** Logs in as the administrator, as the hubs of HarperDB do. Changes nothing. */
 export async function logInToHub(options: HubLogin): Promise<HubLoginResult> {
-  const { timeout = DEFAULT_TIMEOUT_MS } = options
+  const { timeout = DEFAULT_TIMEOUT_MS, expected = [] } = options
   let connection: NatsConnection
   try {
     connection = await connectTo(options)
@@ -64,9 +66,14 @@ export async function logInToHub(options: HubLogin): Promise<HubLoginResult> {
     return { outcome: isRejected ? 'rejected' : 'unreachable', reason: reasonOf(error) }
   }
   try {
-    const [varz, routez] = await Promise.all([
-      ask<Varz>(connection, 'VARZ', timeout),
-      ask<Routez>(connection, 'ROUTEZ', timeout),
+    const [varz, routez]: [Varz[], Routez[]] = [[], []]
+    const isComplete = () => {
+      const hubs = expected.length > 0 ? linkedHubs(varz, routez) : []
+      return expected.every((name) => hubs.some(({ node, address }) => node === name && address))
+    }
+    await Promise.all([
+      ask(connection, 'VARZ', varz, { timeout, isComplete }),
+      ask(connection, 'ROUTEZ', routez, { timeout, isComplete }),
     ])
     const { version = '', server_id } = connection.info ?? {}
     // What the local hub sees comes first: other hubs may see an address that does not lead there from here.
@@ -91,9 +98,16 @@ async function connectTo({ host, port, user, password, tls, timeout = DEFAULT_TI
   })
 }
 
-/** The valid answers of all servers. There is no end to wait for: it comes after a pause without answers, or with more than any cluster has. */
-async function ask<T>(connection: NatsConnection, kind: keyof typeof validators, timeout: number): Promise<T[]> {
-  const answers: T[] = []
+/**
+ * Adds the valid answers of all servers. There is no end to wait for: it comes after a pause without answers, if what is expected is
+ * there, or with more than any cluster has.
+ */
+async function ask(
+  connection: NatsConnection,
+  kind: keyof typeof validators,
+  answers: object[],
+  { timeout, isComplete }: { timeout: number; isComplete: () => boolean },
+): Promise<void> {
   let [received, bytes] = [0, 0]
   let last = systemTimers.elapsed()
   const inbox = createInbox()
@@ -105,14 +119,16 @@ async function ask<T>(connection: NatsConnection, kind: keyof typeof validators,
       received++
       bytes += message?.data.byteLength ?? 0
       const answer = error || message.headers?.code ? undefined : readJson(message)
-      if (validators[kind].Check(answer)) answers.push(answer as T)
+      if (validators[kind].Check(answer)) answers.push(answer as object)
     },
   })
   connection.publish(`$SYS.REQ.SERVER.PING.${kind}`, '', { reply: inbox })
   const end = last + timeout
-  while (!isFull() && systemTimers.elapsed() < Math.min(end, last + QUIET_MS)) await delay(20)
+  for (let now = last; !isFull() && now < end; now = systemTimers.elapsed()) {
+    if (now >= last + QUIET_MS && isComplete()) break
+    await delay(20)
+  }
   subscription.unsubscribe()
-  return answers
 }
 
 function readJson(message: Parameters<typeof parseJson>[0]): unknown {
