@@ -368,7 +368,7 @@ export async function subscribe(
     try {
       return await from.cluster.updateNode(request)
     } catch (error) {
-      if (error instanceof ClusterError && error.code === 'node_not_listening') return undefined
+      if (error instanceof ClusterError && /^node_(not_listening|timeout)$/.test(error.code)) return undefined
       throw error
     }
   })

@@ -206,8 +206,10 @@ describe('a hole behind the confirmed position', { concurrency: true, timeout: 3
 
   it('at the end of the stream begins a new epoch', async (test) => {
     const { leaf, memory, restart } = await start(test, { count: 6, confirmed: 4 })
-    const { ensureStream, read } = leaf.mesh
+    const { ensureStream, messageAt, read } = leaf.mesh
     leaf.overrides.ensureStream = async (...args) => ({ ...(await ensureStream(...args)), messages: 5 })
+    leaf.overrides.messageAt = async (source, sequence, options) =>
+      sequence < 6 ? messageAt(source, sequence, options) : undefined
     leaf.overrides.read = async (...args) => {
       const reader = await read(...args)
       const next = async () => {
@@ -220,6 +222,29 @@ describe('a hole behind the confirmed position', { concurrency: true, timeout: 3
     writer.push('m5', 'm6')
     await assertNewEpoch(leaf, memory, 6, 'm6')
     assert.deepEqual(memory.stored, ['m5@5', 'm6@7'])
+  })
+
+  it('is no reason to give up messages behind it that arrive late', async (test) => {
+    const { leaf, memory, restart } = await start(test, { count: 6, confirmed: 4 })
+    const { ensureStream, read } = leaf.mesh
+    leaf.overrides.ensureStream = async (...args) => ({ ...(await ensureStream(...args)), messages: 5 })
+    let readers = 0
+    leaf.overrides.read = async (...args) => {
+      const reader = await read(...args)
+      let lose = (_: Error) => {}
+      const lost = new Promise<never>((_, reject) => {
+        lose = reject
+      })
+      const close = () => {
+        reader.close()
+        lose(new MeshError('reader_lost'))
+      }
+      return readers++ === 0 ? { close, next: () => lost } : reader
+    }
+    const writer = await restart({ requestTimeout: 300 })
+    writer.push('m5', 'm6')
+    await writer.stored('m6')
+    assert.deepEqual([writer.divergences, memory.stored, readers], [[], ['m5@5', 'm6@6'], 2])
   })
 
   it('is made by a purge during the comparison', async (test) => {

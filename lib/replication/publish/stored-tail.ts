@@ -58,10 +58,10 @@ export class StoredTail {
     this.#reader?.close()
   }
 
-  /** Empty when the last messages were deleted one by one: the reader would wait for them forever. */
+  /** Empty when the last messages were deleted one by one: the reader would wait for them forever. Rejects when the last one is there, but slow. */
   async #readBatch(): Promise<Frame[]> {
     const { mesh, table, node, requestTimeout: timeout } = this.#options
-    const { hasHoles } = this.#range
+    const { to, hasHoles } = this.#range
     this.#reader ??= await mesh.read({ node, ...table }, this.#sequence + 1, { timeout, maxMessages: MAX_MESSAGES })
     const reader = this.#reader
     let isExpired = false
@@ -72,7 +72,9 @@ export class StoredTail {
     try {
       return (await reader.next()).map((entry) => Frame.read(entry))
     } catch (error) {
-      if (isExpired && hasHoles) return []
+      const source = { node, ...table }
+      const isEnd = isExpired && hasHoles && !(await mesh.messageAt(source, to, { timeout }))
+      if (isEnd) return []
       throw error
     } finally {
       clearTimeout(timer)
