@@ -161,8 +161,9 @@ export class Cursor {
 
   /** The next message begins behind this index, although no message is missing: the stream is not the one that was read. */
   async skipIndexes(index: number): Promise<void> {
-    const { epoch, sequence, index: before } = this.checkpoint
-    await this.#moveTo({ epoch, sequence, index }, { from: after(before), to: index, reason: 'rewound' })
+    const { epoch, sequence, index: before, unverified } = this.checkpoint
+    const from = unverified ? 1 : after(before)
+    await this.#moveTo({ epoch, sequence, index }, { from, to: index, reason: 'rewound' })
   }
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
@@ -335,12 +336,8 @@ export class Cursor {
     const isCounted = isOverwritten && isVerifiable && ended?.lastIndex !== undefined && index !== undefined
     const replayed = isCounted ? Math.max(0, index - ended.lastIndex!) : 0
     const sequence = Math.max(0, next.from - 1)
-    const position = {
-      epoch: next.epoch,
-      sequence,
-      index: replayed,
-      ...(replayed > 0 && { lastId: lastId!, unverified: true as const }),
-    }
+    const last = replayed > 0 && { lastId: lastId!, unverified: true as const }
+    const position = { epoch: next.epoch, sequence, index: replayed, ...last }
     // An epoch that begins after older messages continues a stream that was restored from a backup.
     const reason = next.from > 1 ? 'rewound' : 'recreated'
     const more = { replayed: next.from === 0 ? 0 : replayed, isUnrecorded: next.unrecorded === true }
@@ -361,9 +358,10 @@ export class Cursor {
 
   /** Continues after `end`, in the same epoch. */
   async #skipTo(end: GapBound, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
-    const { epoch, sequence, index, lastId, unverified } = this.checkpoint
+    const { epoch, sequence, index, lastId, unverified, replayUntil = 0 } = this.checkpoint
     // All that is gone is at or before the position, whose transaction comes later in this stream: the position does not go back.
-    if (lastId !== undefined && end.index !== undefined && index! > end.index)
+    const isBefore = lastId !== undefined && end.index !== undefined && index! > end.index
+    if (isBefore && (unverified || end.sequence >= replayUntil))
       return this.#moveTo({ epoch, sequence: end.sequence, index: index!, lastId, unverified: true }, nothing)
     // Whether this epoch began with what was applied before will not be known.
     const first = { sequence: sequence + 1, index: unverified ? 1 : after(index) }

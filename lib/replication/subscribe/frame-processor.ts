@@ -172,13 +172,16 @@ export class FrameProcessor {
   }
 
   /** The next message, which is readable. `before`: the index before its first one. */
-  async #align(frame: Frame, { index, lastId, partial, unverified }: Position, before: number): Promise<void> {
+  async #align(frame: Frame, position: Position, before: number): Promise<void> {
+    const { index, lastId, partial, unverified, replayUntil = 0 } = position
     const isInside = index !== undefined && index > before && index <= frame.last!
-    if (lastId !== undefined && (partial || index! > before)) {
+    // A replay that found this would begin again and again.
+    const isBack = index !== undefined && index > before && frame.sequence > replayUntil
+    if (lastId !== undefined && (partial || unverified || isBack)) {
       const isOther = isInside ? frame.idAt(index - before - 1) !== lastId : partial
       if (isOther || (partial && index === frame.last)) await this.#rewind()
       // The next message ends before the position: the transaction there is in a later one.
-      if (isInside === (unverified === true)) await this.#setUnverified(!isInside)
+      if (index! > before && isInside === (unverified === true)) await this.#setUnverified(!isInside)
     }
     // Without an id at the position its index may be wrong: that of an unreadable message.
     if (index === undefined || (lastId === undefined && index > before))
