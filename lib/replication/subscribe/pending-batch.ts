@@ -86,7 +86,8 @@ export class PendingBatch {
   setUnverified(isUnverified: boolean): void {
     const { unverified: _, ...position } = this.#start
     this.#start = { ...position, ...(isUnverified && { unverified: true }) }
-    this.#isMoved = true
+    // Otherwise it is stored with the message that holds the transaction, never without it.
+    this.#isMoved ||= isUnverified
   }
 
   #positionAt(place: number): Position {
