@@ -100,6 +100,11 @@ export type Checkpoint = {
   partial?: true
   /** Id of the transaction at `index`, if that was read last. A different id there means that the stream was rewound. */
   lastId?: string
+  /**
+   * The transaction at `index` was applied in another epoch, or in a stream with other messages, and is in a message after `sequence` here,
+   * if the stream has it at all. Cleared when that message is read and has `lastId` there.
+   */
+  unverified?: true
   /** What arrived through this source, by origin: `[origin node][epoch]` to ranges. Used for deduplication. */
   applied?: Record<string, Record<string, AppliedRange[]>>
   /** `start_time` that this subscription started with, ISO 8601. */

@@ -207,11 +207,11 @@ describe('a stream that ends before the checkpoint', () => {
     stream.last = 8
     await cursor.resume(signal)
     // A delayed report from before the loss.
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 }, false)
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
     setStream(stream, [{ epoch: 'e1', from: 1 }], 1, 5)
     for (let times = 0; times < 2; times++) await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition({ epoch: 'e2', sequence: 5, index: 5 }, false)
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 8, index: 8 }, false)
+    cursor.onPeerPosition({ epoch: 'e2', sequence: 5, index: 5 })
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 8, index: 8 })
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
     assert.deepEqual([reported, (await stored()).sequence], [[], 8])
     const epochs: EpochRange[] = [
@@ -228,7 +228,7 @@ describe('a stream that ends before the checkpoint', () => {
     setStream(stream, [{ epoch: 'e1', from: 1 }], 2, 5)
     stream.entry(2)
     await assert.rejects(cursor.resume(signal), { code: 'not_found' })
-    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 }, false)
+    cursor.onPeerPosition({ epoch: 'e1', sequence: 5, index: 5 })
     await cursor.resume(signal)
     assert.deepEqual(reported, [[2, 8, 'rewound']])
     const { sequence, replayUntil } = await stored()

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { it, type TestContext } from 'node:test'
+import { makeTimestamp } from '../../lib/host/hybrid-clock.ts'
 import { eventually } from '../support/cluster.ts'
 import { isLong } from '../support/long.ts'
 import fc from '../support/properties.ts'
@@ -55,6 +56,9 @@ const phase: fc.Arbitrary<Phase> = fc.record({
 /** A transaction of the source, by number. A bad one is invalid wherever it is stored. */
 type Item = { number: number; isBad: boolean }
 
+/** `hasId`: the subscriber knows the id of its last transaction. `isUnverified`: it has not seen that in this epoch. */
+type Place = { index: number; hasId: boolean; isUnverified: boolean }
+
 /** The source: what it committed, and the stream that has some of it. */
 class Source {
   readonly stream = new RemoteStream()
@@ -78,7 +82,12 @@ class Source {
   append(items: Item[], isUnreadable = false): void {
     const { stream } = this
     const writes = [{ operation: 'delete', database: 'dev', table: 'dog', ids: [null] }] as never
-    const list = items.map(({ number, isBad }) => ({ id: `n${number}`, ...(isBad && { writes }) }))
+    // The timestamp stays when a transaction is sent again.
+    const list = items.map(({ number, isBad }) => ({
+      id: `n${number}`,
+      timestamp: makeTimestamp(number + 1, 0, 'node1'),
+      ...(isBad && { writes }),
+    }))
     const stored = stream.frame(++stream.last, this.items.length + 1, list, this.epochName)
     if (isUnreadable) {
       stored.data = Buffer.from('garbage')
@@ -96,14 +105,15 @@ class Source {
     this.append(items, isUnreadable)
   }
 
-  /** The subscriber is at `index`. */
-  expire(percent: number, index: number): void {
+  /** The place of the subscriber in the current epoch. */
+  expire(percent: number, at: Place): void {
+    const { index } = at
     const { stream } = this
     // The last one stays: it tells how many are gone.
     const first = Math.min(stream.last, stream.first + Math.ceil(((stream.last - stream.first + 1) * percent) / 100))
     const gone = first > stream.first ? this.#endOf(first - 1) : 0
     // An unreadable message is not trusted to tell how many are gone before it.
-    this.#lose(index, gone, !this.unreadable.has(first))
+    this.#lose(this.#knownBefore(at, gone), gone, !this.unreadable.has(first))
     for (const { number } of this.items.slice(index, gone)) this.mayMiss.add(number)
     stream.first = Math.max(1, first)
   }
@@ -131,18 +141,26 @@ class Source {
       else this.lost.delete(`${this.epochName} ${index}`)
   }
 
+  /**
+   * The last transaction that the subscriber knows to have, when those up to `last` are gone. It was not seen in this epoch: if it is gone as
+   * well, nothing shows that the epoch began with what was applied before, and all of them count as lost.
+   */
+  #knownBefore({ index, isUnverified }: Place, last: number): number {
+    return isUnverified && index <= last ? 0 : index
+  }
+
   #endOf(sequence: number): number {
     const headers = this.stream.stored.get(sequence)?.headers ?? {}
     return Number(headers.first) + Number(headers.count) - 1
   }
 
   /** The store is lost. What was not confirmed is sent again, in messages of other sizes. */
-  recreate(percent: number, cuts: number[], at: { index: number; hasId: boolean }): void {
+  recreate(percent: number, cuts: number[], at: Place): void {
     const { stream } = this
     const lastIndex = Math.floor((this.items.length * percent) / 100)
     let last = 0
     for (let sequence = 1; sequence <= stream.last; sequence++) if (this.#endOf(sequence) <= lastIndex) last = sequence
-    this.#lose(at.index, lastIndex, true)
+    this.#lose(this.#knownBefore(at, lastIndex), lastIndex, true)
     // What has expired before it was confirmed, and was not read, is sent again.
     this.#lose(Math.max(at.index, lastIndex), this.items.length, false)
     for (const { number } of this.items.slice(at.index, lastIndex)) this.mayMiss.add(number)
@@ -167,12 +185,12 @@ async function run(test: TestContext, phases: readonly Phase[]): Promise<void> {
   const commit = host.apply.bind(host)
   const checkpoint = async () => (await host.loadCheckpoint(source))!
   for (const { change, messages, maxBatch, death, piece } of [...phases, end]) {
-    const { epoch, index = 0, sequence, lastId } = await checkpoint()
-    // One change at a time: what a subscriber cannot know after two is in other tests.
-    const hasArrived = epoch === remote.epochName && (sequence > 0 || index === 0)
-    if (change.kind === 'expire' && hasArrived) remote.expire(change.share, index)
-    if (change.kind === 'recreate' && hasArrived)
-      remote.recreate(change.confirmed, change.cuts, { index, hasId: lastId !== undefined })
+    const { epoch, index = 0, lastId, unverified = false } = await checkpoint()
+    // One change at a time: what a subscriber cannot know that was not in the epoch before is in other tests.
+    const hasArrived = epoch === remote.epochName
+    const at = { index, hasId: lastId !== undefined, isUnverified: unverified }
+    if (change.kind === 'expire' && hasArrived) remote.expire(change.share, at)
+    if (change.kind === 'recreate' && hasArrived) remote.recreate(change.confirmed, change.cuts, at)
     for (const each of messages) remote.commit(each)
     let isDead = false
     let commits = 0

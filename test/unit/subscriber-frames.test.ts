@@ -253,8 +253,8 @@ describe('a new epoch', { concurrency: true, timeout: 30_000 }, () => {
       if (isRestarted) {
         ;({ reported, applied } = await restart(test, subscription))
         next.reader = await stream.reader(next.index++)
-        assert.equal(next.reader.from, 1)
-        next.reader.give(stream.frame(1, 1, [{ id: 'other' }], 'e2'))
+        // The first message was read; the one with the last of them was not, as the checkpoint tells.
+        assert.equal(next.reader.from, 2)
       }
       next.reader.give(stream.frame(2, 2, [{ id: 'x' }, { id: 'y' }, { id: 'z' }, { id: 'more' }], 'e2'))
       const again = await stream.reader(next.index)

@@ -12,7 +12,7 @@ import type {
 } from '../../host/host.ts'
 import { MeshError } from '../../mesh/mesh.ts'
 import { SerialQueue } from '../../util/serial-queue.ts'
-import { AppliedRangesBuilder, inRanges, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
+import { AppliedRangesBuilder, inRanges, newestAt, rangesOf, withoutRange, withRange } from '../applied-ranges.ts'
 import { changeMarker } from '../copy/change-marker.ts'
 import { beginCopy, requestedCopy } from '../copy/copy-position.ts'
 import { passedRanges, withMissing } from '../missing-ranges.ts'
@@ -118,7 +118,11 @@ export class Applier {
       const gaps = { count: count + newGaps, lost: before + lost }
       const unrepairedGaps = (current?.unrepairedGaps ?? 0) + newGaps
       const builder = new AppliedRangesBuilder(current?.applied)
-      if (replayed > 0) builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!)
+      if (replayed > 0) {
+        // The same transactions have the same timestamps.
+        const newest = newestAt(current?.applied, source.node, current!.epoch, current!.index!)
+        builder.add(source.node, position.epoch, position.index! - replayed + 1, position.index!, newest)
+      }
       const applied = builder.result()
       const missing = withMissing(current?.missing, added)
       return {

@@ -23,11 +23,12 @@ export type Position = Omit<Checkpoint, keyof Kept>
 // Both run for every message: fields that are assigned one by one cost a fraction of spread ones.
 
 export function positionOf(checkpoint: Checkpoint): Position {
-  const { epoch, sequence, index, partial, lastId, startTime, replayUntil } = checkpoint
+  const { epoch, sequence, index, partial, lastId, unverified, startTime, replayUntil } = checkpoint
   const position: Position = { epoch, sequence }
   if (index !== undefined) position.index = index
   if (partial) position.partial = partial
   if (lastId !== undefined) position.lastId = lastId
+  if (unverified) position.unverified = unverified
   if (startTime !== undefined) position.startTime = startTime
   if (replayUntil !== undefined) position.replayUntil = replayUntil
   return position

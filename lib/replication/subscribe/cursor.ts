@@ -10,7 +10,6 @@ import { UNKNOWN_END } from '../missing-ranges.ts'
 import {
   classifyGap,
   type EpochRange,
-  epochAfter,
   type GapBound,
   readStreamMetadata,
   type StreamMetadata,
@@ -66,11 +65,12 @@ export type Gap = {
 type Loss = Pick<Gap, 'from' | 'to' | 'reason'>
 
 /**
- * Where reading begins. `isBeyond`: the transaction at the position is in a message that was not read yet. `isCompared`: the next message
- * will not tell whether the transaction at the position is the one that was applied; only the state of the stream does.
+ * Where reading begins. `isCompared`: no message will tell whether the transaction at the position is the one that was applied; only the
+ * state of the stream does.
  */
-export type ResumedPosition = { state: StreamState; from: number; isBeyond: boolean; isCompared: boolean }
+export type ResumedPosition = { state: StreamState; from: number; isCompared: boolean }
 
+const nothing: Loss = { from: 1, to: 0, reason: 'expired' }
 const emptyCheckpoint: Checkpoint = { epoch: '', sequence: 0 }
 
 /** The last message of which something was applied. */
@@ -133,25 +133,22 @@ export class Cursor {
 
   /** If the message at the checkpoint holds the last applied transaction, it is read again, to check that this is still the same. */
   #resumedPosition(state: StreamState): ResumedPosition {
-    const { epoch, sequence, partial, lastId } = this.checkpoint
-    const isOfOtherEpoch = epochAfter(readStreamMetadata(state.description), sequence - 1) !== epoch
-    const isBeyond = lastId !== undefined && !partial && epoch !== '' && isOfOtherEpoch
-    const isRead = lastId !== undefined && !partial && !isBeyond && sequence >= state.firstSequence
-    const isCompared = !isRead && !isBeyond && !partial
-    return { state, from: isRead ? sequence : sequence + 1, isBeyond, isCompared }
+    const { sequence, partial, lastId, unverified } = this.checkpoint
+    const isRead = lastId !== undefined && !partial && !unverified && sequence >= state.firstSequence
+    return { state, from: isRead ? sequence : sequence + 1, isCompared: !isRead && !unverified && !partial }
   }
 
   /**
-   * The source reports the position of its stream. `isBeyond`: the transaction at the checkpoint is in a message that was not read yet.
-   * Returns true when reading must begin again: the stream ends before that transaction, and does not grow.
+   * The source reports the position of its stream. Returns true when reading must begin again: the stream ends before the transaction at
+   * the checkpoint, and does not grow.
    */
-  onPeerPosition(position: StreamPosition, isBeyond: boolean): boolean {
-    const { epoch, sequence, index = 0 } = this.checkpoint
+  onPeerPosition(position: StreamPosition): boolean {
+    const { epoch, sequence, index = 0, unverified = false } = this.checkpoint
     const isSame = this.#reported?.epoch === position.epoch && this.#reported.sequence === position.sequence
     this.#reported = position
     if (position.epoch !== epoch) return false
     if (this.#streamBehind && position.sequence < lastTouched(this.checkpoint)) this.#streamBehindConfirmed = true
-    const isShort = isBeyond && isSame && position.sequence <= sequence && position.index < index
+    const isShort = unverified && isSame && position.sequence <= sequence && position.index < index
     if (isShort) this.#isTooShort = true
     return isShort
   }
@@ -164,8 +161,9 @@ export class Cursor {
 
   /** The next message begins behind this index, although no message is missing: the stream is not the one that was read. */
   async skipIndexes(index: number): Promise<void> {
-    const { epoch, sequence, index: before } = this.checkpoint
-    await this.#moveTo({ epoch, sequence, index }, { from: after(before), to: index, reason: 'rewound' })
+    const { epoch, sequence, index: before, unverified } = this.checkpoint
+    const from = unverified ? 1 : after(before)
+    await this.#moveTo({ epoch, sequence, index }, { from, to: index, reason: 'rewound' })
   }
 
   /** The next message is of another epoch. The description of the stream has its beginning, and what is lost of the previous epoch. */
@@ -200,8 +198,7 @@ export class Cursor {
     const { epoch, sequence, index } = this.checkpoint
     const isBefore = epoch === '' && sequence === 0 && index === 0
     const first = metadata.epochs.find(({ from }) => from <= 1)
-    if (isBefore && first)
-      await this.#moveTo({ epoch: first.epoch, sequence: 0, index: 0 }, { from: 1, to: 0, reason: 'expired' })
+    if (isBefore && first) await this.#moveTo({ epoch: first.epoch, sequence: 0, index: 0 }, nothing)
   }
 
   #startPosition(state: StreamState | undefined, signal: AbortSignal, startTime?: string): Promise<Position> {
@@ -333,41 +330,41 @@ export class Cursor {
    * Unless the database is an older one: then other transactions are there, which only an id at the new position can show.
    */
   #startEpoch(ended: EpochRange | undefined, next: EpochRange, firstSequence: number): Promise<void> {
-    const { index, lastId } = this.checkpoint
-    const isOverwritten = next.from <= lastTouched(this.checkpoint) || this.#isUnverified(ended)
+    const { index, lastId, unverified } = this.checkpoint
+    const isOverwritten = next.from <= lastTouched(this.checkpoint) || unverified === true
     const isVerifiable = lastId !== undefined && (next.from === 0 || next.from >= firstSequence)
     const isCounted = isOverwritten && isVerifiable && ended?.lastIndex !== undefined && index !== undefined
     const replayed = isCounted ? Math.max(0, index - ended.lastIndex!) : 0
     const sequence = Math.max(0, next.from - 1)
-    const position = { epoch: next.epoch, sequence, index: replayed, ...(replayed > 0 && { lastId: lastId! }) }
+    const last = replayed > 0 && { lastId: lastId!, unverified: true as const }
+    const position = { epoch: next.epoch, sequence, index: replayed, ...last }
     // An epoch that begins after older messages continues a stream that was restored from a backup.
     const reason = next.from > 1 ? 'rewound' : 'recreated'
     const more = { replayed: next.from === 0 ? 0 : replayed, isUnrecorded: next.unrecorded === true }
     return this.#moveTo(position, { ...this.#lossOf(ended), reason }, more)
   }
 
-  /** The id at the position was not found in this epoch yet: whether it began with what was applied before is not known. */
-  #isUnverified(epoch: EpochRange | undefined): boolean {
-    const { sequence, partial, lastId } = this.checkpoint
-    return epoch !== undefined && lastId !== undefined && !partial && sequence < Math.max(1, epoch.from)
-  }
-
   /** What is behind the checkpoint in its epoch. */
   #lossOf(ended: EpochRange | undefined): Pick<Gap, 'from' | 'to'> {
-    const { sequence, index } = this.checkpoint
+    const { sequence, index, unverified } = this.checkpoint
     const none = { from: 1, to: 0 }
     if (!ended) return { from: after(index) }
     const { last, lastIndex } = ended
     if (last === undefined) return none
-    if (this.#isUnverified(ended) && index! <= (lastIndex ?? index!)) return { from: 1, to: lastIndex }
+    if (unverified && index! <= (lastIndex ?? index!)) return { from: 1, to: lastIndex }
     const isCounted = index !== undefined && lastIndex !== undefined
     return isCounted || sequence < last ? { from: after(index), to: lastIndex } : none
   }
 
   /** Continues after `end`, in the same epoch. */
   async #skipTo(end: GapBound, metadata: StreamMetadata, firstSequence: number, signal: AbortSignal): Promise<void> {
-    const { epoch, sequence, index } = this.checkpoint
-    const first = { sequence: sequence + 1, index: after(index) }
+    const { epoch, sequence, index, lastId, unverified, replayUntil = 0 } = this.checkpoint
+    // All that is gone is at or before the position, whose transaction comes later in this stream: the position does not go back.
+    const isBefore = lastId !== undefined && end.index !== undefined && index! > end.index
+    if (isBefore && (unverified || end.sequence >= replayUntil))
+      return this.#moveTo({ epoch, sequence: end.sequence, index: index!, lastId, unverified: true }, nothing)
+    // Whether this epoch began with what was applied before will not be known.
+    const first = { sequence: sequence + 1, index: unverified ? 1 : after(index) }
     for (const { from, to, reason } of classifyGap(metadata, first, end, firstSequence)) {
       if (signal.aborted) throw new MeshError('aborted')
       const position = { epoch, sequence: to.sequence, ...(to.index !== undefined && { index: to.index }) }

@@ -40,7 +40,6 @@ export class FrameProcessor {
   #signal!: AbortSignal
   /** Delivery number of the last message from the reader. */
   #delivery = 0
-  #isBeyond = false
   #isCompared = false
   #batch!: PendingBatch
 
@@ -49,17 +48,11 @@ export class FrameProcessor {
     this.#options = options
   }
 
-  /** The transaction at the position is in a message that was not read yet. */
-  get isBeyond(): boolean {
-    return this.#isBeyond
-  }
-
   /** A new reader begins. `signal`: the end of the attempt. */
-  begin({ state, isBeyond, isCompared }: ResumedPosition, signal: AbortSignal): void {
+  begin({ state, isCompared }: ResumedPosition, signal: AbortSignal): void {
     this.#state = state
     this.#signal = signal
     this.#delivery = 0
-    this.#isBeyond = isBeyond
     this.#isCompared = isCompared
     if (this.#isCompared) this.#options.onCompared()
   }
@@ -100,7 +93,7 @@ export class FrameProcessor {
     const { counters } = this.#context
     const { first, fault } = frame
     const isNew = await this.#reach(frame)
-    if (!this.#isCompared && !this.#isBeyond) {
+    if (!this.#isCompared && !this.#batch.position.unverified) {
       this.#isCompared = true
       this.#options.onCompared()
     }
@@ -174,17 +167,21 @@ export class FrameProcessor {
   /** The message at the position, which was read before: it still ends there. */
   async #checkEnd(frame: Frame, { index, lastId }: Position): Promise<void> {
     if (frame.fault !== undefined || index === undefined || lastId === undefined) return
-    this.#isBeyond = frame.last! < index
-    if (!this.#isBeyond && (frame.last !== index || frame.idAt(frame.count - 1) !== lastId)) await this.#rewind()
+    if (frame.last! < index) await this.#setUnverified(true)
+    else if (frame.last !== index || frame.idAt(frame.count - 1) !== lastId) await this.#rewind()
   }
 
   /** The next message, which is readable. `before`: the index before its first one. */
-  async #align(frame: Frame, { index, lastId, partial }: Position, before: number): Promise<void> {
+  async #align(frame: Frame, position: Position, before: number): Promise<void> {
+    const { index, lastId, partial, unverified, replayUntil = 0 } = position
     const isInside = index !== undefined && index > before && index <= frame.last!
-    if (lastId !== undefined && (partial || this.#isBeyond)) {
+    // A replay that found this would begin again and again.
+    const isBack = index !== undefined && index > before && frame.sequence > replayUntil
+    if (lastId !== undefined && (partial || unverified || isBack)) {
       const isOther = isInside ? frame.idAt(index - before - 1) !== lastId : partial
       if (isOther || (partial && index === frame.last)) await this.#rewind()
-      if (isInside) this.#isBeyond = false
+      // The next message ends before the position: the transaction there is in a later one.
+      if (index! > before && isInside === (unverified === true)) await this.#setUnverified(!isInside)
     }
     // Without an id at the position its index may be wrong: that of an unreadable message.
     if (index === undefined || (lastId === undefined && index > before))
@@ -208,7 +205,6 @@ export class FrameProcessor {
     }
     await this.#moveCheckpoint(() => cursor.enterEpoch(epoch, sequence, this.#signal))
     lag.setLast(entry.sequence)
-    this.#isBeyond = this.#batch.position.lastId !== undefined
     // The epoch may begin before the first sequence of this reader.
     if (sequence !== this.#batch.position.sequence + 1) throw new MeshError('reader_lost', 'another epoch began')
   }
@@ -229,10 +225,10 @@ export class FrameProcessor {
    */
   async #quarantineMessage(frame: Frame, fault: string): Promise<void> {
     const { sequence, count, entry } = frame
-    const { index: before } = this.#batch.position
+    const { index: before, unverified } = this.#batch.position
     const first = frame.first ?? (before === undefined ? undefined : before + 1)
     const last = first === undefined ? undefined : first + count - 1
-    if (this.#isBeyond && last !== undefined && last <= before!) return this.#skip(sequence)
+    if (unverified && last !== undefined && last <= before!) return this.#skip(sequence)
     const index = first === undefined ? sequence : Math.max(first, (before ?? 0) + 1)
     const end = Math.max(index, last ?? 0)
     const epoch = this.#epochOf(frame)
@@ -242,6 +238,11 @@ export class FrameProcessor {
     const position = this.#batch.moved({ epoch, sequence, ...(first !== undefined && { index: end }) })
     const part = { content: { ...content, index, count: end - index + 1 }, position }
     await this.#moveCheckpoint(() => this.#options.batchApplier.quarantine(part, fault))
+  }
+
+  async #setUnverified(isUnverified: boolean): Promise<void> {
+    await this.#flush()
+    this.#batch.setUnverified(isUnverified)
   }
 
   /** The message has nothing new. */

@@ -82,6 +82,14 @@ export class PendingBatch {
     this.#isMoved = true
   }
 
+  /** See `Checkpoint.unverified`. Only while the batch is empty. */
+  setUnverified(isUnverified: boolean): void {
+    const { unverified: _, ...position } = this.#start
+    this.#start = { ...position, ...(isUnverified && { unverified: true }) }
+    // Otherwise it is stored with the message that holds the transaction, never without it.
+    this.#isMoved ||= isUnverified
+  }
+
   #positionAt(place: number): Position {
     return this.#positionBehind(this.#frames[place]!, this.#offsets[place]!, this.transactions[place])
   }

@@ -94,14 +94,20 @@ async function positionUnderOldName(
   { source, mesh, applier, request }: StartOptions,
   { epochs }: StreamMetadata,
 ): Promise<Position | undefined> {
-  for (const [node, { epoch, sequence, index, partial, lastId }] of applier.checkpointsOfOthers(source.node)) {
+  for (const [node, { epoch, sequence, index, partial, lastId, unverified }] of applier.checkpointsOfOthers(
+    source.node,
+  )) {
     const shared = epoch === '' ? undefined : epochs.find((each) => each.epoch === epoch)
     if (!shared || (await hasStream({ ...source, node }, mesh, request))) continue
     // An ended epoch has nothing beyond its end; a copy of the node may have read further than this node had written.
     const { last, lastIndex } = shared
     if (last !== undefined && last < sequence)
       return { epoch, sequence: last, ...(lastIndex !== undefined && { index: lastIndex }) }
-    const id = { ...(partial && { partial }), ...(lastId !== undefined && { lastId }) }
+    const id = {
+      ...(partial && { partial }),
+      ...(lastId !== undefined && { lastId }),
+      ...(unverified && { unverified }),
+    }
     return { epoch, sequence, ...(index !== undefined && { index }), ...id }
   }
   return undefined

@@ -254,7 +254,7 @@ export class Subscriber {
   /** The source reports the position of its stream. Without progress since its previous report, messages were lost on the way. */
   onPeerPosition(position: StreamPosition): void {
     const { checkpoint } = this.#cursor
-    if (this.#cursor.onPeerPosition(position, this.#frames.isBeyond)) this.restart()
+    if (this.#cursor.onPeerPosition(position)) this.restart()
     const isSameEpoch = checkpoint.epoch === '' || position.epoch === checkpoint.epoch
     if (isSameEpoch) this.#lag.observeLast(position, checkpoint)
     const isBehind = !isSameEpoch || position.sequence > checkpoint.sequence

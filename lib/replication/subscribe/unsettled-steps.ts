@@ -32,8 +32,8 @@ type StepOutcome = 'committed' | 'not committed' | 'other'
 function changedPart(kind: StepKind, checkpoint: Checkpoint | undefined): unknown {
   if (!checkpoint || kind === 'release') return checkpoint?.quarantined
   if (kind === 'copy') return [checkpoint.copy, checkpoint.unannounced]
-  const { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps, request } = checkpoint
-  return { epoch, sequence, index, partial, lastId, startTime, replayUntil, gaps, request }
+  const { epoch, sequence, index, partial, lastId, unverified, startTime, replayUntil, gaps, request } = checkpoint
+  return { epoch, sequence, index, partial, lastId, unverified, startTime, replayUntil, gaps, request }
 }
 
 const isSame = (kind: StepKind, one: Checkpoint | undefined, other: Checkpoint | undefined): boolean =>
