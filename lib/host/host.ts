@@ -100,10 +100,7 @@ export type Checkpoint = {
   partial?: true
   /** Id of the transaction at `index`, if that was read last. A different id there means that the stream was rewound. */
   lastId?: string
-  /**
-   * The transaction at `index` was applied in another epoch, or in a stream with other messages, and is in a message after `sequence` here,
-   * if the stream has it at all. Cleared when that message is read and has `lastId` there.
-   */
+  /** The transaction at `index` was applied in another epoch or stream. It is behind `sequence` here, if at all, and was not read there yet. */
   unverified?: true
   /** What arrived through this source, by origin: `[origin node][epoch]` to ranges. Used for deduplication. */
   applied?: Record<string, Record<string, AppliedRange[]>>
@@ -120,10 +117,7 @@ export type Checkpoint = {
   missing?: Record<string, SequenceRange[]>
   /** Number of gaps so far, and of the transactions lost in them. */
   gaps?: { count: number; lost: number }
-  /**
-   * Number of gaps since the last complete copy of the source's rows. `missing` does not tell it: that has discarded transactions too, and none that
-   * were never in a stream.
-   */
+  /** Number of gaps since the last complete copy of the source's rows. `missing` has discarded transactions too, and none that were in no stream. */
   unrepairedGaps?: number
   /** Voided timestamps that this source named, oldest first. */
   voided?: VoidedTransactions[]
