@@ -8,7 +8,7 @@ import { delay, systemTimers } from '../../util/timers.ts'
 /** Command line of a server; it identifies the server's process. */
 export const serverArguments = (configFile: string): string[] => ['-c', configFile]
 
-/** False for a zombie: it holds no ports and no files. */
+/** False for a zombie without other threads: it holds no ports and no files. Of a process that ends, the first thread may be gone before the others. */
 async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0)
@@ -16,7 +16,13 @@ async function isAlive(pid: number): Promise<boolean> {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
   const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
-  return !/^\d+ \(.*\) [ZX]/s.test(status)
+  return !isEnded(status)
+}
+
+/** `status`: of `/proc/<pid>/stat`; the state is its third field, the number of threads its twentieth. */
+export function isEnded(status: string): boolean {
+  const fields = status.slice(status.lastIndexOf(')') + 2).split(' ')
+  return /^[ZX]$/.test(fields[0]!) && Number(fields[17]) <= 1
 }
 
 /** True when the process has ended, false when it has not within `timeout` ms. */
