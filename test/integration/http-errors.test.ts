@@ -698,8 +698,7 @@ describe('errors and rules over HTTP', () => {
         assert.deepEqual(Object.keys(status.connections[1]!).sort(), ['node_name', 'ports', 'status', 'subscriptions'])
         const names = network.nodes.map(({ name }) => name)
         assert.deepEqual(names, ['node1', 'node2', 'node3'])
-        // One after the other, the two requests to the hanging node would take 10 s.
-        assert.ok(performance.now() - started < 9_500, 'nodes are requested in parallel')
+        assert.ok(performance.now() - started < 7_000, 'nodes are requested in parallel')
       } finally {
         process.kill(node3.pid, 'SIGCONT')
       }

@@ -120,8 +120,8 @@ describe('a server killed under load is back within seconds', () => {
       )
       const took = Date.now() - before
       await Promise.all([...markers, flows])
-      // 3 s, and as much again for a busy machine.
-      assert.ok(took < 6_000, `it took ${took} ms`)
+      // 3 s, and a second for a busy machine.
+      assert.ok(took < 4_000, `it took ${took} ms`)
     })
 })
 
@@ -170,8 +170,8 @@ describe('a node closes under load and opens again', { concurrency: 2 }, () => {
       const before = Date.now()
       await underWay(node2, node1, 'dog', (round + 1) * 500)
       const took = Date.now() - before
-      // 3 s, and as much again for a busy machine.
-      assert.ok(took < 6_000, `it took ${took} ms in round ${round}`)
+      // 3 s, and a second for a busy machine.
+      assert.ok(took < 4_000, `it took ${took} ms in round ${round}`)
     }
   })
 

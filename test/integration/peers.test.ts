@@ -54,21 +54,21 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
 }
 
 describe('liveness', { concurrency: true }, () => {
-  test('peer:down when a node closes, peer:up when it is back, each within ten seconds', async (t) => {
+  test('peer:down when a node closes, peer:up when it is back, each within five seconds or so', async (t) => {
     const { node1, node2 } = await pair(t)
     await subscribe(node1, node2, { dog: 'both' })
     for (const [node, other] of [
       [node1, 'node2'],
       [node2, 'node1'],
     ] as const)
-      await eventually('both are up', () => node.seen('peer:up').some((each) => each.node === other), 10_000)
+      await eventually('both are up', () => node.seen('peer:up').some((each) => each.node === other), 6_000)
     const ups = node1.seen('peer:up').length
     await node2.cluster.close()
-    const { node, reason } = await eventually('it is down', () => node1.seen('peer:down')[0], 10_000)
+    const { node, reason } = await eventually('it is down', () => node1.seen('peer:down')[0], 6_000)
     assert.equal(node, 'node2')
     assert.ok(reason)
     await node2.reopen()
-    await eventually('it is up', () => node1.seen('peer:up').length === ups + 1, 10_000)
+    await eventually('it is up', () => node1.seen('peer:up').length === ups + 1, 6_000)
     assert.equal(node1.seen('peer:down').length, 1)
   })
 
@@ -101,7 +101,7 @@ describe('liveness', { concurrency: true }, () => {
 
   test('cluster_status: open, gone, and hung', async (t) => {
     const cluster = TestCluster.for(t)
-    const node1 = await cluster.start('node1', { tables, options: { requestTimeout: 1_000 } })
+    const node1 = await cluster.start('node1', { tables, options: { requestTimeout: 500 } })
     const routes = [node1.ports.cluster]
     const node2 = await cluster.start('node2', { tables, routes })
     const node3 = await cluster.start('node3', { tables, routes })
@@ -113,14 +113,11 @@ describe('liveness', { concurrency: true }, () => {
     )
     const statuses = async () =>
       (await node1.cluster.status({})).connections.map(({ node_name, status }) => [node_name, status])
-    let seen = ''
-    await eventually(
-      () => `all are open: ${seen}`,
-      async () => {
-        seen = JSON.stringify(await statuses())
-        return seen === JSON.stringify(['node2', 'node3', 'node4'].map((name) => [name, 'open']))
-      },
-    )
+    assert.deepEqual(await statuses(), [
+      ['node2', 'open'],
+      ['node3', 'open'],
+      ['node4', 'open'],
+    ])
 
     await node3.cluster.close()
     process.kill(node4.child.pid!, 'SIGSTOP')
@@ -133,7 +130,7 @@ describe('liveness', { concurrency: true }, () => {
       const [open, removed, hung] = connections
       assert.equal(open!.status, 'open')
       assert.deepEqual(open!.ports, { clustering: node2.ports.cluster })
-      assert.ok(Number.isInteger(open!.latency_ms) && open!.latency_ms! < 1_000)
+      assert.ok(Number.isInteger(open!.latency_ms) && open!.latency_ms! < 500)
       assert.match(open!.uptime ?? '', /^(\d+[dhm] )*\d+s$/)
       assert.deepEqual(open!.subscriptions, [{ schema: 'dev', table: 'dog', publish: true, subscribe: true }])
       assert.deepEqual(open!.system_info, {
@@ -158,7 +155,7 @@ describe('liveness', { concurrency: true }, () => {
       assert.equal(hung!.status, 'Timeout')
       assert.deepEqual(hung!.ports, {})
     })
-    assert.ok(took >= 950 && took < 5_000, `it took ${took} ms`)
+    assert.ok(took >= 450 && took < 1_500, `it took ${took} ms`)
 
     const { nodes } = await node1.cluster.network({})
     assert.deepEqual(
@@ -186,13 +183,13 @@ describe('liveness', { concurrency: true }, () => {
       found = await named()
     })
     assert.deepEqual(found, ['node1', 'node2', 'node3'])
-    assert.ok(all < 10_000, `with all there it took ${all} ms`)
+    assert.ok(all < 3_000, `with all there it took ${all} ms`)
     await node3.cluster.close()
     const took = await timed(async () => {
       found = await named()
     })
     assert.deepEqual(found, ['node1', 'node2'])
-    assert.ok(took < 15_000, `without node3 it took ${took} ms`)
+    assert.ok(took < 5_000, `without node3 it took ${took} ms`)
     const [ours] = (await node1.cluster.network({ connected_nodes: true, routes: true })).nodes
     assert.deepEqual(Object.keys(ours!), ['name', 'response_time'], 'true omits the field')
   })
@@ -300,7 +297,7 @@ describe('negotiation', { concurrency: 2 }, () => {
     })
     assert.deepEqual(held(node1), [])
     await node2.reopen()
-    await eventually('it learns of it', () => held(node2).length === 0)
+    await eventually('it learns of it', () => held(node2).length === 0, 6_000)
     assert.deepEqual(node2.cluster.subscriptions(), [])
   })
 

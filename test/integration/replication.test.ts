@@ -513,7 +513,7 @@ test('a transaction that a file store could not read again is rejected', async (
   const large = node1.host.write('40 MB', insert('dog', { id: 1, bytes: Buffer.alloc(40_000_000) }))
   await assert.rejects(large, { code: 'transaction_too_large' })
   await node1.host.write('behind it', insert('dog', { id: 2 }))
-  await eventually('the later transaction arrives', () => node2.host.applied.length === 1)
+  await eventually('the later transaction arrives', () => node2.host.applied.length === 1, 5_000)
 })
 
 describe('several paths', () => {
